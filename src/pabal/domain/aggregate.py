@@ -1,0 +1,235 @@
+"""``Aggregate``: decides what may happen, and remembers by events alone what has happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from inspect import isfunction
+from typing import Any, ClassVar, Self, TypeVar
+
+from pabal.domain.event import DomainEvent, adopt, body_of
+from pabal.domain.marking import can_be_paused, mark_with, snake_case
+from pabal.errors import (
+    AggregateDefinitionError,
+    EventNotAppliedError,
+    EventOfOtherAggregateError,
+    EventWithoutAggregateError,
+    SpoiledAggregateError,
+)
+
+_M = TypeVar("_M", bound=Callable[..., None])
+_APPLIES = "_pabal_applies"
+
+
+def applies(*event_classes: type) -> Callable[[_M], _M]:
+    """Mark a method as what changes the state for these events.
+
+    It must do nothing but set attributes: it runs again whenever the aggregate is loaded. Raises
+    AggregateDefinitionError for anything that is no class.
+    """
+    return mark_with(
+        _APPLIES,
+        "@applies",
+        event_classes,
+        lambda detail: AggregateDefinitionError(detail, aggregate="(unknown)"),
+    )
+
+
+class Aggregate:
+    """Be the base of an application's aggregates: pure, deterministic, no clock, no I/O.
+
+    Command methods check the rules, raise where one is broken, and ``record`` events; methods marked with
+    ``@applies`` change the state. Or override ``apply`` and tell events apart by pattern matching. A command
+    method that raises leaves nothing recorded.
+
+    ``aggregate_type`` defaults to the class name in snake case, and equals that of the events.
+
+    >>> class SeatTaken(DomainEvent):
+    ...     event_type: ClassVar[str] = "seat.taken"
+    ...     aggregate_type: ClassVar[str] = "seat"
+    ...     number: str
+    ...     guest: str
+    ...     @property
+    ...     def aggregate_id(self) -> str:
+    ...         return self.number
+    >>> class Seat(Aggregate):
+    ...     guest: str | None = None
+    ...     def take(self, guest: str) -> None:
+    ...         if self.guest is not None:
+    ...             raise ValueError(f"taken by {self.guest}")
+    ...         self.record(SeatTaken(self.id, guest))
+    ...     @applies(SeatTaken)
+    ...     def _taken(self, event: SeatTaken) -> None:
+    ...         self.guest = event.guest
+    >>> seat = Seat("A1")
+    >>> seat.take("kim")
+    >>> seat.guest, seat.version, len(seat.pending)
+    ('kim', 1, 1)
+    """
+
+    aggregate_type: ClassVar[str] = ""
+    snapshot_version: ClassVar[int] = 1
+    """Raise it when the meaning of a state attribute changes: older snapshots are then left unused."""
+    _appliers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
+    _applies_itself: ClassVar[bool] = False
+
+    def __init__(self, aggregate_id: str) -> None:
+        if not isinstance(aggregate_id, str) or not aggregate_id:
+            raise AggregateDefinitionError(
+                f"its id is {aggregate_id!r}; it must be text that is not empty",
+                aggregate=type(self).__name__,
+            )
+        self._id = aggregate_id
+        self._version = 0
+        self._pending: list[DomainEvent] = []
+        self._spoiled = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "aggregate_type" not in own:
+            cls.aggregate_type = snake_case(cls.__name__)
+        cls._appliers = dict(cls._appliers)
+        cls._applies_itself = cls.apply is not Aggregate.apply
+        for name, value in list(own.items()):
+            if not isfunction(value):
+                continue
+            if can_be_paused(value):
+                raise AggregateDefinitionError(
+                    f"{name}() cannot be paused; an aggregate decides from what it knows, "
+                    "so fetch what it needs first and pass it in",
+                    aggregate=cls.__qualname__,
+                )
+            for event_class in getattr(value, _APPLIES, ()):
+                other = cls._appliers.get(event_class)
+                if other is not None and other in own.values():
+                    raise AggregateDefinitionError(
+                        f"{other.__name__}() and {name}() both apply {event_class.__name__}; keep one",
+                        aggregate=cls.__qualname__,
+                    )
+                cls._appliers[event_class] = value
+            if not name.startswith("_") and name != "apply" and not hasattr(value, _APPLIES):
+                setattr(cls, name, _all_or_nothing(value))
+
+    # -- what it is -----------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Return the id, unique within ``aggregate_type``."""
+        return self._id
+
+    @property
+    def version(self) -> int:
+        """Return how many events made this state, the pending ones included."""
+        return self._version
+
+    @property
+    def stored_version(self) -> int:
+        """Return the version without the pending events."""
+        return self._version - len(self._pending)
+
+    @property
+    def pending(self) -> tuple[Any, ...]:
+        """Return the events recorded and not stored yet, oldest first."""
+        return tuple(body_of(event) for event in self._pending)
+
+    # -- what happens ---------------------------------------------------------------------------------
+
+    def record(self, event: Any) -> None:
+        """Let an event happen: apply it, and keep it until the repository stores it.
+
+        Raises EventWithoutAggregateError, EventOfOtherAggregateError, EventNotAppliedError or
+        SpoiledAggregateError, and then nothing is recorded.
+        """
+        if self._spoiled:
+            self.refuse_if_spoiled()
+        adopted = event if isinstance(event, DomainEvent) else adopt(event)
+        if adopted.aggregate_id != self._id or adopted.aggregate_type != self.aggregate_type:
+            self._refuse(adopted)
+        try:
+            self.apply(event)
+        except EventNotAppliedError:
+            raise
+        except BaseException:
+            self._spoiled = True
+            raise
+        self._pending.append(adopted)
+        self._version += 1
+
+    def apply(self, event: Any) -> None:
+        """Change the state for an event, by the method marked with ``@applies`` for its class.
+
+        Override it to tell events apart by pattern matching. Raises EventNotAppliedError.
+        """
+        applier = self._appliers.get(type(event))
+        if applier is None:
+            applier = self._inherited_applier(type(event))
+        applier(self, event)
+
+    def replay(self, events: Iterable[Any]) -> Self:
+        """Apply events that happened before, in order, and return the aggregate."""
+        apply = self.apply
+        for event in events:
+            apply(event)
+            self._version += 1
+        return self
+
+    def replayed_to(self, version: int) -> None:
+        """Take the state as made by ``version`` events; for whoever restores it from a snapshot."""
+        self._version = version
+
+    def take_pending(self) -> list[DomainEvent]:
+        """Return the pending events and keep them no longer; for whoever stores them."""
+        self.refuse_if_spoiled()
+        taken, self._pending = self._pending, []
+        return taken
+
+    @property
+    def is_spoiled(self) -> bool:
+        """Tell whether the state has seen events that were taken back."""
+        return self._spoiled
+
+    def refuse_if_spoiled(self) -> None:
+        """Raise SpoiledAggregateError if the state has seen events that were taken back."""
+        if self._spoiled:
+            raise SpoiledAggregateError(aggregate=type(self).__name__, aggregate_id=self._id)
+
+    def _inherited_applier(self, event_class: type) -> Callable[[Any, Any], None]:
+        for base in event_class.__mro__[1:]:
+            applier = self._appliers.get(base)
+            if applier is not None:
+                self._appliers[event_class] = applier
+                return applier
+        raise EventNotAppliedError(aggregate=type(self).__name__, event_type=event_class.__name__)
+
+    def _refuse(self, event: DomainEvent) -> None:
+        if event.aggregate_id is None:
+            raise EventWithoutAggregateError(aggregate=type(self).__name__, event_type=event.event_type)
+        raise EventOfOtherAggregateError(
+            event_type=event.event_type,
+            found=f"{event.aggregate_type}/{event.aggregate_id}",
+            wanted=f"{self.aggregate_type}/{self._id}",
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._id!r} at version {self._version}>"
+
+
+def _all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Take back what a command method recorded before it raised."""
+
+    @wraps(method)
+    def run(self: Aggregate, *args: Any, **kwargs: Any) -> Any:
+        before = len(self._pending)
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            excess = len(self._pending) - before
+            if excess > 0:
+                # The state cannot be wound back: appliers are the user's, and only go forward.
+                del self._pending[before:]
+                self._version -= excess
+                self._spoiled = True
+            raise
+
+    return run

@@ -1,0 +1,69 @@
+"""``Decider``: an aggregate as two pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pabal.domain.aggregate import Aggregate
+
+C = TypeVar("C")
+S = TypeVar("S")
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Decider(Generic[C, S, E]):
+    """Join ``decide(command, state) -> events`` and ``evolve(state, event) -> state``.
+
+    Both are pure: ``decide`` raises where the command breaks a rule, ``evolve`` returns a new state and
+    never raises. ``initial`` is the state before any event, and should be immutable.
+
+    >>> counter = Decider("counter", 0, decide=lambda by, n: [by] if n + by <= 3 else [],
+    ...                   evolve=lambda n, by: n + by)
+    >>> counter.state_of([1, 2])
+    3
+    """
+
+    aggregate_type: str
+    initial: S
+    decide: Callable[[C, S], Iterable[E]]
+    evolve: Callable[[S, E], S]
+
+    def state_of(self, events: Iterable[E]) -> S:
+        """Return the state that these events make."""
+        state = self.initial
+        for event in events:
+            state = self.evolve(state, event)
+        return state
+
+
+class DecidedAggregate(Aggregate):
+    """Be an aggregate whose rules are a decider's: what a repository of a ``Decider`` loads.
+
+    ``state`` is what the decider's ``evolve`` returned last.
+    """
+
+    decider: ClassVar[Decider[Any, Any, Any]]
+
+    def __init__(self, aggregate_id: str) -> None:
+        super().__init__(aggregate_id)
+        self.state: Any = self.decider.initial
+
+    def handle(self, command: Any) -> tuple[Any, ...]:
+        """Have the command decided, record the events and return them."""
+        events = tuple(self.decider.decide(command, self.state))
+        for event in events:
+            self.record(event)
+        return events
+
+    def apply(self, event: Any) -> None:
+        """Let the decider's ``evolve`` make the next state."""
+        self.state = self.decider.evolve(self.state, event)
+
+
+def aggregate_of(decider: Decider[Any, Any, Any]) -> type[DecidedAggregate]:
+    """Return a class of aggregates that decide and evolve as the decider says."""
+    names = {"decider": decider, "aggregate_type": decider.aggregate_type, "__module__": __name__}
+    return type(f"Decided_{decider.aggregate_type}", (DecidedAggregate,), names)

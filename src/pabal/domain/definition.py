@@ -1,0 +1,106 @@
+"""How an event class comes to be: checked, completed, and entered into the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import takewhile
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pabal.domain.registry import payload_fields, registry
+from pabal.domain.schema import HEADER_FIELDS, EventSchema
+from pabal.errors import EventDefinitionError
+
+if TYPE_CHECKING:
+    from msgspec import StructMeta
+else:
+    StructMeta = type(msgspec.Struct)  # msgspec gives it a public name only since 0.20
+
+_CLASS_LEVEL = ("event_type", "aggregate_type", "schema_version", "to_dict")
+"""What belongs to the class and so cannot be a field."""
+
+
+class EventMeta(StructMeta):
+    """Register every subclass of ``DomainEvent`` when it is defined."""
+
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> EventMeta:
+        """Create the class, give it its type name, and enter it into the registry."""
+        is_root = not any(isinstance(base, EventMeta) for base in bases)
+        if is_root:
+            return super().__new__(mcs, name, bases, namespace, **options)
+        where = namespace.get("__qualname__", name)
+        _check_definition(where, namespace, options)
+        namespace.setdefault("event_type", name)
+        own = namespace.get("__post_init__") or _inherited_post_init(bases)
+        if own is not None:
+            namespace["__post_init__"] = _after_header(bases, own)
+        if any(base.__dictoffset__ and not isinstance(base, StructMeta) for base in bases):
+            options.setdefault("gc", True)  # an instance dictionary may hold anything, also a cycle
+        try:
+            cls = super().__new__(mcs, name, bases, namespace, **options)
+        except (TypeError, ValueError) as error:
+            raise EventDefinitionError(f"{where} cannot be defined: {error}") from error
+        if not namespace.get("_abstract", False):
+            _register(cls)
+        return cls
+
+
+def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuse what would make a class something else than an event, before msgspec makes it."""
+    if not options.get("frozen", True):
+        raise EventDefinitionError(f"{where} cannot be frozen=False: an event is never changed, leave it out")
+    annotations = namespace.get("__annotations__", {})
+    for name in HEADER_FIELDS:
+        if name in annotations or name in namespace:
+            raise EventDefinitionError(
+                f"{where} defines {name}, which every event has already; give the field another name"
+            )
+    for name in _CLASS_LEVEL:
+        if name in annotations and "ClassVar" not in str(annotations[name]):
+            raise EventDefinitionError(
+                f"{where}.{name} belongs to the class and cannot be a field; "
+                f"write {name}: ClassVar[…] = …, or give the field another name"
+            )
+
+
+def _inherited_post_init(bases: tuple[type, ...]) -> Callable[[Any], None] | None:
+    """Return the ``__post_init__`` of a plain mixin that stands before every event class."""
+    plain = takewhile(lambda base: not isinstance(base, EventMeta), bases)
+    return next((base.__post_init__ for base in plain if hasattr(base, "__post_init__")), None)
+
+
+def _after_header(bases: tuple[type, ...], own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Run an event class's own ``__post_init__`` after the common fields have their shape."""
+    lineage = next(base for base in bases if isinstance(base, EventMeta)).__mro__
+    root: Any = [ancestor for ancestor in lineage if isinstance(ancestor, EventMeta)][-1]
+
+    def post_init(event: Any) -> None:
+        root.__post_init__(event)
+        own(event)
+
+    return post_init
+
+
+def _register(cls: Any) -> None:
+    if not isinstance(cls.event_type, str) or not cls.event_type.strip():
+        raise EventDefinitionError(f"{cls.__qualname__}.event_type must be a non-empty text")
+    if not isinstance(cls.aggregate_type, str | None):
+        raise EventDefinitionError(f"{cls.__qualname__}.aggregate_type must be a text or None")
+    if type(cls.schema_version) is not int or cls.schema_version < 1:
+        raise EventDefinitionError(f"{cls.__qualname__}.schema_version must be an int of at least 1")
+
+    def build() -> EventSchema:
+        return EventSchema(
+            cls,
+            event_type=cls.event_type,
+            version=cls.schema_version,
+            aggregate_type=cls.aggregate_type,
+            aggregate_id_of=attrgetter("aggregate_id"),
+            fields=payload_fields(cls),
+        )
+
+    registry.add(cls, cls.event_type, build)

@@ -1,0 +1,289 @@
+"""An event as the log holds it, and the way there and back."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime, timedelta
+from types import NoneType
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from pabal.domain.event import NO_METADATA, AdoptedEvent, DomainEvent, body_of, kind_of
+from pabal.domain.registry import registry
+from pabal.domain.schema import UNENCODABLE, EventSchema, encode_json
+from pabal.errors import (
+    CorruptLogError,
+    DecodeError,
+    InvalidEventError,
+    PayloadTooLargeError,
+    UnserializableEventError,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_decode_json = msgspec.json.decode
+_pack_place = struct.Struct("<qqq").pack
+_pack_record = msgspec.msgpack.Encoder().encode
+
+_TEXT_OR_NONE = frozenset((str, NoneType))
+
+
+class EventRecord(NamedTuple):
+    """Hold an encoded event that has no position yet; the fields are the columns of the log."""
+
+    event_id: bytes
+    event_type: str
+    schema_version: int
+    aggregate_type: str | None
+    aggregate_id: str | None
+    occurred_at: int
+    correlation_id: str | None
+    causation_id: str | None
+    metadata: bytes | None
+    payload: bytes
+    checksum: int
+
+
+class StoredRecord(NamedTuple):
+    """Hold a row of the log. Times are microseconds since 1970 (UTC)."""
+
+    position: int
+    event_id: bytes
+    event_type: str
+    schema_version: int
+    aggregate_type: str | None
+    aggregate_id: str | None
+    occurred_at: int
+    correlation_id: str | None
+    causation_id: str | None
+    metadata: bytes | None
+    payload: bytes
+    checksum: int
+    stream_version: int | None
+    recorded_at: int
+
+    @property
+    def id_text(self) -> str:
+        """Return the event id as text."""
+        return id_to_text(self.event_id)
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """Show an event with its place in the log.
+
+    ``position`` counts from 1 over the whole log, ``stream_version`` from 1 within the aggregate (None
+    for an event of no aggregate); ``recorded_at`` is when it was committed, aware, UTC.
+    """
+
+    event: Any
+    position: int
+    stream_version: int | None
+    recorded_at: datetime
+    event_id: str
+    event_type: str
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """Confirm a publish: always true; ``position`` is None on a bus without storage.
+
+    ``sequence`` numbers the publishes of one bus run, for ``wait_for(since=receipt)``.
+    """
+
+    event_id: str
+    position: int | None = None
+    sequence: int = 0
+
+    def __bool__(self) -> bool:
+        """Be true: the event was accepted."""
+        return True
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """Return microseconds since 1970 as an aware datetime (UTC)."""
+    return _EPOCH + timedelta(0, 0, value)
+
+
+def id_to_bytes(event_id: str, *, strict: bool = False) -> bytes:
+    """Return a UUID text as its 16 bytes. Raises InvalidEventError for any other text.
+
+    ``strict`` asks for the one canonical form, in which an id is given back later.
+    """
+    digits = ""
+    try:
+        digits = event_id.replace("-", "")
+        raw = bytes.fromhex(digits)
+    except (ValueError, AttributeError, TypeError):
+        raw = b""
+    if len(raw) != 16:
+        raise InvalidEventError(
+            f"event_id {event_id!r} is no UUID; leave it out to get one, "
+            "or derive a fixed one with str(uuid.uuid5(namespace, text))"
+        )
+    # In the canonical form, digits are lower case and stand in groups of 8, 4, 4, 4 and 12.
+    if strict and not (raw.hex() == digits and len(event_id) == 36 and event_id[8:24:5] == "----"):
+        raise InvalidEventError(
+            f"event_id {event_id!r} is not in canonical form, write it as {id_to_text(raw)!r}"
+        )
+    return raw
+
+
+def id_to_text(raw: bytes) -> str:
+    """Return 16 bytes as UUID text."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def encode_event(event: DomainEvent, max_payload_bytes: int) -> EventRecord:
+    """Encode an event for the log.
+
+    Raises InvalidEventError (several kinds) if it could not be read back equal, or is too large.
+    """
+    schema = registry.schema_of(kind_of(event))
+    event_id = event.event_id
+    payload = schema.encode(body_of(event), event_id)
+    if len(payload) > max_payload_bytes:
+        raise PayloadTooLargeError(
+            event_type=schema.event_type, event_id=event_id, size=len(payload), limit=max_payload_bytes
+        )
+    aggregate_id = event.aggregate_id
+    correlation_id = event.correlation_id
+    causation_id = event.causation_id
+    if (
+        type(aggregate_id) not in _TEXT_OR_NONE
+        or type(correlation_id) not in _TEXT_OR_NONE
+        or type(causation_id) not in _TEXT_OR_NONE
+    ):
+        aggregate_id, correlation_id, causation_id = _plain_texts(event, schema.event_type)
+    try:
+        head = (
+            id_to_bytes(event_id, strict=True),
+            schema.event_type,
+            schema.version,
+            schema.aggregate_type,
+            aggregate_id,
+            to_microseconds(event.occurred_at),
+            correlation_id,
+            causation_id,
+            None if event.metadata is NO_METADATA else encode_json(dict(event.metadata)),
+            payload,
+        )
+        checksum = checksum_of(head)
+    except UNENCODABLE as error:
+        raise UnserializableEventError(
+            event_type=schema.event_type, event_id=event_id, reason=str(error)
+        ) from error
+    return EventRecord(*head, checksum)
+
+
+def _plain_texts(event: DomainEvent, event_type: str) -> list[str | None]:
+    """Return the three ids with members of a StrEnum, say, as the text they are."""
+    texts: list[str | None] = []
+    for name in ("aggregate_id", "correlation_id", "causation_id"):
+        value = getattr(event, name)
+        if value is not None and not isinstance(value, str):
+            raise UnserializableEventError(
+                event_type=event_type,
+                event_id=event.event_id,
+                reason=f"{name} is {value!r}, it must be text or None",
+            )
+        texts.append(None if value is None else str.__str__(value))
+    return texts
+
+
+def checksum_of(head: tuple[Any, ...]) -> int:
+    """Return the CRC-32 of everything in a record but the checksum itself.
+
+    MessagePack marks the type and length of each column, so nothing can move from one into the next.
+    """
+    return crc32(_pack_record(head))
+
+
+def checksum_at(checksum: int, position: int, stream_version: int | None = None, recorded_at: int = 0) -> int:
+    """Bind a record's checksum to its place in the log, so that a row which moved elsewhere is noticed."""
+    return checksum ^ crc32(
+        _pack_place(position, -1 if stream_version is None else stream_version, recorded_at)
+    )
+
+
+def verify(row: StoredRecord, path: str) -> None:
+    """Raise CorruptLogError unless a row holds exactly what was written at its position."""
+    try:
+        checksum = checksum_at(checksum_of(row[1:11]), row.position, row.stream_version, row.recorded_at)
+        intact = checksum == row.checksum
+    except (TypeError, AttributeError, UnicodeError, OverflowError, struct.error):
+        intact = False
+    if not intact:
+        raise CorruptLogError(path=path, position=row.position, reason="checksum mismatch")
+
+
+def decode_event(row: StoredRecord) -> DomainEvent:
+    """Turn a verified row into the event, through upcasters where its version is old.
+
+    Raises DecodeError, or UnknownEventTypeError for a name that is not registered.
+    """
+    schema = registry.schema_named(row.event_type, row.position)
+    payload = row.payload
+    if row.schema_version != schema.version:
+        payload = _upcast(schema, row)
+    occurred_at = _moment(row, row.occurred_at)
+    body = schema.decode_body(payload, row.position)
+    metadata = NO_METADATA if row.metadata is None else _from_json(row, row.metadata)
+    make = schema.rebuild if issubclass(schema.cls, DomainEvent) else AdoptedEvent
+    try:
+        return make(
+            body=body,
+            event_id=id_to_text(row.event_id),
+            occurred_at=occurred_at,
+            correlation_id=row.correlation_id,
+            causation_id=row.causation_id,
+            metadata=metadata,
+        )
+    except Exception as error:
+        raise DecodeError(
+            event_type=row.event_type, position=row.position, reason=f"its class refused it: {error!r}"
+        ) from error
+
+
+def _moment(row: StoredRecord, value: int) -> datetime:
+    try:
+        return from_microseconds(value)
+    except OverflowError as error:
+        reason = f"{value} microseconds since 1970 are no date"
+        raise DecodeError(event_type=row.event_type, position=row.position, reason=reason) from error
+
+
+def _upcast(schema: EventSchema, row: StoredRecord) -> bytes:
+    old = _from_json(row, row.payload)
+    new = registry.upcast(schema, row.schema_version, old, row.position)
+    try:
+        return encode_json(new)
+    except UNENCODABLE as error:
+        raise DecodeError(
+            event_type=row.event_type, position=row.position, reason=f"upcast payload: {error}"
+        ) from error
+
+
+def _from_json(row: StoredRecord, data: bytes) -> Any:
+    try:
+        return _decode_json(data)
+    except ValueError as error:
+        raise DecodeError(event_type=row.event_type, position=row.position, reason=str(error)) from error
+
+
+def to_envelope(row: StoredRecord) -> Envelope:
+    """Decode a verified row together with its place in the log."""
+    return Envelope(
+        body_of(decode_event(row)),
+        row.position,
+        row.stream_version,
+        _moment(row, row.recorded_at),
+        id_to_text(row.event_id),
+        row.event_type,
+    )

@@ -1,0 +1,245 @@
+"""``DomainEvent``: something that happened, named in the past tense, never changed afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import UTC, datetime
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, dataclass_transform
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from pabal.domain.definition import EventMeta
+from pabal.domain.ids import new_event_id
+from pabal.domain.registry import registry
+from pabal.domain.schema import EventSchema
+from pabal.errors import InvalidEventError, NaiveDatetimeError, UnregisteredEventError
+
+NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+"""The metadata of an event that was given none; compared by identity."""
+
+_now = partial(datetime.now, UTC)
+
+
+# On the class, for PEP 681 has the fields of a class whose *metaclass* is marked neither frozen nor not.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class DomainEvent(
+    msgspec.Struct,
+    metaclass=EventMeta,
+    frozen=True,
+    kw_only=True,
+    eq=False,
+    gc=False,
+    repr_omit_defaults=True,
+):
+    """Be the base of an application's events.
+
+    Subclasses list their fields, positional or keyword; every event also has, keyword-only,
+    ``event_id`` (UUIDv7 text), ``occurred_at`` (aware, UTC), ``correlation_id``, ``causation_id`` and
+    ``metadata`` (a read-only mapping of names to plain values). ``==`` compares type and payload.
+
+    An event without a cause has ``correlation_id`` None; whatever it causes carries its ``event_id``
+    as correlation id.
+
+    >>> class TicketBought(DomainEvent):
+    ...     event_type: ClassVar[str] = "ticket.bought"
+    ...     seat: str
+    ...     price: int = 0
+    >>> TicketBought("A1") == TicketBought(seat="A1", metadata={"clerk": "kim"})
+    True
+    """
+
+    event_type: ClassVar[str]
+    aggregate_type: ClassVar[str | None] = None
+    schema_version: ClassVar[int] = 1
+    __test__: ClassVar[bool] = False
+    """Keeps pytest from taking an event called ``TestStarted`` for a class of tests."""
+
+    event_id: str = msgspec.field(default_factory=new_event_id)
+    occurred_at: datetime = msgspec.field(default_factory=_now)
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    metadata: Mapping[str, Any] = NO_METADATA
+
+    @property
+    def aggregate_id(self) -> str | None:
+        """Return the id of the aggregate this happened to; None for an event of no aggregate."""
+        return None
+
+    def __post_init__(self) -> None:
+        """Bring the common fields into their one shape: UTC time, read-only metadata."""
+        try:
+            if self.metadata is NO_METADATA and self.occurred_at.tzinfo is UTC:
+                return
+        except AttributeError:
+            pass  # it is no datetime; ``_normalise`` says so
+        _normalise(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare type and payload, never ids, times or metadata."""
+        if type(self) is not type(other):
+            return NotImplemented
+        values = registry.schema_of(type(self)).values
+        return bool(values(self) == values(other))
+
+    def __ne__(self, other: object) -> bool:
+        """Be the opposite of ``==``; msgspec's own ``!=`` would go by identity."""
+        same = self.__eq__(other)
+        return same if same is NotImplemented else not same
+
+    def __hash__(self) -> int:
+        """Hash type and payload, so equal events have equal hashes."""
+        return hash((type(self), registry.schema_of(type(self)).values(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let events be pickled and deeply copied: a read-only mapping alone could not be."""
+        fields = {name: getattr(self, name) for name in type(self).__struct_fields__}
+        fields["metadata"] = dict(self.metadata)
+        return _rebuild, (type(self), fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole event as a dictionary of plain values that ``json.dumps`` accepts."""
+        return describe(self, registry.schema_of(type(self)), self)
+
+
+class AdoptedEvent(DomainEvent):
+    """Carry an object that is not a DomainEvent through the bus: its body, with an id and a time.
+
+    Handlers receive the body; the envelope and the delivery context tell the rest.
+    """
+
+    _abstract: ClassVar[bool] = True
+    body: Any
+
+    @property
+    def event_type(self) -> str:  # type: ignore[override]
+        """Return the type name under which the body's class is registered."""
+        return registry.schema_of(type(self.body)).event_type
+
+    @property
+    def aggregate_type(self) -> str | None:  # type: ignore[override]
+        """Return the aggregate type given at registration."""
+        return registry.schema_of(type(self.body)).aggregate_type
+
+    @property
+    def aggregate_id(self) -> str | None:
+        """Return the aggregate id taken from the body as told at registration."""
+        return registry.schema_of(type(self.body)).aggregate_id_of(self.body)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the bodies."""
+        return isinstance(other, AdoptedEvent) and bool(self.body == other.body)
+
+    def __hash__(self) -> int:
+        """Hash the body."""
+        return hash(self.body)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as a dictionary of plain values."""
+        return describe(self, registry.schema_of(type(self.body)), self.body)
+
+
+def adopt(event: object) -> DomainEvent:
+    """Return ``event`` itself, or a registered object of another kind with an id and a time around it.
+
+    Raises UnregisteredEventError, also for a class passed where an instance is meant.
+    """
+    if isinstance(event, DomainEvent):
+        return event
+    if isinstance(event, type):
+        raise UnregisteredEventError(event_class=f"the class {event.__qualname__} itself (not an instance)")
+    registry.schema_of(type(event))
+    return AdoptedEvent(body=event)
+
+
+def kind_of(event: DomainEvent) -> type:
+    """Return the registered class of an event: its own, or that of the body it carries."""
+    return type(event.body) if type(event) is AdoptedEvent else type(event)
+
+
+def body_of(event: DomainEvent) -> Any:
+    """Return what a handler receives: the event, or the body it carries."""
+    return event.body if type(event) is AdoptedEvent else event
+
+
+def caused_by(event: DomainEvent, cause: DomainEvent) -> DomainEvent:
+    """Return ``event`` with the correlation id of ``cause`` and ``cause`` named as its cause.
+
+    Ids that the caller set already stay.
+    """
+    if event.correlation_id is not None and event.causation_id is not None:
+        return event
+    return replace_header(
+        event,
+        correlation_id=event.correlation_id or cause.correlation_id or cause.event_id,
+        causation_id=event.causation_id or cause.event_id,
+    )
+
+
+def replace_header(event: DomainEvent, **changes: Any) -> DomainEvent:
+    """Copy an event with other header fields; its payload objects are shared, its id is kept."""
+    return msgspec.structs.replace(event, **changes)
+
+
+def private_copy(event: DomainEvent, schema: EventSchema) -> DomainEvent:
+    """Copy an event deeply enough that changes to its lists, sets or mappings stay with the copy."""
+    if type(event) is AdoptedEvent:
+        return replace_header(event, body=deepcopy(event.body))
+    values = zip(schema.fields, map(deepcopy, schema.values(event)), strict=True)
+    return replace_header(event, **dict(values))
+
+
+def describe(event: DomainEvent, schema: EventSchema, body: Any) -> dict[str, Any]:
+    """Return header and payload as plain values."""
+    payload = dict(zip(schema.fields, schema.values(body), strict=True))
+    return {
+        "event_id": event.event_id,
+        "event_type": schema.event_type,
+        "schema_version": schema.version,
+        "aggregate_type": schema.aggregate_type,
+        "aggregate_id": event.aggregate_id,
+        "occurred_at": event.occurred_at.isoformat(),
+        "correlation_id": event.correlation_id,
+        "causation_id": event.causation_id,
+        "metadata": dict(event.metadata),
+        "payload": msgspec.to_builtins(payload, str_keys=True),
+    }
+
+
+def _rebuild(cls: type[DomainEvent], fields: dict[str, Any]) -> DomainEvent:
+    if not fields["metadata"]:
+        del fields["metadata"]
+    return cls(**fields)
+
+
+def _normalise(event: DomainEvent) -> None:
+    occurred_at: Any = event.occurred_at
+    if not isinstance(occurred_at, datetime):
+        raise InvalidEventError(
+            f"occurred_at of event {event.event_type!r} is {occurred_at!r}; it must be an aware datetime"
+        )
+    if occurred_at.tzinfo is not UTC:
+        if occurred_at.utcoffset() is None:
+            raise NaiveDatetimeError(event_type=event.event_type, field="occurred_at")
+        force_setattr(event, "occurred_at", occurred_at.astimezone(UTC))
+    if event.metadata is not NO_METADATA:
+        force_setattr(event, "metadata", _read_only(event.event_type, event.metadata))
+
+
+def _read_only(event_type: str, metadata: Any) -> Mapping[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise InvalidEventError(f"metadata of event {event_type!r} is {metadata!r}; it must be a mapping")
+    if not metadata:
+        return NO_METADATA
+    for name, value in metadata.items():
+        plain = isinstance(value, (str, int, float, bool, type(None)))
+        if not isinstance(name, str) or not plain or (isinstance(value, float) and not math.isfinite(value)):
+            raise InvalidEventError(
+                f"metadata of event {event_type!r} has {name!r}: {value!r}; "
+                "metadata maps text to text, finite numbers, booleans or None"
+            )
+    return MappingProxyType(dict(metadata))

@@ -1,0 +1,44 @@
+"""Classes whose methods are marked with the events they take: what aggregates and projections share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import Any, TypeVar
+
+_M = TypeVar("_M", bound=Callable[..., None])
+
+
+def mark_with(
+    attribute: str, decorator: str, event_classes: tuple[type, ...], refuse: Callable[[str], Exception]
+) -> Callable[[_M], _M]:
+    """Return a decorator that notes the event classes on a method, under ``attribute``.
+
+    Raises what ``refuse`` makes of a sentence where there is no class, or something that is none.
+    """
+    for cls in event_classes:
+        if not isinstance(cls, type):
+            raise refuse(f"{decorator} takes event classes, not {cls!r}; write {decorator}(OrderPlaced)")
+    if not event_classes:
+        raise refuse(f"{decorator} names no event class; write {decorator}(OrderPlaced)")
+
+    def mark(method: _M) -> _M:
+        setattr(method, attribute, event_classes)
+        return method
+
+    return mark
+
+
+def can_be_paused(function: Any) -> bool:
+    """Tell whether a function is async or a generator, so that others would run in its middle."""
+    return iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function)
+
+
+def snake_case(name: str) -> str:
+    """Return a class name as the durable names of aggregates, projections and processes are written.
+
+    >>> snake_case("OpenOrders")
+    'open_orders'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

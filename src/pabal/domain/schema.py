@@ -1,0 +1,230 @@
+"""What is known of one event class: its payload fields, its codec, and which values need another look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import msgspec
+
+from pabal.domain import fields as declared
+from pabal.domain.fidelity import VALUE_TESTS, first_non_finite, is_same, is_settled_by_type
+from pabal.errors import (
+    DecodeError,
+    NaiveDatetimeError,
+    NonFiniteNumberError,
+    UnserializableEventError,
+    UnsupportedFieldError,
+)
+
+HEADER_FIELDS = ("event_id", "occurred_at", "correlation_id", "causation_id", "metadata")
+"""Fields that every event has and that travel beside the payload, not in it."""
+
+UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+"""What encoding raises for a value without a JSON form (text with lone surrogates is a ValueError)."""
+
+_encoder = msgspec.json.Encoder()
+encode_json = _encoder.encode
+
+_PATH = re.compile(r"`\$\.(.+)`")
+"""Where in the payload msgspec found something wrong."""
+
+
+class EventSchema:
+    """Describe one registered event class and translate its payload to JSON and back.
+
+    Built once per class. Raises UnsupportedFieldError for a field that cannot be stored, and NameError while
+    an annotation names something that is not defined yet.
+    """
+
+    __slots__ = (
+        "_constrained",
+        "_decoder",
+        "_floats",
+        "_positional",
+        "_values",
+        "_verified",
+        "aggregate_id_of",
+        "aggregate_type",
+        "cls",
+        "event_type",
+        "fields",
+        "mutable",
+        "payload_type",
+        "version",
+    )
+
+    def __init__(
+        self,
+        cls: type,
+        *,
+        event_type: str,
+        version: int,
+        aggregate_type: str | None,
+        aggregate_id_of: Callable[[Any], str | None],
+        fields: tuple[str, ...],
+    ) -> None:
+        self.cls = cls
+        self.event_type = str.__str__(event_type)  # a member of a StrEnum becomes the text it is
+        self.version = version
+        self.aggregate_type = None if aggregate_type is None else str.__str__(aggregate_type)
+        self.aggregate_id_of = aggregate_id_of
+        self.fields = fields
+        self.payload_type = self._make_payload_type()
+        self._values = _values_getter(fields)
+        # Naming the fields costs a third of making an event, and only keyword-only ones have to be named.
+        self._positional = getattr(cls, "__match_args__", None) == fields
+        # For each combination of value types seen to round-trip: which values to test still, and how.
+        self._verified: dict[tuple[type, ...], tuple[tuple[int, Callable[[Any], bool]], ...]] = {}
+        self._compile()
+
+    # -- set-up ---------------------------------------------------------------------------------------
+
+    def _make_payload_type(self) -> type:
+        if not issubclass(self.cls, msgspec.Struct):
+            return self.cls
+        fields: list[Any] = []
+        for field in msgspec.structs.fields(self.cls):
+            if field.name not in self.fields:
+                continue
+            if field.default is not msgspec.NODEFAULT:
+                fields.append((field.name, field.type, field.default))
+            elif field.default_factory is not msgspec.NODEFAULT:
+                factory = msgspec.field(default_factory=field.default_factory)
+                fields.append((field.name, field.type, factory))
+            else:
+                fields.append((field.name, field.type))
+        config = self.cls.__struct_config__
+        return msgspec.defstruct(
+            f"{self.cls.__name__}Payload",
+            fields,
+            module=self.cls.__module__,
+            kw_only=True,
+            frozen=True,
+            gc=False,
+            forbid_unknown_fields=config.forbid_unknown_fields,
+        )
+
+    def _compile(self) -> None:
+        try:
+            info: Any = msgspec.inspect.type_info(self.payload_type)
+            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.payload_type)
+        except NameError:
+            raise
+        except Exception as error:
+            at_fault = declared.field_at_fault(self.cls, self.fields)
+            self._refuse_field(at_fault, str(error), error)
+        annotations = declared.annotations_of(self.cls)
+        nodes = {field.name: list(declared.walk(field.type)) for field in info.fields}
+        for name, found in nodes.items():
+            reason = declared.why_unsupported(annotations[name], found)
+            if reason is not None:
+                self._refuse_field(name, reason)
+        every = [node for found in nodes.values() for node in found]
+        self.mutable = any(map(declared.is_mutable, every))
+        self._constrained = any(map(declared.is_constrained, every))
+        self._floats = tuple(name for name, found in nodes.items() if any(map(declared.holds_floats, found)))
+
+    def _refuse_field(self, name: str, reason: str, cause: Exception | None = None) -> NoReturn:
+        raise UnsupportedFieldError(event_class=self.cls.__qualname__, field=name, reason=reason) from cause
+
+    # -- values ---------------------------------------------------------------------------------------
+
+    def values(self, body: Any) -> tuple[Any, ...]:
+        """Return the payload values of ``body`` in field order."""
+        return self._values(body)
+
+    @property
+    def has_floats(self) -> bool:
+        """Tell whether ``check_finite`` has anything to look at."""
+        return bool(self._floats)
+
+    def check_finite(self, body: Any, event_id: str) -> None:
+        """Raise NonFiniteNumberError if a float anywhere in ``body`` is NaN or infinite."""
+        self._check_finite(((name, getattr(body, name)) for name in self._floats), event_id)
+
+    def _check_finite(self, values: Iterable[tuple[str, Any]], event_id: str) -> None:
+        for name, value in values:
+            bad = first_non_finite(value)
+            if bad is not None:
+                raise NonFiniteNumberError(
+                    event_type=self.event_type, event_id=event_id, field=name, value=bad
+                )
+
+    # -- codec ----------------------------------------------------------------------------------------
+
+    def encode(self, body: Any, event_id: str) -> bytes:
+        """Encode the payload of ``body`` as JSON that is known to decode to an equal payload.
+
+        Raises NonFiniteNumberError, NaiveDatetimeError or UnserializableEventError.
+        """
+        values = self._values(body)
+        types = tuple(map(type, values))
+        try:
+            payload = encode_json(dict(zip(self.fields, values, strict=True)))
+        except UNENCODABLE as error:
+            raise UnserializableEventError(
+                event_type=self.event_type, event_id=event_id, reason=str(error)
+            ) from error
+        tests = self._verified.get(types)
+        if tests is None:
+            self._verify(payload, values, types, event_id)
+        else:
+            for index, is_good in tests:
+                if not is_good(values[index]):
+                    self._verify(payload, values, types, event_id)
+        return payload
+
+    def _verify(
+        self, payload: bytes, values: tuple[Any, ...], types: tuple[type, ...], event_id: str
+    ) -> None:
+        """Read the payload back, and remember the types of its values where those alone settle it."""
+        self._check_finite(zip(self.fields, values, strict=True), event_id)
+        try:
+            again = self._values(self._decoder.decode(payload))
+        except msgspec.ValidationError as error:
+            self._explain(event_id, error)
+        for name, before, after in zip(self.fields, values, again, strict=True):
+            if not is_same(before, after):
+                raise UnserializableEventError(
+                    event_type=self.event_type,
+                    event_id=event_id,
+                    reason=f"{name} is {before!r} but would be read back as {after!r}",
+                )
+        if not self._constrained and all(map(is_settled_by_type, values, again)):
+            self._verified[types] = tuple(
+                (index, VALUE_TESTS[kind]) for index, kind in enumerate(types) if kind in VALUE_TESTS
+            )
+
+    def _explain(self, event_id: str, error: msgspec.ValidationError) -> NoReturn:
+        path = _PATH.search(str(error))
+        if path is not None and "with a timezone" in str(error):
+            raise NaiveDatetimeError(event_type=self.event_type, field=path[1]) from error
+        raise UnserializableEventError(
+            event_type=self.event_type, event_id=event_id, reason=str(error)
+        ) from error
+
+    def rebuild(self, body: Any, **header: Any) -> Any:
+        """Make the event from a decoded payload and the header fields stored beside it."""
+        values = self._values(body)
+        if self._positional:
+            return self.cls(*values, **header)
+        return self.cls(**dict(zip(self.fields, values, strict=True)), **header)
+
+    def decode_body(self, payload: bytes, position: int | None = None) -> Any:
+        """Decode JSON to an instance of ``payload_type`` (a registered dataclass's own class)."""
+        try:
+            return self._decoder.decode(payload)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise DecodeError(event_type=self.event_type, position=position, reason=str(error)) from error
+
+
+def _values_getter(fields: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if not fields:
+        return lambda body: ()
+    getter = attrgetter(*fields)
+    if len(fields) == 1:
+        return lambda body: (getter(body),)
+    return getter

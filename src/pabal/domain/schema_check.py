@@ -1,0 +1,170 @@
+"""Compare the registered events with the schemas of before: can everything that is stored still be read?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from pabal.domain.registry import EventRegistry, registry
+from pabal.domain.schema_export import FORMAT, export_schema
+from pabal.errors import UsageError
+
+_REMARKS = ("title", "description", "default", "examples")
+"""What a schema says without asking anything of the value."""
+_Schema = dict[str, Any]
+
+
+class SchemaFinding(msgspec.Struct, frozen=True):
+    """Tell one difference: a failure keeps stored events from being read, a note does not."""
+
+    level: Literal["failure", "note"]
+    event_type: str
+    field: str | None
+    problem: str
+    advice: str
+
+
+def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) -> list[SchemaFinding]:
+    """Compare registered events with what ``export_schema`` returned before.
+
+    Failures are: an event type or a field removed, a field whose type no longer takes all of its old
+    values, a field without default that is new, a version that went back, and a raised version without the
+    upcasters that lead there. Where the version is raised and they exist, all else is a note. Raises
+    UsageError for a snapshot that is none.
+    """
+    if not isinstance(snapshot, Mapping) or snapshot.get("format") != FORMAT:
+        raise UsageError(f"this is no schema snapshot of format {FORMAT}; write one with pabal schema export")
+    before: Mapping[str, Any] = snapshot["events"]
+    now = export_schema(events)["events"]
+    findings: list[SchemaFinding] = []
+    for name in sorted(before.keys() | now.keys()):
+        if name not in now:
+            findings.append(
+                _failure(
+                    name,
+                    None,
+                    "the event type is gone, but logs may hold such events",
+                    "keep its class (a projection may leave it aside), or import the module it stands in",
+                )
+            )
+        elif name not in before:
+            findings.append(
+                SchemaFinding("note", name, None, "the event type is new", "write the snapshot anew")
+            )
+        else:
+            findings += _compare(name, before[name], now[name], events)
+    return findings
+
+
+def _compare(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], events: EventRegistry
+) -> Iterator[SchemaFinding]:
+    was, is_now = old["version"], new["version"]
+    if is_now < was:
+        yield _failure(
+            name,
+            None,
+            f"schema_version went back from {was} to {is_now}",
+            f"set it to {was} or higher: events of version {was} are refused otherwise",
+        )
+        return
+    missing = events.missing_upcaster(name, was, is_now)
+    if missing is not None:
+        yield _failure(
+            name,
+            None,
+            f"schema_version is {is_now}, but nothing leads on from version {missing}",
+            f"write @upcaster({name!r}, from_version={missing}), which returns version {missing + 1}",
+        )
+        return
+    for finding in _differences(name, old["schema"], new["schema"], is_now + 1):
+        if is_now > was:
+            yield msgspec.structs.replace(
+                finding, level="note", advice=f"upcasters lead from version {was} to {is_now}"
+            )
+        else:
+            yield finding
+
+
+def _differences(name: str, old: _Schema, new: _Schema, next_version: int) -> Iterator[SchemaFinding]:
+    upcaster = f"@upcaster({name!r}, from_version={next_version - 1})"
+    upcast = f"raise schema_version to {next_version} and write {upcaster}"
+    had, has = old.get("properties", {}), new.get("properties", {})
+    for field in had:
+        if field not in has:
+            yield _failure(
+                name,
+                field,
+                "the field was removed, and what is stored in it would be lost on reading",
+                f"keep it with a default, or {upcast} that says where its value goes",
+            )
+        elif not _takes(_resolved(has[field], new), _resolved(had[field], old)):
+            yield _failure(
+                name,
+                field,
+                f"its type changed from {_brief(had[field])} to {_brief(has[field])}",
+                f"widen the type so that it still takes the old values, or {upcast} that converts them",
+            )
+    for field in new.get("required", ()):
+        if field not in old.get("required", ()):
+            what = "lost its default" if field in had else "is new and has no default"
+            yield _failure(
+                name,
+                field,
+                f"the field {what}, and stored events may lack it",
+                f"give it a default, or {upcast} that adds it",
+            )
+
+
+def _failure(name: str, field: str | None, problem: str, advice: str) -> SchemaFinding:
+    return SchemaFinding("failure", name, field, problem, advice)
+
+
+def _resolved(node: Any, root: _Schema, seen: tuple[str, ...] = ()) -> Any:
+    """Return a schema with its references replaced by what they name, and without remarks."""
+    if isinstance(node, list):
+        return [_resolved(each, root, seen) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    reference = node.get("$ref")
+    if reference is not None:
+        if reference in seen:
+            return {"$ref": reference}  # a type that holds itself: compared where it begins
+        name = reference.rpartition("/")[2]
+        return _resolved(root["$defs"][name], root, (*seen, reference))
+    return {
+        key: {name: _resolved(each, root, seen) for name, each in value.items()}
+        if key == "properties"
+        else _resolved(value, root, seen)
+        for key, value in node.items()
+        if key not in _REMARKS
+    }
+
+
+def _takes(new: Any, old: Any) -> bool:
+    """Tell whether every value of the old schema is one of the new, as far as that is plain to see."""
+    if new == old or new == {}:
+        return True
+    if not isinstance(new, Mapping) or not isinstance(old, Mapping):
+        return False
+    if "anyOf" in old or "anyOf" in new:
+        choices = new.get("anyOf", [new])
+        return all(any(_takes(choice, each) for choice in choices) for each in old.get("anyOf", [old]))
+    if "enum" in old and "enum" in new:
+        same = {**new, "enum": None} == {**old, "enum": None}
+        return same and all(value in new["enum"] for value in old["enum"])
+    return {**old, "type": "number"} == new and old.get("type") == "integer"
+
+
+def _brief(node: Mapping[str, Any]) -> str:
+    """Say a type in a few words."""
+    if "anyOf" in node:
+        return " | ".join(_brief(each) for each in node["anyOf"])
+    if "$ref" in node:
+        return str(node["$ref"]).rpartition("/")[2]
+    if "enum" in node:
+        return f"one of {node['enum']}"
+    kind = str(node.get("type", "any"))
+    return f"{kind} ({node['format']})" if "format" in node else kind

@@ -1,0 +1,39 @@
+"""Errors of a broker: the server between processes."""
+
+from __future__ import annotations
+
+from pabal.errors.storage import StorageError
+from pabal.errors.usage import UsageError
+
+
+class BrokerError(StorageError):
+    """Report trouble with the server that carries the events. Fields: ``path, reason``.
+
+    ``path`` is the server's address, without user and password.
+    """
+
+    template = "{path}: {reason}"
+
+
+class BrokerUnavailableError(BrokerError):
+    """Report a server that cannot be reached, or refuses to work. Fields: ``path, reason``.
+
+    Whether the operation was carried out is unknown; publishing the same event again is harmless.
+    """
+
+    template = (
+        "{path}: {reason}; whether the last call was carried out is unknown. "
+        "Repeat it once the server answers: the same event is stored once"
+    )
+
+
+class PartitionCountError(UsageError):
+    """Report a log that was made with another number of partitions. Fields: ``path, found, wanted``."""
+
+    path: str
+    found: int
+    wanted: int
+    template = (
+        "{path}: the log has {found} partitions, not {wanted}; their number is fixed when the log is made, "
+        "for it decides where a key lies. Leave partitions out, or use another namespace"
+    )

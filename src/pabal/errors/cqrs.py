@@ -1,0 +1,88 @@
+"""Errors of commands, queries and process managers."""
+
+from __future__ import annotations
+
+from pabal.errors.base import PabalError
+from pabal.errors.conflict import ConflictError
+from pabal.errors.usage import UsageError
+
+
+class HandlerNotFoundError(UsageError):
+    """Report a command or query that nobody handles. Fields: ``bus, message_type``."""
+
+    bus: str
+    message_type: str
+    template = (
+        "no handler for {message_type} on this {bus}; decorate one with @handles({message_type}), "
+        "and import the module it stands in"
+    )
+
+
+class DuplicateHandlerError(UsageError):
+    """Report a second handler for one command or query type. Fields: ``message_type, first, second``."""
+
+    message_type: str
+    first: str
+    second: str
+    template = (
+        "{message_type} is handled by {first} already, so {second} cannot handle it too; keep one. "
+        "What several should hear of is an event: publish it on the event bus"
+    )
+
+
+class InvalidMessageHandlerError(UsageError):
+    """Report a function that cannot handle a command or query. Fields: ``handler, reason``."""
+
+    handler: str
+    reason: str
+    template = (
+        "{handler} cannot handle commands or queries: {reason}; its first parameter is the message, "
+        "every other is annotated with the type of what it needs"
+    )
+
+
+class DependencyError(UsageError):
+    """Report something a handler asks for that the provider does not give.
+
+    Fields: ``handler, parameter, wanted, reason``.
+    """
+
+    handler: str
+    parameter: str
+    wanted: str
+    reason: str
+    template = "{handler} asks for {parameter}: {wanted}, which cannot be provided: {reason}"
+
+
+class InvalidMessageError(PabalError):
+    """Report a command or query that fails its validation. Fields: ``message_type, reason``."""
+
+    message_type: str
+    reason: str
+    template = "{message_type} is refused: {reason}; mend it and send it again"
+
+
+class NotAuthorisedError(PabalError):
+    """Report a command or query that its sender may not send. Field: ``message_type``."""
+
+    message_type: str
+    template = "{message_type} is not allowed here; ask for the permission, or let somebody else send it"
+
+
+class CommandIdReusedError(ConflictError):
+    """Report another command under an id that was handled. Fields: ``command_id, command_type, first``."""
+
+    command_id: str
+    command_type: str
+    first: str
+    template = (
+        "command id {command_id} belongs to {first}, handled before with other content; "
+        "{command_type} was not handled: one id names one command, so make a new one"
+    )
+
+
+class ProcessDefinitionError(UsageError):
+    """Report a process manager that cannot work as written. Field: ``process``."""
+
+    process: str
+    template = "process manager {process}: {detail}"

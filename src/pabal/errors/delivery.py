@@ -1,0 +1,55 @@
+"""Errors of bounds, and of events that are given up."""
+
+from __future__ import annotations
+
+from pabal.errors.base import PabalError
+
+
+class CapacityError(PabalError):
+    """Report that a bound was reached."""
+
+
+class QueueFullError(CapacityError):
+    """Report a full bus under ``backpressure="raise"``. Fields: ``queue_size, max_queue_size``."""
+
+    queue_size: int
+    max_queue_size: int
+    template = (
+        "the bus holds {queue_size} deliveries of at most {max_queue_size}; "
+        "publish slower, raise max_queue_size, or use backpressure='wait'"
+    )
+
+
+class DrainTimeoutError(CapacityError, TimeoutError):
+    """Report that work remained when ``drain`` ran out of time. Fields: ``timeout, pending``."""
+
+    timeout: float
+    pending: int
+    template = (
+        "{pending} deliveries were still unfinished after {timeout} s; see bus.get_statistics() for where"
+    )
+
+
+class NotRetryableError(PabalError):
+    """Be raised by a handler to say that trying again cannot help: the event is parked at once.
+
+    >>> def handle(event):
+    ...     raise NotRetryableError("the exchange does not list this symbol")
+    """
+
+
+class DeadLetterNotFoundError(PabalError):
+    """Report a dead letter that does not exist (any more). Field: ``dead_letter_id``."""
+
+    dead_letter_id: int
+    template = (
+        "there is no dead letter {dead_letter_id}; it was retried or discarded meanwhile, list them again"
+    )
+
+
+class SubscriptionNotFoundError(PabalError):
+    """Report a name under which nothing ever subscribed. Fields: ``name, known`` (the names there are)."""
+
+    name: str
+    known: str
+    template = "there is no subscription {name!r}; there are: {known}"

@@ -1,0 +1,128 @@
+"""Errors of aggregates, their snapshots and the read models made of their events."""
+
+from __future__ import annotations
+
+from pabal.errors.base import PabalError
+from pabal.errors.events import InvalidEventError
+from pabal.errors.usage import UsageError
+
+
+class AggregateDefinitionError(UsageError):
+    """Report an aggregate class that cannot work as written. Field: ``aggregate``."""
+
+    aggregate: str
+    template = "aggregate {aggregate}: {detail}"
+
+
+class EventNotAppliedError(UsageError):
+    """Report an event that no method of an aggregate applies. Fields: ``aggregate, event_type``."""
+
+    aggregate: str
+    event_type: str
+    template = (
+        "{aggregate} has no @applies({event_type}) method; add one "
+        "(an empty one, if the event changes nothing)"
+    )
+
+
+class SpoiledAggregateError(UsageError):
+    """Report an aggregate that failed half-way and no longer equals its history.
+
+    Fields: ``aggregate, aggregate_id``.
+    """
+
+    aggregate: str
+    aggregate_id: str
+    template = (
+        "{aggregate} {aggregate_id!r} raised after it had recorded events; they were taken back, "
+        "but its state has seen them: load it again"
+    )
+
+
+class EventWithoutAggregateError(InvalidEventError):
+    """Report a recorded event that names no aggregate. Fields: ``aggregate, event_type``."""
+
+    aggregate: str
+    event_type: str
+    template = (
+        "{aggregate} recorded an event {event_type!r} without aggregate_id; "
+        "give its class an aggregate_id property that returns the id of the aggregate"
+    )
+
+
+class EventOfOtherAggregateError(InvalidEventError):
+    """Report a recorded event that belongs elsewhere. Fields: ``event_type, found, wanted``."""
+
+    event_type: str
+    found: str
+    wanted: str
+    template = "event {event_type!r} belongs to {found}, but {wanted} recorded it"
+
+
+class AggregateNotFoundError(PabalError):
+    """Report an aggregate without any event. Fields: ``aggregate_type, aggregate_id``."""
+
+    aggregate_type: str
+    aggregate_id: str
+    template = "there is no {aggregate_type} {aggregate_id!r}: no event was ever stored for it"
+
+
+class SnapshotError(PabalError):
+    """Report a snapshot that cannot be used; a repository replays the events instead. Field: ``reason``."""
+
+    reason: str
+    template = "the snapshot cannot be used: {reason}"
+
+
+class SnapshotOfOtherClassError(SnapshotError):
+    """Report a snapshot that was taken of another class. Fields: ``found, reason, wanted``."""
+
+    found: str
+    wanted: str
+    template = "the snapshot is of {found}, not of {wanted}; delete it, or load it with its own class"
+
+
+class ProjectionDefinitionError(UsageError):
+    """Report a projection class that cannot work as written. Field: ``projection``."""
+
+    projection: str
+    template = "projection {projection}: {detail}"
+
+
+class ProjectionError(PabalError):
+    """Report a projection that cannot go on; its tables stand where they stood.
+
+    Fields: ``projection, reason``.
+    """
+
+    projection: str
+    reason: str
+    template = "projection {projection!r} cannot go on: {reason}"
+
+
+class ProjectionHandlerError(ProjectionError):
+    """Report a handler of a projection that raised.
+
+    Fields: ``event_type, position, projection, reason``.
+    """
+
+    event_type: str
+    position: int | None
+    template = (
+        "projection {projection!r} stands before position {position}: its handler of {event_type!r} raised "
+        "{reason}; nothing of the batch was written. Mend the handler and start the projection again"
+    )
+
+
+class EventNotProjectedError(ProjectionError):
+    """Report an event that a projection does not know, during a rebuild.
+
+    Fields: ``event_type, position, projection, reason``.
+    """
+
+    event_type: str
+    position: int | None
+    template = (
+        "projection {projection!r} cannot be rebuilt: {reason} {event_type!r} at position {position}. "
+        "Import its class, add a @projects method, or list it under ignores"
+    )

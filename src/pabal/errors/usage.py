@@ -1,0 +1,107 @@
+"""Errors of the calling code: change it."""
+
+from __future__ import annotations
+
+from pabal.errors.base import PabalError
+
+
+class UsageError(PabalError):
+    """Report that the calling code is wrong; retrying cannot help."""
+
+
+class EventDefinitionError(UsageError):
+    """Report an event class that cannot be registered."""
+
+
+class DuplicateEventTypeError(EventDefinitionError):
+    """Report two classes that claim one event type name. Fields: ``event_type, first, second``."""
+
+    event_type: str
+    first: str
+    second: str
+    template = "event type {event_type!r} is taken by {first}; give {second} an event_type of its own"
+
+
+class UnsupportedFieldError(EventDefinitionError):
+    """Report a field whose type cannot be stored and read back. Fields: ``event_class, field, reason``."""
+
+    event_class: str
+    field: str
+    reason: str
+    template = (
+        "{event_class}.{field} cannot be stored: {reason}; use a type that survives JSON "
+        "(str, int, float, bool, Decimal, datetime, UUID, Enum, tuple, a frozen struct or dataclass …)"
+    )
+
+
+class UpcasterError(EventDefinitionError):
+    """Report an upcaster that is doubled or makes no sense. Fields: ``event_type, from_version``."""
+
+    event_type: str
+    from_version: int
+    template = "upcaster for {event_type!r} from version {from_version}: {detail}"
+
+
+class SubscriptionError(UsageError):
+    """Report options of ``subscribe`` that contradict each other or make no sense."""
+
+
+class PatternMatchesNothingWarning(UserWarning):
+    """Warn that a pattern matches no event type registered so far: a typing error, or a missing import."""
+
+
+class InvalidHandlerError(SubscriptionError):
+    """Report a handler that cannot be called with an event. Fields: ``handler, reason``."""
+
+    handler: str
+    reason: str
+    template = (
+        "{handler} cannot handle events: {reason}; pass a function of one parameter (the event), "
+        "of two (the event and the DeliveryContext), or an object with handle(event)"
+    )
+
+
+class DuplicateSubscriptionError(SubscriptionError):
+    """Report a second subscription under one durable name. Field: ``name``."""
+
+    name: str
+    template = (
+        "a subscription named {name!r} exists on this bus already; pass name=… to give this one its own, "
+        "or subscribe once to a tuple of event classes"
+    )
+
+
+class BusNotRunningError(UsageError):
+    """Report a call that needs a running bus. Fields: ``action, state``."""
+
+    action: str
+    state: str
+    template = "cannot {action}: the bus is {state}; use 'async with bus:' or await bus.start() first"
+
+
+class WrongLoopError(UsageError):
+    """Report a call from a thread or event loop that does not own the bus. Field: ``action``."""
+
+    action: str
+    template = (
+        "cannot {action} from here: the bus belongs to the event loop that started it; "
+        "from any other thread or loop use bus.publish_threadsafe(event)"
+    )
+
+
+class InsideHandlerError(UsageError):
+    """Report a call that, made inside a handler, would wait for that handler. Field: ``action``."""
+
+    action: str
+    template = (
+        "cannot {action} inside a handler: it would wait for the very event being handled; "
+        "return first, or start a task of your own"
+    )
+
+
+class MissingExtraError(UsageError, ImportError):
+    """Report an optional part that is not installed. Fields: ``feature, extra``."""
+
+    feature: str
+    extra: str
+    template = '{feature} needs an optional part: pip install "pabal[{extra}]"'
