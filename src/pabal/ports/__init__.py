@@ -1,0 +1,1 @@
+"""What the bus needs from outside, as protocols; the docstrings are the contract."""

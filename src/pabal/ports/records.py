@@ -1,0 +1,244 @@
+"""The values that cross the ports of a storage: what is kept, shown and told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from pabal.domain.envelope import StoredRecord
+from pabal.domain.event import DomainEvent
+
+Start = Literal["now", "beginning"] | int | datetime
+"""Where a new durable name begins: a position means "after this position"."""
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """Declare what a backend can do; the conformance suite selects its cases by it."""
+
+    persistent: bool
+    """Survives the end of the process."""
+    shared: bool
+    """Several processes may open it at once; subscriptions are leased."""
+    versioned: bool = True
+    """Keeps streams of aggregates with versions: an event store, not only a carrier of events."""
+    searchable: bool = True
+    """Finds events by type, aggregate, chain of causes and time (``LogQueries``)."""
+    steered: bool = True
+    """Subscriptions can be paused, moved and given a range again from anywhere (``SubscriptionControl``)."""
+
+
+PROCESS_DIED = "ProcessDied"
+"""The ``error_type`` of an attempt during which the process died, with nothing else in flight."""
+DIED_AMONG_OTHERS = "ProcessDiedAmongOthers"
+"""The same, while other attempts were in flight too, any of which may be to blame."""
+
+
+class AttemptFailure(msgspec.Struct, frozen=True):
+    """Record one failed attempt: when it ended (aware, UTC), and with what."""
+
+    attempt: int
+    failed_at: datetime
+    error_type: str
+    message: str
+    traceback: str
+
+
+class PendingRetry(msgspec.Struct, frozen=True):
+    """Hold an unfinished delivery that was attempted: how often, and when it is due (seconds since 1970)."""
+
+    position: int
+    attempts: int
+    due_at: float
+    failures: tuple[AttemptFailure, ...] = ()
+    from_dead_letter: bool = False
+
+
+class ParkedDelivery(msgspec.Struct, frozen=True):
+    """Hold a delivery that ends as a dead letter; ``blocks`` keeps later events of ``key`` waiting."""
+
+    position: int
+    reason: str
+    failures: tuple[AttemptFailure, ...]
+    parked_at: float
+    record: StoredRecord | None
+    """The row as it stands in the log; None lets the storage copy it from there."""
+    event: DomainEvent | None = None
+    key: str | None = None
+    blocks: bool = False
+
+
+class DeadLetterRecord(msgspec.Struct, frozen=True):
+    """Show a dead letter as stored."""
+
+    id: int
+    subscription: str
+    position: int
+    record: StoredRecord | None
+    """The row with its original bytes; None where nothing was ever encoded (a bus without storage)."""
+    event: DomainEvent | None
+    """The event itself where the record is None."""
+    reason: str
+    failures: tuple[AttemptFailure, ...]
+    parked_at: datetime
+    state: Literal["parked", "retrying"]
+    key: str | None
+    queued: int
+    """How many events of the same key wait behind it."""
+
+    @property
+    def error_type(self) -> str | None:
+        """Return the kind of error that the last attempt ended with; None where there was no attempt."""
+        return self.failures[-1].error_type if self.failures else None
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Ask that a range of the log is delivered once more, to one subscription alone."""
+
+    id: int
+    subscription: str
+    first: int
+    last: int
+    watermark: int
+    """Everything of the range up to here is finished."""
+
+
+class Progress(msgspec.Struct):
+    """Say how far a subscription has come, and what changed since the last save.
+
+    All positions up to ``frontier`` are finished except those in ``unfinished``; ``watermark`` lies below
+    the lowest of them.
+    """
+
+    name: str
+    epoch: int
+    watermark: int
+    frontier: int
+    unfinished: tuple[int, ...] = ()
+    retries: tuple[PendingRetry, ...] = ()
+    cleared: tuple[int, ...] = ()
+    """Positions whose retry row, if any, is over."""
+    parked: tuple[ParkedDelivery, ...] = ()
+    queued: tuple[tuple[str, int], ...] = ()
+    """(key, position) of events that queue behind a parked one."""
+    replayed: tuple[tuple[int, int], ...] = ()
+    """(id, watermark) of replays that went on; one that reached its last position is over."""
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """Return what a storage knows of a subscription when it is opened."""
+
+    name: str
+    number: int
+    epoch: int
+    watermark: int
+    frontier: int
+    unfinished: tuple[int, ...]
+    retries: tuple[PendingRetry, ...]
+    blocked_keys: tuple[str, ...]
+    paused: bool = False
+    replays: tuple[Replay, ...] = ()
+    """What is to be delivered again before the subscription goes on, oldest request first."""
+    reopenings: int = 0
+    """How often its holder was asked to take it up anew, so far."""
+
+
+class Control(msgspec.Struct, frozen=True):
+    """Tell what was asked of a subscription, by whomever."""
+
+    name: str
+    paused: bool
+    replays: tuple[Replay, ...]
+    reopenings: int = 0
+
+
+class SubscriptionRecord(msgspec.Struct, frozen=True):
+    """Show a durable subscription as stored, whether or not anything subscribes under its name now."""
+
+    name: str
+    watermark: int
+    frontier: int
+    unfinished: int
+    """Unfinished below the frontier, or queued behind a parked one; what lies above it is not counted."""
+    retries: int
+    parked: int
+    queued: int
+    owner: str | None
+    epoch: int
+    updated_at: datetime
+    paused: bool = False
+    replays: tuple[Replay, ...] = ()
+    created_at: datetime | None = None
+
+
+class DeadLetterGroup(msgspec.Struct, frozen=True):
+    """Count the dead letters of one subscription whose last attempt ended with one kind of error."""
+
+    subscription: str
+    error_type: str | None
+    """None where there was no attempt."""
+    count: int
+    first_parked_at: datetime
+    last_parked_at: datetime
+    newest_id: int
+
+
+def group_by_error(letters: Iterable[DeadLetterRecord]) -> list[DeadLetterGroup]:
+    """Count dead letters by subscription and type of the last error, largest group first."""
+    groups: dict[tuple[str, str | None], list[DeadLetterRecord]] = {}
+    for letter in letters:
+        groups.setdefault((letter.subscription, letter.error_type), []).append(letter)
+    found = [
+        DeadLetterGroup(
+            name,
+            error_type,
+            len(members),
+            min(letter.parked_at for letter in members),
+            max(letter.parked_at for letter in members),
+            max(letter.id for letter in members),
+        )
+        for (name, error_type), members in groups.items()
+    ]
+    return sorted(found, key=lambda group: (-group.count, group.subscription, group.error_type or ""))
+
+
+class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Choose events of the log; what is left out does not restrict.
+
+    Times are those at which an event entered the log, ``since`` included and ``until`` not. A correlation id
+    also finds the event that it is the id of: the root of the chain.
+    """
+
+    types: tuple[str, ...] = ()
+    aggregate_id: str | None = None
+    aggregate_type: str | None = None
+    """Only together with ``aggregate_id``."""
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Return a stretch of the log: everything in (after, upto], of the wanted types."""
+
+    rows: tuple[StoredRecord, ...]
+    upto: int
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """Tell listeners what a commit added: consecutive positions from ``first``."""
+
+    first: int
+    events: tuple[DomainEvent, ...]
+
+
+class StreamAppend(msgspec.Struct, frozen=True):
+    """Ask for events at the end of one stream, which must be at ``expected_version`` (0: not exist)."""
+
+    aggregate_type: str
+    aggregate_id: str
+    expected_version: int
+    events: tuple[DomainEvent, ...]

@@ -1,0 +1,388 @@
+"""What the bus needs from a log, as protocols and the values that cross them.
+
+An implementation promises, for everything below:
+
+- *ordered*: positions start at 1, grow by commit order, and a reader never sees a lower one after a higher;
+- *durable*: a call that changes something has returned only when the change is as safe as the backend's
+  declared durability says;
+- *atomic*: one call is visible whole or not at all;
+- *cancel-safe*: cancelling an awaiting caller leaves the change done or not done, never half;
+- errors are of ``StorageError`` or as named; nothing else escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from pabal.domain.envelope import Envelope, StoredRecord
+from pabal.domain.event import DomainEvent
+from pabal.ports.records import (
+    DIED_AMONG_OTHERS,
+    PROCESS_DIED,
+    AttemptFailure,
+    Capabilities,
+    Committed,
+    Control,
+    Cursor,
+    DeadLetterGroup,
+    DeadLetterRecord,
+    LogFilter,
+    Page,
+    ParkedDelivery,
+    PendingRetry,
+    Progress,
+    Replay,
+    Start,
+    StreamAppend,
+    SubscriptionRecord,
+)
+
+__all__ = [
+    "DIED_AMONG_OTHERS",
+    "PROCESS_DIED",
+    "AttemptFailure",
+    "AttemptJournal",
+    "Capabilities",
+    "Committed",
+    "Control",
+    "Cursor",
+    "DeadLetterGroup",
+    "DeadLetterRecord",
+    "DeadLetterStore",
+    "EventLog",
+    "EventStorage",
+    "LogFilter",
+    "LogQueries",
+    "Page",
+    "ParkedDelivery",
+    "PendingRetry",
+    "Progress",
+    "Replay",
+    "Start",
+    "StreamAppend",
+    "SubscriptionControl",
+    "SubscriptionRecord",
+    "SubscriptionStore",
+]
+
+
+class AttemptJournal(Protocol):
+    """Remember which deliveries are being attempted, so that a handler that kills its process is counted.
+
+    ``begin`` and ``end`` cost well under a microsecond and survive the death of the process, not of the
+    machine.
+    """
+
+    def begin(self, slot: int, subscription: int, first: int, last: int, attempt: int) -> None:
+        """Note that ``slot`` starts an attempt on ``first`` … ``last``."""
+
+    def reserve(self, slots: int) -> int:
+        """Make room for this many more slots and return the number of the first."""
+        ...
+
+    def end(self, slot: int) -> None:
+        """Note that the slot's attempt is over."""
+
+
+class EventLog(Protocol):
+    """Append events, and read them in the order of their positions."""
+
+    capabilities: Capabilities
+    path: str
+    max_payload_bytes: int
+
+    def append_events(self, events: Sequence[DomainEvent]) -> Awaitable[list[int]]:
+        """Append events in order, all or none; the positions come when they are stored.
+
+        An event stored already with the same content keeps its first position and is not appended again.
+        Raises InvalidEventError, DuplicateEventError, StorageError.
+        """
+        ...
+
+    async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
+        """Read up to ``limit`` rows above ``after``. Raises CorruptLogError at the first altered row."""
+        ...
+
+    async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """Read the rows at these positions, in order; positions that are gone are left out."""
+        ...
+
+    async def head(self) -> int:
+        """Return the highest position, 0 for an empty log."""
+        ...
+
+    def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
+        """Call ``listener`` after every commit of this object, in order, before its publishers resume.
+
+        It is called in any thread and must return at once. Returns a function that takes it away.
+        """
+        ...
+
+
+class DeadLetterStore(Protocol):
+    """Keep deliveries that were given up."""
+
+    async def list_dead_letters(
+        self,
+        *,
+        subscription: str | None = None,
+        event_type: str | None = None,
+        error_type: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetterRecord]:
+        """Return dead letters by ascending id, from above ``after``."""
+        ...
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        ...
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        ...
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark a dead letter as being retried, with a new payload if given; None if it is already.
+
+        Raises DeadLetterNotFoundError.
+        """
+        ...
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        ...
+
+
+class LogQueries(Protocol):
+    """Find events by what is indexed, at a cost that depends on what is returned, not on the log's length."""
+
+    async def find_events(
+        self,
+        wanted: LogFilter,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[StoredRecord]:
+        """Return up to ``limit`` events strictly between two positions, from one end or the other.
+
+        The last one's position is where the next page begins: ``after`` it, or ``before`` it with
+        ``newest_first``. Raises UsageError for a filter that says nothing, CorruptLogError.
+        """
+        ...
+
+    async def list_event_types(self) -> list[str]:
+        """Return the names of all event types in the log, sorted."""
+        ...
+
+
+class SubscriptionControl(Protocol):
+    """Steer durable subscriptions, whoever handles them and wherever.
+
+    What is asked for is stored. The process that handles the subscription obeys as soon as it hears of it:
+    at once where it shares this object, with the next look at what others wrote where it does not. Names
+    under which nothing ever subscribed raise SubscriptionNotFoundError.
+    """
+
+    async def pause_subscription(self, name: str) -> bool:
+        """Let a subscription take no more events until it is resumed; False if it is paused already."""
+        ...
+
+    async def resume_subscription(self, name: str) -> bool:
+        """Let a paused subscription go on; False if it is not paused."""
+        ...
+
+    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
+        """Move a cursor; everything above is delivered (again), and return the position it stands at now.
+
+        Retries, replays and queues behind parked keys are forgotten, and so are dead letters whose events
+        will be delivered again; other dead letters stay, but block nothing any more. Raises
+        SubscriptionInUseError while somebody handles it, unless ``epoch`` is the holder's own.
+        """
+        ...
+
+    async def request_replay(self, name: str, first: int, last: int) -> Replay:
+        """Ask that everything from position ``first`` to ``last`` is delivered once more to one subscription.
+
+        What lies above its frontier, is unfinished or parked is left out: it comes, or came to rest,
+        anyway. Newer events wait until the replay is over, so that the order of each key is kept. Raises
+        UsageError for an empty range.
+        """
+        ...
+
+    async def cancel_replays(self, name: str) -> int:
+        """Forget what of its replays is not delivered yet; return how many there were."""
+        ...
+
+    async def forget_subscription(self, name: str) -> bool:
+        """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
+
+        Its dead letters stay. Raises SubscriptionInUseError while somebody handles it.
+        """
+        ...
+
+    async def read_controls(self, names: Sequence[str]) -> list[Control]:
+        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        ...
+
+    def poll_controls(self) -> bool:
+        """Tell whether another process asked something since the last call, as far as ``poll_head`` saw."""
+        ...
+
+    def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` in any thread when something is asked here; return its remover."""
+        ...
+
+
+class SubscriptionStore(DeadLetterStore, Protocol):
+    """Keep cursors, exceptions, dead letters and schedules beside the log."""
+
+    @property
+    def journal(self) -> AttemptJournal | None:
+        """Return where attempts are noted, or None where nothing outlives the process anyway."""
+        ...
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        """Take a subscription for this storage object; None while another process holds it.
+
+        A new name begins at ``start``, which is settled at the call: an append begun later lies behind it.
+        A known one continues, and ``start`` is ignored.
+        """
+        ...
+
+    async def renew_leases(self) -> list[str]:
+        """Prolong every lease held here; return the names of those that were lost."""
+        ...
+
+    def poll_head(self) -> int | None:
+        """Return the log's head if another process has moved it since the last call, else None.
+
+        Never blocks.
+        """
+        ...
+
+    def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` in the running loop when another process says that it wrote; return its remover.
+
+        A hint that ``poll_head`` is worth a call; whether it ever comes is up to the backend.
+        """
+        ...
+
+    async def release_subscription(self, name: str, epoch: int) -> None:
+        """Give a subscription up, so that another process can take it at once."""
+        ...
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        """Save everything in one transaction; return the names whose lease is lost.
+
+        Nothing is saved for those.
+        """
+        ...
+
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        """Return every durable subscription ever made and not removed."""
+        ...
+
+    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
+        """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
+        ...
+
+    async def release_due(self, now: float) -> float | None:
+        """Append every scheduled event that is due; return when the next one is, or None."""
+        ...
+
+    async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
+        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        ...
+
+    async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
+        """Return the first positions that queue behind a parked event of ``key``."""
+        ...
+
+
+class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl, Protocol):
+    """Be everything a durable bus stands on, and the queries that applications use."""
+
+    async def store_event(self, event: Any) -> int:
+        """Append one event; return its position."""
+        ...
+
+    async def store_events(self, events: Iterable[Any]) -> list[int]:
+        """Append several events, all or none; return their positions."""
+        ...
+
+    async def append(
+        self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
+    ) -> list[int]:
+        """Append to one stream; with ``expected_version``, raise ConcurrencyError unless it is there."""
+        ...
+
+    async def get_event(self, event_id: str) -> Any:
+        """Return the event with this id, or None."""
+        ...
+
+    async def get_events_by_aggregate(
+        self, aggregate_id: str, aggregate_type: str | None = None
+    ) -> list[Any]:
+        """Return an aggregate's events in version order."""
+        ...
+
+    def read(
+        self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
+    ) -> AsyncIterator[Envelope]:
+        """Iterate over the log above ``after``."""
+        ...
+
+    async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
+        """Return events that some durable subscription has not finished."""
+        ...
+
+    async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
+        """Note that an application dispatched an event by itself."""
+        ...
+
+    async def get_event_statistics(self) -> dict[str, Any]:
+        """Return totals by type and aggregate, and the first and last event's times."""
+        ...
+
+    def open(self) -> None:
+        """Open again after ``aclose()``; harmless while open. May block. Raises StorageError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was accepted and let go of files and threads."""
+        ...
+
+
+class AggregateStorage(EventStorage, Protocol):
+    """Be an event storage that aggregates live on."""
+
+    def append_streams(self, changes: Sequence[StreamAppend]) -> Awaitable[list[int]]:
+        """Append to several streams, all or none; the positions come when they are stored.
+
+        The order of calls is the order of appends, awaited or not, so a later call may expect the versions
+        that an earlier one makes. Raises ConcurrencyError with both versions for the first stream that is
+        elsewhere, InvalidEventError, DuplicateEventError, StorageError.
+        """
+        ...
+
+    async def read_history(
+        self, aggregate_type: str, aggregate_id: str, after_version: int = 0
+    ) -> list[StoredRecord]:
+        """Read an aggregate's rows above ``after_version``, in version order. Raises CorruptLogError."""
+        ...
+
+    async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
+        """Return what was saved last for an aggregate, or None."""
+        ...
+
+    async def save_snapshot(
+        self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
+    ) -> None:
+        """Keep a snapshot in place of the last one; ``None`` removes it."""
+        ...
