@@ -1,0 +1,1 @@
+"""Where the log lives: in memory, or in a SQLite file."""

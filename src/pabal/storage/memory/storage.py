@@ -1,0 +1,384 @@
+"""``InMemoryEventStorage``: the log, in lists."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+from pabal.domain.envelope import (
+    Envelope,
+    EventRecord,
+    StoredRecord,
+    checksum_at,
+    decode_event,
+    encode_event,
+    from_microseconds,
+    id_to_bytes,
+    to_envelope,
+    to_microseconds,
+)
+from pabal.domain.event import DomainEvent, adopt, body_of
+from pabal.domain.registry import registry
+from pabal.errors import (
+    ConcurrencyError,
+    DuplicateEventError,
+    InvalidEventError,
+    StorageClosedError,
+    UsageError,
+)
+from pabal.ports.inspection import ActionRecord
+from pabal.ports.samples import Sample
+from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
+from pabal.storage.memory.inspection import MemoryInspection
+from pabal.storage.memory.samples import KEPT, MemorySamples
+from pabal.storage.memory.subscribing import MemorySubscriptionCalls
+
+_log = logging.getLogger("pabal")
+
+
+class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamples):
+    """Do what ``SqliteEventStorage`` does, without a file; everything ends with the object.
+
+    Events are encoded and decoded just the same, so what passes here passes there. A bus may stop and
+    another start on the same object, as after a restart.
+    """
+
+    capabilities = Capabilities(persistent=False, shared=False)
+    journal: AttemptJournal | None = None
+    path = ":memory:"
+
+    def __init__(self, *, max_payload_bytes: int = 1 << 20) -> None:
+        self.max_payload_bytes = max_payload_bytes
+        super().__init__()
+        self._by_id: dict[bytes, int] = {}
+        self._snapshots: dict[tuple[str, str], bytes] = {}
+        self._streams: dict[tuple[str | None, str], list[int]] = {}
+        self._scheduled: list[tuple[float, bytes, DomainEvent]] = []
+        self._processed: dict[int, str | None] = {}
+        self._listeners: list[Callable[[Committed], None]] = []
+        self._actions: list[ActionRecord] = []
+        self._samples: deque[tuple[Sample, int, int]] = deque(maxlen=KEPT)
+        self._closed = False
+
+    # -- appending ------------------------------------------------------------------------------------
+
+    async def store_event(self, event: Any) -> int:
+        """Append one event and return its position."""
+        return self._append([adopt(event)])[0]
+
+    async def store_events(self, events: Iterable[Any]) -> list[int]:
+        """Append several events, all or none, and return their positions."""
+        return self._append([adopt(event) for event in events])
+
+    async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
+        """Append events in order, all or none; return their positions."""
+        return self._append(events)
+
+    async def append(
+        self,
+        aggregate_type: str,
+        aggregate_id: str,
+        events: Iterable[Any],
+        *,
+        expected_version: int | None,
+    ) -> list[int]:
+        """Append to one aggregate's stream. Raises ConcurrencyError, InvalidEventError."""
+        adopted = [adopt(event) for event in events]
+        for event in adopted:
+            if (event.aggregate_type, event.aggregate_id) != (aggregate_type, aggregate_id):
+                raise InvalidEventError(
+                    f"event {event.event_type!r} belongs to {event.aggregate_type}/{event.aggregate_id}, "
+                    f"not to {aggregate_type}/{aggregate_id}"
+                )
+        if expected_version is None:
+            return self._append(adopted)
+        return self._append(adopted, [((aggregate_type, aggregate_id), expected_version)])
+
+    def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
+        """Append to several streams, all or none. Raises ConcurrencyError, InvalidEventError."""
+        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        try:
+            events = [event for change in changes for event in change.events]
+            expected = [((c.aggregate_type, c.aggregate_id), c.expected_version) for c in changes]
+            done.set_result(self._append(events, expected))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def _append(
+        self,
+        events: Sequence[DomainEvent],
+        expected: Sequence[tuple[tuple[str, str], int]] = (),
+    ) -> list[int]:
+        if self._closed:
+            raise StorageClosedError(path=self.path, reason="closed")
+        records = [encode_event(event, self.max_payload_bytes) for event in events]
+        first = len(self._rows) + 1
+        positions: list[int] = []
+        fresh: dict[bytes, tuple[int, DomainEvent, EventRecord]] = {}
+        for event, record in zip(events, records, strict=True):
+            known = self._by_id.get(record.event_id)
+            twin: Any = self._rows[known - 1] if known else None
+            if twin is None and record.event_id in fresh:
+                known, _, twin = fresh[record.event_id]
+            if twin is None:
+                known = first + len(fresh)
+                fresh[record.event_id] = (known, event, record)
+            elif (twin.event_type, twin.aggregate_id, twin.payload) != (
+                record.event_type,
+                record.aggregate_id,
+                record.payload,
+            ):
+                raise DuplicateEventError(event_id=event.event_id, position=known)
+            assert known is not None
+            positions.append(known)
+        for stream, expected_version in expected if fresh else ():
+            actual = len(self._streams.get(stream, ()))
+            if actual != expected_version:
+                raise ConcurrencyError(
+                    aggregate_type=stream[0],
+                    aggregate_id=stream[1],
+                    expected_version=expected_version,
+                    actual_version=actual,
+                )
+        self._insert(list(fresh.values()))
+        return positions
+
+    def _insert(self, fresh: list[tuple[int, DomainEvent, EventRecord]]) -> None:
+        if not fresh:
+            return
+        now = max(time.time_ns() // 1000, self._rows[-1].recorded_at if self._rows else 0)
+        for position, _, record in fresh:
+            version = None
+            if record.aggregate_id is not None:
+                stream = self._streams.setdefault((record.aggregate_type, record.aggregate_id), [])
+                stream.append(position)
+                version = len(stream)
+            checksum = checksum_at(record.checksum, position, version, now)
+            self._rows.append(StoredRecord(position, *record[:10], checksum, version, now))
+            self._by_id[record.event_id] = position
+        batch = Committed(fresh[0][0], tuple(event for _, event, _ in fresh))
+        for listener in tuple(self._listeners):
+            listener(batch)
+
+    def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
+        """Call ``listener`` after each append."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def head(self) -> int:
+        """Return the highest position, 0 for an empty log."""
+        return len(self._rows)
+
+    async def get_event(self, event_id: str) -> Any:
+        """Return the event with this id, or None."""
+        try:
+            position = self._by_id.get(id_to_bytes(event_id))
+        except InvalidEventError:
+            return None
+        return None if position is None else body_of(decode_event(self._rows[position - 1]))
+
+    async def get_events_by_aggregate(
+        self, aggregate_id: str, aggregate_type: str | None = None
+    ) -> list[Any]:
+        """Return an aggregate's events in version order."""
+        positions = sorted(
+            position
+            for (kind, identity), entries in self._streams.items()
+            if identity == aggregate_id and aggregate_type in (None, kind)
+            for position in entries
+        )
+        return [body_of(decode_event(self._rows[position - 1])) for position in positions]
+
+    async def read_history(
+        self, aggregate_type: str, aggregate_id: str, after_version: int = 0
+    ) -> list[StoredRecord]:
+        """Read an aggregate's rows above ``after_version``, in version order."""
+        positions = self._streams.get((aggregate_type, aggregate_id), [])
+        return [self._rows[position - 1] for position in positions[after_version:]]
+
+    async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
+        """Return what was saved last for an aggregate, or None."""
+        return self._snapshots.get((aggregate_type, aggregate_id))
+
+    async def save_snapshot(
+        self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
+    ) -> None:
+        """Keep a snapshot in place of the last one; ``None`` removes it."""
+        if data is None:
+            self._snapshots.pop((aggregate_type, aggregate_id), None)
+        else:
+            self._snapshots[aggregate_type, aggregate_id] = data
+
+    async def read(
+        self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
+    ) -> AsyncIterator[Envelope]:
+        """Iterate over envelopes above position ``after``."""
+        names = None
+        if types is not None:
+            names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}
+        left = len(self._rows) if limit is None else limit
+        while after < len(self._rows) and left > 0:
+            row = self._rows[after]
+            after += 1
+            if names is None or row.event_type in names:
+                left -= 1
+                yield to_envelope(row)
+
+    async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
+        """Read up to ``limit`` rows above ``after``."""
+        names = None if types is None else set(types)
+        rows: list[StoredRecord] = []
+        for row in self._rows[after:]:
+            if names is None or row.event_type in names:
+                rows.append(row)
+                if len(rows) == limit:
+                    return Page(tuple(rows), row.position)
+        return Page(tuple(rows), max(after, len(self._rows)))
+
+    async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """Read the rows at these positions, in order."""
+        return [self._rows[p - 1] for p in sorted(set(positions)) if 0 < p <= len(self._rows)]
+
+    async def find_events(
+        self,
+        wanted: LogFilter,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[StoredRecord]:
+        """Return up to ``limit`` rows that match, strictly between two positions."""
+        if wanted.aggregate_type is not None and wanted.aggregate_id is None:
+            raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
+        for moment in (wanted.since, wanted.until):
+            if moment is not None and moment.tzinfo is None:
+                raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
+        stop = len(self._rows) if before is None else before - 1
+        rows = self._rows[max(0, after) : max(0, stop)]
+        found = (row for row in (reversed(rows) if newest_first else rows) if _matches(row, wanted))
+        return list(islice(found, limit))
+
+    async def list_event_types(self) -> list[str]:
+        """Return the names of all event types in the log, sorted."""
+        return sorted({row.event_type for row in self._rows})
+
+    async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
+        """Return events that some durable subscription has not finished, lowest position first."""
+        positions = self._subscriptions.unfinished_positions()
+        if positions is None:
+            positions = {row.position for row in self._rows if row.position not in self._processed}
+        rows = await self.read_positions(sorted(positions)[:limit])
+        return [body_of(decode_event(row)) for row in rows]
+
+    async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
+        """Note that the application dispatched an event by itself; False if there is no such event."""
+        try:
+            position = self._by_id.get(id_to_bytes(event_id))
+        except InvalidEventError:
+            return False
+        if position is not None:
+            self._processed[position] = result
+        return position is not None
+
+    async def get_event_statistics(self) -> dict[str, Any]:
+        """Return totals by type and aggregate type, and the first and last event's position and time."""
+        by_type: dict[str, int] = {}
+        by_aggregate: dict[str, int] = {}
+        for row in self._rows:
+            by_type[row.event_type] = by_type.get(row.event_type, 0) + 1
+            if row.aggregate_id is not None:
+                kind = row.aggregate_type or ""
+                by_aggregate[kind] = by_aggregate.get(kind, 0) + 1
+        times = [row.occurred_at for row in self._rows]
+        return {
+            "total_events": len(self._rows),
+            "events_by_type": dict(sorted(by_type.items())),
+            "events_by_aggregate": dict(sorted(by_aggregate.items())),
+            "first_position": 1 if self._rows else None,
+            "last_position": len(self._rows) or None,
+            "first_occurred_at": from_microseconds(min(times)) if times else None,
+            "last_occurred_at": from_microseconds(max(times)) if times else None,
+        }
+
+    # -- schedules -----------------------------------------------------------------------------------
+
+    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
+        """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""
+        record = encode_event(event, self.max_payload_bytes)
+        known = self._by_id.get(record.event_id)
+        twin = self._rows[known - 1] if known else None
+        for _, event_id, other in self._scheduled:
+            if event_id == record.event_id:
+                twin = StoredRecord(0, *encode_event(other, self.max_payload_bytes), None, 0)
+        if twin is None:
+            heapq.heappush(self._scheduled, (due_at, record.event_id, event))
+        elif (twin.event_type, twin.payload) != (record.event_type, record.payload):
+            raise DuplicateEventError(event_id=event.event_id, position=twin.position)
+
+    async def release_due(self, now: float) -> float | None:
+        """Append every scheduled event that is due; return when the next one is, or None."""
+        while self._scheduled and self._scheduled[0][0] <= now:
+            event = heapq.heappop(self._scheduled)[2]
+            try:
+                self._append([event])
+            except DuplicateEventError as error:
+                _log.error("a scheduled event is dropped, another one was published under its id: %s", error)
+        return self._scheduled[0][0] if self._scheduled else None
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take appends again after ``close()``; what was stored is still there."""
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse further appends."""
+        self._closed = True
+
+    async def aclose(self) -> None:
+        """Refuse further appends."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        """Return the storage itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the storage itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _matches(row: StoredRecord, wanted: LogFilter) -> bool:
+    """Tell whether a filter lets a row pass."""
+    return (
+        (not wanted.types or row.event_type in wanted.types)
+        and wanted.aggregate_id in (None, row.aggregate_id)
+        and wanted.aggregate_type in (None, row.aggregate_type or "")
+        and wanted.correlation_id in (None, row.correlation_id, row.id_text)
+        and wanted.causation_id in (None, row.causation_id)
+        and (wanted.since is None or row.recorded_at >= to_microseconds(wanted.since))
+        and (wanted.until is None or row.recorded_at < to_microseconds(wanted.until))
+    )

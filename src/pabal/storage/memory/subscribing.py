@@ -1,0 +1,156 @@
+"""The half of an in-memory storage that looks after subscriptions: cursors, dead letters, control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from pabal.delivery.dead_letters import MemoryDeadLetters
+from pabal.domain.envelope import StoredRecord
+from pabal.ports.storage import (
+    Control,
+    Cursor,
+    DeadLetterGroup,
+    DeadLetterRecord,
+    PendingRetry,
+    Progress,
+    Replay,
+    Start,
+    SubscriptionRecord,
+)
+from pabal.storage.memory.subscriptions import MemorySubscriptions
+
+T = TypeVar("T")
+
+
+class MemorySubscriptionCalls:
+    """Answer what a bus, and who steers one, asks about subscriptions to a log in ``rows``."""
+
+    def __init__(self) -> None:
+        self._rows: list[StoredRecord] = []
+        self._letters = MemoryDeadLetters()
+        self._subscriptions = MemorySubscriptions(self._rows, self._letters)
+        self._control_listeners: list[Callable[[], None]] = []
+
+    # -- subscriptions --------------------------------------------------------------------------------
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        """Take a subscription; None while another bus on this object holds it."""
+        future: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
+        future.set_result(self._subscriptions.take(name, start))
+        return future
+
+    async def release_subscription(self, name: str, epoch: int) -> None:
+        """Give a subscription up."""
+        self._subscriptions.release(name, epoch)
+
+    async def renew_leases(self) -> list[str]:
+        """Do nothing: nobody else can take what is held here."""
+        return []
+
+    def poll_head(self) -> int | None:
+        """Return None: nobody else writes here."""
+        return None
+
+    def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Do nothing: nobody else writes here."""
+        return lambda: None
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        """Save progress; return the names whose epoch is over."""
+        return [change.name for change in changes if not self._subscriptions.save(change)]
+
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        """Return every durable subscription."""
+        return self._subscriptions.list_records()
+
+    async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
+        """Return the first positions that queue behind a parked event of ``key``."""
+        return self._subscriptions.queue_of(name, key)[:limit]
+
+    async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
+        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        return [p for p in self._letters.positions_of(name) if after < p <= upto]
+
+    # -- control --------------------------------------------------------------------------------------
+
+    async def pause_subscription(self, name: str) -> bool:
+        """Let a subscription take no more events until it is resumed; False if it is paused already."""
+        return self._asked(self._subscriptions.set_paused(name, True))
+
+    async def resume_subscription(self, name: str) -> bool:
+        """Let a paused subscription go on; False if it is not paused."""
+        return self._asked(self._subscriptions.set_paused(name, False))
+
+    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
+        """Move a cursor, unless somebody else than the holder of ``epoch`` handles it."""
+        return self._asked(self._subscriptions.reset(name, start, epoch))
+
+    async def request_replay(self, name: str, first: int, last: int) -> Replay:
+        """Ask that a range is delivered once more to one subscription."""
+        return self._asked(self._subscriptions.request_replay(name, first, last))
+
+    async def cancel_replays(self, name: str) -> int:
+        """Forget what of its replays is not delivered yet; return how many there were."""
+        return self._asked(self._subscriptions.cancel_replays(name))
+
+    async def forget_subscription(self, name: str) -> bool:
+        """Remove a subscription that nobody handles; its dead letters stay."""
+        return self._subscriptions.forget(name)
+
+    async def read_controls(self, names: Sequence[str]) -> list[Control]:
+        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        return self._subscriptions.controls(names)
+
+    def poll_controls(self) -> bool:
+        """Return False: nobody else asks anything here."""
+        return False
+
+    def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` when something was asked of a subscription."""
+        self._control_listeners.append(listener)
+        return lambda: self._control_listeners.remove(listener)
+
+    def _asked(self, result: T) -> T:
+        for listener in tuple(self._control_listeners):
+            listener()
+        return result
+
+    # -- dead letters ---------------------------------------------------------------------------------
+
+    async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
+        """Return dead letters by ascending id, from above ``after``."""
+        return [self._with_queue(letter) for letter in await self._letters.list_dead_letters(**filters)]
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        return await self._letters.group_dead_letters()
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return self._with_queue(await self._letters.get_dead_letter(dead_letter_id))
+
+    def _with_queue(self, letter: DeadLetterRecord) -> DeadLetterRecord:
+        if letter.key is None:
+            return letter
+        queued = len(self._subscriptions.queue_of(letter.subscription, letter.key))
+        return msgspec.structs.replace(letter, queued=queued)
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark a dead letter as being retried; None if it is already."""
+        letter = await self._letters.begin_retry(dead_letter_id, payload, now)
+        if letter is not None:
+            retry = PendingRetry(letter.position, 0, now, letter.failures, from_dead_letter=True)
+            self._subscriptions.add_retry(letter.subscription, retry)
+        return letter
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        letter = await self._letters.discard_dead_letter(dead_letter_id)
+        self._subscriptions.drop_retry(letter.subscription, letter.position)
+        return letter

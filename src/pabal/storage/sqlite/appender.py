@@ -1,0 +1,259 @@
+"""Give appended events their positions and stream versions, and insert them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pabal.domain.envelope import EventRecord, StoredRecord, checksum_at, id_to_text, verify
+from pabal.domain.event import DomainEvent
+from pabal.errors import ConcurrencyError, DuplicateEventError
+from pabal.ports.storage import Committed
+from pabal.storage.sqlite.places import read_number
+from pabal.storage.sqlite.statements import INSERT_CHUNKS, insert_events, statements
+
+Stream = tuple[str, str]
+"""Aggregate id and type ('' where the event class has none)."""
+
+_INDEX_EVERY = 20_000
+_HEADS_MOST = 200_000
+
+
+class Expected(NamedTuple):
+    """Name the version a stream must be at."""
+
+    aggregate_type: str | None
+    aggregate_id: str
+    version: int
+
+
+class Appender:
+    """Know the head of the log and of the streams; used by the writer's thread alone.
+
+    The index from (stream, version) to position costs more than all other work of an insert, because its
+    keys scatter. So it is built behind the commits, sorted, ``_INDEX_EVERY`` rows at a time; until then
+    ``tail`` answers for the rows that are not in it.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+        self._sql = statements()
+        self.max_payload_bytes = 1 << 20
+        self.tail: dict[Stream, list[tuple[int, int]]] = {}
+        """(version, position) of the events that are not indexed yet, by stream."""
+        self.known = 0
+        """The highest position that this object has accounted for."""
+        self._indexed = 0
+        self._index_above = 0
+        self._head = 0
+        self._recorded = 0
+        """When the newest event was recorded; times never go back, so that places are found by them."""
+        self._heads: dict[Stream, int] = {}
+        self._part: list[tuple[Stream, int, int]] = []
+        self._group: list[tuple[Stream, int, int]] = []
+        self._part_head = 0
+        self._data_version: int | None = None
+
+    # -- life of a transaction ------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Read how far the index goes, and what lies behind it."""
+        self._catch_up()
+
+    def begin(self) -> None:
+        """Look, inside a transaction, for what other processes wrote since the last one."""
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version:
+            self._data_version = version
+            self._catch_up()
+        self._head = self._part_head = self.known
+
+    def _catch_up(self) -> None:
+        one = self._connection.execute
+        indexed = read_number(self._connection, self._path, "indexed_upto")
+        head = one(self._sql["head"]).fetchone()[0]
+        if indexed != self._indexed or head != self.known:
+            self._heads.clear()
+            self.indexed(indexed)
+            rows = one(self._sql["unindexed"], (max(indexed, self.known),))
+            for aggregate_id, aggregate_type, version, position in rows:
+                self.tail.setdefault((aggregate_id, aggregate_type), []).append((version, position))
+            self.known = head
+            row = one(self._sql["last_recorded"]).fetchone()
+            self._recorded = max(self._recorded, row[0] if row else 0)
+
+    def keep_part(self) -> None:
+        """Keep what was inserted since the last savepoint was released."""
+        self._group += self._part
+        self._part = []
+        self._part_head = self._head
+
+    def undo_part(self) -> None:
+        """Forget what was inserted since then."""
+        undone = {stream for stream, _, _ in self._part}
+        for stream in undone:
+            self._heads.pop(stream, None)
+        for stream, version, _ in self._group:
+            if stream in undone:
+                self._heads[stream] = version
+        self._part = []
+        self._head = self._part_head
+
+    def committed(self) -> None:
+        """Let the tail take in what is now durable."""
+        for stream, version, position in self._group:
+            self.tail.setdefault(stream, []).append((version, position))
+        self._group = []
+        self.known = self._head
+
+    def rolled_back(self) -> None:
+        """Forget everything since ``begin``."""
+        self._group = []
+        self._part = []
+        self._heads.clear()
+        self._data_version = None
+
+    # -- appending ------------------------------------------------------------------------------------
+
+    def insert(self, records: Sequence[EventRecord]) -> int:
+        """Insert records; return the first one's position. Raises sqlite3.IntegrityError for a known id."""
+        now = self._recorded = max(self._recorded, time.time_ns() // 1000)
+        first = position = self._head + 1
+        rows: list[tuple[object, ...]] = []
+        for record in records:
+            version = None
+            aggregate_id = record[4]
+            if aggregate_id is not None:
+                stream = (aggregate_id, record[3] or "")
+                version = self._version(stream) + 1
+                self._heads[stream] = version
+                self._part.append((stream, version, position))
+            checksum = checksum_at(record[10], position, version, now)
+            rows.append((position, *record[:10], checksum, version, now))
+            position += 1
+        self._insert_rows(rows)
+        self._head = position - 1
+        return first
+
+    def _insert_rows(self, rows: list[tuple[object, ...]]) -> None:
+        start = 0
+        for size in INSERT_CHUNKS:
+            while len(rows) - start >= size:
+                flat: list[object] = []
+                for row in rows[start : start + size]:
+                    flat += row
+                self._connection.execute(insert_events(size), flat)
+                start += size
+
+    def append(
+        self, events: Sequence[DomainEvent], records: Sequence[EventRecord], expected: Sequence[Expected] = ()
+    ) -> tuple[list[int], list[Committed]]:
+        """Append one caller's events, some of which may be stored already.
+
+        Raises DuplicateEventError, ConcurrencyError, or CorruptLogError where the stored one is damaged.
+        """
+        positions: list[int] = []
+        fresh: dict[bytes, int] = {}
+        new_events: list[DomainEvent] = []
+        new_records: list[EventRecord] = []
+        first = self._head + 1
+        for event, record in zip(events, records, strict=True):
+            stored = self._stored(record.event_id)
+            if stored is None and record.event_id in fresh:
+                twin = new_records[fresh[record.event_id] - first]
+                self._same_or_raise(record, twin, fresh[record.event_id])
+                positions.append(fresh[record.event_id])
+            elif stored is None:
+                fresh[record.event_id] = first + len(new_records)
+                positions.append(first + len(new_records))
+                new_events.append(event)
+                new_records.append(record)
+            else:
+                self._same_or_raise(record, stored, stored.position)
+                positions.append(stored.position)
+        if not new_records:
+            return positions, []
+        for stream in expected:
+            self._check(stream)
+        self.insert(new_records)
+        return positions, [Committed(first, tuple(new_events))]
+
+    def _check(self, expected: Expected) -> None:
+        actual = self._version((expected.aggregate_id, expected.aggregate_type or ""))
+        if actual != expected.version:
+            raise ConcurrencyError(
+                aggregate_type=expected.aggregate_type,
+                aggregate_id=expected.aggregate_id,
+                expected_version=expected.version,
+                actual_version=actual,
+            )
+
+    def _stored(self, event_id: bytes) -> StoredRecord | None:
+        columns = self._connection.execute(self._sql["stored_event"], (event_id,)).fetchone()
+        if columns is None:
+            return None
+        row = StoredRecord._make(columns)
+        verify(row, self._path)
+        return row
+
+    def _same_or_raise(self, record: EventRecord, known: EventRecord | StoredRecord, position: int) -> None:
+        same = (record.event_type, record.aggregate_id, record.payload) == (
+            known.event_type,
+            known.aggregate_id,
+            known.payload,
+        )
+        if not same:
+            raise DuplicateEventError(event_id=id_to_text(record.event_id), position=position)
+
+    def _version(self, stream: Stream) -> int:
+        version = self._heads.get(stream)
+        if version is None:
+            tail = self.tail.get(stream)
+            if tail:
+                version = tail[-1][0]
+            else:
+                row = self._connection.execute(self._sql["stream_version"], stream).fetchone()
+                version = row[0] or 0
+            if len(self._heads) >= _HEADS_MOST:
+                self._heads.clear()
+                # What this transaction added is in none of the places a version is looked up in otherwise.
+                for added, number, _ in (*self._group, *self._part):
+                    self._heads[added] = number
+            self._heads[stream] = self._heads.get(stream, version)
+            version = self._heads[stream]
+        return version
+
+    # -- the index behind -----------------------------------------------------------------------------
+
+    def index_is_due(self, *, final: bool) -> bool:
+        """Tell whether a slice of the index should be built now."""
+        behind = self.known - max(self._indexed, self._index_above)
+        return behind >= _INDEX_EVERY or (final and behind > 0)
+
+    def index_streams(self) -> int:
+        """Enter everything behind the index into it, sorted, inside a transaction; return how far."""
+        upto = self.known
+        for statement in ("index_streams", "index_types", "index_correlations"):
+            self._connection.execute(self._sql[statement], (self._indexed, upto))
+        self._connection.execute(self._sql["set_indexed_upto"], (upto,))
+        return upto
+
+    def index_failed(self) -> None:
+        """Wait for another slice of events before the next attempt."""
+        self._index_above = self.known
+
+    def indexed(self, upto: int) -> None:
+        """Take what is in the index now out of the tail."""
+        self._indexed = upto
+        gone: list[Stream] = []
+        for stream, entries in self.tail.items():
+            kept = [entry for entry in entries if entry[1] > upto]
+            if kept:
+                self.tail[stream] = kept
+            else:
+                gone.append(stream)
+        for stream in gone:
+            del self.tail[stream]

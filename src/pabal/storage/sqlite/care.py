@@ -1,0 +1,84 @@
+"""Look after a database file: copy it while it is used, and find out whether it is whole."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
+from pabal.errors import CorruptLogError, StorageUnavailableError
+from pabal.storage.sqlite.faults import UNDECODABLE, readable, translate
+from pabal.storage.sqlite.letters import scheduled_row
+from pabal.storage.sqlite.statements import statements
+
+_PAGE = 1000
+
+
+def copy(connection: sqlite3.Connection, target: Path) -> None:
+    """Copy the database, as it is at this moment, to a new file."""
+    name = str(target)
+    if target.exists():
+        raise StorageUnavailableError(path=name, reason="this file exists, and backups never overwrite")
+    try:
+        destination = sqlite3.connect(name)
+    except sqlite3.Error as error:
+        raise translate(error, name) from error
+    try:
+        # All pages in one step: between steps, each commit of the writer would make it begin anew.
+        connection.backup(destination)
+    except sqlite3.Error as error:
+        destination.close()
+        target.unlink(missing_ok=True)
+        raise translate(error, name) from error
+    finally:
+        destination.close()
+
+
+def check(connection: sqlite3.Connection, path: str) -> list[str]:
+    """Verify the file's structure and the checksum of every event; return what is wrong, in sentences."""
+    problems: list[str] = []
+    try:
+        problems += [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
+        problems += _check_events(connection, path)
+        problems += _check_streams(connection)
+    except sqlite3.DatabaseError as error:
+        if str(error).startswith(UNDECODABLE):
+            raise  # the reader asks again, in a way that tells where
+        problems.append(str(translate(error, path)))
+    return problems
+
+
+def _check_events(connection: sqlite3.Connection, path: str) -> list[str]:
+    problems: list[str] = []
+    after = 0
+    while True:
+        rows = [StoredRecord._make(row) for row in connection.execute(statements()["page"], (after, _PAGE))]
+        for row in rows:
+            try:
+                verify(row, path)
+            except CorruptLogError as error:
+                problems.append(str(error))
+        if not rows:
+            break
+        after = rows[-1].position
+    for columns in connection.execute(statements()["all_scheduled"]):
+        record = EventRecord._make(columns)
+        try:
+            with readable(path):
+                verify(scheduled_row(record), path)
+        except CorruptLogError:
+            name = id_to_text(record.event_id) if _is_id(record.event_id) else repr(record.event_id)
+            problems.append(f"{path}: the scheduled event {name} is damaged and will not be released")
+    return problems
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == 16
+
+
+def _check_streams(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute(statements()["misindexed"]).fetchall()
+    return [
+        f"the index of stream {kind}/{aggregate_id} is wrong about version {version} at position {position}"
+        for aggregate_id, kind, version, position in rows
+    ]

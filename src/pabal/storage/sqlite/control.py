@@ -1,0 +1,114 @@
+"""What is asked of subscriptions on disk: pauses, resets, replays, removal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
+from pabal.ports.storage import Control, Replay, Start
+from pabal.storage.sqlite.cursors import read_replays, start_position
+from pabal.storage.sqlite.journal import is_alive
+from pabal.storage.sqlite.reader import Connection
+from pabal.storage.sqlite.statements import numbered, statements
+from pabal.storage.sqlite.transaction import Transaction
+
+
+def set_paused(tx: Transaction, name: str, paused: bool) -> bool:
+    """Pause a subscription or let it go on; False if it is so already."""
+    _known(tx, name)
+    changed = tx.execute(statements()["set_paused"], numbered(int(paused), name)).rowcount > 0
+    if changed:
+        _count(tx)
+    return changed
+
+
+def reset(tx: Transaction, database: Path, name: str, start: Start, epoch: int | None) -> int:
+    """Move a cursor, unless somebody else than the holder of ``epoch`` handles it; return its position."""
+    sql = statements()
+    _known(tx, name)
+    if not _is_free(tx, database, name) and _epoch(tx, name) != epoch:
+        raise SubscriptionInUseError(name=name)
+    position = start_position(tx, start)
+    for statement in ("forget_retries", "forget_queue", "forget_replays"):
+        tx.execute(sql[statement], (name,))
+    tx.execute(sql["forget_letters_above"], numbered(name, position))
+    tx.execute(sql["settle_letters"], (name,))
+    tx.execute(sql["reset_cursor"], numbered(position, time.time_ns() // 1000, name))
+    _count(tx)
+    return position
+
+
+def request_reopening(tx: Transaction, name: str) -> None:
+    """Ask the holder of a subscription, if there is one, to take it up anew from what is stored."""
+    if tx.execute(statements()["request_reopening"], (name,)).rowcount:
+        _count(tx)
+
+
+def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
+    """Note that a range is to be delivered again."""
+    sql = statements()
+    _known(tx, name)
+    frontier = tx.execute(sql["subscription"], (name,)).fetchone()[3]
+    first, last = max(1, first), min(last, frontier)
+    if first > last:
+        raise UsageError(
+            f"positions {first} to {last} hold nothing to replay: "
+            f"{name!r} has come as far as {frontier}, and what follows is delivered anyway"
+        )
+    number = tx.execute(sql["request_replay"], (name, first, last, first - 1)).fetchone()[0]
+    _count(tx)
+    return Replay(number, name, first, last, first - 1)
+
+
+def cancel_replays(tx: Transaction, name: str) -> int:
+    """Forget every replay of a subscription; return how many there were."""
+    _known(tx, name)
+    count = tx.execute(statements()["forget_replays"], (name,)).rowcount
+    if count:
+        _count(tx)
+    return count
+
+
+def forget(tx: Transaction, database: Path, name: str) -> bool:
+    """Remove a subscription that nobody handles; its dead letters stay. Raises SubscriptionInUseError."""
+    sql = statements()
+    if tx.execute(sql["subscription"], (name,)).fetchone() is None:
+        return False
+    if not _is_free(tx, database, name):
+        raise SubscriptionInUseError(name=name)
+    for statement in ("forget_retries", "forget_queue", "forget_replays", "forget_subscription"):
+        tx.execute(sql[statement], (name,))
+    return True
+
+
+def read(connection: Connection, names: Sequence[str]) -> list[Control]:
+    """Return what is asked of subscriptions."""
+    found: list[Control] = []
+    for name in names:
+        row = connection.execute(statements()["subscription"], (name,)).fetchone()
+        if row is not None:
+            found.append(Control(name, bool(row[8]), read_replays(connection, name), row[9]))
+    return found
+
+
+def _known(tx: Transaction, name: str) -> None:
+    if tx.execute(statements()["subscription"], (name,)).fetchone() is None:
+        names = [known for (known,) in tx.execute(statements()["subscription_names"])]
+        raise SubscriptionNotFoundError(name=name, known=", ".join(names) or "none")
+
+
+def _is_free(tx: Transaction, database: Path, name: str) -> bool:
+    row = tx.execute(statements()["subscription"], (name,)).fetchone()
+    owner, lease_until = row[5], row[6]
+    held = owner is not None and lease_until > time.time_ns() // 1000
+    return owner is None or not held or not is_alive(database, owner)
+
+
+def _epoch(tx: Transaction, name: str) -> int:
+    return int(tx.execute(statements()["subscription"], (name,)).fetchone()[7])
+
+
+def _count(tx: Transaction) -> None:
+    tx.execute(statements()["count_control"])

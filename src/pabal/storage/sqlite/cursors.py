@@ -1,0 +1,279 @@
+"""Subscriptions on disk: cursors, leases, retries, and what queues behind a parked key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pabal.domain.envelope import from_microseconds
+from pabal.ports.storage import (
+    DIED_AMONG_OTHERS,
+    PROCESS_DIED,
+    AttemptFailure,
+    Cursor,
+    ParkedDelivery,
+    PendingRetry,
+    Progress,
+    Replay,
+    Start,
+    SubscriptionRecord,
+)
+from pabal.storage.sqlite.journal import Attempt, dead_journals, is_alive, remove_journal
+from pabal.storage.sqlite.places import first_recorded_since
+from pabal.storage.sqlite.statements import numbered, statements
+from pabal.storage.sqlite.transaction import Transaction
+
+LEASE_SECONDS = 10.0
+"""How long a holder that does not renew keeps a subscription; renewed every three seconds."""
+
+_failures_decoder = msgspec.json.Decoder(tuple[AttemptFailure, ...])
+_encode = msgspec.json.encode
+_pack = msgspec.msgpack.encode
+_unpack = msgspec.msgpack.Decoder(list[int]).decode
+
+
+def encode_failures(failures: tuple[AttemptFailure, ...]) -> bytes:
+    """Return failures as JSON."""
+    return _encode(failures)
+
+
+def decode_failures(data: bytes) -> tuple[AttemptFailure, ...]:
+    """Return failures from JSON."""
+    return _failures_decoder.decode(data)
+
+
+def pack_positions(base: int, positions: Sequence[int]) -> bytes | None:
+    """Return ascending positions as small differences from ``base``; None for none."""
+    if not positions:
+        return None
+    steps: list[int] = []
+    for position in positions:
+        steps.append(position - base)
+        base = position
+    return _pack(steps)
+
+
+def unpack_positions(base: int, data: bytes | None) -> tuple[int, ...]:
+    """Return the positions that were packed."""
+    positions: list[int] = []
+    for step in _unpack(data) if data else ():
+        base += step
+        positions.append(base)
+    return tuple(positions)
+
+
+def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -> Cursor | None:
+    """Make ``owner`` the holder of a subscription, or return None while another one is."""
+    sql = statements()
+    now = time.time_ns() // 1000
+    lease = now + int(LEASE_SECONDS * 1e6)
+    row = tx.execute(sql["subscription"], (name,)).fetchone()
+    if row is None:
+        watermark = start_position(tx, start)
+        number = tx.execute(
+            sql["insert_subscription"], (name, watermark, watermark, owner, lease, now, now)
+        ).fetchone()[0]
+        return Cursor(name, number, 1, watermark, watermark, (), (), ())
+    holder, leased_until = row[5], row[6]
+    if holder is not None and holder != owner:
+        if not is_alive(database, holder):
+            count_interrupted(tx, database, owner)
+        elif leased_until > now:
+            return None
+    number, _, watermark, frontier, packed, *_ = tx.execute(sql["subscription"], (name,)).fetchone()
+    epoch = tx.execute(sql["take_subscription"], (owner, lease, name)).fetchone()[0]
+    unfinished = unpack_positions(watermark, packed)
+    replays = read_replays(tx, name)
+    _forget_called_off(tx, name, frontier, unfinished, replays)
+    retries = tuple(
+        PendingRetry(position, attempts, due_at, decode_failures(failures), bool(from_letter))
+        for position, attempts, due_at, failures, from_letter in tx.execute(sql["retries"], (name,))
+    )
+    blocked = tuple(key for (key,) in tx.execute(sql["blocked_keys"], numbered(name)))
+    paused = bool(row[8])
+    return Cursor(
+        name, number, epoch, watermark, frontier, unfinished, retries, blocked, paused, replays, row[9]
+    )
+
+
+def _forget_called_off(
+    tx: Transaction, name: str, frontier: int, unfinished: Sequence[int], replays: Sequence[Replay]
+) -> None:
+    """Delete retries that are left over from replays which were cancelled: nothing delivers them any more."""
+    sql = statements()
+    for (position,) in tx.execute(sql["retries_beside_the_queue"], numbered(name, frontier)).fetchall():
+        if position not in unfinished and not any(r.watermark < position <= r.last for r in replays):
+            tx.execute(sql["delete_retry"], (name, position))
+
+
+def read_replays(connection: Any, name: str) -> tuple[Replay, ...]:
+    """Return what is to be delivered again to a subscription, oldest request first."""
+    return tuple(Replay(*row) for row in connection.execute(statements()["replays"], (name,)))
+
+
+def start_position(tx: Transaction, start: Start) -> int:
+    """Return the position after which a subscription begins."""
+    head: int = tx.execute(statements()["head"]).fetchone()[0]
+    if start == "now":
+        return head
+    if start == "beginning":
+        return 0
+    if isinstance(start, datetime):
+        first = first_recorded_since(tx, start)
+        return head if first is None else first - 1
+    return min(int(start), head)
+
+
+def count_interrupted(tx: Transaction, database: Path, own: str) -> None:
+    """Write down the attempts that processes died in, and take their subscriptions from them.
+
+    From then on the attempts are counted like failed ones, and the journals are removed.
+    """
+    sql = statements()
+    for owner, path, attempts in dead_journals(database, own):
+        for number, name, watermark, frontier, packed in tx.execute(sql["owned_by"], (owner,)).fetchall():
+            unfinished = set(unpack_positions(watermark, packed))
+            for replay in read_replays(tx, name):
+                unfinished.update(
+                    attempt.first for attempt in attempts if replay.watermark < attempt.first <= replay.last
+                )
+            for attempt in attempts:
+                if attempt.subscription == number:
+                    _count(tx, name, attempt, frontier, unfinished, alone=len(attempts) == 1)
+        tx.execute(sql["disown"], (owner,))
+        tx.after_commit.append(partial(remove_journal, path))
+
+
+def _count(
+    tx: Transaction, name: str, attempt: Attempt, frontier: int, unfinished: set[int], *, alone: bool
+) -> None:
+    sql = statements()
+    known = tx.execute(sql["retry"], (name, attempt.first)).fetchone()
+    if known is None and attempt.first <= frontier and attempt.first not in unfinished:
+        return  # it was finished, and that was saved
+    attempts, failures, from_letter = known or (0, b"[]", 0)
+    if attempts >= attempt.attempt:
+        return
+    died = AttemptFailure(
+        attempt.attempt,
+        datetime.now(UTC),
+        PROCESS_DIED if alone else DIED_AMONG_OTHERS,
+        "the process ended while the handler ran" + ("" if alone else ", and others with it"),
+        "",
+    )
+    history = encode_failures((*decode_failures(failures), died))
+    tx.execute(sql["put_retry"], (name, attempt.first, attempt.attempt, time.time(), history, from_letter))
+
+
+def release(tx: Transaction, name: str, epoch: int, owner: str) -> None:
+    """Give a subscription up."""
+    tx.execute(statements()["release_subscription"], (name, epoch, owner))
+
+
+def renew(tx: Transaction, held: dict[str, int], owner: str) -> list[str]:
+    """Prolong leases; return the names that are lost."""
+    until = time.time_ns() // 1000 + int(LEASE_SECONDS * 1e6)
+    sql = statements()["renew_lease"]
+    return [
+        name for name, epoch in held.items() if tx.execute(sql, (until, name, epoch, owner)).rowcount == 0
+    ]
+
+
+def save(tx: Transaction, changes: Sequence[Progress], owner: str) -> list[str]:
+    """Save progress; return the names whose lease is lost. Nothing is written for those."""
+    sql = statements()
+    now = time.time_ns() // 1000
+    lost: list[str] = []
+    for change in changes:
+        packed = pack_positions(change.watermark, change.unfinished)
+        hit = tx.execute(
+            sql["save_progress"],
+            (change.watermark, change.frontier, packed, now, change.name, change.epoch, owner),
+        )
+        if hit.rowcount == 0:
+            lost.append(change.name)
+            continue
+        for position in change.cleared:
+            tx.execute(sql["delete_retry"], (change.name, position))
+            tx.execute(sql["delete_queued"], (change.name, position))
+            tx.execute(sql["dead_letter_done"], (change.name, position))
+        for parked in change.parked:
+            park(tx, change.name, parked)
+        if change.retries:
+            tx.executemany(sql["put_retry"], [_retry_row(change.name, retry) for retry in change.retries])
+        if change.queued:
+            tx.executemany(sql["put_queued"], [(change.name, key, at) for key, at in change.queued])
+        if change.replayed:
+            for replay, upto in change.replayed:
+                tx.execute(sql["advance_replay"], (upto, replay, change.name))
+            tx.execute(sql["finish_replays"], (change.name,))
+    return lost
+
+
+def _retry_row(name: str, retry: PendingRetry) -> tuple[Any, ...]:
+    return (
+        name,
+        retry.position,
+        retry.attempts,
+        retry.due_at,
+        encode_failures(retry.failures),
+        int(retry.from_dead_letter),
+    )
+
+
+def park(tx: Transaction, name: str, parked: ParkedDelivery) -> None:
+    """Make a delivery a dead letter, or park the dead letter again that it came from."""
+    sql = statements()
+    failures = encode_failures(parked.failures)
+    error_type = parked.failures[-1].error_type if parked.failures else None
+    key = parked.key if parked.blocks else None
+    described = (parked.reason, failures, error_type, parked.parked_at, key)
+    if tx.execute(sql["park_again"], (*described, name, parked.position)).rowcount == 0:
+        tx.execute(sql["park"], (name, *described, parked.position))
+    tx.execute(sql["delete_retry"], (name, parked.position))
+    tx.execute(sql["delete_queued"], (name, parked.position))
+
+
+def list_records(connection: Any) -> list[SubscriptionRecord]:
+    """Return every durable subscription."""
+    rows = connection.execute(statements()["list_subscriptions"], (time.time_ns() // 1000,)).fetchall()
+    replays: dict[str, list[Replay]] = {}
+    for row in connection.execute(statements()["all_replays"]):
+        replays.setdefault(row[1], []).append(Replay(*row))
+    return [
+        SubscriptionRecord(
+            name=name,
+            watermark=watermark,
+            frontier=frontier,
+            unfinished=len(unpack_positions(watermark, packed)) + queued,
+            retries=retries,
+            parked=parked,
+            queued=queued,
+            owner=owner,
+            epoch=epoch,
+            updated_at=from_microseconds(updated_at),
+            paused=bool(paused),
+            replays=tuple(replays.get(name, ())),
+            created_at=from_microseconds(created_at),
+        )
+        for (
+            name,
+            watermark,
+            frontier,
+            packed,
+            retries,
+            parked,
+            queued,
+            owner,
+            epoch,
+            updated_at,
+            paused,
+            created_at,
+        ) in rows
+    ]

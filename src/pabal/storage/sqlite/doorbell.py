@@ -1,0 +1,143 @@
+"""Wake other processes the moment something is committed, with a datagram to a socket beside the file.
+
+A bell only says "look": what there is to see stands in the file. So nothing depends on it being heard, and
+where it cannot be rung (no such sockets, a path too long for one) others find out by looking now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_LONGEST_PATH = 100
+"""Bytes; the system allows 104 to 108 for the name of a socket."""
+_SETTLED = 0.1
+"""Seconds after which a directory's time tells whether something was added since: it is kept coarsely."""
+
+
+_LIST_EVERY = 0.05
+"""Seconds; in a folder where much else comes and goes, reading it for every commit would cost too much."""
+
+
+class Doorbell:
+    """Ring at everybody who listens at a file, but for those of this object itself."""
+
+    def __init__(self, database: Path, owner: str) -> None:
+        self._folder = database.parent
+        self._prefix = f"{database.name}-bell-"
+        self._owner = owner[:12]
+        self._own: set[str] = set()
+        self._made = 0
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._others: tuple[str, ...] = ()
+        self._listed_at = -_LIST_EVERY
+        self._unchanged_since = -1
+
+    # -- hearing --------------------------------------------------------------------------------------
+
+    def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` in the running event loop when another process rings; return what ends that."""
+        loop = asyncio.get_running_loop()
+        bell = self._hang()
+        if bell is None:
+            return _nothing
+        name = bell.getsockname()
+
+        def ring() -> None:
+            try:
+                while bell.recv(16):
+                    pass
+            except OSError:
+                pass  # heard them all
+            heard()
+
+        def end() -> None:
+            loop.remove_reader(bell)
+            bell.close()
+            _remove(name)
+            self._own.discard(name)
+
+        try:
+            loop.add_reader(bell, ring)
+        except NotImplementedError:
+            bell.close()
+            _remove(name)
+            return _nothing
+        return end
+
+    def _hang(self) -> socket.socket | None:
+        self._made += 1
+        name = str(self._folder / f"{self._prefix}{self._owner}-{self._made}")
+        if not hasattr(socket, "AF_UNIX") or len(os.fsencode(name)) > _LONGEST_PATH:
+            return None
+        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            bell.setblocking(False)
+            self._own.add(name)
+            bell.bind(name)
+        except OSError:
+            bell.close()
+            self._own.discard(name)
+            return None
+        return bell
+
+    # -- ringing --------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Ring at everybody else. Never waits; costs some microseconds where nobody listens."""
+        with self._lock:
+            for name in self._listeners():
+                self._ring_at(name)
+
+    def _listeners(self) -> tuple[str, ...]:
+        now = time.monotonic()
+        if now - self._listed_at < _LIST_EVERY:
+            return self._others
+        try:
+            changed = os.stat(self._folder).st_mtime_ns
+            if changed != self._unchanged_since:
+                with os.scandir(self._folder) as entries:
+                    found = [entry.path for entry in entries if entry.name.startswith(self._prefix)]
+                self._others = tuple(name for name in found if name not in self._own)
+                self._listed_at = now
+                # While it may still change within the same tick of its time, it is read again.
+                self._unchanged_since = changed if time.time_ns() - changed > _SETTLED * 1e9 else -1
+        except OSError:
+            return ()
+        return self._others
+
+    def _ring_at(self, name: str) -> None:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        try:
+            self._socket.sendto(b"!", name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            _remove(name)  # its process has died
+            self._others = tuple(other for other in self._others if other != name)
+        except OSError:
+            pass  # full: it will look anyway
+
+    def close(self) -> None:
+        """Ring no more."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+
+def _remove(name: str) -> None:
+    try:
+        os.unlink(name)
+    except OSError:
+        pass  # gone already, or not ours to remove
+
+
+def _nothing() -> None:
+    """Have nothing to end."""

@@ -1,0 +1,140 @@
+"""One database file, opened: the writer, the readers, the leases, and who is told of commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+from uuid import uuid4
+
+from pabal.errors import UsageError
+from pabal.ports.storage import Capabilities, Committed
+from pabal.storage.sqlite.doorbell import Doorbell
+from pabal.storage.sqlite.faults import translated
+from pabal.storage.sqlite.job import Job
+from pabal.storage.sqlite.journal import MappedJournal
+from pabal.storage.sqlite.leases import Leases
+from pabal.storage.sqlite.reader import Reader
+from pabal.storage.sqlite.schema import connect
+from pabal.storage.sqlite.transaction import Transaction
+from pabal.storage.sqlite.watch import Watch
+from pabal.storage.sqlite.writer import Writer
+
+T = TypeVar("T")
+_log = logging.getLogger("pabal")
+
+
+class DatabaseFile:
+    """Open a file and close it; everything that is done with it goes through what is made here."""
+
+    capabilities = Capabilities(persistent=True, shared=True)
+
+    def __init__(
+        self,
+        path: str | Path,
+        durability: Literal["full", "normal"] = "full",
+        *,
+        max_payload_bytes: int = 1 << 20,
+    ) -> None:
+        if durability not in ("full", "normal"):
+            raise UsageError(f"durability is {durability!r}; it must be 'full' or 'normal'")
+        # Links are followed, so that everybody finds the others' journals beside the one file.
+        self._path = Path(path).resolve()
+        self.path = str(self._path)
+        self.durability = durability
+        self.max_payload_bytes = max_payload_bytes
+        self._listeners: list[Callable[[Committed], None]] = []
+        self._control_listeners: list[Callable[[], None]] = []
+        self._is_open = False
+        self.open()
+
+    def open(self) -> None:
+        """Open the file again after ``close()``; harmless while open. Raises what the constructor does."""
+        if self._is_open:
+            return
+        owner = uuid4().hex
+        connection = connect(self._path, durability=self.durability)
+        journal: MappedJournal | None = None
+        try:
+            self._bell = Doorbell(self._path, owner)
+            self._writer = Writer(connection, self.path, self._notify)
+            self._writer.appender.max_payload_bytes = self.max_payload_bytes
+            self.journal = journal = MappedJournal(self._path, owner)
+            with translated(self.path):
+                self._writer.start()
+        except BaseException:
+            if journal is not None:
+                journal.close()
+            connection.close()
+            raise
+        self._reader = Reader(self._path)
+        self._leases = Leases(self._writer, self._path, owner)
+        self._watch = Watch(self._path)
+        self._is_open = True
+
+    def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        return self._writer.submit(Job(action=action))
+
+    def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
+        """Call ``listener`` from the writer's thread after each commit that added events."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _notify(self, batch: Committed) -> None:
+        self._bell.ring()
+        for listener in tuple(self._listeners):
+            self._call(listener, batch)
+
+    def _asked(self) -> None:
+        self._bell.ring()
+        for listener in tuple(self._control_listeners):
+            self._call(listener)
+
+    def _call(self, listener: Callable[..., None], *arguments: Committed) -> None:
+        try:
+            listener(*arguments)
+        except Exception:
+            # It runs in the writer's thread, where an exception would end all writing.
+            _log.exception("a listener to commits of %s failed: %r", self.path, listener)
+
+    def poll_head(self) -> int | None:
+        """Return the head if another process has moved it since the last call, cheaply, else None."""
+        head = self._watch.moved_head()
+        return None if head is None or head <= self._writer.announced else head
+
+    def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` in the running loop when another process says that it wrote; return its remover."""
+        return self._bell.listen(heard)
+
+    def close(self) -> None:
+        """Finish what was accepted, then let go of threads and files. Harmless when closed."""
+        self._is_open = False
+        self._writer.finish()
+        self._reader.close()
+        self._watch.close()
+        # Last of all connections the one that writes: closing it moves the write-ahead log into the file.
+        self._writer.close()
+        self._bell.close()
+        self.journal.close()
+
+    async def aclose(self) -> None:
+        """Close without blocking the event loop."""
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def __enter__(self) -> Self:
+        """Return the storage itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the storage itself."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close."""
+        await self.aclose()

@@ -1,0 +1,105 @@
+"""Who holds a subscription: taking it, keeping it, saving progress while it is held, giving it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from pabal.errors import StorageError
+from pabal.ports.storage import Cursor, Progress, Start
+from pabal.storage.sqlite import cursors
+from pabal.storage.sqlite.faults import readable
+from pabal.storage.sqlite.job import Job
+from pabal.storage.sqlite.transaction import Transaction
+from pabal.storage.sqlite.writer import Writer
+
+
+class Leases:
+    """Hold subscriptions for one storage object, which is one *owner* among all who opened the file."""
+
+    def __init__(self, writer: Writer, database: Path, owner: str) -> None:
+        self._writer = writer
+        self._database = database
+        self._owner = owner
+        self._held: dict[str, int] = {}
+        """The epoch of each name that some bus of this object holds."""
+        self._interrupted_counted = False
+
+    def open(self, name: str, start: Start) -> asyncio.Future[Cursor | None]:
+        """Take a subscription; None while another process, or another bus of this object, holds it."""
+        taken: list[int] = []
+
+        def take(tx: Transaction) -> Cursor | None:
+            # Decided in the writer's thread, where nobody can come in between.
+            if name in self._held:
+                return None
+            with readable(str(self._database)):
+                if not self._interrupted_counted:
+                    cursors.count_interrupted(tx, self._database, self._owner)
+                cursor = cursors.take(tx, name, start, self._owner, self._database)
+            if cursor is not None:
+                self._held[name] = cursor.epoch
+                taken.append(cursor.epoch)
+            tx.after_commit.append(self._note_interrupted_counted)
+            return cursor
+
+        def settle(opening: asyncio.Future[Cursor | None]) -> None:
+            if opening.cancelled() or opening.exception() is not None:
+                # Whoever asked will not come for it, or the commit failed.
+                self._give_back(name, taken)
+
+        opening = self._writer.submit(Job(action=take))
+        opening.add_done_callback(settle)
+        return opening
+
+    def _note_interrupted_counted(self) -> None:
+        self._interrupted_counted = True
+
+    def _give_back(self, name: str, taken: list[int]) -> None:
+        def give_back(tx: Transaction) -> None:
+            # The job that fills ``taken`` may not have run yet; this one comes after it.
+            for epoch in taken:
+                self._release(tx, name, epoch)
+
+        try:
+            giving_back = self._writer.submit(Job(action=give_back))
+        except StorageError:
+            return  # closed: the lease ends with the journal
+        # A failure is nobody's to hear of; the lease runs out.
+        giving_back.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    async def release(self, name: str, epoch: int) -> None:
+        """Give a subscription up, so that another process can take it at once."""
+        await self._writer.submit(Job(action=lambda tx: self._release(tx, name, epoch)))
+
+    def _release(self, tx: Transaction, name: str, epoch: int) -> None:
+        self._let_go(name, epoch)
+        cursors.release(tx, name, epoch, self._owner)
+
+    def _let_go(self, name: str, epoch: int) -> None:
+        """Forget that a subscription is held, unless another bus of this object has taken it since."""
+        if self._held.get(name) == epoch:
+            self._held.pop(name, None)
+
+    async def renew(self) -> list[str]:
+        """Prolong the leases of everything held; return the names that were lost."""
+        held = dict(self._held)
+        if not held:
+            return []
+        lost: list[str] = await self._writer.submit(
+            Job(action=lambda tx: cursors.renew(tx, held, self._owner))
+        )
+        for name in lost:
+            self._let_go(name, held[name])
+        return lost
+
+    async def save(self, changes: Sequence[Progress]) -> list[str]:
+        """Save progress in one transaction; return the names whose lease is lost."""
+        lost: list[str] = await self._writer.submit(
+            Job(action=lambda tx: cursors.save(tx, changes, self._owner))
+        )
+        for change in changes:
+            if change.name in lost:
+                self._let_go(change.name, change.epoch)
+        return lost

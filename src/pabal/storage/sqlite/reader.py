@@ -1,0 +1,271 @@
+"""Read beside the writer: own connections, own threads, no transaction that outlives a call."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
+from pabal.errors import CorruptLogError, InvalidEventError, StorageClosedError, UsageError
+from pabal.ports.storage import Page
+from pabal.storage.sqlite.appender import Appender
+from pabal.storage.sqlite.cursors import unpack_positions
+from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, translated
+from pabal.storage.sqlite.places import read_number
+from pabal.storage.sqlite.schema import connect_reader, decode_text
+from pabal.storage.sqlite.statements import statements
+
+T = TypeVar("T")
+_THREADS = 2
+
+
+class Connection(Protocol):
+    """Be something that runs statements: a connection, or the transaction of the writer."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> sqlite3.Cursor:
+        """Run one statement."""
+        ...
+
+
+class Reader:
+    """Run queries in a few threads, each with a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._executor = ThreadPoolExecutor(_THREADS, "pabal-reader")
+
+    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``query(connection)`` in a thread and return its result."""
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(self._executor, self._run, query)
+        except RuntimeError as error:  # what an executor says that was shut down
+            raise StorageClosedError(path=str(self._path), reason="closed") from error
+        return await future
+
+    def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect_reader(self._path)
+            self._connections.append(connection)
+        with translated(str(self._path)):
+            try:
+                with readable(str(self._path)):
+                    return query(connection)
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith(UNDECODABLE):
+                    raise
+            # Text of damaged bytes somewhere: read it as it is, so that the checksum tells in which row.
+            connection.text_factory = decode_text
+            try:
+                with readable(str(self._path)):
+                    return query(connection)
+            finally:
+                connection.text_factory = str
+
+    def close(self) -> None:
+        """Wait for running queries and close every connection."""
+        self._executor.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+
+def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list[Any]:
+    """Return the rows of an application's own SELECT. Raises UsageError for one that cannot be run."""
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, sqlite3.ProgrammingError) or code in (
+            sqlite3.SQLITE_ERROR,
+            sqlite3.SQLITE_READONLY,
+        ):
+            raise UsageError(
+                f"query({sql!r:.200}) cannot be run: {error}; it takes one SELECT, transact() what writes"
+            ) from error
+        raise
+
+
+def read_page(
+    connection: sqlite3.Connection, path: str, after: int, limit: int, types: Iterable[str] | None
+) -> Page:
+    """Return a verified stretch of the log; stop before an altered row, raise if it is the first."""
+    sql = statements()
+    head: int = connection.execute(sql["head"]).fetchone()[0]
+    if types is None:
+        cursor = connection.execute(sql["page"], (after, limit))
+    else:
+        names = msgspec.json.encode(sorted(types)).decode()
+        cursor = connection.execute(sql["page_of_types"], (after, names, limit))
+    rows: list[StoredRecord] = []
+    expected = after + 1
+    try:
+        for columns in cursor:
+            row = StoredRecord._make(columns)
+            verify(row, path)
+            if types is None and row.position != expected:
+                _check_gap(connection, path, expected, row.position)
+            expected = row.position + 1
+            rows.append(row)
+    except (CorruptLogError, sqlite3.DatabaseError) as error:
+        # Whatever it is, the next page begins with it and raises it.
+        if not rows:
+            raise
+        if isinstance(error, sqlite3.DatabaseError) and not is_corruption(error):
+            raise
+        return Page(tuple(rows), rows[-1].position)
+    if len(rows) == limit:
+        return Page(tuple(rows), rows[-1].position)
+    last = rows[-1].position if rows else after
+    return Page(tuple(rows), max(head, last))
+
+
+def _check_gap(connection: sqlite3.Connection, path: str, expected: int, found: int) -> None:
+    """Raise CorruptLogError where positions are missing that were not trimmed, as only first ones are."""
+    first = connection.execute(statements()["first"]).fetchone()[0]
+    if first < found:
+        raise CorruptLogError(path=path, position=expected, reason=f"the next event is at {found}")
+
+
+def read_positions(connection: sqlite3.Connection, path: str, positions: Sequence[int]) -> list[StoredRecord]:
+    """Return the verified rows at these positions."""
+    wanted = msgspec.json.encode(list(positions)).decode()
+    rows = [StoredRecord._make(row) for row in connection.execute(statements()["at_positions"], (wanted,))]
+    for row in rows:
+        verify(row, path)
+    return rows
+
+
+def read_event(connection: Connection, path: str, event_id: str) -> StoredRecord | None:
+    """Return the verified row of an event id, or None (also for a text that is no UUID)."""
+    try:
+        raw = id_to_bytes(event_id)
+    except InvalidEventError:
+        return None
+    row = connection.execute(statements()["stored_event"], (raw,)).fetchone()
+    if row is None:
+        return None
+    record = StoredRecord._make(row)
+    verify(record, path)
+    return record
+
+
+def read_stream(
+    connection: sqlite3.Connection,
+    path: str,
+    appender: Appender,
+    aggregate_id: str,
+    aggregate_type: str | None,
+    after_version: int = 0,
+) -> list[StoredRecord]:
+    """Return an aggregate's rows in version order: from the index, from the tail, and from others' writes.
+
+    ``after_version`` leaves out what lies below it; it needs an aggregate type.
+    """
+    sql = statements()
+    # First the tail, then the index: what leaves the tail meanwhile is in the index by then.
+    known = appender.known
+    tail = [
+        position
+        for (stream_id, stream_type), entries in _tail_of(appender, aggregate_id, aggregate_type)
+        for version, position in entries
+        if version > after_version
+    ]
+    connection.execute("BEGIN")
+    try:
+        if aggregate_type is None:
+            found = connection.execute(sql["stream_positions_any_type"], (aggregate_id,))
+        else:
+            found = connection.execute(sql["stream_positions"], (aggregate_id, aggregate_type, after_version))
+        positions = {position for (position,) in found}
+        positions.update(tail)
+        indexed = read_number(connection, path, "indexed_upto")
+        others = connection.execute(sql["stream_tail"], (max(known, indexed), aggregate_id))
+        positions.update(p for p, kind in others if aggregate_type is None or kind == aggregate_type)
+        rows = read_positions(connection, path, sorted(positions))
+        if after_version:
+            rows = [row for row in rows if (row.stream_version or 0) > after_version]
+            positions = {row.position for row in rows}
+        first = connection.execute(sql["first"]).fetchone()[0] or 0
+    finally:
+        connection.execute("COMMIT")
+    gone = positions - {row.position for row in rows}
+    if gone and max(gone) >= first:
+        # Only what lies before the log's first event can have been trimmed.
+        raise CorruptLogError(path=path, position=max(gone), reason=f"missing from stream {aggregate_id}")
+    _check_stream(rows, path, aggregate_id, whole=first <= 1 and not after_version)
+    return rows
+
+
+def _check_stream(rows: list[StoredRecord], path: str, aggregate_id: str, *, whole: bool) -> None:
+    """Raise CorruptLogError unless rows are one aggregate's, each type's versions without a gap.
+
+    While the log is ``whole``, that is, nothing was ever trimmed, they begin with version 1.
+    """
+    versions: dict[str | None, int] = {}
+    for row in rows:
+        before = versions.get(row.aggregate_type, 0 if whole else None)
+        expected = row.stream_version if before is None else before + 1
+        if row.aggregate_id != aggregate_id or row.stream_version is None or row.stream_version != expected:
+            raise CorruptLogError(
+                path=path,
+                position=row.position,
+                reason=f"not what the index of stream {aggregate_id} says: rebuild from a backup",
+            )
+        versions[row.aggregate_type] = row.stream_version
+
+
+def _tail_of(
+    appender: Appender, aggregate_id: str, aggregate_type: str | None
+) -> list[tuple[tuple[str, str], tuple[tuple[int, int], ...]]]:
+    if aggregate_type is not None:
+        stream = (aggregate_id, aggregate_type)
+        return [(stream, tuple(appender.tail.get(stream, ())))]
+    streams = [stream for stream in tuple(appender.tail) if stream[0] == aggregate_id]
+    return [(stream, tuple(appender.tail.get(stream, ()))) for stream in streams]
+
+
+def read_unprocessed(connection: sqlite3.Connection, path: str, limit: int) -> list[StoredRecord]:
+    """Return events that some subscription has not finished; without any, those not marked by hand."""
+    sql = statements()
+    cursors = connection.execute(sql["cursors"]).fetchall()
+    if not cursors:
+        rows = [StoredRecord._make(row) for row in connection.execute(sql["unmarked"], (limit,))]
+        for row in rows:
+            verify(row, path)
+        return rows
+    positions = {position for (position,) in connection.execute(sql["exceptional_positions"])}
+    for _, watermark, _, packed in cursors:
+        positions.update(unpack_positions(watermark, packed))
+    rows = read_positions(connection, path, sorted(positions)[:limit])
+    frontier = min(row[2] for row in cursors)
+    seen = {row.position for row in rows}
+    for row in read_page(connection, path, frontier, limit, None).rows:
+        if row.position not in seen:
+            rows.append(row)
+    return sorted(rows)[:limit]
+
+
+def read_statistics(connection: sqlite3.Connection) -> dict[str, Any]:
+    """Return totals, by type and by aggregate type, and the span of time."""
+    sql = statements()
+    total, first, last, lowest, highest = connection.execute(sql["span"]).fetchone()
+    return {
+        "total_events": total,
+        "events_by_type": dict(connection.execute(sql["count_by_type"]).fetchall()),
+        "events_by_aggregate": dict(connection.execute(sql["count_by_aggregate"]).fetchall()),
+        "first_position": lowest,
+        "last_position": highest,
+        "first_occurred_at": first,
+        "last_occurred_at": last,
+    }

@@ -1,0 +1,80 @@
+"""Copy a log into a new file, event by event, and make its indexes anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import chain
+from pathlib import Path
+
+from pabal.domain.envelope import StoredRecord, verify
+from pabal.errors import CorruptLogError, StorageUnavailableError
+from pabal.storage.sqlite import care
+from pabal.storage.sqlite.faults import translated
+from pabal.storage.sqlite.schema import connect
+from pabal.storage.sqlite.statements import insert_events, statements
+
+_CHUNK = 64
+_TABLES = ("subscriptions", "retries", "replays", "dead_letters", "queued", "scheduled", "processed")
+"""What is copied beside the events; the indexes are made from these."""
+
+
+def rebuild(source: sqlite3.Connection, path: str, target: Path) -> int:
+    """Copy everything that is whole; return the number of events. Raises CorruptLogError."""
+    if target.exists():
+        raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
+    connection = connect(target, durability="normal")
+    try:
+        with translated(str(target)):
+            # One transaction on either side: what is copied is the log as it stood at one moment.
+            source.execute("BEGIN")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                count = _copy_events(source, path, connection)
+                for table in _TABLES:
+                    _copy_table(source, connection, table)
+                connection.execute(statements()["disown_all"])
+                _index(connection)
+            finally:
+                source.execute("COMMIT")
+            connection.execute("COMMIT")
+            problems = care.check(connection, str(target))
+            if problems:
+                raise CorruptLogError(path=path, position=None, reason=problems[0])
+    except BaseException:
+        connection.close()
+        for name in (target, Path(f"{target}-wal"), Path(f"{target}-shm")):
+            name.unlink(missing_ok=True)
+        raise
+    connection.close()
+    return count
+
+
+def _copy_events(source: sqlite3.Connection, path: str, target: sqlite3.Connection) -> int:
+    count = 0
+    after = 0
+    while True:
+        rows = [StoredRecord._make(row) for row in source.execute(statements()["page"], (after, _CHUNK))]
+        for row in rows:
+            verify(row, path)
+            if count and row.position != after + 1:
+                raise CorruptLogError(
+                    path=path, position=after + 1, reason=f"the next event is at {row.position}"
+                )
+            after = row.position
+            count += 1
+        if not rows:
+            return count
+        target.execute(insert_events(len(rows)), list(chain.from_iterable(rows)))
+
+
+def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> None:
+    rows = source.execute(f"SELECT * FROM {table}")
+    places = ",".join("?" * len(rows.description))
+    target.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+
+
+def _index(target: sqlite3.Connection) -> None:
+    head = target.execute(statements()["head"]).fetchone()[0]
+    for statement in ("index_streams", "index_types", "index_correlations"):
+        target.execute(statements()[statement], (0, head))
+    target.execute(statements()["set_indexed_upto"], (head,))

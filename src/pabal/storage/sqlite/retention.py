@@ -1,0 +1,121 @@
+"""Delete what the log need not keep any longer, never more than every subscription has finished."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import msgspec
+
+from pabal.storage.sqlite.places import first_recorded_since
+from pabal.storage.sqlite.statements import statements
+from pabal.storage.sqlite.transaction import Transaction
+
+SLICE_SECONDS = 0.005
+"""How long one commit of tidying up may take, so that publishers hardly notice."""
+SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
+"""Events deleted in one commit: at first, and the bounds within which that follows the time it takes."""
+
+
+class Trimmed(msgspec.Struct, frozen=True):
+    """Say what a trim did: how many events went, and who kept it from deleting more."""
+
+    deleted: int
+    held_back_by: tuple[str, ...] = ()
+    """Names of subscriptions that have not finished events which are due to go."""
+
+
+class Vacuumed(msgspec.Struct, frozen=True):
+    """Say how many bytes a vacuum gave back to the file system, and how many are left in use."""
+
+    freed_bytes: int
+    used_bytes: int
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """Say how far a trim may go, and who holds it back."""
+
+    upto: int
+    held_back_by: tuple[str, ...]
+
+
+def find_bound(
+    tx: Transaction, max_age: timedelta | None, max_events: int | None, max_bytes: int | None
+) -> Bound:
+    """Return the highest position that is to go and may go; any of the limits makes an event go.
+
+    Below it lies nothing that a subscription has not finished, that waits for a retry, or that queues
+    behind a parked event. The newest event always stays, so that positions go on from it.
+    """
+    sql = statements()
+    head = tx.execute(sql["head"]).fetchone()[0]
+    due = 0
+    if max_age is not None:
+        since = time.time_ns() // 1000 - max_age // timedelta(microseconds=1)
+        first_kept = first_recorded_since(tx, since)
+        due = max(due, head if first_kept is None else first_kept - 1)
+    if max_events is not None:
+        due = max(due, head - max_events)
+    if max_bytes is not None:
+        due = max(due, _due_by_size(tx, head, max_bytes))
+    due = min(due, head - 1)
+    slowest = tx.execute(sql["trim_bound"]).fetchone()[0]
+    held = tuple(name for (name,) in tx.execute(sql["slower_than"], (due,)))
+    return Bound(due if slowest is None else min(due, slowest), held)
+
+
+def next_size(size: int, seconds: float) -> int:
+    """Return how many events the next commit should delete, after one of ``size`` took so long."""
+    fitting = int(size * SLICE_SECONDS / max(seconds, 1e-6))
+    return max(SLICE_LEAST, min(SLICE_MOST, fitting, 2 * size))
+
+
+def trim_slice(tx: Transaction, upto: int, size: int) -> int:
+    """Delete the oldest events up to a position, at most ``size`` of them; return how many.
+
+    Of each stream the newest entry of the index stays, so that its versions go on from there.
+    """
+    sql = statements()
+    last = tx.execute(sql["slice_end"], (upto, size)).fetchone()[0]
+    if last is None:
+        return 0
+    tx.index_streams()
+    tx.execute(sql["trim_streams"], (last,))
+    for statement in ("trim_types", "trim_correlations", "trim_marks"):
+        tx.execute(sql[statement], (last,))
+    return tx.execute(sql["trim_events"], (last,)).rowcount
+
+
+def used_bytes(tx: Transaction) -> int:
+    """Return how much of the file holds something; the rest is room for what comes."""
+    pages, free, size = (
+        tx.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _due_by_size(tx: Transaction, head: int, max_bytes: int) -> int:
+    """Return up to where events must go for the rest to need at most so much room.
+
+    Every event is taken to need the same, indexes and all: a share of what is used, not of what was asked.
+    """
+    first = tx.execute(statements()["first"]).fetchone()[0]
+    used = used_bytes(tx)
+    if first is None or used <= max_bytes:
+        return 0
+    count = head - first + 1
+    kept = count * max_bytes // used
+    return head - int(kept)
+
+
+def vacuum_slice(tx: Transaction) -> int:
+    """Give free pages at the end of the file back for a few milliseconds; return how many bytes."""
+    before, free, size = (
+        tx.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    until = time.perf_counter() + SLICE_SECONDS
+    while free > 0 and time.perf_counter() < until:
+        # Through the sqlite3 module each call moves one page, whatever number it is given.
+        tx.execute("PRAGMA incremental_vacuum(1)")
+        free -= 1
+    return int((before - tx.execute("PRAGMA page_count").fetchone()[0]) * size)

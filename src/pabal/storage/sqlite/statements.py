@@ -1,0 +1,53 @@
+"""The named statements of ``sql/statements.sql``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+def _text(name: str) -> str:
+    return files("pabal.storage.sqlite").joinpath("sql", name).read_text("utf-8")
+
+
+@cache
+def statements() -> dict[str, str]:
+    """Return every named statement; read once."""
+    found: dict[str, str] = {}
+    for block in _text("statements.sql").split("-- name: ")[1:]:
+        name, _, body = block.partition("\n")
+        found[name.strip()] = body.strip()
+    return found
+
+
+def numbered(*values: Any) -> dict[str, Any]:
+    """Return the values of a statement that numbers its parameters (?1, ?2, …).
+
+    To sqlite3 these are names, and from Python 3.12 on it warns about a sequence for them.
+
+    >>> numbered("book", 7)
+    {'1': 'book', '2': 7}
+    """
+    return {str(number): value for number, value in enumerate(values, start=1)}
+
+
+def schema_script() -> str:
+    """Return the script that makes an empty database a pabal database."""
+    return _text("schema.sql")
+
+
+INSERT_CHUNKS = (256, 64, 16, 4, 1)
+"""Rows per INSERT statement, largest first."""
+_ROW = "(" + ",".join("?" * 14) + ")"
+
+
+@cache
+def insert_events(rows: int) -> str:
+    """Return the statement that inserts ``rows`` events at once.
+
+    ``sqlite3`` gives up the interpreter's lock around every step of a statement. With a busy event loop
+    each taking back may cost a switch interval (5 ms), so 100 rows by ``executemany`` took 123 ms and by
+    statements of 50 rows 17 ms; on an idle loop both are equal.
+    """
+    return statements()["insert_events"] + " " + ",".join([_ROW] * rows)

@@ -1,0 +1,81 @@
+"""What ``transact`` and the storage's own operations see of the one writing transaction."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pabal.domain.envelope import EventRecord, encode_event
+from pabal.domain.event import DomainEvent, adopt
+from pabal.errors import UsageError
+from pabal.ports.storage import Committed
+
+if TYPE_CHECKING:
+    from pabal.storage.sqlite.appender import Appender
+
+_controls_transaction = re.compile(
+    r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b",
+    re.IGNORECASE | re.DOTALL,
+).match
+
+
+class Transaction:
+    """Run statements and append events inside one transaction.
+
+    It is handed to the function given to ``storage.transact`` and is good only until that returns.
+    Statements go to the same database file; own tables live beside pabal's.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, appender: Appender) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._appender = appender
+        self.added: list[Committed] = []
+        self.after_commit: list[Callable[[], None]] = []
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run one statement. Raises UsageError for one that would begin or end a transaction."""
+        if _controls_transaction(sql):
+            # Others' events are in this transaction too: it is not this function's to end.
+            raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
+        return self._open.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """Run one statement for many rows."""
+        return self._open.executemany(sql, rows)
+
+    def store_event(self, event: Any) -> int:
+        """Append an event that becomes visible, and is delivered, together with the transaction's rows."""
+        return self.store_events([event])[0]
+
+    def store_events(self, events: Iterable[Any]) -> list[int]:
+        """Append several events. Raises InvalidEventError or DuplicateEventError, which undo everything."""
+        adopted = [adopt(event) for event in events]
+        records = [encode_event(event, self._appender.max_payload_bytes) for event in adopted]
+        return self.append_records(adopted, records)
+
+    def append_records(
+        self, events: Sequence[DomainEvent], records: Sequence[EventRecord], *, announce: bool = True
+    ) -> list[int]:
+        """Append events that are encoded already; unannounced ones are found in the log, not handed over."""
+        assert self._open
+        positions, added = self._appender.append(events, records)
+        if announce:
+            self.added += added
+        return positions
+
+    def index_streams(self) -> None:
+        """Bring the index of streams up to the log's end."""
+        upto = self._appender.index_streams()
+        self.after_commit.append(lambda: self._appender.indexed(upto))
+
+    def end(self) -> None:
+        """Take nothing more: the function has returned, and the transaction is not its own any longer."""
+        self._connection = None
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise UsageError("this transaction is over: use tx only inside the function given to transact()")
+        return self._connection

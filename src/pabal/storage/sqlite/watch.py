@@ -1,0 +1,45 @@
+"""Notice what other processes write, at the cost of reading a few bytes of shared memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from pabal.storage.sqlite.faults import translated
+from pabal.storage.sqlite.places import read_number
+from pabal.storage.sqlite.schema import connect_reader
+from pabal.storage.sqlite.statements import statements
+
+
+class Watch:
+    """Ask SQLite whether any other connection has committed, and if so, how far the log goes now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._version = -1
+        self._controls: int | None = None
+        self.controls_moved = False
+        """Something was asked of a subscription since this was last set to False."""
+
+    def moved_head(self) -> int | None:
+        """Return the head if something was committed since the last call, else None."""
+        if self._connection is None:
+            self._connection = connect_reader(self._path)
+        with translated(str(self._path)):
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            if version == self._version:
+                return None
+            self._version = version
+            head: int = self._connection.execute(statements()["head"]).fetchone()[0]
+            controls = read_number(self._connection, str(self._path), "controls")
+        if controls != self._controls:
+            self.controls_moved = True
+        self._controls = controls
+        return head
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

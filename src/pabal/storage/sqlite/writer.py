@@ -1,0 +1,353 @@
+"""The one thread that writes: it takes what is queued, commits once, and then tells everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from pabal.errors import ConflictError, StorageClosedError, StorageError, UsageError
+from pabal.ports.storage import Committed
+from pabal.storage.sqlite.appender import Appender
+from pabal.storage.sqlite.faults import is_busy, is_fault, translate
+from pabal.storage.sqlite.job import Action, Job, resolve
+from pabal.storage.sqlite.transaction import Transaction
+from pabal.storage.sqlite.wal import PAUSE, WalKeeper
+
+_log = logging.getLogger("pabal")
+
+_GROUP_ROWS = 10_000
+"""Rows after which a group is committed though more wait, so nobody waits for a very long commit."""
+
+_LONGEST_WAIT = 10.0
+"""Seconds to wait for other processes that write, before callers get an error."""
+
+
+class TransactionEndedError(Exception):
+    """Say that a job ended the transaction it shares with others; ``job.error`` tells how."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+
+class Writer:
+    """Group what concurrent callers want written into as few commits as possible.
+
+    One waiting caller means a group of one; a hundred that came while the last commit was syncing mean a
+    group of a hundred. A savepoint around each part keeps one bad part from failing its neighbours. No
+    future is resolved before the COMMIT that covers it has returned.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, notify: Callable[[Committed], None]
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._notify = notify
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        """What each loop submitted in its present turn; touched by that loop's thread."""
+        self._last_group = 1
+        """How many jobs the last group had."""
+        self._gate = threading.Lock()
+        self._closed = False
+        self._after_commit: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
+        self.appender = Appender(connection, path)
+        self._wal = WalKeeper(connection, path)
+        self.announced = 0
+        """The highest position that listeners were told of, or are about to be."""
+
+    def start(self) -> None:
+        """Read what the appender needs to know, and begin."""
+        self.appender.open()
+        # SQLite's own waiting sleeps longer with each look, up to 100 ms, and loses the turn to whoever came
+        # later: with eight processes some waited for two seconds. So it looks thrice, and is asked again.
+        self._connection.execute("PRAGMA busy_timeout = 5")
+        self.announced = self.appender.known
+        self._thread.start()
+
+    def submit(self, job: Job) -> asyncio.Future[Any]:
+        """Queue a job from its event loop. Raises StorageClosedError.
+
+        Jobs of one turn of the loop go to the thread together, at the latest when the turn is over: handed
+        over singly, the first would be committed alone while the others wait for its sync.
+        """
+        if self._closed:
+            raise StorageClosedError(path=self._path, reason="closed")
+        gathered = self._gathered.get(job.loop)
+        if gathered is None:
+            gathered = self._gathered[job.loop] = []
+            job.loop.call_soon(self._hand_over, job.loop)
+        gathered.append(job)
+        if len(gathered) >= self._last_group:
+            # As many as came last time: most likely nobody else is coming, so the thread can begin while
+            # this loop goes on with its deliveries.
+            self._hand_over(job.loop)
+        return job.future
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        jobs = self._gathered.pop(loop, None)
+        if jobs is None:
+            return
+        # Without the gate jobs could get behind the None that ends the thread, and never be answered.
+        with self._gate:
+            if not self._closed:
+                self._queue.put(jobs)
+                return
+        for job in jobs:
+            job.error = StorageClosedError(path=self._path, reason="closed")
+        resolve(jobs)
+
+    def finish(self) -> None:
+        """Finish everything submitted, and end the thread. Blocks; harmless when ended."""
+        for loop in list(self._gathered):
+            self._hand_over(loop)
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        if self._thread.ident is not None and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Close the connection, once the thread has ended."""
+        self.finish()
+        self._connection.close()
+
+    # -- the thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            jobs, ended = self._take()
+            if jobs:
+                self._write(jobs)
+            if self.appender.index_is_due(final=ended):
+                self._tend()
+            self._wal.look()
+
+    def _take(self) -> tuple[list[Job], bool]:
+        """Wait for jobs and take whatever else is queued; True if nothing comes after it."""
+        jobs: list[Job] = []
+        try:
+            more = self._queue.get(timeout=PAUSE if self._wal.is_large else None)
+        except Empty:
+            return [], False
+        while more is not None:
+            jobs += more
+            if sum(len(job.records) for job in jobs) >= _GROUP_ROWS:
+                break
+            try:
+                more = self._queue.get_nowait()
+            except Empty:
+                break
+        self._last_group = max(1, len(jobs))
+        return jobs, more is None
+
+    def _write(self, jobs: list[Job]) -> None:
+        added: list[Committed] = []
+        announced = self.announced
+        try:
+            added = self._run_group(jobs)
+            if added:
+                # Said before the commit, so that nobody who sees it takes it for another process's.
+                self.announced = added[-1].first + len(added[-1].events) - 1
+            self._connection.execute("COMMIT")
+        except BaseException as caught:
+            self.announced = announced
+            self._abort(jobs, caught)
+            added = []
+        else:
+            self.appender.committed()
+            for follow_up in self._after_commit:
+                follow_up()
+        self._after_commit.clear()
+        for batch in added:
+            self._notify(batch)
+        resolve(jobs)
+
+    def _begin(self) -> None:
+        """Begin a transaction, waiting for other processes that write."""
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() > deadline:
+                    raise
+        self.appender.begin()
+
+    def _run_group(self, jobs: list[Job]) -> list[Committed]:
+        """Run the jobs in one transaction, at first without savepoints, which nearly no group needs.
+
+        Should one of them fail, everything is undone and run again with a savepoint around each part. Each
+        statement spared is one wait less for the interpreter's lock. A function given to ``transact`` runs
+        once, so its group has savepoints from the start.
+        """
+        careful = any(job.runs_once for job in jobs)
+        while True:
+            self._begin()
+            try:
+                return self._run_jobs(jobs, careful)
+            except TransactionEndedError as ended:
+                jobs = [job for job in jobs if job is not ended.job]
+                self._start_over(jobs)
+            except Exception as error:
+                if careful or is_fault(error):
+                    raise
+                careful = True
+                self._start_over(jobs)
+
+    def _start_over(self, jobs: list[Job]) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self.appender.rolled_back()
+        self._after_commit.clear()
+        for job in jobs:
+            job.error = None
+
+    def _run_jobs(self, jobs: list[Job], careful: bool) -> list[Committed]:
+        added: list[Committed] = []
+        index = 0
+        while index < len(jobs):
+            stop = index
+            while stop < len(jobs) and jobs[stop].is_plain_append:
+                stop += 1
+            if stop > index:
+                added += self._append_together(jobs[index:stop], careful)
+                index = stop
+            elif careful:
+                added += self._alone(jobs[index])
+                index += 1
+            else:
+                added += self._without_savepoint(jobs[index])
+                index += 1
+        return _joined(added)
+
+    def _append_together(self, jobs: list[Job], careful: bool) -> list[Committed]:
+        records = [record for job in jobs for record in job.records]
+        if not records:
+            for job in jobs:
+                job.result = []
+            return []
+        if careful:
+            self._connection.execute("SAVEPOINT part")
+        try:
+            first = self.appender.insert(records)
+        except Exception as error:
+            if is_fault(error) or not careful:
+                raise
+            # Some id is stored already, or came twice, or a value does not fit: sort it out one by one.
+            self._undo_part()
+            return [batch for job in jobs for batch in self._alone(job)]
+        if careful:
+            self._connection.execute("RELEASE part")
+        self.appender.keep_part()
+        position = first
+        for job in jobs:
+            job.result = list(range(position, position + len(job.records)))
+            position += len(job.records)
+        return [Committed(first, tuple(event for job in jobs for event in job.events))]
+
+    def _without_savepoint(self, job: Job) -> list[Committed]:
+        try:
+            added = self._do(job)
+        except ConflictError as error:
+            if job.action is not None:
+                raise
+            job.error = error  # found before anything was written, so there is nothing to undo
+            return []
+        self.appender.keep_part()
+        return added
+
+    def _alone(self, job: Job) -> list[Committed]:
+        self._connection.execute("SAVEPOINT part")
+        try:
+            added = self._do(job)
+        except BaseException as error:
+            if is_fault(error):
+                raise  # nothing of this group can be trusted to stay
+            job.error = error
+            if isinstance(error, StopIteration):
+                # A future refuses this one, and would leave everybody after it without an answer.
+                job.error = RuntimeError("the function given to transact() raised StopIteration")
+            if not self._connection.in_transaction:
+                raise TransactionEndedError(job) from error
+            self._undo_part()
+            return []
+        self._connection.execute("RELEASE part")
+        self.appender.keep_part()
+        return added
+
+    def _do(self, job: Job) -> list[Committed]:
+        if job.action is not None:
+            return self._act(job, job.action)
+        job.result, added = self.appender.append(job.events, job.records, job.expected)
+        return added
+
+    def _act(self, job: Job, action: Action) -> list[Committed]:
+        transaction = Transaction(self._connection, self.appender)
+        try:
+            job.result = action(transaction)
+        finally:
+            transaction.end()
+        if not self._connection.in_transaction:
+            raise UsageError("transact() ended the transaction itself; leave COMMIT and ROLLBACK to pabal")
+        self._after_commit += transaction.after_commit
+        return transaction.added
+
+    def _undo_part(self) -> None:
+        self._connection.execute("ROLLBACK TO part")
+        self._connection.execute("RELEASE part")
+        self.appender.undo_part()
+
+    def _abort(self, jobs: list[Job], caught: BaseException) -> None:
+        """Roll everything back and give each job the reason."""
+        self._roll_back()
+        error: BaseException = caught
+        if isinstance(caught, sqlite3.Error):
+            error = translate(caught, self._path)
+        for job in jobs:
+            if job.error is None:
+                job.error = error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                pass  # SQLite has rolled back by itself, and whoever called knows why
+        self.appender.rolled_back()
+
+    def _tend(self) -> None:
+        """Build the stream index behind the commits."""
+        try:
+            self._begin()
+            upto = self.appender.index_streams()
+            self._connection.execute("COMMIT")
+            self.appender.committed()
+            self.appender.indexed(upto)
+        except (sqlite3.Error, StorageError) as error:
+            # The index lags a little more; the memory map goes on answering, and a later turn tries again.
+            _log.warning("%s: the index of streams could not be extended: %s", self._path, error)
+            self._roll_back()
+            self.appender.index_failed()
+
+
+def _joined(batches: list[Committed]) -> list[Committed]:
+    """Join batches with consecutive positions, so listeners are called once per commit."""
+    joined: list[Committed] = []
+    for batch in batches:
+        if joined and joined[-1].first + len(joined[-1].events) == batch.first:
+            last = joined.pop()
+            joined.append(Committed(last.first, last.events + batch.events))
+        else:
+            joined.append(batch)
+    return joined
