@@ -1,0 +1,1 @@
+"""Delivery: one event, one subscription, one outcome."""

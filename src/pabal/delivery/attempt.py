@@ -1,0 +1,68 @@
+"""One attempt on one delivery, or on a batch: filter, context, time limit, handler."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pabal.delivery.consumer import Consumer
+from pabal.delivery.context import BatchMark, DeliveryContext, current_event
+from pabal.delivery.lane import Item, Lane
+from pabal.domain.event import DomainEvent, body_of, kind_of, private_copy
+from pabal.domain.registry import registry
+
+if TYPE_CHECKING:
+    from pabal.delivery.worker import Worker
+
+
+async def make_attempt(
+    worker: Worker, consumer: Consumer, lane: Lane, items: list[Item], attempt: int
+) -> None:
+    """Call the handler with what ``where`` lets through; raise what it raises, or TimeoutError."""
+    subscription = consumer.subscription
+    position, event = items[-1]
+    batch = subscription.batch is not None
+    current_event.set(BatchMark() if batch else event)
+    wanted = items
+    if subscription.where is not None:
+        wanted = [item for item in items if subscription.where(body_of(item[1]))]
+        consumer.figures.filtered += len(items) - len(wanted)
+        if not wanted:
+            return
+    argument: Any = [_given(consumer, one) for _, one in wanted] if batch else _given(consumer, event)
+    if consumer.bare and subscription.timeout is None:
+        await consumer.handler(argument)
+    else:
+        context = consumer.context_of(position, event, attempt, lane.key)
+        if subscription.timeout is None:
+            await consumer.call(argument, context)
+        else:
+            await _in_time(worker, consumer, argument, context, subscription.timeout)
+    consumer.figures.handled += len(wanted)
+
+
+def _given(consumer: Consumer, event: DomainEvent) -> Any:
+    """Return what a handler gets: nothing it does to it reaches another handler, or another attempt."""
+    if consumer.copies:
+        schema = registry.schema_of(kind_of(event))
+        if schema.mutable:
+            event = private_copy(event, schema)
+    return body_of(event)
+
+
+async def _in_time(
+    worker: Worker, consumer: Consumer, argument: Any, context: DeliveryContext, timeout: float
+) -> None:
+    """Call the handler under the watchdog, which cancels the worker's task when time is up."""
+    worker.expired = False
+    worker.engine.watchdog.watch(worker, timeout)
+    try:
+        await consumer.call(argument, context)
+    except asyncio.CancelledError as error:
+        if worker.expired and not worker.engine.cancelling:
+            raise TimeoutError(f"no result within {timeout} s") from error
+        raise
+    finally:
+        worker.deadline = None
+        if worker.expired:
+            worker.task.uncancel()

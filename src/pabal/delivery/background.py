@@ -1,0 +1,95 @@
+"""What goes on beside the workers: rare tasks, and those who wait for the engine to reach a state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pabal.delivery.consumer import Consumer
+from pabal.errors import BusNotRunningError, CorruptLogError, StorageClosedError, StorageError
+from pabal.ports.telemetry import StorageTrouble
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+T = TypeVar("T")
+_PAUSE = 0.5
+_log = logging.getLogger("pabal")
+
+
+class Background:
+    """Run the engine's rare work, and wake observers when something has changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self.observers: list[asyncio.Future[None]] = []
+
+    # -- tasks ----------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> tuple[asyncio.Future[Any], ...]:
+        """Return what is under way, such as opening a subscription."""
+        return tuple(self._tasks)
+
+    def spawn(self, work: Awaitable[Any]) -> None:
+        """Run something rare beside the workers, until the engine stops."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def spawn_later(self, delay: float, work: Callable[[], Awaitable[Any]]) -> None:
+        """Run something rare after ``delay`` seconds."""
+        self._engine.timers.add(delay, lambda: self.spawn(work()))
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a background task of the bus failed", exc_info=task.exception())
+        self.noticed()
+
+    async def sleep(self, delay: float) -> None:
+        """Sleep by the engine's clock."""
+        future = asyncio.get_running_loop().create_future()
+        self._engine.timers.add(delay, lambda: None if future.done() else future.set_result(None))
+        await future
+
+    async def insist(self, consumer: Consumer, read: Callable[[], Awaitable[T]]) -> T | None:
+        """Read something a consumer cannot go on without, again and again while the trouble may pass.
+
+        Damage does not pass: it halts the consumer. Returns None when there is nothing more to wait for.
+        """
+        while True:
+            try:
+                return await read()
+            except CorruptLogError as error:
+                self._engine.halt(consumer, str(error))
+                return None
+            except StorageClosedError:
+                return None
+            except StorageError as error:
+                self._engine.report(StorageTrouble(consumer.name, error))
+                await self.sleep(_PAUSE)
+
+    # -- observers ------------------------------------------------------------------------------------
+
+    def noticed(self) -> None:
+        """Wake those who wait for something to change."""
+        observers, self.observers = self.observers, []
+        for future in observers:
+            if not future.done():
+                future.set_result(None)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when ``condition`` holds; it is looked at whenever the engine has come to rest.
+
+        Raises BusNotRunningError when the engine stops first.
+        """
+        while not condition():
+            if self._engine.halting:
+                raise BusNotRunningError(action="wait any longer", state="stopping")
+            future = asyncio.get_running_loop().create_future()
+            self.observers.append(future)
+            await future

@@ -1,0 +1,62 @@
+"""What surrounds one delivery: the event being handled, the context handlers may ask for, and middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from pabal.domain.event import DomainEvent, caused_by
+
+
+class BatchMark:
+    """Stand for a batch being handled: it has many causes, so what its handler publishes names none."""
+
+
+Mark = DomainEvent | BatchMark | None
+
+current_event: ContextVar[Mark] = ContextVar("pabal_current_event", default=None)
+"""What is being handled in this context; what is published meanwhile names it as its cause."""
+
+
+def with_cause(event: DomainEvent, mark: Mark) -> DomainEvent:
+    """Return ``event``, naming what ``mark`` stands for as its cause if that is one event."""
+    return caused_by(event, mark) if isinstance(mark, DomainEvent) else event
+
+
+class DeliveryContext(msgspec.Struct, frozen=True, gc=False):
+    """Tell a handler about its delivery; received by declaring a second parameter.
+
+    ``attempt`` counts from 1 and goes on across restarts; ``position`` is None on a bus without storage.
+    ``event_id``, ``correlation_id`` and ``causation_id`` are those of the event (for a batch: of its last).
+    """
+
+    subscription: str
+    event_id: str
+    event_type: str
+    attempt: int
+    position: int | None
+    correlation_id: str | None
+    causation_id: str | None
+    key: Any
+
+
+Call = Callable[[Any, DeliveryContext], Awaitable[Any]]
+Middleware = Callable[[Any, DeliveryContext, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""``async (event, context, call_next)`` around an attempt; without ``call_next`` the handler is skipped."""
+
+
+def wrap(call: Call, middleware: tuple[Middleware, ...]) -> Call:
+    """Put middleware around a call, the first one outermost."""
+    for layer in reversed(middleware):
+        call = _around(layer, call)
+    return call
+
+
+def _around(layer: Middleware, inner: Call) -> Call:
+    async def run(event: Any, context: DeliveryContext) -> Any:
+        return await layer(event, context, lambda: inner(event, context))
+
+    return run

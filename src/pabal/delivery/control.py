@@ -1,0 +1,156 @@
+"""Obey what is asked of subscriptions: to pause, to go on, to stand elsewhere, to deliver a range again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pabal.delivery.consumer import ACTIVE, PAUSED, STARTING, Consumer
+from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
+from pabal.ports.storage import Control, EventStorage, Start
+from pabal.ports.telemetry import StorageTrouble, SubscriptionPaused, SubscriptionResumed
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+    from pabal.delivery.leases import Leases
+
+_PAUSE = 0.5
+
+
+class Controls:
+    """Compare what is asked in the storage with what the consumers here do, and make it so.
+
+    It does not matter who asked, or how often it is looked at: only the difference is acted upon.
+    """
+
+    def __init__(self, engine: Engine, storage: EventStorage, leases: Leases) -> None:
+        self._engine = engine
+        self._storage = storage
+        self._leases = leases
+        self._remove_listener: Callable[[], None] | None = None
+        self._again = False
+        self._looking = False
+        self._reopening: set[Consumer] = set()
+        self.asked = 0
+        """Grows whenever something may have been asked: who opens a subscription sees what came between."""
+
+    def start(self) -> None:
+        """Listen to what is asked through the storage object; other processes are polled for."""
+        loop = asyncio.get_running_loop()
+
+        def asked() -> None:
+            try:
+                loop.call_soon_threadsafe(self.look)
+            except RuntimeError:
+                pass  # the loop is closed: whoever opens the subscription next finds it in the cursor
+
+        self._remove_listener = self._storage.add_control_listener(asked)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._remove_listener is not None:
+            self._remove_listener()
+
+    def look(self) -> None:
+        """Look, beside everything else, at what is asked."""
+        if not self._engine.halting:
+            self._engine.background.spawn(self.obey())
+
+    async def opened(self, consumer: Consumer) -> None:
+        """Return when a subscription is not just being opened."""
+        await self._engine.background.until(
+            lambda: consumer.state != STARTING and consumer not in self._reopening
+        )
+
+    async def obey(self) -> None:
+        """Return when everything that was asked before the call is begun."""
+        self.asked += 1
+        self._again = True
+        if self._looking:
+            await self._engine.background.until(lambda: not self._looking)
+            return
+        self._looking = True
+        try:
+            while self._again:
+                self._again = False
+                for control in await self._storage.read_controls(list(self._engine.consumers)):
+                    consumer = self._engine.consumers.get(control.name)
+                    if consumer is not None:
+                        self._apply(consumer, control)
+        except StorageClosedError:
+            return
+        except StorageError as error:
+            self._engine.report(StorageTrouble("", error))
+            self._engine.timers.add(_PAUSE, self.look)
+        finally:
+            self._looking = False
+            self._engine.background.noticed()
+
+    def _apply(self, consumer: Consumer, control: Control) -> None:
+        if consumer.tracker is None or consumer in self._reopening:
+            return  # it is about to be opened, with what its cursor says by then
+        if control.paused:
+            if consumer.state == ACTIVE:
+                self.pause(consumer)
+        elif consumer.state == PAUSED or (consumer.state == ACTIVE and _differs(consumer, control)):
+            resumes = consumer.state == PAUSED
+            if not resumes:
+                self._engine.set_aside(consumer, PAUSED)
+            self._reopening.add(consumer)
+            self._engine.background.spawn(self._reopen(consumer, resumes))
+
+    def pause(self, consumer: Consumer) -> None:
+        """Let a subscription take no more events; what it has not finished stays in its cursor."""
+        self._engine.set_aside(consumer, PAUSED)
+        self._engine.report(SubscriptionPaused(consumer.name))
+
+    async def _reopen(self, consumer: Consumer, resumes: bool) -> None:
+        """Open a subscription anew, once its handlers have ended and what they did is saved."""
+        try:
+            await self._at_rest(consumer)
+            if consumer.state == PAUSED:
+                await self._leases.reopen(consumer)
+                if resumes:
+                    self._engine.report(SubscriptionResumed(consumer.name))
+        except BusNotRunningError:
+            return  # the next start opens it
+        finally:
+            self._reopening.discard(consumer)
+
+    async def _at_rest(self, consumer: Consumer) -> None:
+        await self._engine.background.until(lambda: not consumer.in_flight)
+        await self._engine.settlement.flush()
+
+    async def reset(self, consumer: Consumer, start: Start) -> int:
+        """Move the cursor of a subscription that is held here, and go on from there."""
+        await self.opened(consumer)
+        if consumer.tracker is None:
+            return await self._storage.reset_subscription(consumer.name, start)
+        self._reopening.add(consumer)
+        try:
+            if consumer.state == ACTIVE:
+                self._engine.set_aside(consumer, PAUSED)
+            await self._at_rest(consumer)
+            position = await self._storage.reset_subscription(consumer.name, start, epoch=consumer.epoch)
+        finally:
+            # Also where it was refused: what was set aside is still unfinished in the cursor.
+            self._engine.background.spawn(self._open_again(consumer))
+        await self._leases.count_parked()
+        return position
+
+    async def _open_again(self, consumer: Consumer) -> None:
+        try:
+            if consumer.tracker is not None:
+                await self._leases.reopen(consumer)
+        finally:
+            self._reopening.discard(consumer)
+
+
+def _differs(consumer: Consumer, control: Control) -> bool:
+    """Tell whether something was asked that its opening did not see, or replays called off that run."""
+    asked = {replay.id for replay in control.replays}
+    running = consumer.replay is not None and len(consumer.replay) > 0
+    called_off = running and consumer.replay.replay.id not in asked  # type: ignore[union-attr]
+    reopens = control.reopenings != consumer.reopenings
+    return bool(asked - consumer.replays) or called_off or reopens

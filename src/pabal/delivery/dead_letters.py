@@ -1,0 +1,205 @@
+"""Dead letters kept in memory: for buses without storage, and for the in-memory storage."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime
+from itertools import count
+
+import msgspec
+
+from pabal.delivery.lane import Item
+from pabal.domain.envelope import StoredRecord
+from pabal.domain.event import AdoptedEvent, kind_of, replace_header
+from pabal.domain.registry import registry
+from pabal.errors import DeadLetterNotFoundError, InvalidEventError
+from pabal.ports.records import group_by_error
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDelivery
+
+
+class MemoryDeadLetters:
+    """Keep dead letters, and what queues behind a parked key, for the life of this object.
+
+    ``limit`` bounds both together: when ``is_full``, a subscription halts instead of parking one more, for
+    nothing is dropped silently.
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._by_id: dict[int, DeadLetterRecord] = {}
+        self._by_delivery: dict[tuple[str, int], int] = {}
+        self._queues: dict[tuple[str, str], deque[Item]] = {}
+        self._ids = count(1)
+        self._limit = limit
+
+    def __len__(self) -> int:
+        """Return the number of dead letters."""
+        return len(self._by_id)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the limit is reached."""
+        return len(self._by_id) + sum(map(len, self._queues.values())) >= self._limit
+
+    def park(self, subscription: str, parked: ParkedDelivery) -> DeadLetterRecord:
+        """Keep a delivery as dead letter; one that is parked again keeps its id."""
+        known = self._by_delivery.get((subscription, parked.position))
+        letter = DeadLetterRecord(
+            id=next(self._ids) if known is None else known,
+            subscription=subscription,
+            position=parked.position,
+            record=parked.record,
+            event=parked.event,
+            reason=parked.reason,
+            failures=parked.failures,
+            parked_at=datetime.fromtimestamp(parked.parked_at, UTC),
+            state="parked",
+            key=parked.key if parked.blocks else None,
+            queued=0,
+        )
+        self._by_id[letter.id] = letter
+        self._by_delivery[subscription, parked.position] = letter.id
+        return letter
+
+    def find(self, subscription: str, position: int) -> DeadLetterRecord | None:
+        """Return the dead letter of a delivery, or None."""
+        known = self._by_delivery.get((subscription, position))
+        return None if known is None else self._by_id[known]
+
+    def remove(self, subscription: str, position: int) -> None:
+        """Forget a dead letter whose delivery succeeded; unknown ones are ignored."""
+        known = self._by_delivery.pop((subscription, position), None)
+        if known is not None:
+            del self._by_id[known]
+
+    def finish_retry(self, subscription: str, position: int) -> None:
+        """Forget a dead letter whose retry succeeded; one that is still parked stays."""
+        known = self._by_delivery.get((subscription, position))
+        if known is not None and self._by_id[known].state == "retrying":
+            self.remove(subscription, position)
+
+    def settle(self, subscription: str, after: int) -> None:
+        """Forget what will be delivered again, that is, lies above a position; let the rest block nothing."""
+        for letter in [one for one in self._by_id.values() if one.subscription == subscription]:
+            if letter.position > after:
+                self.remove(subscription, letter.position)
+            else:
+                self._by_id[letter.id] = msgspec.structs.replace(letter, state="parked", key=None)
+
+    def blocking_keys(self, subscription: str) -> set[str]:
+        """Return the keys whose later events wait behind a dead letter."""
+        return {
+            letter.key
+            for letter in self._by_id.values()
+            if letter.subscription == subscription and letter.key is not None
+        }
+
+    def positions_of(self, subscription: str) -> list[int]:
+        """Return the positions of a subscription's dead letters, ascending."""
+        return sorted(position for name, position in self._by_delivery if name == subscription)
+
+    def count_of(self, subscription: str) -> int:
+        """Return the number of dead letters of a subscription."""
+        return sum(letter.subscription == subscription for letter in self._by_id.values())
+
+    # -- queues behind parked keys --------------------------------------------------------------------
+
+    def queue(self, subscription: str, key: str, item: Item) -> None:
+        """Let a delivery wait behind a parked one of its key."""
+        self._queues.setdefault((subscription, key), deque()).append(item)
+
+    def take_queue(self, subscription: str, key: str) -> list[Item]:
+        """Return and forget what waits behind a key, in order."""
+        return list(self._queues.pop((subscription, key), ()))
+
+    def queue_length(self, subscription: str, key: str) -> int:
+        """Return how many deliveries wait behind a key."""
+        return len(self._queues.get((subscription, key), ()))
+
+    # -- the storage port's calls ---------------------------------------------------------------------
+
+    async def list_dead_letters(
+        self,
+        *,
+        subscription: str | None = None,
+        event_type: str | None = None,
+        error_type: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetterRecord]:
+        """Return dead letters by ascending id, from above ``after``."""
+        found = [
+            self._shown(letter)
+            for letter in self._by_id.values()
+            if letter.id > after
+            and (subscription is None or letter.subscription == subscription)
+            and (event_type is None or _type_of(letter) == event_type)
+            and (error_type is None or letter.error_type == error_type)
+        ]
+        return sorted(found, key=lambda letter: letter.id)[:limit]
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        return group_by_error(self._by_id.values())
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return self._shown(self._get(dead_letter_id))
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark a dead letter as being retried, with a new payload if given; None if it is already."""
+        letter = self._get(dead_letter_id)
+        if letter.state == "retrying":
+            return None
+        if payload is not None:
+            letter = _with_payload(letter, payload)
+        letter = msgspec.structs.replace(letter, state="retrying")
+        self._by_id[letter.id] = letter
+        return letter
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        letter = self._get(dead_letter_id)
+        self.remove(letter.subscription, letter.position)
+        return letter
+
+    def _get(self, dead_letter_id: int) -> DeadLetterRecord:
+        try:
+            return self._by_id[dead_letter_id]
+        except KeyError:
+            raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id) from None
+
+    def _shown(self, letter: DeadLetterRecord) -> DeadLetterRecord:
+        if letter.key is None:
+            return letter
+        return msgspec.structs.replace(letter, queued=self.queue_length(letter.subscription, letter.key))
+
+
+def _type_of(letter: DeadLetterRecord) -> str:
+    if letter.record is not None:
+        return letter.record.event_type
+    assert letter.event is not None
+    return registry.schema_of(kind_of(letter.event)).event_type
+
+
+def _with_payload(letter: DeadLetterRecord, payload: bytes) -> DeadLetterRecord:
+    """Put an edited payload into a dead letter. Raises DecodeError if it does not fit."""
+    if letter.record is not None:
+        return msgspec.structs.replace(letter, record=edited(letter.record, payload))
+    event = letter.event
+    if event is None:
+        raise InvalidEventError("this dead letter holds no event to edit")
+    schema = registry.schema_of(kind_of(event))
+    body = schema.decode_body(payload, letter.position)
+    if isinstance(event, AdoptedEvent):
+        return msgspec.structs.replace(letter, event=replace_header(event, body=body))
+    values = dict(zip(schema.fields, schema.values(body), strict=True))
+    return msgspec.structs.replace(letter, event=replace_header(event, **values))
+
+
+def edited(record: StoredRecord, payload: bytes) -> StoredRecord:
+    """Return a dead letter's record with another payload, as one of the class's present version."""
+    schema = registry.schema_named(record.event_type, record.position)
+    schema.decode_body(payload, record.position)
+    return record._replace(payload=payload, schema_version=schema.version)

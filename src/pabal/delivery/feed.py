@@ -1,0 +1,361 @@
+"""Feed consumers from the log: live as events are committed, from disk where one lags."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAUSED, STANDBY, Consumer
+from pabal.delivery.control import Controls
+from pabal.delivery.lane import IDLE, LOADING, Lane
+from pabal.delivery.leases import Leases
+from pabal.domain.envelope import StoredRecord, decode_event
+from pabal.domain.event import DomainEvent, kind_of, private_copy
+from pabal.domain.registry import registry
+from pabal.errors import CorruptLogError, DecodeError, StorageClosedError, StorageError, UnknownEventTypeError
+from pabal.ports.storage import Committed, EventStorage
+from pabal.ports.telemetry import EventSkipped, StorageTrouble
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+_PAGE = 256
+"""Rows read and routed at a time: about half a millisecond of the event loop."""
+_POLL_FASTEST = 0.001
+_POLL_SLOWEST = 0.05
+_POLL_IDLE = 0.2
+"""Seconds between looks at what other processes wrote: right after they did, up to five seconds after, later.
+
+A timer each 50 ms alone costs 0.3 % of a processor, which is too much for a bus that hears of nobody.
+"""
+_IDLE_AFTER = 5.0
+_READ_PAUSE = 0.5
+
+
+class Feed:
+    """Give every consumer every position exactly once per run, in order.
+
+    A *live* consumer has seen everything up to ``head`` and takes events straight from commits. Any other
+    lags: it is read for, page by page, while it has room. Consumers that lag at the same position share
+    their pages.
+    """
+
+    def __init__(self, engine: Engine, storage: EventStorage) -> None:
+        self._engine = engine
+        self._storage = storage
+        self.head = 0
+        self._remove_listener: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._pause = _POLL_IDLE
+        self._heard_at = -_IDLE_AFTER
+        self._hush: Callable[[], None] = lambda: None
+        self.leases = Leases(engine, storage, self)
+        self.controls = Controls(engine, storage, self.leases)
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen to commits, open every subscription, and begin to read for those that lag."""
+        loop = asyncio.get_running_loop()
+
+        def committed(batch: Committed) -> None:
+            try:
+                loop.call_soon_threadsafe(self.committed, batch)
+            except RuntimeError:
+                pass  # the loop is closed: nobody is left to tell, the log has it
+
+        self._remove_listener = self._storage.add_listener(committed)
+        self.head = await self._storage.head()
+        self._task = asyncio.create_task(self._run(), name="pabal-feed")
+        self.controls.start()
+        await self.leases.start()
+        if self._storage.capabilities.shared:
+            self._hush = self._storage.listen_to_others(self._look_at_others)
+            self._poll()
+
+    async def stop(self) -> None:
+        """Take no more from the log."""
+        self.controls.stop()
+        self._hush()
+        if self._remove_listener is not None:
+            self._remove_listener()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # -- other processes ------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        """Look for what other processes wrote: each millisecond while they do, ever less often while not."""
+        if self._engine.halting:
+            return
+        if self._look_at_others():
+            self._pause = _POLL_FASTEST
+            self._heard_at = self._engine.clock.monotonic()
+        elif self._engine.clock.monotonic() - self._heard_at > _IDLE_AFTER:
+            self._pause = _POLL_IDLE
+        self._engine.timers.add(self._pause, self._poll)
+        self._pause = max(self._pause, min(_POLL_SLOWEST, self._pause * 1.25))
+
+    def _look_at_others(self) -> bool:
+        """See what other processes wrote; True if there was something."""
+        try:
+            head = self._storage.poll_head()
+            if self._storage.poll_controls():
+                self.controls.look()
+        except StorageError:
+            head = None  # whoever reads or writes next meets the same trouble and reports it
+        if head is None or head <= self.head:
+            return False
+        self.moved(head)
+        return True
+
+    async def grown(self, beyond: int) -> None:
+        """Return when the log is known to reach beyond a position."""
+        await self._engine.background.until(lambda: self.head > beyond)
+
+    # -- live -----------------------------------------------------------------------------------------
+
+    def committed(self, batch: Committed) -> None:
+        """Route what a commit of this process added."""
+        engine = self._engine
+        last = batch.first + len(batch.events) - 1
+        consumers = list(engine.consumers.values())
+        if batch.first != self.head + 1:
+            # Another process wrote in between: whoever was live reads the gap from the log.
+            for consumer in consumers:
+                consumer.live = False
+        else:
+            self._route_live(batch)
+            for consumer in consumers:
+                if consumer.live and consumer.tracker is not None:
+                    consumer.tracker.seen = max(last, consumer.tracker.seen)
+                    consumer.passed_over(last)
+                    engine.settlement.passed(consumer)
+        self.head = max(self.head, last)
+        self.look()
+        engine.background.noticed()
+
+    def _route_live(self, batch: Committed) -> None:
+        engine = self._engine
+        position = batch.first
+        for event in batch.events:
+            route = engine.router.route(kind_of(event))
+            if route.schema.mutable and route.taken_by:
+                event = private_copy(event, route.schema)
+            for consumer, lanes in route.taken_by:
+                tracker = consumer.tracker
+                if tracker is None or not consumer.live or position <= tracker.seen:
+                    continue  # what was read from the log may reach further than the commits heard of
+                if consumer.queued >= BUFFER_HIGH and not self._has_room(consumer):
+                    consumer.live = False
+                    tracker.seen = position - 1
+                    continue
+                tracker.add(position)
+                if route.is_direct:
+                    engine.enter_direct(consumer, lanes, position, event)
+                else:
+                    engine.accept(consumer, position, event)
+            position += 1
+
+    def _has_room(self, consumer: Consumer) -> bool:
+        if consumer.queued >= BUFFER_HIGH:
+            consumer.make_room()
+        return consumer.queued < BUFFER_HIGH
+
+    def moved(self, head: int) -> None:
+        """Take note that another process wrote up to ``head``."""
+        if head > self.head:
+            self.head = head
+            for consumer in self._engine.consumers.values():
+                consumer.live = False
+            self.look()
+            self._engine.background.noticed()
+
+    # -- from disk ------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See whether somebody is to be read for."""
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def lag_of(self, consumer: Consumer) -> int:
+        """Return how many positions of the log a consumer has not seen or not finished."""
+        if consumer.tracker is None:
+            return 0
+        return max(0, self.head - consumer.tracker.seen) + len(consumer.tracker)
+
+    def is_caught_up(self, position: int) -> bool:
+        """Tell whether every running subscription has seen all that is committed, at least a position."""
+        return self.head >= position and all(
+            consumer.live or consumer.state in (HALTED, PAUSED, STANDBY)
+            for consumer in self._engine.consumers.values()
+        )
+
+    def _next(self) -> Consumer | None:
+        """Return the consumer that lags most among those with room."""
+        best: Consumer | None = None
+        for consumer in self._engine.consumers.values():
+            tracker = consumer.tracker
+            if tracker is None or consumer.live or not consumer.opened or consumer.state != ACTIVE:
+                continue
+            if tracker.seen >= self.head:
+                consumer.live = True
+                continue
+            if consumer.queued >= BUFFER_LOW:
+                consumer.make_room()
+                if consumer.queued >= BUFFER_LOW:
+                    continue
+            if best is None or tracker.seen < best.tracker.seen:  # type: ignore[union-attr]
+                best = consumer
+        return best
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            slowest = self._next()
+            if slowest is None:
+                self._engine.background.noticed()
+                self._wake = loop.create_future()
+                await self._wake
+                self._wake = None
+                continue
+            assert slowest.tracker is not None
+            after = slowest.tracker.seen
+            try:
+                page = await self._storage.read_page(after, limit=_PAGE)
+                together = tuple(
+                    consumer
+                    for consumer in self._engine.consumers.values()
+                    if consumer.tracker is not None
+                    and not consumer.live
+                    and consumer.opened
+                    and consumer.state == ACTIVE
+                    and after <= consumer.tracker.seen < page.upto
+                    and consumer.queued < BUFFER_HIGH
+                )
+                for row in page.rows:
+                    self._route_row(row, together)
+            except CorruptLogError as error:
+                self._stuck(after, error)
+                continue
+            except StorageClosedError:
+                return
+            except StorageError as error:
+                self._engine.report(StorageTrouble(slowest.name, error))
+                await self._engine.background.sleep(_READ_PAUSE)
+                continue
+            for consumer in together:
+                tracker = consumer.tracker
+                if tracker is None or consumer.state != ACTIVE:
+                    continue
+                if not page.rows or tracker.seen >= page.rows[-1].position:
+                    tracker.seen = max(tracker.seen, page.upto)
+                consumer.passed_over(tracker.seen)
+                self._engine.settlement.passed(consumer)
+            if self._engine.quarantine.active:
+                self._engine.quarantine.look()
+            # Pages are worth a pause: handlers and publishers share the loop with a subscription that lags.
+            await asyncio.sleep(0)
+
+    def _stuck(self, after: int, error: StorageError) -> None:
+        """Halt those who would have to read what is damaged; everyone else goes on."""
+        for consumer in list(self._engine.consumers.values()):
+            tracker = consumer.tracker
+            if (
+                tracker is not None
+                and consumer.state == ACTIVE
+                and not consumer.live
+                and tracker.seen == after
+            ):
+                self._engine.halt(consumer, f"position {after + 1}: {error}")
+
+    def _route_row(self, row: StoredRecord, consumers: tuple[Consumer, ...]) -> None:
+        """Hand a row of a page to those who have not seen it and want it."""
+        event: DomainEvent | None = None
+        kind = registry.class_named(row.event_type)
+        for consumer in consumers:
+            tracker = consumer.tracker
+            if tracker is None or consumer.state != ACTIVE or row.position <= tracker.seen:
+                continue
+            if consumer.queued >= BUFFER_HIGH and not self._has_room(consumer):
+                # Full: it stays where it is, for ``_run`` moves it only as far as it has followed.
+                continue
+            if kind is None:
+                wanted = consumer.subscription.matcher.matches_name(row.event_type)
+            else:
+                wanted = consumer.wants(kind)
+            if wanted:
+                tracker.add(row.position)
+                event = self._hand_over(row, consumer, event)
+            else:
+                tracker.seen = row.position
+
+    def _hand_over(
+        self, row: StoredRecord, consumer: Consumer, event: DomainEvent | None
+    ) -> DomainEvent | None:
+        """Decode a row unless that was done, and accept it; return the event for others to share."""
+        try:
+            event = decode_event(row) if event is None else event
+        except UnknownEventTypeError:
+            consumer.figures.skipped += 1
+            self._pass_over(consumer, row.position)
+            self._engine.report(EventSkipped(consumer.name, row.event_type, row.position))
+            return None
+        except DecodeError as error:
+            self._engine.failures.reject(consumer, row.position, None, row, error)
+            return None
+        consumer.wants(kind_of(event))  # so that it knows whether to copy
+        self._engine.accept(consumer, row.position, event)
+        return event
+
+    def hand_over(self, row: StoredRecord, consumer: Consumer) -> None:
+        """Put a row into the lanes of one consumer."""
+        self._hand_over(row, consumer, None)
+
+    def _pass_over(self, consumer: Consumer, position: int) -> None:
+        consumer.queued += 1  # it never entered a lane; ``finished`` takes it off again
+        consumer.finished(position)
+
+    # -- again ----------------------------------------------------------------------------------------
+
+    async def enter_again(self, consumer: Consumer, positions: Sequence[int]) -> None:
+        """Read positions that the tracker knows as unfinished, and put them into their lanes."""
+        tracker = consumer.tracker
+        rows = await self._engine.background.insist(consumer, lambda: self._storage.read_positions(positions))
+        if rows is None or not consumer.is_open(tracker):
+            return
+        for gone in set(positions) - {row.position for row in rows}:
+            self._pass_over(consumer, gone)
+        for row in rows:
+            if consumer.subscription.matcher.matches_name(row.event_type):
+                self._hand_over(row, consumer, None)
+            else:
+                self._pass_over(consumer, row.position)
+
+    async def reload(self, lane: Lane) -> None:
+        """Read back the next deliveries of a lane whose tail was left on disk."""
+        consumer = lane.consumer
+        tracker = consumer.tracker
+        assert lane.spilled is not None
+        chunk = list(lane.spilled[:_PAGE])
+        rows = await self._engine.background.insist(consumer, lambda: self._storage.read_positions(chunk))
+        if rows is None or consumer.tracker is not tracker or lane.spilled is None or lane.state != LOADING:
+            return
+        rest = lane.spilled[_PAGE:]
+        # While it is None, what is handed over goes into the lane itself; no await until it is set again.
+        lane.spilled = None
+        consumer.spilled -= len(chunk)
+        for gone in set(chunk) - {row.position for row in rows}:
+            self._pass_over(consumer, gone)
+        for row in rows:
+            self._hand_over(row, consumer, None)
+        lane.spilled = rest or None
+        if lane.items:
+            self._engine.make_ready(lane)
+        elif lane.spilled is not None:
+            await self.reload(lane)
+        else:
+            lane.state = IDLE

@@ -1,0 +1,135 @@
+"""Turn whatever a user passes as handler into one shape: ``async (event, context)``."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from typing import Any
+
+from pabal.delivery.context import Call, DeliveryContext
+from pabal.errors import InvalidHandlerError
+
+
+class Handler:
+    """Describe a user's handler: how to call it, and under which name it is known.
+
+    Raises InvalidHandlerError for something that cannot be called with an event.
+    """
+
+    __slots__ = ("function", "is_async", "name", "wants_context")
+
+    def __init__(self, target: Any) -> None:
+        function = _callable_of(target)
+        self.function: Callable[..., Any] = function
+        self.name = _name_of(target, function)
+        self.is_async = _is_async(function)
+        self.wants_context = _wants_context(function, self.name)
+
+    @property
+    def direct(self) -> Callable[[Any], Awaitable[Any]] | None:
+        """Return the function itself where the engine can simply await it with the event."""
+        return self.function if self.is_async and not self.wants_context else None
+
+    def bind(self, executor: Callable[[], Executor], stopping: Callable[[], bool]) -> Call:
+        """Return the one shape that the engine awaits; sync functions run in ``executor``'s threads.
+
+        A cancelled call waits for its thread, unless ``stopping()`` says that nobody can wait any more.
+        """
+        function = self.function
+        if self.is_async:
+            if self.wants_context:
+                return function
+
+            async def call_async(event: Any, context: DeliveryContext) -> Any:
+                return await function(event)
+
+            return call_async
+        wants_context = self.wants_context
+
+        async def call_sync(event: Any, context: DeliveryContext) -> Any:
+            arguments = (event, context) if wants_context else (event,)
+            loop = asyncio.get_running_loop()
+            # The thread sees the caller's context variables, so causation is inherited there too.
+            call = functools.partial(copy_context().run, function, *arguments)
+            thread = loop.run_in_executor(executor(), call)
+            result = await _uninterrupted(thread, stopping)
+            if inspect.isawaitable(result):
+                return await result
+            return result
+
+        return call_sync
+
+
+async def _uninterrupted(future: asyncio.Future[Any], stopping: Callable[[], bool]) -> Any:
+    """Wait for a thread to its end even when timed out: its event must not be handled twice at once."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            if stopping():
+                raise
+            cancelled = error
+    if cancelled is not None:
+        # The thread's own exception, if any, would hide why the wait ended.
+        future.exception()
+        raise cancelled
+    return future.result()
+
+
+def _callable_of(target: Any) -> Callable[..., Any]:
+    if inspect.isclass(target):
+        raise InvalidHandlerError(handler=target.__qualname__, reason="it is a class, pass an instance")
+    if not inspect.isroutine(target) and not isinstance(target, functools.partial):
+        method = getattr(target, "handle", None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+    if not callable(target):
+        raise InvalidHandlerError(handler=repr(target), reason="it is not callable")
+    return target  # type: ignore[no-any-return]
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+        getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for
+    )
+
+
+def _name_of(target: Any, function: Callable[..., Any]) -> str:
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not hasattr(inner, "__qualname__"):
+        inner = type(inner)
+    if inspect.ismethod(inner):
+        # An inherited method is known by the class of its object, or two objects would share a name.
+        return f"{type(inner.__self__).__module__}:{type(inner.__self__).__qualname__}.{inner.__name__}"
+    return f"{inner.__module__}:{inner.__qualname__}"
+
+
+def _wants_context(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a second parameter is declared; refuse what cannot take an event."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return False  # some built-ins tell nothing; they get the event alone
+    kinds = inspect.Parameter
+    positional = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    variadic = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
+    if not positional and not variadic:
+        raise InvalidHandlerError(handler=name, reason="it takes no event")
+    needed = [p.name for p in positional[2:] if p.default is kinds.empty]
+    needed += [p.name for p in parameters if p.kind is kinds.KEYWORD_ONLY and p.default is kinds.empty]
+    if needed:
+        raise InvalidHandlerError(handler=name, reason=f"it also needs {', '.join(needed)}")
+    # A second parameter with a default is the author's own (``lambda e, log=log: …``) unless annotated.
+    return len(positional) > 1 and (
+        positional[1].default is kinds.empty or "DeliveryContext" in str(positional[1].annotation)
+    )

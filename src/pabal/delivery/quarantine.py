@@ -1,0 +1,115 @@
+"""Deliveries that may have killed a process are made alone, so that the next death has one suspect only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pabal.ports.storage import DIED_AMONG_OTHERS, PROCESS_DIED, AttemptFailure
+
+if TYPE_CHECKING:
+    from pabal.delivery.bookkeeping import Failing
+    from pabal.delivery.consumer import Consumer
+    from pabal.delivery.engine import Engine
+    from pabal.delivery.lane import Lane
+
+_LONGEST = 10.0
+"""Seconds after which everything goes on though a suspect was not made: it may wait for what is held back."""
+_MOST_REPRIEVES = 3
+
+
+class Quarantine:
+    """Hold every other lane back while there are suspects, and let them through one at a time.
+
+    A dead process leaves behind which deliveries were in flight, not which of them killed it. All of them
+    are counted; were they made side by side again, the innocent ones would be parked with the guilty one.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.active = False
+        """Workers ask ``admits`` before they take a lane, and ``settle`` after it."""
+        self._suspects: dict[tuple[Consumer, int], Failing] = {}
+        self._held: list[Lane] = []
+        self._running = False
+        self._until = 0.0
+
+    def consider(self, consumer: Consumer, position: int, failing: Failing) -> None:
+        """Make a delivery a suspect if its last attempt ended with its process."""
+        if not died(failing.failures):
+            return
+        clock = self._engine.clock
+        self._until = clock.monotonic() + _LONGEST
+        self._engine.timers.add(_LONGEST, self._give_up)
+        self.active = True
+        self._suspects[consumer, position] = failing
+
+    def reprieves(self, consumer: Consumer, position: int, excess: int) -> bool:
+        """Tell whether a delivery gets one attempt more than allowed: none was proved to be its own."""
+        failing = consumer.failing.get(position)
+        return (
+            failing is not None
+            and excess <= _MOST_REPRIEVES
+            and bool(failing.failures)
+            and failing.failures[-1].error_type == DIED_AMONG_OTHERS
+        )
+
+    def admits(self, lane: Lane) -> bool:
+        """Tell a worker whether to take this lane now; if not, it is held."""
+        if not self._running and self._is_quiet() and self._bring_forward(lane):
+            self._running = True
+            lane.consumer.slice = 1
+            return True
+        self._held.append(lane)
+        return False
+
+    def settle(self) -> None:
+        """Take note that a worker has left a lane."""
+        self._running = False
+        self._suspects = {
+            (consumer, position): failing
+            for (consumer, position), failing in self._suspects.items()
+            if consumer.failing.get(position) is failing
+        }
+        if not self._suspects:
+            self.active = False
+        self.look()
+
+    def look(self) -> None:
+        """Let held lanes be asked for again: a suspect may have come into one of them."""
+        if not self.active or (not self._running and self._is_quiet()):
+            self._release()
+
+    def reset(self) -> None:
+        """Forget everything: the engine stops."""
+        self.active = self._running = False
+        self._suspects.clear()
+        self._held.clear()
+
+    def _give_up(self) -> None:
+        if self.active and self._engine.clock.monotonic() >= self._until:
+            self.active = False
+            self._suspects.clear()
+            self._release()
+
+    def _is_quiet(self) -> bool:
+        return not any(consumer.in_flight for consumer in self._engine.consumers.values())
+
+    def _bring_forward(self, lane: Lane) -> bool:
+        """Tell whether a lane holds a suspect; where order does not matter, put it first."""
+        for index, item in enumerate(lane.items):
+            if (lane.consumer, item[0]) in self._suspects:
+                if lane.shared:
+                    del lane.items[index]
+                    lane.items.appendleft(item)
+                return True
+        return False
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for lane in held:
+            self._engine.make_ready(lane)
+
+
+def died(failures: tuple[AttemptFailure, ...]) -> bool:
+    """Tell whether the last of these attempts ended with its process."""
+    return bool(failures) and failures[-1].error_type in (PROCESS_DIED, DIED_AMONG_OTHERS)

@@ -1,0 +1,236 @@
+"""Bring dead letters back into delivery, and let what queued behind a parked key follow in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pabal.delivery.bookkeeping import Failing
+from pabal.delivery.consumer import Consumer, key_text
+from pabal.delivery.lane import IDLE, WAITING, Item, Lane
+from pabal.delivery.watermark import WatermarkTracker
+from pabal.domain.envelope import decode_event
+from pabal.domain.event import DomainEvent
+from pabal.errors import DecodeError
+from pabal.ports.storage import DeadLetterRecord, EventStorage
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+_PAGE = 256
+MOST_KEPT = 100_000
+"""Dead letters, and what queues behind them, that a log keeps before subscriptions halt instead."""
+NO_ROOM = "there is no room for more dead letters, or behind them (retry or discard some)"
+
+
+class Redelivery:
+    """Own everything that happens to a delivery after it was parked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.storage: EventStorage | None = None
+        self._draining: set[tuple[WatermarkTracker, str]] = set()
+        """Keys whose queues are being read back, each for one opening of a subscription."""
+        self._moved: dict[tuple[str, int], str] = {}
+        """The key that a dead letter blocks, while it is delivered as an edited event of another key."""
+        self.waiting = 0
+        """What queues behind parked keys in the log, of all subscriptions."""
+
+    def is_full(self, consumer: Consumer) -> bool:
+        """Tell whether nothing more may be parked or queued: then a subscription halts, and drops nothing."""
+        if consumer.tracker is None:
+            return self._engine.dead_letters.is_full
+        return self._engine.parked + self.waiting >= MOST_KEPT
+
+    # -- a dead letter --------------------------------------------------------------------------------
+
+    def again(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
+        """Deliver a dead letter once more, with a fresh series of attempts.
+
+        Raises DecodeError if its bytes fit no class.
+        """
+        event = letter.event
+        if event is None:
+            assert letter.record is not None
+            event = decode_event(letter.record)
+        lane = self._enter(consumer, letter.position, event)
+        if letter.key is not None and (lane.shared or key_text(lane.key) != letter.key):
+            self._moved[consumer.name, letter.position] = letter.key
+        consumer.failing[letter.position] = Failing(
+            0, letter.failures, self._engine.clock.monotonic(), from_dead_letter=True
+        )
+
+    def done(self, consumer: Consumer, position: int) -> None:
+        """Forget a dead letter whose delivery succeeded."""
+        if not consumer.failing[position].discarded:
+            self._engine.parked -= 1
+        if consumer.tracker is None:
+            self._engine.dead_letters.remove(consumer.name, position)
+        self._release_moved(consumer, position)
+
+    def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
+        """Make no further attempt on a dead letter that was discarded; what queued behind it goes on."""
+        position = letter.position
+        failing = consumer.failing.get(position)
+        if failing is not None and failing.from_dead_letter:
+            failing.discarded = True  # in case a worker has it right now
+            if consumer.delayed.pop(position, None) is not None:
+                self.let_go(consumer, position)
+            for lane in consumer.all_lanes():
+                kept = [item for item in lane.items if item[0] != position]
+                if len(kept) < len(lane.items):
+                    lane.items.clear()
+                    lane.items.extend(kept)
+                    self.let_go(consumer, position)
+                    if lane.state == WAITING:
+                        self._engine.make_ready(lane)
+                    break
+        if letter.key in consumer.blocked:
+            self.release_key(consumer, letter.key)
+
+    def let_go(self, consumer: Consumer, position: int) -> None:
+        """End the delivery of a discarded dead letter without an attempt."""
+        self._engine.pending -= 1
+        self._moved.pop((consumer.name, position), None)
+        consumer.finished(position)
+        if consumer.followed:
+            consumer.attempted(position)
+        self._engine.background.noticed()
+
+    def without_discarded(self, consumer: Consumer, items: list[Item]) -> list[Item]:
+        """Let go of those deliveries whose dead letter was discarded; return the others."""
+        kept: list[Item] = []
+        for item in items:
+            failing = consumer.failing.get(item[0])
+            if failing is not None and failing.discarded:
+                self.let_go(consumer, item[0])
+            else:
+                kept.append(item)
+        return kept
+
+    def failed(self, consumer: Consumer, position: int) -> None:
+        """Take note that a dead letter was parked again."""
+        consumer.failing.pop(position, None)
+        if consumer.tracker is not None:
+            consumer.outside.discard(position)
+            consumer.queued -= 1
+            consumer.unsaved.retries.pop(position, None)
+        self._release_moved(consumer, position)
+
+    def _release_moved(self, consumer: Consumer, position: int) -> None:
+        key = self._moved.pop((consumer.name, position), None)
+        if key in consumer.blocked:
+            self.release_key(consumer, key)
+
+    # -- a parked key ---------------------------------------------------------------------------------
+
+    def block(self, consumer: Consumer, lane: Lane) -> None:
+        """Let everything of a lane wait behind the delivery that was just parked."""
+        key = key_text(lane.key)
+        consumer.blocked[key] = consumer.blocked.get(key, 0)
+        self._engine.router.forget()  # from now on this subscription's keys have to be looked at
+        items = list(lane.items)
+        lane.items.clear()
+        lane.state = IDLE
+        self._engine.pending -= len(items)
+        for item in items:
+            self._to_queue(consumer, key, item)
+        if lane.spilled is not None:
+            spilled, lane.spilled = lane.spilled, None
+            consumer.spilled -= len(spilled)
+            for position in spilled:
+                consumer.queued += 1
+                self.waiting += 1
+                consumer.unsaved.queued.append((key, position))
+                consumer.finished(position)
+        self._engine.background.noticed()
+
+    def queue(self, consumer: Consumer, key: str, item: Item) -> None:
+        """Let a newly routed delivery wait behind the parked one of its key, or halt for want of room."""
+        if consumer.tracker is not None and self.is_full(consumer):
+            self._engine.halt(consumer, f"position {item[0]}, which waits behind {key!r}: {NO_ROOM}")
+            return
+        consumer.blocked[key] += 1
+        if consumer.tracker is not None:
+            consumer.queued += 1
+        self._to_queue(consumer, key, item)
+
+    def _to_queue(self, consumer: Consumer, key: str, item: Item) -> None:
+        position = item[0]
+        self.waiting += consumer.tracker is not None
+        if consumer.tracker is None:
+            self._engine.dead_letters.queue(consumer.name, key, item)
+        elif position in consumer.outside:
+            # It came from the queue and its row is still there.
+            consumer.outside.discard(position)
+            consumer.queued -= 1
+        else:
+            consumer.unsaved.queued.append((key, position))
+            consumer.finished(position)
+        if consumer.followed:
+            consumer.attempted(position)
+
+    def unblock(self, consumer: Consumer, lane: Lane) -> None:
+        """Go on with a key whose parked delivery succeeded, once its lane is empty."""
+        key = key_text(lane.key)
+        if key in consumer.blocked and not lane.items:
+            self.release_key(consumer, key)
+
+    def release_key(self, consumer: Consumer, key: str) -> None:
+        """Deliver what queued behind ``key``, in order; later events of the key come after it."""
+        if consumer.tracker is None:
+            consumer.arrivals.sort()  # what was published meanwhile is to come after what queues already
+            del consumer.blocked[key]
+            self._engine.router.forget()
+            for position, event in self._engine.dead_letters.take_queue(consumer.name, key):
+                self._engine.accept(consumer, position, event)
+        elif (consumer.tracker, key) not in self._draining:
+            self._draining.add((consumer.tracker, key))
+            self._engine.background.spawn(self._drain(consumer, consumer.tracker, key))
+
+    async def _drain(self, consumer: Consumer, tracker: WatermarkTracker, key: str) -> None:
+        storage = self.storage
+        assert storage is not None
+        try:
+            while key in consumer.blocked and consumer.is_open(tracker):
+                added = consumer.blocked[key]
+                await self._engine.settlement.flush()
+                positions = await self._engine.background.insist(
+                    consumer, lambda: storage.queued_positions(consumer.name, key, _PAGE)
+                )
+                if positions is None or not consumer.is_open(tracker):
+                    return
+                fresh = [position for position in positions if position not in consumer.outside]
+                if fresh:
+                    await self._load(consumer, tracker, fresh)
+                    return  # the lane calls ``unblock`` when it has come to the end of these
+                if not positions and consumer.blocked.get(key) == added:
+                    # Nothing came in while we looked: from here on events go straight to the lane.
+                    consumer.blocked.pop(key, None)
+        finally:
+            self._draining.discard((tracker, key))
+
+    async def _load(self, consumer: Consumer, tracker: WatermarkTracker, positions: list[int]) -> None:
+        assert self.storage is not None
+        storage = self.storage
+        rows = await self._engine.background.insist(consumer, lambda: storage.read_positions(positions))
+        self.waiting -= len(rows or ())
+        for row in rows or ():
+            if not consumer.is_open(tracker):
+                return
+            try:
+                event = decode_event(row)
+            except DecodeError as error:
+                consumer.outside.add(row.position)
+                self._engine.failures.reject(consumer, row.position, None, row, error)
+                continue
+            self._enter(consumer, row.position, event)
+
+    def _enter(self, consumer: Consumer, position: int, event: DomainEvent) -> Lane:
+        if consumer.tracker is not None:
+            consumer.outside.add(position)
+            consumer.queued += 1
+        else:
+            consumer.arrivals.sort()  # an event of its key may be under way in no lane
+        lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
+        self._engine.enter(consumer, lane, position, event)
+        return lane

@@ -1,0 +1,116 @@
+"""Deliver a range of the log once more, to one subscription, before it goes on with what is new."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pabal.delivery.watermark import WatermarkTracker
+from pabal.domain.envelope import StoredRecord
+from pabal.ports.storage import Cursor, EventStorage, Replay
+
+if TYPE_CHECKING:
+    from pabal.delivery.consumer import Consumer
+    from pabal.delivery.engine import Engine
+    from pabal.delivery.feed import Feed
+
+_PAGE = 256
+_ROOM = 2048
+"""Deliveries that a replay has under way before it waits for them."""
+
+
+class ReplayRun:
+    """Keep track of one range under way, as the watermark does of the log."""
+
+    __slots__ = ("_tracker", "_under_way", "replay")
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
+        self._tracker = WatermarkTracker(after=replay.watermark)
+        self._under_way: set[int] = set()
+
+    def __len__(self) -> int:
+        """Return how many of its deliveries are under way."""
+        return len(self._under_way)
+
+    def add(self, position: int) -> None:
+        """Note that a position is delivered again."""
+        self._tracker.add(position)
+        self._under_way.add(position)
+
+    def finish(self, position: int) -> bool:
+        """Note that a position is finished; False if it is none of this range's."""
+        if position not in self._under_way:
+            return False
+        self._under_way.discard(position)
+        self._tracker.finish(position)
+        return True
+
+    def pass_over(self, upto: int) -> None:
+        """Note that nothing more up to a position is delivered."""
+        self._tracker.seen = max(self._tracker.seen, upto)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Return what a save has to tell: which replay, and how far it has come."""
+        return self.replay.id, self._tracker.watermark
+
+
+class Replaying:
+    """Run what a subscription's cursor says is to be delivered again, range after range."""
+
+    def __init__(self, engine: Engine, storage: EventStorage, feed: Feed) -> None:
+        self._engine = engine
+        self._storage = storage
+        self._feed = feed
+
+    async def run(self, consumer: Consumer, cursor: Cursor) -> bool:
+        """Deliver every range again and return True, or False where the subscription was closed meanwhile.
+
+        Newer events are not read before the end, so the order of each key is that of the log.
+        """
+        for replay in cursor.replays:
+            run = consumer.replay = ReplayRun(replay)
+            if not await self._run(consumer, cursor, run):
+                return False
+        consumer.replay = None
+        return True
+
+    async def _run(self, consumer: Consumer, cursor: Cursor, run: ReplayRun) -> bool:
+        replay = run.replay
+        tracker, background = consumer.tracker, self._engine.background
+        # What its cursor calls unfinished is delivered anyway, and so is what lies above the frontier.
+        known, last = set(cursor.unfinished), min(replay.last, cursor.frontier)
+        after = replay.watermark
+        while after < last:
+            await background.until(lambda: len(run) < _ROOM or not consumer.is_open(tracker))
+            if not consumer.is_open(tracker):
+                return False
+            page = await background.insist(consumer, partial(self._storage.read_page, after, limit=_PAGE))
+            if page is None or not consumer.is_open(tracker):
+                return False
+            upto = min(page.upto, last)
+            read = partial(self._storage.parked_positions, consumer.name, after, upto)
+            parked = await background.insist(consumer, read)
+            if parked is None or not consumer.is_open(tracker):
+                return False
+            known.update(parked)
+            self._enter(consumer, run, [row for row in page.rows if row.position <= upto], known)
+            if not consumer.is_open(tracker):
+                return False
+            run.pass_over(upto)
+            after = upto
+        await background.until(lambda: not len(run) or not consumer.is_open(tracker))
+        if not consumer.is_open(tracker):
+            return False
+        run.pass_over(replay.last)
+        self._engine.settlement.mark(consumer)
+        await self._engine.settlement.flush()
+        return consumer.is_open(tracker)
+
+    def _enter(self, consumer: Consumer, run: ReplayRun, rows: list[StoredRecord], known: set[int]) -> None:
+        for row in rows:
+            wanted = consumer.subscription.matcher.matches_name(row.event_type)
+            if wanted and row.position not in known and row.position not in consumer.outside:
+                run.add(row.position)
+                self._feed.hand_over(row, consumer)

@@ -1,0 +1,83 @@
+"""When a failed delivery is tried again: a policy, and a pure function from failure to decision."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from pabal.errors import NotRetryableError, SubscriptionError
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """Say how often and how soon a failed delivery is attempted again.
+
+    The delay before attempt ``n + 1`` is ``base_delay * multiplier ** (n - 1)`` seconds, at most
+    ``max_delay``, times a factor drawn evenly from ``1 - jitter … 1 + jitter``; never above ``max_delay``.
+    Only exceptions in ``retry_on`` and not in ``never`` are retried; ``NotRetryableError`` never is.
+
+    Raises SubscriptionError for values that make no sense.
+
+    >>> policy = RetryPolicy(max_attempts=4, base_delay=1.0, jitter=0.0)
+    >>> [policy.delay_after(attempt, 0.5) for attempt in (1, 2, 3)]
+    [1.0, 2.0, 4.0]
+    """
+
+    max_attempts: int = 4
+    base_delay: float = 0.1
+    max_delay: float = 30.0
+    multiplier: float = 2.0
+    jitter: float = 0.1
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    never: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.max_attempts < 1:
+            raise SubscriptionError(f"RetryPolicy.max_attempts is {self.max_attempts}; it must be at least 1")
+        if self.base_delay < 0 or self.max_delay < 0 or self.multiplier < 1:
+            raise SubscriptionError(
+                "RetryPolicy needs base_delay ≥ 0, max_delay ≥ 0 and multiplier ≥ 1; "
+                f"got {self.base_delay}, {self.max_delay}, {self.multiplier}"
+            )
+        if not 0 <= self.jitter <= 1:
+            raise SubscriptionError(f"RetryPolicy.jitter is {self.jitter}; it must lie between 0 and 1")
+
+    def delay_after(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after failed ``attempt``; ``chance`` is drawn from [0, 1)."""
+        try:
+            delay = min(self.max_delay, self.base_delay * self.multiplier ** (attempt - 1))
+        except OverflowError:  # long before a patient policy runs out of attempts
+            delay = self.max_delay if self.base_delay else 0.0
+        return min(self.max_delay, delay * (1 - self.jitter + 2 * self.jitter * chance))
+
+
+DEFAULT_RETRY = RetryPolicy()
+
+
+class RetryAfter(msgspec.Struct, frozen=True):
+    """Decide to try again after ``delay`` seconds."""
+
+    delay: float
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """Decide that no attempt follows, because of ``reason``."""
+
+    reason: str
+
+
+def decide_retry(
+    policy: RetryPolicy, attempt: int, error: BaseException, chance: float
+) -> RetryAfter | GiveUp:
+    """Decide what follows failed ``attempt`` number (from 1). Pure: ``chance`` is the randomness."""
+    if isinstance(error, NotRetryableError):
+        return GiveUp(f"not retryable: {error}")
+    if isinstance(error, policy.never):
+        return GiveUp(f"{type(error).__name__} is declared as never retried")
+    # A cancelled handler is treated like any other failure: it did not finish.
+    if not isinstance(error, (*policy.retry_on, asyncio.CancelledError)):
+        return GiveUp(f"{type(error).__name__} is not among the exceptions to retry")
+    if attempt >= policy.max_attempts:
+        return GiveUp(f"failed {attempt} of {policy.max_attempts} attempts")
+    return RetryAfter(policy.delay_after(attempt, chance))

@@ -1,0 +1,88 @@
+"""Who gets an event: computed once per event class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pabal.delivery.consumer import ACTIVE, Consumer
+from pabal.delivery.lane import Lane
+from pabal.domain.event import DomainEvent
+from pabal.domain.registry import registry
+from pabal.domain.schema import EventSchema
+
+
+class Route:
+    """Know everything about publishing one event class: who gets it, and what to look at first."""
+
+    __slots__ = ("arrivals", "by_arrival", "is_direct", "schema", "taken_by")
+
+    def __init__(self, schema: EventSchema, taken_by: list[tuple[Consumer, dict[Any, Lane] | None]]) -> None:
+        self.schema = schema
+        self.taken_by = taken_by
+        self.is_direct = not (
+            schema.mutable
+            or schema.has_floats
+            or any(
+                lanes is None or taker.followed or taker.blocked or taker.state != ACTIVE
+                for taker, lanes in taken_by
+            )
+        )
+        """With a log: nothing to copy, and every taker finds its lane by aggregate id."""
+        self.arrivals = tuple(taker.arrivals for taker, _ in taken_by)
+        self.by_arrival = all(
+            taker.state == ACTIVE and not (taker.followed or taker.lowers) for taker, _ in taken_by
+        )
+        """Without a log: no taker has to number a delivery, or sort it, before it must."""
+
+
+class Router:
+    """Compute routes from the consumers there are, and keep them until something changes."""
+
+    def __init__(self, consumers: Mapping[str, Consumer]) -> None:
+        self._consumers = consumers
+        self._routes: dict[type, Route] = {}
+        self._watched = False
+        self.aged = False
+        """Deliveries may be dropped by age, so each is numbered when it is published."""
+        self.stored = False
+        """With a log underneath, every event goes through it; there is no direct way."""
+        self.direct: dict[type, Route] = {}
+        """Routes that a bus without storage can publish on without a second look."""
+
+    def watch(self, watched: bool) -> None:
+        """Say whether somebody looks at every event that is published; then none goes the direct way."""
+        if watched != self._watched:
+            self._watched = watched
+            self.forget()
+
+    def forget(self) -> None:
+        """Compute routes anew when they are needed next."""
+        self._routes.clear()
+        self.direct.clear()
+
+    def route(self, kind: type) -> Route:
+        """Return who gets events of a class, in order of priority. Raises UnregisteredEventError."""
+        route = self._routes.get(kind)
+        if route is None:
+            schema = registry.schema_of(kind)
+            takers = [consumer for consumer in self._consumers.values() if consumer.wants(kind)]
+            takers.sort(key=lambda consumer: consumer.subscription.priority)
+            route = self._routes[kind] = Route(schema, [(taker, taker.lanes_of(kind)) for taker in takers])
+            route.by_arrival = route.by_arrival and not (self.stored or self.aged)
+            looked_at = self._watched or schema.mutable or schema.has_floats
+            if route.by_arrival and not looked_at and issubclass(kind, DomainEvent):
+                self.direct[kind] = route
+        return route
+
+    def wire(self) -> None:
+        """Compute anew who waits for whom by priority, and forget all routes."""
+        self.forget()
+        consumers = list(self._consumers.values())
+        for consumer in consumers:
+            priority = consumer.subscription.priority
+            consumer.lowers = tuple(c for c in consumers if c.subscription.priority < priority)
+        followed = {lower for consumer in consumers for lower in consumer.lowers}
+        for consumer in consumers:
+            if consumer.followed != (consumer in followed):
+                consumer.set_followed(consumer in followed)

@@ -1,0 +1,213 @@
+"""Save progress: what changed since the last save goes out as one transaction, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from pabal.delivery.bookkeeping import Unsaved
+from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, Consumer
+from pabal.delivery.sampling import Sampler
+from pabal.errors import StorageClosedError, StorageError
+from pabal.ports.storage import Progress, SubscriptionStore
+from pabal.ports.telemetry import StorageTrouble
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+_log = logging.getLogger("pabal")
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_SAVE_INTERVAL = 1.0
+"""Seconds after which a watermark is saved that moved only past events for others."""
+_SAVE_EVERY = 1000
+"""Positions after which it is saved without waiting for that."""
+
+
+class Settlement:
+    """Clock saves by themselves: while one is under way, changes gather for the next.
+
+    So one slow disk sync carries the progress of everything that finished meanwhile, and a quiet bus
+    saves at once.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sampler = Sampler(engine)
+        self._store: SubscriptionStore | None = None
+        self._dirty: dict[Consumer, None] = {}
+        self._passed: dict[Consumer, None] = {}
+        self._wake: asyncio.Future[None] | None = None
+        self._pausing: asyncio.Future[None] | None = None
+        """What ends the wait before the next try, while saving fails."""
+        self._task: asyncio.Task[None] | None = None
+        self._flushers: list[asyncio.Future[None]] = []
+        self._saving = False
+        self._stopping = False
+        self.trouble: Exception | None = None
+        """Why the last save failed, until one succeeds."""
+
+    def start(self, store: SubscriptionStore) -> None:
+        """Begin to save to ``store``."""
+        self._store = store
+        self._stopping = False
+        self._task = asyncio.create_task(self._run(), name="pabal-settlement")
+        self._sampler.start(store)
+
+    def mark(self, consumer: Consumer) -> None:
+        """Note that a consumer has something to save."""
+        self._dirty[consumer] = None
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def passed(self, consumer: Consumer) -> None:
+        """Note that a consumer moved past events that are not for it: worth a save, but not at once."""
+        tracker = consumer.tracker
+        if tracker is None or tracker.seen == consumer.saved or consumer in self._dirty:
+            return
+        if tracker.seen - consumer.saved >= _SAVE_EVERY:
+            self.mark(consumer)
+        elif not self._passed:
+            self._engine.timers.add(_SAVE_INTERVAL, self._save_passed)
+        self._passed[consumer] = None
+
+    def _save_passed(self) -> None:
+        passed, self._passed = self._passed, {}
+        for consumer in passed:
+            self.mark(consumer)
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether everything is saved."""
+        return not self._dirty and not self._saving
+
+    async def flush(self) -> None:
+        """Return when everything that changed before the call is saved."""
+        if self.idle or self._task is None or self._task.done():
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._flushers.append(future)
+        await future
+
+    async def stop(self) -> None:
+        """Save what is left, once, and end."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._stopping = True
+        self._save_passed()
+        for future in (self._wake, self._pausing):
+            if future is not None:
+                _settle(future)
+        await task
+        await self._sampler.stop()
+        self._store = None
+
+    async def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            if not self._dirty:
+                self._resolve_flushers()
+                if self._stopping:
+                    return
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+                self._wake = None
+                # One turn of the loop lets everything that finishes right now join this save.
+                await asyncio.sleep(0)
+                continue
+            try:
+                await self._save()
+                pause = _FIRST_PAUSE
+                self.trouble = None
+            except Exception as error:
+                if not isinstance(error, StorageError):
+                    _log.exception("progress could not be saved, for a reason that is a fault of pabal")
+                self.trouble = error
+                self._engine.report(StorageTrouble("", error))
+                if self._stopping or isinstance(error, StorageClosedError):
+                    self._resolve_flushers(error)
+                    return
+                await self._pause(pause)
+                pause = min(_LONGEST_PAUSE, pause * 2)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try, or until the bus stops, which forgets all timers before it comes here."""
+        future = self._pausing = asyncio.get_running_loop().create_future()
+        self._engine.timers.add(seconds, lambda: _settle(future))
+        await future
+        self._pausing = None
+
+    async def _save(self) -> None:
+        assert self._store is not None
+        consumers, self._dirty = list(self._dirty), {}
+        taken: list[tuple[Consumer, Unsaved]] = []
+        changes: list[Progress] = []
+        for consumer in consumers:
+            if consumer.tracker is None or consumer.state not in (ACTIVE, HALTED, PAUSED):
+                continue
+            unsaved, consumer.unsaved = consumer.unsaved, Unsaved()
+            taken.append((consumer, unsaved))
+            changes.append(progress_of(consumer, unsaved))
+        if not changes:
+            return
+        self._saving = True
+        try:
+            lost = await self._store.save_progress(changes)
+        except BaseException:
+            for consumer, unsaved in taken:
+                _restore(consumer, unsaved)
+                self._dirty[consumer] = None
+            raise
+        finally:
+            self._saving = False
+        for consumer, _ in taken:
+            if consumer.name in lost:
+                self._engine.fenced(consumer)
+        self._engine.background.noticed()
+
+    def _resolve_flushers(self, error: BaseException | None = None) -> None:
+        flushers, self._flushers = self._flushers, []
+        for future in flushers:
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def progress_of(consumer: Consumer, unsaved: Unsaved) -> Progress:
+    """Return what a save has to tell of a consumer."""
+    assert consumer.tracker is not None
+    consumer.saved = consumer.tracker.seen
+    watermark, frontier, unfinished = consumer.tracker.snapshot()
+    return Progress(
+        name=consumer.name,
+        epoch=consumer.epoch,
+        watermark=watermark,
+        frontier=frontier,
+        unfinished=unfinished,
+        retries=tuple(unsaved.retries.values()),
+        cleared=tuple(unsaved.cleared - unsaved.retries.keys()),
+        parked=tuple(unsaved.parked),
+        queued=tuple(unsaved.queued),
+        replayed=() if consumer.replay is None else (consumer.replay.progress,),
+    )
+
+
+def _restore(consumer: Consumer, unsaved: Unsaved) -> None:
+    """Put back what could not be saved, under what has changed meanwhile."""
+    later = consumer.unsaved
+    retries = {p: retry for p, retry in unsaved.retries.items() if p not in later.cleared}
+    consumer.unsaved = Unsaved(
+        retries={**retries, **later.retries},
+        cleared=unsaved.cleared | later.cleared,
+        parked=unsaved.parked + later.parked,
+        queued=unsaved.queued + later.queued,
+    )

@@ -1,0 +1,131 @@
+"""What ``subscribe`` was told, checked and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from pabal.delivery.handler import Handler
+from pabal.delivery.matching import EventMatcher
+from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
+from pabal.domain.event import DomainEvent
+from pabal.errors import SubscriptionError
+from pabal.ports.storage import Start
+
+OnExhausted = Literal["park", "park_key", "stop"]
+
+BY_AGGREGATE: Literal["aggregate"] = "aggregate"
+"""The default ordering: events of one aggregate in publish order."""
+
+Ordering = Callable[[Any], Any] | Literal["aggregate"] | None
+UNORDERED = object()
+"""The key of deliveries that need no order."""
+
+
+class Subscription(msgspec.Struct, frozen=True, eq=False):
+    """Identify a subscription and its options; ``bus.subscribe`` returns it, ``bus.unsubscribe`` takes it.
+
+    ``id`` is unique within the process, ``name`` is the durable identity. Two subscriptions are the same
+    only if they are one object.
+    """
+
+    id: str
+    name: str
+    matcher: EventMatcher
+    handler: Handler
+    priority: int
+    retry: RetryPolicy
+    timeout: float | None
+    where: Callable[[Any], bool] | None
+    ordering: Ordering
+    on_exhausted: OnExhausted
+    start: Start
+    batch: int | None
+
+    def key_of(self, event: DomainEvent, body: Any) -> Any:
+        """Return the ordering key of an event, or UNORDERED."""
+        ordering = self.ordering
+        if ordering == BY_AGGREGATE:
+            aggregate_id = event.aggregate_id
+            return UNORDERED if aggregate_id is None else (event.aggregate_type, aggregate_id)
+        if ordering is None:
+            return UNORDERED
+        key = ordering(body)
+        return UNORDERED if key is None else key
+
+
+def make_subscription(
+    identity: str,
+    event_type: Any,
+    handler: Any,
+    *,
+    name: str | None,
+    priority: int,
+    retry: RetryPolicy | None,
+    retry_count: int | None,
+    timeout: float | None,
+    where: Callable[[Any], bool] | None,
+    ordering: Ordering,
+    on_exhausted: OnExhausted,
+    start: Any,
+    batch: int | None,
+) -> Subscription:
+    """Check the options of ``subscribe`` against each other. Raises SubscriptionError and its kinds."""
+    checked = Handler(handler)
+    if retry is not None and retry_count is not None:
+        raise SubscriptionError("give retry or retry_count, not both")
+    if retry_count is not None:
+        if not isinstance(retry_count, int) or retry_count < 0:
+            raise SubscriptionError(f"retry_count is {retry_count!r}; it must be an int of at least 0")
+        retry = RetryPolicy(max_attempts=retry_count + 1)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise SubscriptionError(f"priority is {priority!r}; it must be an int, lower goes first")
+    if timeout is not None and not timeout > 0:
+        raise SubscriptionError(f"timeout is {timeout!r}; it must be a positive number of seconds")
+    if where is not None and not callable(where):
+        raise SubscriptionError(f"where is {where!r}; it must be a function of the event")
+    if ordering is not None and ordering != BY_AGGREGATE and not callable(ordering):
+        raise SubscriptionError(f"ordering is {ordering!r}; it must be a function of the event, or None")
+    if on_exhausted not in ("park", "park_key", "stop"):
+        raise SubscriptionError(f"on_exhausted is {on_exhausted!r}; it must be 'park', 'park_key' or 'stop'")
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise SubscriptionError(f"batch is {batch!r}; it must be an int of at least 1")
+    if batch is not None and on_exhausted == "park_key":
+        raise SubscriptionError("a batch mixes keys, so on_exhausted='park_key' does not go with batch=…")
+    return Subscription(
+        id=identity,
+        name=_checked_name(checked.name if name is None else name),
+        matcher=EventMatcher(event_type),
+        handler=checked,
+        priority=priority,
+        retry=retry or DEFAULT_RETRY,
+        timeout=timeout,
+        where=where,
+        ordering=ordering,
+        on_exhausted=on_exhausted,
+        start=_checked_start(start),
+        batch=batch,
+    )
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not name.strip() or len(name) > 200:
+        raise SubscriptionError(f"name is {name!r}; it must be text of 1 to 200 characters")
+    return name
+
+
+def _checked_start(start: Any) -> Start:
+    if start in ("now", "beginning"):
+        return start  # type: ignore[no-any-return]
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        return start
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise SubscriptionError("start is a naive datetime; pass an aware one")
+        return start
+    raise SubscriptionError(
+        f"start is {start!r}; it must be 'now', 'beginning', a position, or an aware datetime"
+    )

@@ -1,0 +1,393 @@
+"""A worker: takes a lane that is ready, makes a slice of its deliveries, takes the next."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pabal.delivery.arrivals import Arrivals
+from pabal.delivery.attempt import make_attempt
+from pabal.delivery.consumer import ACTIVE, Consumer
+from pabal.delivery.context import current_event
+from pabal.delivery.failure import Verdict
+from pabal.delivery.lane import IDLE, READY, RUNNING, Item, Lane
+from pabal.delivery.straight import go_straight
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+_TURN = 0.001
+"""Seconds a worker keeps the event loop before it lets others run, with handlers that never wait."""
+_SLICE_MOST = 256
+_SORT_MOST = 2048
+"""Events sorted at a time, in less than a turn: the more, the longer the slice that each lane then has."""
+
+
+class Worker:
+    """Make deliveries, one at a time, for as long as the engine runs."""
+
+    __slots__ = ("_burst", "context", "deadline", "engine", "expired", "slot", "task")
+
+    def __init__(self, engine: Engine, slot: int) -> None:
+        self.engine = engine
+        self.slot = slot
+        self.deadline: float | None = None
+        self.expired = False
+        self.context = Context()
+        """The context its task runs in: ``current_event`` in it is what is being handled."""
+        self.task: asyncio.Task[None]
+        self._burst = 0.0
+
+    async def run(self) -> None:
+        """Work until the engine that made it says stop."""
+        home = self.engine
+        try:
+            await self._work(home)
+        finally:
+            if not home.halting:
+                home.abandoned()
+
+    async def _work(self, home: Engine) -> None:
+        ready = home.ready
+        while not home.halting:
+            if not ready:
+                self._burst = 0.0
+                current_event.set(None)
+                await home.rest()
+                continue
+            lane = ready.popleft()
+            if ready and home.resting:
+                home.wake()
+            consumer = lane.consumer
+            # The engine it works for until this lane is left: its home, or one that shares these workers.
+            engine = self.engine = consumer.engine
+            if consumer.state != ACTIVE or engine.halting:
+                lane.state = IDLE
+                continue
+            if isinstance(lane, Arrivals):
+                lane.state = IDLE
+                if not len(lane):
+                    continue  # whoever put it here has done everything since
+            elif engine.quarantine.active and not engine.quarantine.admits(lane):
+                continue
+            started = perf_counter()
+            figures = consumer.figures
+            before = figures.timed
+            if isinstance(lane, Arrivals):
+                if lane.may_go_straight():
+                    await go_straight(self, lane)
+                else:
+                    lane.sort(_SORT_MOST)
+            else:
+                await self._make_slice(lane, consumer)
+            elapsed = perf_counter() - started
+            figures.busy_seconds += elapsed
+            made = figures.timed - before
+            if made:
+                figures.spread.add(elapsed / made, made)
+            self._adapt(consumer, made, elapsed)
+            if engine.quarantine.active:
+                engine.quarantine.settle()
+            if engine.admission.waiters:
+                engine.admission.let_in()
+            if consumer.state != ACTIVE or engine.halting:
+                engine.background.noticed()
+            self._burst += elapsed
+            if self._burst > _TURN:
+                self._burst = 0.0
+                await asyncio.sleep(0)
+
+    async def _make_slice(self, lane: Lane, consumer: Consumer) -> None:
+        if consumer.plain and consumer.tracker is None:
+            await self._plain(lane, consumer)
+        elif consumer.plain and consumer.replay is None and not consumer.failing and not consumer.outside:
+            await self._plain_stored(lane, consumer)
+        elif lane.shared:
+            await self._shared(lane, consumer)
+        elif consumer.subscription.batch is not None:
+            await self._batch(lane, consumer)
+        else:
+            await self._ordered(lane, consumer)
+
+    def _adapt(self, consumer: Consumer, made: int, elapsed: float) -> None:
+        """Let slices grow while they are short and shrink when they are long, around half a turn."""
+        if elapsed > _TURN:
+            consumer.slice = max(1, consumer.slice >> 1)
+        elif made >= consumer.slice and elapsed < _TURN / 2:
+            consumer.slice = min(_SLICE_MOST, consumer.slice << 1)
+
+    # -- the short way: nothing around the handler ----------------------------------------------------
+
+    async def _plain(self, lane: Lane, consumer: Consumer) -> None:
+        """Make a slice of a lane's deliveries on a bus without storage; ``go_straight`` is shorter still."""
+        engine = self.engine
+        figures = consumer.figures
+        items = lane.items
+        handler = consumer.handler
+        set_current = current_event.set
+        failing = consumer.failing
+        if lane.shared:
+            self._share(lane)
+        else:
+            lane.state = RUNNING
+        item: Item | None = None
+        left = size = consumer.slice
+        consumer.in_flight += 1
+        try:
+            while items and left:
+                left -= 1
+                item = items.popleft()
+                event = item[1]
+                set_current(event)
+                await handler(event)
+                if failing:
+                    self._recover(lane, consumer, item)
+                engine.pending -= 1
+        except BaseException as error:
+            assert item is not None
+            figures.handled -= 1
+            self.after_failure(lane, consumer, item, error)
+        else:
+            self.put_back(lane)
+        finally:
+            consumer.in_flight -= 1
+            figures.timed += size - left
+            figures.handled += size - left
+
+    async def _plain_stored(self, lane: Lane, consumer: Consumer) -> None:
+        """Make a slice like ``_plain``, noting each attempt and what is finished.
+
+        Taken while no delivery of the subscription has failed; the first that does ends it.
+        """
+        engine = self.engine
+        tracker, journal = consumer.tracker, consumer.journal
+        assert tracker is not None
+        items, failing = lane.items, consumer.failing
+        slot, number = self.slot, consumer.number
+        handler = consumer.handler
+        if lane.shared:
+            self._share(lane)
+        else:
+            lane.state = RUNNING
+        left = size = consumer.slice
+        error: BaseException | None = None
+        item: Item | None = None
+        consumer.in_flight += 1
+        while items and left and not failing:
+            left -= 1
+            item = items.popleft()
+            position, event = item
+            if journal is not None:
+                journal.begin(slot, number, position, position, 1)
+            current_event.set(event)
+            try:
+                await handler(event)
+            except BaseException as caught:
+                error = caught
+            if journal is not None:
+                journal.end(slot)
+            if error is not None or consumer.tracker is not tracker:
+                break
+            engine.pending -= 1
+            consumer.queued -= 1
+            tracker.finish(position)
+        consumer.in_flight -= 1
+        consumer.figures.timed += size - left
+        consumer.figures.handled += size - left - (error is not None)
+        if consumer.tracker is not tracker:
+            engine.pending -= 1  # taken over or reopened while the handler ran: not ours to note
+            return
+        consumer.noted()
+        if error is None or item is None:
+            if consumer.followed and item is not None:
+                consumer.attempted(item[0])  # somebody began to wait for it during this very delivery
+            self.put_back(lane)
+        else:
+            self.after_failure(lane, consumer, item, error)
+
+    def _recover(self, lane: Lane, consumer: Consumer, item: Item) -> None:
+        """Tidy up after a delivery while others of its subscription have failed, and perhaps it too."""
+        self.engine.failures.succeeded(lane, consumer, [item])
+        consumer.finished(item[0])
+
+    def after_failure(self, lane: Lane, consumer: Consumer, item: Item, error: BaseException) -> None:
+        """Let follow what follows a failure on the short way, or raise the end of the worker."""
+        if self._is_end(error):
+            lane.items.appendleft(item)
+            raise error
+        if self._conclude(lane, consumer, [item], self._attempt_number(consumer, item[0]), error):
+            self.put_back(lane)
+
+    # -- the full way ---------------------------------------------------------------------------------
+
+    async def _ordered(self, lane: Lane, consumer: Consumer) -> None:
+        items = lane.items
+        lane.state = RUNNING
+        left = consumer.slice
+        while items and left and consumer.state == ACTIVE:
+            left -= 1
+            if (consumer.failing or consumer.lowers) and self._must_wait(lane, consumer, items[0]):
+                return
+            if not await self._deliver(lane, consumer, [items.popleft()]):
+                return
+        self.put_back(lane)
+
+    async def _shared(self, lane: Lane, consumer: Consumer) -> None:
+        items = lane.items
+        self._share(lane)
+        left = consumer.slice
+        while items and left and consumer.state == ACTIVE:
+            left -= 1
+            item = items.popleft()
+            failing = consumer.failing.get(item[0]) if consumer.failing else None
+            if failing is not None:
+                delay = failing.due - self.engine.clock.monotonic()
+                if delay > 0:
+                    self.engine.return_later(lane, item, delay)
+                    continue
+            if consumer.lowers:
+                holder = consumer.holder(*item)
+                if holder is not None:
+                    # A lane of its own waits at the gate, so the others of the shared lane go on.
+                    apart = Lane(consumer, lane.key)
+                    apart.items.append(item)
+                    consumer.apart.add(apart)
+                    holder.hold(item[0], apart)
+                    continue
+            await self._deliver(lane, consumer, [item])
+        self.put_back(lane)
+
+    async def _batch(self, lane: Lane, consumer: Consumer) -> None:
+        items = lane.items
+        lane.state = RUNNING
+        size = consumer.subscription.batch or 1
+        left = consumer.slice
+        while items and left and consumer.state == ACTIVE:
+            left -= 1
+            if self._must_wait(lane, consumer, items[0]):
+                return
+            count = 1 if lane.isolate else min(size, len(items))
+            if consumer.lowers:
+                count = self._up_to_the_gate(consumer, lane, count)
+            batch = [items.popleft() for _ in range(count)]
+            if not await self._deliver(lane, consumer, batch):
+                return
+            if lane.isolate:
+                lane.isolate -= 1
+        self.put_back(lane)
+
+    def _up_to_the_gate(self, consumer: Consumer, lane: Lane, count: int) -> int:
+        """Return how many of the next ``count`` deliveries may be made by priority; the first one may."""
+        for index, item in enumerate(islice(lane.items, count)):
+            if consumer.holder(*item) is not None:
+                return index
+        return count
+
+    def _must_wait(self, lane: Lane, consumer: Consumer, item: Item) -> bool:
+        """Set a lane aside whose first delivery is not due, or not its turn by priority."""
+        if consumer.failing:
+            failing = consumer.failing.get(item[0])
+            if failing is not None:
+                delay = failing.due - self.engine.clock.monotonic()
+                if delay > 0:
+                    self.engine.wait(lane, delay)
+                    return True
+        if consumer.lowers:
+            holder = consumer.holder(*item)
+            if holder is not None:
+                holder.hold(item[0], lane)
+                return True
+        return False
+
+    async def _deliver(self, lane: Lane, consumer: Consumer, items: list[Item]) -> bool:
+        """Make one attempt; return whether the lane goes on (False: it was set aside)."""
+        tracker = consumer.tracker
+        first = items[0][0]
+        attempt = self._attempt_number(consumer, first)
+        policy = consumer.subscription.retry
+        error: BaseException | None = None
+        excess = attempt - policy.max_attempts - bool(lane.isolate)
+        if excess > 0 and not self.engine.quarantine.reprieves(consumer, first, excess):
+            return self.engine.failures.exhausted(lane, consumer, items)
+        journal = consumer.journal
+        if journal is not None:
+            journal.begin(self.slot, consumer.number, first, items[-1][0], attempt)
+        consumer.in_flight += 1
+        try:
+            await make_attempt(self, consumer, lane, items, attempt)
+        except BaseException as caught:
+            if self._is_end(caught):
+                lane.items.extendleft(reversed(items))
+                raise
+            error = caught
+        finally:
+            consumer.in_flight -= 1
+            consumer.figures.timed += len(items)
+            if journal is not None:
+                journal.end(self.slot)
+        if consumer.tracker is not tracker:
+            # The subscription was taken over or reopened meanwhile: this progress is not ours to note.
+            self.engine.pending -= len(items)
+            return False
+        if error is not None:
+            return self._conclude(lane, consumer, items, attempt, error)
+        if consumer.failing or consumer.outside:
+            self.engine.failures.succeeded(lane, consumer, items)
+        consumer.all_finished(items)
+        if consumer.followed:
+            for position, _ in items:
+                consumer.attempted(position)
+        self.engine.pending -= len(items)
+        return True
+
+    # -- afterwards -----------------------------------------------------------------------------------
+
+    def _attempt_number(self, consumer: Consumer, position: int) -> int:
+        failing = consumer.failing.get(position) if consumer.failing else None
+        return 1 if failing is None else failing.attempts + 1
+
+    def _is_end(self, error: BaseException) -> bool:
+        """Tell the end of the worker from a failure of the handler."""
+        if isinstance(error, asyncio.CancelledError):
+            return self.engine.cancelling or bool(self.task.cancelling())
+        return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
+
+    def _conclude(
+        self, lane: Lane, consumer: Consumer, items: list[Item], attempt: int, error: BaseException
+    ) -> bool:
+        if consumer.state != ACTIVE:
+            self.engine.pending -= len(items)  # ended while the handler ran: nobody retries
+            return False
+        verdict = self.engine.failures.failed(lane, consumer, items, attempt, error)
+        if consumer.followed:
+            for position, _ in items:
+                consumer.attempted(position)
+        return verdict is Verdict.GO_ON
+
+    def _share(self, lane: Lane) -> None:
+        """Offer the rest of a shared lane to the other workers."""
+        if len(lane.items) > 1:
+            lane.state = READY
+            self.engine.ready.append(lane)
+            if self.engine.resting:
+                self.engine.wake()
+        else:
+            lane.state = IDLE
+
+    def put_back(self, lane: Lane) -> None:
+        """Let go of a lane: back into the queue if there is more in it."""
+        if lane.shared:
+            if lane.items and lane.state != READY:
+                self.engine.make_ready(lane)
+        elif lane.items:
+            lane.state = READY
+            self.engine.ready.append(lane)
+        elif lane.spilled is not None:
+            self.engine.reload(lane)
+        else:
+            lane.state = IDLE
+            if lane.consumer.apart:
+                lane.consumer.apart.discard(lane)
