@@ -1,0 +1,213 @@
+"""``bus.dead_letters``: look at what was given up, and decide what becomes of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from pabal.delivery.consumer import HALTED
+from pabal.delivery.engine import Engine
+from pabal.domain.envelope import decode_event
+from pabal.domain.event import body_of, kind_of
+from pabal.domain.registry import registry
+from pabal.domain.schema import encode_json
+from pabal.errors import (
+    DeadLetterNotFoundError,
+    DecodeError,
+    SubscriptionError,
+    UnserializableEventError,
+)
+from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore, EventStorage
+
+_PAGE = 500
+
+
+class DeadLetter(msgspec.Struct, frozen=True, eq=False):
+    """Show an event that a subscription gave up.
+
+    ``attempts`` holds each failed attempt: its number, time, error type, message and traceback. ``queued``
+    counts the events of the same key that wait behind it (``on_exhausted="park_key"``).
+    """
+
+    id: int
+    subscription: str
+    event_id: str
+    event_type: str
+    position: int
+    reason: str
+    attempts: tuple[AttemptFailure, ...]
+    parked_at: datetime
+    state: Literal["parked", "retrying"]
+    key: str | None
+    queued: int
+    record: DeadLetterRecord
+
+    @property
+    def event(self) -> Any:
+        """Return the event. Raises DecodeError where its bytes fit no class; see ``payload``."""
+        if self.record.event is not None:
+            return body_of(self.record.event)
+        assert self.record.record is not None
+        return body_of(decode_event(self.record.record))
+
+    @property
+    def payload(self) -> Any:
+        """Return the payload as plain values, or the bytes themselves where they are no JSON."""
+        if self.record.record is None:
+            assert self.record.event is not None
+            return self.record.event.to_dict()["payload"]
+        try:
+            return msgspec.json.decode(self.record.record.payload)
+        except msgspec.DecodeError:
+            return self.record.record.payload
+
+
+class DeadLetters:
+    """List, retry, edit and discard the dead letters of one bus."""
+
+    def __init__(
+        self, engine: Engine, storage: EventStorage | None, check_running: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._store: DeadLetterStore = storage or engine.dead_letters
+        self._check_running = check_running
+
+    async def list(
+        self,
+        *,
+        subscription: str | None = None,
+        event_type: str | None = None,
+        error_type: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetter]:
+        """Return up to ``limit`` dead letters that match every filter, by ascending id above ``after``."""
+        records = await self._store.list_dead_letters(
+            subscription=subscription,
+            event_type=event_type,
+            error_type=error_type,
+            after=after,
+            limit=limit,
+        )
+        return [_shown(record) for record in records]
+
+    async def get(self, dead_letter_id: int) -> DeadLetter:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return _shown(await self._store.get_dead_letter(dead_letter_id))
+
+    async def retry(self, which: int | Literal["all"], **filters: str | None) -> int:
+        """Deliver a dead letter once more, or ``"all"`` that match the filters of ``list``.
+
+        Returns how many retries were begun; one that is under way already is not begun twice. Each gets a
+        fresh series of attempts; one that fails them is parked again under the same id.
+
+        Raises DeadLetterNotFoundError, SubscriptionError where nothing subscribes under its name on this bus,
+        and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left as they are.
+        """
+        if which != "all":
+            return int(await self._begin(which, None))
+        begun = 0
+        for letter in await self._matching(filters):
+            try:
+                begun += await self._begin(letter.id, None)
+            except (DecodeError, SubscriptionError, DeadLetterNotFoundError):
+                continue  # it stays as it is, if it is still there; retrying it alone raises
+        return begun
+
+    async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> bool:
+        """Give a dead letter another payload and deliver that; False if a retry is under way already.
+
+        ``payload`` holds every field, as plain values. Raises DecodeError if it does not fit the event class;
+        the dead letter then stays as it was.
+        """
+        try:
+            encoded = encode_json(dict(payload))
+        except (TypeError, ValueError) as error:
+            letter = await self.get(dead_letter_id)
+            raise UnserializableEventError(
+                event_type=letter.event_type, event_id=letter.event_id, reason=str(error)
+            ) from error
+        return await self._begin(dead_letter_id, encoded)
+
+    async def discard(self, which: int | Literal["all"], **filters: str | None) -> int:
+        """Remove a dead letter, or ``"all"`` that match, for good; return how many.
+
+        What queued behind it goes on. Raises DeadLetterNotFoundError.
+        """
+        if which != "all":
+            await self._discard(which)
+            return 1
+        count = 0
+        for letter in await self._matching(filters):
+            try:
+                await self._discard(letter.id)
+                count += 1
+            except DeadLetterNotFoundError:
+                continue  # its retry succeeded, or somebody else discarded it
+        return count
+
+    async def _begin(self, dead_letter_id: int, payload: bytes | None) -> bool:
+        self._check_running("retry a dead letter")
+        letter = await self._store.get_dead_letter(dead_letter_id)
+        consumer = self._engine.consumers.get(letter.subscription)
+        if consumer is None:
+            raise SubscriptionError(
+                f"dead letter {dead_letter_id} belongs to {letter.subscription!r}, which is not subscribed "
+                "here; subscribe under that name first"
+            )
+        if consumer.state == HALTED:
+            raise SubscriptionError(f"{letter.subscription!r} is halted; call bus.resume() first")
+        if payload is None and letter.record is not None:
+            decode_event(letter.record)  # raises before anything is changed
+        # While it is being opened its retries are taken from the storage: this one would be taken twice.
+        await self._engine.background.until(lambda: not consumer.is_opening)
+        tracker = consumer.tracker
+        begun = await self._store.begin_retry(dead_letter_id, payload, self._engine.clock.time())
+        if begun is None:
+            return False
+        if consumer.is_open(tracker):
+            self._engine.redelivery.again(consumer, begun)
+        return True
+
+    async def _discard(self, dead_letter_id: int) -> None:
+        letter = await self._store.discard_dead_letter(dead_letter_id)
+        self._engine.parked -= 1
+        consumer = self._engine.consumers.get(letter.subscription)
+        if consumer is not None:
+            self._engine.redelivery.discarded(consumer, letter)
+
+    async def _matching(self, filters: Mapping[str, str | None]) -> Sequence[DeadLetter]:
+        found: deque[DeadLetter] = deque()
+        while True:
+            after = found[-1].id if found else 0
+            page = await self.list(after=after, limit=_PAGE, **filters)
+            if not page:
+                return found
+            found += page
+
+
+def _shown(record: DeadLetterRecord) -> DeadLetter:
+    if record.record is not None:
+        event_id, event_type = record.record.id_text, record.record.event_type
+    else:
+        assert record.event is not None
+        event_id = record.event.event_id
+        event_type = registry.schema_of(kind_of(record.event)).event_type
+    return DeadLetter(
+        id=record.id,
+        subscription=record.subscription,
+        event_id=event_id,
+        event_type=event_type,
+        position=record.position,
+        reason=record.reason,
+        attempts=record.failures,
+        parked_at=record.parked_at,
+        state=record.state,
+        key=record.key,
+        queued=record.queued,
+        record=record,
+    )

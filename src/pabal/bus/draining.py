@@ -1,0 +1,33 @@
+"""Wait until nothing is left to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pabal.bus.inbox import Inbox
+from pabal.bus.intake import Intake
+from pabal.delivery.engine import Engine
+from pabal.errors import DrainTimeoutError
+
+
+async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float | None, retries: bool) -> None:
+    """Return when everything published is handled or parked, and saved. Raises DrainTimeoutError."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not _is_drained(engine, inbox, intake, retries):
+                await engine.background.until(lambda: _is_drained(engine, inbox, intake, retries))
+                await engine.settlement.flush()
+    except TimeoutError:
+        raise DrainTimeoutError(timeout=timeout, pending=max(engine.pending, 1)) from None
+
+
+def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> bool:
+    if engine.halting:
+        return False  # what looks finished now may only be forgotten; ``until`` raises
+    pending = engine.pending
+    if not retries:
+        pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
+    if pending > 0 or engine.background.tasks or not inbox.is_empty:
+        return False
+    feed = engine.feed
+    return feed is None or (feed.is_caught_up(intake.last_position) and engine.settlement.idle)

@@ -1,0 +1,144 @@
+"""Take events from other threads: a queue that one task on the bus's loop empties."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from contextvars import Context
+from typing import Any
+
+from pabal.bus.intake import Intake
+from pabal.delivery.context import Mark, with_cause
+from pabal.delivery.engine import Engine
+from pabal.domain.envelope import Receipt
+from pabal.domain.event import DomainEvent, adopt
+from pabal.errors import BusNotRunningError
+
+Entry = tuple[Any, Mark, "Future[Receipt]"]
+_BATCH = 256
+
+
+class Inbox:
+    """Publish what other threads put in, in the order it came, in batches.
+
+    One call across threads wakes the loop for everything that came meanwhile, and no task is made per event.
+    """
+
+    def __init__(self, engine: Engine, intake: Intake) -> None:
+        self._engine = engine
+        self._intake = intake
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._entries: deque[Entry] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        """What the pump waits on while the bus is full."""
+
+    def open(self) -> None:
+        """Take entries for the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, event: Any, mark: Mark) -> Future[Receipt]:
+        """Queue an event from any thread."""
+        future: Future[Receipt] = Future()
+        loop = self._loop
+        # While the bus stops, a handler in a thread may still publish, as any other handler may.
+        if loop is None or not (self._intake.is_open or self._engine.is_handling(mark)):
+            raise BusNotRunningError(
+                action="publish_threadsafe", state="stopped" if loop is None else "stopping"
+            )
+        future.set_running_or_notify_cancel()
+        self._entries.append((event, mark, future))
+        try:
+            # An empty context: the pump must not take whoever wakes it for the cause of what it publishes.
+            loop.call_soon_threadsafe(self._start_pump, context=Context())
+        except RuntimeError as error:
+            raise BusNotRunningError(action="publish_threadsafe", state="stopped") from error
+        return future
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether everything put in is published."""
+        return not self._entries and self._pump is None
+
+    async def empty(self, deadline: float) -> None:
+        """Publish what was put in, until ``deadline`` (monotonic) at the latest."""
+        if self._pump is not None:
+            remaining = max(0.0, deadline - self._engine.clock.monotonic())
+            await asyncio.wait([self._pump], timeout=remaining)
+
+    def close(self) -> None:
+        """Take nothing more, and refuse what is still queued."""
+        self._loop = None
+        while self._entries:
+            _, _, future = self._entries.popleft()
+            future.set_exception(BusNotRunningError(action="publish_threadsafe", state="stopped"))
+
+    def _start_pump(self) -> None:
+        if self._pump is None and self._entries:
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="pabal-inbox")
+            self._pump.add_done_callback(self._pump_done)
+        elif self._waiter is not None and not self._waiter.done() and self._is_urgent(self._entries):
+            self._engine.admission.admitted += 1
+            self._waiter.set_result(None)
+
+    def _is_urgent(self, entries: Iterable[Entry]) -> bool:
+        """Tell whether a handler may be waiting for one of these: then nobody would make the room for it."""
+        return any(self._engine.is_handling(mark) for _, mark, _ in entries)
+
+    def _pump_done(self, task: asyncio.Task[None]) -> None:
+        self._pump = None
+        if self._loop is None:
+            self.close()
+        elif self._entries:
+            self._start_pump()
+        self._engine.background.noticed()
+
+    async def _run(self) -> None:
+        while self._entries:
+            batch = [self._entries.popleft() for _ in range(min(_BATCH, len(self._entries)))]
+            await self._publish(batch)
+
+    async def _publish(self, batch: list[Entry]) -> None:
+        """Publish a batch in as few steps as the storage allows; one bad event fails alone."""
+        intake = self._intake
+        good: list[tuple[DomainEvent, Future[Receipt]]] = []
+        for event, mark, future in batch:
+            try:
+                good.append((with_cause(adopt(event), mark), future))
+            except Exception as error:
+                future.set_exception(error)
+        if not good:
+            return
+        try:
+            if intake.is_full and not self._is_urgent(batch):
+                self._waiter = asyncio.get_running_loop().create_future()
+                await intake.stand_in_line(self._waiter)
+            receipts = await intake.publish_stamped([event for event, _ in good], inside=True)
+        except BusNotRunningError as error:
+            self._refuse(good, error)
+            return
+        except Exception:
+            await self._publish_singly(good)
+            return
+        except BaseException:
+            self._refuse(good, BusNotRunningError(action="publish_threadsafe", state="stopping"))
+            raise
+        finally:
+            self._waiter = None
+        for (_, future), receipt in zip(good, receipts, strict=True):
+            future.set_result(receipt)
+
+    @staticmethod
+    def _refuse(good: list[tuple[DomainEvent, Future[Receipt]]], error: BusNotRunningError) -> None:
+        for _, future in good:
+            future.set_exception(error)
+
+    async def _publish_singly(self, good: list[tuple[DomainEvent, Future[Receipt]]]) -> None:
+        for event, future in good:
+            try:
+                receipts = await self._intake.publish_stamped([event], inside=True)
+                future.set_result(receipts[0])
+            except Exception as error:
+                future.set_exception(error)

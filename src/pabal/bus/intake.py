@@ -1,0 +1,289 @@
+"""How an event enters the bus: checked, stamped with its cause, stored or queued, or kept for later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from math import isfinite
+from typing import Any, Literal
+
+from pabal.bus.waiting import Expectations
+from pabal.delivery.context import current_event, with_cause
+from pabal.delivery.engine import Engine
+from pabal.delivery.router import Route
+from pabal.domain.envelope import Receipt
+from pabal.domain.event import DomainEvent, adopt, body_of, kind_of, private_copy
+from pabal.errors import BusNotRunningError, QueueFullError, UsageError
+from pabal.ports.storage import EventStorage
+from pabal.ports.telemetry import EventDropped
+
+Backpressure = Literal["wait", "raise", "drop_oldest"]
+
+
+class Intake:
+    """Take events in for a bus; ``is_open`` says whether it still does."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        storage: EventStorage | None,
+        expectations: Expectations,
+        *,
+        limit: int,
+        backpressure: Backpressure,
+    ) -> None:
+        if backpressure not in ("wait", "raise", "drop_oldest"):
+            raise UsageError(f"backpressure is {backpressure!r}; use 'wait', 'raise' or 'drop_oldest'")
+        self._engine = engine
+        self._storage = storage
+        self._expectations = expectations
+        self._limit = limit
+        self._backpressure = backpressure
+        engine.router.aged = backpressure == "drop_oldest"
+        self._in_flight = 0
+        self._stored = 0
+        self._release_at: float | None = None
+        self.scheduled = 0
+        self.last_position = 0
+        """The highest position that a publish of this bus returned."""
+        self.is_open = False
+
+    @property
+    def published(self) -> int:
+        """Return how many events were taken in."""
+        return self._stored if self._storage is not None else self._engine.sequence
+
+    # -- one event, or several ------------------------------------------------------------------------
+
+    async def publish(self, event: Any, delay: float | None, deliver_at: datetime | None) -> Receipt:
+        """Take one event in where there is something to check, to store, to stamp or to wait for."""
+        event = _stamped([event])[0]
+        if delay is not None or deliver_at is not None:
+            return await self._schedule(event, delay, deliver_at)
+        return (await self._take([event]))[0]
+
+    async def publish_batch(self, events: Sequence[Any]) -> list[Receipt]:
+        """Take several events in, all or none."""
+        return await self._take(_stamped(events))
+
+    async def publish_stamped(self, events: list[DomainEvent], *, inside: bool) -> list[Receipt]:
+        """Take in what another thread published; ``inside`` a handler nobody waits for room."""
+        return await self._take(events, inside)
+
+    async def _take(self, events: list[DomainEvent], inside: bool = False) -> list[Receipt]:
+        if self._storage is not None:
+            return await self._store(self._storage, events)
+        engine, router = self._engine, self._engine.router
+        runs = [(kind, list(run)) for kind, run in groupby(events, kind_of)]
+        for kind, run in runs:
+            if kind not in router.direct:
+                schema = router.route(kind).schema
+                if schema.has_floats:
+                    for event in run:
+                        schema.check_finite(body_of(event), event.event_id)
+        if engine.pending >= self._limit:
+            needed = sum(len(router.route(kind).taken_by) * len(run) for kind, run in runs)
+            await self._make_room(needed, inside)
+        first = engine.sequence + 1
+        for kind, run in runs:
+            self._accept(kind, run)
+        return [Receipt(event.event_id, None, number) for number, event in enumerate(events, first)]
+
+    def _accept(self, kind: type, events: list[DomainEvent]) -> None:
+        """Give checked events of one class to the subscriptions of a bus without storage."""
+        engine = self._engine
+        engine.sequence += len(events)
+        route = engine.router.route(kind)
+        if kind in engine.router.direct:
+            for arrivals in route.arrivals:
+                arrivals.extend(events)
+        else:
+            for event in events:
+                self._dispatch(route, event)
+        self._expectations.recent.extend(events)
+        if self._expectations.waiting:
+            for event in events:
+                self._expectations.offer(event)
+
+    def _dispatch(self, route: Route, event: DomainEvent) -> None:
+        """Give an event to all who want it, where there is something to look at first."""
+        engine = self._engine
+        if route.schema.mutable:
+            event = private_copy(event, route.schema)  # what the publisher does to its own reaches nobody
+        for arrivals in route.arrivals:
+            if route.by_arrival:
+                arrivals.extend((event,))
+            else:
+                arrivals.sort()  # what came earlier must stay ahead
+        if not route.by_arrival:
+            engine.numbered += 1
+            for consumer, _ in route.taken_by:
+                engine.accept(consumer, engine.numbered, event)
+
+    async def store(self, event: Any) -> Receipt:
+        """Append one event to the log: ``publish`` for a bus with storage, in as few steps as there are."""
+        if not isinstance(event, DomainEvent):
+            event = adopt(event)
+        event = with_cause(event, current_event.get())
+        if self._in_flight >= self._limit:
+            return (await self._take([event]))[0]
+        assert self._storage is not None
+        self._in_flight += 1
+        try:
+            position = (await self._storage.append_events((event,)))[0]
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == self._limit - 1:
+                self._engine.background.noticed()
+        self._stored += 1
+        if position > self.last_position:
+            self.last_position = position
+        return Receipt(event.event_id, position, position)
+
+    async def _store(self, storage: EventStorage, events: list[DomainEvent]) -> list[Receipt]:
+        """Append to the log; with too many uncommitted events already, wait or raise."""
+        if self._in_flight >= self._limit:
+            if self._backpressure == "raise":
+                raise QueueFullError(queue_size=self._in_flight, max_queue_size=self._limit)
+            await self._engine.background.until(lambda: self._in_flight < self._limit)
+            self._check_open()
+        self._in_flight += len(events)
+        try:
+            positions = await storage.append_events(events)
+        finally:
+            self._in_flight -= len(events)
+            self._engine.background.noticed()
+        self._stored += len(events)
+        self.last_position = max(self.last_position, *positions, 0)
+        return [
+            Receipt(event.event_id, position, position)
+            for event, position in zip(events, positions, strict=True)
+        ]
+
+    # -- a full bus -----------------------------------------------------------------------------------
+
+    async def _make_room(self, needed: int, inside: bool) -> None:
+        engine = self._engine
+        if not needed:
+            return
+        if self._backpressure == "raise":
+            raise QueueFullError(queue_size=engine.pending, max_queue_size=self._limit)
+        if self._backpressure == "drop_oldest":
+            while engine.pending + needed > self._limit and self._drop_oldest():
+                continue
+            return
+        # A handler that publishes must not wait for room that only handlers can make.
+        if inside or engine.in_handler():
+            return
+        await self.stand_in_line(asyncio.get_running_loop().create_future())
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether a publisher has to wait for room."""
+        return self._storage is None and self._backpressure == "wait" and self._engine.pending >= self._limit
+
+    async def stand_in_line(self, waiter: asyncio.Future[None]) -> None:
+        """Return when the engine lets ``waiter`` in. Raises BusNotRunningError when the bus stops first."""
+        admission = self._engine.admission
+        admission.waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                admission.admitted -= 1
+                admission.let_in(all_at_once=True)  # the place kept for us is for the next one
+            raise
+        admission.admitted -= 1
+        self._check_open()
+
+    def _drop_oldest(self) -> bool:
+        """Drop the delivery that has waited longest and is not being handled; False if there is none."""
+        lanes = [lane for one in self._engine.consumers.values() for lane in one.all_lanes() if lane.items]
+        lane = min(lanes, key=lambda lane: lane.items[0][0], default=None)
+        if lane is None:
+            return False
+        position, event = lane.items.popleft()
+        consumer = lane.consumer
+        self._engine.pending -= 1
+        consumer.figures.dropped += 1
+        consumer.failing.pop(position, None)
+        if consumer.followed:
+            consumer.attempted(position)
+        self._engine.report(EventDropped(consumer.name, event.event_id, event.event_type))
+        return True
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise BusNotRunningError(action="publish", state="stopping")
+
+    # -- later ----------------------------------------------------------------------------------------
+
+    async def _schedule(
+        self, event: DomainEvent, delay: float | None, deliver_at: datetime | None
+    ) -> Receipt:
+        now = self._engine.clock.time()
+        delay = _delay(now, delay, deliver_at)
+        if self._storage is not None:
+            await self._storage.schedule_event(event, now + delay)
+            await self.release_due()
+        else:
+            schema = self._engine.router.route(kind_of(event)).schema
+            schema.check_finite(body_of(event), event.event_id)
+            self.scheduled += 1
+            self._engine.timers.add(delay, lambda: self._accept_due(event))
+        return Receipt(event.event_id)
+
+    def _accept_due(self, event: DomainEvent) -> None:
+        self.scheduled -= 1
+        if self.is_open:
+            self._accept(kind_of(event), [event])
+
+    def open(self) -> None:
+        """Begin to take events in."""
+        self.is_open = True
+        self.scheduled = 0
+        self._release_at = None
+
+    async def release_due(self) -> None:
+        """Let stored events that are due enter the log, and come back for the next one."""
+        assert self._storage is not None
+        clock = self._engine.clock
+        now = clock.time()
+        next_due = await self._storage.release_due(now)
+        if self._release_at is not None and self._release_at <= now:
+            self._release_at = None
+        if next_due is None or not self.is_open:
+            return
+        if self._release_at is None or next_due < self._release_at:
+            self._release_at = next_due
+            self._engine.background.spawn_later(next_due - now, self._release_again)
+
+    async def _release_again(self) -> None:
+        try:
+            await self.release_due()
+        except Exception:
+            # The disk may be full just now: what is due stays stored, and is tried again.
+            self._release_at = None
+            self._engine.background.spawn_later(1.0, self._release_again)
+            raise
+
+
+def _stamped(events: Sequence[Any]) -> list[DomainEvent]:
+    """Adopt what is no DomainEvent, and name the event being handled as the cause of all."""
+    adopted = [event if isinstance(event, DomainEvent) else adopt(event) for event in events]
+    mark = current_event.get()
+    return adopted if mark is None else [with_cause(event, mark) for event in adopted]
+
+
+def _delay(now: float, delay: float | None, deliver_at: datetime | None) -> float:
+    if deliver_at is None:
+        if not isinstance(delay, (int, float)) or not isfinite(delay):
+            raise UsageError(f"delay is {delay!r}; it must be a finite number of seconds")
+        return delay
+    if delay is not None:
+        raise UsageError("give delay or deliver_at, not both")
+    if deliver_at.tzinfo is None:
+        raise UsageError("deliver_at is a naive datetime; pass an aware one")
+    return deliver_at.timestamp() - now

@@ -1,0 +1,93 @@
+"""What every bus can do, whatever carries its events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pabal.delivery.context import Middleware
+from pabal.delivery.retry import RetryPolicy
+from pabal.delivery.subscription import BY_AGGREGATE, OnExhausted, Ordering, Subscription
+from pabal.domain.envelope import Receipt
+from pabal.ports.storage import Start
+
+
+class EventBus(Protocol):
+    """Publish events, and have each delivered to every subscription that wants it.
+
+    Backends differ in where the log lives and what it survives; they agree on order per key, retries,
+    dead letters and the calls below.
+    """
+
+    async def start(self) -> None:
+        """Begin to deliver; harmless when running."""
+        ...
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop within ``timeout`` seconds (plus a moment for cancelling); harmless when stopped."""
+        ...
+
+    async def publish(
+        self, event: Any, *, delay: float | None = None, deliver_at: datetime | None = None
+    ) -> Receipt:
+        """Publish one event; return when it is accepted (where stored: on disk)."""
+        ...
+
+    async def publish_batch(self, events: Iterable[Any]) -> list[Receipt]:
+        """Publish several events in order, all or none."""
+        ...
+
+    def publish_threadsafe(self, event: Any) -> Future[Receipt]:
+        """Publish from any thread; order per calling thread is kept."""
+        ...
+
+    def subscribe(
+        self,
+        event_type: Any,
+        handler: Any,
+        *,
+        name: str | None = None,
+        priority: int = 1,
+        retry: RetryPolicy | None = None,
+        retry_count: int | None = None,
+        timeout: float | None = None,
+        where: Callable[[Any], bool] | None = None,
+        ordering: Ordering = BY_AGGREGATE,
+        on_exhausted: OnExhausted = "park",
+        start: Start = "now",
+        batch: int | None = None,
+    ) -> Subscription:
+        """Have a handler called for every event of a type."""
+        ...
+
+    def unsubscribe(self, subscription: Subscription | str) -> bool:
+        """End a subscription; True if it existed."""
+        ...
+
+    def use(self, middleware: Middleware) -> None:
+        """Put a middleware around every handler."""
+        ...
+
+    async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
+        """Return when every published event is handled or parked."""
+        ...
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Return figures since the start."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drain and stop."""
+        ...

@@ -1,0 +1,114 @@
+"""Figures and health of a running bus, computed when asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
+from pabal.delivery.engine import Engine
+from pabal.delivery.spread import quantiles
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Say how a bus is: ``ok``, ``degraded`` (works, but look at it) or ``failing``, and why."""
+
+    status: Literal["ok", "degraded", "failing"]
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Be true unless failing."""
+        return self.status != "failing"
+
+
+def collect(
+    engine: Engine, *, uptime: float, published: int, scheduled: int, is_running: bool
+) -> dict[str, Any]:
+    """Return the figures of ``get_statistics``."""
+    consumers = list(engine.consumers.values())
+    handled = sum(c.figures.handled for c in consumers)
+    timed = sum(c.figures.timed for c in consumers)
+    busy = sum(c.figures.busy_seconds for c in consumers)
+    return {
+        "uptime_seconds": uptime,
+        "events_published": published,
+        "events_processed": handled,
+        "events_failed": sum(c.figures.failed_attempts for c in consumers),
+        "events_parked": sum(c.figures.parked for c in consumers),
+        "events_dropped": sum(c.figures.dropped for c in consumers),
+        "events_scheduled": scheduled,
+        "avg_processing_time_ms": 1000 * busy / timed if timed else 0.0,
+        "queue_size": engine.pending,
+        "retry_queue_size": _waiting_for_retry(engine),
+        "failed_events_count": engine.parked,
+        "subscription_count": len(consumers),
+        "is_running": is_running,
+        "worker_count": len(engine.workers) if is_running else 0,
+        "subscriptions": {c.name: _of(engine, c) for c in consumers},
+    }
+
+
+def _waiting_for_retry(engine: Engine) -> int:
+    now = engine.clock.monotonic()
+    return sum(failing.due > now for c in engine.consumers.values() for failing in c.failing.values())
+
+
+def _of(engine: Engine, consumer: Consumer) -> dict[str, Any]:
+    figures = consumer.figures
+    tracker = consumer.tracker
+    p50, p99 = quantiles(figures.spread.recent(engine.clock.monotonic()), 0.5, 0.99)
+    return {
+        "state": consumer.state,
+        "handled": figures.handled,
+        "filtered": figures.filtered,
+        "failed_attempts": figures.failed_attempts,
+        "retried": figures.retried,
+        "parked": figures.parked,
+        "dropped": figures.dropped,
+        "skipped": figures.skipped,
+        "in_flight": consumer.in_flight,
+        "retrying": len(consumer.failing),
+        "blocked_keys": len(consumer.blocked),
+        "avg_processing_time_ms": 1000 * figures.busy_seconds / figures.timed if figures.timed else 0.0,
+        "p50_ms": None if p50 is None else 1000 * p50,
+        "p99_ms": None if p99 is None else 1000 * p99,
+        "lag": engine.feed.lag_of(consumer) if engine.feed is not None else consumer.queue_length(),
+        "watermark": None if tracker is None else tracker.watermark,
+    }
+
+
+def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -> Health:
+    """Return the health of a bus."""
+    if not is_running:
+        return Health("failing", ("the bus is not running",))
+    failing = [f"subscription {c.name!r} {c.reason}" for c in engine.consumers.values() if c.state == HALTED]
+    degraded: list[str] = []
+    for consumer in engine.consumers.values():
+        if consumer.state == STANDBY:
+            degraded.append(f"subscription {consumer.name!r} is handled by another process")
+        if consumer.state == PAUSED:
+            degraded.append(f"subscription {consumer.name!r} is paused; see bus.subscriptions.resume()")
+        if consumer.state == ACTIVE and consumer.blocked:
+            keys = ", ".join(sorted(consumer.blocked)[:5])
+            degraded.append(
+                f"subscription {consumer.name!r} keeps events waiting behind parked ones of {keys}"
+            )
+        if consumer.figures.skipped:
+            skipped = consumer.figures.skipped
+            degraded.append(f"subscription {consumer.name!r} skipped {skipped} events of unregistered types")
+    if engine.parked:
+        degraded.append(f"there are {engine.parked} dead letters; list, retry or discard them")
+    if not stored and engine.pending >= max_queue_size:
+        degraded.append(f"the queue is full ({engine.pending} deliveries)")
+    if engine.feed is not None:
+        degraded += [
+            f"{report.unfinished} events wait for {report.subscription!r}, but nothing subscribes under it"
+            for report in engine.feed.leases.unclaimed
+            if report.subscription not in engine.consumers
+        ]
+        if engine.settlement.trouble is not None:
+            failing.append(f"progress cannot be saved: {engine.settlement.trouble}")
+    if failing:
+        return Health("failing", (*failing, *degraded))
+    return Health("degraded" if degraded else "ok", tuple(degraded))

@@ -1,0 +1,117 @@
+"""``bus.subscriptions``: look at the durable subscriptions of a bus's log, and steer them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pabal.delivery.engine import Engine
+from pabal.delivery.subscription import Subscription
+from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageError
+from pabal.ports.storage import EventStorage, Replay, Start, SubscriptionRecord
+
+
+class Subscriptions:
+    """Pause, resume, reset and replay by durable name, whichever process handles it.
+
+    What is asked is stored, so it also holds after a restart. All but ``attached`` and ``resume`` need
+    storage, and raise UsageError on a bus without. Unknown names raise SubscriptionNotFoundError.
+    """
+
+    def __init__(
+        self, engine: Engine, storage: EventStorage | None, check_running: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._store = storage
+        self._check_running = check_running
+
+    async def list(self) -> list[SubscriptionRecord]:
+        """Return every durable subscription of the log, by name, whether or not anything handles it."""
+        return await self._storage("list durable subscriptions").list_subscriptions()
+
+    def attached(self) -> tuple[Subscription, ...]:
+        """Return what this bus object was told to subscribe, in that order; works without storage."""
+        return tuple(consumer.subscription for consumer in self._engine.consumers.values())
+
+    async def pause(self, name: str) -> bool:
+        """Let a subscription take no more events until it is resumed; False if it is paused already.
+
+        Handlers that run go on to their end. Here it holds when the call returns, elsewhere within moments.
+        """
+        self._check_running("pause a subscription")
+        storage = self._storage("pause a subscription")
+        consumer = self._engine.consumers.get(name)
+        if consumer is not None and self._engine.feed is not None:
+            await self._engine.feed.controls.opened(consumer)
+        paused = await storage.pause_subscription(name)
+        await self._obey()
+        return paused
+
+    async def resume(self, name: str) -> bool:
+        """Let a paused or halted subscription go on from its watermark; False if it is neither.
+
+        One that another process halted is resumed there.
+        """
+        self._check_running("resume a subscription")
+        resumed = False
+        if self._store is None and name not in self._engine.consumers:
+            raise SubscriptionNotFoundError(
+                name=name, known=", ".join(sorted(self._engine.consumers)) or "none"
+            )
+        if self._store is not None:
+            resumed = await self._store.resume_subscription(name)
+            await self._obey()
+        return await self._engine.resume(name) or resumed
+
+    async def reset(self, name: str, to: Start) -> int:
+        """Move a subscription to a position, a time, the beginning or now; return the position it stands at.
+
+        Everything above is delivered, or delivered again. Its retries, replays and what queues behind parked
+        keys are forgotten, and so are dead letters whose events will be delivered again. Waits for its
+        running handlers. Raises SubscriptionInUseError while another process or bus handles it.
+        """
+        self._check_running("reset a subscription")
+        if self._engine.in_handler():
+            raise InsideHandlerError(action="reset a subscription")
+        storage = self._storage("reset a subscription")
+        consumer = self._engine.consumers.get(name)
+        if consumer is None or self._engine.feed is None:
+            return await storage.reset_subscription(name, to)
+        return await self._engine.feed.controls.reset(consumer, to)
+
+    async def replay(self, name: str, first: int = 1, last: int | None = None) -> Replay:
+        """Deliver the events from position ``first`` to ``last`` once more, to this subscription alone.
+
+        By default ``last`` is as far as it has come. The order of each key is kept: newer events wait until
+        the replay is over. It goes on after a restart. Events that it has not finished, or that are dead
+        letters, are left out. Raises UsageError for a range that holds nothing.
+        """
+        self._check_running("replay events")
+        storage = self._storage("replay events")
+        if self._engine.feed is not None:
+            await self._engine.settlement.flush()  # the range is cut where its saved cursor stands
+        replay = await storage.request_replay(name, first, 2**63 - 1 if last is None else last)
+        await self._obey()
+        return replay
+
+    async def cancel_replays(self, name: str) -> int:
+        """Call off what of its replays is not delivered yet; return how many there were."""
+        self._check_running("cancel replays")
+        cancelled = await self._storage("cancel replays").cancel_replays(name)
+        await self._obey()
+        return cancelled
+
+    async def forget(self, name: str) -> bool:
+        """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
+
+        Its dead letters stay. Raises SubscriptionInUseError while somebody handles it.
+        """
+        return await self._storage("forget a subscription").forget_subscription(name)
+
+    async def _obey(self) -> None:
+        if self._engine.feed is not None:
+            await self._engine.feed.controls.obey()
+
+    def _storage(self, action: str) -> EventStorage:
+        if self._store is None:
+            raise UsageError(f"cannot {action} without a log; give the bus an event_storage")
+        return self._store

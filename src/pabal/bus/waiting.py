@@ -1,0 +1,121 @@
+"""``wait_for``: the first event of a kind since a receipt, or the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pabal.delivery.engine import Engine
+from pabal.delivery.matching import EventMatcher
+from pabal.domain.envelope import Receipt, decode_event
+from pabal.domain.event import DomainEvent, body_of, kind_of
+from pabal.errors import BusNotRunningError, DecodeError, UsageError
+from pabal.ports.storage import EventStorage
+
+_REMEMBERED = 1024
+_PAGE = 256
+
+
+class Expectations:
+    """Match published events against those who wait for one."""
+
+    def __init__(self, engine: Engine, storage: EventStorage | None) -> None:
+        self._engine = engine
+        self._storage = storage
+        self.recent: deque[DomainEvent] = deque(maxlen=_REMEMBERED)
+        """The last events of a bus without storage, for looking back."""
+        self.waiting: list[tuple[Callable[[DomainEvent], bool], asyncio.Future[Any]]] = []
+
+    def start(self) -> None:
+        """Forget what an earlier run saw."""
+        self.recent.clear()
+
+    def stop(self) -> None:
+        """Tell those who wait that nothing comes any more."""
+        for _, future in self.waiting:
+            if not future.done():
+                future.set_exception(BusNotRunningError(action="wait any longer", state="stopping"))
+        self.waiting.clear()
+
+    def offer(self, event: DomainEvent) -> None:
+        """Give a published event to those it satisfies."""
+        kept = []
+        for matches, future in self.waiting:
+            if future.done():
+                continue
+            try:
+                if matches(event):
+                    future.set_result(body_of(event))
+                    continue
+            except Exception as error:  # the caller's own ``where`` raised: it is told, the publisher is not
+                future.set_exception(error)
+                continue
+            kept.append((matches, future))
+        self.waiting[:] = kept
+
+    async def wait(
+        self,
+        event_type: Any,
+        where: Callable[[Any], bool] | None,
+        timeout: float | None,
+        since: Receipt | None,
+    ) -> Any:
+        """Return the first match after ``since``, or the next one. Raises TimeoutError."""
+        matcher = EventMatcher(event_type)
+
+        def matches(event: DomainEvent) -> bool:
+            return matcher.matches_class(kind_of(event)) and (where is None or bool(where(body_of(event))))
+
+        async with asyncio.timeout(timeout):
+            if self._storage is not None:
+                return await self._from_log(self._storage, matcher, matches, since)
+            return await self._from_memory(matches, since)
+
+    async def _from_memory(self, matches: Callable[[DomainEvent], bool], since: Receipt | None) -> Any:
+        if since is not None:
+            missed = self._engine.sequence - since.sequence
+            if missed > len(self.recent):
+                raise UsageError(
+                    f"{missed} events were published since that receipt and only the last {len(self.recent)} "
+                    "are remembered; wait sooner, or use a bus with storage"
+                )
+            for event in list(self.recent)[len(self.recent) - missed :]:
+                if matches(event):
+                    return body_of(event)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.waiting.append((matches, future))
+        self._engine.router.watch(True)
+        try:
+            return await future
+        finally:
+            self.waiting = [entry for entry in self.waiting if entry[1] is not future]
+            self._engine.router.watch(bool(self.waiting))
+
+    async def _from_log(
+        self,
+        storage: EventStorage,
+        matcher: EventMatcher,
+        matches: Callable[[DomainEvent], bool],
+        since: Receipt | None,
+    ) -> Any:
+        feed = self._engine.feed
+        assert feed is not None
+        after = feed.head
+        if since is not None and since.position is not None:
+            after = since.position
+        while True:
+            page = await storage.read_page(after, limit=_PAGE)
+            for row in page.rows:
+                if not matcher.matches_name(row.event_type):
+                    continue
+                try:
+                    event = decode_event(row)
+                except DecodeError:
+                    continue  # its subscriptions park it and report; here nobody can be shown it
+                if matches(event):
+                    return body_of(event)
+            if page.upto == after:
+                await feed.grown(after)
+            after = page.upto

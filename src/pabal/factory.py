@@ -1,0 +1,205 @@
+"""``EventBusFactory`` and ``open_operations``: the one place that names concrete backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.errors import MissingExtraError, StorageUnavailableError, UsageError
+from pabal.operations import Masking, Operations, StorageSource
+from pabal.operations.doctor import Diagnosis, Finding
+from pabal.storage.sqlite import SqliteEventStorage
+
+if TYPE_CHECKING:
+    from pabal.brokers.redis import RedisEventBus
+
+_STORAGE_OPTIONS = ("durability", "max_payload_bytes")
+_INTEGERS = ("worker_count", "max_queue_size", "max_payload_bytes", "partitions", "keep")
+_SECONDS = ("lease", "patience")
+_REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
+_REDIS_SETTINGS = ("group", "namespace", "when_disconnected", "partitions", "keep", *_SECONDS)
+
+
+class EventBusFactory:
+    """Make buses for the usual cases."""
+
+    @staticmethod
+    def create_in_memory_event_bus(
+        worker_count: int = 4, max_queue_size: int = 10_000, **options: Any
+    ) -> InMemoryEventBus:
+        """Return a bus with nothing on disk. ``options`` are those of InMemoryEventBus."""
+        return InMemoryEventBus(worker_count=worker_count, max_queue_size=max_queue_size, **options)
+
+    @staticmethod
+    def create_default_event_bus(path: str | Path = "pabal.db", **options: Any) -> InMemoryEventBus:
+        """Return a durable bus on a SQLite file, which it opens now and closes when it stops.
+
+        ``options`` are those of InMemoryEventBus and SqliteEventStorage. Raises StorageError.
+        """
+        storage, rest = _open_storage(path, options)
+        return InMemoryEventBus(event_storage=storage, owns_storage=True, **rest)
+
+    @staticmethod
+    def create_complete_event_system(
+        path: str | Path = "pabal.db", **options: Any
+    ) -> tuple[InMemoryEventBus, SqliteEventStorage]:
+        """Return a durable bus and its storage; the caller closes the storage after the bus has stopped."""
+        storage, rest = _open_storage(path, options)
+        return InMemoryEventBus(event_storage=storage, **rest), storage
+
+    @staticmethod
+    def create_redis_event_bus(url: str, group: str, **options: Any) -> RedisEventBus:
+        """Return a bus on a Redis or Valkey server, shared with every process of the same ``group``.
+
+        ``options`` are those of RedisEventBus. Raises MissingExtraError without ``pabal[redis]``.
+        """
+        try:
+            from pabal.brokers.redis import RedisEventBus
+        except ImportError as error:
+            raise _missing(error) from error
+        return RedisEventBus(url, group=group, **options)
+
+    @staticmethod
+    def from_url(url: str, **options: Any) -> InMemoryEventBus:
+        """Return the bus that a URL describes.
+
+        ``memory://`` or ``sqlite:///relative.db`` (four slashes for an absolute path); a query sets
+        options, for example ``sqlite:///trading.db?worker_count=8&durability=normal``. A server is named by
+        ``redis://host:6379/0?group=risk`` (``rediss://`` for TLS, ``valkey://``, ``unix://``); settings that
+        are not pabal's go to the client. Raises UsageError for a URL that says nothing known, and
+        MissingExtraError where an extra is not installed.
+        """
+        parts = urlsplit(url)
+        if parts.scheme in _REDIS:
+            return _redis_bus(url, options)
+        settings = {**_settings(url, parts.query), **options}
+        if parts.scheme == "memory":
+            return EventBusFactory.create_in_memory_event_bus(**settings)
+        if parts.scheme == "sqlite":
+            return EventBusFactory.create_default_event_bus(_file_of(url, parts), **settings)
+        raise UsageError(f"{url!r} is no bus: a URL begins with memory://, sqlite:/// or redis://")
+
+
+async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
+    """Return what is to be said about a server and the log on it; nothing is written.
+
+    Raises BrokerUnavailableError when the server does not answer, MissingExtraError without the extra, and
+    UsageError for a URL of something else.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _REDIS:
+        raise UsageError(
+            f"a {parts.scheme}:// URL names no server; write redis://host:6379/0, or a file's path"
+        )
+    try:
+        from pabal.brokers.redis.doctor import examine_server
+        from pabal.brokers.redis.link import masked
+    except ImportError as error:
+        raise _missing(error) from error
+    rest = [pair for pair in parse_qsl(parts.query) if pair[0] not in (*_REDIS_SETTINGS, *_INTEGERS)]
+    server = urlunsplit(parts._replace(scheme=parts.scheme.replace("valkey", "redis"), query=urlencode(rest)))
+    found = await examine_server(server, namespace)
+    findings = tuple(Finding(one.level, one.text, one.advice) for one in found)
+    return Diagnosis(masked(server), findings)
+
+
+def _missing(error: ImportError) -> ImportError:
+    """Return what to raise for a failed import: our own word where the client is not installed."""
+    if (error.name or "").partition(".")[0] != "redis":
+        return error
+    return MissingExtraError(feature="a bus on Redis", extra="redis")
+
+
+def open_operations(
+    target: str | Path, *, masking: Masking | None = None, actor: str = "operator"
+) -> Operations:
+    """Open the log of a bus that runs elsewhere, or not at all, for looking and steering.
+
+    ``target`` is the path of an existing file, or a URL such as ``sqlite:///trading.db``; closing the
+    operations closes it. Raises UsageError for a URL that says nothing known, StorageUnavailableError for a
+    file that does not exist, NotAPabalDatabaseError for one that is no log.
+    """
+    source = StorageSource(open_log(target), owns_storage=True)
+    return Operations(source, masking=masking, actor=actor)
+
+
+def open_log(target: str | Path) -> SqliteEventStorage:
+    """Open an existing file, given its path or a ``sqlite:///`` URL; the caller closes it.
+
+    Raises what ``open_operations`` raises.
+    """
+    path = _path_of(target)
+    if not Path(path).exists():
+        raise StorageUnavailableError(path=str(path), reason="there is no such file")
+    return SqliteEventStorage(path)
+
+
+def _path_of(target: str | Path) -> str | Path:
+    if isinstance(target, Path) or "://" not in target:
+        return target
+    parts = urlsplit(target)
+    if parts.scheme == "sqlite":
+        return _file_of(target, parts)
+    if parts.scheme in _REDIS:
+        raise UsageError(
+            f"a {parts.scheme}:// log is looked after through its bus: health(), get_statistics() "
+            "and dead_letters"
+        )
+    raise UsageError(f"{target!r} holds no log; name a file, sqlite:///trading.db, or redis://host:6379/0")
+
+
+def _file_of(url: str, parts: SplitResult) -> str:
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or not path:
+        raise UsageError(
+            f"{url!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
+        )
+    return path
+
+
+def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
+    """Take pabal's settings out of a server's URL; the rest of it is for the client."""
+    parts = urlsplit(url)
+    name = f"a {parts.scheme}:// URL"  # the URL itself may hold a password
+    settings: dict[str, Any] = {}
+    rest: list[tuple[str, str]] = []
+    for key, text in parse_qsl(parts.query, keep_blank_values=True):
+        if key in _SECONDS:
+            try:
+                settings[key] = float(text)
+            except ValueError:
+                raise UsageError(f"{name}: {key} must be a number of seconds, not {text!r}") from None
+        elif key in _INTEGERS or key == "backpressure":
+            settings.update(_settings(name, urlencode({key: text})))
+        elif key in _REDIS_SETTINGS:
+            settings[key] = text
+        else:
+            rest.append((key, text))
+    settings.update(options)
+    if not settings.get("group"):
+        raise UsageError(f"{name} names no group; add ?group=… (one for each application)")
+    scheme = parts.scheme.replace("valkey", "redis")
+    server = urlunsplit(parts._replace(scheme=scheme, query=urlencode(rest)))
+    return EventBusFactory.create_redis_event_bus(server, **settings)
+
+
+def _open_storage(path: str | Path, options: dict[str, Any]) -> tuple[SqliteEventStorage, dict[str, Any]]:
+    mine = {name: value for name, value in options.items() if name in _STORAGE_OPTIONS}
+    rest = {name: value for name, value in options.items() if name not in _STORAGE_OPTIONS}
+    return SqliteEventStorage(path, **mine), rest
+
+
+def _settings(url: str, query: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name in _INTEGERS:
+            if not text.isdecimal():
+                raise UsageError(f"{url!r}: {name} must be a whole number, not {text!r}")
+            settings[name] = int(text)
+        elif name in ("durability", "backpressure"):
+            settings[name] = text
+        else:
+            raise UsageError(f"{url!r}: unknown setting {name!r}")
+    return settings
