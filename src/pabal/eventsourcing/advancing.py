@@ -1,0 +1,145 @@
+"""Carry one set of tables forward: a batch is read, decoded, and written together with the new position."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from pabal.domain.envelope import StoredRecord
+from pabal.errors import (
+    DecodeError,
+    EventNotProjectedError,
+    ProjectionError,
+    ProjectionHandlerError,
+    UsageError,
+)
+from pabal.eventsourcing.generations import Generation, MovedOnError, advance, read_generations
+from pabal.eventsourcing.read_model import Model, ProjectionTransaction, Statements, Task
+from pabal.ports.storage import EventStorage
+
+T = TypeVar("T")
+_SAVE_EVERY = 10_000
+"""Positions that concern the projection nowhere before its own is saved all the same."""
+_SHORT = 32
+"""Rows that the event loop may decode itself: about as long as handing them to a thread takes."""
+_log = logging.getLogger("pabal")
+
+
+class TableStorage(EventStorage, Protocol):
+    """Be an event storage with room for an application's tables."""
+
+    async def transact(self, function: Callable[[Any], T]) -> T:
+        """Run ``function(tx)`` in the one writing transaction and return its result."""
+        ...
+
+    async def query(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """Return the rows of a SELECT."""
+        ...
+
+
+def tables_of(bus_or_storage: Any) -> TableStorage:
+    """Return the storage that holds the tables. Raises UsageError for one that holds none."""
+    storage = getattr(bus_or_storage, "storage", bus_or_storage)
+    if not hasattr(storage, "transact"):
+        raise UsageError(
+            f"{bus_or_storage!r:.80} has no tables for a projection; give the bus a SqliteEventStorage, "
+            "or use InMemoryProjection"
+        )
+    return cast(TableStorage, storage)
+
+
+class Advance:
+    """Move generations of one projection through the log."""
+
+    def __init__(self, projection: Any, model: Model, storage: TableStorage, batch: int) -> None:
+        self._projection = projection
+        self._name, _, self._tables, self._catalogue = model
+        self._storage = storage
+        self._batch = batch
+        self._warned: set[str] = set()
+
+    async def transact(self, function: Callable[[Statements], T]) -> T:
+        """Run a function on the tables. Raises ProjectionError for what SQLite refuses."""
+
+        def run(tx: Statements) -> T:
+            try:
+                return function(tx)
+            except sqlite3.Error as error:
+                raise ProjectionError(
+                    projection=self._name, reason=f"SQLite refuses to make its tables: {error}"
+                ) from error
+
+        return await self._storage.transact(run)
+
+    async def step(self, generation: Generation, *, strict: bool) -> bool:
+        """Project the next batch; False at the end of the log.
+
+        ``strict`` raises EventNotProjectedError for an unknown event. Raises ProjectionHandlerError,
+        ProjectionError, StorageError, and MovedOnError once a live generation was moved by somebody else.
+        """
+        page = await self._storage.read_page(generation.position, limit=self._batch)
+        if page.upto == generation.position:
+            return False
+        tasks = await self._sort(page.rows, strict)
+        if tasks or page.upto - generation.saved >= _SAVE_EVERY:
+            try:
+                await self._storage.transact(lambda tx: self._write(tx, generation, tasks, page.upto))
+            except MovedOnError:
+                if generation.is_live:
+                    raise
+                await self._follow_builder(generation)
+                return True
+            generation.saved = page.upto
+        generation.position = page.upto
+        return True
+
+    def _write(self, tx: Statements, generation: Generation, tasks: list[Task], upto: int) -> None:
+        advance(tx, self._name, generation, upto)
+        own = ProjectionTransaction(tx, self._tables, generation.suffix, generation.known)
+        projection = self._projection
+        try:
+            for handler, event, row in tasks:
+                own.row = row
+                handler(projection, event, own)
+        except Exception as error:
+            row = cast(StoredRecord, own.row)
+            raise ProjectionHandlerError(
+                projection=self._name, event_type=row.event_type, position=row.position, reason=repr(error)
+            ) from error
+
+    async def _follow_builder(self, generation: Generation) -> None:
+        """See how far another builder of the same tables has come. Raises MovedOnError at its end."""
+        for found in await self._storage.transact(lambda tx: read_generations(tx, self._name)):
+            if found.number == generation.number and not found.is_live:
+                generation.saved = generation.position = found.saved
+                return
+        raise MovedOnError
+
+    async def _sort(self, rows: Sequence[StoredRecord], strict: bool) -> list[Task]:
+        try:
+            if len(rows) <= _SHORT:
+                tasks, unknown = self._catalogue.sort(rows)
+            else:
+                tasks, unknown = await asyncio.to_thread(self._catalogue.sort, rows)
+        except DecodeError as error:
+            raise ProjectionError(projection=self._name, reason=str(error)) from error
+        for row in unknown:
+            if strict:
+                raise EventNotProjectedError(
+                    projection=self._name,
+                    event_type=row.event_type,
+                    position=row.position,
+                    reason="unknown event",
+                )
+            if row.event_type not in self._warned:
+                self._warned.add(row.event_type)
+                _log.warning(
+                    "projection %r skips %r from position %d on: unknown to it, and to a rebuild an error",
+                    self._name,
+                    row.event_type,
+                    row.position,
+                )
+        return tasks

@@ -1,0 +1,62 @@
+"""Store what aggregates recorded: one append, which is the publication too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from pabal.delivery.context import current_event, with_cause
+from pabal.domain.aggregate import Aggregate
+from pabal.domain.envelope import Receipt
+from pabal.errors import UsageError
+from pabal.ports.storage import AggregateStorage, StreamAppend
+
+
+def storage_of(bus_or_storage: Any) -> AggregateStorage:
+    """Return the storage aggregates live on. Raises UsageError for a bus without one."""
+    storage = getattr(bus_or_storage, "storage", bus_or_storage)
+    if not hasattr(storage, "append_streams"):
+        raise UsageError(
+            f"{bus_or_storage!r:.80} has no log that aggregates can live on; "
+            "give the bus an event_storage such as SqliteEventStorage, or pass the storage itself"
+        )
+    return storage  # type: ignore[no-any-return]
+
+
+class Change:
+    """Hold the events that one aggregate recorded, on their way to the log."""
+
+    __slots__ = ("aggregate", "request")
+
+    def __init__(self, aggregate: Aggregate) -> None:
+        self.aggregate = aggregate
+        mark = current_event.get()
+        expected = aggregate.stored_version
+        events = aggregate.take_pending()
+        if mark is not None:
+            events = [with_cause(event, mark) for event in events]
+        self.request = StreamAppend(aggregate.aggregate_type, aggregate.id, expected, tuple(events))
+
+    @property
+    def last_event_id(self) -> str:
+        """Return the id of the newest event."""
+        return self.request.events[-1].event_id
+
+
+def merge(changes: list[Change]) -> list[StreamAppend]:
+    """Return one request for consecutive changes of one aggregate."""
+    first = changes[0].request
+    if len(changes) == 1:
+        return [first]
+    events = tuple(event for change in changes for event in change.request.events)
+    return [StreamAppend(first.aggregate_type, first.aggregate_id, first.expected_version, events)]
+
+
+def submit(storage: AggregateStorage, requests: list[StreamAppend]) -> Awaitable[list[int]]:
+    """Hand requests to the storage as one append."""
+    return storage.append_streams(requests)
+
+
+def receipt_of(changes: list[Change], positions: list[int]) -> Receipt:
+    """Return the receipt of the newest event."""
+    return Receipt(changes[-1].last_event_id, positions[-1])

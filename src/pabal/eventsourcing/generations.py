@@ -1,0 +1,127 @@
+"""How far each projection has come, kept beside its tables: a row for the live ones, one during a rebuild.
+
+Every function runs in a transaction of the storage. A row moves on only from where its reader saw it, so of
+several processes that project the same events exactly one has its effects committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pabal.eventsourcing.read_model import Statements, Tables
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS pabal_projections (
+    name TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    is_live INTEGER NOT NULL,
+    tables TEXT NOT NULL,
+    PRIMARY KEY (name, generation)
+) STRICT, WITHOUT ROWID
+"""
+
+
+class MovedOnError(Exception):
+    """Say that somebody else moved a projection on, or replaced it: look again."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """Hold one set of a projection's tables, and the position up to which they are made."""
+
+    number: int
+    version: int
+    saved: int
+    is_live: bool
+    tables: tuple[str, ...]
+    position: int = 0
+    """As far as ``saved`` or further: what came since then did not concern the projection."""
+    known: dict[str, str] = field(default_factory=dict)
+    """Statements with its own tables' names."""
+
+    @property
+    def suffix(self) -> str:
+        """Return what its tables are called beyond their names: nothing once they are live."""
+        return "" if self.is_live else f"__{self.number}"
+
+
+def read_generations(tx: Statements, name: str) -> list[Generation]:
+    """Return what is kept for a projection, oldest first."""
+    tx.execute(_TABLE)
+    found = tx.execute(
+        "SELECT generation, version, position, is_live, tables FROM pabal_projections WHERE name = ? "
+        "ORDER BY generation",
+        (name,),
+    )
+    return [
+        Generation(number, version, position, bool(is_live), tuple(tables.split()), position)
+        for number, version, position, is_live, tables in found
+    ]
+
+
+def live_of(generations: Iterable[Generation]) -> Generation | None:
+    """Return the live one, or None before the first was built."""
+    return next((each for each in generations if each.is_live), None)
+
+
+def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool) -> Generation:
+    """Create empty tables beside the live ones; unless ``anew``, go on with what a stopped rebuild left."""
+    generations = read_generations(tx, name)
+    for left in generations:
+        if not left.is_live:
+            if not anew and (left.version, left.tables) == (version, tables.names):
+                return left
+            discard(tx, name, left)
+    made = Generation(
+        max((each.number for each in generations), default=0) + 1, version, 0, False, tables.names
+    )
+    tables.create(tx, made.suffix)
+    tx.execute(
+        "INSERT INTO pabal_projections VALUES (?, ?, ?, 0, 0, ?)",
+        (name, made.number, version, " ".join(tables.names)),
+    )
+    return made
+
+
+def discard(tx: Statements, name: str, generation: Generation) -> None:
+    """Drop one set of tables."""
+    for table in generation.tables:
+        tx.execute(f"DROP TABLE IF EXISTS {table}{generation.suffix}")
+    tx.execute("DELETE FROM pabal_projections WHERE name = ? AND generation = ?", (name, generation.number))
+
+
+def advance(tx: Statements, name: str, generation: Generation, upto: int) -> None:
+    """Save how far a generation has come. Raises MovedOnError unless it stands where it was last seen."""
+    moved = tx.execute(
+        "UPDATE pabal_projections SET position = ? "
+        "WHERE name = ? AND generation = ? AND position = ? AND is_live = ?",
+        (upto, name, generation.number, generation.saved, generation.is_live),
+    )
+    if moved.rowcount != 1:
+        raise MovedOnError
+
+
+def swap(tx: Statements, name: str, built: Generation) -> bool:
+    """Put built tables in place of the live ones; False if those have come further meanwhile.
+
+    Raises MovedOnError if the built ones are gone.
+    """
+    generations = read_generations(tx, name)
+    if not any(each.number == built.number and not each.is_live for each in generations):
+        raise MovedOnError
+    advance(tx, name, built, built.position)
+    live = live_of(generations)
+    if live is not None:
+        if live.position > built.position:
+            built.saved = built.position
+            return False
+        discard(tx, name, live)
+    for table in built.tables:
+        tx.execute(f"ALTER TABLE {table}{built.suffix} RENAME TO {table}")
+    tx.execute(
+        "UPDATE pabal_projections SET is_live = 1 WHERE name = ? AND generation = ?", (name, built.number)
+    )
+    return True

@@ -1,0 +1,60 @@
+"""``InMemoryProjection``: a projection's tables without a file or a bus, for tests."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+from weakref import finalize
+
+from pabal.domain.registry import registry
+from pabal.errors import EventNotProjectedError, ProjectionHandlerError
+from pabal.eventsourcing.projection import Projection
+from pabal.eventsourcing.read_model import ProjectionTransaction
+
+
+class InMemoryProjection:
+    """Run a projection's own methods over given events, into tables in memory.
+
+    Raises what ``apply`` raises.
+    """
+
+    def __init__(self, projection: type[Projection], events: Iterable[Any] = ()) -> None:
+        self._model = projection.model
+        self._projection = projection.__new__(projection)
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        finalize(self, self._connection.close)
+        self._model.tables.create(self._connection, "")
+        self.apply(*events)
+
+    def apply(self, *events: Any) -> None:
+        """Project events, in order, each whole or not at all.
+
+        Raises EventNotProjectedError for an unknown event, ProjectionHandlerError for a method that raises.
+        """
+        for event in events:
+            name = registry.schema_of(type(event)).event_type
+            handler = self._model.catalogue.handler_of(type(event))
+            if handler is None:
+                if self._model.catalogue.knows(name, type(event)):
+                    continue
+                raise EventNotProjectedError(
+                    projection=self._model.name, event_type=name, position=None, reason="unknown event"
+                )
+            self._connection.execute("BEGIN")
+            try:
+                handler(
+                    self._projection,
+                    event,
+                    ProjectionTransaction(self._connection, self._model.tables, "", {}),
+                )
+            except Exception as error:
+                self._connection.execute("ROLLBACK")
+                raise ProjectionHandlerError(
+                    projection=self._model.name, event_type=name, position=None, reason=repr(error)
+                ) from error
+            self._connection.execute("COMMIT")
+
+    def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """Return the rows of a SELECT; ``{table}`` stands for the table."""
+        return self._connection.execute(self._model.tables.translate(sql, ""), parameters).fetchall()

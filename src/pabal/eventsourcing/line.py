@@ -1,0 +1,119 @@
+"""Let the changes of one aggregate follow each other without waiting, and be stored in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pabal.domain.envelope import encode_event
+from pabal.errors import DuplicateEventError, InvalidEventError, PabalError, StorageClosedError
+from pabal.eventsourcing.appending import Change, merge, submit
+from pabal.ports.storage import AggregateStorage
+
+
+class OvertakenError(Exception):
+    """Say that a change stood on one that was refused: decide it again."""
+
+
+class _Batch:
+    __slots__ = ("changes", "futures")
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.futures: list[asyncio.Future[None]] = []
+
+
+class Line:
+    """Hold the changes of one aggregate that are decided and not stored yet.
+
+    One batch is on its way at a time, and the next gathers meanwhile. It is not sent before the first is
+    stored: an expected version alone would not notice that another writer took the first one's place with
+    as many events.
+    """
+
+    def __init__(self, storage: AggregateStorage, failed: Callable[[], None]) -> None:
+        self._storage = storage
+        self._failed = failed
+        self._gathering: _Batch | None = None
+        self._sent: _Batch | None = None
+
+    @property
+    def newest(self) -> asyncio.Future[None] | None:
+        """Return what ends when the newest change is stored, or None when all are."""
+        batch = self._gathering or self._sent
+        return None if batch is None else batch.futures[-1]
+
+    def join(self, change: Change) -> asyncio.Future[None]:
+        """Put a change at the end; what is returned ends when it is stored.
+
+        It raises ConcurrencyError or StorageError, what was wrong with this very change, or OvertakenError.
+        """
+        loop = asyncio.get_running_loop()
+        batch = self._gathering
+        if batch is None:
+            batch = self._gathering = _Batch()
+            if self._sent is None:
+                # At the end of this turn of the loop: whoever else changes the aggregate in it comes along.
+                loop.call_soon(self._send)
+        future: asyncio.Future[None] = loop.create_future()
+        batch.changes.append(change)
+        batch.futures.append(future)
+        return future
+
+    def _send(self) -> None:
+        batch, self._gathering = self._gathering, None
+        if batch is None:
+            return
+        self._sent = batch
+        try:
+            appended = asyncio.ensure_future(submit(self._storage, merge(batch.changes)))
+        except PabalError as error:
+            self._fail(batch, error)
+        else:
+            appended.add_done_callback(lambda done: self._finish(batch, done))
+
+    def _finish(self, batch: _Batch, appended: asyncio.Future[list[int]]) -> None:
+        if appended.cancelled():
+            self._fail(batch, StorageClosedError(path=self._storage.path, reason="cancelled"))
+            return
+        error = appended.exception()
+        if error is not None:
+            self._fail(batch, error)
+            return
+        self._sent = None
+        for future in batch.futures:
+            future.set_result(None)
+        self._send()
+
+    def _fail(self, batch: _Batch, error: BaseException) -> None:
+        self._failed()
+        self._sent = None
+        later, self._gathering = self._gathering, None
+        if isinstance(error, (InvalidEventError, DuplicateEventError)):
+            guilty = self._guilty(batch, error)
+            for number, future in enumerate(batch.futures):
+                _raise_in(future, error if number == guilty else OvertakenError())
+            error = OvertakenError()
+        else:
+            for future in batch.futures:
+                _raise_in(future, error)
+        for future in () if later is None else later.futures:
+            _raise_in(future, error)
+
+    def _guilty(self, batch: _Batch, error: PabalError) -> int:
+        """Return which change of a batch it was that could not be stored."""
+        if len(batch.changes) > 1:
+            for number, change in enumerate(batch.changes):
+                try:
+                    for event in change.request.events:
+                        if isinstance(error, DuplicateEventError) and event.event_id == error.event_id:
+                            return number
+                        encode_event(event, self._storage.max_payload_bytes)
+                except InvalidEventError:
+                    return number
+        return 0
+
+
+def _raise_in(future: asyncio.Future[None], error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()  # seen: its caller may have been cancelled

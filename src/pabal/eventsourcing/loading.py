@@ -1,0 +1,102 @@
+"""Bring an aggregate to its present state: from its events, or from a snapshot and the events since."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Generic, TypeVar
+
+from pabal.domain.aggregate import Aggregate
+from pabal.domain.envelope import StoredRecord, decode_event, id_to_bytes, id_to_text
+from pabal.domain.event import body_of
+from pabal.errors import CorruptLogError, SnapshotError
+from pabal.eventsourcing.live import Live
+from pabal.eventsourcing.snapshots import read_snapshot, restore, take_snapshot
+from pabal.ports.storage import AggregateStorage
+
+_log = logging.getLogger("pabal")
+A = TypeVar("A", bound=Aggregate)
+
+
+class Loader(Generic[A]):
+    """Load aggregates of one class, and take snapshots of them when told.
+
+    Snapshots are a cache: whatever is wrong with one is logged, and the events are replayed instead.
+    """
+
+    def __init__(
+        self,
+        cls: type[A],
+        storage: AggregateStorage,
+        *,
+        snapshot_every: int | None,
+        snapshot_when_slower: float | None,
+    ) -> None:
+        self._cls = cls
+        self._storage = storage
+        self._every = snapshot_every
+        self._slower = snapshot_when_slower
+        self._uses_snapshots = snapshot_every is not None or snapshot_when_slower is not None
+
+    async def load(self, aggregate_id: str) -> Live[A]:
+        """Return the aggregate as the log has it, at version 0 where there is no event."""
+        began = time.perf_counter()
+        live = await self._from_snapshot(aggregate_id) if self._uses_snapshots else None
+        if live is None:
+            rows = await self._storage.read_history(self._cls.aggregate_type, aggregate_id)
+            if rows and rows[0].stream_version != 1:
+                raise CorruptLogError(
+                    path=self._storage.path,
+                    position=rows[0].position,
+                    reason=f"the history of {self._cls.aggregate_type}/{aggregate_id} begins with version "
+                    f"{rows[0].stream_version}: its first events were trimmed",
+                )
+            live = Live(self._replay(self._cls(aggregate_id), rows), _last_id(rows), 0)
+        if self._slower is not None and time.perf_counter() - began > self._slower:
+            await self._save(live)
+        return live
+
+    def _replay(self, aggregate: A, rows: list[StoredRecord]) -> A:
+        return aggregate.replay(body_of(decode_event(row)) for row in rows)
+
+    async def _from_snapshot(self, aggregate_id: str) -> Live[A] | None:
+        data = await self._storage.load_snapshot(self._cls.aggregate_type, aggregate_id)
+        if data is None:
+            return None
+        try:
+            snapshot = read_snapshot(self._cls, data)
+            aggregate = restore(self._cls, aggregate_id, snapshot)
+            # Its own last event is read again: a snapshot may be ahead of a log restored from a backup.
+            rows = await self._storage.read_history(
+                self._cls.aggregate_type, aggregate_id, snapshot.version - 1
+            )
+            if not rows or (rows[0].stream_version, rows[0].event_id) != (
+                snapshot.version,
+                snapshot.event_id,
+            ):
+                raise SnapshotError(reason=f"the log has other events up to version {snapshot.version}")
+        except SnapshotError as error:
+            _log.warning("%s/%s: %s; replaying its events", self._cls.aggregate_type, aggregate_id, error)
+            return None
+        return Live(self._replay(aggregate, rows[1:]), _last_id(rows), snapshot.version)
+
+    async def stored(self, live: Live[A]) -> None:
+        """Take a snapshot if it is time for one."""
+        if self._every is not None and live.aggregate.version - live.snapshot_at >= self._every:
+            await self._save(live)
+
+    async def _save(self, live: Live[A]) -> None:
+        aggregate = live.aggregate
+        if live.last_event_id is None or live.snapshot_at == aggregate.version:
+            return
+        live.snapshot_at = aggregate.version
+        try:
+            data = take_snapshot(aggregate, id_to_bytes(live.last_event_id))
+        except SnapshotError as error:
+            _log.warning("%s/%s: no snapshot is taken: %s", aggregate.aggregate_type, aggregate.id, error)
+            return
+        await self._storage.save_snapshot(aggregate.aggregate_type, aggregate.id, aggregate.version, data)
+
+
+def _last_id(rows: list[StoredRecord]) -> str | None:
+    return id_to_text(rows[-1].event_id) if rows else None

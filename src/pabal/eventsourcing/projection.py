@@ -1,0 +1,343 @@
+"""``Projection``: a read model in SQLite tables that follows the log, each event's effect exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from pabal.domain.envelope import Receipt
+from pabal.domain.marking import snake_case
+from pabal.errors import (
+    CorruptLogError,
+    ProjectionDefinitionError,
+    ProjectionError,
+    StorageClosedError,
+    StorageError,
+    UsageError,
+)
+from pabal.eventsourcing.advancing import Advance, TableStorage, tables_of
+from pabal.eventsourcing.generations import (
+    Generation,
+    MovedOnError,
+    begin,
+    discard,
+    live_of,
+    read_generations,
+    swap,
+)
+from pabal.eventsourcing.read_model import Catalogue, Handler, Model, Tables, handlers_of
+from pabal.ports.storage import Committed
+
+Progress = Callable[[int, int], object]
+_LOOK_AGAIN = 0.5
+"""Seconds between looks where no bell is heard, and after trouble with the disk."""
+_log = logging.getLogger("pabal")
+
+
+class Projection:
+    """Be the base of an application's read models: tables, and a method for each event that changes them.
+
+    ``tables`` creates them, each name in braces. A method marked with ``@projects`` is a plain ``def`` that
+    gets the event and the transaction in which the projection's own position is saved: both are committed,
+    or neither. ``name`` defaults to the class name in snake case. Raise ``version`` when tables or methods
+    change: the next start builds the tables anew from the log.
+
+    An event is known if it has a method or is listed under ``ignores`` (classes or type names). Others are
+    unknown if their class is not registered, or, where ``matches`` is a pattern on type names, if they match
+    it. Unknown events are skipped live, with a warning, and fail a rebuild.
+
+    >>> from pabal import DomainEvent
+    >>> from pabal.eventsourcing import InMemoryProjection, projects
+    >>> class GoodsArrived(DomainEvent):
+    ...     event_type: ClassVar[str] = "goods.arrived"
+    ...     article: str
+    ...     pieces: int
+    >>> class Stock(Projection):
+    ...     tables = "CREATE TABLE {stock} (article TEXT PRIMARY KEY, pieces INTEGER NOT NULL)"
+    ...     @projects(GoodsArrived)
+    ...     def _arrived(self, event, tx):
+    ...         tx.execute(
+    ...             "INSERT INTO {stock} VALUES (?, ?) "
+    ...             "ON CONFLICT DO UPDATE SET pieces = pieces + excluded.pieces",
+    ...             (event.article, event.pieces),
+    ...         )
+    >>> stock = InMemoryProjection(Stock, [GoodsArrived("nut", 5), GoodsArrived("nut", 2)])
+    >>> stock.rows("SELECT * FROM {stock}")
+    [('nut', 7)]
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    tables: ClassVar[str] = ""
+    matches: ClassVar[str] = ""
+    ignores: ClassVar[tuple[type | str, ...]] = ()
+    _handlers: ClassVar[dict[type, Handler]] = {}
+    model: ClassVar[Model]
+    """What the class says, put together."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = snake_case(cls.__name__)
+        cls._handlers = handlers_of(cls, cls._handlers)
+        if not cls._handlers:
+            raise ProjectionDefinitionError(
+                "it has no method marked with @projects", projection=cls.__qualname__
+            )
+        if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
+            raise ProjectionDefinitionError(
+                f"version is {cls.version!r}; it must be an int of at least 1", projection=cls.__qualname__
+            )
+        catalogue = Catalogue(cls._handlers, cls.matches, cls.ignores)
+        cls.model = Model(cls.name, cls.version, Tables(cls.__qualname__, cls.tables), catalogue)
+
+    def __init__(self, bus_or_storage: Any, *, batch: int = 1000) -> None:
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise UsageError(f"batch is {batch!r}; it must be an int of at least 1")
+        self._storage: TableStorage = tables_of(bus_or_storage)
+        self._advance = Advance(self, self.model, self._storage, batch)
+        self._live: Generation | None = None
+        self._turn = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self.failure: Exception | None = None
+        """Why it stopped by itself; None while it runs."""
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def start(self, *, progress: Progress | None = None) -> None:
+        """Follow the log from where the tables stand; harmless when running.
+
+        Tables that are missing, or were made by a lower ``version``, are built first, while the old ones stay
+        readable; ``progress(position, head)`` is called after each batch. Raises ProjectionError, as
+        EventNotProjectedError and ProjectionHandlerError, and StorageError.
+        """
+        async with self._changing:
+            if self.is_running:
+                return
+            self.failure = None
+            self._live = await self._open(progress)
+            end = self._listen()
+            self._task = asyncio.create_task(self._follow(), name=f"pabal-{self.name}")
+            self._task.add_done_callback(lambda done: end())
+
+    async def stop(self) -> None:
+        """Follow no longer; the tables stay, and the next start goes on where they stand."""
+        async with self._changing:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+                self._task = None
+            self._release(UsageError(f"projection {self.name!r} was stopped"))
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether it follows the log."""
+        return self._task is not None and not self._task.done()
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Return the position in the log up to which the tables are made; 0 before the start."""
+        return 0 if self._live is None else self._live.position
+
+    async def reached(self, receipt: Receipt | int, timeout: float | None = None) -> None:
+        """Return when the tables hold an event, given its receipt or position: read your own writes.
+
+        Raises TimeoutError after ``timeout`` seconds, UsageError for a receipt without position or while
+        nothing follows the log, and what stopped the projection (a ProjectionError, a StorageError).
+        """
+        wanted = receipt if isinstance(receipt, int) else receipt.position
+        if wanted is None:
+            raise UsageError("that receipt has no position: its event is not in the log yet")
+        if self.position >= wanted:
+            return
+        if self.failure is not None:
+            raise self.failure
+        if not self.is_running:
+            raise UsageError(f"projection {self.name!r} does not run: start() it first")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, future))
+        async with asyncio.timeout(timeout):
+            await future
+
+    async def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """Return the rows of a SELECT, in which ``{table}`` stands for a live table.
+
+        Raises UsageError for one that SQLite refuses or that writes, StorageError.
+        """
+        return await self._storage.query(self.model.tables.translate(sql, ""), parameters)
+
+    # -- building -------------------------------------------------------------------------------------
+
+    async def rebuild(self, *, progress: Progress | None = None) -> None:
+        """Build the tables anew from the whole log, beside the live ones, and swap them in one transaction.
+
+        The live tables are read and kept up to date meanwhile. ``progress(position, head)`` is called after
+        each batch. If it fails, the live tables stay. Raises EventNotProjectedError, ProjectionHandlerError,
+        ProjectionError (events were trimmed, another process rebuilds it, too), StorageError.
+        """
+        try:
+            await self._build(progress, anew=True)
+        except MovedOnError:
+            raise ProjectionError(
+                projection=self.name, reason="somebody else has begun to rebuild it"
+            ) from None
+
+    async def _open(self, progress: Progress | None) -> Generation:
+        while True:
+            live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
+            if live is not None and live.version == self.version:
+                return live
+            if live is not None and live.version > self.version:
+                self._refuse_newer(live)
+            try:
+                return await self._build(progress, anew=False)
+            except MovedOnError:
+                continue
+
+    def _refuse_newer(self, live: Generation) -> None:
+        raise ProjectionError(
+            projection=self.name,
+            reason=f"its tables were built by version {live.version}, this class is version {self.version}; "
+            "raise its version, or call rebuild()",
+        )
+
+    async def _build(self, progress: Progress | None, *, anew: bool) -> Generation:
+        first = await self._storage.read_page(0, limit=1)
+        if first.rows and first.rows[0].position > 1:
+            raise ProjectionError(
+                projection=self.name,
+                reason=f"the log begins at position {first.rows[0].position}: what came before was trimmed, "
+                "and cannot be projected",
+            )
+        model = self.model
+        built = await self._advance.transact(
+            lambda tx: begin(tx, model.name, model.version, model.tables, anew=anew)
+        )
+        try:
+            while not await self._build_once(built, progress):
+                pass
+        except ProjectionError:
+            await self._storage.transact(lambda tx: discard(tx, self.name, built))
+            raise
+        self._arrived()
+        return built
+
+    async def _build_once(self, built: Generation, progress: Progress | None) -> bool:
+        """Come up to the log's end and try to swap; False if the live tables were faster."""
+        while await self._advance.step(built, strict=True):
+            if progress is not None:
+                progress(built.position, max(built.position, await self._storage.head()))
+        async with self._turn:
+            # The follower rests: what it has done is all that is left to do.
+            while built.position < self.position and await self._advance.step(built, strict=True):
+                pass
+            if not await self._advance.transact(lambda tx: swap(tx, self.name, built)):
+                return False
+            built.is_live, built.saved = True, built.position
+            built.known.clear()
+            self._live = built
+        return True
+
+    # -- following ------------------------------------------------------------------------------------
+
+    def _listen(self) -> Callable[[], None]:
+        """Have commits of this process, and bells of others, wake the follower; return what ends that."""
+        loop = asyncio.get_running_loop()
+
+        def committed(batch: Committed) -> None:
+            try:
+                loop.call_soon_threadsafe(self._wake.set)
+            except RuntimeError:
+                pass  # the loop is closed: nobody is left to tell, the log has it
+
+        own = self._storage.add_listener(committed)
+        others = self._storage.listen_to_others(self._wake.set)
+
+        def end() -> None:
+            own()
+            others()
+
+        return end
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                self._wake.clear()
+                if not await self._go_on():
+                    await self._rest()
+        except Exception as error:
+            _log.error("projection %r stopped: %s", self.name, error)
+            self.failure = error
+            self._release(error)
+
+    async def _go_on(self) -> bool:
+        """Project the next batch; False if there is nothing to do right now."""
+        assert self._live is not None
+        try:
+            async with self._turn:
+                moved = await self._advance.step(self._live, strict=False)
+        except MovedOnError:
+            await self._look()
+            return True
+        except (CorruptLogError, StorageClosedError):
+            raise
+        except StorageError as error:
+            _log.warning("projection %r tries again: %s", self.name, error)
+            return False
+        if moved:
+            self._arrived()
+        return moved
+
+    async def _look(self) -> None:
+        """See what another process made of the tables."""
+        async with self._turn:
+            live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
+            if live is None:
+                raise ProjectionError(projection=self.name, reason="its tables were removed")
+            if live.version > self.version:
+                self._refuse_newer(live)
+            self._live = live
+        self._arrived()
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_AGAIN):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _arrived(self) -> None:
+        position = self.position
+        waiting, self._waiting = self._waiting, []
+        for wanted, future in waiting:
+            if future.done():
+                continue
+            if wanted <= position:
+                future.set_result(None)
+            else:
+                self._waiting.append((wanted, future))
+
+    def _release(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)

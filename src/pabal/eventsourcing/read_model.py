@@ -1,0 +1,213 @@
+"""What a projection consists of: its tables, and a handler for each event."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from pabal.domain.envelope import Envelope, StoredRecord, decode_event, to_envelope
+from pabal.domain.event import body_of
+from pabal.domain.marking import can_be_paused, mark_with
+from pabal.domain.registry import registry
+from pabal.errors import ProjectionDefinitionError, UsageError
+
+Handler = Callable[[Any, Any, Any], None]
+_H = TypeVar("_H", bound=Callable[..., None])
+_PROJECTS = "_pabal_projects"
+_table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_created = re.compile(r"\s*CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}", re.IGNORECASE)
+
+
+class Statements(Protocol):
+    """Be something that runs statements: a transaction of the storage, or a connection."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> sqlite3.Cursor:
+        """Run one statement."""
+        ...
+
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """Run one statement for many rows."""
+        ...
+
+
+def projects(*event_classes: type) -> Callable[[_H], _H]:
+    """Mark a method ``(event, tx)`` of a projection as what writes these events into its tables.
+
+    Subclasses are included unless they have a method of their own. Raises ProjectionDefinitionError for
+    anything that is no class.
+    """
+    return mark_with(
+        _PROJECTS,
+        "@projects",
+        event_classes,
+        lambda detail: ProjectionDefinitionError(detail, projection="(unknown)"),
+    )
+
+
+def handlers_of(cls: type, inherited: dict[type, Handler]) -> dict[type, Handler]:
+    """Return the handlers of a class by event class. Raises ProjectionDefinitionError."""
+    found = dict(inherited)
+    own: dict[type, str] = {}
+    for name, value in vars(cls).items():
+        for event_class in getattr(value, _PROJECTS, ()):
+            if can_be_paused(value):
+                raise ProjectionDefinitionError(
+                    f"{name}() cannot be paused: it runs inside a transaction; make it a plain def",
+                    projection=cls.__qualname__,
+                )
+            if event_class in own:
+                raise ProjectionDefinitionError(
+                    f"{own[event_class]}() and {name}() both project {event_class.__name__}; keep one",
+                    projection=cls.__qualname__,
+                )
+            own[event_class] = name
+            found[event_class] = value
+    return found
+
+
+class Tables:
+    """Hold the statements that create a projection's tables, and give the tables other names."""
+
+    def __init__(self, projection: str, script: str) -> None:
+        self._statements = _split(script)
+        self.names = tuple(found[1] for text in self._statements if (found := _created.match(text)))
+        if not self.names:
+            raise ProjectionDefinitionError(
+                "tables creates none; write tables = 'CREATE TABLE {orders} (id TEXT PRIMARY KEY)', "
+                "with the name in braces",
+                projection=projection,
+            )
+        trial = sqlite3.connect(":memory:")
+        try:
+            self.create(trial, "")
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise ProjectionDefinitionError(
+                f"SQLite refuses its tables: {error}", projection=projection
+            ) from error
+        finally:
+            trial.close()
+
+    def create(self, tx: Statements, suffix: str) -> None:
+        """Create the tables, each with a suffix to its name."""
+        for statement in self._statements:
+            tx.execute(self.translate(statement, suffix))
+
+    def translate(self, sql: str, suffix: str) -> str:
+        """Replace each ``{table}`` by the table's name with a suffix; leave other braces alone."""
+        return _table.sub(lambda found: found[1] + suffix if found[1] in self.names else found[0], sql)
+
+
+class ProjectionTransaction:
+    """Run a handler's statements in the transaction that also saves how far the projection has come.
+
+    ``{orders}`` in a statement stands for the table ``orders``: while a rebuild goes on, the one that is
+    being built. Good only until the handler returns.
+    """
+
+    __slots__ = ("_known", "_suffix", "_tables", "_tx", "row")
+
+    def __init__(self, tx: Statements, tables: Tables, suffix: str, known: dict[str, str]) -> None:
+        self._tx = tx
+        self._tables = tables
+        self._suffix = suffix
+        self._known = known
+        self.row: StoredRecord | None = None
+        """The stored event that is being projected; None for one given to an in-memory projection."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._tx.execute(self._known.get(sql) or self._translated(sql), parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """Run one statement for many rows."""
+        return self._tx.executemany(self._known.get(sql) or self._translated(sql), rows)
+
+    @property
+    def envelope(self) -> Envelope:
+        """Return the event with its place in the log. Raises UsageError for one that is in no log."""
+        if self.row is None:
+            raise UsageError("an event given to an in-memory projection has no envelope")
+        return to_envelope(self.row)
+
+    def _translated(self, sql: str) -> str:
+        text = self._known[sql] = self._tables.translate(sql, self._suffix)
+        return text
+
+
+class Task(NamedTuple):
+    """Hold an event on its way to a handler."""
+
+    handler: Handler
+    event: Any
+    row: StoredRecord
+
+
+class Catalogue:
+    """Know, for each type of event, which handler takes it, or that it is passed over, or unknown."""
+
+    def __init__(self, handlers: dict[type, Handler], matches: str, ignores: Sequence[type | str]) -> None:
+        self._handlers = handlers
+        self._matches = matches
+        self._ignored_names = frozenset(each for each in ignores if isinstance(each, str))
+        self._ignored = tuple(each for each in ignores if isinstance(each, type))
+        self._by_class: dict[type, Handler | None] = {}
+
+    def handler_of(self, cls: type) -> Handler | None:
+        """Return the handler of an event class: its own, or that of the nearest base."""
+        if cls not in self._by_class:
+            self._by_class[cls] = next(
+                (self._handlers[base] for base in cls.__mro__ if base in self._handlers), None
+            )
+        return self._by_class[cls]
+
+    def knows(self, event_type: str, cls: type | None) -> bool:
+        """Tell whether an event without handler is passed over on purpose."""
+        if event_type in self._ignored_names or (cls is not None and issubclass(cls, self._ignored)):
+            return True
+        if self._matches:
+            return not fnmatchcase(event_type, self._matches)
+        return cls is not None
+
+    def sort(self, rows: Sequence[StoredRecord]) -> tuple[list[Task], list[StoredRecord]]:
+        """Decode what has a handler, and return it with the rows of unknown types. Raises DecodeError."""
+        tasks: list[Task] = []
+        unknown: list[StoredRecord] = []
+        seen: dict[str, Handler | bool | None] = {}
+        for row in rows:
+            kind = row.event_type
+            found = seen.get(kind, False)
+            if found is False:
+                cls = registry.class_named(kind)
+                found = None if cls is None else self.handler_of(cls)
+                if found is None and not self.knows(kind, cls):
+                    found = True
+                seen[kind] = found
+            if found is True:
+                unknown.append(row)
+            elif callable(found):
+                tasks.append(Task(found, body_of(decode_event(row)), row))
+        return tasks, unknown
+
+
+class Model(NamedTuple):
+    """Hold what the class of a projection says."""
+
+    name: str
+    version: int
+    tables: Tables
+    catalogue: Catalogue
+
+
+def _split(script: str) -> list[str]:
+    """Cut a script into statements; a semicolon inside quotes or a trigger ends none."""
+    statements: list[str] = []
+    text = ""
+    for part in script.strip().removesuffix(";").split(";"):
+        text += part + ";"
+        if sqlite3.complete_statement(text):
+            statements.append(text)
+            text = ""
+    return [*statements, text] if text else statements

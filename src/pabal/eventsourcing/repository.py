@@ -1,0 +1,239 @@
+"""``Repository``: aggregates of one class, kept as events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from typing import Any, Generic, TypeVar, cast, overload
+
+from pabal.domain.aggregate import Aggregate
+from pabal.domain.decider import DecidedAggregate, Decider, aggregate_of
+from pabal.domain.envelope import Receipt
+from pabal.errors import AggregateNotFoundError, ConcurrencyError, UsageError
+from pabal.eventsourcing.appending import Change, receipt_of, storage_of, submit
+from pabal.eventsourcing.line import OvertakenError
+from pabal.eventsourcing.live import Live, LiveAggregates
+from pabal.eventsourcing.loading import Loader
+from pabal.eventsourcing.unit_of_work import Edit
+
+A = TypeVar("A", bound=Aggregate)
+R = TypeVar("R")
+
+
+class Repository(Generic[A]):
+    """Load aggregates, have them changed, and store what they recorded.
+
+    Storing is publishing: subscribers of a bus on the same storage receive the events from the log, so
+    there is no second write and no moment at which one is done and the other is not.
+
+    ``bus_or_storage`` is a bus with storage, or the storage. ``keep`` aggregates used last stay in memory.
+    ``snapshot_every=100`` saves a snapshot every 100 events, ``snapshot_when_slower=0.05`` whenever loading
+    took longer than 50 ms; without either there are none.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventStorage
+    >>> from pabal.domain import applies
+    >>> class CupFilled(DomainEvent):
+    ...     aggregate_type = "cup"
+    ...     cup: str
+    ...     @property
+    ...     def aggregate_id(self) -> str:
+    ...         return self.cup
+    >>> class Cup(Aggregate):
+    ...     fills: int = 0
+    ...     def fill(self) -> int:
+    ...         self.record(CupFilled(self.id))
+    ...         return self.fills
+    ...     @applies(CupFilled)
+    ...     def _filled(self, event: CupFilled) -> None:
+    ...         self.fills += 1
+    >>> async def main() -> int:
+    ...     cups = Repository(Cup, InMemoryEventStorage())
+    ...     async with cups.edit("blue") as cup:
+    ...         cup.fill()
+    ...     return await cups.update("blue", Cup.fill)
+    >>> asyncio.run(main())
+    2
+    """
+
+    @overload
+    def __init__(
+        self: Repository[DecidedAggregate],
+        kind: Decider[Any, Any, Any],
+        bus_or_storage: Any,
+        *,
+        keep: int = ...,
+        snapshot_every: int | None = ...,
+        snapshot_when_slower: float | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        kind: type[A],
+        bus_or_storage: Any,
+        *,
+        keep: int = ...,
+        snapshot_every: int | None = ...,
+        snapshot_when_slower: float | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        kind: Any,
+        bus_or_storage: Any,
+        *,
+        keep: int = 1000,
+        snapshot_every: int | None = None,
+        snapshot_when_slower: float | None = None,
+    ) -> None:
+        if snapshot_every is not None and snapshot_every < 1:
+            raise UsageError(f"snapshot_every is {snapshot_every!r}; it must be at least 1, or None")
+        if keep < 0:
+            raise UsageError(f"keep is {keep!r}; it must be 0 or more")
+        cls: type[A] = cast("type[A]", aggregate_of(kind)) if isinstance(kind, Decider) else kind
+        if not (isinstance(cls, type) and issubclass(cls, Aggregate)):
+            raise UsageError(f"{kind!r} is neither an Aggregate class nor a Decider")
+        self.aggregate_class = cls
+        self.storage = storage_of(bus_or_storage)
+        self.loader: Loader[A] = Loader(
+            cls, self.storage, snapshot_every=snapshot_every, snapshot_when_slower=snapshot_when_slower
+        )
+        self.lives: LiveAggregates[A] = LiveAggregates(keep)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def load(self, aggregate_id: str) -> A:
+        """Return a copy of the aggregate as it is in the log now; it is the caller's own.
+
+        Raises AggregateNotFoundError where no event was ever stored for it, StorageError, DecodeError.
+        """
+        return self._existing((await self.loader.load(aggregate_id)).aggregate)
+
+    async def exists(self, aggregate_id: str) -> bool:
+        """Tell whether any event was stored for this id."""
+        return (await self.loader.load(aggregate_id)).aggregate.version > 0
+
+    def _existing(self, aggregate: A) -> A:
+        if aggregate.version == 0:
+            raise AggregateNotFoundError(aggregate_type=aggregate.aggregate_type, aggregate_id=aggregate.id)
+        return aggregate
+
+    # -- changing -------------------------------------------------------------------------------------
+
+    def edit(self, aggregate_id: str, *, must_exist: bool = False) -> Edit[A]:
+        """Return ``async with``: it gives the aggregate, and stores at the end what the block recorded.
+
+        An id without events gives a new aggregate at version 0, unless it ``must_exist``. A block that
+        raises stores nothing. Afterwards ``receipt`` of what this returned is that of the newest event.
+
+        Raises ConcurrencyError if somebody else has stored events of it meanwhile, AggregateNotFoundError,
+        InvalidEventError, StorageError.
+        """
+        return Edit(self, aggregate_id, must_exist=must_exist)
+
+    async def save(self, aggregate: A) -> Receipt | None:
+        """Store what an aggregate recorded and return the newest event's receipt; None if it is nothing.
+
+        Raises ConcurrencyError unless the log has it at the version it was loaded at.
+        """
+        if aggregate.stored_version == aggregate.version:
+            aggregate.refuse_if_spoiled()
+            return None
+        change = Change(aggregate)
+        return receipt_of([change], await submit(self.storage, [change.request]))
+
+    async def update(
+        self,
+        aggregate_id: str,
+        change: Callable[[A], R | Awaitable[R]],
+        *,
+        retries: int = 3,
+        must_exist: bool = False,
+    ) -> R:
+        """Call ``change(aggregate)``, store what it recorded, and return its result.
+
+        After a ConcurrencyError all of it is done again on the new state, up to ``retries`` times; so
+        ``change`` should do nothing that must not happen twice. An exception of ``change`` stores nothing
+        and is raised here.
+
+        A plain function costs no waiting between concurrent updates of one aggregate: each sees the state
+        the one before made, and all are committed together, in that order. An async function has the
+        aggregate for itself, like ``edit``.
+
+        Raises ConcurrencyError after the last retry, AggregateNotFoundError, InvalidEventError, StorageError.
+        """
+        pausing = iscoroutinefunction(change)
+        once = self._update_alone if pausing else self._update_in_line
+        while True:
+            try:
+                return cast(R, await once(aggregate_id, change, must_exist))
+            except OvertakenError:
+                continue
+            except ConcurrencyError:
+                if retries <= 0:
+                    raise
+                retries -= 1
+
+    async def _update_alone(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
+        async with self.edit(aggregate_id, must_exist=must_exist) as aggregate:
+            return await change(aggregate)
+
+    async def _update_in_line(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
+        live = self.lives.get(aggregate_id)
+        if live is None:
+            live = self.lives.put(await self.loader.load(aggregate_id))
+        aggregate = live.aggregate
+        if must_exist and aggregate.version == 0:
+            self._existing(aggregate)
+        # From here to the append nothing waits: who comes next finds this state, and expects its version.
+        try:
+            result = change(aggregate)
+            if isawaitable(result):
+                if iscoroutine(result):
+                    result.close()
+                raise UsageError(f"{change!r} returned something to await; pass an async function instead")
+            if aggregate.stored_version != aggregate.version:
+                return await self._append(live, result)
+            aggregate.refuse_if_spoiled()
+        except BaseException:
+            if aggregate.stored_version != aggregate.version or aggregate.is_spoiled:
+                self.lives.discard(live)
+            # It may have decided by events that are not stored yet, and never will be.
+            await live.settled()
+            raise
+        await live.settled()
+        return result
+
+    async def _append(self, live: Live[A], result: R) -> R:
+        change = Change(live.aggregate)
+        live.last_event_id = change.last_event_id
+        line = live.open_line(self.storage, lambda: self.lives.discard(live))
+        await asyncio.shield(line.join(change))
+        if live.is_settled:
+            await self.loader.stored(live)
+        return result
+
+    # -- for units of work ----------------------------------------------------------------------------
+
+    async def check_out(self, aggregate_id: str, *, must_exist: bool) -> Live[A]:
+        """Return an aggregate that is nobody else's."""
+        live = self.lives.get(aggregate_id)
+        if live is not None:
+            try:
+                await live.settled()
+            except (ConcurrencyError, OvertakenError):
+                live = None
+        if live is not None and self.lives.get(aggregate_id) is live:
+            self.lives.discard(live)
+        else:
+            live = await self.loader.load(aggregate_id)
+        if must_exist:
+            self._existing(live.aggregate)
+        return live
+
+    async def check_in(self, live: Live[A]) -> None:
+        """Take an aggregate back after its events were stored."""
+        self.lives.put(live)
+        await self.loader.stored(live)

@@ -1,0 +1,135 @@
+"""Write an aggregate's state down, and take it back only where it is sure to be the same."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
+from zlib import crc32
+
+import msgspec
+
+from pabal.domain.aggregate import Aggregate
+from pabal.errors import SnapshotError, SnapshotOfOtherClassError
+
+A = TypeVar("A", bound=Aggregate)
+_encode = msgspec.msgpack.encode
+
+
+class Snapshot(NamedTuple):
+    """Hold a state, and the last event that made it."""
+
+    class_name: str
+    snapshot_version: int
+    layout: int
+    version: int
+    event_id: bytes
+    state: bytes
+
+
+def take_snapshot(aggregate: Aggregate, event_id: bytes) -> bytes:
+    """Encode the state of an aggregate whose last stored event is ``event_id``.
+
+    Raises SnapshotError where the state would not come back equal: an attribute without an annotation, or
+    one whose values do not survive as what they are annotated.
+    """
+    cls = type(aggregate)
+    codec = _codec_of(cls)
+    state = _state_of(aggregate)
+    unknown = sorted(state.keys() - codec.names)
+    if unknown:
+        raise SnapshotError(
+            reason=f"{cls.__qualname__}.{unknown[0]} has no annotation; write one in the class body"
+        )
+    try:
+        data = _encode(state)
+        back = codec.decode(data)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise SnapshotError(reason=f"the state of {cls.__qualname__} cannot be encoded: {error}") from error
+    for name, value in state.items():
+        if back[name] != value or type(back[name]) is not type(value):
+            raise SnapshotError(
+                reason=f"{cls.__qualname__}.{name} would come back as {back[name]!r:.80}, not {value!r:.80}; "
+                "annotate it more exactly"
+            )
+    snapshot = Snapshot(
+        cls.__qualname__, cls.snapshot_version, codec.layout, aggregate.stored_version, event_id, data
+    )
+    body = _encode(tuple(snapshot))
+    return crc32(body).to_bytes(4, "big") + body
+
+
+def read_snapshot(cls: type[Aggregate], data: bytes) -> Snapshot:
+    """Read what ``take_snapshot`` wrote.
+
+    Raises SnapshotOfOtherClassError, or SnapshotError where it is damaged or the class has changed since.
+    """
+    if len(data) < 4 or crc32(data[4:]).to_bytes(4, "big") != data[:4]:
+        raise SnapshotError(reason="it is damaged")
+    try:
+        snapshot = Snapshot._make(
+            msgspec.msgpack.decode(data[4:], type=tuple[str, int, int, int, bytes, bytes])
+        )
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise SnapshotError(reason=f"it is damaged: {error}") from error
+    if snapshot.class_name != cls.__qualname__:
+        raise SnapshotOfOtherClassError(
+            reason="it is of another class", found=snapshot.class_name, wanted=cls.__qualname__
+        )
+    if (snapshot.snapshot_version, snapshot.layout) != (cls.snapshot_version, _codec_of(cls).layout):
+        raise SnapshotError(reason=f"{cls.__qualname__} has changed since it was taken")
+    return snapshot
+
+
+def restore(cls: type[A], aggregate_id: str, snapshot: Snapshot) -> A:
+    """Return the aggregate as it was. Raises SnapshotError where its class refuses the state."""
+    try:
+        state = _codec_of(cls).decode(snapshot.state)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise SnapshotError(reason=f"{cls.__qualname__} cannot read it: {error}") from error
+    aggregate = cls(aggregate_id)
+    vars(aggregate).update(state)
+    aggregate.replayed_to(snapshot.version)
+    return aggregate
+
+
+def _state_of(aggregate: Aggregate) -> dict[str, Any]:
+    return {name: value for name, value in vars(aggregate).items() if name not in _OWN}
+
+
+_OWN = frozenset(vars(Aggregate("any")))
+
+
+class _Codec:
+    """Translate the annotated attributes of one class."""
+
+    def __init__(self, cls: type[Aggregate]) -> None:
+        try:
+            hints = get_type_hints(cls, include_extras=True)
+        except NameError as error:
+            raise SnapshotError(reason=f"an annotation of {cls.__qualname__} is unknown: {error}") from error
+        fields = {
+            name: hint
+            for name, hint in hints.items()
+            if get_origin(hint) is not ClassVar and hint is not ClassVar
+        }
+        self.names = fields.keys()
+        self.layout = crc32(repr(sorted((name, repr(hint)) for name, hint in fields.items())).encode())
+        try:
+            self._decoders = {name: msgspec.msgpack.Decoder(hint) for name, hint in fields.items()}
+        except TypeError as error:
+            raise SnapshotError(reason=f"{cls.__qualname__} has an attribute of no codec: {error}") from error
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """Return attributes by name, each of its annotated type."""
+        raw = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
+        return {name: self._decoders[name].decode(value) for name, value in raw.items()}
+
+
+_codecs: WeakKeyDictionary[type[Aggregate], _Codec] = WeakKeyDictionary()
+
+
+def _codec_of(cls: type[Aggregate]) -> _Codec:
+    codec = _codecs.get(cls)
+    if codec is None:
+        codec = _codecs[cls] = _Codec(cls)
+    return codec

@@ -1,0 +1,120 @@
+"""Change several aggregates in one atomic append."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from pabal.domain.aggregate import Aggregate
+from pabal.domain.envelope import Receipt
+from pabal.errors import UsageError
+from pabal.eventsourcing.appending import Change, storage_of, submit
+from pabal.eventsourcing.live import Live
+from pabal.ports.storage import AggregateStorage, StreamAppend
+
+if TYPE_CHECKING:
+    from pabal.eventsourcing.repository import Repository
+
+A = TypeVar("A", bound=Aggregate)
+
+
+class UnitOfWork:
+    """Store what several aggregates recorded in one append: all of it, or none.
+
+    Use it with ``async with``; leaving the block stores, leaving it by an exception stores nothing.
+    ``receipt`` is then that of the newest event, None if nothing was recorded.
+
+    Raises ConcurrencyError, with both versions, for the first aggregate that somebody else has changed.
+    """
+
+    def __init__(self, bus_or_storage: Any) -> None:
+        self._storage = storage_of(bus_or_storage)
+        self._lives: dict[tuple[str, str], tuple[Repository[Any], Live[Any]]] = {}
+        self._also: list[StreamAppend] = []
+        self.receipt: Receipt | None = None
+
+    @property
+    def storage(self) -> AggregateStorage:
+        """Return the storage that the append goes to."""
+        return self._storage
+
+    def append(self, request: StreamAppend) -> None:
+        """Store events of a stream that no repository keeps in the same append, after all others."""
+        self._also.append(request)
+
+    async def edit(self, repository: Repository[A], aggregate_id: str, *, must_exist: bool = False) -> A:
+        """Return an aggregate whose events will be stored at the end; the same one for the same id.
+
+        Raises UsageError for a repository on another storage, AggregateNotFoundError, StorageError.
+        """
+        if repository.storage is not self._storage:
+            raise UsageError(
+                f"the repository of {repository.aggregate_class.__name__} is on another storage; "
+                "one append goes to one log"
+            )
+        key = (repository.aggregate_class.aggregate_type, aggregate_id)
+        if key not in self._lives:
+            self._lives[key] = (repository, await repository.check_out(aggregate_id, must_exist=must_exist))
+        live = self._lives[key][1]
+        if not isinstance(live.aggregate, repository.aggregate_class):
+            raise UsageError(f"{live.aggregate!r} is in this unit of work already, as another class")
+        found: A = self._lives[key][1].aggregate
+        return found
+
+    async def commit(self) -> Receipt | None:
+        """Store everything recorded so far; the aggregates are let go of."""
+        checked_out, self._lives = list(self._lives.values()), {}
+        also, self._also = self._also, []
+        changed: list[tuple[Change, Live[Any]]] = []
+        for _, live in checked_out:
+            live.aggregate.refuse_if_spoiled()
+        for _, live in checked_out:
+            if live.aggregate.stored_version != live.aggregate.version:
+                changed.append((Change(live.aggregate), live))
+        requests = [*(change.request for change, _ in changed), *also]
+        if requests:
+            positions = await submit(self._storage, requests)
+            self.receipt = Receipt(requests[-1].events[-1].event_id, positions[-1])
+        for change, live in changed:
+            live.last_event_id = change.last_event_id
+        for repository, live in checked_out:
+            await repository.check_in(live)
+        return self.receipt
+
+    async def __aenter__(self) -> Self:
+        """Return the unit of work itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Store everything, unless the block failed."""
+        if kind is None:
+            await self.commit()
+        self._lives.clear()
+        self._also.clear()
+
+
+class Edit(Generic[A]):
+    """Change one aggregate: what ``Repository.edit`` returns."""
+
+    def __init__(self, repository: Repository[A], aggregate_id: str, *, must_exist: bool) -> None:
+        self._repository = repository
+        self._id = aggregate_id
+        self._must_exist = must_exist
+        self._work = UnitOfWork(repository.storage)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """Return the receipt of the newest event stored; None before the end, and if there was none."""
+        return self._work.receipt
+
+    async def __aenter__(self) -> A:
+        """Return the aggregate."""
+        return await self._work.edit(self._repository, self._id, must_exist=self._must_exist)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Store what was recorded, unless the block failed."""
+        await self._work.__aexit__(kind, error, trace)
