@@ -1,0 +1,144 @@
+"""``CommandBus`` and ``QueryBus``: one handler for each type of command or query."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, TypeVar, overload
+
+from pabal.cqrs.handling import Handler, MessageContext, Middleware, Provider, around
+from pabal.cqrs.messages import Command, Query
+from pabal.errors import DuplicateHandlerError, HandlerNotFoundError, InvalidMessageHandlerError, UsageError
+
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class MessageBus:
+    """Find a message's one handler by its type, and call it with what it needs.
+
+    ``provide`` returns an object for a type, or an awaitable of one; the look-up of any container fits. It is
+    called anew for each message.
+    """
+
+    kind: ClassVar[str] = "bus"
+
+    def __init__(self, *, provide: Provider | None = None) -> None:
+        if provide is not None and not callable(provide):
+            raise UsageError(f"provide is {provide!r}; pass a function from a type to an object")
+        self._provide = provide
+        self._middleware: tuple[Middleware, ...] = ()
+        self._handlers: dict[type, Handler] = {}
+        self._calls: dict[type, Callable[[Any], Awaitable[Any]]] = {}
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """Return the middleware in use, outermost first."""
+        return self._middleware
+
+    def handles(self, message_class: type) -> Callable[[F], F]:
+        """Register the decorated function for a class of messages, and return it."""
+
+        def decorate(function: F) -> F:
+            self.register(message_class, function)
+            return function
+
+        return decorate
+
+    def register(self, message_class: type, handler: Callable[..., Any]) -> None:
+        """Have ``handler`` called for messages of exactly this class.
+
+        Its first parameter is the message; every other without a default is provided by its annotation. A
+        handler that is not async runs in a thread. Raises DuplicateHandlerError, InvalidMessageHandlerError.
+        """
+        if not isinstance(message_class, type):
+            raise UsageError(f"{message_class!r} is no class; register a handler for a class of messages")
+        if not callable(handler):
+            raise InvalidMessageHandlerError(handler=repr(handler), reason="it cannot be called")
+        made = Handler(message_class, handler, self._provide)
+        known = self._handlers.get(message_class)
+        if known is not None:
+            raise DuplicateHandlerError(
+                message_type=message_class.__qualname__, first=known.name, second=made.name
+            )
+        self._handlers[message_class] = made
+        self._calls[message_class] = self._wire(made)
+
+    def use(self, middleware: Middleware) -> None:
+        """Put ``async (message, context, call_next)`` around every handler, inside those used before."""
+        if not callable(middleware):
+            raise UsageError(f"{middleware!r} is no middleware; pass async (message, context, call_next)")
+        self._middleware = (*self._middleware, middleware)
+        self._calls = {cls: self._wire(handler) for cls, handler in self._handlers.items()}
+
+    def message_classes(self) -> tuple[type, ...]:
+        """Return the classes that have a handler."""
+        return tuple(self._handlers)
+
+    def _wire(self, handler: Handler) -> Callable[[Any], Awaitable[Any]]:
+        direct = handler.direct
+        if direct is not None and not self._middleware:
+            return direct
+        call: Callable[[Any, MessageContext], Awaitable[Any]] = handler
+        for layer in reversed(self._middleware):
+            call = around(layer, call)
+        return lambda message: call(message, handler.new_context())
+
+    def _not_found(self, message: Any) -> HandlerNotFoundError:
+        return HandlerNotFoundError(bus=self.kind, message_type=type(message).__qualname__)
+
+
+class CommandBus(MessageBus):
+    """Have each command handled by its one handler; the result comes back, or what it raised.
+
+    >>> import asyncio
+    >>> class Add(Command[int]):
+    ...     left: int
+    ...     right: int
+    >>> commands = CommandBus()
+    >>> @commands.handles(Add)
+    ... async def add(command: Add) -> int:
+    ...     return command.left + command.right
+    >>> asyncio.run(commands.execute(Add(1, 2)))
+    3
+    """
+
+    kind = "command bus"
+
+    @overload
+    async def execute(self, command: Command[R]) -> R: ...
+    @overload
+    async def execute(self, command: object) -> Any: ...
+    async def execute(self, command: Any) -> Any:
+        """Return what the command's handler returns. Raises what it raises, or HandlerNotFoundError."""
+        call = self._calls.get(type(command))
+        if call is None:
+            raise self._not_found(command)
+        return await call(command)
+
+
+class QueryBus(MessageBus):
+    """Have each query answered by its one handler.
+
+    >>> import asyncio
+    >>> class Greeting(Query[str]):
+    ...     name: str
+    >>> queries = QueryBus()
+    >>> @queries.handles(Greeting)
+    ... async def greet(query: Greeting) -> str:
+    ...     return f"hello {query.name}"
+    >>> asyncio.run(queries.ask(Greeting("kim")))
+    'hello kim'
+    """
+
+    kind = "query bus"
+
+    @overload
+    async def ask(self, query: Query[R]) -> R: ...
+    @overload
+    async def ask(self, query: object) -> Any: ...
+    async def ask(self, query: Any) -> Any:
+        """Return the answer. Raises what the handler raises, or HandlerNotFoundError."""
+        call = self._calls.get(type(query))
+        if call is None:
+            raise self._not_found(query)
+        return await call(query)

@@ -1,0 +1,140 @@
+"""What is known of one handler: the message it takes, what it needs, and how to call it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from inspect import Parameter, isawaitable, iscoroutinefunction, signature, unwrap
+from types import SimpleNamespace
+from typing import Any, NoReturn, get_type_hints
+
+import msgspec
+
+from pabal.errors import DependencyError, InvalidMessageHandlerError
+
+Provider = Callable[[Any], Any]
+"""Return an object of a type; may be an async function."""
+CallNext = Callable[[], Awaitable[Any]]
+Middleware = Callable[[Any, "MessageContext", CallNext], Awaitable[Any]]
+"""``async (message, context, call_next)`` around a handler; what it returns is the result."""
+
+
+class MessageContext(msgspec.Struct, gc=True):
+    """Tell middleware, and a handler that asks for it by type, how a message is being handled.
+
+    ``attempt`` counts from 1. ``provided`` holds what middleware provides for this one message by type; it
+    goes before the bus's provider.
+    """
+
+    message_type: str
+    handler: str
+    returns: Any
+    attempt: int = 1
+    provided: dict[Any, Any] = msgspec.field(default_factory=dict)
+
+
+class Handler:
+    """Hold a function, and call it with what it needs."""
+
+    __slots__ = ("_is_async", "_needs", "_provide", "function", "message_type", "name", "returns")
+
+    def __init__(self, message_class: type, function: Any, provide: Provider | None) -> None:
+        self.name = _address(function)
+        self.message_type = message_class.__qualname__
+        self.function = function
+        self._is_async = iscoroutinefunction(function) or iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async
+        )
+        self._provide = provide
+        self._needs, self.returns = self._read_signature()
+
+    def _read_signature(self) -> tuple[tuple[tuple[str, Any], ...], Any]:
+        try:
+            parameters = list(signature(self.function).parameters.values())
+        except (TypeError, ValueError) as error:
+            self._refuse(f"its signature cannot be read ({error})", error)
+        if not parameters or parameters[0].kind not in (
+            Parameter.POSITIONAL_ONLY,
+            Parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            self._refuse("it takes no message")
+        needs: list[tuple[str, Any]] = []
+        for parameter in parameters[1:]:
+            if parameter.default is not Parameter.empty:
+                continue
+            if parameter.kind not in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
+                self._refuse(f"nothing can be provided for {parameter}")
+            if parameter.annotation is Parameter.empty:
+                self._refuse(f"parameter {parameter.name} has no annotation")
+            try:
+                needs.append((parameter.name, self._annotated(parameter.name)))
+            except NameError as error:
+                self._refuse(f"the annotation of {parameter.name} names something unknown ({error})", error)
+        try:
+            returns = self._annotated("return")
+        except NameError:
+            returns = Any
+        return tuple(needs), returns
+
+    def _annotated(self, name: str) -> Any:
+        """Return one annotation, read alone: others may name what only the function itself can see."""
+        named = self.function if _is_named(self.function) else type(self.function).__call__
+        one = SimpleNamespace(__annotations__={name: named.__annotations__.get(name, Any)})
+        return get_type_hints(one, globalns=getattr(unwrap(named), "__globals__", None))[name]
+
+    def _refuse(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        raise InvalidMessageHandlerError(handler=self.name, reason=reason) from cause
+
+    @property
+    def direct(self) -> Callable[[Any], Awaitable[Any]] | None:
+        """Return the function where calling it with the message alone is all there is to do."""
+        return self.function if self._is_async and not self._needs else None
+
+    def new_context(self) -> MessageContext:
+        """Return the context of one message."""
+        return MessageContext(self.message_type, self.name, self.returns)
+
+    async def __call__(self, message: Any, context: MessageContext) -> Any:
+        """Call the function; one that is not async runs in a thread. Raises DependencyError."""
+        given = {name: await self._find(name, wanted, context) for name, wanted in self._needs}
+        if self._is_async:
+            return await self.function(message, **given)
+        result = await asyncio.to_thread(self.function, message, **given)
+        return await result if isawaitable(result) else result
+
+    async def _find(self, name: str, wanted: Any, context: MessageContext) -> Any:
+        if wanted is MessageContext:
+            return context
+        if wanted in context.provided:
+            return context.provided[wanted]
+        fail = partial(DependencyError, handler=self.name, parameter=name, wanted=_name_of(wanted))
+        if self._provide is None:
+            raise fail(reason="the bus has no provider; pass provide=, a function from a type to an object")
+        try:
+            found = self._provide(wanted)
+            return await found if isawaitable(found) else found
+        except Exception as error:
+            raise fail(reason=f"the provider raised {error!r}") from error
+
+
+def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[Any]]) -> Any:
+    """Return a call with one layer of middleware around it."""
+
+    async def run(message: Any, context: MessageContext) -> Any:
+        return await layer(message, context, lambda: inner(message, context))
+
+    return run
+
+
+def _is_named(function: Any) -> bool:
+    return hasattr(function, "__qualname__")
+
+
+def _address(function: Any) -> str:
+    return f"{function.__module__}:{function.__qualname__}" if _is_named(function) else repr(function)
+
+
+def _name_of(wanted: Any) -> str:
+    is_plain = isinstance(wanted, type) and not hasattr(wanted, "__origin__")
+    return wanted.__qualname__ if is_plain else str(wanted)

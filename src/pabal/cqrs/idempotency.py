@@ -1,0 +1,117 @@
+"""Handle each command once: its id is stored in the very append that stores the events it caused."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from typing import Any, ClassVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from pabal.cqrs.handling import CallNext, MessageContext
+from pabal.cqrs.messages import describe
+from pabal.domain.event import DomainEvent
+from pabal.domain.ids import new_event_id
+from pabal.errors import CommandIdReusedError, ConcurrencyError, DuplicateEventError, UsageError
+from pabal.eventsourcing import UnitOfWork
+from pabal.eventsourcing.appending import storage_of
+from pabal.ports.storage import StreamAppend
+
+_NAMESPACE = UUID("5a1f4c0e-7d0b-5f0e-9a53-2f6a3d0c81b7")
+_STREAM = "pabal.command"
+
+
+class CommandHandled(DomainEvent):
+    """Say that a command was handled, and what came of it; stored with the events it caused."""
+
+    event_type: ClassVar[str] = "pabal.command.handled"
+    aggregate_type: ClassVar[str] = _STREAM
+    command_id: str
+    command_type: str
+    fingerprint: str
+    result: str
+    handling: str
+
+    @property
+    def aggregate_id(self) -> str:
+        """Return the command's id."""
+        return self.command_id
+
+
+class Idempotency:
+    """Be the middleware that has a command of one id handled once, across restarts and processes.
+
+    A handler takes a ``UnitOfWork`` by type and changes aggregates through it. When it returns, what they
+    recorded and the command's id and result are stored in one append. Sent again, the command is not handled
+    again: its first result is returned. Two at a time wait for each other; two processes, and the second has
+    its append refused and returns the result of the first. A command that raises leaves nothing and may be
+    sent again. What a handler does besides the unit of work (a mail, its own append) is not covered.
+
+    Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
+    UsageError for a result that has no JSON form.
+    """
+
+    def __init__(self, bus_or_storage: Any) -> None:
+        self.storage = storage_of(bus_or_storage)
+        self._running: dict[str, asyncio.Future[None]] = {}
+
+    async def __call__(self, message: Any, context: MessageContext, call_next: CallNext) -> Any:
+        """Handle a message once."""
+        command_id = getattr(message, "command_id", None)
+        if command_id is None:
+            return await call_next()
+        while command_id in self._running:
+            await asyncio.shield(self._running[command_id])
+        done = self._running[command_id] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._once(message, command_id, context, call_next)
+        finally:
+            del self._running[command_id]
+            done.set_result(None)
+
+    async def _once(self, message: Any, command_id: str, context: MessageContext, call_next: CallNext) -> Any:
+        fingerprint = sha256(_encode(message, f"the command {context.message_type}")).hexdigest()[:16]
+        marker_id = str(uuid5(_NAMESPACE, command_id))
+        handled = await self.storage.get_event(marker_id)
+        if handled is not None:
+            return _result_of(handled, message, fingerprint, context)
+        work = context.provided[UnitOfWork] = UnitOfWork(self.storage)
+        result = await call_next()
+        marker = CommandHandled(
+            command_id,
+            describe(type(message)),
+            fingerprint,
+            _encode(result, f"what {context.handler} returned").decode(),
+            # Another attempt's marker has other content, so the log refuses it and all that comes with it.
+            new_event_id(),
+            event_id=marker_id,
+        )
+        work.append(StreamAppend(_STREAM, command_id, 0, (marker,)))
+        try:
+            await work.commit()
+        except (ConcurrencyError, DuplicateEventError):
+            handled = await self.storage.get_event(marker_id)
+            if handled is None:
+                raise
+            return _result_of(handled, message, fingerprint, context)
+        return result
+
+
+def _encode(value: Any, what: str) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{what} has no JSON form ({error}), so a second sending could not be answered; "
+            "nothing was stored. Use plain values, or structs and frozen dataclasses of them"
+        ) from error
+
+
+def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context: MessageContext) -> Any:
+    if handled.fingerprint != fingerprint:
+        raise CommandIdReusedError(
+            command_id=handled.command_id, command_type=describe(type(message)), first=handled.command_type
+        )
+    wanted = Any if context.returns is None else context.returns
+    return msgspec.json.decode(handled.result, type=wanted)

@@ -1,0 +1,92 @@
+"""Middleware for command and query buses: validation, authorisation, logging, retry on conflict."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
+from pabal.cqrs.handling import CallNext, MessageContext, Middleware
+from pabal.errors import ConcurrencyError, InvalidMessageError, NotAuthorisedError, UsageError
+
+
+def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
+    """Refuse messages that are not valid with InvalidMessageError, before their handler sees them.
+
+    ``check(message)`` raises ValueError to say why not; by default the message's own ``validate()`` is
+    called, if it has one.
+    """
+
+    async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
+        own = getattr(message, "validate", None)
+        try:
+            if check is not None:
+                check(message)
+            elif own is not None:
+                own()
+        except ValueError as error:
+            raise InvalidMessageError(message_type=context.message_type, reason=str(error)) from error
+        return await call_next()
+
+    return middleware
+
+
+def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
+    """Let only messages through for which ``is_allowed(message)`` is true; else raise NotAuthorisedError.
+
+    It may be an async function, and it knows who asks from wherever the application keeps that: a field of
+    the message, or a context variable.
+    """
+
+    async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
+        allowed = is_allowed(message)
+        if isawaitable(allowed):
+            allowed = await allowed
+        if not allowed:
+            raise NotAuthorisedError(message_type=context.message_type)
+        return await call_next()
+
+    return middleware
+
+
+def log_messages(logger: str = "pabal.cqrs") -> Middleware:
+    """Write one line for each message: its type, how long it took and how it ended; never its content."""
+    log = logging.getLogger(logger)
+
+    async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
+        began = time.perf_counter()
+        try:
+            result = await call_next()
+        except Exception as error:
+            taken = (time.perf_counter() - began) * 1000
+            log.warning("%s failed after %.1f ms: %s", context.message_type, taken, type(error).__name__)
+            raise
+        log.info("%s handled in %.1f ms", context.message_type, (time.perf_counter() - began) * 1000)
+        return result
+
+    return middleware
+
+
+def retry_conflicts(attempts: int = 3) -> Middleware:
+    """Handle a message again, up to ``attempts`` times in all, when somebody else was first.
+
+    Only ConcurrencyError is retried: nothing was stored then, and the handler decides by the new state. Use
+    it before ``Idempotency``, so that each attempt has a unit of work of its own.
+    """
+    if attempts < 1:
+        raise UsageError(f"attempts is {attempts!r}; it must be at least 1")
+
+    async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
+        while True:
+            try:
+                return await call_next()
+            except ConcurrencyError:
+                if context.attempt >= attempts:
+                    raise
+                context.attempt += 1
+                await asyncio.sleep(0)
+
+    return middleware

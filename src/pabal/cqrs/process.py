@@ -1,0 +1,220 @@
+"""``ProcessManager``: events in, commands out; pure, as an aggregate is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from inspect import iscoroutinefunction
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from pabal.cqrs.messages import Command
+from pabal.cqrs.process_events import CommandRejected, ProcessTimedOut
+from pabal.cqrs.process_state import StateCodec
+from pabal.domain.marking import snake_case
+from pabal.errors import ProcessDefinitionError
+
+F = TypeVar("F", bound=Callable[..., None])
+KeyOf = str | Callable[[Any], str | None]
+_MARK = "_pabal_reactions"
+
+
+class Reaction(NamedTuple):
+    """Say which method takes an event, and which instance the event belongs to."""
+
+    method: str
+    key_of: Callable[[Any], str | None]
+    starts: bool
+
+
+def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
+    """Mark the method that takes these events, each of which begins an instance where there is none.
+
+    ``key`` names the attribute of the event, or is a function of it, that tells instances apart. A key of
+    None leaves the event aside.
+    """
+    return _mark([("event", cls, key, True) for cls in event_classes])
+
+
+def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
+    """Mark the method that takes these events; they are left aside where no instance has begun."""
+    return _mark([("event", cls, key, False) for cls in event_classes])
+
+
+def on_timeout(name: str) -> Callable[[F], F]:
+    """Mark the method that takes the timeout of this name."""
+    return _mark([("timeout", name, "key", False)])
+
+
+def on_rejected(*command_classes: type) -> Callable[[F], F]:
+    """Mark the method that takes a CommandRejected for commands of these classes, to compensate."""
+    return _mark([("rejected", cls, "key", False) for cls in command_classes])
+
+
+def _mark(reactions: list[tuple[str, Any, KeyOf, bool]]) -> Callable[[F], F]:
+    def mark(method: F) -> F:
+        setattr(method, _MARK, [*getattr(method, _MARK, ()), *reactions])
+        return method
+
+    return mark
+
+
+class ProcessManager:
+    """Be the base of an application's process managers: what leads several aggregates through one process.
+
+    Methods marked with ``@starts``, ``@reacts``, ``@on_timeout`` and ``@on_rejected`` take an event, change
+    the annotated attributes, ``send`` commands, set and cancel timeouts, and ``end``. They must do nothing
+    else, and be deterministic. Attributes need an annotation and a default, for they are stored at each step.
+
+    ``process_type`` is the durable name and defaults to the class name in snake case. ``rejections`` are the
+    exceptions of command handlers that mean no: the process hears of them by ``@on_rejected``. All others
+    are retried, and then parked.
+
+    >>> from pabal import DomainEvent
+    >>> class GoodsOrdered(DomainEvent):
+    ...     order: str
+    >>> class ShipGoods(Command[None]):
+    ...     order: str
+    >>> class Shipping(ProcessManager):
+    ...     shipped: bool = False
+    ...     @starts(GoodsOrdered, key="order")
+    ...     def ordered(self, event: GoodsOrdered) -> None:
+    ...         self.send(ShipGoods(event.order))
+    ...         self.shipped = True
+    >>> shipping = Shipping("o-1")
+    >>> shipping.take(GoodsOrdered("o-1"))
+    True
+    >>> shipping.shipped, shipping.sent[0].order
+    (True, 'o-1')
+    """
+
+    process_type: ClassVar[str] = ""
+    rejections: ClassVar[tuple[type[Exception], ...]] = ()
+    reactions: ClassVar[dict[type, Reaction]] = {}
+    timeout_methods: ClassVar[dict[str, str]] = {}
+    rejection_methods: ClassVar[dict[type, str]] = {}
+    codec: ClassVar[StateCodec]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "process_type" not in vars(cls):
+            cls.process_type = snake_case(cls.__name__)
+        cls.reactions = dict(cls.reactions)
+        cls.timeout_methods = dict(cls.timeout_methods)
+        cls.rejection_methods = dict(cls.rejection_methods)
+        taken: set[Any] = set()
+        for name, method in list(vars(cls).items()):
+            for kind, subject, key, begins in getattr(method, _MARK, ()):
+                if iscoroutinefunction(method):
+                    raise ProcessDefinitionError(
+                        f"{name}() is async; it decides from events alone, so send a command for what waits",
+                        process=cls.__qualname__,
+                    )
+                if subject in taken:
+                    raise ProcessDefinitionError(
+                        f"two methods take {subject!r}; keep one", process=cls.__qualname__
+                    )
+                taken.add(subject)
+                cls._enter(name, kind, subject, key, begins)
+        cls.codec = StateCodec(cls, ProcessManager)
+
+    @classmethod
+    def _enter(cls, name: str, kind: str, subject: Any, key: KeyOf, begins: bool) -> None:
+        if kind == "timeout":
+            cls.timeout_methods[subject] = name
+        elif kind == "rejected":
+            cls.rejection_methods[subject] = name
+        else:
+            key_of = attrgetter(key) if isinstance(key, str) else key
+            cls.reactions[subject] = Reaction(name, key_of, begins)
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.sent: list[Command[Any]] = []
+        """The commands of this step, in order."""
+        self.timeouts: dict[str, float | None] = {}
+        """The timeouts of this step: seconds, or None for one that was cancelled."""
+        self.ended = False
+        for name, default in self.codec.defaults.items():
+            setattr(self, name, deepcopy(default))
+
+    # -- what a step may do ---------------------------------------------------------------------------
+
+    def send(self, command: Command[Any]) -> None:
+        """Send a command once this step is stored. Its id is replaced by one that belongs to the step."""
+        if not isinstance(command, Command):
+            raise ProcessDefinitionError(
+                f"it sent {command!r:.60}; a command of a process derives from Command, "
+                "whose id keeps it from being handled twice",
+                process=type(self).__qualname__,
+            )
+        self.sent.append(command)
+
+    def set_timeout(self, name: str, seconds: float) -> None:
+        """Have the method marked ``@on_timeout(name)`` called in so many seconds, unless cancelled.
+
+        It survives restarts. Setting one again moves it. Raises ProcessDefinitionError for a name that no
+        method takes.
+        """
+        if name not in self.timeout_methods:
+            raise ProcessDefinitionError(
+                f"no method takes the timeout {name!r}; mark one with @on_timeout({name!r})",
+                process=type(self).__qualname__,
+            )
+        self.timeouts[name] = float(seconds)
+
+    def cancel_timeout(self, name: str) -> None:
+        """Let a timeout not come about; harmless if none is set."""
+        self.timeouts[name] = None
+
+    def end(self) -> None:
+        """End this instance: what comes later for its key is left aside, timeouts too."""
+        self.ended = True
+
+    # -- taking events --------------------------------------------------------------------------------
+
+    @classmethod
+    def reaction_to(cls, event_class: type) -> Reaction | None:
+        """Return which method takes events of a class; that of the nearest base class counts too."""
+        for base in event_class.__mro__:
+            if base in cls.reactions:
+                return cls.reactions[base]
+        return None
+
+    @classmethod
+    def key_of(cls, event: Any) -> str | None:
+        """Return the key of the instance that an event belongs to, or None."""
+        if isinstance(event, (ProcessTimedOut, CommandRejected)):
+            return event.key if event.process == cls.process_type else None
+        reaction = cls.reaction_to(type(event))
+        return None if reaction is None else reaction.key_of(event)
+
+    @classmethod
+    def may_start_with(cls, event: Any) -> bool:
+        """Tell whether an event begins an instance."""
+        reaction = cls.reaction_to(type(event))
+        return reaction is not None and reaction.starts
+
+    @classmethod
+    def hears_of_rejected(cls, command: Any) -> bool:
+        """Tell whether a method takes the rejection of a command."""
+        return type(command) in cls.rejection_methods
+
+    def take(self, event: Any) -> bool:
+        """Call the method that takes ``event``; False if there is none."""
+        name: str | None
+        if isinstance(event, ProcessTimedOut):
+            name = self.timeout_methods.get(event.timeout)
+        elif isinstance(event, CommandRejected):
+            by_name = {cls.__qualname__: method for cls, method in self.rejection_methods.items()}
+            name = by_name.get(event.command_class)
+        else:
+            reaction = self.reaction_to(type(event))
+            name = None if reaction is None else reaction.method
+        if name is None:
+            return False
+        getattr(self, name)(event)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key!r}{' (ended)' if self.ended else ''}>"

@@ -1,0 +1,253 @@
+"""Run process managers on a bus: each step on the log before its commands go out, each command once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from pabal.cqrs.buses import CommandBus
+from pabal.cqrs.idempotency import Idempotency
+from pabal.cqrs.messages import Command, describe
+from pabal.cqrs.process import ProcessManager
+from pabal.cqrs.process_events import (
+    STREAM,
+    CommandRejected,
+    PendingTimeout,
+    ProcessStepped,
+    ProcessTimedOut,
+    SentCommand,
+    stream_id,
+)
+from pabal.delivery.clock import SystemClock
+from pabal.delivery.context import DeliveryContext, current_event, with_cause
+from pabal.delivery.subscription import Subscription
+from pabal.domain.envelope import decode_event, from_microseconds
+from pabal.errors import HandlerNotFoundError, ProcessDefinitionError, UsageError
+from pabal.eventsourcing.appending import storage_of
+from pabal.ports.clock import Clock
+from pabal.ports.storage import AggregateStorage, StreamAppend
+
+P = TypeVar("P", bound=ProcessManager)
+_NAMESPACE = UUID("0d0d3d2f-6a5b-5b0e-8a5e-50f2b7b1c0a4")
+_KEPT = 1_000
+
+
+class ProcessManagers:
+    """Have process managers take events from a bus and send commands to a command bus.
+
+    A delivered event makes one step: the new state, the commands and the timeouts are stored as one event,
+    whose id follows from the event taken. Only then the commands are sent, with ids that follow from the
+    step's, and the timeouts scheduled. Whatever the process dies of in between, the event is delivered
+    again, finds its step on the log, and sends the same commands, which ``Idempotency`` has handled once.
+
+    Events of one key make their steps one after the other. One whose commands keep failing is parked, and
+    later events of that key queue behind it.
+
+    Raises UsageError where the bus has no storage, or the command bus no ``Idempotency``.
+    """
+
+    def __init__(self, bus: Any, commands: CommandBus, *, clock: Clock | None = None) -> None:
+        self._bus = bus
+        self._storage = storage_of(bus)
+        if not any(isinstance(layer, Idempotency) for layer in commands.middleware):
+            raise UsageError(
+                "a command of a process may be sent twice after a crash: "
+                "call commands.use(Idempotency(bus)) first, so that it is handled once"
+            )
+        self._commands = commands
+        self._clock = clock or SystemClock()
+        self._runners: dict[type[ProcessManager], _Runner] = {}
+
+    def add(self, process: type[ProcessManager], **options: Any) -> Subscription:
+        """Subscribe a process manager under the name ``process:`` and its ``process_type``.
+
+        ``options`` are those of ``subscribe`` but for ``ordering``, ``where`` and ``batch``. Raises
+        ProcessDefinitionError, SubscriptionError.
+        """
+        if not (isinstance(process, type) and issubclass(process, ProcessManager)) or not process.reactions:
+            raise ProcessDefinitionError(
+                "it takes no events; derive it from ProcessManager and mark a method with @starts",
+                process=getattr(process, "__qualname__", repr(process)),
+            )
+        runner = _Runner(process, self._bus, self._storage, self._commands, self._clock)
+        options = {"name": f"process:{process.process_type}", "on_exhausted": "park_key", **options}
+        subscription: Subscription = self._bus.subscribe(
+            (*process.reactions, ProcessTimedOut, CommandRejected),
+            runner.handle,
+            where=lambda event: process.key_of(event) is not None,
+            ordering=process.key_of,
+            **options,
+        )
+        self._runners[process] = runner
+        return subscription
+
+    async def load(self, process: type[P], key: str) -> P | None:
+        """Return an instance as its last step left it, or None where none has begun."""
+        runner = self._runners.get(process) or _Runner(
+            process, self._bus, self._storage, self._commands, self._clock
+        )
+        instance = await runner.read(key)
+        return None if instance.last is None else runner.restore(instance.last)  # type: ignore[return-value]
+
+
+class _Instance(NamedTuple):
+    version: int
+    last: ProcessStepped | None
+    causes: frozenset[str]
+
+
+class _Runner:
+    def __init__(
+        self,
+        process: type[ProcessManager],
+        bus: Any,
+        storage: AggregateStorage,
+        commands: CommandBus,
+        clock: Clock,
+    ) -> None:
+        self._process = process
+        self._name = process.process_type
+        self._bus = bus
+        self._storage = storage
+        self._commands = commands
+        self._clock = clock
+        self._instances: OrderedDict[str, _Instance] = OrderedDict()
+
+    async def handle(self, event: Any, context: DeliveryContext) -> None:
+        """Take one event: make its step, or find the one it made before, and send what it says."""
+        key = self._process.key_of(event)
+        assert key is not None
+        # Until all of it is done the instance is read anew, should this fail or be cancelled half-way.
+        instance = self._instances.pop(key, None) or await self.read(key)
+        if context.event_id in instance.causes:
+            step: ProcessStepped | None = await self._storage.get_event(self._step_id(key, context.event_id))
+            repeated = True
+        else:
+            step = self._step(instance, key, event, context.event_id)
+            repeated = False
+        if step is not None:
+            if not repeated:
+                await self._store(step, instance.version)
+                instance = _Instance(instance.version + 1, step, instance.causes | {step.cause})
+            await self._dispatch(step, repeated)
+        self._instances[key] = instance
+        if len(self._instances) > _KEPT:
+            self._instances.popitem(last=False)
+
+    async def read(self, key: str) -> _Instance:
+        """Return what the log knows of an instance."""
+        rows = await self._storage.read_history(STREAM, stream_id(self._name, key))
+        steps = [decode_event(row) for row in rows]
+        last = steps[-1] if steps else None
+        assert last is None or isinstance(last, ProcessStepped)
+        return _Instance(len(steps), last, frozenset(step.cause for step in steps))  # type: ignore[attr-defined]
+
+    def restore(self, last: ProcessStepped) -> ProcessManager:
+        """Return an instance as a step left it."""
+        process = self._process(last.key)
+        self._process.codec.restore(process, last.state)
+        process.ended = last.ended
+        return process
+
+    # -- a step ---------------------------------------------------------------------------------------
+
+    def _step_id(self, key: str, cause: str) -> str:
+        return str(uuid5(_NAMESPACE, f"{self._name}\n{key}\n{cause}"))
+
+    def _step(self, instance: _Instance, key: str, event: Any, cause: str) -> ProcessStepped | None:
+        last = instance.last
+        if last is None:
+            if not self._process.may_start_with(event):
+                return None
+            process = self._process(key)
+        else:
+            if last.ended or (isinstance(event, ProcessTimedOut) and not _is_due(last, cause)):
+                return None
+            process = self.restore(last)
+        if not process.take(event):
+            return None
+        step_id = self._step_id(key, cause)
+        return ProcessStepped(
+            self._name,
+            key,
+            cause,
+            process.codec.encode(process),
+            tuple(_stored(command, step_id, number) for number, command in enumerate(process.sent)),
+            () if process.ended else self._timeouts(process, last, step_id, cause),
+            process.ended,
+            event_id=step_id,
+        )
+
+    def _timeouts(
+        self, process: ProcessManager, last: ProcessStepped | None, step_id: str, cause: str
+    ) -> tuple[PendingTimeout, ...]:
+        """Return what is pending after a step: what was, without what came or was cancelled, and the new."""
+        pending = {
+            each.name: each
+            for each in (last.timeouts if last is not None else ())
+            if each.event_id != cause and each.name not in process.timeouts
+        }
+        now = self._clock.time()
+        for name, seconds in process.timeouts.items():
+            if seconds is not None:
+                event_id = str(uuid5(_NAMESPACE, f"{step_id}\n{name}"))
+                pending[name] = PendingTimeout(name, event_id, now + seconds)
+        return tuple(pending.values())
+
+    async def _store(self, step: ProcessStepped, version: int) -> None:
+        caused = with_cause(step, current_event.get())
+        await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
+
+    # -- what comes of it -----------------------------------------------------------------------------
+
+    async def _dispatch(self, step: ProcessStepped, repeated: bool) -> None:
+        for timeout in step.timeouts:
+            if timeout.event_id == str(uuid5(_NAMESPACE, f"{step.event_id}\n{timeout.name}")):
+                due = from_microseconds(int(timeout.due_at * 1_000_000))
+                event = ProcessTimedOut(step.process, step.key, timeout.name, event_id=timeout.event_id)
+                await self._bus.publish(event, deliver_at=due)
+        for sent in step.commands:
+            rejection_id = str(uuid5(_NAMESPACE, f"{sent.command_id}\nrejected"))
+            if repeated and await self._storage.get_event(rejection_id) is not None:
+                return
+            command = self._command(sent)
+            try:
+                await self._commands.execute(command)
+            except self._process.rejections as error:
+                if not self._process.hears_of_rejected(command):
+                    raise
+                await self._bus.publish(_rejection(step, command, error, rejection_id))
+                return  # what follows in this step was meant to come after it
+
+    def _command(self, sent: SentCommand) -> Command[Any]:
+        for cls in self._commands.message_classes():
+            if issubclass(cls, Command) and describe(cls) == sent.command_type:
+                return msgspec.json.decode(sent.payload, type=cls)
+        raise HandlerNotFoundError(bus=self._commands.kind, message_type=sent.command_type)
+
+
+def _is_due(last: ProcessStepped, event_id: str) -> bool:
+    return any(each.event_id == event_id for each in last.timeouts)
+
+
+def _stored(command: Command[Any], step_id: str, number: int) -> SentCommand:
+    command_id = str(uuid5(_NAMESPACE, f"{step_id}\n{number}"))
+    named = msgspec.structs.replace(command, command_id=command_id)
+    return SentCommand(describe(type(command)), command_id, msgspec.json.encode(named).decode())
+
+
+def _rejection(
+    step: ProcessStepped, command: Command[Any], error: Exception, event_id: str
+) -> CommandRejected:
+    return CommandRejected(
+        step.process,
+        step.key,
+        command.command_id,
+        type(command).__qualname__,
+        type(error).__qualname__,
+        str(error),
+        event_id=event_id,
+    )

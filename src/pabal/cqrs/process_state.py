@@ -1,0 +1,82 @@
+"""Write the annotated attributes of a process down at each step, and take them back at the next."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cached_property, partial
+from typing import Any, ClassVar, get_origin, get_type_hints
+
+import msgspec
+
+from pabal.errors import DecodeError, ProcessDefinitionError
+
+_OWN = frozenset({"key", "sent", "timeouts", "ended"})
+
+
+class StateCodec:
+    """Translate the state of one class of processes to JSON and back."""
+
+    def __init__(self, cls: type, root: type) -> None:
+        self._cls = cls
+        self._root = root
+        self.defaults: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            if not issubclass(base, root) or base is root:
+                continue
+            for name, annotation in vars(base).get("__annotations__", {}).items():
+                if "ClassVar" in str(annotation):
+                    continue
+                if name in _OWN:
+                    self._refuse(f"{name} is an attribute of every process; give yours another name")
+                if name not in vars(base):
+                    self._refuse(f"{name} has no default; an instance begins with one")
+                self.defaults[name] = vars(base)[name]
+
+    def _refuse(self, reason: str) -> None:
+        raise ProcessDefinitionError(reason, process=self._cls.__qualname__)
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[Any]:
+        # At first use: an annotation may name a class that is defined further down.
+        try:
+            hints = get_type_hints(self._cls, include_extras=True)
+            fields = [
+                (name, hints[name], msgspec.field(default_factory=partial(deepcopy, default)))
+                for name, default in self.defaults.items()
+                if get_origin(hints[name]) is not ClassVar
+            ]
+            return msgspec.json.Decoder(msgspec.defstruct(f"{self._cls.__name__}State", fields, kw_only=True))
+        except (NameError, TypeError) as error:
+            raise ProcessDefinitionError(
+                f"its state cannot be stored: {error}", process=self._cls.__qualname__
+            ) from error
+
+    def encode(self, process: Any) -> str:
+        """Return the state as JSON. Raises ProcessDefinitionError for what would not come back equal."""
+        stray = sorted(vars(process).keys() - self.defaults.keys() - _OWN)
+        if stray:
+            self._refuse(f"{stray[0]} has no annotation; write one in the class body, with a default")
+        state = {name: getattr(process, name) for name in self.defaults}
+        try:
+            text = msgspec.json.encode(state)
+            again = self._decoder.decode(text)
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+            raise ProcessDefinitionError(
+                f"its state cannot be stored: {error}", process=self._cls.__qualname__
+            ) from error
+        for name, value in state.items():
+            back = getattr(again, name)
+            if back != value or type(back) is not type(value):
+                self._refuse(f"{name} is {value!r:.60} and would come back as {back!r:.60}; annotate it so")
+        return text.decode()
+
+    def restore(self, process: Any, state: str, position: int | None = None) -> None:
+        """Set the attributes as they were. Raises DecodeError where the class no longer takes them."""
+        try:
+            decoded = self._decoder.decode(state)
+        except msgspec.MsgspecError as error:
+            raise DecodeError(
+                event_type=f"state of {self._cls.__qualname__}", position=position, reason=str(error)
+            ) from error
+        for name in self.defaults:
+            setattr(process, name, getattr(decoded, name))
