@@ -1,0 +1,1 @@
+"""Buses whose events travel through a server, between processes and machines."""

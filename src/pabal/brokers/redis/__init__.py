@@ -1,0 +1,6 @@
+"""The bus on Redis or Valkey: one log in partitions, read by groups of processes."""
+
+from pabal.brokers.redis.bus import RedisEventBus
+from pabal.brokers.redis.relay import Relay, relay
+
+__all__ = ["RedisEventBus", "Relay", "relay"]

@@ -1,0 +1,329 @@
+"""``RedisEventBus``: the same bus, on a log that many processes share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from threading import get_ident
+from typing import Any, Literal, cast
+
+from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.figures import collected, judged
+from pabal.brokers.redis.front import LogFront
+from pabal.brokers.redis.group import GroupEngine
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.notes import NoteLine
+from pabal.brokers.redis.reports import ConnectionLost
+from pabal.brokers.redis.tail import Tail
+from pabal.brokers.redis.waiting import first_match, whole_group_drained
+from pabal.brokers.redis.wire import PartitionKey, aggregate_key
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.intake import Backpressure
+from pabal.bus.statistics import Health
+from pabal.delivery.engine import Engine
+from pabal.domain.envelope import Receipt
+from pabal.errors import DrainTimeoutError, InsideHandlerError, UsageError
+from pabal.ports.clock import Clock
+from pabal.ports.storage import EventStorage
+
+WhenDisconnected = Literal["wait", "fail"]
+
+
+class RedisEventBus(InMemoryEventBus):
+    """Publish events to every group of processes on one Redis or Valkey server.
+
+    The log has a fixed number of ``partitions``; an event's ordering key (its aggregate, or what
+    ``partition_key`` returns) says in which one it lies. Processes with the same ``group`` share the
+    partitions out among themselves: each is handled by one process at a time, so events of one key are
+    handled in publish order, one at a time, over all machines. Other groups get every event, too.
+
+    ``publish`` returns when the server has the event: how safe it is there is the server's configuration
+    (see the page on Redis in the documentation). While the server cannot be reached, publishers wait up to
+    ``patience`` seconds, or fail at once with ``when_disconnected="fail"``. Publishing the same event again
+    is harmless: the last 20,000 ids of each partition, at least, are known to the server.
+
+    A process that is not heard of for ``lease`` seconds loses its partitions to the others. ``keep`` is how
+    many positions of each partition stay on the server after every group has finished them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        group: str,
+        namespace: str = "pabal",
+        partitions: int | None = None,
+        partition_key: PartitionKey = aggregate_key,
+        worker_count: int = 4,
+        max_queue_size: int = 10_000,
+        backpressure: Backpressure = "wait",
+        max_payload_bytes: int = 1 << 20,
+        lease: float = 10.0,
+        patience: float = 30.0,
+        when_disconnected: WhenDisconnected = "wait",
+        keep: int = 1000,
+        clock: Clock | None = None,
+        seed: int | None = None,
+    ) -> None:
+        _check(group, namespace, partitions, lease, patience, when_disconnected, keep)
+        self.group = group
+        self._url = url
+        self._lease = lease
+        self._keep = keep
+        self._log = RedisLog(
+            url,
+            namespace=namespace,
+            partitions=partitions,
+            partition_key=partition_key,
+            max_payload_bytes=max_payload_bytes,
+            patience=patience,
+            when_disconnected=when_disconnected,
+            answer_within=max(2.0, lease),
+        )
+        self._keys = GroupKeys(self._log.keys, group)
+        self._front = LogFront(self._log, self._keys)
+        # The rest of the bus asks of it only what a front has: appends, schedules, dead letters.
+        super().__init__(
+            cast(EventStorage, self._front),
+            worker_count=worker_count,
+            max_queue_size=max_queue_size,
+            backpressure=backpressure,
+            clock=clock,
+            seed=seed,
+        )
+        self._coordinator: Coordinator | None = None
+        self._tail: Tail | None = None
+        self._log.on_loss = self._connection_lost
+        self._log.on_raised = self._positions_jumped
+        self._log.on_appended = self._appended
+
+    def __repr__(self) -> str:
+        """Name the server without user and password."""
+        return f"<RedisEventBus {self._log.path} group={self.group!r}>"
+
+    def _make_engine(self, worker_count: int, clock: Clock | None, seed: int | None) -> Engine:
+        return GroupEngine(worker_count=worker_count, clock=clock, seed=seed)
+
+    @property
+    def _group_engine(self) -> GroupEngine:
+        return cast(GroupEngine, self._engine)
+
+    @property
+    def address(self) -> str:
+        """Return the server's URL without user and password."""
+        return self._log.path
+
+    @property
+    def storage(self) -> EventStorage | None:
+        """Return None: the log lies on the server."""
+        return None
+
+    @property
+    def partitions(self) -> list[int]:
+        """Return the partitions that this process handles now."""
+        return sorted(self._group_engine.running)
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, join the group, and begin to deliver; harmless when running.
+
+        When it returns, every subscription has its place in the log, and this process has taken what was
+        free. Raises BrokerUnavailableError when the server does not answer within ``patience``, and
+        PartitionCountError.
+        """
+        async with self._changing:
+            if self._state == "running":
+                return
+            self._state = "starting"
+            try:
+                await self._begin()
+                self._state = "running"
+                self._intake.open()
+                self._inbox.open()
+                await self._intake.release_due()
+            except BaseException:
+                await self._end(self._engine.clock.monotonic())
+                raise
+
+    async def _begin(self) -> None:
+        engine = self._group_engine
+        loop = asyncio.get_running_loop()
+        await self._log.open()
+        self._loop = loop
+        self._loop_is_running = loop.is_running
+        self._thread = get_ident()
+        self._started_at = engine.clock.monotonic()
+        self._expectations.start()
+        await engine.start(None)
+        engine.rewire()
+        self._tail = Tail(self._url, self._log.link, self._log.keys.log, self._heard)
+        await self._tail.start()
+        member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._coordinator = Coordinator(
+            self._log,
+            self._keys,
+            engine,
+            self._tail,
+            group=self.group,
+            member=member,
+            lease=self._lease,
+            keep=self._keep,
+            line=NoteLine(self._url, self._keys.notes, member),
+            on_due=self._intake.release_due,
+        )
+        await self._coordinator.start()
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop within ``timeout`` seconds and a quarter, and hand every partition over at once.
+
+        Only running handlers are waited for; what they do not finish is delivered by whoever has the
+        partition next. Harmless when stopped.
+        """
+        if self._engine.in_handler():
+            raise InsideHandlerError(action="stop the bus")
+        async with self._changing:
+            if self._state == "stopped":
+                return
+            self._state = "stopping"
+            deadline = self._engine.clock.monotonic() + timeout
+            self._thread = 0
+            self._intake.is_open = False
+            await self._inbox.empty(deadline)
+            await self._end(deadline)
+
+    async def _end(self, deadline: float) -> None:
+        engine = self._group_engine
+        await engine.rest_all(deadline)
+        if self._coordinator is not None:
+            await self._coordinator.stop(deadline)
+        await engine.stop(deadline)
+        if self._tail is not None:
+            await self._tail.stop()
+        self._inbox.close()
+        self._expectations.stop()
+        await self._log.close()
+        self._loop = None
+        self._tail = self._coordinator = None
+        self._state = "stopped"
+
+    # -- what the log tells ---------------------------------------------------------------------------
+
+    def _heard(self, partition: int, head: int) -> None:
+        if self._coordinator is not None:
+            self._coordinator.heard(partition, head)
+
+    def _appended(self, partition: int, first: int, events: tuple[Any, ...]) -> None:
+        running = self._group_engine.running.get(partition)
+        if running is not None:
+            running.storage.appended(first, events)
+
+    def _connection_lost(self, error: Exception) -> None:
+        self._engine.report(ConnectionLost("", error))
+
+    def _positions_jumped(self) -> None:
+        if self._coordinator is not None:
+            self._engine.background.spawn(self._coordinator.positions_jumped())
+
+    # -- waiting --------------------------------------------------------------------------------------
+
+    async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
+        """Return when this group has handled or parked every event published so far, in whatever process.
+
+        Deliveries that wait for a retry are waited for, unless ``retries`` is False. Raises DrainTimeoutError
+        and InsideHandlerError.
+        """
+        if self._engine.in_handler():
+            raise InsideHandlerError(action="wait for drain()")
+        self._check_running("drain")
+        assert self._coordinator is not None
+        try:
+            async with asyncio.timeout(timeout):
+                await whole_group_drained(
+                    self._log, self._group_engine, self._coordinator, self._inbox, retries
+                )
+        except TimeoutError:
+            pending = sum(engine.pending for engine in self._group_engine.engines())
+            raise DrainTimeoutError(timeout=timeout, pending=max(pending, 1)) from None
+
+    async def wait_for(
+        self,
+        event_type: Any,
+        *,
+        where: Any = None,
+        timeout: float | None = None,
+        since: Receipt | None = None,
+    ) -> Any:
+        """Return the first event of a type for which ``where`` holds, in whatever process it was published.
+
+        Looks at what was published after ``since`` (a receipt of this bus), as far as the server still keeps
+        it, and then ahead; without ``since``, only ahead. Raises TimeoutError after ``timeout`` seconds.
+        """
+        self._check_running("wait_for")
+        async with asyncio.timeout(timeout):
+            return await first_match(self._log, event_type, where, since)
+
+    async def resume(self, name: str) -> bool:
+        """Let a halted subscription go on in every partition of this process; False if it is not halted."""
+        self._check_running("resume")
+        resumed = [await engine.resume(name) for engine in self._group_engine.engines()]
+        return any(resumed)
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Return figures of this process since the start, and the ``partitions`` it handles."""
+        engine = self._group_engine
+        uptime = engine.clock.monotonic() - self._started_at if self.is_running else 0.0
+        figures = collected(
+            engine,
+            uptime=uptime,
+            published=self._intake.published,
+            scheduled=self._intake.scheduled,
+            is_running=self.is_running,
+        )
+        coordinator = self._coordinator
+        figures["events_lost"] = coordinator.lost_events if coordinator is not None else 0
+        figures["members"] = list(coordinator.membership.living) if coordinator is not None else []
+        return figures
+
+    def health(self) -> Health:
+        """Return ok, degraded or failing, with the reasons in sentences."""
+        troubles: list[str] = []
+        remarks: list[str] = []
+        if self.is_running and not self._log.link.is_connected:
+            troubles.append(f"the server cannot be reached: {self._log.link.trouble}")
+        coordinator = self._coordinator
+        if coordinator is not None and coordinator.lost_events:
+            remarks.append(
+                f"{coordinator.lost_events} events were lost on the server before they were handled"
+            )
+        return judged(self._group_engine, self.is_running, troubles, remarks)
+
+
+def _check(
+    group: str,
+    namespace: str,
+    partitions: int | None,
+    lease: float,
+    patience: float,
+    when_disconnected: str,
+    keep: int,
+) -> None:
+    for option, text in (("group", group), ("namespace", namespace)):
+        if not isinstance(text, str) or not text.strip() or len(text) > 200 or set(text) & set("{}\0"):
+            raise UsageError(f"{option} is {text!r}; it must be text of 1 to 200 characters without braces")
+    if partitions is not None and (
+        isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= 1024
+    ):
+        raise UsageError(f"partitions is {partitions!r}; it must be a whole number from 1 to 1024")
+    for option, seconds in (("lease", lease), ("patience", patience)):
+        if not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise UsageError(f"{option} is {seconds!r}; it must be a positive number of seconds")
+    if when_disconnected not in ("wait", "fail"):
+        raise UsageError(f"when_disconnected is {when_disconnected!r}; use 'wait' or 'fail'")
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+        raise UsageError(f"keep is {keep!r}; it must be a whole number of events, at least 0")

@@ -1,0 +1,334 @@
+"""Carry out what membership decides: take partitions, hand them over, let them go, restore them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.group import GroupEngine, Running
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.membership import Membership, Plan, View, make_plan
+from pabal.brokers.redis.notes import NoteLine, SuspectJournal, count_deaths, forget_notes
+from pabal.brokers.redis.partition import PartitionStorage
+from pabal.brokers.redis.reports import (
+    EventsLost,
+    GroupRestored,
+    PartitionGivenUp,
+    PartitionLost,
+    PartitionTaken,
+)
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.tail import Tail
+from pabal.errors import BrokerError, StorageClosedError, StorageError
+from pabal.ports.telemetry import StorageTrouble
+
+_log = logging.getLogger("pabal")
+_LONGEST_TICK = 0.3
+
+
+class Coordinator:
+    """Keep a process's share of the partitions running, from ``start`` to ``stop``.
+
+    A process takes part as long as it has a subscription; one that only publishes owns nothing.
+    """
+
+    def __init__(
+        self,
+        log: RedisLog,
+        keys: GroupKeys,
+        engine: GroupEngine,
+        tail: Tail,
+        *,
+        group: str,
+        member: str,
+        lease: float,
+        keep: int,
+        line: NoteLine,
+        on_due: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._log = log
+        self._keys = keys
+        self._engine = engine
+        self._tail = tail
+        self._group = group
+        self._lease = lease
+        self._keep = keep
+        self._line = line
+        self._on_due = on_due
+        self.membership = Membership(log, keys, member, lease)
+        self._tick = min(lease / 3, _LONGEST_TICK)
+        self._task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Event | None = None
+        self._declared: set[str] = set()
+        self._heard_at = 0.0
+        """When the last sign of life was given that the server is known to have taken (monotonic)."""
+        self._trim_at = 0.0
+        self.view: View | None = None
+        self.lost_events = 0
+        """Published events that were gone from the server before the group had finished them."""
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take what is free now, and keep looking."""
+        self._wake = asyncio.Event()
+        self._engine.nudge = self._wake.set
+        self._declared.clear()
+        await self._log.link.call("SADD", self._log.keys.groups, self._group)
+        await self._turn()
+        self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
+
+    async def stop(self, deadline: float) -> None:
+        """Save and hand over everything at once."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        handing = [
+            asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
+            for running in self._engine.running.values()
+            if running.ending is None and self._log.link.is_connected
+        ]
+        if handing:
+            left = max(0.25, deadline - self._engine.clock.monotonic())
+            _, late = await asyncio.wait(handing, timeout=left)
+            for one in late:
+                one.cancel()
+            await asyncio.wait(handing)
+        # What cannot be saved now is taken over when the lease is over, and delivered again.
+        for running in tuple(self._engine.running.values()):
+            await self._engine.abandon(running)
+        self._line.close()
+        try:
+            if self._log.link.is_connected:
+                await self.membership.leave()
+        except BrokerError:
+            return  # the others notice by themselves
+
+    async def _run(self) -> None:
+        assert self._wake is not None
+        while True:
+            try:
+                async with asyncio.timeout(self._tick):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._turn()
+            except StorageClosedError:
+                return
+            except StorageError as error:
+                self._engine.report(StorageTrouble("", error))
+            except Exception:
+                _log.exception("looking after the partitions failed; it is tried again")
+            await self._let_go_in_time()
+
+    @property
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._heard_at > self._lease
+
+    async def _let_go_in_time(self) -> None:
+        """Stop delivering when this process was not heard of for so long that others may take its place."""
+        if self._is_overdue:
+            for running in tuple(self._engine.running.values()):
+                if running.ending is None:
+                    await self._lose(running)
+
+    # -- one look, and what follows -------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        subscriptions = [consumer.subscription for consumer in self._engine.consumers.values()]
+        for subscription in subscriptions:
+            if subscription.name not in self._declared:
+                await self.declare(subscription.name, subscription.start)
+        if not subscriptions:
+            self._heard_at = time.monotonic()
+            return
+        sent_at = time.monotonic()
+        view = self.view = await self.membership.look()
+        if not view.same_log:
+            await self._log.rejoin()
+        self._heard_at = sent_at
+        self._engine.parked = view.dead_letters
+        mine = {number for number, running in self._engine.running.items()}
+        await self._carry_out(make_plan(self.membership.member, view, mine))
+        for running in tuple(self._engine.running.values()):
+            if running.engine.feed is not None:
+                running.engine.feed.moved(running.storage.pages.end)  # what ``heard`` put off
+        for partition in view.called:
+            await self._answer_calls(partition)
+        owners = {lease.owner for lease in view.leases}
+        for name in view.dead:
+            if name not in owners:
+                await forget_notes(self._log, self._keys, name)
+                await self.membership.bury(name)
+        if view.next_due is not None and view.next_due <= self._engine.clock.time():
+            await self._on_due()
+        if time.monotonic() >= self._trim_at:
+            self._trim_at = time.monotonic() + 5.0
+            await self.trim()
+
+    async def declare(self, name: str, start: object) -> None:
+        """Give a subscription its place in every partition where it has none."""
+        self._declared.add(name)
+        try:
+            parts = range(self._log.partitions)
+            storage = self._storage(0)
+            places = [await self._storage(part).place(start) for part in parts]  # type: ignore[arg-type]
+            keys: list[str] = [self._keys.names]
+            for part in parts:
+                keys += (self._keys.of(part).cursors, self._log.keys.marks(part), self._log.keys.part(part))
+            await storage.log.link.run(script("declare"), tuple(keys), self._group, name, *places)
+        except BaseException:
+            self._declared.discard(name)
+            raise
+
+    async def _carry_out(self, plan: Plan) -> None:
+        running = self._engine.running
+        for partition in plan.lost:
+            if running[partition].ending is None:
+                await self._lose(running[partition])
+        for partition in plan.forgotten:
+            await self._restore(running[partition])
+        for partition in plan.give:
+            one = running[partition]
+            if one.ending is None:
+                one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
+                self._engine.background.spawn(one.ending)
+        for partition, owner in plan.take:
+            epoch = await self.membership.take(partition, owner)
+            if epoch:
+                await self._begin(partition, epoch, owner)
+
+    def _storage(self, partition: int) -> PartitionStorage:
+        return PartitionStorage(
+            self._log,
+            self._keys,
+            partition,
+            self.membership.member,
+            group=self._group,
+            on_lost=lambda first, last: self._note_lost(partition, first, last),
+        )
+
+    async def _begin(self, partition: int, epoch: int, taken_from: str) -> None:
+        storage = self._storage(partition)
+        pages = storage.pages
+        head = await pages.follow()
+        if taken_from not in ("", self.membership.member):
+            await count_deaths(self._log, self._keys, partition, taken_from)
+            await self._line.open()
+            storage.journal = SuspectJournal(self._line, partition, head)
+        pages.on_follow = self._tail.look
+        running = await self._engine.take(partition, epoch, storage)
+        feed = running.engine.feed
+        assert feed is not None
+        pages.on_head = feed.moved
+        self._tail.follow(partition, pages)
+        self._engine.report(PartitionTaken("", partition, taken_from))
+
+    async def _hand_over(self, running: Running, deadline: float = float("inf")) -> None:
+        await self._engine.hand_over(running, deadline)
+        self._tail.leave(running.partition)
+        try:
+            await running.storage.give_up()
+        except StorageError:
+            return  # it is taken over when the lease is over
+        self._engine.report(PartitionGivenUp("", running.partition))
+
+    async def _lose(self, running: Running) -> None:
+        self._tail.leave(running.partition)
+        await self._engine.abandon(running)
+        _log.warning("partition %d was taken over by another process", running.partition)
+        self._engine.report(PartitionLost("", running.partition))
+
+    async def _restore(self, running: Running) -> None:
+        engine = running.engine
+        if await running.storage.restore(running.epoch, list(engine.consumers.values())):
+            _log.error(
+                "the server had forgotten how far group %r has come in partition %d; "
+                "it was put back from the memory of this process",
+                self._group,
+                running.partition,
+            )
+            self._engine.report(GroupRestored("", running.partition))
+            await self._go_on_above(running)
+        else:
+            await self._lose(running)
+
+    async def positions_jumped(self) -> None:
+        """Go on in another incarnation of the log: find out what the one before has lost."""
+        for running in tuple(self._engine.running.values()):
+            await self._go_on_above(running)
+
+    async def _go_on_above(self, running: Running) -> None:
+        feed = running.engine.feed
+        if feed is None:
+            return
+        running.storage.pages.follows = False
+        key = self._log.keys.part(running.partition)
+        feed.moved(await self._log.link.run(script("known"), (key,), feed.head))
+
+    def _note_lost(self, partition: int, first: int, last: int) -> None:
+        self.lost_events += last - first + 1
+        _log.error(
+            "%d events of partition %d are gone from the server before group %r had finished them "
+            "(positions %d to %d); something else than pabal removed them, or the server lost them",
+            last - first + 1,
+            partition,
+            self._group,
+            first,
+            last,
+        )
+        self._engine.report(EventsLost("", partition, first, last))
+
+    # -- what others ask for --------------------------------------------------------------------------
+
+    async def _answer_calls(self, partition: int) -> None:
+        """Take up dead letters that some process retries or discards."""
+        running = self._engine.running.get(partition)
+        if running is None or running.ending is not None:
+            return
+        key = self._keys.of(partition).calls
+        for call in await self._log.link.call("SMEMBERS", key):
+            await running.answer(call.decode())
+            await self._log.link.call("SREM", key, call)
+
+    async def trim(self) -> None:
+        """Remove from the server what every group has finished."""
+        keys = self._log.keys
+        trimming = [
+            self._log.link.run(
+                script("trim"),
+                (keys.log(partition), keys.part(partition), keys.marks(partition), keys.held(partition)),
+                self._keep,
+            )
+            for partition in self._engine.running
+        ]
+        await asyncio.gather(*trimming)  # in one round trip: signs of life must not wait behind many
+
+    def heard(self, partition: int, head: int) -> None:
+        """Let a partition's engine know that there is more."""
+        if self._is_overdue:
+            # This process stood still, and others may have taken its place: first look, then go on.
+            self._engine.nudge()
+            return
+        running = self._engine.running.get(partition)
+        if running is not None and running.engine.feed is not None:
+            running.engine.feed.moved(head)
+
+    async def cursors(self) -> dict[str, dict[int, int]]:
+        """Return each subscription's watermarks by partition, wherever they are handled."""
+        places: dict[str, dict[int, int]] = {}
+        calls = [
+            self._log.link.call("HGETALL", self._keys.of(part).cursors)
+            for part in range(self._log.partitions)
+        ]
+        for part, call in enumerate(calls):
+            for name, data in as_pairs(await call).items():
+                places.setdefault(name.decode(), {})[part] = decode_cursor(data).watermark
+        return places

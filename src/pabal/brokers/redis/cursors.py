@@ -1,0 +1,159 @@
+"""How cursors, retries and dead letters are kept on the server: the way there and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from pabal.domain.envelope import StoredRecord
+from pabal.ports.storage import AttemptFailure, Cursor, DeadLetterRecord, ParkedDelivery, PendingRetry
+
+NEW = b"new:"
+"""What a cursor begins with that no save has touched yet; its position follows."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class SavedCursor(msgspec.Struct, array_like=True):
+    """Hold what is saved of a subscription in one partition; ``unfinished`` are steps from the watermark."""
+
+    watermark: int
+    frontier: int
+    unfinished: list[int]
+    updated_at: float
+
+    def positions(self) -> tuple[int, ...]:
+        """Return the unfinished positions."""
+        position = self.watermark
+        positions: list[int] = []
+        for step in self.unfinished:
+            position += step
+            positions.append(position)
+        return tuple(positions)
+
+
+class SavedRetry(msgspec.Struct, array_like=True):
+    """Hold a retry as it is kept."""
+
+    position: int
+    attempts: int
+    due_at: float
+    failures: tuple[AttemptFailure, ...]
+    from_dead_letter: bool
+
+
+class SavedLetter(msgspec.Struct, array_like=True):
+    """Hold a dead letter as it is kept; its row lies beside it."""
+
+    subscription: str
+    partition: int
+    position: int
+    reason: str
+    failures: tuple[AttemptFailure, ...]
+    parked_at: float
+    key: str | None
+
+
+_cursors = msgspec.msgpack.Decoder(SavedCursor)
+_retries = msgspec.msgpack.Decoder(SavedRetry)
+_letters = msgspec.msgpack.Decoder(SavedLetter)
+_rows = msgspec.msgpack.Decoder(StoredRecord)
+
+
+def encode_cursor(watermark: int, frontier: int, unfinished: Sequence[int]) -> bytes:
+    """Return a cursor as bytes."""
+    steps: list[int] = []
+    base = watermark
+    for position in unfinished:
+        steps.append(position - base)
+        base = position
+    return _encode(SavedCursor(watermark, frontier, steps, time.time()))
+
+
+def decode_cursor(data: bytes) -> SavedCursor:
+    """Return a cursor from bytes."""
+    if data.startswith(NEW):
+        position = int(data[len(NEW) :])
+        return SavedCursor(position, position, [], time.time())
+    return _cursors.decode(data)
+
+
+def opened_cursor(
+    name: str, number: int, epoch: int, data: bytes, retries: Sequence[bytes], keys: Sequence[bytes]
+) -> Cursor:
+    """Return what a subscription goes on with."""
+    saved = decode_cursor(data)
+    pending = sorted((decode_retry(one) for one in retries), key=lambda retry: retry.position)
+    blocked = tuple(sorted({key.decode() for key in keys}))
+    return Cursor(
+        name, number, epoch, saved.watermark, saved.frontier, saved.positions(), tuple(pending), blocked
+    )
+
+
+def encode_retry(retry: PendingRetry) -> bytes:
+    """Return a retry as bytes."""
+    return _encode(
+        SavedRetry(retry.position, retry.attempts, retry.due_at, retry.failures, retry.from_dead_letter)
+    )
+
+
+def decode_retry(data: bytes) -> PendingRetry:
+    """Return a retry from bytes."""
+    saved = _retries.decode(data)
+    return PendingRetry(saved.position, saved.attempts, saved.due_at, saved.failures, saved.from_dead_letter)
+
+
+def encode_letter(name: str, partition: int, parked: ParkedDelivery) -> bytes:
+    """Return a dead letter as bytes."""
+    key = parked.key if parked.blocks else None
+    letter = SavedLetter(
+        name, partition, parked.position, parked.reason, parked.failures, parked.parked_at, key
+    )
+    return _encode(letter)
+
+
+def decode_letter(data: bytes) -> SavedLetter:
+    """Return a dead letter from bytes."""
+    return _letters.decode(data)
+
+
+def encode_row(row: StoredRecord) -> bytes:
+    """Return a row of the log as bytes."""
+    return _encode(row)
+
+
+def decode_row(data: bytes) -> StoredRecord:
+    """Return a row of the log from bytes."""
+    return _rows.decode(data)
+
+
+def shown_letter(number: int, letter: SavedLetter, row: bytes, state: bytes, queued: int) -> DeadLetterRecord:
+    """Return a dead letter as others see it."""
+    shown: Literal["parked", "retrying"] = "retrying" if state == b"retrying" else "parked"
+    return DeadLetterRecord(
+        id=number,
+        subscription=letter.subscription,
+        position=letter.position,
+        record=decode_row(row),
+        event=None,
+        reason=letter.reason,
+        failures=letter.failures,
+        parked_at=datetime.fromtimestamp(letter.parked_at, UTC),
+        state=shown,
+        key=letter.key,
+        queued=queued,
+    )
+
+
+def field(name: str, position: int | str) -> str:
+    """Return the name of a field that belongs to a subscription's position."""
+    return f"{name}\0{position}"
+
+
+def as_pairs(flat: Sequence[Any]) -> dict[bytes, bytes]:
+    """Return a hash as the server answers it as a dict."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

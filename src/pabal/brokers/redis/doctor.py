@@ -1,0 +1,171 @@
+"""Examine a server without changing it: its version, what it can lose, and how the groups stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.keys import GroupKeys, LogKeys
+from pabal.brokers.redis.link import Link
+from pabal.errors import BrokerError
+
+_OLDEST = (6, 2)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Say one thing about a server: how grave it is, what it is, and what to do (empty if nothing)."""
+
+    level: Literal["ok", "warning", "problem"]
+    text: str
+    advice: str = ""
+
+
+async def examine_server(url: str, namespace: str = "pabal", *, patience: float = 5.0) -> list[Finding]:
+    """Return what is to be said about a server and the log on it; nothing is written.
+
+    Raises BrokerUnavailableError when the server does not answer within ``patience`` seconds.
+    """
+    link = Link(url, patience=patience, loads_scripts=False)
+    await link.open()
+    try:
+        facts = _facts((await link.call("INFO")).decode())
+        settings = await _settings(link)
+        findings = [*judge_server(facts, settings), *await _judge_log(link, LogKeys(namespace))]
+    finally:
+        await link.close()
+    return findings
+
+
+def judge_server(facts: Mapping[str, str], settings: Mapping[str, str] | None) -> list[Finding]:
+    """Return what follows from the server's INFO and its settings (None: it does not show them).
+
+    >>> facts = {"redis_version": "7.2.0", "aof_enabled": "0", "role": "master"}
+    >>> [finding.level for finding in judge_server(facts, None)][:2]
+    ['ok', 'problem']
+    """
+    name = "Valkey" if facts.get("server_name") == "valkey" else "Redis"
+    version = facts.get("valkey_version") or facts.get("redis_version", "0")
+    found: list[Finding] = []
+    number = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if number < _OLDEST:
+        found.append(Finding("problem", f"{name} {version} is too old", "use Redis 6.2 or Valkey, or newer"))
+    else:
+        found.append(Finding("ok", f"{name} {version}"))
+    found.append(_judge_persistence(facts, settings))
+    found.append(_judge_memory(facts))
+    if facts.get("role") == "slave":
+        found.append(Finding("problem", "this server is a replica and takes no events", "name the primary"))
+    elif int(facts.get("connected_slaves", "0")):
+        found.append(
+            Finding(
+                "warning",
+                f"{facts['connected_slaves']} replicas: one that takes over may lack the last events",
+                "set min-replicas-to-write and min-replicas-max-lag to bound how many",
+            )
+        )
+    if facts.get("cluster_enabled") == "1":
+        found.append(
+            Finding(
+                "warning", "the server is part of a cluster, which pabal was not tested on", "use one server"
+            )
+        )
+    return found
+
+
+def _judge_persistence(facts: Mapping[str, str], settings: Mapping[str, str] | None) -> Finding:
+    if facts.get("aof_enabled") != "1":
+        return Finding(
+            "problem",
+            "the append-only file is off: every restart of the server loses events",
+            "CONFIG SET appendonly yes, and enter it in the server's configuration",
+        )
+    if facts.get("aof_last_write_status", "ok") != "ok":
+        return Finding("problem", "the append-only file cannot be written", "look at the server's disk")
+    how = (settings or {}).get("appendfsync")
+    if how == "always":
+        return Finding("ok", "the append-only file is synced before each answer")
+    if how == "everysec":
+        return Finding(
+            "warning",
+            "the append-only file is synced once a second: a power cut may lose the last second",
+            "CONFIG SET appendfsync always, where no acknowledged event may be lost",
+        )
+    if how == "no":
+        return Finding(
+            "problem",
+            "the append-only file is synced when the system likes: a power cut may lose half a minute",
+            "CONFIG SET appendfsync everysec, or always",
+        )
+    return Finding(
+        "warning",
+        "the server does not show how it syncs the append-only file",
+        "allow CONFIG GET, or look there",
+    )
+
+
+def _judge_memory(facts: Mapping[str, str]) -> Finding:
+    policy = facts.get("maxmemory_policy", "noeviction")
+    limited = int(facts.get("maxmemory", "0")) > 0
+    if limited and policy != "noeviction":
+        return Finding(
+            "problem",
+            f"a full server throws keys away (maxmemory-policy {policy}), the log among them",
+            "CONFIG SET maxmemory-policy noeviction",
+        )
+    if policy != "noeviction":
+        return Finding(
+            "warning",
+            f"maxmemory-policy is {policy}; with a limit of memory it would throw the log away",
+            "CONFIG SET maxmemory-policy noeviction",
+        )
+    if limited and int(facts.get("used_memory", "0")) > 0.8 * int(facts["maxmemory"]):
+        return Finding(
+            "warning", "more than 80 % of maxmemory is used", "raise it, or look for a lagging group"
+        )
+    return Finding("ok", "nothing is thrown away when memory is full")
+
+
+async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
+    count = int(await link.call("HGET", keys.meta, "partitions") or 0)
+    if not count:
+        return [Finding("ok", f"there is no log under {keys.base[1:-2]!r} yet")]
+    heads = [int(await link.call("HGET", keys.part(part), "head") or 0) for part in range(count)]
+    found = [Finding("ok", f"a log of {count} partitions")]
+    for group in sorted(name.decode() for name in await link.call("SMEMBERS", keys.groups)):
+        of_group = GroupKeys(keys, group)
+        members = int(await link.call("HLEN", of_group.members))
+        letters = int(await link.call("ZCARD", of_group.letter_ids))
+        lag = 0
+        for part, head in enumerate(heads):
+            cursors = as_pairs(await link.call("HGETALL", of_group.of(part).cursors)).values()
+            lag += max((head - decode_cursor(data).watermark for data in cursors), default=0)
+        if lag and not members:
+            found.append(
+                Finding(
+                    "warning",
+                    f"group {group!r} is {lag} positions behind and nobody is there; it holds the log",
+                    "start it",
+                )
+            )
+        else:
+            found.append(Finding("ok", f"group {group!r}: {members} processes, {lag} positions behind"))
+        if letters:
+            advice = "list, retry or discard them with bus.dead_letters"
+            found.append(Finding("warning", f"group {group!r} has {letters} dead letters", advice))
+    return found
+
+
+def _facts(info: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in info.splitlines() if ":" in line)
+    return {name: value.strip() for name, _, value in pairs}
+
+
+async def _settings(link: Link) -> dict[str, str] | None:
+    try:
+        found = as_pairs(await link.call("CONFIG", "GET", "append*"))
+    except BrokerError:
+        return None  # managed servers often refuse
+    return {name.decode(): value.decode() for name, value in found.items()}

@@ -1,0 +1,75 @@
+"""Statistics and health of a process, over all partitions it owns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pabal.brokers.redis.group import GroupEngine
+from pabal.bus.statistics import Health, collect, judge
+
+_SUMMED = ("events_dropped", "queue_size", "retry_queue_size")
+_OF_SUBSCRIPTION = ("in_flight", "retrying", "blocked_keys", "lag")
+_COUNTED = ("handled", "filtered", "failed_attempts", "retried", "parked", "dropped", "skipped")
+
+
+def collected(engine: GroupEngine, **facts: Any) -> dict[str, Any]:
+    """Return the figures of ``get_statistics``; watermarks are those of each partition owned."""
+    total = collect(engine, **facts)
+    parts = {
+        number: collect(running.engine, uptime=0.0, published=0, scheduled=0, is_running=True)
+        for number, running in engine.running.items()
+    }
+    for figures in parts.values():
+        for key in _SUMMED:
+            total[key] += figures[key]
+    for name, mine in total["subscriptions"].items():
+        consumer = engine.consumers[name]
+        timed, busy = consumer.figures.timed, consumer.figures.busy_seconds
+        watermarks: dict[int, int] = {}
+        for number, figures in parts.items():
+            theirs = figures["subscriptions"].get(name)
+            if theirs is None:
+                continue
+            for key in (*_COUNTED, *_OF_SUBSCRIPTION):
+                mine[key] += theirs[key]
+            if theirs["state"] != "active":
+                mine["state"] = theirs["state"]
+            watermarks[number] = theirs["watermark"]
+            own = engine.running[number].engine.consumers[name].figures
+            timed += own.timed
+            busy += own.busy_seconds
+        mine["avg_processing_time_ms"] = 1000 * busy / timed if timed else 0.0
+        mine["watermark"] = watermarks
+    each = total["subscriptions"].values()
+    total["events_processed"] = sum(one["handled"] for one in each)
+    total["events_failed"] = sum(one["failed_attempts"] for one in each)
+    total["events_parked"] = sum(one["parked"] for one in each)
+    handled = sum(one["handled"] for one in each)
+    spent = sum(one["handled"] * one["avg_processing_time_ms"] for one in each)
+    total["avg_processing_time_ms"] = spent / handled if handled else 0.0
+    total["partitions"] = sorted(engine.running)
+    return total
+
+
+def judged(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: list[str]) -> Health:
+    """Return the health of a process; ``troubles`` make it failing, ``remarks`` degraded."""
+    if not is_running:
+        return judge(engine, False, 0, stored=True)
+    failing = list(troubles)
+    degraded = list(remarks)
+    for one in engine.engines():
+        health = judge(one, True, 0, stored=True)
+        halted = [
+            reason for reason in health.reasons if " halted at " in reason or "cannot be saved" in reason
+        ]
+        failing += [reason for reason in halted if reason not in failing]
+        degraded += [
+            reason
+            for reason in health.reasons
+            if reason not in halted and reason not in degraded and "dead letters" not in reason
+        ]
+    if engine.parked:
+        degraded.append(f"there are {engine.parked} dead letters; list, retry or discard them")
+    if failing:
+        return Health("failing", (*failing, *degraded))
+    return Health("degraded" if degraded else "ok", tuple(degraded))

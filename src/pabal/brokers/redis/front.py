@@ -1,0 +1,33 @@
+"""The log as the bus sees it: where events, schedules and dead letters of all partitions go in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.letters import GroupLetters
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.schedule import Schedule
+from pabal.brokers.redis.steering import Unsteered
+from pabal.domain.event import DomainEvent
+
+
+class LogFront(GroupLetters, Unsteered):
+    """Take in what is published and scheduled, and show the dead letters of the whole group."""
+
+    def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
+        super().__init__(log, keys)
+        self._schedule = Schedule(log)
+
+    async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
+        """Append events, all or none; return a number for each one's place in the whole log."""
+        places = await self._log.append_to_all(events)
+        return [self._log.receipt_position(partition, position) for partition, position in places]
+
+    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
+        """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""
+        await self._schedule.add(event, due_at)
+
+    async def release_due(self, now: float) -> float | None:
+        """Append every scheduled event that is due; return when the next one is, or None."""
+        return await self._schedule.release(now)

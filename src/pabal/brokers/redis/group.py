@@ -1,0 +1,187 @@
+"""The engines of a process: one for each partition it owns, all worked by one crew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from pabal.brokers.redis.partition import PartitionStorage
+from pabal.delivery.consumer import Consumer
+from pabal.delivery.engine import Engine
+from pabal.delivery.subscription import Subscription
+from pabal.errors import DeadLetterNotFoundError, DecodeError
+from pabal.ports.clock import Clock
+from pabal.ports.storage import DeadLetterRecord
+
+_log = logging.getLogger("pabal")
+
+
+class Running:
+    """Hold what runs for one partition."""
+
+    def __init__(self, partition: int, epoch: int, storage: PartitionStorage, engine: Engine) -> None:
+        self.partition = partition
+        self.epoch = epoch
+        self.storage = storage
+        self.engine = engine
+        self.ending: asyncio.Task[None] | None = None
+        """The task that hands it over."""
+
+    async def answer(self, call: str) -> None:
+        """Take up a dead letter (its id) that is to be retried, or one (name, position, key) discarded."""
+        if call.isdecimal():
+            await self._retry(int(call))
+            return
+        name, _, rest = call.partition("\0")
+        position, _, key = rest.partition("\0")
+        consumer = self.engine.consumers.get(name)
+        if consumer is not None and consumer.tracker is not None:
+            gone = DeadLetterRecord(
+                0, name, int(position), None, None, "", (), datetime.now(UTC), "parked", key or None, 0
+            )
+            self.engine.redelivery.discarded(consumer, gone)
+
+    async def _retry(self, dead_letter_id: int) -> None:
+        try:
+            letter = await self.storage.get_dead_letter(dead_letter_id)
+        except DeadLetterNotFoundError:
+            return  # discarded meanwhile
+        consumer = self.engine.consumers.get(letter.subscription)
+        if consumer is None:
+            return  # its retry is stored; whoever subscribes under the name takes it up
+        await self.engine.background.until(lambda: not consumer.is_opening)
+        known = consumer.failing.get(letter.position)
+        if consumer.tracker is None or letter.state != "retrying" or known is not None:
+            return  # opening the subscription has taken it up
+        try:
+            self.engine.redelivery.again(consumer, letter)
+        except DecodeError:
+            return  # whoever asked was told
+
+
+class LeaveWord:
+    """Stand where an engine redelivers dead letters: the partition's owner is told through the server."""
+
+    def __init__(self, engine: GroupEngine) -> None:
+        self._engine = engine
+
+    def again(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
+        """Let the owner look at once, if it is this process."""
+        self._engine.nudge()
+
+    def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
+        """Let the owner look at once, if it is this process."""
+        self._engine.nudge()
+
+
+class GroupEngine(Engine):
+    """Own the workers and the list of subscriptions; the engines of partitions do the rest.
+
+    Its own consumers never get an event. They are what is subscribed, and they keep the figures of partitions
+    that were handed over.
+    """
+
+    def __init__(self, *, worker_count: int, clock: Clock | None = None, seed: int | None = None) -> None:
+        self.running: dict[int, Running] = {}
+        super().__init__(worker_count=worker_count, clock=clock, seed=seed)
+        self.redelivery: Any = LeaveWord(self)
+        self.nudge = _nothing
+
+    # -- subscriptions --------------------------------------------------------------------------------
+
+    def add(self, subscription: Subscription) -> Consumer:
+        """Take a subscription in, here and in every partition that is owned."""
+        consumer = super().add(subscription)
+        for running in self.running.values():
+            running.engine.add(subscription)
+        self.nudge()
+        return consumer
+
+    def remove(self, identity: str) -> bool:
+        """Let a subscription go, here and in every partition that is owned."""
+        for running in self.running.values():
+            running.engine.remove(identity)
+        return super().remove(identity)
+
+    def rewire(self) -> None:
+        """Compute anew what depends on subscriptions and middleware, in every partition."""
+        super().rewire()
+        self.router.stored = True  # every event goes through the server
+        self.router.forget()
+        for running in self.running.values():
+            running.engine.middleware = self.middleware
+            running.engine.rewire()
+
+    # -- partitions -----------------------------------------------------------------------------------
+
+    async def take(self, partition: int, epoch: int, storage: PartitionStorage) -> Running:
+        """Begin to deliver what a partition holds."""
+        engine = Engine(worker_count=self.worker_count, clock=self.clock, crew=self)
+        engine.listeners = self.listeners
+        engine.middleware = self.middleware
+        engine.random = self.random
+        running = self.running[partition] = Running(partition, epoch, storage, engine)
+        for consumer in self.consumers.values():
+            engine.add(consumer.subscription)
+        try:
+            await engine.start(storage)
+        except BaseException:
+            del self.running[partition]
+            raise
+        return running
+
+    async def hand_over(self, running: Running, deadline: float = math.inf) -> None:
+        """Stop delivering from a partition; handlers that run end first, until ``deadline`` (monotonic)."""
+        await running.engine.stop(deadline)
+        self._forget(running)
+
+    async def abandon(self, running: Running) -> None:
+        """Stop delivering from a partition that is another's by now; nothing of it is saved any more."""
+        running.storage.abandon()
+        for consumer in running.engine.consumers.values():
+            consumer.tracker = None
+        await running.engine.stop(self.clock.monotonic())
+        self._forget(running)
+
+    def _forget(self, running: Running) -> None:
+        if self.running.get(running.partition) is running:
+            del self.running[running.partition]
+        for name, consumer in running.engine.consumers.items():
+            mine = self.consumers.get(name)
+            if mine is not None:
+                for figure in ("handled", "filtered", "failed_attempts", "retried", "parked", "skipped"):
+                    total = getattr(mine.figures, figure) + getattr(consumer.figures, figure)
+                    setattr(mine.figures, figure, total)
+                mine.figures.timed += consumer.figures.timed
+                mine.figures.busy_seconds += consumer.figures.busy_seconds
+
+    async def rest_all(self, deadline: float) -> None:
+        """Let no further handler begin, and those that run end until ``deadline``; then cancel them."""
+        self.halting = True
+        for running in self.running.values():
+            running.engine.halting = True
+            for consumer in running.engine.consumers.values():
+                consumer.end_slices()
+        while self.resting:
+            self.wake()
+        tasks = [worker.task for worker in self.workers]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=max(0.0, deadline - self.clock.monotonic()))
+        self.cancelling = True
+        for running in self.running.values():
+            running.engine.cancelling = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.25)
+
+    def engines(self) -> list[Engine]:
+        """Return the engines of the partitions that are owned."""
+        return [running.engine for running in self.running.values()]
+
+
+def _nothing() -> None:
+    """Do nothing: nobody is to be woken yet."""

@@ -1,0 +1,158 @@
+"""Dead letters of a group: whatever process parked them, every process sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pabal.brokers.redis.cursors import (
+    SavedLetter,
+    decode_letter,
+    encode_retry,
+    encode_row,
+    field,
+    shown_letter,
+)
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.wire import sealed
+from pabal.delivery.dead_letters import edited
+from pabal.domain.envelope import StoredRecord, checksum_of
+from pabal.errors import DeadLetterNotFoundError
+from pabal.ports.records import group_by_error
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
+
+_PAGE = 200
+
+
+class GroupLetters:
+    """List, retry and discard the dead letters of one group, or of one of its partitions."""
+
+    def __init__(self, log: RedisLog, keys: GroupKeys, partition: int | None = None) -> None:
+        self._log = log
+        self._keys = keys
+        self._partition = partition
+
+    async def list_dead_letters(
+        self,
+        *,
+        subscription: str | None = None,
+        event_type: str | None = None,
+        error_type: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetterRecord]:
+        """Return dead letters by ascending id, from above ``after``."""
+        found: list[DeadLetterRecord] = []
+        while len(found) < limit:
+            ids = await self._log.link.call(
+                "ZRANGEBYSCORE", self._keys.letter_ids, f"({after}", "+inf", "LIMIT", 0, _PAGE
+            )
+            if not ids:
+                break
+            after = int(ids[-1])
+            for letter, record in await self._load([int(one) for one in ids]):
+                assert record.record is not None
+                if (
+                    self._partition in (None, letter.partition)
+                    and subscription in (None, record.subscription)
+                    and event_type in (None, record.record.event_type)
+                    and (error_type is None or record.error_type == error_type)
+                ):
+                    found.append(record)
+        return found[:limit]
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        letters: list[DeadLetterRecord] = []
+        while page := await self.list_dead_letters(after=letters[-1].id if letters else 0, limit=_PAGE):
+            letters += page
+        return group_by_error(letters)
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return (await self.find(dead_letter_id))[1]
+
+    async def find(self, dead_letter_id: int) -> tuple[int, DeadLetterRecord]:
+        """Return one with its partition. Raises DeadLetterNotFoundError."""
+        for letter, record in await self._load([dead_letter_id]):
+            if self._partition in (None, letter.partition):
+                return letter.partition, record
+        raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
+
+    async def count(self) -> int:
+        """Return how many dead letters the group has."""
+        return int(await self._log.link.call("ZCARD", self._keys.letter_ids))
+
+    async def _load(self, ids: Sequence[int]) -> list[tuple[SavedLetter, DeadLetterRecord]]:
+        call = self._log.link.call
+        keys = self._keys
+        calls = [call("HMGET", key, *ids) for key in (keys.letters, keys.letter_rows, keys.letter_states)]
+        bodies, rows, states = [await one for one in calls]
+        loaded: list[tuple[SavedLetter, DeadLetterRecord]] = []
+        for number, body, row, state in zip(ids, bodies, rows, states, strict=True):
+            if body is None or row is None:
+                continue  # somebody discarded it meanwhile
+            letter = decode_letter(body)
+            queued = 0
+            if letter.key is not None:
+                prefix = f"{letter.subscription}\0{letter.key}"
+                queue = keys.of(letter.partition).queue
+                queued = int(await call("ZLEXCOUNT", queue, f"[{prefix}\0", f"({prefix}\1"))
+            loaded.append((letter, shown_letter(number, letter, row, state, queued)))
+        return loaded
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark a dead letter as being retried, with a new payload if given; None if it is already."""
+        partition, letter = await self.find(dead_letter_id)
+        assert letter.record is not None
+        row = b""
+        if payload is not None:
+            row = encode_row(sealed_again(edited(letter.record, payload)))
+        retry = PendingRetry(letter.position, 0, now, letter.failures, from_dead_letter=True)
+        keys = self._keys.of(partition)
+        begun = await self._log.link.run(
+            script("retry"),
+            (self._keys.letter_states, self._keys.letter_rows, keys.retries, keys.calls),
+            dead_letter_id,
+            row,
+            field(letter.subscription, letter.position),
+            encode_retry(retry),
+        )
+        if begun == -1:
+            raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
+        return await self.get_dead_letter(dead_letter_id) if begun else None
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        partition, letter = await self.find(dead_letter_id)
+        keys = self._keys.of(partition)
+        at = field(letter.subscription, letter.position)
+        gone = await self._log.link.run(
+            script("discard"),
+            (
+                self._keys.letters,
+                self._keys.letter_rows,
+                self._keys.letter_states,
+                self._keys.letter_index,
+                self._keys.letter_ids,
+                keys.retries,
+                keys.blocking,
+                keys.calls,
+            ),
+            dead_letter_id,
+            f"{partition}\0{at}",
+            at,
+            field(letter.subscription, dead_letter_id),
+            f"{at}\0{letter.key or ''}",
+        )
+        if not gone:
+            raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
+        return letter
+
+
+def sealed_again(row: StoredRecord) -> StoredRecord:
+    """Give an edited row the checksum of its new content."""
+    return sealed(row._replace(checksum=checksum_of(row[1:11])))

@@ -1,0 +1,378 @@
+"""The log on the server: partitions that events are appended to by group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from pabal.brokers.redis.keys import LogKeys
+from pabal.brokers.redis.link import Call, Link
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.wire import (
+    Entry,
+    PartitionKey,
+    aggregate_key,
+    decode_entry,
+    encode_entry,
+    fingerprint,
+    partition_of,
+)
+from pabal.domain.envelope import EventRecord, encode_event
+from pabal.domain.event import DomainEvent
+from pabal.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    DuplicateEventError,
+    PartitionCountError,
+    StorageClosedError,
+)
+
+DEFAULT_PARTITIONS = 16
+_MOST_EVENTS = 2048
+"""Events of one flush, over all partitions."""
+_MOST_BYTES = 4 << 20
+_GENERATION = 20_000
+"""Ids that a partition remembers at least; twice as many at most."""
+
+Appended = Callable[[int, int, tuple[DomainEvent, ...]], None]
+
+
+class _Unit:
+    """Hold what one call appends: all of it is stored, or nothing."""
+
+    __slots__ = ("events", "future", "parts", "positions", "prints", "records", "since", "size")
+
+    def __init__(self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]) -> None:
+        self.events = events
+        self.records = records
+        self.parts = parts
+        self.prints = [fingerprint(record) for record in records]
+        self.positions: list[int | None] = [None] * len(records)
+        self.size = sum(len(record.payload) for record in records) + 100 * len(records)
+        self.since = time.monotonic()
+        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+
+class RedisLog:
+    """Append to the partitions of one log, and read them.
+
+    What is waiting when the server has answered goes out together, as one entry for each partition: one
+    publisher alone makes entries of one event, a hundred make entries of many. An append that breaks off in
+    the middle is sent again, which is harmless, for the last ids of each partition are known to the server.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "pabal",
+        partitions: int | None = None,
+        partition_key: PartitionKey = aggregate_key,
+        max_payload_bytes: int = 1 << 20,
+        patience: float = 30.0,
+        when_disconnected: str = "wait",
+        answer_within: float = 10.0,
+    ) -> None:
+        self.keys = LogKeys(namespace)
+        self.link = Link(
+            url,
+            patience=patience,
+            answer_within=answer_within,
+            on_connect=self._join,
+            on_loss=self._connection_lost,
+        )
+        self.path = self.link.address
+        self.max_payload_bytes = max_payload_bytes
+        self.partitions = 0
+        """How many partitions the log has; known once it is open."""
+        self.incarnation = -1
+        self.token = ""
+        self.run = ""
+        self._wanted = partitions or 0
+        self._partition_key = partition_key
+        self._patience = patience
+        self._fail_at_once = when_disconnected == "fail"
+        self._queue: deque[_Unit] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._gates: set[asyncio.Future[Any]] = set()
+        self.on_appended: Appended | None = None
+        self.on_raised: Callable[[], None] | None = None
+        """Called after joining another incarnation of the log than before."""
+        self.on_loss: Callable[[Exception], None] | None = None
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, and make or join the log. Raises BrokerUnavailableError, PartitionCountError."""
+        await self.link.open()
+
+    def begin(self) -> None:
+        """Begin to connect; calls wait until that is done."""
+        self.link.begin()
+
+    async def close(self) -> None:
+        """Append what was accepted, as far as the server is there, and disconnect."""
+        pump = self._pump
+        if pump is not None:
+            if not self.link.is_connected:
+                pump.cancel()
+            await asyncio.wait([pump])
+        self._refuse(StorageClosedError(path=self.path, reason="closed"))
+        await self.link.close()
+
+    async def _join(self, call: Call) -> None:
+        """Make sure that positions given on this connection were never given before."""
+        info = await call("INFO", "server")
+        self.run = next(line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
+        keys = (self.keys.meta, *(self.keys.part(number) for number in range(max(self.partitions, 1))))
+        what, count, incarnation, token = await call(
+            "EVAL",
+            script("join").text,
+            len(keys),
+            *keys,
+            self._wanted,
+            self.run,
+            uuid.uuid4().hex,
+            self.incarnation,
+            self.token,
+            self.partitions or self._wanted or DEFAULT_PARTITIONS,
+            self.keys.parts,
+        )
+        if what == b"mismatch":
+            raise PartitionCountError(path=self.path, found=count, wanted=self._wanted)
+        raised = self.incarnation >= 0 and token.decode() != self.token
+        self.partitions, self.incarnation, self.token = count, incarnation, token.decode()
+        if raised and self.on_raised is not None:
+            self.on_raised()
+
+    async def rejoin(self) -> None:
+        """Join again, for the log on the server is another one than before."""
+        await self._join(self.link.call)
+
+    def _connection_lost(self, error: Exception) -> None:
+        if self._fail_at_once:
+            self._refuse(error)
+        if self.on_loss is not None:
+            self.on_loss(error)
+
+    # -- appending ------------------------------------------------------------------------------------
+
+    def append(
+        self, events: Sequence[DomainEvent], partition: int | None = None
+    ) -> asyncio.Future[list[int]]:
+        """Append events, all or none; the future holds each one's position in its partition.
+
+        Raises InvalidEventError at once; DuplicateEventError and BrokerError come through the future.
+        """
+        records = [encode_event(event, self.max_payload_bytes) for event in events]
+        return self.append_records(events, records, partition)
+
+    async def append_to_all(self, events: Sequence[DomainEvent]) -> list[tuple[int, int]]:
+        """Append events where they belong, all or none; return each one's partition and position."""
+        records = [encode_event(event, self.max_payload_bytes) for event in events]
+        parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
+        positions = await self._enqueue(events, records, parts)
+        return list(zip(parts, positions, strict=True))
+
+    def append_records(
+        self, events: Sequence[DomainEvent], records: list[EventRecord], partition: int | None = None
+    ) -> asyncio.Future[list[int]]:
+        """Append events that are encoded already."""
+        if partition is not None:
+            parts = [partition] * len(records)
+        else:
+            parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
+        return self._enqueue(events, records, parts)
+
+    def _enqueue(
+        self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]
+    ) -> asyncio.Future[list[int]]:
+        unit = _Unit(events, records, parts)
+        if self._fail_at_once and not self.link.is_connected:
+            trouble = self.link.trouble or BrokerUnavailableError(path=self.path, reason="not connected")
+            unit.future.set_exception(trouble)
+        elif not records:
+            unit.future.set_result([])
+        else:
+            self._queue.append(unit)
+            if self._pump is None:
+                self._pump = asyncio.create_task(self._run(), name="pabal-redis-append")
+        return unit.future
+
+    def partition_of(self, event: DomainEvent, record: EventRecord) -> int:
+        """Return the partition that an event belongs to."""
+        return partition_of(self._partition_key(event), record.event_id, self.partitions)
+
+    def receipt_position(self, partition: int, position: int) -> int:
+        """Return one number for a place in the whole log."""
+        return position * self.partitions + partition
+
+    def place_of(self, receipt_position: int) -> tuple[int, int]:
+        """Return partition and position of such a number."""
+        position, partition = divmod(receipt_position, self.partitions)
+        return partition, position
+
+    def hold_appends_for(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
+        """Let what is appended from now on wait until ``work`` is done."""
+        gate = asyncio.ensure_future(work)
+        self._gates.add(gate)
+        gate.add_done_callback(self._gates.discard)
+        return gate
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                if self._gates:
+                    await asyncio.wait(set(self._gates))
+                units = self._take()
+                try:
+                    await self._flush(units)
+                except BaseException as error:
+                    for unit in units:
+                        if not unit.future.done():
+                            unit.future.set_exception(self._as_failure(error))
+                            unit.future.exception()
+                    if not isinstance(error, Exception):
+                        raise
+        finally:
+            self._pump = None
+
+    def _as_failure(self, error: BaseException) -> BaseException:
+        if isinstance(error, (BrokerError, StorageClosedError)):
+            return error
+        return BrokerUnavailableError(path=self.path, reason=f"the append was interrupted: {error!r}")
+
+    def _take(self) -> list[_Unit]:
+        units: list[_Unit] = []
+        events = size = 0
+        while self._queue and (not units or (events < _MOST_EVENTS and size < _MOST_BYTES)):
+            unit = self._queue.popleft()
+            if unit.future.cancelled():
+                continue
+            units.append(unit)
+            events += len(unit.records)
+            size += unit.size
+        return units
+
+    async def _flush(self, units: list[_Unit]) -> None:
+        """Send units until every one is stored, known, or refused."""
+        units = self._without_twins(units)
+        while units:
+            try:
+                units = await self._attempt(units)
+            except BrokerUnavailableError:
+                if self._fail_at_once or time.monotonic() - units[0].since > self._patience:
+                    raise
+                await asyncio.sleep(0.05)
+
+    def _without_twins(self, units: list[_Unit]) -> list[_Unit]:
+        """Refuse a unit that gives other content to an id of the same flush; one and the same is kept."""
+        seen: dict[bytes, bytes] = {}
+        good: list[_Unit] = []
+        for unit in units:
+            own: dict[bytes, bytes] = {}
+            for record, print_ in zip(unit.records, unit.prints, strict=True):
+                known = own.get(record.event_id) or seen.get(record.event_id)
+                if known is not None and known != print_:
+                    _fail(unit, DuplicateEventError(event_id=record_id(record), position=0))
+                    break
+                own[record.event_id] = print_
+            else:
+                seen.update(own)
+                good.append(unit)
+        return good
+
+    async def _attempt(self, units: list[_Unit]) -> list[_Unit]:
+        """Make one call for what is not resolved; return the units to send again."""
+        batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]] = {}
+        for unit in units:
+            for index, position in enumerate(unit.positions):
+                if position is None:
+                    batch = batches.setdefault(unit.parts[index], {})
+                    batch.setdefault(unit.records[index].event_id, []).append((unit, index))
+        if batches:
+            answer = await self._send(batches)
+            if answer[0] == -1:
+                await self.rejoin()
+                return units
+            if answer[0] == 0:
+                return self._resolve_known(units, batches, answer)
+            self._note_stored(batches, answer)
+        for unit in units:
+            if not unit.future.done():
+                unit.future.set_result([position or 0 for position in unit.positions])
+        return []
+
+    async def _send(self, batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]]) -> Any:
+        keys: list[str] = [self.keys.meta]
+        args: list[Any] = [self.token, _GENERATION]
+        for partition, batch in batches.items():
+            firsts = [places[0] for places in batch.values()]
+            keys += self.keys.append_keys(partition)
+            args += (
+                len(batch),
+                b"".join(batch),
+                b"".join([unit.prints[index] for unit, index in firsts]),
+                encode_entry([unit.records[index] for unit, index in firsts]),
+            )
+        return await self.link.run(script("append"), tuple(keys), *args)
+
+    def _note_stored(self, batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]], answer: Any) -> None:
+        for (partition, batch), first in zip(batches.items(), answer[1:], strict=True):
+            events: list[DomainEvent] = []
+            for position, places in enumerate(batch.values(), first):
+                for unit, index in places:
+                    unit.positions[index] = position
+                events.append(places[0][0].events[places[0][1]])
+            if self.on_appended is not None:
+                self.on_appended(partition, first, tuple(events))
+
+    def _resolve_known(
+        self, units: list[_Unit], batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]], answer: Any
+    ) -> list[_Unit]:
+        numbered = [list(batch.values()) for batch in batches.values()]
+        failed: set[int] = set()
+        for part, index, value in zip(answer[1::3], answer[2::3], answer[3::3], strict=True):
+            for unit, place in numbered[part][index]:
+                if unit.prints[place] == value[:4]:
+                    unit.positions[place] = int(value[4:])
+                elif id(unit) not in failed:
+                    failed.add(id(unit))
+                    _fail(
+                        unit,
+                        DuplicateEventError(event_id=record_id(unit.records[place]), position=int(value[4:])),
+                    )
+        return [unit for unit in units if id(unit) not in failed]
+
+    def _refuse(self, error: Exception) -> None:
+        queue, self._queue = self._queue, deque()
+        for unit in queue:
+            _fail(unit, error)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def read_entries(self, partition: int, after: int, limit: int) -> list[Entry]:
+        """Read up to ``limit`` entries that hold something above ``after``."""
+        key = self.keys.log(partition)
+        found = await self.link.call("XRANGE", key, f"{after + 1}-0", "+", "COUNT", limit)
+        return [decode_entry(entry_id, fields, self.path) for entry_id, fields in found]
+
+    async def heads(self, partitions: Iterable[int]) -> list[int]:
+        """Return the highest position of each partition."""
+        calls = [self.link.call("HGET", self.keys.part(number), "head") for number in partitions]
+        return [int(await call or 0) for call in calls]
+
+
+def record_id(record: EventRecord) -> str:
+    """Return a record's event id as text."""
+    return str(uuid.UUID(bytes=record.event_id))
+
+
+def _fail(unit: _Unit, error: BaseException) -> None:
+    if not unit.future.done():
+        unit.future.set_exception(error)
+        unit.future.exception()  # whoever awaits it still gets it

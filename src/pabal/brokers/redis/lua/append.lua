@@ -1,0 +1,57 @@
+-- Append to several partitions at once: all of it, or nothing where an event is known already.
+-- KEYS: meta, then for each partition its log, its hash, and the ids of the last events in two generations.
+-- ARGV: token, generation size, then for each partition the number of events, their ids (16 bytes each),
+-- their fingerprints (4 bytes each) and the encoded entry.
+-- Returns {1, first position of each}, {0, partition index, event index, what is known ...}, or {-1}.
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return {-1} end
+local generation = tonumber(ARGV[2])
+local parts = (#KEYS - 1) / 4
+local split, known = {}, {0}
+for part = 1, parts do
+  local at = 4 * part - 2
+  local count, ids = tonumber(ARGV[4 * part - 1]), ARGV[4 * part]
+  local fields = {}
+  for index = 1, count do fields[index] = string.sub(ids, 16 * index - 15, 16 * index) end
+  split[part] = fields
+  for first = 1, count, 1000 do
+    local last = math.min(first + 999, count)
+    for which = 2, 3 do
+      local found = redis.call('HMGET', KEYS[at + which], unpack(fields, first, last))
+      for index = 1, #found do
+        if found[index] then
+          known[#known + 1] = part - 1
+          known[#known + 1] = first + index - 2
+          known[#known + 1] = found[index]
+        end
+      end
+    end
+  end
+end
+if #known > 1 then return known end
+
+local now = redis.call('TIME')
+local stamp = now[1] .. string.format('%06d', now[2])
+local answer = {1}
+for part = 1, parts do
+  local at = 4 * part - 2
+  local count, prints = tonumber(ARGV[4 * part - 1]), ARGV[4 * part + 1]
+  local head = redis.call('HINCRBY', KEYS[at + 1], 'head', count)
+  redis.call('XADD', KEYS[at], string.format('%.0f-%d', head, count), 't', stamp, 'e', ARGV[4 * part + 2])
+  local first = head - count + 1
+  answer[#answer + 1] = first
+  local pairs_, size = {}, 0
+  for index = 1, count do
+    pairs_[size + 1] = split[part][index]
+    pairs_[size + 2] = string.sub(prints, 4 * index - 3, 4 * index) .. string.format('%.0f', first + index - 1)
+    size = size + 2
+    if size == 2000 or index == count then
+      redis.call('HSET', KEYS[at + 2], unpack(pairs_, 1, size))
+      size = 0
+    end
+  end
+  if redis.call('HLEN', KEYS[at + 2]) >= generation then
+    redis.call('UNLINK', KEYS[at + 3])
+    redis.call('RENAME', KEYS[at + 2], KEYS[at + 3])
+  end
+end
+return answer

@@ -1,0 +1,154 @@
+"""Who is there, and who has which partition: decided by each process alone, from what all can see.
+
+Each process counts up a number of its own (its *sign of life*) at every look. Whoever's number stands still
+for the length of the lease, by the clock of the one who looks, is dead. So no two clocks are ever compared,
+and a clock that jumps, here or on the server, changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.scripts import script
+
+
+class Lease(NamedTuple):
+    """Say who has a partition; an owner of None means that nobody ever had it, or the server forgot."""
+
+    owner: str
+    epoch: int | None
+
+
+class View(NamedTuple):
+    """Hold what one look has shown."""
+
+    known: bool
+    """Others had not given this process up."""
+    same_log: bool
+    next_due: float | None
+    dead_letters: int
+    living: tuple[str, ...]
+    dead: tuple[str, ...]
+    leases: tuple[Lease, ...]
+    called: tuple[int, ...] = ()
+    """Partitions about whose dead letters somebody left word."""
+
+
+class Plan(NamedTuple):
+    """Hold what a process does about the partitions after a look."""
+
+    lost: tuple[int, ...] = ()
+    """Another process has them."""
+    forgotten: tuple[int, ...] = ()
+    """The server knows nothing of their lease any more."""
+    take: tuple[tuple[int, str], ...] = ()
+    """Free ones, with the dead owner each is taken from ('' for none)."""
+    give: tuple[int, ...] = ()
+
+
+def make_plan(member: str, view: View, mine: set[int]) -> Plan:
+    """Decide what to do so that partitions are shared out evenly; a pure function of what was seen.
+
+    >>> free, taken = Lease("", 1), Lease("b", 1)
+    >>> view = View(True, True, None, 0, ("a", "b"), (), (free, free, taken, taken))
+    >>> make_plan("a", view, set()).take
+    ((0, ''), (1, ''))
+    """
+    lost: list[int] = []
+    forgotten: list[int] = []
+    free: list[tuple[int, str]] = []
+    living = sorted({*view.living, member})
+    for partition, lease in enumerate(view.leases):
+        if partition in mine:
+            if lease.epoch is None:
+                forgotten.append(partition)
+            elif lease.owner != member:
+                lost.append(partition)
+        elif lease.owner == "" or lease.owner == member or lease.owner not in living:
+            free.append((partition, lease.owner))
+    rank = living.index(member)
+    share, over = divmod(len(view.leases), len(living))
+    quota = share + (rank < over)
+    kept = len(mine) - len(lost)
+    if kept < quota:
+        start = rank * len(free) // len(living)
+        wanted = (free[start:] + free[:start])[: quota - kept]
+        return Plan(tuple(lost), tuple(forgotten), tuple(sorted(wanted)))
+    surplus = sorted(mine.difference(lost), reverse=True)[: kept - quota]
+    return Plan(tuple(lost), tuple(forgotten), (), tuple(surplus))
+
+
+class Membership:
+    """Give signs of life for one process, look at the others', and take and give partitions."""
+
+    def __init__(self, log: RedisLog, keys: GroupKeys, member: str, lease: float) -> None:
+        self._log = log
+        self._keys = keys
+        self.member = member
+        self._lease = lease
+        self._signs: dict[str, tuple[int, float]] = {}
+        self.living: tuple[str, ...] = ()
+
+    async def look(self) -> View:
+        """Give a sign of life and see who else is there. Raises BrokerError."""
+        keys: tuple[str, ...] = (
+            self._keys.members,
+            self._log.keys.meta,
+            self._log.keys.schedule,
+            self._keys.letter_ids,
+        )
+        for partition in range(self._log.partitions):
+            keys += (self._keys.of(partition).lease, self._keys.of(partition).calls)
+        known, same, due, letters, members, leases = await self._log.link.run(
+            script("survey"), keys, self.member, self._log.token
+        )
+        living, dead = self._judge({name.decode(): int(sign) for name, sign in as_pairs(members).items()})
+        self.living = living
+        return View(
+            bool(known),
+            bool(same),
+            float(due) if due else None,
+            letters,
+            living,
+            dead,
+            tuple(
+                Lease(owner.decode(), int(epoch) if epoch else None)
+                for owner, epoch in zip(leases[::3], leases[1::3], strict=True)
+            ),
+            tuple(partition for partition, calls in enumerate(leases[2::3]) if calls),
+        )
+
+    def _judge(self, members: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        now = time.monotonic()
+        signs: dict[str, tuple[int, float]] = {}
+        for name, sign in members.items():
+            earlier = self._signs.get(name)
+            signs[name] = earlier if earlier is not None and earlier[0] == sign else (sign, now)
+        self._signs = signs
+        living = tuple(
+            name
+            for name, (_, seen_at) in sorted(signs.items())
+            if name == self.member or now - seen_at <= self._lease
+        )
+        return living, tuple(name for name in signs if name not in living)
+
+    async def take(self, partition: int, taken_from: str) -> int:
+        """Take a partition; return its epoch, or 0 where somebody was quicker."""
+        keys = self._keys.of(partition)
+        return int(
+            await self._log.link.run(
+                script("take"), (keys.lease, keys.epochs, self._keys.members), self.member, taken_from
+            )
+        )
+
+    async def bury(self, member: str) -> None:
+        """Forget a process that is dead and has nothing any more."""
+        await self._log.link.call("HDEL", self._keys.members, member)
+
+    async def leave(self) -> None:
+        """Be a member no more."""
+        await self._log.link.call("HDEL", self._keys.members, self.member)

@@ -1,0 +1,221 @@
+"""Read one partition: from what has just come in, or from the server; and notice what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.wire import Entry, decode_entry
+from pabal.domain.envelope import StoredRecord
+from pabal.ports.storage import Page
+
+_ENTRIES = 16
+"""Entries asked for at a time."""
+_CACHED_ROWS = 8192
+_REMEMBERED = 20_000
+"""Event ids that a reader remembers at least, to pass over an event that was appended twice."""
+
+Lost = Callable[[int, int], None]
+
+
+class _Held:
+    """Hold an entry until somebody wants its rows: decoding many at once would hold up the event loop."""
+
+    __slots__ = ("_fields", "_id", "first", "last", "rows")
+
+    def __init__(self, entry_id: bytes, fields: list[bytes]) -> None:
+        last, count = entry_id.split(b"-")
+        self.last = int(last)
+        self.first = self.last - int(count) + 1
+        self.rows: tuple[StoredRecord, ...] | None = None
+        self._id = entry_id
+        self._fields = fields
+
+    def decode(self, path: str) -> tuple[StoredRecord, ...]:
+        """Return the rows as they lie there. Raises CorruptLogError."""
+        return decode_entry(self._id, self._fields, path).rows
+
+
+class Pages:
+    """Serve the rows of a partition in order, mostly from memory.
+
+    ``run`` holds consecutive entries: what was read last, and what came in since, as long as the readers keep
+    up. ``follows`` says that nothing lies between its end and what comes in next.
+    """
+
+    def __init__(self, log: RedisLog, partition: int, on_lost: Lost) -> None:
+        self._log = log
+        self._partition = partition
+        self._on_lost = on_lost
+        self._run: list[_Held] = []
+        self._rows = 0
+        self._recent: dict[bytes, int] = {}
+        self._older: dict[bytes, int] = {}
+        self.follows = False
+        self.end = 0
+        """The highest position read or received."""
+        self.on_head: Callable[[int], None] = _ignore
+        """Called with the head of the partition where a read from the server has learned it."""
+        self.on_follow: Callable[[], None] = _nothing
+        """Called when what comes in is to be offered from now on."""
+        self.duplicates = 0
+        """Events passed over because they were appended before."""
+
+    def offer(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> int:
+        """Take entries that have just come in; return the highest position known now."""
+        for entry_id, fields in entries:
+            last = int(entry_id.split(b"-")[0])
+            if not self.follows or last <= self.end:
+                continue
+            if self._rows > _CACHED_ROWS:
+                self.follows = False  # whoever reads is behind; it comes back to these later
+                break
+            entry = _Held(entry_id, fields)
+            if entry.first != self.end + 1:
+                self.follows = False
+                break
+            self._append(entry)
+        return self.end
+
+    async def follow(self) -> int:
+        """Begin at the head: what comes in is to be offered, what lies below is read when asked for."""
+        [self.end] = await self._log.heads([self._partition])
+        self._run.clear()
+        self._rows = 0
+        self._followed()
+        return self.end
+
+    def _followed(self) -> None:
+        if not self.follows:
+            self.follows = True
+            self.on_follow()
+
+    def _append(self, entry: _Held) -> None:
+        self._run.append(entry)
+        self._rows += entry.last - entry.first + 1
+        self.end = entry.last
+
+    def _rows_of(self, entry: _Held) -> tuple[StoredRecord, ...]:
+        if entry.rows is None:
+            rows = entry.decode(self._log.path)
+            entry.rows = tuple(row for row in rows if not self._is_again(row))
+        return entry.rows
+
+    def _is_again(self, row: StoredRecord) -> bool:
+        known = self._recent.get(row.event_id) or self._older.get(row.event_id)
+        if known is not None and known < row.position:
+            self.duplicates += 1
+            return True
+        self._recent[row.event_id] = row.position
+        if len(self._recent) > _REMEMBERED:
+            self._recent, self._older = {}, self._recent
+        return False
+
+    async def page(self, after: int, limit: int) -> Page:
+        """Return rows above ``after``; an empty page means that there are none yet."""
+        index = self._index_of(after + 1)
+        if index is None:
+            missing = await self._fetch(after)
+            if missing:
+                return Page((), missing)
+            index = self._index_of(after + 1)
+            if index is None:
+                return Page((), after)
+        rows: list[StoredRecord] = []
+        upto = after
+        for entry in self._run[index:]:
+            if len(rows) >= limit:
+                break
+            wanted = [row for row in self._rows_of(entry) if row.position > after]
+            room = limit - len(rows)
+            rows += wanted[:room]
+            if len(wanted) > room:
+                upto = rows[-1].position
+                break
+            upto = entry.last
+        for done in self._run[:index]:
+            self._rows -= done.last - done.first + 1
+        del self._run[:index]
+        return Page(tuple(rows), upto)
+
+    def _index_of(self, position: int) -> int | None:
+        for index, entry in enumerate(self._run):
+            if entry.first <= position <= entry.last:
+                return index
+        return None
+
+    async def _fetch(self, after: int) -> int:
+        """Read from the server; return the end of a hole that begins at ``after``, or 0."""
+        call = self._log.link.call
+        about = call("HGETALL", self._log.keys.part(self._partition))
+        found = call("XRANGE", self._log.keys.log(self._partition), f"{after + 1}-0", "+", "COUNT", _ENTRIES)
+        facts, raw = as_pairs(await about), await found
+        entries = [_Held(entry_id, fields) for entry_id, fields in raw]
+        head = int(facts.get(b"head", 0))
+        begin = entries[0].first if entries else head + 1
+        self._run.clear()
+        self._rows = 0
+        self.end = max(after, head) if not entries else after
+        if begin > after + 1:
+            self._report_hole(facts, after + 1, begin - 1)
+            self.follows = False
+            return begin - 1
+        for entry in entries:
+            if entry.first > max(self.end + 1, entries[0].first):
+                break  # another hole: it is looked at when its turn comes
+            self._append(entry)
+        else:
+            if len(entries) < _ENTRIES:
+                self._followed()
+        self.on_head(head)
+        return 0
+
+    def _report_hole(self, facts: dict[bytes, bytes], first: int, last: int) -> None:
+        """Tell what was there once and is no more; positions that were never given are no loss."""
+        floor = int(facts.get(b"floor", 0))
+        gaps = [
+            (int(before) + 1, int(name[5:])) for name, before in facts.items() if name.startswith(b"jump:")
+        ]
+        first = max(first, floor + 1)
+        for begin, end in sorted(gaps):
+            if begin > last:
+                break
+            if begin > first:
+                self._on_lost(first, begin - 1)
+            first = max(first, end + 1)
+        if first <= last:
+            self._on_lost(first, last)
+
+    async def at(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """Return the rows at given positions; report those that are gone."""
+        wanted = sorted({position for position in positions if position > 0})
+        key = self._log.keys.log(self._partition)
+        rows: list[StoredRecord] = []
+        for start in range(0, len(wanted), 256):
+            chunk = wanted[start : start + 256]
+            calls = [
+                self._log.link.call("XRANGE", key, f"{position}-0", "+", "COUNT", 1) for position in chunk
+            ]
+            entries: dict[bytes, Entry] = {}
+            for position, found in zip(chunk, [await one for one in calls], strict=True):
+                row = None
+                for entry_id, fields in found:
+                    entry = entries.get(entry_id)
+                    if entry is None:
+                        entry = entries[entry_id] = decode_entry(entry_id, fields, self._log.path)
+                    if entry.first <= position:
+                        row = entry.rows[position - entry.first]
+                if row is not None:
+                    rows.append(row)
+                elif position <= self.end:
+                    self._on_lost(position, position)
+        return rows
+
+
+def _ignore(head: int) -> None:
+    """Let nobody know."""
+
+
+def _nothing() -> None:
+    """Let nobody know."""

@@ -1,0 +1,379 @@
+"""One partition as the log under a delivery engine: events, cursors, retries, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pabal.brokers.redis import cursors
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor, encode_cursor, encode_letter, encode_retry
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.letters import GroupLetters
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.pages import Lost
+from pabal.brokers.redis.partition_log import PartitionLog
+from pabal.brokers.redis.schedule import Schedule
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.steering import Unsteered
+from pabal.delivery.bookkeeping import Unsaved
+from pabal.delivery.consumer import Consumer
+from pabal.delivery.settlement import progress_of
+from pabal.domain.envelope import (
+    StoredRecord,
+    encode_event,
+    to_microseconds,
+)
+from pabal.domain.event import DomainEvent
+from pabal.errors import BrokerUnavailableError, StorageClosedError
+from pabal.ports.storage import (
+    AttemptJournal,
+    Capabilities,
+    Cursor,
+    DeadLetterGroup,
+    DeadLetterRecord,
+    ParkedDelivery,
+    PendingRetry,
+    Progress,
+    Start,
+    SubscriptionRecord,
+)
+
+GONE = "\0gone"
+"""What the server answers in place of names when it has forgotten the lease."""
+
+_SAVE_PAUSE = 0.025
+"""Seconds between two saves of a partition's progress."""
+
+
+class PartitionStorage(PartitionLog, Unsteered):
+    """Be an event storage on one partition of a log, for one group and one owner among its processes.
+
+    The lease of the partition is taken with the first subscription, unless the owner holds it already. It is
+    given up with the last one where ``gives_up`` is set. Nothing here renews it: see ``membership``.
+    """
+
+    capabilities = Capabilities(persistent=True, shared=False)
+    journal: AttemptJournal | None = None
+
+    def __init__(
+        self,
+        log: RedisLog,
+        keys: GroupKeys,
+        partition: int,
+        owner: str,
+        *,
+        group: str,
+        gives_up: bool = False,
+        on_lost: Lost | None = None,
+    ) -> None:
+        super().__init__(log, keys, partition, on_lost=on_lost)
+        self._owner = owner
+        self._group = group
+        self._gives_up = gives_up
+        self._letters = GroupLetters(log, keys, partition)
+        self._schedule = Schedule(log, partition)
+        self._save_at = 0.0
+        self._held: dict[str, int] = {}
+        """The epoch of each name that some bus of this object holds; 0 while it is being opened."""
+
+    # -- subscriptions --------------------------------------------------------------------------------
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        """Take a subscription; None while another process has the partition, or a bus of this object it."""
+        if name in self._held:
+            taken: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
+            taken.set_result(None)
+            return taken
+        self._held[name] = 0
+        return self.log.hold_appends_for(self._open(name, start))
+
+    async def _open(self, name: str, start: Start) -> Cursor | None:
+        keys = self._keys
+        epoch = 0
+        try:
+            number = await self._declare(name, await self.place(start))
+            opened = await self.log.link.run(
+                script("open"),
+                (keys.lease, keys.epochs, keys.cursors, keys.retries, keys.queue, keys.blocking),
+                self._owner,
+                name,
+            )
+            if opened is None:
+                return None
+            epoch, saved, retries, blocked = opened
+            self._held[name] = epoch
+            return cursors.opened_cursor(name, number, epoch, saved, retries, blocked)
+        finally:
+            if not epoch:
+                self._held.pop(name, None)
+
+    async def restore(self, epoch: int, consumers: Sequence[Consumer]) -> bool:
+        """Put back what the server has forgotten; False where somebody else has the partition by now."""
+        keys = self._keys
+        arguments: list[Any] = [self._owner, epoch, self._group]
+        for consumer in consumers:
+            if consumer.tracker is None:
+                continue
+            saved = progress_of(consumer, Unsaved())
+            cursor = encode_cursor(saved.watermark, saved.frontier, saved.unfinished)
+            arguments += (consumer.name, consumer.number, consumer.epoch, cursor, saved.watermark)
+            retries = retries_of(consumer)
+            arguments.append(len(retries))
+            for retry in retries:
+                arguments += (cursors.field(consumer.name, retry.position), encode_retry(retry))
+        restored = await self.log.link.run(
+            script("restore"),
+            (
+                keys.lease,
+                keys.epochs,
+                keys.cursors,
+                keys.retries,
+                self.log.keys.marks(self.partition),
+                self._group_keys.names,
+            ),
+            *arguments,
+        )
+        return bool(restored)
+
+    async def _declare(self, name: str, place: int | str) -> int:
+        keys = self._keys
+        answer = await self.log.link.run(
+            script("declare"),
+            (
+                self._group_keys.names,
+                keys.cursors,
+                self.log.keys.marks(self.partition),
+                self.log.keys.part(self.partition),
+            ),
+            self._group,
+            name,
+            place,
+        )
+        return int(answer)
+
+    async def place(self, start: Start) -> int | str:
+        """Return where a new subscription begins in this partition."""
+        if start == "now":
+            return "now"
+        if start == "beginning":
+            return 0
+        if not isinstance(start, datetime):
+            return int(start)
+        since = to_microseconds(start)
+        low, high = 0, await self.head()
+        while low < high:
+            middle = (low + high) // 2
+            entries = await self.log.read_entries(self.partition, middle, 1)
+            if not entries or entries[0].rows[0].recorded_at >= since:
+                high = middle
+            else:
+                low = max(entries[0].last, middle + 1)
+        return low
+
+    async def renew_leases(self) -> list[str]:
+        """Do nothing: the process as a whole gives signs of life."""
+        return []
+
+    async def release_subscription(self, name: str, epoch: int) -> None:
+        """Give a subscription up, so that another process can take it at once."""
+        if self._closed:
+            return
+        if self._held.get(name) == epoch:
+            del self._held[name]
+        what = "all" if self._gives_up and not self._held else "one"
+        await self.log.link.run(
+            script("release"), (self._keys.lease, self._keys.epochs), self._owner, name, epoch, what
+        )
+
+    def abandon(self) -> None:
+        """Save nothing any more: another process has the partition."""
+        self._closed = True
+        self._held.clear()
+
+    async def give_up(self) -> None:
+        """Give the partition up with everything held in it."""
+        self._held.clear()
+        await self.log.link.run(
+            script("release"), (self._keys.lease, self._keys.epochs), self._owner, "", 0, "all"
+        )
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        """Save everything in one step; return the names whose epoch is over."""
+        if self._closed:
+            raise StorageClosedError(path=self.path, reason="another process has the partition")
+        # Events that come one by one would be finished one by one, each with a call for its partition.
+        early = self._save_at - time.monotonic()
+        if early > 0:
+            await asyncio.sleep(early)
+        self._save_at = time.monotonic() + _SAVE_PAUSE
+        operations: list[Any] = []
+        for change in changes:
+            operations += await self._operations(change)
+        group, keys = self._group_keys, self._keys
+        lost = await self.log.link.run(
+            script("save"),
+            (
+                keys.lease,
+                keys.epochs,
+                keys.cursors,
+                keys.retries,
+                keys.queued,
+                keys.queue,
+                keys.blocking,
+                self.log.keys.marks(self.partition),
+                self.log.keys.held(self.partition),
+                group.letters,
+                group.letter_rows,
+                group.letter_states,
+                group.letter_index,
+                group.letter_ids,
+                group.letter_counter,
+            ),
+            self._owner,
+            self._group,
+            self.partition,
+            *operations,
+        )
+        names = [name.decode() for name in lost]
+        if names == [GONE]:
+            raise BrokerUnavailableError(path=self.path, reason="the server has forgotten the group")
+        for change in changes:
+            if change.name in names and self._held.get(change.name) == change.epoch:
+                del self._held[change.name]
+        return names
+
+    async def _operations(self, change: Progress) -> list[Any]:
+        saved = encode_cursor(change.watermark, change.frontier, change.unfinished)
+        operations: list[Any] = ["C", change.name, change.epoch, saved, change.watermark]
+        for position in change.cleared:
+            operations += ("X", position)
+        for parked in change.parked:
+            row = await self._row_of(parked)
+            letter = encode_letter(change.name, self.partition, parked)
+            operations += ("P", parked.position, letter, row, (parked.key or "") if parked.blocks else "")
+        for retry in change.retries:
+            operations += ("R", retry.position, encode_retry(retry))
+        for key, position in change.queued:
+            operations += ("Q", position, key)
+        return operations
+
+    async def _row_of(self, parked: ParkedDelivery) -> bytes:
+        """Return the row of what is parked: as given, as it lies in the log, or as its event says."""
+        record = parked.record
+        if record is None:
+            found = await self.pages.at([parked.position])
+            record = found[0] if found else None
+        if record is None and parked.event is not None:
+            # The log has lost it meanwhile; the event is still in our hands.
+            encoded = encode_event(parked.event, 1 << 30)
+            record = StoredRecord(parked.position, *encoded, None, to_microseconds(datetime.now(UTC)))
+        return b"" if record is None else cursors.encode_row(record)
+
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        """Return every durable subscription of the group, with its figures in this partition."""
+        keys = self._keys
+        call = self.log.link.call
+        calls = [
+            call("HGETALL", keys.cursors),
+            call("HGETALL", keys.epochs),
+            call("HKEYS", keys.retries),
+            call("HKEYS", keys.queued),
+            call("HKEYS", self._group_keys.letter_index),
+            call("HGET", keys.lease, "owner"),
+        ]
+        saved, epochs, retries, queued, letters, owner = [await one for one in calls]
+        epochs = as_pairs(epochs)
+        prefix = f"{self.partition}\0".encode()
+        letters = [at[len(prefix) :] for at in letters if at.startswith(prefix)]
+        records: list[SubscriptionRecord] = []
+        for raw, data in sorted(as_pairs(saved).items()):
+            cursor = decode_cursor(data)
+            in_queue = _count(queued, raw)
+            held = owner and (raw + b"\0held") in epochs
+            records.append(
+                SubscriptionRecord(
+                    name=raw.decode(),
+                    watermark=cursor.watermark,
+                    frontier=cursor.frontier,
+                    unfinished=len(cursor.unfinished) + in_queue,
+                    retries=_count(retries, raw),
+                    parked=_count(letters, raw),
+                    queued=in_queue,
+                    owner=owner.decode() if held else None,
+                    epoch=int(epochs.get(raw, 0)),
+                    updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
+                )
+            )
+        return records
+
+    async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
+        """Return the first positions that queue behind a parked event of ``key``."""
+        prefix = f"{name}\0{key}"
+        found = await self.log.link.call(
+            "ZRANGEBYLEX", self._keys.queue, f"[{prefix}\0", f"({prefix}\1", "LIMIT", 0, limit
+        )
+        return [int(member[-16:]) for member in found]
+
+    # -- dead letters and schedules -------------------------------------------------------------------
+
+    async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
+        """Return dead letters of this partition by ascending id."""
+        return await self._letters.list_dead_letters(**filters)
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        return await self._letters.group_dead_letters()
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return await self._letters.get_dead_letter(dead_letter_id)
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark a dead letter as being retried; None if it is already."""
+        return await self._letters.begin_retry(dead_letter_id, payload, now)
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        return await self._letters.discard_dead_letter(dead_letter_id)
+
+    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
+        """Keep an event that enters the partition at ``due_at`` (seconds since 1970)."""
+        await self._schedule.add(event, due_at)
+
+    async def release_due(self, now: float) -> float | None:
+        """Append every scheduled event that is due; return when the next one is, or None."""
+        return await self._schedule.release(now)
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take calls again after ``aclose()``."""
+        self._closed = False
+
+    async def aclose(self) -> None:
+        """Take no more appends; the log itself is closed by whoever opened it."""
+        self._closed = True
+
+
+def retries_of(consumer: Consumer) -> list[PendingRetry]:
+    """Return every retry that a consumer waits with."""
+    clock = consumer.engine.clock
+    return [
+        PendingRetry(
+            position,
+            failing.attempts,
+            clock.time() + max(0.0, failing.due - clock.monotonic()),
+            failing.failures,
+            failing.from_dead_letter,
+        )
+        for position, failing in consumer.failing.items()
+    ]
+
+
+def _count(fields: Sequence[bytes], name: bytes) -> int:
+    return sum(at.startswith(name + b"\0") for at in fields)

@@ -1,0 +1,155 @@
+"""The log half of a partition: append, read, and what applications ask of a log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from pabal.brokers.redis import queries
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.pages import Lost, Pages
+from pabal.domain.envelope import Envelope, StoredRecord, decode_event, id_to_bytes
+from pabal.domain.event import DomainEvent, adopt, body_of
+from pabal.errors import InvalidEventError, StorageClosedError, UsageError
+from pabal.ports.storage import Committed, Page
+
+
+class PartitionLog:
+    """Append to one partition of a log, and read it."""
+
+    def __init__(
+        self, log: RedisLog, keys: GroupKeys, partition: int, *, on_lost: Lost | None = None
+    ) -> None:
+        self.log = log
+        self.partition = partition
+        self.path = log.path
+        self.max_payload_bytes = log.max_payload_bytes
+        self._group_keys = keys
+        self._keys = keys.of(partition)
+        self.pages = Pages(log, partition, on_lost or _ignore)
+        self._listeners: list[Callable[[Committed], None]] = []
+        self._closed = False
+
+    async def store_event(self, event: Any) -> int:
+        """Append one event and return its position."""
+        return (await self._append([adopt(event)]))[0]
+
+    async def store_events(self, events: Iterable[Any]) -> list[int]:
+        """Append several events, all or none, and return their positions."""
+        return await self._append([adopt(event) for event in events])
+
+    async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
+        """Append events in order, all or none; return their positions."""
+        return await self._append(events)
+
+    async def append(
+        self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
+    ) -> list[int]:
+        """Refuse: a broker carries events, an event store decides by versions. Raises UsageError."""
+        raise UsageError(
+            "a log on Redis keeps no versions of aggregates; keep them in a local storage "
+            "and feed the bus with relay(storage, bus)"
+        )
+
+    async def _append(self, events: Sequence[DomainEvent]) -> list[int]:
+        if self._closed:
+            raise StorageClosedError(path=self.path, reason="closed")
+        return await self.log.append(events, self.partition)
+
+    def appended(self, first: int, events: tuple[DomainEvent, ...]) -> None:
+        """Tell listeners what this process appended to the partition."""
+        for listener in tuple(self._listeners):
+            listener(Committed(first, events))
+
+    def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
+        """Call ``listener`` with what this process appends; return a function that takes it away."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
+        """Read up to ``limit`` rows above ``after``. Raises CorruptLogError."""
+        page = await self.pages.page(after, limit)
+        if types is None:
+            return page
+        names = set(types)
+        return Page(tuple(row for row in page.rows if row.event_type in names), page.upto)
+
+    async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """Read the rows at these positions, in order."""
+        return await self.pages.at(positions)
+
+    async def head(self) -> int:
+        """Return the highest position."""
+        return (await self.log.heads([self.partition]))[0]
+
+    def poll_head(self) -> int | None:
+        """Return None: whoever follows the partition is told."""
+        return None
+
+    def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Return what takes ``heard`` away; it is never called, for whoever follows the partition is told."""
+        return lambda: None
+
+    def read(
+        self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
+    ) -> AsyncIterator[Envelope]:
+        """Iterate over envelopes above position ``after``."""
+        return queries.read(self._reader(), after, types, limit)
+
+    def _reader(self) -> PartitionLog:
+        """Return a reader of its own, which does not disturb what the engine reads."""
+        return PartitionLog(self.log, self._group_keys, self.partition)
+
+    async def get_event(self, event_id: str) -> Any:
+        """Return the event with this id, or None; reads the partition."""
+        try:
+            return await queries.by_id(self._reader(), id_to_bytes(event_id))
+        except InvalidEventError:
+            return None
+
+    async def get_events_by_aggregate(
+        self, aggregate_id: str, aggregate_type: str | None = None
+    ) -> list[Any]:
+        """Return an aggregate's events in publish order; reads the partition."""
+        return await queries.by_aggregate(self._reader(), aggregate_id, aggregate_type)
+
+    async def get_event_statistics(self) -> dict[str, Any]:
+        """Return totals by type and aggregate type, and the first and last event's position and time."""
+        return await queries.statistics(self._reader())
+
+    async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
+        """Return events that some subscription of the group has not finished, lowest position first."""
+        saved = as_pairs(await self.log.link.call("HGETALL", self._keys.cursors))
+        extra = [await self.log.link.call("HKEYS", key) for key in (self._keys.retries, self._keys.queued)]
+        left = {int(at.rpartition(b"\0")[2]) for fields in extra for at in fields}
+        lowest = None
+        for data in saved.values():
+            cursor = decode_cursor(data)
+            left.update(cursor.positions())
+            lowest = cursor.frontier if lowest is None else min(lowest, cursor.frontier)
+        done = await self.log.link.call("SMEMBERS", self._processed) if not saved else ()
+        events: list[Any] = []
+        async for row in queries.rows_of(self._reader()):
+            unfinished = row.position in left or (lowest is not None and row.position > lowest)
+            if unfinished or (not saved and row.event_id not in done):
+                events.append(body_of(decode_event(row)))
+                if len(events) == limit:
+                    break
+        return events
+
+    @property
+    def _processed(self) -> str:
+        return self._group_keys.base + "processed"
+
+    async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
+        """Note that the application dispatched an event by itself; False if there is no such event."""
+        if await self.get_event(event_id) is None:
+            return False
+        await self.log.link.call("SADD", self._processed, id_to_bytes(event_id))
+        return True
+
+
+def _ignore(first: int, last: int) -> None:
+    """Let nobody know."""

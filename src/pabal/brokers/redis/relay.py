@@ -1,0 +1,96 @@
+"""Feed the bus on the server from a local log, so that an application keeps its own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from types import TracebackType
+from typing import Any, Self
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.interface import EventBus
+from pabal.bus.statistics import Health
+from pabal.delivery.retry import RetryPolicy
+from pabal.errors import StorageError, SubscriptionError
+from pabal.ports.storage import EventStorage, Start
+
+_PATIENT = RetryPolicy(max_attempts=10**9, base_delay=0.05, max_delay=5.0, retry_on=(StorageError,))
+"""A server that is away is waited for without end; an event that it can never take is parked."""
+
+
+class Relay:
+    """Publish what a local log holds, and what is appended to it, on another bus; see ``relay``."""
+
+    def __init__(
+        self, storage: EventStorage, bus: EventBus, *, name: str, types: Any, start: Start, batch: int
+    ) -> None:
+        self._target = bus
+        self._bus = InMemoryEventBus(storage, worker_count=1)
+        self._subscription = self._bus.subscribe(
+            types, self._carry, name=name, batch=batch, start=start, retry=_PATIENT
+        )
+        self.carried = 0
+        """How many events were published since the start."""
+
+    async def _carry(self, events: list[Any]) -> None:
+        # In an empty context: an event that is passed on has its cause already, and it is not this handler.
+        publishing = asyncio.create_task(self._target.publish_batch(events), context=Context())
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+            raise
+        self.carried += len(events)
+
+    async def start(self) -> None:
+        """Go on where the local log says; harmless when running."""
+        await self._bus.start()
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop within ``timeout`` seconds; what was not published yet is published after the next start."""
+        await self._bus.stop(timeout)
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Return when everything in the local log is published. Raises DrainTimeoutError."""
+        await self._bus.drain(timeout)
+
+    def health(self) -> Health:
+        """Return ok, degraded (something was parked) or failing, with the reasons."""
+        return self._bus.health()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+
+def relay(
+    storage: EventStorage,
+    bus: EventBus,
+    *,
+    name: str = "relay",
+    types: Any = "*",
+    start: Start = "beginning",
+    batch: int = 500,
+) -> Relay:
+    """Return a relay from a local log to a bus: the transactional outbox.
+
+    An application commits its rows and its events to ``storage`` together; the relay publishes those events
+    on ``bus``, in the order of the local log, at least once: a batch that was published just before a crash
+    is published again afterwards, which a bus on Redis knows by the events' ids. How far it has come is a
+    durable subscription called ``name`` in the local log, so only one process runs it at a time. While the
+    bus cannot be reached it waits; an event that the bus refuses (one too large, say) is parked, and the
+    rest goes on.
+
+    ``types`` is what ``subscribe`` takes. Use as ``async with relay(storage, bus):`` or start and stop it.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise SubscriptionError(f"batch is {batch!r}; it must be an int of at least 1")
+    return Relay(storage, bus, name=name, types=types, start=start, batch=batch)

@@ -1,0 +1,48 @@
+"""What the bus on Redis reports besides what every bus does."""
+
+from __future__ import annotations
+
+from pabal.ports.telemetry import Report
+
+
+class PartitionReport(Report, frozen=True, gc=False):
+    """Be the base of reports on a partition; ``subscription`` is empty, for all of a group are concerned."""
+
+    partition: int
+
+
+class PartitionTaken(PartitionReport, frozen=True, gc=False):
+    """This process handles a partition from now on; ``taken_from`` names a dead owner, if there was one."""
+
+    severity = "info"
+
+    taken_from: str
+
+
+class PartitionGivenUp(PartitionReport, frozen=True, gc=False):
+    """This process handed a partition over, with everything saved."""
+
+    severity = "info"
+
+
+class PartitionLost(PartitionReport, frozen=True, gc=False):
+    """Another process took a partition while this one was not heard of; what was unsaved is done again."""
+
+
+class EventsLost(PartitionReport, frozen=True, gc=False):
+    """Published events are gone from the server before the group finished them: positions first to last."""
+
+    severity = "error"
+
+    first: int
+    last: int
+
+
+class GroupRestored(PartitionReport, frozen=True, gc=False):
+    """The server had forgotten how far the group has come; it was put back from what this process knows."""
+
+
+class ConnectionLost(Report, frozen=True, gc=False):
+    """The connection to the server broke; it is made again with growing pauses."""
+
+    error: BaseException

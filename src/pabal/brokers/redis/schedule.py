@@ -1,0 +1,89 @@
+"""Events for later: kept on the server until some process lets them into the log."""
+
+from __future__ import annotations
+
+import logging
+
+from pabal.brokers.redis.cursors import decode_row, encode_row
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.wire import fingerprint
+from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, encode_event, id_to_text
+from pabal.domain.event import DomainEvent
+from pabal.errors import DecodeError, DuplicateEventError
+
+_log = logging.getLogger("pabal")
+_AT_ONCE = 500
+_UNKNOWN = DomainEvent()
+
+
+class Schedule:
+    """Keep events until they are due; one that is released twice by two processes enters the log once."""
+
+    def __init__(self, log: RedisLog, partition: int | None = None) -> None:
+        self._log = log
+        self._partition = partition
+
+    async def add(self, event: DomainEvent, due_at: float) -> None:
+        """Keep an event. Raises DuplicateEventError where its id has other content."""
+        record = encode_event(event, self._log.max_payload_bytes)
+        partition = self._partition
+        if partition is None:
+            partition = self._log.partition_of(event, record)
+        if await self._stored_at(partition, record):
+            return
+        call, keys = self._log.link.call, self._log.keys
+        row = encode_row(StoredRecord(partition, *record, None, 0))
+        # Four calls in one turn of the event loop: nobody's command comes in between.
+        calls = [
+            call("MULTI"),
+            call("HSETNX", keys.scheduled, record.event_id, row),
+            call("ZADD", keys.schedule, "NX", due_at, record.event_id),
+            call("HGET", keys.scheduled, record.event_id),
+            call("EXEC"),
+        ]
+        known = [await one for one in calls][-1][-1]
+        if fingerprint(_record(known)) != fingerprint(record):
+            raise DuplicateEventError(event_id=event.event_id, position=0)
+
+    async def _stored_at(self, partition: int, record: EventRecord) -> int:
+        """Return the position under which an event was published already, or 0."""
+        for key in self._log.keys.append_keys(partition)[2:]:
+            known = await self._log.link.call("HGET", key, record.event_id)
+            if known is not None:
+                if known[:4] != fingerprint(record):
+                    raise DuplicateEventError(event_id=id_to_text(record.event_id), position=int(known[4:]))
+                return int(known[4:])
+        return 0
+
+    async def release(self, now: float) -> float | None:
+        """Append what is due; return when the next one is, or None."""
+        call, keys = self._log.link.call, self._log.keys
+        while True:
+            due = await call("ZRANGEBYSCORE", keys.schedule, "-inf", now, "LIMIT", 0, _AT_ONCE)
+            if not due:
+                break
+            rows = await call("HMGET", keys.scheduled, *due)
+            for event_id, data in zip(due, rows, strict=True):
+                if data is not None:
+                    await self._enter(data)
+                # After the append: what breaks off in between is appended again, and known by its id.
+                await call("HDEL", keys.scheduled, event_id)
+                await call("ZREM", keys.schedule, event_id)
+        following = await call("ZRANGE", keys.schedule, 0, 0, "WITHSCORES")
+        return float(following[1]) if following else None
+
+    async def _enter(self, data: bytes) -> None:
+        record = _record(data)
+        row = decode_row(data)
+        try:
+            event = decode_event(row)
+        except DecodeError:
+            event = _UNKNOWN  # some other process may know the class
+        try:
+            await self._log.append_records([event], [record], row.position)
+        except DuplicateEventError as error:
+            _log.error("a scheduled event is dropped, another one was published under its id: %s", error)
+
+
+def _record(data: bytes) -> EventRecord:
+    return EventRecord._make(decode_row(data)[1:12])

@@ -1,0 +1,44 @@
+"""The Lua scripts: what must happen on the server in one step."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import NamedTuple
+
+_NAMES = (
+    "append",
+    "declare",
+    "discard",
+    "join",
+    "known",
+    "open",
+    "release",
+    "restore",
+    "retry",
+    "save",
+    "survey",
+    "take",
+    "trim",
+)
+
+
+class Script(NamedTuple):
+    """Hold a script and the name under which the server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """Return a script by its name."""
+    text = files("pabal.brokers.redis").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def scripts() -> list[Script]:
+    """Return every script."""
+    return [script(name) for name in _NAMES]

@@ -1,0 +1,102 @@
+"""Hear at once what is appended to the partitions that are followed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pabal.brokers.redis.link import Call, Link
+from pabal.brokers.redis.pages import Pages
+from pabal.errors import BrokerError, StorageClosedError
+
+_BLOCK_MS = 2000
+_ENTRIES = 16
+_PAUSE = 0.1
+
+Heard = Callable[[int, int], None]
+
+
+class Tail:
+    """Block on all followed partitions in one call, on a connection of its own."""
+
+    def __init__(self, url: str, link: Link, name_of: Callable[[int], str], on_heard: Heard) -> None:
+        self._link = Link(url, on_connect=self._introduce, loads_scripts=False)
+        self._unblock = link
+        self._name_of = name_of
+        self._on_heard = on_heard
+        self._followed: dict[int, Pages] = {}
+        self._client = 0
+        self._waiting = False
+        self._changed: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and begin to listen."""
+        self._changed = asyncio.Event()
+        await self._link.open()
+        self._task = asyncio.create_task(self._run(), name="pabal-redis-tail")
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await self._link.close()
+
+    def follow(self, partition: int, pages: Pages) -> None:
+        """Listen to a partition, as long as its pages follow."""
+        self._followed[partition] = pages
+        self.look()
+
+    def leave(self, partition: int) -> None:
+        """Listen to a partition no more."""
+        self._followed.pop(partition, None)
+
+    def look(self) -> None:
+        """See anew what is to be listened to."""
+        if self._changed is not None:
+            self._changed.set()
+        if self._waiting and self._unblock.is_connected:
+            self._waiting = False
+            self._unblock.call("CLIENT", "UNBLOCK", self._client).add_done_callback(_ignore)
+
+    async def _introduce(self, call: Call) -> None:
+        self._client = await call("CLIENT", "ID")
+
+    async def _run(self) -> None:
+        assert self._changed is not None
+        while True:
+            self._changed.clear()
+            followed = {
+                self._name_of(partition): (partition, pages)
+                for partition, pages in self._followed.items()
+                if pages.follows
+            }
+            if not followed:
+                await self._changed.wait()
+                continue
+            places = [f"{pages.end + 1}-0" for _, pages in followed.values()]
+            try:
+                self._waiting = True
+                found = await self._link.call(
+                    "XREAD", "COUNT", _ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", *followed, *places
+                )
+            except StorageClosedError:
+                return
+            except BrokerError:
+                await asyncio.sleep(_PAUSE)
+                continue
+            finally:
+                self._waiting = False
+            for name, entries in found or ():
+                partition, pages = followed[name.decode()]
+                if self._followed.get(partition) is pages:
+                    last = int(entries[-1][0].split(b"-")[0])
+                    pages.offer(entries)
+                    self._on_heard(partition, last)
+
+
+def _ignore(future: asyncio.Future[object]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,131 @@
+"""Wait for something to happen anywhere in the log, or for a group to have handled everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.group import GroupEngine
+from pabal.brokers.redis.log import RedisLog
+from pabal.bus.inbox import Inbox
+from pabal.delivery.consumer import HALTED
+from pabal.delivery.engine import Engine
+from pabal.delivery.matching import EventMatcher
+from pabal.domain.envelope import Receipt, decode_event
+from pabal.domain.event import body_of, kind_of
+from pabal.errors import DecodeError
+
+_PAUSE = 0.02
+_LONGEST_PAUSE = 0.25
+_ENTRIES = 64
+
+
+async def first_match(
+    log: RedisLog, event_type: Any, where: Callable[[Any], bool] | None, since: Receipt | None
+) -> Any:
+    """Return the first event that matches, after a receipt or from now on.
+
+    There is no order between partitions but time; of several new matches, any may be returned.
+    """
+    matcher = EventMatcher(event_type)
+    if since is not None and since.position is not None:
+        # What another partition got after the receipt cannot be told by position: the time of the entry can.
+        partition, position = log.place_of(since.position)
+        entries = await log.read_entries(partition, position - 1, 1)
+        places = [await _since(log, part, entries[0].rows[0].recorded_at) for part in range(log.partitions)]
+        places[partition] = position
+    else:
+        places = await log.heads(range(log.partitions))
+    pause = _PAUSE
+    while True:
+        found = await asyncio.gather(
+            *(log.read_entries(part, after, _ENTRIES) for part, after in enumerate(places))
+        )
+        for part, entries in enumerate(found):
+            for entry in entries:
+                for row in entry.rows:
+                    if row.position <= places[part] or not matcher.matches_name(row.event_type):
+                        continue
+                    try:
+                        event = decode_event(row)
+                    except DecodeError:
+                        continue  # its subscriptions park it and report; here nobody can be shown it
+                    if matcher.matches_class(kind_of(event)) and (
+                        where is None or bool(where(body_of(event)))
+                    ):
+                        return body_of(event)
+                places[part] = entry.last
+        if any(found):
+            pause = _PAUSE
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+
+async def _since(log: RedisLog, partition: int, moment: int) -> int:
+    """Return the position in a partition below which everything was recorded before a moment."""
+    low, [high] = 0, await log.heads([partition])
+    while low < high:
+        middle = (low + high) // 2
+        entries = await log.read_entries(partition, middle, 1)
+        if not entries or entries[0].rows[0].recorded_at >= moment:
+            high = middle
+        else:
+            low = max(entries[0].last, middle + 1)
+    return low
+
+
+async def whole_group_drained(
+    log: RedisLog, engine: GroupEngine, coordinator: Coordinator, inbox: Inbox, retries: bool
+) -> None:
+    """Return when each subscription of this process has come to where every partition ends now."""
+    pause = 0.001
+    while not inbox.is_empty:
+        await engine.background.until(lambda: inbox.is_empty)
+    heads = await log.heads(range(log.partitions))
+    while True:
+        for running in tuple(engine.running.values()):
+            if running.ending is None:
+                await _engine_drained(running.engine, heads[running.partition], retries)
+        if await _others_drained(engine, coordinator, heads):
+            return
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_PAUSE, pause * 2)
+
+
+async def _engine_drained(engine: Engine, head: int, retries: bool) -> None:
+    def drained() -> bool:
+        if engine.feed is None or engine.halting:
+            return True  # handed over meanwhile: its next owner is asked
+        pending = engine.pending
+        if not retries:
+            pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
+        return (
+            pending <= 0
+            and not engine.background.tasks
+            and engine.feed.is_caught_up(head)
+            and engine.settlement.idle
+        )
+
+    while not drained():
+        future = asyncio.get_running_loop().create_future()
+        engine.background.observers.append(future)
+        await asyncio.wait([future], timeout=_LONGEST_PAUSE)
+        if engine.feed is not None and not engine.halting:
+            await engine.settlement.flush()
+
+
+async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: list[int]) -> bool:
+    """Tell whether the partitions of other processes are finished up to the given heads, as far as saved."""
+    owned = set(engine.running)
+    if len(owned) == len(heads) or not engine.consumers:
+        return True
+    cursors = await coordinator.cursors()
+    for name, consumer in engine.consumers.items():
+        if consumer.state == HALTED:
+            continue
+        marks = cursors.get(name, {})
+        if any(marks.get(part, 0) < head for part, head in enumerate(heads) if part not in owned):
+            return False
+    return True
