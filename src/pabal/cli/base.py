@@ -1,0 +1,291 @@
+"""What all commands share: language, options, opening the target, errors as exit codes, output."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pabal.cli.language import t
+from pabal.errors import PabalError, StorageError, UsageError
+from pabal.factory import open_operations
+from pabal.operations import Masking, Operations
+from pabal.ports.operations import ActionResult, EventFilter
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+REFUSED = 1
+"""Exit code: what was asked for is not there, or cannot be done now."""
+WRONG_USAGE = 2
+"""Exit code: the command line, a filter or a URL makes no sense."""
+UNAVAILABLE = 3
+"""Exit code: the file is no log, is damaged, or cannot be opened."""
+INTERRUPTED = 130
+
+
+class Command(click.Command):
+    """Show help in the language spoken."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help page."""
+        with _spoken(self):
+            super().format_help(ctx, formatter)
+
+    def get_short_help_str(self, limit: int = 72) -> str:
+        """Return the first sentence."""
+        return spoken_help(self.help).partition("\n")[0].rstrip(".")
+
+
+class Group(click.Group):
+    """Show help in the language spoken, and make commands that do."""
+
+    command_class = Command
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help page."""
+        with _spoken(self):
+            super().format_help(ctx, formatter)
+
+    def get_short_help_str(self, limit: int = 72) -> str:
+        """Return the first sentence."""
+        return spoken_help(self.help).partition("\n")[0].rstrip(".")
+
+
+Group.group_class = Group
+
+
+def spoken_help(text: str | None) -> str:
+    """Return a help text in the language spoken, paragraph by paragraph; examples stay as they are."""
+    spoken: list[str] = []
+    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
+        joined = " ".join(paragraph.split("\n"))
+        label, colon, example = joined.partition(":")
+        is_example = label == "Example" and colon
+        spoken.append(f"{t('Example:')}{example}" if is_example else t(joined))
+    return "\n\n".join(spoken)
+
+
+@contextmanager
+def _spoken(command: click.Command) -> Iterator[None]:
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    kept = [command.help, *(option.help for option in options)]
+    command.help = spoken_help(command.help)
+    for option in options:
+        option.help = t(option.help) if option.help else option.help
+    try:
+        yield
+    finally:
+        command.help = kept[0]
+        for option, text in zip(options, kept[1:], strict=True):
+            option.help = text
+
+
+def compose(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return one decorator that applies several, the first one outermost."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+target_argument = click.argument("target", metavar="FILE|URL")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Show at most this many."
+)
+payloads_option = click.option(
+    "--payloads",
+    type=click.Choice(["none", "masked", "full"]),
+    default="masked",
+    show_default=True,
+    help="Hide all values of payloads, those of fields such as email or token, or nothing.",
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+import_option = click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Import a module of yours first, so that its event classes are known.",
+)
+filter_options = compose(
+    click.option("--type", "types", multiple=True, help="Event type, or a pattern such as order.*"),
+    click.option("--aggregate", default="", help="Aggregate: type/id, or an id alone."),
+    click.option("--correlation", default="", help="Correlation id, or the id of the chain's first event."),
+    click.option(
+        "--since", default="", help="Age such as 15m, 2h or 3d, or a time such as 2026-05-01T09:30."
+    ),
+    click.option("--until", default="", help="The same, for the end of the time."),
+)
+
+
+def wanted_events(
+    types: Sequence[str], aggregate: str, correlation: str, since: str, until: str
+) -> EventFilter:
+    """Return the filter that the options describe. Raises InvalidFilterError."""
+    from pabal.operations import parse_filter
+
+    return parse_filter(
+        {
+            "type": tuple(types),
+            "aggregate": aggregate,
+            "correlation": correlation,
+            "since": since,
+            "until": until,
+        }
+    )
+
+
+def run(
+    target: str,
+    act: Callable[[Operations], Awaitable[T]],
+    *,
+    payloads: Any = "full",
+    modules: Iterable[str] = (),
+) -> T:
+    """Open the target, run ``act`` on it, close it; an error ends the process with its exit code."""
+
+    async def main() -> T:
+        async with open_operations(target, masking=Masking(payloads), actor=actor()) as operations:
+            return await act(operations)
+
+    with errors_as_exit_codes():
+        for module in modules:
+            import_module(module)
+        return asyncio.run(main())
+
+
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """End the process in an orderly way where something is wrong: a sentence, and a code."""
+    try:
+        yield
+    except UsageError as error:
+        fail(str(error), WRONG_USAGE)
+    except StorageError as error:
+        fail(str(error), UNAVAILABLE)
+    except PabalError as error:
+        fail(str(error), REFUSED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Say what is wrong, and end."""
+    click.echo(f"pabal: {text}", err=True)
+    sys.exit(code)
+
+
+def import_module(name: str) -> None:
+    """Import a module of the user's, from the working directory too. Raises UsageError."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"cannot import {name!r}: {error}") from error
+
+
+def actor() -> str:
+    """Return who is named in the audit log: the user of the operating system."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+# -- output ---------------------------------------------------------------------------------------------
+
+
+def console(*, err: bool = False) -> Console:
+    """Return where to print; without a terminal, or with NO_COLOR, it prints plain text."""
+    return Console(highlight=False, soft_wrap=True, stderr=err)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def table(*columns: str) -> Table:
+    """Return a table with translated headings; a ``>`` before one aligns it to the right."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: Any = "right" if column.startswith(">") else "left"
+        made.add_column(t(column.removeprefix(">")), justify=justify, overflow="fold")
+    return made
+
+
+def row(into: Table, *cells: Any) -> None:
+    """Add a row of plain values."""
+    into.add_row(*(escape("" if cell is None else str(cell)) for cell in cells))
+
+
+def show(into: Table, empty: str) -> None:
+    """Print a table, or a sentence where it has no rows."""
+    if into.row_count:
+        out = Console(highlight=False)
+        if not out.is_terminal:
+            out = Console(highlight=False, width=240)
+        out.print(into)
+    else:
+        click.echo(t(empty))
+
+
+def moment(at: datetime | None) -> str:
+    """Return a time as people of this place read it."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_result(result: ActionResult, *, as_json: bool = False) -> None:
+    """Say what an action did."""
+    if as_json:
+        print_json(result)
+        return
+    text = t("{count} done", count=result.count)
+    if result.skipped:
+        text += ", " + t("{count} left as they were", count=result.skipped)
+    if result.position is not None:
+        text += ", " + t("now at position {position}", position=result.position)
+    if result.pending and result.count:
+        text += "; " + t("takes effect when the subscription is handled next")
+    click.echo(text)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless told not to; a no ends with code 1 and nothing changed."""
+    if not yes and not click.confirm(question):
+        click.echo(t("nothing was changed"))
+        sys.exit(REFUSED)
+
+
+@contextmanager
+def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal while something takes its time; yields what to tell how far it is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}")]
+    if total is not None:
+        columns += [BarColumn(), MofNCompleteColumn()]
+    out = console(err=True)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,102 @@
+"""``pabal bench``: how fast this machine passes events, in memory and on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import click
+import msgspec
+
+from pabal import DomainEvent, EventBusFactory, InMemoryEventBus
+from pabal.cli.base import Command, errors_as_exit_codes, json_option, print_json, progress, row, show, table
+from pabal.cli.language import t
+
+_BATCH = 1000
+
+
+class BenchTick(DomainEvent):
+    """Be the event that is passed."""
+
+    event_type: ClassVar[str] = "pabal.bench.tick"
+    aggregate_type: ClassVar[str | None] = "bench"
+    key: str
+    number: int
+
+    @property
+    def aggregate_id(self) -> str:
+        """Return one of a hundred keys."""
+        return self.key
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Hold one way of publishing, with the median and the range of its rounds in events per second."""
+
+    way: str
+    median: float
+    lowest: float
+    highest: float
+
+
+@click.command(cls=Command)
+@click.option(
+    "--events", type=click.IntRange(_BATCH), default=20_000, show_default=True, help="Events per round."
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds of each way.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the file lies for a moment; its disk is what is measured.",
+)
+@json_option
+def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> None:
+    """Measure events per second from publish to handled, in memory and on disk.
+
+    Example: pabal bench --events 50000 --directory /var/lib/trading
+    """
+    with errors_as_exit_codes():
+        found = asyncio.run(_measure(events, rounds, directory))
+    if as_json:
+        print_json(found)
+        return
+    made = table("way", ">median", ">lowest", ">highest")
+    for one in found:
+        row(made, one.way, f"{one.median:,.0f}", f"{one.lowest:,.0f}", f"{one.highest:,.0f}")
+    show(made, "")
+
+
+async def _measure(events: int, rounds: int, directory: Path | None) -> list[Measured]:
+    rates: dict[str, list[float]] = {}
+    with progress(t("measuring"), rounds) as done:
+        # Interleaved, so that what else the machine does falls on all alike.
+        for number in range(rounds):
+            await _measure_each(rates, events, directory)
+            done(number + 1)
+    return [Measured(way, statistics.median(all_), min(all_), max(all_)) for way, all_ in rates.items()]
+
+
+async def _measure_each(rates: dict[str, list[float]], events: int, directory: Path | None) -> None:
+    memory = EventBusFactory.create_in_memory_event_bus(max_queue_size=events)
+    rates.setdefault("in memory", []).append(await _round(memory, events))
+    for durability in ("normal", "full"):
+        with tempfile.TemporaryDirectory(dir=directory) as folder:
+            bus = EventBusFactory.create_default_event_bus(Path(folder, "bench.db"), durability=durability)
+            rates.setdefault(f"on disk, {durability}", []).append(await _round(bus, events))
+
+
+async def _round(bus: InMemoryEventBus, events: int) -> float:
+    async def handle(event: BenchTick) -> None:
+        pass
+
+    async with bus:
+        bus.subscribe(BenchTick, handle, name="bench")
+        begun = time.perf_counter()
+        for first in range(0, events, _BATCH):
+            last = min(first + _BATCH, events)
+            await bus.publish_batch([BenchTick(f"k-{n % 100}", n) for n in range(first, last)])
+        await bus.drain()
+        return events / (time.perf_counter() - begun)

@@ -1,0 +1,181 @@
+"""``pabal backup``, ``check``, ``retention``, ``vacuum`` and ``audit``: the life of a file."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+
+from pabal.cli.base import (
+    REFUSED,
+    WRONG_USAGE,
+    Command,
+    actor,
+    compose,
+    confirm,
+    dry_run_option,
+    errors_as_exit_codes,
+    fail,
+    json_option,
+    limit_option,
+    moment,
+    print_json,
+    progress,
+    row,
+    run,
+    show,
+    table,
+    target_argument,
+    yes_option,
+)
+from pabal.cli.language import t
+from pabal.factory import open_log
+from pabal.storage.sqlite import SqliteEventStorage
+
+T = TypeVar("T")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _on_file(target: str, text: str, act: Callable[[SqliteEventStorage], Awaitable[T]]) -> T:
+    async def main() -> T:
+        async with open_log(target) as storage:
+            with progress(text, None):
+                return await act(storage)
+
+    with errors_as_exit_codes():
+        return asyncio.run(main())
+
+
+async def _written_down(storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]]) -> T:
+    """Keep the action in the audit log, like those on subscriptions and dead letters."""
+    number = await storage.begin_action(actor(), action, storage.path, None)
+    try:
+        done = await act()
+    except BaseException as error:
+        await storage.finish_action(number, f"{type(error).__name__}: {error}", succeeded=False)
+        raise
+    await storage.finish_action(number, str(msgspec.to_builtins(done)), succeeded=True)
+    return done
+
+
+@click.command(cls=Command)
+@target_argument
+@click.argument("copy", type=click.Path(path_type=Path))
+def backup(target: str, copy: Path) -> None:
+    """Copy a log to a new file while it goes on being used.
+
+    Example: pabal backup trading.db trading-copy.db
+    """
+    _on_file(target, t("copying"), lambda storage: storage.backup(copy))
+    click.echo(t("{size} bytes in {path}", size=f"{copy.stat().st_size:,}", path=copy))
+
+
+@click.command(cls=Command)
+@target_argument
+@json_option
+def check(target: str, as_json: bool) -> None:
+    """Verify the structure of a log and every checksum; exit code 1 if something is wrong.
+
+    Example: pabal check trading.db
+    """
+    problems = _on_file(target, t("checking"), lambda storage: storage.check())
+    if as_json:
+        print_json({"problems": problems})
+    else:
+        for problem in problems:
+            click.echo(problem)
+        if not problems:
+            click.echo(t("structure and every checksum are right"))
+    sys.exit(REFUSED if problems else 0)
+
+
+@click.command(cls=Command)
+@target_argument
+@click.option("--max-age", help="Delete what is older: 12h, 30d, 8w.")
+@click.option("--max-events", type=click.IntRange(1), help="Keep this many of the newest events.")
+@click.option("--max-bytes", type=click.IntRange(1), help="Delete the oldest events until no more is in use.")
+@compose(dry_run_option, yes_option, json_option)
+def retention(
+    target: str,
+    max_age: str | None,
+    max_events: int | None,
+    max_bytes: int | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete old events, never what a subscription has not finished.
+
+    Example: pabal retention trading.db --max-age 30d
+    """
+    if max_age is None and max_events is None and max_bytes is None:
+        fail(t("say what may go: --max-age, --max-events or --max-bytes"), WRONG_USAGE)
+    age = None if max_age is None else _age(max_age)
+    events = run(target, lambda operations: operations.overview()).totals.events
+    question = t("Delete the oldest of {count} events?", count=f"{events:,}")
+    if dry_run:
+        click.echo(question)
+        return
+    confirm(question, yes=yes)
+    done = _on_file(
+        target,
+        t("deleting"),
+        lambda storage: _written_down(
+            storage,
+            "retention",
+            lambda: storage.trim(max_age=age, max_events=max_events, max_bytes=max_bytes),
+        ),
+    )
+    if as_json:
+        print_json(done)
+        return
+    click.echo(t("{count} events deleted", count=f"{done.deleted:,}"))
+    if done.held_back_by:
+        click.echo(t("held back by {names}", names=", ".join(done.held_back_by)))
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if found is None:
+        fail(t("{text} is no age; write 12h, 30d or 8w", text=repr(text)), WRONG_USAGE)
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+@click.command(cls=Command)
+@target_argument
+def vacuum(target: str) -> None:
+    """Give back the room that deleted events have left in the file.
+
+    Example: pabal vacuum trading.db
+    """
+    done = _on_file(
+        target, t("giving room back"), lambda storage: _written_down(storage, "vacuum", storage.vacuum)
+    )
+    click.echo(t("{size} bytes given back", size=f"{done.freed_bytes:,}"))
+
+
+@click.command(cls=Command)
+@target_argument
+@compose(limit_option, json_option)
+@click.option("--before", type=click.IntRange(1), help="Begin below this number.")
+def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
+    """List what operators did, newest first: who, when, what, and what came of it.
+
+    Example: pabal audit trading.db
+    """
+    found = run(target, lambda operations: operations.audit(before=before, limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    made = table(">number", "time", "who", "action", "subject", "result")
+    for entry in found:
+        result = entry.result or t("not finished")
+        row(made, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, result)
+    show(made, "no action was written down")

@@ -1,0 +1,87 @@
+"""CloudEvents in the shell: a format of ``pabal events export``, and ``pabal events import``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import click
+import msgspec
+
+from pabal.cli.base import Command, errors_as_exit_codes, import_module, import_option, target_argument
+from pabal.cli.language import t
+from pabal.errors import InvalidEventError, PabalError
+from pabal.factory import open_log
+from pabal.integrations.cloudevents import from_cloudevent, view_to_cloudevent
+from pabal.ports.operations import EventView
+from pabal.storage.sqlite.storage import SqliteEventStorage
+
+_TOGETHER = 500
+_READABLE = click.File(encoding="utf-8")
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "cloudevents"]),
+    default="json",
+    show_default=True,
+    help="Lines of pabal's own JSON, or CloudEvents 1.0.",
+)
+source_option = click.option(
+    "--source",
+    default="/pabal",
+    show_default=True,
+    help="Source of the CloudEvents: a URI reference that names the application.",
+)
+
+
+def line_of(event: EventView, form: str, source: str) -> str:
+    """Return an event as one line of JSON in the format asked for."""
+    shown: Any = view_to_cloudevent(event, source) if form == "cloudevents" else event
+    return msgspec.json.encode(shown).decode()
+
+
+@click.command("import", cls=Command)
+@target_argument
+@click.option("--input", "-i", "lines", type=_READABLE, default="-", help="File to read from.")
+@import_option
+def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
+    """Bring in CloudEvents, one line of JSON each; those that are there already stay as they are.
+
+    Each line is a CloudEvent 1.0 whose type is an event type of a module named by --import. 500 are stored
+    together; a line that is wrong ends it and is named, and what came before its 500 is stored.
+
+    Example: pabal events import trading.db --import trading.events
+    """
+    with errors_as_exit_codes():
+        for module in modules:
+            import_module(module)
+        count = asyncio.run(_store(target, lines))
+    click.echo(t("{count} events stored", count=count), err=True)
+
+
+async def _store(target: str, lines: TextIO) -> int:
+    count = 0
+    storage = open_log(target) if "://" in target else SqliteEventStorage(target)
+    async with storage:
+        batch: list[Any] = []
+        for event in _events_of(lines):
+            batch.append(event)
+            if len(batch) == _TOGETHER:
+                await storage.store_events(batch)
+                count += len(batch)
+                batch = []
+        if batch:
+            await storage.store_events(batch)
+    return count + len(batch)
+
+
+def _events_of(lines: TextIO) -> Iterator[Any]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield from_cloudevent(msgspec.json.decode(line, type=dict[str, Any]))
+        except (PabalError, msgspec.MsgspecError) as error:
+            raise InvalidEventError(f"line {number}: {error}") from error

@@ -1,0 +1,295 @@
+"""``pabal dead-letters``: what was given up, and what becomes of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import click
+import msgspec
+from rich.markup import escape
+
+from pabal.cli.base import (
+    REFUSED,
+    WRONG_USAGE,
+    Group,
+    compose,
+    confirm,
+    console,
+    dry_run_option,
+    fail,
+    import_option,
+    json_option,
+    limit_option,
+    moment,
+    payloads_option,
+    print_json,
+    print_result,
+    progress,
+    row,
+    run,
+    show,
+    table,
+    target_argument,
+    yes_option,
+)
+from pabal.cli.language import t
+from pabal.errors import UnknownEventTypeError
+from pabal.operations import Operations
+from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterView
+
+_choosing = compose(
+    click.option("--subscription", help="Only those of this subscription."),
+    click.option("--type", "event_type", help="Only those of this event type."),
+    click.option("--error", "error_type", help="Only those whose last attempt ended with this error type."),
+)
+
+
+@click.group("dead-letters", cls=Group)
+def dead_letters() -> None:
+    """Look at what was given up, and retry, edit or discard it."""
+
+
+@dead_letters.command("list")
+@target_argument
+@compose(_choosing, limit_option, payloads_option, json_option)
+@click.option("--after", type=click.IntRange(0), default=0, help="Begin above this number.")
+@click.option("--groups", is_flag=True, help="Count them by subscription and error instead.")
+def list_letters(
+    target: str, limit: int, payloads: str, as_json: bool, after: int, groups: bool, **chosen: Any
+) -> None:
+    """List dead letters, oldest first, or count them by subscription and error.
+
+    Example: pabal dead-letters list trading.db --groups
+    """
+    if groups:
+        _list_groups(target, as_json=as_json)
+        return
+    wanted = DeadLetterFilter(**chosen)
+    page = run(
+        target,
+        lambda operations: operations.dead_letters(wanted, after=after, limit=limit),
+        payloads=payloads,
+    )
+    if as_json:
+        print_json(page)
+        return
+    made = table(">number", "subscription", "event", "error", ">attempts", "parked", "state")
+    for letter in page.dead_letters:
+        row(
+            made,
+            letter.id,
+            letter.subscription,
+            letter.event.event_type,
+            letter.error_type or letter.reason,
+            len(letter.attempts),
+            moment(letter.parked_at),
+            t(letter.state),
+        )
+    show(made, "no dead letter matches")
+    if page.next is not None:
+        click.echo(t("next: --after {cursor}", cursor=page.next), err=True)
+
+
+def _list_groups(target: str, *, as_json: bool) -> None:
+    groups = run(target, Operations.dead_letter_groups)
+    if as_json:
+        print_json(groups)
+        return
+    made = table(">count", "subscription", "error", "first", "last", ">newest")
+    for one in groups:
+        first, last = moment(one.first_parked_at), moment(one.last_parked_at)
+        row(made, one.count, one.subscription, one.error_type, first, last, one.newest_id)
+    show(made, "no dead letter matches")
+
+
+@dead_letters.command("show")
+@target_argument
+@click.argument("number", type=click.IntRange(1))
+@compose(payloads_option, json_option)
+def show_letter(target: str, number: int, payloads: str, as_json: bool) -> None:
+    """Show one: the event, and every attempt with its error.
+
+    Example: pabal dead-letters show trading.db 3
+    """
+    letter = run(target, lambda operations: operations.dead_letter(number), payloads=payloads)
+    if as_json:
+        print_json(letter)
+    else:
+        _print_letter(letter)
+
+
+def _print_letter(letter: DeadLetterView) -> None:
+    out = console()
+    event = letter.event
+    out.print(
+        f"[bold]{letter.id}[/] {escape(letter.subscription)}: {t(letter.state)}, {escape(letter.reason)}"
+    )
+    out.print(f"[bold]{escape(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
+    out.print(escape(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
+    if letter.queued:
+        out.print(t("{count} events of the same key wait behind it", count=letter.queued))
+    for attempt in letter.attempts:
+        text = f"{attempt.attempt}. {moment(attempt.failed_at)} {attempt.error_type}: {attempt.message}"
+        out.print(escape(text))
+        if attempt.traceback:
+            out.print(escape(attempt.traceback), style="dim")
+
+
+Act = Callable[[Operations], Awaitable[ActionResult]]
+
+
+def _one_or_all(
+    target: str,
+    action: Literal["retry", "discard"],
+    number: int | None,
+    wanted: DeadLetterFilter,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    modules: tuple[str, ...] = (),
+) -> None:
+    """Act on one dead letter, or on all that match, after saying how many those are."""
+    restricted = wanted != DeadLetterFilter()
+    if (number is not None) + (restricted or everything) != 1:
+        fail(t("name one dead letter, or choose with --subscription, --type, --error or --all"), WRONG_USAGE)
+    if number is not None:
+        letter = run(target, lambda operations: operations.dead_letter(number), modules=modules)
+        count = 1
+        question = t(_QUESTIONS[action, "one"], number=letter.id, event=letter.event.event_type)
+    else:
+        count = run(target, lambda operations: operations.count_matching(wanted))
+        question = t(_QUESTIONS[action, "all"], count=count)
+    if dry_run or not count:
+        click.echo(question if count else t("no dead letter matches"))
+        sys.exit(0 if count else REFUSED)
+    if number is None or action == "discard":
+        confirm(question, yes=yes)
+
+    async def act(operations: Operations) -> ActionResult:
+        if number is not None:
+            return await (operations.retry(number) if action == "retry" else operations.discard(number))
+        with progress(t("working"), count) as done:
+            chosen = operations.retry_matching if action == "retry" else operations.discard_matching
+            return await chosen(wanted, progress=done)
+
+    result = run(target, act)
+    print_result(result, as_json=as_json)
+    if not result.count:
+        fail(t("nothing was changed"), REFUSED)
+
+
+_QUESTIONS = {
+    ("retry", "one"): "Retry dead letter {number} ({event})?",
+    ("retry", "all"): "Retry {count} dead letters?",
+    ("discard", "one"): "Discard dead letter {number} ({event}) for good?",
+    ("discard", "all"): "Discard {count} dead letters for good?",
+}
+_acting = compose(
+    click.argument("number", type=click.IntRange(1), required=False),
+    _choosing,
+    click.option("--all", "everything", is_flag=True, help="Take all there are."),
+    dry_run_option,
+    yes_option,
+    json_option,
+)
+
+
+@dead_letters.command("retry")
+@target_argument
+@compose(_acting, import_option)
+def retry(
+    target: str,
+    number: int | None,
+    subscription: str | None,
+    event_type: str | None,
+    error_type: str | None,
+    **options: Any,
+) -> None:
+    """Deliver one again, or all that match: those of a subscription, a type or an error.
+
+    Example: pabal dead-letters retry trading.db --subscription send-mail --error TimeoutError
+    """
+    _one_or_all(target, "retry", number, DeadLetterFilter(subscription, event_type, error_type), **options)
+
+
+@dead_letters.command("discard")
+@target_argument
+@_acting
+def discard(
+    target: str,
+    number: int | None,
+    subscription: str | None,
+    event_type: str | None,
+    error_type: str | None,
+    **options: Any,
+) -> None:
+    """Remove one for good, or all that match.
+
+    Example: pabal dead-letters discard trading.db 3
+    """
+    _one_or_all(target, "discard", number, DeadLetterFilter(subscription, event_type, error_type), **options)
+
+
+@dead_letters.command("edit")
+@target_argument
+@click.argument("number", type=click.IntRange(1))
+@click.option(
+    "--set", "fields", multiple=True, metavar="FIELD=JSON", help="Change one field, without an editor."
+)
+@compose(import_option, dry_run_option, json_option)
+def edit(
+    target: str, number: int, fields: tuple[str, ...], modules: tuple[str, ...], dry_run: bool, as_json: bool
+) -> None:
+    """Change the payload of one, in your editor or with --set, and deliver that.
+
+    The new payload must fit the event class, so name its module with --import.
+
+    Example: pabal dead-letters edit trading.db 3 --import shop.events --set quantity=2
+    """
+    letter = run(target, lambda operations: operations.dead_letter(number), modules=modules)
+    before = letter.event.payload
+    payload = _with_fields(before, fields) if fields else _edited(before)
+    if payload is None or payload == before:
+        fail(t("nothing was changed"), REFUSED)
+    if dry_run:
+        print_json(payload)
+        return
+
+    async def act(operations: Operations) -> ActionResult:
+        try:
+            return await operations.edit_and_retry(number, payload)
+        except UnknownEventTypeError as error:
+            hint = t("name the module of the event class with --import")
+            raise click.ClickException(f"{error} ({hint})") from error
+
+    print_result(run(target, act), as_json=as_json)
+
+
+def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
+    changed = dict(payload)
+    for field in fields:
+        name, equals, text = field.partition("=")
+        if not equals or name not in changed:
+            known = ", ".join(changed)
+            fail(
+                t("{field} is no FIELD=JSON; there are the fields {known}", field=repr(field), known=known),
+                WRONG_USAGE,
+            )
+        try:
+            changed[name] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            changed[name] = text  # what is no JSON is meant as text
+    return changed
+
+
+def _edited(payload: Any) -> Any:
+    text = click.edit(msgspec.json.format(msgspec.json.encode(payload)).decode() + "\n", extension=".json")
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        fail(t("this is no JSON: {reason}", reason=str(error)), WRONG_USAGE)

@@ -1,0 +1,247 @@
+"""``pabal demo``: a small trading application on the durable bus, played from a tape."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import msgspec
+from rich.console import Console
+
+from pabal import PabalError, SqliteEventStorage
+from pabal.cli.base import Command
+from pabal.cli.demo_files import fresh_path, latest_path
+from pabal.cli.demo_summary import print_summary
+from pabal.cli.demo_view import LiveView, PlainView, View
+from pabal.demo.app import TradingDemo
+from pabal.demo.errors import RunError
+from pabal.demo.events import RunStarted
+from pabal.demo.report import Summary
+from pabal.demo.runs import find_run, load_tape, plan, tape_of
+from pabal.demo.tape import Tape
+
+DEFAULT_SEED = 7
+SIMULATED_SPEED = 3000.0
+"""Events per second of the simulated tape unless told otherwise: slow enough to watch."""
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+class Options(msgspec.Struct, frozen=True):
+    """Hold what the user asked for; None where nothing was said."""
+
+    tape: Path | None
+    resume: bool
+    new: bool
+    file: Path | None
+    speed: str | None
+    events: int | None
+    seed: int | None
+    durability: Literal["full", "normal"]
+    json: bool
+    plain: bool
+
+
+class Speed(click.ParamType[str]):
+    """Take a positive number of events per second, or ``max``."""
+
+    name = "N|max"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text."""
+        text = str(value)
+        try:
+            is_good = text == "max" or 0 < float(text) < float("inf")
+        except ValueError:
+            is_good = False
+        if not is_good:
+            self.fail(f"{text!r} is neither a positive number of events per second nor 'max'", param, ctx)
+        return text
+
+
+@click.command(cls=Command)
+@click.option(
+    "--tape",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Play real data: CSV of trades or candles, also gzipped. Without it, a simulated tape.",
+)
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted, even by kill -9.")
+@click.option("--new", is_flag=True, help="Start a new file beside an unfinished run.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Where the log lies.  [default: pabal-demo.db]",
+)
+@click.option(
+    "--speed",
+    type=Speed(),
+    help=f"Events per second of the feed.  [default: {SIMULATED_SPEED:.0f} simulated, else max]",
+)
+@click.option(
+    "--events",
+    type=click.IntRange(1, 10_000_000),
+    metavar="N",
+    help="Play only the first N rows; the length of a simulated tape.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help=f"Seed of the simulated tape and of the exchange's outages.  [default: {DEFAULT_SEED}]",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["full", "normal"]),
+    default="full",
+    show_default=True,
+    help="full: synced to disk before a publish returns.",
+)
+@click.option("--json", is_flag=True, help="Print the summary as JSON; progress goes to stderr.")
+@click.option("--plain", is_flag=True, help="Print plain lines, as when the output is no terminal.")
+def demo(**options: Any) -> None:
+    """Play a small trading application on the durable bus.
+
+    Ticks go in; candles, signals, orders, fills and positions follow from one another only through the bus.
+    Kill it with kill -9 whenever you like, and go on with --resume: it ends with the same orders, fills and
+    positions as if nothing had happened.
+    """
+    asked = Options(**options)
+    if asked.resume and asked.new:
+        raise click.UsageError("--resume goes on with an old run, --new starts one; give one of them")
+    try:
+        summary = asyncio.run(_until_told(_play(asked)))
+    except PabalError as error:
+        click.echo(f"pabal demo: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(_stopped(asked, _INTERRUPTED))
+    except _TerminatedError:
+        sys.exit(_stopped(asked, _TERMINATED))
+    if asked.json:
+        click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
+    else:
+        print_summary(Console(), summary)
+    # Whatever else ended as a dead letter is not meant to be one.
+    sys.exit(0 if all(letter.injected for letter in summary.dead_letters) else 1)
+
+
+class _TerminatedError(Exception):
+    """Be raised when SIGTERM ended the run."""
+
+
+async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
+    """Run ``work`` so that SIGTERM stops it as cleanly as Ctrl-C does."""
+    task = asyncio.ensure_future(work)
+    told = False
+
+    def terminate() -> None:
+        nonlocal told
+        told = True
+        task.cancel()
+
+    try:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    except NotImplementedError:
+        pass  # Windows has no such signal; closing its console ends the process at once
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if told:
+            raise _TerminatedError from None
+        raise
+
+
+def _stopped(asked: Options, code: int) -> int:
+    click.echo(f"Stopped; what was published is stored. Go on with: {_resume_command(asked.file)}", err=True)
+    return code
+
+
+async def _play(asked: Options) -> Summary:
+    if asked.resume:
+        path = asked.file or latest_path()
+        if not path.exists():
+            raise RunError(path=str(path), reason="there is nothing to resume; start without --resume")
+        storage = SqliteEventStorage(path, durability=asked.durability)
+        async with storage:
+            stored, _ = await find_run(storage)
+            run, tape = _new_run(asked) if stored is None else _stored_run(asked, stored, str(path))
+            return await _watch(asked, storage, run, tape, path)
+    # A bad tape must not leave a file behind, so it is read first.
+    run, tape = _new_run(asked)
+    path = await fresh_path(asked.file, asked.new)
+    async with SqliteEventStorage(path, durability=asked.durability) as storage:
+        return await _watch(asked, storage, run, tape, path)
+
+
+def _new_run(asked: Options) -> tuple[RunStarted, Tape]:
+    seed = DEFAULT_SEED if asked.seed is None else asked.seed
+    tape = load_tape(asked.tape, seed, asked.events)
+    return plan(tape, seed, asked.events), tape
+
+
+def _stored_run(asked: Options, run: RunStarted, path: str) -> tuple[RunStarted, Tape]:
+    """Return a stored run with its tape; what the user says now must not contradict it."""
+    for name, said, stored in (
+        ("seed", asked.seed, run.settings.seed),
+        ("events", asked.events, run.row_limit),
+    ):
+        if said is not None and said != stored:
+            was = "without it" if stored is None else f"with --{name} {stored}"
+            raise RunError(path=path, reason=f"its run was started {was}; leave --{name} out to resume it")
+    return run, tape_of(run, path, asked.tape)
+
+
+async def _watch(
+    asked: Options, storage: SqliteEventStorage, run: RunStarted, tape: Tape, path: Path
+) -> Summary:
+    """Play, and show it meanwhile."""
+    if asked.speed is None:
+        speed = SIMULATED_SPEED if tape.simulated else None
+    else:
+        speed = None if asked.speed == "max" else float(asked.speed)
+    trading = TradingDemo(storage, run, tape, speed)
+    view = _view(asked, run, path)
+    playing = asyncio.create_task(trading.play())
+    try:
+        with view:
+            while not playing.done():
+                view.show(trading.snapshot())
+                await asyncio.wait({playing}, timeout=view.interval)
+            if playing.exception() is None:
+                view.show(trading.snapshot())
+    finally:
+        playing.cancel()
+        await asyncio.wait({playing})
+    return msgspec.structs.replace(playing.result(), file=str(path))
+
+
+def _view(asked: Options, run: RunStarted, path: Path) -> View:
+    stream = sys.stderr if asked.json else sys.stdout
+    console = Console(file=stream)
+    resume = _resume_command(asked.file)
+    if asked.plain or not stream.isatty() or console.is_dumb_terminal:
+        return PlainView(Console(file=stream, soft_wrap=True), run, path, os.getpid(), resume)
+    return LiveView(console, run, os.getpid(), resume)
+
+
+def _resume_command(file: Path | None) -> str:
+    """Return what to type to go on, with the program as it was called."""
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    called = [sys.argv[0]]
+    if program.name == "__main__.py":
+        called = ["python", "-m", "pabal"]
+    elif found is not None and Path(found).resolve() == program.resolve():
+        called = [program.name]
+    return shlex.join([*called, "demo", "--resume", *(() if file is None else ("--file", str(file)))])

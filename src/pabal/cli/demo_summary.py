@@ -1,0 +1,94 @@
+"""What the demo prints at its end."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pabal.cli.demo_tables import NAMES, READS, counted, holdings_table, money, table
+from pabal.demo.report import Summary
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print what a run came to."""
+
+    def write(line: str = "", style: str = "") -> None:
+        console.print(Text(line, style=style), soft_wrap=True)
+
+    what = "a SIMULATED tape" if summary.simulated else summary.tape
+    write(f"Played {what} in {summary.seconds:.1f} s.", "bold")
+    if summary.resumed_at is not None:
+        write(
+            f"Resumed after {counted(summary.resumed_at, 'event')} of the tape. What was handled, retried "
+            "and timed is said of this process alone."
+        )
+    write()
+    for part in (
+        _events_table(summary),
+        _figures_table(summary),
+        _subscriptions_table(summary),
+        holdings_table(summary.holdings),
+    ):
+        console.print(part)
+        write()
+    write(
+        f"profit and loss {money(summary.profit)} in paper money: realized {money(summary.realized)}, "
+        f"unrealized {money(summary.unrealized)}, fees {money(-summary.fees)}"
+    )
+    for letter in summary.dead_letters:
+        why = " (the demo put this event there to show it)" if letter.injected else ""
+        write(
+            f"dead letter: {letter.subscription} gave up {letter.event_type} {letter.event_id} "
+            f"after {counted(letter.attempts, 'attempt')}: {letter.error}{why}"
+        )
+    write()
+    write(
+        f"result {summary.result}: the same for each run of this tape, however often it is killed and resumed"
+    )
+    write(f"log    {summary.file}, {counted(summary.events, 'event')}, durability {summary.durability}")
+
+
+def _events_table(summary: Summary) -> Table:
+    made = table("events in the log", "type", "count", left=2)
+    for event_type, count in _in_order(summary.by_type):
+        made.add_row(NAMES.get(event_type, ""), Text(event_type, style="dim"), f"{count:,}")
+    return made
+
+
+def _in_order(by_type: dict[str, int]) -> list[tuple[str, int]]:
+    known = [(name, by_type[name]) for name in NAMES if name in by_type]
+    return known + [(name, count) for name, count in sorted(by_type.items()) if name not in NAMES]
+
+
+def _figures_table(summary: Summary) -> Table:
+    made = Table.grid(padding=(0, 2, 0, 0))
+    pace = "paced; --speed max lifts that" if summary.paced_at else "as fast as it goes"
+    p50, p99 = summary.latency_p50, summary.latency_p99
+    latency = (
+        "nothing was left to handle" if p50 is None or p99 is None else f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    )
+    for name, value, note in (
+        ("handled", f"{summary.handled:,}", "deliveries to subscriptions"),
+        ("retried", f"{summary.retried:,}", "failed attempts, made again"),
+        ("parked", f"{summary.parked:,}", "dead letters"),
+        ("events/s", f"{summary.events_per_second:,.0f}", pace),
+        ("publish → handled", latency, "waits for retries included"),
+    ):
+        made.add_row(name, Text(value, style="bold"), Text(note, style="dim"))
+    return made
+
+
+def _subscriptions_table(summary: Summary) -> Table:
+    made = table("subscription", "reads", "handled", "retried", "parked", "p50 ms", "p99 ms", left=2)
+    for one in summary.subscriptions:
+        made.add_row(
+            one.name,
+            Text(READS[one.name], style="dim"),
+            f"{one.handled:,}",
+            f"{one.retried:,}",
+            f"{one.parked:,}",
+            "-" if one.latency_p50 is None else f"{one.latency_p50:.1f}",
+            "-" if one.latency_p99 is None else f"{one.latency_p99:.1f}",
+        )
+    return made

@@ -1,0 +1,246 @@
+"""What the demo shows while it plays: a live view in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pabal.cli.demo_tables import NAMES, READS, counted, holdings_table, table
+from pabal.demo.events import RunStarted
+from pabal.demo.meter import News
+from pabal.demo.report import Phase, Snapshot
+
+_RATE_OVER = 2.0
+
+
+class View(Protocol):
+    """Show snapshots of a run, every ``interval`` seconds."""
+
+    interval: float
+
+    def show(self, now: Snapshot) -> None:
+        """Show how things stand."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+        ...
+
+
+class Rates:
+    """Work out events per second from the last snapshots."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, dict[str, int]]] = deque()
+
+    def note(self, now: Snapshot) -> None:
+        """Take a snapshot in."""
+        if now.phase == "starting":
+            return  # what the log holds already is still unknown, and is not this run's speed
+        counts = {one.name: one.handled for one in now.subscriptions}
+        counts[""] = now.fed
+        self._seen.append((now.elapsed, counts))
+        while len(self._seen) > 2 and now.elapsed - self._seen[1][0] >= _RATE_OVER:
+            self._seen.popleft()
+
+    def of(self, name: str) -> float:
+        """Return the rate of a subscription, or of the feed (an empty name)."""
+        if not self._seen:
+            return 0.0
+        (began, first), (ended, last) = self._seen[0], self._seen[-1]
+        if ended <= began:
+            return 0.0
+        return (last[name] - first.get(name, 0)) / (ended - began)
+
+
+def title_of(run: RunStarted) -> str:
+    """Return what is played, in words."""
+    if run.simulated:
+        return f"SIMULATED tape (seed {run.settings.seed}), no real market"
+    return f"recorded {run.kind}: {Path(run.tape).name}"
+
+
+# -- plain ------------------------------------------------------------------------------------------------
+
+
+class PlainView:
+    """Print a line a second, and each dead letter."""
+
+    interval = 1.0
+
+    def __init__(self, console: Console, run: RunStarted, path: Path, process: int, resume: str) -> None:
+        self._console = console
+        self._run = run
+        self._path = path
+        self._process = process
+        self._resume = resume
+        self._rates = Rates()
+        self._told = -1.0
+        self._phase: Phase = "starting"
+
+    def __enter__(self) -> Self:
+        """Say what is played."""
+        self._print(f"pabal demo: {title_of(self._run)}")
+        self._print(f"log {self._path}, process {self._process}; if interrupted: {self._resume}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave everything as it stands."""
+
+    def show(self, now: Snapshot) -> None:
+        """Print a line."""
+        if now.phase == self._phase == "finished":
+            return
+        self._phase = now.phase
+        self._rates.note(now)
+        for news in now.news:
+            if news.kind == "dead letter" and news.at > self._told:
+                self._print(f"{news.at:6.1f} s  DEAD LETTER  {news.what}; {news.then}")
+                self._told = news.at
+        lags = ", ".join(f"{one.name} {one.lag}" for one in now.subscriptions if one.lag)
+        self._print(
+            f"{now.elapsed:6.1f} s  {now.phase}: {now.fed:,} of {now.length:,} events, "
+            f"{self._rates.of(''):,.0f}/s; lag: {lags or 'none'}; "
+            f"{counted(now.retries, 'retry', 'retries')}, {counted(now.dead_letters, 'dead letter')}"
+        )
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, emoji=False)
+        self._console.file.flush()
+
+
+# -- live -------------------------------------------------------------------------------------------------
+
+
+class LiveView:
+    """Redraw one screen in place, four times a second."""
+
+    interval = 0.25
+
+    def __init__(self, console: Console, run: RunStarted, process: int, resume: str) -> None:
+        self._console = console
+        self._run = run
+        self._process = process
+        self._resume = resume
+        self._rates = Rates()
+        # Redrawn from here alone: a thread of its own would race with the bus's event loop.
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._live.start()
+        # kill -9 is what the demo is about, and nobody could give a hidden cursor back after it.
+        self._console.show_cursor(True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Clear the screen's part, for the summary takes its place."""
+        self._live.stop()
+
+    def show(self, now: Snapshot) -> None:
+        """Draw."""
+        self._rates.note(now)
+        self._live.update(self.render(now), refresh=True)
+
+    def render(self, now: Snapshot) -> RenderableType:
+        """Return the screen."""
+        parts: list[RenderableType] = [
+            self._head(now),
+            self._progress(now),
+            Text(),
+            self._subscriptions(now),
+            Text(),
+            _flow(now),
+            Text(),
+            holdings_table(now.holdings),
+            Text(),
+            *_news(now.news),
+            self._foot(),
+            Text(),  # where the shell writes its prompt after kill -9
+        ]
+        return Group(*parts)
+
+    def _head(self, now: Snapshot) -> Text:
+        head = Text.assemble(("pabal demo", "bold"), "  ", no_wrap=True, overflow="ellipsis")
+        head.append(title_of(self._run), style="bold yellow" if self._run.simulated else "bold green")
+        head.append(f"  {now.phase}, {now.elapsed:.1f} s", style="dim")
+        return head
+
+    def _progress(self, now: Snapshot) -> Table:
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            ProgressBar(total=now.length, completed=now.fed, width=34),
+            Text(f"{now.fed:,} of {now.length:,} events"),
+            Text(f"{self._rates.of(''):,.0f}/s"),
+        )
+        return line
+
+    def _subscriptions(self, now: Snapshot) -> Table:
+        made = table("subscription", "reads", "handled", "per second", "lag", "retried", "parked", left=2)
+        for one in now.subscriptions:
+            made.add_row(
+                Text(one.name),
+                Text(READS[one.name], style="dim"),
+                Text(f"{one.handled:,}"),
+                Text(f"{self._rates.of(one.name):,.0f}"),
+                Text(f"{one.lag:,}", style="yellow" if one.lag else "dim"),
+                Text(f"{one.retried:,}", style="yellow" if one.retried else "dim"),
+                Text(f"{one.parked:,}", style="bold red" if one.parked else "dim"),
+            )
+        return made
+
+    def _foot(self) -> Text:
+        foot = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        foot.append("try it: ")
+        foot.append(f"kill -9 {self._process}", style="bold")
+        foot.append(", then: ")
+        foot.append(self._resume, style="bold")
+        return foot
+
+
+def _flow(now: Snapshot) -> Text:
+    """Show how many events of each type the log holds."""
+    flow = Text(no_wrap=False)
+    for event_type, name in NAMES.items():
+        if event_type in now.by_type or flow:
+            flow.append(" / " if name == "rejected" else " → " if flow else "", style="dim")
+            flow.append(f"{now.by_type.get(event_type, 0):,}", style="bold")
+            flow.append(f" {name}")
+    return flow
+
+
+def _news(news: tuple[News, ...]) -> list[Text]:
+    """Show the last dead letter, which stays, and the last retries in what room is left of three lines."""
+    letters = [one for one in news if one.kind == "dead letter"][-1:]
+    retries = [one for one in news if one.kind == "retry"][-(1 if letters else 3) :]
+    lines = [_line(one.at, "retry", "yellow", f"{one.what}; {one.then}") for one in retries]
+    for one in letters:
+        lines.append(_line(one.at, "DEAD LETTER", "bold red", one.what))
+        lines.append(Text(f"{'':9}{one.then}", no_wrap=True, overflow="ellipsis"))
+    return lines + [Text()] * (3 - len(lines))
+
+
+def _line(at: float, kind: str, style: str, text: str) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{at:5.1f} s  ", style="dim")
+    line.append(f"{kind}  ", style=style)
+    line.append(text)
+    return line

@@ -1,0 +1,66 @@
+"""``pabal doctor FILE``: is this log well, and if not, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from pabal.cli.base import Command
+from pabal.errors import PabalError
+from pabal.factory import examine_redis
+from pabal.operations.doctor import Diagnosis, examine
+from pabal.storage.sqlite.storage import SqliteEventStorage
+
+_MARKS = {"ok": "[green]ok[/]      ", "warning": "[yellow]warning[/] ", "problem": "[red]problem[/] "}
+_EXIT = {"ok": 0, "warning": 1, "problem": 2}
+
+
+@click.command(cls=Command)
+@click.argument("target", metavar="FILE_OR_URL")
+@click.option("--namespace", default="pabal", help="Which log on a server.")
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
+def doctor(target: str, namespace: str, as_json: bool) -> None:
+    """Examine a log: the file (SQLite, write-ahead log, subscriptions, every checksum), or the server.
+
+    Of a server (redis://host:6379/0) it tells what its settings can lose, and how the groups stand.
+    Nothing is changed. Exit status: 0 all is well, 1 there are warnings, 2 there are problems or there is
+    no log.
+
+    Example: pabal doctor trading.db
+    """
+    on_server = "://" in target
+    if not on_server and not Path(target).exists():
+        raise click.ClickException(f"{target} does not exist; name the file of a log")
+    try:
+        examining = examine_redis(target, namespace) if on_server else _examine(Path(target))
+        diagnosis = asyncio.run(examining)
+    except PabalError as error:
+        click.echo(f"problem  {error}", err=True)
+        sys.exit(_EXIT["problem"])
+    if as_json:
+        findings = msgspec.to_builtins(diagnosis.findings)
+        report = {"path": diagnosis.path, "level": diagnosis.level, "findings": findings}
+        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        _show(diagnosis)
+    sys.exit(_EXIT[diagnosis.level])
+
+
+async def _examine(file: Path) -> Diagnosis:
+    async with SqliteEventStorage(file) as storage:
+        return await examine(file, storage)
+
+
+def _show(diagnosis: Diagnosis) -> None:
+    console = Console(highlight=False)
+    console.print(escape(diagnosis.path), soft_wrap=True)
+    for finding in diagnosis.findings:
+        console.print(f"{_MARKS[finding.level]} {escape(finding.text)}", soft_wrap=True)
+        if finding.advice:
+            console.print(f"         → {escape(finding.advice)}", style="dim", soft_wrap=True)

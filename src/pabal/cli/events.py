@@ -1,0 +1,329 @@
+"""``pabal events``, ``pabal streams`` and ``pabal tail``: what is in the log, and what enters it now."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import click
+import msgspec
+from rich.markup import escape
+from rich.tree import Tree
+
+from pabal.cli.base import (
+    INTERRUPTED,
+    Command,
+    Group,
+    compose,
+    console,
+    filter_options,
+    json_option,
+    limit_option,
+    moment,
+    payloads_option,
+    print_json,
+    progress,
+    row,
+    run,
+    show,
+    table,
+    target_argument,
+    wanted_events,
+)
+from pabal.cli.cloudevents import format_option, import_events, line_of, source_option
+from pabal.cli.language import t
+from pabal.operations import Operations
+from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, TraceNode
+
+
+@click.group(cls=Group)
+def events() -> None:
+    """Look at the events of a log, and take them out or in: list, show, trace, export, import."""
+
+
+@events.command("list")
+@target_argument
+@compose(filter_options, limit_option, payloads_option, json_option)
+@click.option("--before", help="Cursor: show what is older.")
+@click.option("--after", help="Cursor: show what is newer.")
+def list_events(
+    target: str,
+    before: str | None,
+    after: str | None,
+    limit: int,
+    payloads: str,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """List events, newest first, a page at a time.
+
+    Example: pabal events list trading.db --type 'order.*' --since 2h
+    """
+
+    async def page(operations: Operations) -> EventPage:
+        wanted = wanted_events(**chosen)
+        return await operations.events(wanted, before=before, after=after, limit=limit, payloads=as_json)
+
+    found = run(target, page, payloads=payloads)
+    if as_json:
+        print_json(found)
+        return
+    show(_table(found.events), "no event matches")
+    if found.older is not None and len(found.events) == limit:
+        click.echo(t("older: --before {cursor}", cursor=found.older), err=True)
+
+
+def _table(found: Sequence[EventView]) -> Any:
+    made = table(">position", "recorded", "type", "aggregate", "event id")
+    for event in found:
+        row(
+            made,
+            event.position,
+            moment(event.recorded_at),
+            event.event_type,
+            _aggregate(event),
+            event.event_id,
+        )
+    return made
+
+
+def _aggregate(event: EventView) -> str:
+    if event.aggregate_id is None:
+        return ""
+    kind = f"{event.aggregate_type}/" if event.aggregate_type else ""
+    return f"{kind}{event.aggregate_id} v{event.stream_version}"
+
+
+@events.command("show")
+@target_argument
+@click.argument("event_id")
+@compose(payloads_option, json_option)
+def show_event(target: str, event_id: str, payloads: str, as_json: bool) -> None:
+    """Show one event: payload, deliveries with their failed attempts, cause and effects.
+
+    Example: pabal events show trading.db 0197a2f4-8c1e-7d3b-9a55-3f1c2b7e9d10
+    """
+    detail = run(target, lambda operations: operations.event(event_id), payloads=payloads)
+    if as_json:
+        print_json(detail)
+    else:
+        _print_detail(detail)
+
+
+def _print_detail(detail: EventDetail) -> None:
+    out = console()
+    event = detail.event
+    out.print(f"[bold]{escape(event.event_type)}[/] {event.event_id}")
+    out.print(
+        f"{t('position')} {event.position}  {t('recorded')} {moment(event.recorded_at)}  {_aggregate(event)}"
+    )
+    out.print(escape(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
+    if event.metadata is not msgspec.UNSET:
+        out.print(f"{t('metadata')} {escape(msgspec.json.encode(event.metadata).decode())}")
+    if detail.cause is not None:
+        out.print(f"{t('caused by')} {escape(detail.cause.event_type)} {detail.cause.event_id}")
+    for effect in detail.effects:
+        out.print(f"{t('caused')} {escape(effect.event_type)} {effect.event_id}")
+    for delivery in detail.deliveries:
+        letter = "" if delivery.dead_letter_id is None else f"  {t('dead letter')} {delivery.dead_letter_id}"
+        out.print(f"{t('delivery')} {escape(delivery.subscription)}: {t(delivery.state)}{letter}")
+        for failure in delivery.failures:
+            text = f"{failure.attempt}. {moment(failure.failed_at)} {failure.error_type}: {failure.message}"
+            out.print(f"  {escape(text)}")
+
+
+@events.command("trace")
+@target_argument
+@click.argument("correlation_id")
+@json_option
+def trace_events(target: str, correlation_id: str, as_json: bool) -> None:
+    """Draw the tree of causes of a correlation id, or of the chain that an event id belongs to.
+
+    Example: pabal events trace trading.db 0197a2f4-8c1e-7d3b-9a55-3f1c2b7e9d10
+    """
+    trace = run(target, lambda operations: operations.trace(correlation_id))
+    if as_json:
+        print_json(trace)
+        return
+    _print_trace(trace)
+
+
+def _print_trace(trace: Trace) -> None:
+    out = console()
+    for root in trace.roots:
+        tree = Tree(_label(root.event))
+        waiting: list[tuple[Tree, TraceNode]] = [(tree, root)]
+        while waiting:
+            branch, node = waiting.pop()
+            waiting += [(branch.add(_label(effect.event)), effect) for effect in node.effects]
+        out.print(tree)
+    if not trace.complete:
+        click.echo(t("there are more events than these {count}", count=trace.count), err=True)
+
+
+def _label(event: EventView) -> str:
+    aggregate = escape(_aggregate(event))
+    return f"[bold]{escape(event.event_type)}[/] {aggregate} [dim]{event.position} {event.event_id}[/]"
+
+
+@events.command("export")
+@target_argument
+@compose(filter_options)
+@click.option("--after", help="Cursor: begin behind it.")
+@click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-", help="File to write to.")
+@click.option("--limit", type=click.IntRange(1), help="Write at most this many.")
+@format_option
+@source_option
+@click.option(
+    "--payloads",
+    type=click.Choice(["none", "masked", "full"]),
+    default="full",
+    show_default=True,
+    help="Hide all values of payloads, those of fields such as email or token, or nothing.",
+)
+def export_events(
+    target: str,
+    after: str | None,
+    output: TextIO,
+    limit: int | None,
+    form: str,
+    source: str,
+    payloads: str,
+    **chosen: Any,
+) -> None:
+    """Write events as lines of JSON, oldest first.
+
+    Example: pabal events export trading.db --type order.filled -o filled.jsonl
+    """
+
+    async def write(operations: Operations) -> int:
+        wanted = wanted_events(**chosen)
+        count = 0
+        with progress(t("exporting"), limit) as done:
+            async for event in operations.read(wanted, after=after, limit=limit):
+                output.write(line_of(event, form, source) + "\n")
+                count += 1
+                if not count % 500:
+                    done(count)
+        return count
+
+    count = run(target, write, payloads=payloads)
+    if output is not sys.stdout:
+        click.echo(t("{count} events written", count=count), err=True)
+
+
+events.add_command(import_events)
+
+
+@click.command(cls=Command)
+@target_argument
+@compose(filter_options, payloads_option, json_option)
+@click.option("--after", help="Cursor: show what came after it first.")
+@click.option("--count", type=click.IntRange(1), help="End after this many events.")
+@click.option("--every", type=click.FloatRange(0.01), default=0.25, hidden=True)
+def tail(
+    target: str,
+    after: str | None,
+    count: int | None,
+    every: float,
+    payloads: str,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Show events as they enter the log, until Ctrl-C; goes on across restarts of the application.
+
+    Example: pabal tail trading.db --type 'order.*'
+    """
+
+    async def follow(operations: Operations) -> None:
+        wanted = wanted_events(**chosen)
+        start = after if after is not None or wanted.since is None else "0"
+        left = count
+        async for event in operations.follow(wanted, after=start, every=every):
+            _print_tailed(event, as_json=as_json)
+            left = None if left is None else left - 1
+            if left == 0:
+                return
+
+    # Ctrl-C is how this ends.
+    try:
+        run(target, follow, payloads=payloads)
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            raise
+
+
+def _print_tailed(event: EventView, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(event).decode())
+    else:
+        payload = msgspec.json.encode(event.payload).decode()
+        place = f"[dim]{event.position} {moment(event.recorded_at)}[/]"
+        console().print(f"{place} [bold]{escape(event.event_type)}[/] {escape(payload)}")
+    with contextlib.suppress(ValueError):
+        sys.stdout.flush()
+
+
+@click.group(cls=Group)
+def streams() -> None:
+    """Look at aggregates: list them, show the history of one."""
+
+
+@streams.command("list")
+@target_argument
+@click.option("--prefix", default="", help="Only ids that begin with this.")
+@click.option("--after", help="Cursor: the next page.")
+@compose(limit_option, json_option)
+def list_streams(target: str, prefix: str, after: str | None, limit: int, as_json: bool) -> None:
+    """List aggregates by id, with the version each is at.
+
+    Example: pabal streams list trading.db --prefix order-
+    """
+    page = run(target, lambda operations: operations.streams(prefix=prefix, after=after, limit=limit))
+    if as_json:
+        print_json(page)
+        return
+    made = table("aggregate", "type", ">version")
+    for stream in page.streams:
+        row(made, stream.aggregate_id, stream.aggregate_type, stream.version)
+    show(made, "no aggregate matches")
+    if page.next is not None:
+        click.echo(t("next: --after {cursor}", cursor=f"'{page.next}'"), err=True)
+
+
+@streams.command("show")
+@target_argument
+@click.argument("aggregate_id")
+@click.option("--aggregate-type", help="Type of the aggregate, where several share an id.")
+@click.option("--after-version", type=click.IntRange(0), default=0, help="Begin above this version.")
+@compose(limit_option, payloads_option, json_option)
+def show_stream(
+    target: str,
+    aggregate_id: str,
+    aggregate_type: str | None,
+    after_version: int,
+    limit: int,
+    payloads: str,
+    as_json: bool,
+) -> None:
+    """Show an aggregate's history, oldest first.
+
+    Example: pabal streams show trading.db order-17
+    """
+    found = run(
+        target,
+        lambda operations: operations.stream(
+            aggregate_id, aggregate_type, after_version=after_version, limit=limit
+        ),
+        payloads=payloads,
+    )
+    if as_json:
+        print_json(found)
+        return
+    made = table(">version", "recorded", "type", "payload")
+    for event in found:
+        payload = msgspec.json.encode(event.payload).decode()
+        row(made, event.stream_version, moment(event.recorded_at), event.event_type, payload)
+    show(made, "this aggregate has no events")

@@ -1,0 +1,92 @@
+"""``pabal schema export`` and ``pabal schema check``: the events of an application, kept under review."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.markup import escape
+
+from pabal.cli.base import (
+    REFUSED,
+    WRONG_USAGE,
+    Group,
+    console,
+    errors_as_exit_codes,
+    fail,
+    import_module,
+    json_option,
+    print_json,
+)
+from pabal.cli.language import t
+from pabal.domain.schema_check import SchemaFinding, check_schema
+from pabal.domain.schema_export import export_schema
+
+_MARKS = {"failure": "red", "note": "dim"}
+
+
+@click.group(cls=Group)
+def schema() -> None:
+    """Keep the events of an application readable: write their schemas down, and check them later."""
+
+
+@schema.command()
+@click.argument("modules", nargs=-1, required=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
+def export(modules: tuple[str, ...], output: Path | None) -> None:
+    """Write the JSON Schema of every event that importing MODULES registers.
+
+    Commit the file, and let the build run pabal schema check against it.
+
+    Example: pabal schema export shop.events -o events.schema.json
+    """
+    with errors_as_exit_codes():
+        for module in modules:
+            import_module(module)
+        text = msgspec.json.format(msgspec.json.encode(export_schema())).decode() + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        try:
+            output.write_text(text, "utf-8")
+        except OSError as error:
+            fail(str(error), WRONG_USAGE)
+
+
+@schema.command()
+@click.argument("snapshot", type=click.Path(path_type=Path))
+@click.argument("modules", nargs=-1, required=True)
+@json_option
+def check(snapshot: Path, modules: tuple[str, ...], as_json: bool) -> None:
+    """Check that what was stored under the schemas in SNAPSHOT can be read by the events in MODULES.
+
+    Exit status: 0 it can, 1 there are failures, each with what to do, 2 the check cannot be made.
+
+    Example: pabal schema check events.schema.json shop.events
+    """
+    with errors_as_exit_codes():
+        for module in modules:
+            import_module(module)
+        try:
+            findings = check_schema(msgspec.json.decode(snapshot.read_bytes()))
+        except (OSError, msgspec.DecodeError) as error:
+            fail(f"{snapshot}: {error}", WRONG_USAGE)
+    failures = sum(finding.level == "failure" for finding in findings)
+    if as_json:
+        print_json({"ok": not failures, "findings": findings})
+    else:
+        _show(findings, failures)
+    sys.exit(REFUSED if failures else 0)
+
+
+def _show(findings: list[SchemaFinding], failures: int) -> None:
+    out = console()
+    for finding in findings:
+        place = finding.event_type + (f".{finding.field}" if finding.field else "")
+        style = _MARKS[finding.level]
+        level = t("failure") if finding.level == "failure" else t("note")
+        out.print(f"[{style}]{level}[/] {escape(f'{place}: {finding.problem}')}")
+        out.print(f"  → {escape(finding.advice)}", style="dim")
+    out.print(t("{count} failures", count=failures) if failures else t("everything stored can be read"))

@@ -1,0 +1,226 @@
+"""``pabal status``, ``pabal subscriptions`` and ``pabal replay``: how it goes, and how to steer it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from pabal.cli.base import (
+    REFUSED,
+    Command,
+    Group,
+    compose,
+    confirm,
+    dry_run_option,
+    errors_as_exit_codes,
+    fail,
+    json_option,
+    moment,
+    print_json,
+    print_result,
+    row,
+    run,
+    show,
+    table,
+    target_argument,
+    yes_option,
+)
+from pabal.cli.language import language, t
+from pabal.errors import SubscriptionNotFoundError
+from pabal.operations import Operations
+from pabal.operations.filters import parse_moment
+from pabal.ports.operations import Reason, SubscriptionView
+from pabal.ports.storage import Start
+
+_HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
+
+
+@click.command(cls=Command)
+@target_argument
+@json_option
+def status(target: str, as_json: bool) -> None:
+    """Say how a bus is, and why: health, totals, what is stuck.
+
+    Example: pabal status trading.db
+    """
+    overview = run(target, Operations.overview)
+    if as_json:
+        print_json(overview)
+        sys.exit(_HEALTH[overview.health])
+    totals = overview.totals
+    click.echo(f"{overview.target.address}: {t(overview.health)}")
+    for reason in overview.reasons:
+        click.echo(f"  {_told(reason)}")
+    click.echo(
+        t(
+            "{events} events, {subscriptions} subscriptions, largest lag {lag}, {rate} events/s lately",
+            events=f"{totals.events:,}",
+            subscriptions=overview.subscriptions,
+            lag=f"{overview.lag:,}",
+            rate=f"{overview.published_per_second:g}",
+        )
+    )
+    click.echo(
+        t(
+            "{retries} retries, {parked} dead letters, {queued} queued behind them, {scheduled} scheduled",
+            retries=overview.retries,
+            parked=overview.parked,
+            queued=overview.queued,
+            scheduled=totals.scheduled,
+        )
+    )
+    sys.exit(_HEALTH[overview.health])
+
+
+_REASONS = {
+    "paused": "subscription {name} is paused, {number} events wait",
+    "unclaimed": "subscription {name} has {number} unfinished events, but nobody handles it",
+    "parked": "subscription {name} has {number} dead letters; retry or discard them",
+    "queued": "subscription {name} keeps {number} events behind dead letters of their key",
+}
+
+
+def _told(reason: Reason) -> str:
+    if language() == "en" or reason.code not in _REASONS:
+        return reason.text
+    return t(_REASONS[reason.code], name=repr(reason.subscription), number=f"{reason.number:,}")
+
+
+@click.group(cls=Group)
+def subscriptions() -> None:
+    """Look at durable subscriptions, and pause, resume or reset them."""
+
+
+@subscriptions.command("list")
+@target_argument
+@json_option
+def list_subscriptions(target: str, as_json: bool) -> None:
+    """List subscriptions: position, lag, retries, dead letters, who handles them.
+
+    Example: pabal subscriptions list trading.db
+    """
+    found = run(target, Operations.subscriptions)
+    if as_json:
+        print_json(found)
+        return
+    made = table(
+        "subscription", "state", ">position", ">lag", ">retries", ">dead letters", ">queued", "updated"
+    )
+    for view in found:
+        row(
+            made,
+            view.name,
+            t(view.state),
+            view.watermark,
+            view.lag,
+            view.retries,
+            view.parked,
+            view.queued,
+            moment(view.updated_at),
+        )
+    show(made, "there is no durable subscription")
+
+
+@subscriptions.command("pause")
+@target_argument
+@click.argument("name")
+@json_option
+def pause(target: str, name: str, as_json: bool) -> None:
+    """Let a subscription take no more events until it is resumed, also across restarts.
+
+    Example: pabal subscriptions pause trading.db check-risk
+    """
+    result = run(target, lambda operations: operations.pause(name))
+    print_result(result, as_json=as_json)
+    if not result.count:
+        fail(t("{name} is paused already", name=repr(name)), REFUSED)
+
+
+@subscriptions.command("resume")
+@target_argument
+@click.argument("name")
+@json_option
+def resume(target: str, name: str, as_json: bool) -> None:
+    """Let a paused subscription go on.
+
+    Example: pabal subscriptions resume trading.db check-risk
+    """
+    result = run(target, lambda operations: operations.resume(name))
+    print_result(result, as_json=as_json)
+    if not result.count:
+        fail(t("{name} is not paused", name=repr(name)), REFUSED)
+
+
+@subscriptions.command("reset")
+@target_argument
+@click.argument("name")
+@click.option(
+    "--to",
+    required=True,
+    help="beginning, now, a position (what lies above it is delivered), an age such as 2h, or a time.",
+)
+@compose(dry_run_option, yes_option, json_option)
+def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Move a subscription's cursor: back delivers again, ahead skips.
+
+    Example: pabal subscriptions reset trading.db build-report --to beginning
+    """
+    with errors_as_exit_codes():
+        start = _start(to)
+    view = run(target, lambda operations: _view(operations, name))
+    question = t(
+        "Move {name} from position {position} to {to}? What lies above is delivered again.",
+        name=repr(name),
+        position=view.watermark,
+        to=to,
+    )
+    if dry_run:
+        click.echo(question)
+        return
+    confirm(question, yes=yes)
+    print_result(run(target, lambda operations: operations.reset(name, start)), as_json=as_json)
+
+
+def _start(text: str) -> Start:
+    if text == "beginning" or text == "now":
+        return "beginning" if text == "beginning" else "now"
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    at = parse_moment("to", text, datetime.now(UTC))
+    assert at is not None
+    return at
+
+
+async def _view(operations: Operations, name: str) -> SubscriptionView:
+    views = {view.name: view for view in await operations.subscriptions()}
+    if name not in views:
+        raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
+    return views[name]
+
+
+@click.command(cls=Command)
+@target_argument
+@click.argument("name")
+@click.option("--from", "first", type=click.IntRange(1), default=1, show_default=True, help="First position.")
+@click.option("--to", "last", type=click.IntRange(1), help="Last position; by default as far as it has come.")
+@compose(dry_run_option, yes_option, json_option)
+def replay(
+    target: str, name: str, first: int, last: int | None, dry_run: bool, yes: bool, **show_as: Any
+) -> None:
+    """Deliver events once more, to one subscription alone, in order.
+
+    Example: pabal replay trading.db build-report --from 1000 --to 2000
+    """
+    view = run(target, lambda operations: _view(operations, name))
+    upto = min(last or view.frontier, view.frontier)
+    question = t(
+        "Deliver positions {first} to {last} to {name} once more?", first=first, last=upto, name=repr(name)
+    )
+    if dry_run:
+        click.echo(question)
+        return
+    confirm(question, yes=yes)
+    print_result(run(target, lambda operations: operations.replay(name, first, last)), **show_as)

@@ -1,0 +1,246 @@
+"""What can be changed. Each action names what its page saw; if that is no longer so, nothing is changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from pabal.dashboard.context import Context, body_of
+from pabal.dashboard.problems import Problem, as_json
+from pabal.dashboard.reading import letter_filter
+from pabal.dashboard.sessions import COOKIE, LIFETIME
+from pabal.dashboard.shown import revision_of, unmasked
+from pabal.errors import PabalError
+from pabal.operations import Operations
+from pabal.ports.operations import ActionResult, SubscriptionView
+from pabal.ports.storage import Start
+
+# -- coming and going --------------------------------------------------------------------------------------
+
+
+class Login(msgspec.Struct):
+    """Carry the token."""
+
+    token: str
+
+
+async def login(context: Context, request: Request) -> Any:
+    """Give a cookie for the right token."""
+    sessions = context.sessions
+    if context.settings.token is None:
+        raise Problem(409, "no_login", "this dashboard has no token to log in with")
+    if pause := sessions.pause():
+        raise Problem(
+            429, "too_many", f"too many wrong tokens; try again in {pause:.0f} s", seconds=round(pause)
+        )
+    given = await body_of(request, Login)
+    if not sessions.knows(given.token):
+        sessions.failed()
+        raise Problem(401, "wrong_token", "this is not the token")
+    response = as_json({})
+    response.set_cookie(
+        COOKIE, sessions.issue("token"), LIFETIME, secure=request.url.scheme == "https", **_cookie(request)
+    )
+    return response
+
+
+async def logout(context: Context, request: Request) -> Any:
+    """Take the cookie back."""
+    response = as_json({})
+    response.delete_cookie(COOKIE, **_cookie(request))
+    return response
+
+
+def _cookie(request: Request) -> dict[str, Any]:
+    return {"path": request.scope.get("root_path") or "/", "httponly": True, "samesite": "strict"}
+
+
+# -- subscriptions -----------------------------------------------------------------------------------------
+
+
+class Named(msgspec.Struct):
+    """Name a subscription."""
+
+    name: str
+
+
+async def pause(context: Context, request: Request) -> Any:
+    """Let a subscription take no more events."""
+    given = await body_of(request, Named)
+    return await _changed(context, await context.acting(request).pause(given.name))
+
+
+async def resume(context: Context, request: Request) -> Any:
+    """Let a paused or halted subscription go on."""
+    given = await body_of(request, Named)
+    return await _changed(context, await context.acting(request).resume(given.name))
+
+
+class Reset(Named):
+    """Move a cursor: ``watermark`` is where the page saw it, ``confirm`` the name, typed once more."""
+
+    start: str | int
+    watermark: int
+    confirm: str
+
+
+async def plan_reset(context: Context, request: Request) -> Any:
+    """Return what a reset would do: how much would be handled again, or skipped."""
+    asked = request.query_params
+    text = asked.get("start", "")
+    start = _start(int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else text)
+    view = await _subscription(context.operations, asked.get("name", ""))
+    position = await _position(context, start)
+    return {
+        "watermark": view.watermark,
+        "start": position,
+        "again": max(0, view.watermark - position),
+        "skipped": max(0, position - view.watermark),
+    }
+
+
+async def reset(context: Context, request: Request) -> Any:
+    """Move a subscription's cursor."""
+    given = await body_of(request, Reset)
+    operations = context.acting(request)
+    start = _start(given.start)
+    if given.confirm != given.name:
+        raise Problem(400, "confirm", "type the name of the subscription to confirm", name=given.name)
+    view = await _subscription(operations, given.name)
+    if view.watermark != given.watermark:
+        raise Problem(
+            409,
+            "moved",
+            f"{given.name!r} has moved on to {view.watermark} since the page was loaded; nothing was done",
+            name=given.name,
+            watermark=view.watermark,
+        )
+    return await _changed(context, await operations.reset(given.name, start))
+
+
+def _start(given: str | int) -> Start:
+    if given in ("beginning", "now") or (isinstance(given, int) and given >= 0):
+        return given  # type: ignore[return-value]
+    try:
+        moment = datetime.fromisoformat(str(given))
+    except ValueError:
+        raise Problem(
+            400,
+            "start",
+            f"{given!r} is no place to start: say beginning, now, a position or a time of ISO 8601",
+        ) from None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+async def _subscription(operations: Operations, name: str) -> SubscriptionView:
+    for view in await operations.subscriptions():
+        if view.name == name:
+            return view
+    raise Problem(404, "no_subscription", f"there is no subscription {name!r} (any more)", name=name)
+
+
+async def _position(context: Context, start: Start) -> int:
+    head = (await context.operations.overview()).totals.head
+    if start == "beginning":
+        return 0
+    if start == "now":
+        return head
+    if isinstance(start, datetime):
+        return head - await context.operations.published_since(start)
+    return min(int(start), head)
+
+
+# -- dead letters ------------------------------------------------------------------------------------------
+
+
+class Which(msgspec.Struct):
+    """Choose dead letters: some by their ids, or all that match, of which the page saw ``count``."""
+
+    ids: list[int] | None = None
+    filter: dict[str, str] | None = None
+    count: int | None = None
+
+
+async def retry(context: Context, request: Request) -> Any:
+    """Deliver dead letters again."""
+    given = await body_of(request, Which)
+    operations = context.acting(request)
+    if given.ids is not None:
+        begun, left = await _each(given.ids, operations.retry)
+        if not begun and len(given.ids) == 1:
+            raise Problem(409, "retrying", "this dead letter is being retried already")
+    else:
+        wanted = letter_filter(given.filter or {})
+        await _check_count(operations, given)
+        result = await operations.retry_matching(wanted)
+        begun, left = result.count, result.skipped
+    context.hub.changed()
+    return {"begun": begun, "left": left}
+
+
+async def discard(context: Context, request: Request) -> Any:
+    """Remove dead letters for good."""
+    given = await body_of(request, Which)
+    operations = context.acting(request)
+    if given.ids is not None:
+        discarded, _ = await _each(given.ids, operations.discard)
+    else:
+        await _check_count(operations, given)
+        result = await operations.discard_matching(letter_filter(given.filter or {}))
+        discarded = result.count
+    context.hub.changed()
+    return {"discarded": discarded}
+
+
+async def _check_count(operations: Operations, given: Which) -> None:
+    count = await operations.count_matching(letter_filter(given.filter or {}))
+    if count != given.count:
+        raise Problem(
+            409,
+            "stale",
+            f"{count} dead letters match now, the page saw {given.count}; look again, nothing was done",
+            n=count,
+        )
+
+
+async def _each(ids: list[int], act: Any) -> tuple[int, int]:
+    """Act on each; for a single one say what is wrong, of several leave what cannot be done."""
+    if len(ids) == 1:
+        result: ActionResult = await act(ids[0])
+        return result.count, 0
+    done = 0
+    for number in ids:
+        try:
+            done += (await act(number)).count
+        except PabalError:
+            continue  # counted as left; acting on it alone says why
+    return done, len(ids) - done
+
+
+class Edit(msgspec.Struct):
+    """Carry another payload, and which state of the dead letter it was made from."""
+
+    payload: dict[str, Any]
+    revision: str
+
+
+async def edit(context: Context, request: Request) -> Any:
+    """Give a dead letter another payload, and deliver that."""
+    given = await body_of(request, Edit)
+    operations = context.acting(request)
+    number = request.path_params["number"]
+    letter = await operations.dead_letter(number)
+    if letter.state == "retrying":
+        raise Problem(409, "retrying", "this dead letter is being retried already")
+    if revision_of(letter) != given.revision:
+        raise Problem(409, "changed", "this dead letter has changed since the page was loaded; reload it")
+    result = await operations.edit_and_retry(number, unmasked(given.payload, letter.event.payload))
+    return await _changed(context, result)
+
+
+async def _changed(context: Context, result: ActionResult) -> Any:
+    context.hub.changed()
+    return result

@@ -1,0 +1,112 @@
+"""Put the dashboard together: addresses, the guard before them, and what answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.dashboard import acting, reading
+from pabal.dashboard.context import Context, Endpoint, bound
+from pabal.dashboard.guard import Guard
+from pabal.dashboard.live import Hub
+from pabal.dashboard.pages import page, static
+from pabal.dashboard.problems import Problem, answer_error, answer_http, answer_problem
+from pabal.dashboard.sessions import Sessions
+from pabal.dashboard.settings import DashboardSettings
+from pabal.errors import MissingExtraError, PabalError, UsageError
+from pabal.operations import Operations, operations_of
+
+_READING: tuple[tuple[str, Endpoint], ...] = (
+    ("/session", reading.session),
+    ("/report", reading.report),
+    ("/series", reading.series),
+    ("/types", reading.types),
+    ("/events", reading.events),
+    ("/events/{event_id}", reading.event),
+    ("/streams", reading.streams),
+    ("/streams/{kind}/{identity:path}", reading.stream),
+    ("/dead-letters", reading.dead_letters),
+    ("/dead-letters/groups", reading.dead_letter_groups),
+    ("/dead-letters/{number:int}", reading.dead_letter),
+    ("/subscriptions/reset", acting.plan_reset),
+    ("/audit", reading.audit),
+)
+_ACTING: tuple[tuple[str, Endpoint], ...] = (
+    ("/login", acting.login),
+    ("/logout", acting.logout),
+    ("/subscriptions/pause", acting.pause),
+    ("/subscriptions/resume", acting.resume),
+    ("/subscriptions/reset", acting.reset),
+    ("/dead-letters/retry", acting.retry),
+    ("/dead-letters/discard", acting.discard),
+    ("/dead-letters/{number:int}/edit", acting.edit),
+)
+
+
+def build(target: Any, **options: Any) -> Starlette:
+    """Return the application; see ``create_dashboard``."""
+    try:
+        settings = DashboardSettings(**options)
+    except TypeError as error:
+        raise UsageError(f"create_dashboard: {error}") from error
+    operations = target if isinstance(target, Operations) else operations_of(target)
+    sessions = Sessions(settings.secret, settings.token)
+    hub = Hub(operations.using(masking=settings.masking))
+    context = Context(operations, settings, sessions, hub)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await hub.close()
+
+    return Starlette(
+        routes=[
+            Route("/static/{path:path}", static),
+            Mount("/api", routes=_api(context)),
+            *_metrics(target, settings),
+            Route("/{path:path}", page),
+        ],
+        middleware=[Middleware(Guard, settings=settings, sessions=sessions)],
+        exception_handlers={
+            Problem: answer_problem,
+            PabalError: answer_error,
+            HTTPException: answer_http,
+        },
+        lifespan=lifespan,
+    )
+
+
+def _metrics(target: Any, settings: DashboardSettings) -> list[BaseRoute]:
+    """Return the route of the metrics, if they were asked for. Raises UsageError, MissingExtraError."""
+    if not settings.metrics:
+        return []
+    if not isinstance(target, InMemoryEventBus):
+        raise UsageError("metrics are those of a live bus; give the dashboard the bus instead of its log")
+    try:
+        from pabal.observability.prometheus import PrometheusExporter
+    except ImportError as error:
+        raise MissingExtraError(feature="the metrics endpoint", extra="prometheus") from error
+    exporter = PrometheusExporter()
+    exporter.watch(target, name=settings.title or "default")
+    return [Mount("/metrics", exporter.asgi())]
+
+
+def _api(context: Context) -> list[BaseRoute]:
+    async def live(request: Request) -> Response:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(context.hub.listen(), headers=headers, media_type="text/event-stream")
+
+    routes: list[BaseRoute] = [Route("/live", live)]
+    # One address may answer both: the methods of both have to be known to the one that refuses the others.
+    routes += [Route(path, bound(context, endpoint), methods=["POST"]) for path, endpoint in _ACTING]
+    routes += [Route(path, bound(context, endpoint), methods=["GET"]) for path, endpoint in _READING]
+    return routes

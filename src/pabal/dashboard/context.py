@@ -1,0 +1,79 @@
+"""What every request handler works with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pabal.dashboard.problems import Problem, as_json
+from pabal.dashboard.sessions import Sessions
+from pabal.dashboard.settings import DashboardSettings
+from pabal.operations import Masking, Operations
+
+if TYPE_CHECKING:
+    from pabal.dashboard.live import Hub
+
+T = TypeVar("T")
+_LARGEST_BODY = 4 << 20
+
+
+class Context:
+    """Hold one dashboard's parts; ``raw`` shows payloads whole and never leaves the server."""
+
+    def __init__(
+        self, operations: Operations, settings: DashboardSettings, sessions: Sessions, hub: Hub
+    ) -> None:
+        self.operations = operations.using(masking=settings.masking)
+        self.raw = operations.using(masking=Masking("full"))
+        self.settings = settings
+        self.sessions = sessions
+        self.hub = hub
+
+    def acting(self, request: Request) -> Operations:
+        """Return the operations in the name of who asks. Raises Problem on a read-only dashboard."""
+        if not self.settings.allow_actions:
+            raise Problem(
+                403, "read_only", "this dashboard only shows; start it with --allow-actions to change things"
+            )
+        return self.raw.using(actor=f"{user_of(request)} (dashboard)")
+
+
+Endpoint = Callable[[Context, Request], Any | Awaitable[Any]]
+
+
+def bound(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """Make a Starlette endpoint of a function that returns plain values."""
+
+    async def answer(request: Request) -> Response:
+        result = endpoint(context, request)
+        if inspect.isawaitable(result):
+            result = await result
+        return result if isinstance(result, Response) else as_json(result)
+
+    return answer
+
+
+def user_of(request: Request) -> str | None:
+    """Return who asks, as the guard found."""
+    user: str | None = request.state.user
+    return user
+
+
+async def body_of(request: Request, shape: type[T]) -> T:
+    """Read a JSON body of a known shape. Raises Problem for anything else."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Problem(415, "content_type", "send the body as application/json")
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > _LARGEST_BODY:
+            raise Problem(413, "too_large", f"the body is larger than {_LARGEST_BODY} bytes")
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except msgspec.DecodeError as error:
+        raise Problem(400, "body", f"the body cannot be read: {error}") from error

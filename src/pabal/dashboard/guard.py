@@ -1,0 +1,177 @@
+"""Stand before every request: which host it names, where it comes from, who asks, and what a page may do."""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pabal.dashboard.problems import Problem
+from pabal.dashboard.sessions import COOKIE, Sessions
+from pabal.dashboard.settings import DashboardSettings
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_SAFE = ("GET", "HEAD")
+_KNOWN_ONLY = ("/api/", "/metrics")
+_OPEN = ("/api/session", "/api/login")
+"""What may be asked before one is known. Pages and scripts hold no data, so they are open, too."""
+
+
+class Guard:
+    """Let through what may pass; answer everything else with a status and a reason, and change nothing.
+
+    A request must name a host we are (so that no foreign name can be pointed at us), a change must come from
+    our own page, and whoever asks must be known: by a token, by the embedder's ``auth``, or by sitting at
+    this machine.
+    """
+
+    def __init__(self, app: ASGIApp, settings: DashboardSettings, sessions: Sessions) -> None:
+        self._app = app
+        self._settings = settings
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on with ``scope["state"]["user"]`` set."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        request = Request(scope)
+        try:
+            self._check_host(request)
+            self._check_origin(request)
+            await self._check_user(request)
+        except Problem as problem:
+            await problem.response()(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    # -- host ----------------------------------------------------------------------------------------------
+
+    def _check_host(self, request: Request) -> None:
+        host = request.headers.get("host", "")
+        if not self._is_ours(_name_in(host)):
+            raise Problem(
+                421,
+                "unknown_host",
+                f"this dashboard does not go by the name {host!r}; add the name to allowed_hosts "
+                "(--allowed-host) if it is right",
+            )
+
+    def _is_ours(self, name: str) -> bool:
+        if name == "localhost" or _is_loopback(name):
+            return True
+        if name in (allowed.lower() for allowed in self._settings.allowed_hosts):
+            return True
+        # Nobody can make a browser take a foreign site for a numeric address: there is no name to point here.
+        return self._settings.asks_who and _is_address(name)
+
+    # -- origin --------------------------------------------------------------------------------------------
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse changes, and reading by script, from pages of other origins."""
+        origin = request.headers.get("origin")
+        if origin is not None:
+            foreign = urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+        else:
+            site = request.headers.get("sec-fetch-site", "none")
+            navigates = request.method in _SAFE and request.headers.get("sec-fetch-mode") == "navigate"
+            foreign = site not in ("none", "same-origin") and not navigates
+        if foreign:
+            raise Problem(
+                403, "cross_site", "this request comes from a page of another site; nothing was done"
+            )
+
+    # -- user ----------------------------------------------------------------------------------------------
+
+    async def _check_user(self, request: Request) -> None:
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        user, by_header = await self._user_of(request)
+        request.scope.setdefault("state", {})["user"] = user
+        if not path.startswith(_KNOWN_ONLY) or path in _OPEN:
+            return
+        if user is None:
+            if not self._settings.asks_who:
+                raise Problem(
+                    403,
+                    "not_local",
+                    "without a token this dashboard serves only its own machine; start it with a token, "
+                    "or pass auth=",
+                )
+            raise Problem(401, "login_required", "log in with the token first")
+        # A cookie goes along by itself, a header does not: the first needs a proof that our page sent it.
+        if request.method not in _SAFE and not by_header:
+            given = request.headers.get("x-csrf-token", "")
+            if not self._sessions.csrf_matches(user, given):
+                raise Problem(403, "csrf", "the page is too old, or not ours; reload it and try again")
+
+    async def _user_of(self, request: Request) -> tuple[str | None, bool]:
+        """Return who asks, and whether a header says so."""
+        if self._settings.auth is not None:
+            answer = self._settings.auth(request)
+            return (await answer if inspect.isawaitable(answer) else answer), False
+        if self._settings.token is None:
+            client = request.client
+            # Behind a proxy everybody comes from this machine, so whoever was passed on is not let in.
+            passed_on = any(name in request.headers for name in _PASSED_ON)
+            local = client is not None and _is_loopback(client.host) and not passed_on
+            return ("local" if local else None), False
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._sessions.pause() == 0.0:
+            if self._sessions.knows(given.strip()):
+                return "token", True
+            self._sessions.failed()
+        return self._sessions.user_of(_cookie_of(request)), False
+
+
+def _cookie_of(request: Request) -> str:
+    try:
+        morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return "" if morsel is None else morsel.value
+
+
+def _name_in(host: str) -> str:
+    """Return the name in a Host header, without port and brackets, in lower case; empty if it is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".") if "@" not in host else ""
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    return _is_address(name) and ipaddress.ip_address(name).is_loopback

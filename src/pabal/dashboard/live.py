@@ -1,0 +1,185 @@
+"""Tell every open page how things stand: made once a second for all of them, and only while one is open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from pabal.dashboard.problems import Problem
+from pabal.dashboard.report import (
+    Moment,
+    Rates,
+    Seen,
+    compose,
+    rates_between,
+    sampled_rates,
+    with_sample,
+    without_quotes,
+)
+from pabal.errors import DeadLetterNotFoundError, PabalError
+from pabal.operations import Operations
+from pabal.ports.samples import Sample
+
+_EVERY = 1.0
+_WINDOW = 10.0
+"""Seconds over which a rate is taken."""
+_GROUPS_LAST = 2.0
+_TYPES_LAST = 30.0
+_EXPLAINED = 30
+_SILENCE = 15.0
+_SAMPLES_LAST = timedelta(seconds=75)
+"""An idle bus takes a sample once a minute."""
+
+
+RANGES = {
+    "15m": (15 * 60, 15),
+    "1h": (3600, 30),
+    "6h": (6 * 3600, 180),
+    "24h": (24 * 3600, 600),
+    "7d": (7 * 24 * 3600, 3600),
+}
+"""Length and step of each range of the charts, in seconds."""
+
+
+class Hub:
+    """Make reports and hand each to all who listen."""
+
+    def __init__(self, operations: Operations, clock: Callable[[], float] = time.monotonic) -> None:
+        self._operations = operations
+        self._clock = clock
+        self._listeners: set[asyncio.Queue[bytes]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._moments: deque[Moment] = deque()
+        self._latest: tuple[float, dict[str, Any]] | None = None
+        self._making = asyncio.Lock()
+        self._groups: tuple[float, int, list[dict[str, Any]]] | None = None
+        self._types: tuple[float, list[str]] | None = None
+
+    # -- listening -----------------------------------------------------------------------------------------
+
+    async def listen(self) -> AsyncGenerator[bytes, None]:
+        """Iterate over server-sent events, beginning with how things stand now."""
+        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=2)
+        self._listeners.add(queue)
+        if self._ticker is None or self._ticker.done():
+            self._ticker = asyncio.create_task(self._tick(), name="pabal-dashboard")
+        try:
+            yield b"retry: 2000\n\n"
+            yield await self._event()
+            while True:
+                try:
+                    yield await asyncio.wait_for(queue.get(), _SILENCE)
+                except TimeoutError:
+                    yield b": still here\n\n"
+        finally:
+            self._listeners.discard(queue)
+            if not self._listeners and self._ticker is not None:
+                self._ticker.cancel()
+                self._ticker = None
+
+    async def _tick(self) -> None:
+        while self._listeners:
+            await asyncio.sleep(_EVERY)
+            message = await self._event()
+            for queue in self._listeners:
+                if queue.full():
+                    queue.get_nowait()  # a slow page gets the newest, not the whole backlog
+                queue.put_nowait(message)
+
+    async def _event(self) -> bytes:
+        try:
+            report = await self.report()
+        except PabalError as error:
+            body = {"message": str(error)}
+            return b"event: trouble\ndata: " + msgspec.json.encode(body) + b"\n\n"
+        return b"event: report\ndata: " + msgspec.json.encode(report) + b"\n\n"
+
+    async def close(self) -> None:
+        """End the ticker."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+            self._ticker = None
+
+    @property
+    def head(self) -> int:
+        """Return the highest position that was reported."""
+        return self._moments[-1].head if self._moments else 0
+
+    # -- reporting -----------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Forget what is kept for a moment, because somebody has just changed something."""
+        self._latest = self._groups = None
+
+    async def report(self) -> dict[str, Any]:
+        """Return how everything stands; what was made within the last half second is given again."""
+        async with self._making:
+            now = self._clock()
+            if self._latest is not None and now - self._latest[0] < _EVERY / 2:
+                return self._latest[1]
+            overview = await self._operations.overview()
+            subscriptions = await self._operations.subscriptions()
+            if self._operations.masking.mode != "full":
+                overview, subscriptions = without_quotes(overview, subscriptions)
+            samples: list[Sample] = []
+            if not overview.target.live:
+                samples = await self._operations.latest_samples(_SAMPLES_LAST)
+                subscriptions = [with_sample(view, samples) for view in subscriptions]
+            groups = await self._recent_groups(now, overview.parked)
+            moment = Moment(now, overview.totals.head, {one.name: Seen.of(one) for one in subscriptions})
+            while self._moments and now - self._moments[0].at > _WINDOW:
+                self._moments.popleft()
+            rates = rates_between(self._moments[0] if self._moments else None, moment)
+            self._moments.append(moment)
+            if samples:
+                rates = Rates(rates.published, {**rates.by_subscription, **sampled_rates(samples)})
+            report = compose(overview, subscriptions, groups, rates)
+            self._latest = (now, report)
+            return report
+
+    async def _recent_groups(self, now: float, parked: int) -> list[dict[str, Any]]:
+        """Return the groups; counted anew when their number changes, and else every two seconds."""
+        known = self._groups
+        if known is None or known[1] != parked or now - known[0] > _GROUPS_LAST:
+            found = await self.dead_letter_groups() if parked else []
+            self._groups = known = (now, parked, found)
+        return known[2]
+
+    async def dead_letter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups, each of the first with the message of its newest dead letter: the why."""
+        groups = [msgspec.structs.asdict(group) for group in await self._operations.dead_letter_groups()]
+        for group in groups:
+            group.update(message="", event_types=())
+        for group in groups[:_EXPLAINED]:
+            try:
+                letter = await self._operations.dead_letter(group["newest_id"])
+            except DeadLetterNotFoundError:
+                continue  # it was retried or discarded just now
+            group["event_types"] = (letter.event.event_type,)
+            group["message"] = letter.attempts[-1].message if letter.attempts else letter.reason
+        return groups
+
+    async def series(self, name: str) -> dict[str, Any]:
+        """Return the figures over one of the ``RANGES``. Raises Problem for another name."""
+        if name not in RANGES:
+            raise Problem(
+                400, "range", f"range={name!r} is none of {', '.join(RANGES)}", field="range", value=name
+            )
+        length, step = RANGES[name]
+        last = int(time.time()) // step * step
+        series = await self._operations.series(range(last - length, last + 1, step))
+        return {"range": name, "step": step, "series": series}
+
+    async def types(self) -> list[str]:
+        """Return the names of event types that occur."""
+        now = self._clock()
+        if self._types is None or now - self._types[0] > _TYPES_LAST:
+            self._types = (now, await self._operations.types())
+        return self._types[1]

@@ -1,0 +1,170 @@
+"""What can be looked at: each function answers one address below ``/api``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from starlette.requests import Request
+
+from pabal.dashboard.context import Context, user_of
+from pabal.dashboard.problems import Problem
+from pabal.dashboard.shown import chain, detail, event_row, letter_detail, letter_row
+from pabal.errors import EventNotFoundError
+from pabal.operations import parse_filter
+from pabal.ports.operations import DeadLetterFilter
+
+_PAGE = 50
+_CHAIN = 400
+_FILTER = ("type", "aggregate", "correlation", "since", "until")
+
+
+def session(context: Context, request: Request) -> Any:
+    """Return who asks, and what this dashboard is; the one thing that may be asked before a login."""
+    user = user_of(request)
+    settings = context.settings
+    known = {
+        "user": user,
+        "login": settings.token is not None,
+        "version": version("pabal"),
+        "title": settings.title,
+    }
+    if user is None:
+        return known
+    target = context.operations.target
+    return {
+        **known,
+        "csrf": context.sessions.csrf_for(user),
+        "can_act": settings.allow_actions,
+        "source": {"kind": target.kind, "name": target.address, "has_log": target.has_log},
+        "payloads": context.operations.masking.mode,
+    }
+
+
+async def report(context: Context, request: Request) -> Any:
+    """Return how everything stands now."""
+    return await context.hub.report()
+
+
+async def series(context: Context, request: Request) -> Any:
+    """Return the figures over time."""
+    return await context.hub.series(request.query_params.get("range") or "15m")
+
+
+# -- events ------------------------------------------------------------------------------------------------
+
+
+async def types(context: Context, request: Request) -> Any:
+    """Return the names of event types, to choose from."""
+    return {"types": await context.hub.types()}
+
+
+async def events(context: Context, request: Request) -> Any:
+    """Return a page of events that match, newest first."""
+    asked = request.query_params
+    wanted = parse_filter({name: asked[name] for name in _FILTER if name in asked})
+    page = await context.operations.events(
+        wanted, before=asked.get("before") or None, limit=_PAGE, payloads=True
+    )
+    return {
+        "items": [event_row(event) for event in page.events],
+        "next": page.older,
+        "complete": page.older is None,
+        "searched_to": page.older,
+        "limit": _PAGE,
+        "head": context.hub.head,
+    }
+
+
+async def event(context: Context, request: Request) -> Any:
+    """Return one event, what became of it, and the chain of causes and effects that it belongs to."""
+    event_id = request.path_params["event_id"]
+    found = await context.operations.event(event_id)
+    try:
+        trace = await context.operations.trace(event_id, limit=_CHAIN)
+    except EventNotFoundError:  # it was trimmed just now, or is of a bus that keeps no log
+        trace = None
+    parked = await context.operations.dead_letters(limit=1000)
+    marked = {letter.event.event_id for letter in parked.dead_letters}
+    return {**detail(found, context.operations.masking), "graph": chain(found, trace, marked)}
+
+
+# -- streams -----------------------------------------------------------------------------------------------
+
+
+async def streams(context: Context, request: Request) -> Any:
+    """Return a page of aggregates by id."""
+    asked = request.query_params
+    page = await context.operations.streams(prefix=asked.get("prefix", ""), after=asked.get("after") or None)
+    return {"items": page.streams, "next": page.next}
+
+
+async def stream(context: Context, request: Request) -> Any:
+    """Return a page of one aggregate's history; the type ``-`` stands for none."""
+    kind, identity = request.path_params["kind"], request.path_params["identity"]
+    kind = "" if kind == "-" else kind
+    after = _number(request, "after") or 0
+    found = await context.operations.stream(identity, kind, after_version=after, limit=_PAGE + 1)
+    items = [event_row(one) for one in found[:_PAGE]]
+    more = items[-1]["stream_version"] if len(found) > _PAGE else None
+    return {"items": items, "next": more, "version": await _version_of(context, identity, kind)}
+
+
+async def _version_of(context: Context, identity: str, kind: str) -> int:
+    page = await context.operations.streams(prefix=identity, limit=50)
+    return next(
+        (one.version for one in page.streams if (one.aggregate_id, one.aggregate_type) == (identity, kind)), 0
+    )
+
+
+# -- dead letters ------------------------------------------------------------------------------------------
+
+
+async def dead_letter_groups(context: Context, request: Request) -> Any:
+    """Return the dead letters, counted by subscription and error."""
+    groups = await context.hub.dead_letter_groups()
+    return {"groups": groups, "total": sum(group["count"] for group in groups)}
+
+
+async def dead_letters(context: Context, request: Request) -> Any:
+    """Return a page of dead letters that match, oldest first, and how many match."""
+    wanted = letter_filter(dict(request.query_params))
+    page = await context.operations.dead_letters(wanted, after=_number(request, "after") or 0, limit=_PAGE)
+    return {
+        "items": [letter_row(letter) for letter in page.dead_letters],
+        "next": page.next,
+        "count": await context.operations.count_matching(wanted),
+    }
+
+
+def letter_filter(asked: dict[str, Any]) -> DeadLetterFilter:
+    """Return the filter of dead letters that an address or a body names."""
+    names = DeadLetterFilter.__struct_fields__
+    return DeadLetterFilter(**{name: asked[name] for name in names if asked.get(name)})
+
+
+async def dead_letter(context: Context, request: Request) -> Any:
+    """Return one dead letter with every failed attempt."""
+    number = request.path_params["number"]
+    shown = await context.operations.dead_letter(number)
+    whole = await context.raw.dead_letter(number)
+    return {"letter": letter_detail(shown, whole)}
+
+
+# -- the audit log -----------------------------------------------------------------------------------------
+
+
+async def audit(context: Context, request: Request) -> Any:
+    """Return what operators did, newest first."""
+    found = await context.operations.audit(before=_number(request, "before"), limit=_PAGE + 1)
+    items = found[:_PAGE]
+    return {"items": items, "next": items[-1].id if len(found) > _PAGE else None}
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise Problem(400, "filter", f"{name}={text!r} is no number", field=name, value=text)
+    return int(text)

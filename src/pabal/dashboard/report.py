@@ -1,0 +1,198 @@
+"""Put together what the pages show of the present: health with its reasons, totals, rates, subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pabal.ports.operations import Overview, Reason, SubscriptionView
+from pabal.ports.samples import Sample
+
+_LEVELS = {"degraded": "warn", "failing": "bad"}
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Remember of a subscription what a rate is made of."""
+
+    epoch: int
+    handled: int | None
+    """Counted by a bus of this process; another's is known by its samples."""
+
+    @classmethod
+    def of(cls, view: SubscriptionView) -> Seen:
+        """Take it from a view."""
+        return cls(view.epoch, view.handled)
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """Remember how far everything was at one time (seconds of a monotonic clock)."""
+
+    at: float
+    head: int
+    subscriptions: Mapping[str, Seen]
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Hold events per second; None where nothing is known yet."""
+
+    published: float | None
+    by_subscription: Mapping[str, float | None]
+
+
+def rates_between(first: Moment | None, last: Moment) -> Rates:
+    """Return what went on between two moments, per second. Pure.
+
+    >>> seen = {"risk": Seen(1, 10)}, {"risk": Seen(1, 30)}
+    >>> rates_between(Moment(0.0, 5, seen[0]), Moment(10.0, 25, seen[1]))
+    Rates(published=2.0, by_subscription={'risk': 2.0})
+    """
+    if first is None or last.at <= first.at:
+        return Rates(None, dict.fromkeys(last.subscriptions))
+    seconds = last.at - first.at
+    rates: dict[str, float | None] = {}
+    for name, now in last.subscriptions.items():
+        before = first.subscriptions.get(name)
+        # After a reset, a restart or a takeover the two numbers have nothing to do with each other.
+        rates[name] = None
+        if before is not None and before.epoch == now.epoch and before.handled is not None:
+            more = (now.handled or 0) - before.handled
+            rates[name] = more / seconds if more >= 0 else None
+    return Rates(max(0, last.head - first.head) / seconds, rates)
+
+
+def sampled_rates(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return what other processes handle per second, by their latest samples. Pure."""
+    rates: dict[str, float] = {}
+    for sample in samples:
+        for name, one in sample.subscriptions.items():
+            rates[name] = rates.get(name, 0.0) + one.handled / max(sample.seconds, 1.0)
+    return rates
+
+
+def with_sample(view: SubscriptionView, samples: Sequence[Sample]) -> SubscriptionView:
+    """Add to a subscription what the bus that handles it noted of it last. Pure."""
+    for sample in samples:
+        one = sample.subscriptions.get(view.name)
+        if one is not None and view.owner is not None:
+            return msgspec.structs.replace(
+                view,
+                in_flight=one.in_flight,
+                p50_ms=None if one.p50 is None else one.p50 * 1000,
+                p99_ms=None if one.p99 is None else one.p99 * 1000,
+            )
+    return view
+
+
+def compose(
+    overview: Overview,
+    subscriptions: Sequence[SubscriptionView],
+    groups: Sequence[Mapping[str, Any]],
+    rates: Rates,
+) -> dict[str, Any]:
+    """Return the report. Pure."""
+    rows = [_row(view, rates.by_subscription.get(view.name), overview.actions) for view in subscriptions]
+    handled = [rate for rate in rates.by_subscription.values() if rate is not None]
+    published = rates.published if rates.published is not None else overview.published_per_second
+    return {
+        "at": overview.as_of,
+        "head": overview.totals.head,
+        "health": {"status": overview.health},
+        "troubles": _troubles(overview.reasons, groups, rows),
+        "totals": {
+            "events": overview.totals.events,
+            "scheduled": overview.totals.scheduled,
+            "size_bytes": overview.totals.size_bytes,
+            "lag": overview.lag,
+            "in_flight": overview.in_flight,
+            "retrying": overview.retries,
+            "dead_letters": overview.parked,
+            "queued": overview.queued,
+        },
+        "rates": {"published": published, "handled": sum(handled) if handled else None},
+        "latency": _latency(rows),
+        "subscriptions": rows,
+    }
+
+
+def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> dict[str, Any]:
+    state = "paused" if view.paused else view.state
+    return {
+        "name": view.name,
+        "state": state,
+        "reason": view.reason,
+        "lag": view.lag,
+        "rate": rate,
+        "in_flight": view.in_flight,
+        "p50": None if view.p50_ms is None else view.p50_ms / 1000,
+        "p99": None if view.p99_ms is None else view.p99_ms / 1000,
+        "retrying": view.retries,
+        "parked": view.parked,
+        "queued": view.queued,
+        "watermark": view.watermark,
+        "updated_at": view.updated_at,
+        "can": {name: name in actions for name in ("pause", "resume", "reset")},
+    }
+
+
+def _latency(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Return the slowest subscription's figures: an average over all would hide the one that matters."""
+    timed = [row for row in rows if row["p99"] is not None]
+    if not timed:
+        return None
+    slowest = max(timed, key=lambda row: row["p99"])
+    return {"p50": slowest["p50"], "p99": slowest["p99"], "of": slowest["name"]}
+
+
+def without_quotes(
+    overview: Overview, subscriptions: Sequence[SubscriptionView]
+) -> tuple[Overview, list[SubscriptionView]]:
+    """Leave out the sentences that may quote an error, and with it a value of a payload. Pure."""
+    reasons = tuple(msgspec.structs.replace(reason, text=reason.code) for reason in overview.reasons)
+    views = [msgspec.structs.replace(view, reason="") for view in subscriptions]
+    return msgspec.structs.replace(overview, reasons=reasons), views
+
+
+# -- reasons -----------------------------------------------------------------------------------------------
+
+
+def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a trouble for each group: that is what one button retries."""
+    return [
+        {
+            "code": "dead-letters",
+            "level": "bad",
+            "subscription": group["subscription"],
+            "error_type": group["error_type"],
+            "n": group["count"],
+            "detail": group["message"],
+            "since": group["first_parked_at"],
+        }
+        for group in groups
+    ]
+
+
+def _troubles(
+    reasons: Sequence[Reason], groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what stands still, then what was given up, then the rest."""
+    # A bus that is failing says so of itself as well; what its subscriptions say is nearer to the cause.
+    known = {"parked", "bus"} if any(reason.code == "halted" for reason in reasons) else {"parked"}
+    others = [_trouble(reason, rows) for reason in reasons if reason.code not in known]
+    still = [trouble for trouble in others if trouble["level"] == "bad"]
+    return [*still, *_letters(groups), *(trouble for trouble in others if trouble["level"] != "bad")]
+
+
+def _trouble(reason: Reason, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row = next((one for one in rows if one["name"] == reason.subscription), None)
+    return {
+        "code": reason.code,
+        "level": _LEVELS.get(reason.level, "warn"),
+        "subscription": reason.subscription,
+        "n": reason.number,
+        "text": reason.text,
+        # A sentence of the engine itself, where there is one: a translated code cannot know it.
+        "detail": reason.text if reason.code == "bus" else (row or {}).get("reason", ""),
+        "since": None,
+    }

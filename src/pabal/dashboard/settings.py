@@ -1,0 +1,55 @@
+"""What a dashboard may do, for whom, and what it shows of a payload."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pabal.errors import UsageError
+from pabal.operations import DEFAULT_FIELDS, Masking
+from pabal.operations.masking import Mode
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+Auth = Callable[["Request"], "str | Awaitable[str | None] | None"]
+"""Return the name of the person who asks, for the audit log, or None to refuse."""
+
+_SHORTEST_TOKEN = 16
+
+
+class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold the choices of one dashboard; ``create_dashboard`` describes them."""
+
+    allow_actions: bool = False
+    token: str | None = None
+    auth: Auth | None = None
+    allowed_hosts: Sequence[str] = ()
+    payloads: Mode | None = None
+    masked_fields: Iterable[str] = DEFAULT_FIELDS
+    title: str = ""
+    metrics: bool = False
+    secret: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    def __post_init__(self) -> None:
+        if self.token is not None and len(self.token) < _SHORTEST_TOKEN:
+            raise UsageError(
+                f"the dashboard's token has {len(self.token)} characters; give it at least "
+                f"{_SHORTEST_TOKEN}, such as secrets.token_urlsafe() returns"
+            )
+        if not isinstance(self.allowed_hosts, tuple | list):
+            raise UsageError(f"allowed_hosts is {self.allowed_hosts!r}; write a tuple of names")
+
+    @property
+    def asks_who(self) -> bool:
+        """Tell whether a token or the embedder decides who may look, rather than where they sit."""
+        return self.token is not None or self.auth is not None
+
+    @property
+    def masking(self) -> Masking:
+        """Return what is shown of payloads: unless chosen, all to who sits here, and less to the others."""
+        mode = self.payloads or ("masked" if self.asks_who else "full")
+        return Masking(mode, self.masked_fields)

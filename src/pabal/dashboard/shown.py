@@ -1,0 +1,135 @@
+"""Turn what operations return into what the pages show: rows with a preview, details, a graph."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Container
+from typing import Any
+
+import msgspec
+
+from pabal.operations import HIDDEN, Masking
+from pabal.ports.operations import DeadLetterView, EventDetail, EventView, Trace, TraceNode
+
+_PREVIEW = 160
+
+
+def event_row(event: EventView) -> dict[str, Any]:
+    """Show an event in one line: the beginning of its payload stands for the whole."""
+    row = _plain(event)
+    payload = row.pop("payload", None)
+    row.pop("metadata", None)
+    text = msgspec.json.encode(payload).decode()
+    row["preview"] = text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
+    return row
+
+
+def _plain(event: EventView) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(event)
+    if event.payload is msgspec.UNSET:
+        del fields["payload"]
+    elif isinstance(event.payload, bytes):
+        fields["payload"] = {"base64": base64.b64encode(event.payload).decode()}
+    if event.metadata is msgspec.UNSET:
+        del fields["metadata"]
+    return fields
+
+
+def detail(found: EventDetail, masking: Masking) -> dict[str, Any]:
+    """Show one event and what became of it for each subscription."""
+    event = _plain(found.event)
+    event["masked"] = masking.mode == "none" or HIDDEN in msgspec.json.encode(event.get("payload")).decode()
+    deliveries = [
+        {
+            "subscription": one.subscription,
+            "state": one.state,
+            "due_at": one.due_at,
+            "attempts": one.failures,
+            "dead_letter_id": one.dead_letter_id,
+        }
+        for one in found.deliveries
+    ]
+    return {"event": event, "deliveries": deliveries}
+
+
+def chain(found: EventDetail, trace: Trace | None, parked: Container[str]) -> dict[str, Any]:
+    """Show the events that caused and followed from one, as nodes and (cause, effect) edges."""
+    if trace is None:
+        nodes = [one for one in (found.cause, found.event, *found.effects) if one is not None]
+        edges = [(one.causation_id, one.event_id) for one in nodes if one.causation_id is not None]
+        return {"nodes": [_node(one, parked) for one in nodes], "edges": edges, "truncated": False}
+    nodes, edges = [], []
+    waiting: list[TraceNode] = list(trace.roots)
+    while waiting:
+        node = waiting.pop(0)
+        nodes.append(node.event)
+        edges += [(node.event.event_id, effect.event.event_id) for effect in node.effects]
+        waiting += node.effects
+    return {"nodes": [_node(one, parked) for one in nodes], "edges": edges, "truncated": not trace.complete}
+
+
+def _node(event: EventView, parked: Container[str]) -> dict[str, Any]:
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "aggregate_id": event.aggregate_id,
+        "occurred_at": event.occurred_at,
+        "parked": event.event_id in parked,
+    }
+
+
+def letter_row(letter: DeadLetterView) -> dict[str, Any]:
+    """Show a dead letter in one line."""
+    event = letter.event
+    last = letter.attempts[-1] if letter.attempts else None
+    return {
+        "id": letter.id,
+        "subscription": letter.subscription,
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "aggregate_type": event.aggregate_type,
+        "aggregate_id": event.aggregate_id,
+        "position": event.position,
+        "error_type": letter.error_type,
+        "message": letter.reason if last is None else last.message,
+        "attempts": len(letter.attempts),
+        "parked_at": letter.parked_at,
+        "state": letter.state,
+        "queued": letter.queued,
+    }
+
+
+def letter_detail(shown: DeadLetterView, whole: DeadLetterView) -> dict[str, Any]:
+    """Show one dead letter; ``revision`` changes when the payload or the attempts do."""
+    payload = _plain(shown.event).get("payload")
+    return {
+        **letter_row(shown),
+        "payload": payload,
+        "masked": HIDDEN in msgspec.json.encode(payload).decode(),
+        "attempts": shown.attempts,
+        "reason": shown.reason,
+        "key": shown.key,
+        "revision": revision_of(whole),
+    }
+
+
+def revision_of(letter: DeadLetterView) -> str:
+    """Return a short text that is another one once the dead letter has changed."""
+    content = msgspec.json.encode([letter.state, letter.parked_at, _plain(letter.event).get("payload")])
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def unmasked(edited: Any, whole: Any) -> Any:
+    """Put what was hidden from the editor back, where it was left hidden.
+
+    >>> unmasked({"email": "•••", "quantity": 2}, {"email": "kim@example.com", "quantity": 1})
+    {'email': 'kim@example.com', 'quantity': 2}
+    """
+    if edited == HIDDEN:
+        return whole
+    if isinstance(edited, dict) and isinstance(whole, dict):
+        return {name: unmasked(value, whole.get(name, value)) for name, value in edited.items()}
+    if isinstance(edited, list) and isinstance(whole, list) and len(edited) == len(whole):
+        return [unmasked(value, before) for value, before in zip(edited, whole, strict=True)]
+    return edited

@@ -1,0 +1,177 @@
+// What can be done to a subscription or a dead letter, asked and answered the same way on every screen.
+
+import { html, useState } from "./lib.js";
+import { get, post, session } from "./api.js";
+import { t } from "./i18n.js";
+import { number } from "./format.js";
+import { Dialog } from "./components/dialog.js";
+import { say } from "./components/toasts.js";
+
+export const mayAct = () => Boolean(session.get()?.can_act);
+
+/** Say why a button is grey, where it is. */
+export const whyNot = (possible = true, reason = "") =>
+  !mayAct() ? t("why.read-only") : possible ? undefined : t(reason);
+
+// -- dead letters ------------------------------------------------------------------------------------------------
+
+/** `which`: {ids} or {filter, count}; the count is what the reader saw, so that a stale page changes nothing. */
+export function RetryDialog({ which, onDone, onClose }) {
+  const n = which.ids?.length ?? which.count;
+  const send = async () => {
+    const { begun, left } = await post("dead-letters/retry", which);
+    say(left ? t("retry.some", { n: begun, left }) : t("retry.done", { n: begun }));
+    onDone?.();
+  };
+  return html`
+    <${Dialog} title=${t("retry.title", { n })} submit=${t("retry.do", { n })} onSubmit=${send} onClose=${onClose}>
+      <${Scope} which=${which} />
+      <p class="soft">${t("retry.about")}</p>
+    <//>
+  `;
+}
+
+export function DiscardDialog({ which, onDone, onClose }) {
+  const n = which.ids?.length ?? which.count;
+  const send = async () => {
+    const { discarded } = await post("dead-letters/discard", which);
+    say(t("discard.done", { n: discarded }));
+    onDone?.();
+  };
+  return html`
+    <${Dialog} title=${t("discard.title", { n })} submit=${t("discard.do", { n })} kind="danger" onSubmit=${send} onClose=${onClose}>
+      <${Scope} which=${which} />
+      <p class="soft">${t("discard.about")}</p>
+    <//>
+  `;
+}
+
+const Scope = ({ which }) => {
+  const { subscription, error_type: error, event_type: type } = which.filter ?? {};
+  if (!subscription && !error && !type) return null;
+  return html`
+    <dl class="facts">
+      ${subscription && html`<dt>${t("subscription")}</dt><dd><span class="tag">${subscription}</span></dd>`}
+      ${error && html`<dt>${t("error")}</dt><dd><span class="tag">${error}</span></dd>`}
+      ${type && html`<dt>${t("event-type")}</dt><dd><span class="tag">${type}</span></dd>`}
+    </dl>
+  `;
+};
+
+export function EditDialog({ letter, onDone, onClose }) {
+  const [text, setText] = useState(JSON.stringify(letter.payload, null, 2));
+  let fault = null;
+  let payload = null;
+  try {
+    payload = JSON.parse(text);
+    if (payload === null || typeof payload !== "object" || Array.isArray(payload)) fault = t("edit.object");
+  } catch (error) {
+    fault = t("edit.syntax", { detail: error.message });
+  }
+  const send = async () => {
+    await post(`dead-letters/${letter.id}/edit`, { payload, revision: letter.revision });
+    say(t("edit.done"));
+    onDone?.();
+  };
+  return html`
+    <${Dialog} broad title=${t("edit.title")} submit=${t("edit.do")} blocked=${fault !== null} onSubmit=${send} onClose=${onClose}>
+      <p class="soft">${t("edit.about", { subscription: letter.subscription })}</p>
+      <div class="field">
+        <label for="payload">${t("payload")} · <span class="mono">${letter.event_type}</span></label>
+        <textarea
+          id="payload"
+          class="input"
+          spellcheck="false"
+          autocomplete="off"
+          aria-invalid=${fault ? "true" : "false"}
+          aria-describedby="payload-hint"
+          value=${text}
+          onInput=${(event) => setText(event.target.value)}
+        ></textarea>
+        <span id="payload-hint" class=${fault ? "fault" : "hint"}>${fault ?? (letter.masked ? t("edit.masked") : t("edit.hint"))}</span>
+      </div>
+    <//>
+  `;
+}
+
+// -- subscriptions -----------------------------------------------------------------------------------------------
+
+export async function pause(name) {
+  await post("subscriptions/pause", { name });
+  say(t("pause.done", { name }));
+}
+
+export async function resume(name) {
+  await post("subscriptions/resume", { name });
+  say(t("resume.done", { name }));
+}
+
+const STARTS = ["beginning", "now", "position", "time"];
+
+export function ResetDialog({ subscription, onDone, onClose }) {
+  const { name, watermark } = subscription;
+  const [where, setWhere] = useState("beginning");
+  const [position, setPosition] = useState("");
+  const [time, setTime] = useState("");
+  const [typed, setTyped] = useState("");
+  const [plan, setPlan] = useState(null);
+  const start = {
+    beginning: "beginning",
+    now: "now",
+    position: /^\d+$/.test(position) ? Number(position) : null,
+    time: time ? new Date(time).toISOString() : null,
+  }[where];
+  const change = (setter) => (event) => {
+    setter(event.target.value);
+    setPlan(null);
+  };
+  const send = async () => {
+    if (plan === null) {
+      setPlan(await get("subscriptions/reset", { name, start }));
+      return false;
+    }
+    await post("subscriptions/reset", { name, start, watermark, confirm: typed });
+    say(t("reset.done", { name }));
+    onDone?.();
+    return true;
+  };
+  const ready = start !== null && (plan === null || typed === name);
+  return html`
+    <${Dialog}
+      title=${t("reset.title", { name })}
+      submit=${plan === null ? t("reset.look") : t("reset.do")}
+      kind=${plan === null ? "primary" : "danger"}
+      blocked=${!ready}
+      onSubmit=${send}
+      onClose=${onClose}
+    >
+      <p class="soft">${t("reset.about")}</p>
+      <div class="field">
+        <label for="reset-where">${t("reset.where")}</label>
+        <select id="reset-where" class="input" value=${where} onChange=${change(setWhere)}>
+          ${STARTS.map((one) => html`<option value=${one}>${t(`reset.${one}`)}</option>`)}
+        </select>
+      </div>
+      ${where === "position" &&
+      html`<div class="field">
+        <label for="reset-position">${t("reset.after")}</label>
+        <input id="reset-position" class="input" inputmode="numeric" value=${position} onInput=${change(setPosition)} />
+      </div>`}
+      ${where === "time" &&
+      html`<div class="field">
+        <label for="reset-time">${t("reset.since")}</label>
+        <input id="reset-time" class="input" type="datetime-local" step="1" value=${time} onInput=${change(setTime)} />
+      </div>`}
+      ${plan &&
+      html`
+        <div class="notice warn">
+          <div>${t("reset.plan", { from: number(plan.watermark), till: number(plan.start), n: plan.again, skipped: plan.skipped })}</div>
+        </div>
+        <div class="field">
+          <label for="reset-confirm">${t("reset.confirm", { name })}</label>
+          <input id="reset-confirm" class="input mono" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} />
+        </div>
+      `}
+    <//>
+  `;
+}

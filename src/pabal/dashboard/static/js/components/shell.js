@@ -1,0 +1,112 @@
+// What stands around every screen: the way to the others, how the log is, and which one it is.
+
+import { html, useStore } from "../lib.js";
+import { post, loadSession, session } from "../api.js";
+import { language, speak, t } from "../i18n.js";
+import { short } from "../format.js";
+import { link, report } from "../live.js";
+import { to } from "../router.js";
+import { toggleTheme, theme } from "../theme.js";
+import { Icon, Mark } from "./icons.js";
+import { Toasts } from "./toasts.js";
+
+export const PLACES = [
+  ["overview", [], "overview"],
+  ["subscriptions", ["subscriptions"], "subscriptions"],
+  ["events", ["events"], "events"],
+  ["streams", ["streams"], "streams"],
+  ["dead-letters", ["dead-letters"], "deadLetters"],
+  ["audit", ["audit"], "audit"],
+];
+
+const TONE = { ok: "ok", degraded: "warn", failing: "bad" };
+
+const Nav = ({ place, letters }) => html`
+  <nav class="nav" aria-label=${t("nav")}>
+    ${PLACES.map(
+      ([name, parts, icon]) => html`
+        <a href=${to(parts)} aria-current=${place === name ? "page" : undefined}>
+          <${Icon} name=${icon} />
+          <span>${t(`nav.${name}`)}</span>
+          ${name === "dead-letters" &&
+          letters > 0 &&
+          html`<span class="badge bad count">${short(letters)}<span class="unseen"> ${t("nav.parked")}</span></span>`}
+        </a>
+      `,
+    )}
+  </nav>
+`;
+
+function Tools({ onKeys }) {
+  const dark = useStore(theme) === "dark";
+  const other = useStore(language) === "ko" ? "en" : "ko";
+  const { login } = session.get();
+  const leave = async () => {
+    await post("logout");
+    await loadSession();
+  };
+  const name = other === "ko" ? "한국어" : "English";
+  return html`
+    <div class="side-tools">
+      <button type="button" class="button plain" lang=${other} onClick=${() => speak(other)}>${name}</button>
+      <button
+        type="button"
+        class="button plain icon-only"
+        aria-label=${t(dark ? "theme.light" : "theme.dark")}
+        title=${t(dark ? "theme.light" : "theme.dark")}
+        onClick=${toggleTheme}
+      >
+        <${Icon} name=${dark ? "sun" : "moon"} />
+      </button>
+      <button type="button" class="button plain icon-only" aria-label=${t("keys")} title=${t("keys")} onClick=${onKeys}>
+        <${Icon} name="keyboard" />
+      </button>
+      ${login &&
+      html`<button type="button" class="button plain icon-only" aria-label=${t("logout")} title=${t("logout")} onClick=${leave}>
+        <${Icon} name="exit" />
+      </button>`}
+    </div>
+  `;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+export function Shell({ place, onKeys, children }) {
+  const now = useStore(report);
+  const state = useStore(link);
+  const mine = useStore(session);
+  const status = now?.health.status;
+  return html`
+    <div class="frame">
+      <a class="skip" href=${to([])} onClick=${skip}>${t("skip")}</a>
+      <aside class="side" aria-label=${t("side")}>
+        <a class="brand" href=${to([])}><${Mark} />pabal</a>
+        <${Nav} place=${place} letters=${now?.totals.dead_letters ?? 0} />
+        <div class="side-foot">
+          <${Tools} onKeys=${onKeys} />
+          <span>pabal ${mine.version} · ${t(mine.can_act ? "may-act" : "read-only")}</span>
+        </div>
+      </aside>
+      <div class="page">
+        <header class="bar">
+          ${status &&
+          html`<a class=${`badge ${TONE[status]}`} href=${to([])}><span class=${`dot ${TONE[status]}`}></span>${t(`health.${status}`)}</a>`}
+          <span class="source clip" title=${mine.source.name}>${mine.title || mine.source.name}</span>
+          <span class="right" role="status">
+            ${state === "lost"
+              ? html`<span class="badge warn"><span class="dot warn"></span>${t("live.lost")}</span>`
+              : html`<span class="row faint small nowrap"
+                  ><span class=${`dot ${state === "live" ? "live" : ""}`}></span>${t(`live.${state}`)}</span
+                >`}
+          </span>
+          <span class="only-phone"><${Tools} onKeys=${onKeys} /></span>
+        </header>
+        <main id="main" tabindex="-1">${children}</main>
+      </div>
+      <${Toasts} />
+    </div>
+  `;
+}

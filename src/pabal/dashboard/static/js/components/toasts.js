@@ -1,0 +1,34 @@
+// Short answers to what one has done. Read out politely, gone by themselves, faults stay until closed.
+
+import { Store, html, useStore } from "../lib.js";
+import { t } from "../i18n.js";
+import { reasonOf } from "./basics.js";
+import { Icon } from "./icons.js";
+
+const toasts = new Store([]);
+let last = 0;
+
+export function say(text, kind = "ok") {
+  const id = ++last;
+  toasts.set([...toasts.get().slice(-3), { id, text, kind }]);
+  if (kind === "ok") setTimeout(() => drop(id), 6000);
+}
+
+export const sayFault = (error) => say(reasonOf(error), "bad");
+
+const drop = (id) => toasts.set(toasts.get().filter((toast) => toast.id !== id));
+
+export const Toasts = () => html`
+  <div class="toasts" role="status" aria-live="polite">
+    ${useStore(toasts).map(
+      ({ id, text, kind }) => html`
+        <div key=${id} class=${`toast ${kind}`}>
+          <span>${text}</span>
+          <button type="button" class="button plain icon-only" aria-label=${t("close")} onClick=${() => drop(id)}>
+            <${Icon} name="close" />
+          </button>
+        </div>
+      `,
+    )}
+  </div>
+`;

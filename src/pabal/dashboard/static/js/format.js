@@ -1,0 +1,92 @@
+// Numbers, times and lengths of time, as the language writes them. Never more digits than one can use.
+
+import { language, t } from "./i18n.js";
+
+const made = new Map();
+
+function maker(kind, options) {
+  const key = language.get() + kind.name + JSON.stringify(options);
+  if (!made.has(key)) made.set(key, new kind(language.get(), options));
+  return made.get(key);
+}
+
+const NONE = "–";
+
+export function number(value) {
+  if (value === null || value === undefined) return NONE;
+  return maker(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(value);
+}
+
+/** 12,345 as it is; beyond that in thousands and millions (만, 억). */
+export function short(value) {
+  if (value === null || value === undefined) return NONE;
+  if (Math.abs(value) < 100_000) return number(value);
+  return maker(Intl.NumberFormat, { notation: "compact", maximumFractionDigits: 1 }).format(value);
+}
+
+export function rate(value) {
+  if (value === null || value === undefined) return NONE;
+  const digits = value >= 100 || value === 0 ? 0 : value >= 10 ? 1 : 2;
+  if (value >= 100_000) return short(value);
+  return maker(Intl.NumberFormat, { maximumFractionDigits: digits }).format(value);
+}
+
+/** Seconds as a length of time in its two largest useful units. */
+export function span(seconds) {
+  if (seconds === null || seconds === undefined) return NONE;
+  if (seconds < 0.001) return t("unit.us", { v: Math.round(seconds * 1e6) });
+  if (seconds < 1) return t("unit.ms", { v: round(seconds * 1e3) });
+  if (seconds < 60) return t("unit.s", { v: round(seconds) });
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return t("unit.min", { v: minutes });
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 ? t("unit.h-min", { h: hours, m: minutes % 60 }) : t("unit.h", { v: hours });
+  return t("unit.d", { v: Math.floor(hours / 24) });
+}
+
+/** A number with its unit apart, for the large figures. */
+export function spanParts(seconds) {
+  const text = span(seconds);
+  const cut = /^([\d.,–]+)\s*(.*)$/.exec(text);
+  return cut ? [cut[1], cut[2]] : [text, ""];
+}
+
+function round(value) {
+  return maker(Intl.NumberFormat, { maximumSignificantDigits: value < 100 ? 2 : 3 }).format(value);
+}
+
+export function clock(iso, { millis = false } = {}) {
+  if (!iso) return NONE;
+  const options = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+  if (millis) options.fractionalSecondDigits = 3;
+  return maker(Intl.DateTimeFormat, options).format(new Date(iso));
+}
+
+/** The time alone for today, the date with it for other days. */
+export function moment(iso, { millis = false } = {}) {
+  if (!iso) return NONE;
+  const date = new Date(iso);
+  if (date.toDateString() === new Date().toDateString()) return clock(iso, { millis });
+  const day = maker(Intl.DateTimeFormat, { year: "numeric", month: "2-digit", day: "2-digit" }).format(date);
+  return `${day} ${clock(iso, { millis })}`;
+}
+
+export function full(iso) {
+  if (!iso) return "";
+  return maker(Intl.DateTimeFormat, { dateStyle: "full", timeStyle: "long" }).format(new Date(iso));
+}
+
+export function ago(iso, now = Date.now()) {
+  if (!iso) return NONE;
+  const seconds = (now - new Date(iso).getTime()) / 1000;
+  if (Math.abs(seconds) < 5) return t("time.now");
+  const relative = maker(Intl.RelativeTimeFormat, { numeric: "always", style: "narrow" });
+  const units = [
+    ["day", 86400],
+    ["hour", 3600],
+    ["minute", 60],
+    ["second", 1],
+  ];
+  const [unit, size] = units.find(([, length]) => Math.abs(seconds) >= length) ?? units[3];
+  return relative.format(-Math.round(seconds / size), unit);
+}

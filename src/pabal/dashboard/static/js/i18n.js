@@ -1,0 +1,49 @@
+// Texts by key, in the language that was chosen, or else the browser's.
+
+import { Store } from "./lib.js";
+import { en } from "./i18n/en.js";
+import { ko } from "./i18n/ko.js";
+
+const texts = { en, ko };
+
+function first() {
+  const kept = remembered("pabal.language");
+  if (kept in texts) return kept;
+  return navigator.languages.some((one) => one.toLowerCase().startsWith("ko")) ? "ko" : "en";
+}
+
+export function remembered(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null; // storage may be forbidden; the choice then lasts as long as the page
+  }
+}
+
+export function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // as above
+  }
+}
+
+export const language = new Store(first());
+document.documentElement.lang = language.get();
+
+export function speak(code) {
+  remember("pabal.language", code);
+  document.documentElement.lang = code;
+  language.set(code);
+}
+
+/** Return the text of a key with its {names} filled in; `n` of one takes the key's form for one. */
+export function t(key, values = {}) {
+  const table = texts[language.get()];
+  const text = (values.n === 1 && table[`${key}.one`]) || table[key] || key;
+  return text.replace(/\{(\w+)\}/g, (_, name) =>
+    typeof values[name] === "number" ? values[name].toLocaleString(language.get()) : (values[name] ?? ""),
+  );
+}
+
+export const has = (key) => key in texts[language.get()];

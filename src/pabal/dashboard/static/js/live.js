@@ -1,0 +1,44 @@
+// What the server tells by itself: one figure of everything each second, over server-sent events.
+
+import { Store } from "./lib.js";
+import { address, session } from "./api.js";
+
+/** The last report, or null before the first. */
+export const report = new Store(null);
+/** "connecting", "live" or "lost". */
+export const link = new Store("connecting");
+
+let source = null;
+let patience = 0;
+
+function open() {
+  close();
+  source = new EventSource(address("live"));
+  source.addEventListener("report", (event) => {
+    clearTimeout(patience);
+    patience = 0;
+    report.set(JSON.parse(event.data));
+    link.set("live");
+  });
+  source.addEventListener("error", () => {
+    // It connects again by itself; only when that takes a while is it worth a word.
+    patience ||= setTimeout(() => link.set("lost"), 2500);
+    if (source?.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+  });
+}
+
+function close() {
+  source?.close();
+  source = null;
+}
+
+/** Listen while somebody is logged in and the page can be seen. */
+export function follow() {
+  if (session.get()?.user && !document.hidden) {
+    if (!source || source.readyState === EventSource.CLOSED) open();
+  } else close();
+}
+
+document.addEventListener("visibilitychange", follow);
+session.follow(follow);
+window.addEventListener("pagehide", close);

@@ -1,0 +1,140 @@
+// Where it begins: who asks, which screen the address names, and the keys.
+
+import { html, render, useEffect, useRef, useState, useStore } from "./lib.js";
+import { loadSession, session } from "./api.js";
+import { language, t } from "./i18n.js";
+import { follow } from "./live.js";
+import { go, to, useRoute } from "./router.js";
+import "./theme.js";
+import { Blank, Fault } from "./components/basics.js";
+import { Dialog } from "./components/dialog.js";
+import { PLACES, Shell } from "./components/shell.js";
+import { Audit } from "./screens/audit.js";
+import { DeadLetter, DeadLetters } from "./screens/dead_letters.js";
+import { Event } from "./screens/event.js";
+import { Events } from "./screens/events.js";
+import { Login, login } from "./screens/login.js";
+import { Overview } from "./screens/overview.js";
+import { Stream, Streams } from "./screens/streams.js";
+import { Subscriptions } from "./screens/subscriptions.js";
+
+/** Return the place in the navigation, and what stands there. */
+function screenOf({ parts: [place, first, second], query }) {
+  if (place === undefined) return ["overview", html`<${Overview} query=${query} />`];
+  if (place === "subscriptions") return [place, html`<${Subscriptions} />`];
+  if (place === "events" && first) return [place, html`<${Event} key=${first} id=${first} />`];
+  if (place === "events") return [place, html`<${Events} query=${query} />`];
+  if (place === "streams" && second !== undefined) {
+    return [place, html`<${Stream} key=${`${first}/${second}`} type=${first} id=${second} query=${query} />`];
+  }
+  if (place === "streams") return [place, html`<${Streams} query=${query} />`];
+  if (place === "dead-letters" && first) return [place, html`<${DeadLetter} key=${first} id=${first} />`];
+  if (place === "dead-letters") return [place, html`<${DeadLetters} query=${query} />`];
+  if (place === "audit") return [place, html`<${Audit} query=${query} />`];
+  return ["", html`<${Blank} icon="search" title=${t("nowhere")} action=${html`<a class="button" href=${to([])}>${t("nav.overview")}</a>`} />`];
+}
+
+const KEYS = [
+  ["g o", "nav.overview"],
+  ["g s", "nav.subscriptions"],
+  ["g e", "nav.events"],
+  ["g t", "nav.streams"],
+  ["g d", "nav.dead-letters"],
+  ["g a", "nav.audit"],
+  ["/", "keys.filter"],
+  ["j", "keys.down"],
+  ["k", "keys.up"],
+  ["?", "keys.help"],
+];
+const JUMPS = { o: "overview", s: "subscriptions", e: "events", t: "streams", d: "dead-letters", a: "audit" };
+
+const Keys = ({ onClose }) => html`
+  <${Dialog} title=${t("keys")} onSubmit=${() => undefined} onClose=${onClose}>
+    <dl class="keys">
+      ${KEYS.map(([keys, text]) => html`<dt>${keys.split(" ").map((key) => html`<kbd>${key}</kbd>${" "}`)}</dt><dd>${t(text)}</dd>`)}
+    </dl>
+  <//>
+`;
+
+function step(direction) {
+  const links = [...document.querySelectorAll("main .row-link")];
+  const at = links.indexOf(document.activeElement);
+  links[Math.max(0, Math.min(links.length - 1, at + direction))]?.focus();
+}
+
+function useKeys(onHelp) {
+  const begun = useRef(0);
+  useEffect(() => {
+    const press = (event) => {
+      if (event.metaKey || event.ctrlKey || event.altKey || event.defaultPrevented) return;
+      if (event.target.closest("input, textarea, select, dialog")) return;
+      const jumping = Date.now() - begun.current < 1200;
+      begun.current = 0;
+      if (jumping && JUMPS[event.key]) {
+        go(to(PLACES.find(([name]) => name === JUMPS[event.key])[1]));
+      } else if (event.key === "g") begun.current = Date.now();
+      else if (event.key === "/") {
+        const first = document.querySelector("[data-first]");
+        if (!first) return;
+        event.preventDefault();
+        first.focus();
+      } else if (event.key === "j") step(1);
+      else if (event.key === "k") step(-1);
+      else if (event.key === "?") onHelp();
+    };
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  }, []);
+}
+
+function App() {
+  const route = useRoute();
+  const mine = useStore(session);
+  const spoken = useStore(language);
+  const [help, setHelp] = useState(false);
+  const path = route.parts.join("/");
+  const before = useRef(path);
+  useKeys(() => setHelp(true));
+  const [place, screen] = screenOf(route);
+  useEffect(() => {
+    document.title = `${place ? t(`nav.${place}`) : t("nowhere")} · pabal`;
+    if (before.current !== path) {
+      before.current = path;
+      document.querySelector("main h1")?.focus({ preventScroll: true });
+    }
+  }, [path, spoken]);
+  if (!mine.user) return html`<${Login} fault=${mine.fault} />`;
+  return html`
+    <${Shell} place=${place} onKeys=${() => setHelp(true)}>${screen}<//>
+    ${help && html`<${Keys} onClose=${() => setHelp(false)} />`}
+  `;
+}
+
+/** A link printed at start carries the token behind a #, which no server and no log ever sees. */
+async function enter() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+  await loadSession();
+  if (token && !session.get().user) {
+    try {
+      await login(token);
+    } catch (fault) {
+      session.set({ ...session.get(), fault });
+    }
+  }
+}
+
+const root = document.getElementById("root");
+
+async function begin() {
+  try {
+    await enter();
+  } catch (error) {
+    render(html`<main class="alone"><${Fault} error=${error} retry=${begin} /></main>`, root);
+    return;
+  }
+  render(html`<${App} />`, root);
+  follow();
+}
+
+begin();

@@ -1,0 +1,158 @@
+// Ten seconds: what is stuck, why, and the button that mends it. Below it the figures, now and over time.
+
+import { html, useMemo, useState, useStore } from "../lib.js";
+import { useLoaded } from "../api.js";
+import { has, t } from "../i18n.js";
+import { rate, short, span, spanParts } from "../format.js";
+import { report } from "../live.js";
+import { go, to } from "../router.js";
+import { mayAct, resume, RetryDialog, whyNot } from "../actions.js";
+import { Ago, Blank, Bones, Button, Card, Fault, Head, Segments } from "../components/basics.js";
+import { Chart } from "../components/chart.js";
+import { sayFault } from "../components/toasts.js";
+import { SubscriptionTable } from "./subscriptions.js";
+
+const RANGES = ["15m", "1h", "6h", "24h", "7d"];
+const TONE = { ok: "ok", degraded: "warn", failing: "bad" };
+
+function Mend({ trouble, onRetry }) {
+  const { subscription, error_type: error } = trouble;
+  const letters = to(["dead-letters"], { subscription, error_type: error });
+  if (trouble.code === "dead-letters" || trouble.code === "queued") {
+    return html`
+      <a class="button" href=${letters}>${t("mend.look")}</a>
+      ${trouble.code === "dead-letters" &&
+      html`<${Button} icon="retry" kind="primary" disabled=${!mayAct()} title=${whyNot()} onClick=${onRetry}>
+        ${t("mend.retry", { n: trouble.n })}
+      <//>`}
+    `;
+  }
+  if (trouble.code === "halted" || trouble.code === "paused") {
+    const again = () => resume(subscription).catch(sayFault);
+    return html`
+      <a class="button" href=${to(["subscriptions"])}>${t("mend.look")}</a>
+      <${Button} icon="play" kind="primary" disabled=${!mayAct()} title=${whyNot()} onClick=${again}>${t("mend.resume")}<//>
+    `;
+  }
+  return subscription ? html`<a class="button" href=${to(["subscriptions"])}>${t("mend.look")}</a>` : null;
+}
+
+const sentence = (trouble) => (has(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`, trouble) : trouble.text);
+
+function Troubles({ now }) {
+  const [retrying, setRetrying] = useState(null);
+  const { status } = now.health;
+  return html`
+    <section class=${`card ${TONE[status]}`} aria-label=${t("health")}>
+      <div class="verdict" role="status">
+        <span class=${`dot ${TONE[status]}`}></span>
+        <div>
+          <strong>${t(`verdict.${status}`)}</strong>
+          <div class="small soft">${now.troubles.length ? t("verdict.count", { n: now.troubles.length }) : t("verdict.none")}</div>
+        </div>
+      </div>
+      <ul class="troubles">
+        ${now.troubles.map(
+          (trouble) => html`
+            <li key=${`${trouble.code} ${trouble.subscription} ${trouble.error_type}`}>
+              <span class=${`dot ${trouble.level}`}></span>
+              <div>
+                <div class="what">${sentence(trouble)}</div>
+                <div class="why">
+                  ${trouble.error_type && html`<span class="tag">${trouble.error_type}</span> `}${trouble.detail}
+                  ${trouble.since && html`${trouble.detail || trouble.error_type ? " · " : ""}<${Ago} at=${trouble.since} />`}
+                </div>
+              </div>
+              <div class="row"><${Mend} trouble=${trouble} onRetry=${() => setRetrying(trouble)} /></div>
+            </li>
+          `,
+        )}
+      </ul>
+      ${retrying &&
+      html`<${RetryDialog}
+        which=${{ filter: { subscription: retrying.subscription, error_type: retrying.error_type }, count: retrying.n }}
+        onClose=${() => setRetrying(null)}
+      />`}
+    </section>
+  `;
+}
+
+const Tile = ({ label, value, unit, then, kind = "" }) => html`
+  <div class=${`tile ${kind}`}>
+    <dt>${label}</dt>
+    <dd>${value}${unit && html`<small>${unit}</small>`}</dd>
+    <dd class="then">${then}</dd>
+  </div>
+`;
+
+function Tiles({ now }) {
+  const { totals, rates, latency } = now;
+  const [p99, unit] = spanParts(latency?.p99);
+  return html`
+    <dl class="tiles" aria-label=${t("figures")}>
+      <${Tile} label=${t("tile.throughput")} value=${rate(rates.published)} unit=${t("per-second")} then=${t("tile.handled", { v: rate(rates.handled) })} />
+      <${Tile} label=${t("tile.lag")} value=${short(totals.lag)} then=${t("tile.in-flight", { n: totals.in_flight })} kind=${totals.lag > 10_000 ? "warn" : ""} />
+      <${Tile} label=${t("tile.latency")} value=${p99} unit=${unit} then=${latency ? t("tile.p50", { v: span(latency.p50) }) : t("tile.no-latency")} />
+      <${Tile} label=${t("tile.retries")} value=${short(totals.retrying)} then=${t("tile.retries.then")} kind=${totals.retrying ? "warn" : ""} />
+      <${Tile} label=${t("tile.dead-letters")} value=${short(totals.dead_letters)} then=${t("tile.dead-letters.then")} kind=${totals.dead_letters ? "bad" : ""} />
+    </dl>
+  `;
+}
+
+const EVERY = { "15m": 5000, "1h": 10_000, "6h": 30_000, "24h": 60_000, "7d": 60_000 };
+
+function Charts({ range }) {
+  const { data, error, reload } = useLoaded("series", { range }, { every: EVERY[range] });
+  const series = data?.series;
+  const columns = useMemo(() => {
+    if (!series) return null;
+    const of = (...names) => [series.at, ...names.map((name) => series[name])];
+    return {
+      throughput: of("published", "handled"),
+      lag: of("lag"),
+      latency: of("p50", "p99"),
+      trouble: of("retrying", "dead_letters"),
+    };
+  }, [series]);
+  if (error && !data) return html`<${Fault} error=${error} retry=${reload} />`;
+  if (data && !series) return html`<${Card}><${Blank} icon="overview" title=${t("chart.none")}>${t("chart.none.about")}<//><//>`;
+  if (!columns) return html`<div class="columns">${[1, 2, 3, 4].map(() => html`<div class="card"><${Bones} lines=${7} /></div>`)}</div>`;
+  const lines = {
+    throughput: Object.assign([{ label: t("line.published"), tone: 1, fill: true }, { label: t("line.handled"), tone: 2 }], { floor: 1 }),
+    lag: Object.assign([{ label: t("line.lag"), tone: 3, fill: true }], { floor: 10 }),
+    latency: Object.assign([{ label: "p50", tone: 1 }, { label: "p99", tone: 2 }], { floor: 0.001 }),
+    trouble: Object.assign([{ label: t("line.retrying"), tone: 3 }, { label: t("line.dead-letters"), tone: 4, fill: true }], { floor: 4 }),
+  };
+  return html`
+    <div class="columns">
+      <${Chart} title=${t("chart.throughput")} lines=${lines.throughput} columns=${columns.throughput} show=${rate} />
+      <${Chart} title=${t("chart.lag")} lines=${lines.lag} columns=${columns.lag} show=${short} />
+      <${Chart} title=${t("chart.latency")} lines=${lines.latency} columns=${columns.latency} show=${span} />
+      <${Chart} title=${t("chart.trouble")} lines=${lines.trouble} columns=${columns.trouble} show=${short} />
+    </div>
+  `;
+}
+
+export function Overview({ query }) {
+  const now = useStore(report);
+  const range = RANGES.includes(query.range) ? query.range : "15m";
+  const pick = (one) => go(to([], { range: one === "15m" ? "" : one }), { replace: true });
+  return html`
+    <${Head} title=${t("nav.overview")} />
+    ${now ? html`<${Troubles} now=${now} /><${Tiles} now=${now} />` : html`<div class="card"><${Bones} lines=${4} /></div>`}
+    <div class="head">
+      <h2>${t("over-time")}</h2>
+      <div class="right">
+        <${Segments} label=${t("range")} value=${range} options=${RANGES.map((one) => [one, t(`range.${one}`)])} onChange=${pick} />
+      </div>
+    </div>
+    <${Charts} range=${range} />
+    ${now &&
+    html`<${Card}
+      title=${t("nav.subscriptions")}
+      right=${html`<a class="small" href=${to(["subscriptions"])}>${t("all")}</a>`}
+    >
+      <${SubscriptionTable} rows=${now.subscriptions} head=${now.head} plain />
+    <//>`}
+  `;
+}

@@ -1,0 +1,192 @@
+"""What an operator can do. Each action is written to the audit log before it begins and after it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from pabal.domain.schema import encode_json
+from pabal.errors import (
+    ActionNotPossibleError,
+    DeadLetterNotFoundError,
+    DecodeError,
+    PabalError,
+    SubscriptionError,
+    UnserializableEventError,
+)
+from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSource
+from pabal.ports.storage import Start
+
+_PAGE = 500
+
+
+class Actions:
+    """Steer subscriptions, and decide what becomes of dead letters."""
+
+    def __init__(self, source: OperationsSource, actor: str) -> None:
+        self._source = source
+        self.actor = actor
+
+    # -- subscriptions --------------------------------------------------------------------------------
+
+    async def pause(self, name: str) -> ActionResult:
+        """Let a subscription take no more events until it is resumed, also across restarts.
+
+        Raises SubscriptionNotFoundError, ActionNotPossibleError.
+        """
+        return await self._audited("pause", name, None, lambda: self._source.pause(name))
+
+    async def resume(self, name: str) -> ActionResult:
+        """Let a paused or halted subscription go on. Raises SubscriptionNotFoundError."""
+        return await self._audited("resume", name, None, lambda: self._source.resume(name))
+
+    async def reset(self, name: str, to: Start) -> ActionResult:
+        """Move a subscription to ``"beginning"``, ``"now"``, after a position, or to a time.
+
+        Going back delivers again what was handled; going ahead skips. Raises SubscriptionNotFoundError,
+        SubscriptionInUseError, ActionNotPossibleError.
+        """
+        return await self._audited("reset", name, {"to": str(to)}, lambda: self._source.reset(name, to))
+
+    async def replay(self, name: str, first: int = 1, last: int | None = None) -> ActionResult:
+        """Deliver the events from position ``first`` to ``last`` once more, to this subscription alone.
+
+        By default ``last`` is as far as it has come. Raises SubscriptionNotFoundError, and UsageError for a
+        range that holds nothing.
+        """
+        details = {"first": first, "last": last}
+        return await self._audited("replay", name, details, lambda: self._source.replay(name, first, last))
+
+    # -- dead letters ---------------------------------------------------------------------------------
+
+    async def retry(self, dead_letter_id: int) -> ActionResult:
+        """Deliver a dead letter once more; count 0 if that is under way already.
+
+        Raises DeadLetterNotFoundError, SubscriptionError, DecodeError.
+        """
+        return await self._audited(
+            "retry", str(dead_letter_id), None, lambda: self._source.retry(dead_letter_id, None)
+        )
+
+    async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> ActionResult:
+        """Give a dead letter another payload and deliver that.
+
+        ``payload`` holds every field, as plain values. Raises DecodeError if it does not fit the event class,
+        UnknownEventTypeError if this process has not imported it; the dead letter then stays as it was.
+        """
+        try:
+            encoded = encode_json(dict(payload))
+        except (TypeError, ValueError) as error:
+            letter = await self._source.dead_letter(dead_letter_id)
+            raise UnserializableEventError(
+                event_type=letter.event.event_type, event_id=letter.event.event_id, reason=str(error)
+            ) from error
+        return await self._audited(
+            "edit", str(dead_letter_id), None, lambda: self._source.retry(dead_letter_id, encoded)
+        )
+
+    async def discard(self, dead_letter_id: int) -> ActionResult:
+        """Remove a dead letter for good; what queued behind it goes on. Raises DeadLetterNotFoundError."""
+        return await self._audited(
+            "discard", str(dead_letter_id), None, lambda: self._source.discard(dead_letter_id)
+        )
+
+    async def retry_matching(
+        self, wanted: DeadLetterFilter, *, progress: Callable[[int], None] | None = None
+    ) -> ActionResult:
+        """Retry every dead letter that matches; those that cannot be retried now are left as they are.
+
+        ``progress`` is called with the number looked at so far.
+        """
+        return await self._audited(
+            "retry",
+            _described(wanted),
+            wanted,
+            lambda: self._each("retry", wanted, lambda one: self._source.retry(one, None), progress),
+        )
+
+    async def discard_matching(
+        self, wanted: DeadLetterFilter, *, progress: Callable[[int], None] | None = None
+    ) -> ActionResult:
+        """Discard every dead letter that matches."""
+        return await self._audited(
+            "discard",
+            _described(wanted),
+            wanted,
+            lambda: self._each("discard", wanted, self._source.discard, progress),
+        )
+
+    async def count_matching(self, wanted: DeadLetterFilter) -> int:
+        """Return how many dead letters match: what ``retry_matching`` and ``discard_matching`` would take."""
+        if wanted.event_type is not None:
+            return len(await self._matching(wanted))
+        # Groups are counted where they lie: nobody reads a hundred thousand dead letters for a number.
+        return sum(
+            group.count
+            for group in await self._source.dead_letter_groups()
+            if wanted.subscription in (None, group.subscription)
+            and wanted.error_type in (None, group.error_type)
+        )
+
+    async def _each(
+        self,
+        action: Literal["retry", "discard"],
+        wanted: DeadLetterFilter,
+        act: Callable[[int], Awaitable[ActionResult]],
+        progress: Callable[[int], None] | None,
+    ) -> ActionResult:
+        # Listed first: what is parked again while this goes on is not taken a second time.
+        numbers = await self._matching(wanted)
+        done = skipped = 0
+        pending = False
+        for seen, number in enumerate(numbers, 1):
+            try:
+                result = await act(number)
+                done += result.count
+                skipped += not result.count
+                pending = pending or result.pending
+            except (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError):
+                skipped += 1  # it stays as it is, if it is still there; acting on it alone says why
+            if progress is not None:
+                progress(seen)
+        return ActionResult(action, _described(wanted), done, skipped, pending)
+
+    async def _matching(self, wanted: DeadLetterFilter) -> list[int]:
+        numbers: list[int] = []
+        after = 0
+        while page := await self._source.dead_letters(wanted, after=after, limit=_PAGE):
+            numbers += [letter.id for letter in page]
+            after = numbers[-1]
+        return numbers
+
+    # -- the audit log --------------------------------------------------------------------------------
+
+    async def _audited(
+        self, action: str, subject: str, details: Any, act: Callable[[], Awaitable[ActionResult]]
+    ) -> ActionResult:
+        plain = msgspec.to_builtins(details)
+        number = await self._source.begin_action(self.actor, action, subject, plain)
+        try:
+            result = await act()
+        except PabalError as error:
+            await self._source.finish_action(number, f"{type(error).__name__}: {error}", succeeded=False)
+            raise
+        except BaseException as error:
+            await self._source.finish_action(number, type(error).__name__, succeeded=False)
+            raise
+        await self._source.finish_action(number, _told(result), succeeded=True)
+        return result
+
+
+def _described(wanted: DeadLetterFilter) -> str:
+    chosen = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
+    return ", ".join(f"{name}={value}" for name, value in chosen.items()) or "all"
+
+
+def _told(result: ActionResult) -> str:
+    text = f"{result.count} done"
+    if result.skipped:
+        text += f", {result.skipped} left as they were"
+    return text + (", takes effect when the subscription is handled next" if result.pending else "")

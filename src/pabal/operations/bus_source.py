@@ -1,0 +1,207 @@
+"""A bus without a storage of its own, as a source: no log, but subscriptions and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import msgspec
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.errors import ActionNotPossibleError, SubscriptionNotFoundError
+from pabal.operations.storage_source import reasons_of, with_bus
+from pabal.operations.views import shown_letter, with_figures
+from pabal.ports.operations import (
+    Action,
+    ActionResult,
+    AuditEntry,
+    DeadLetterFilter,
+    DeadLetterGroup,
+    DeadLetterView,
+    DeliveryView,
+    EventFilter,
+    EventView,
+    Reason,
+    StreamPage,
+    SubscriptionView,
+    Target,
+    Totals,
+)
+from pabal.ports.records import group_by_error
+from pabal.ports.samples import Sample, Series
+from pabal.ports.storage import DeadLetterRecord, Start
+
+_PAGE = 500
+_NO_LOG = "this bus keeps no log; give it an event_storage"
+
+
+class BusSource:
+    """Answer from a bus that lives in memory alone, or whose log lies on a server.
+
+    The audit log is in memory, and ends with this object.
+    """
+
+    actions: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
+
+    def __init__(self, bus: InMemoryEventBus) -> None:
+        self._bus = bus
+        address: str = getattr(bus, "address", "memory://")  # a bus whose log lies on a server says where
+        self._target = Target(address.partition(":")[0], address, live=True, has_log=False)
+        self._audit: list[AuditEntry] = []
+
+    @property
+    def target(self) -> Target:
+        """Return what is being looked at."""
+        return self._target
+
+    async def totals(self) -> Totals:
+        """Return figures of the whole."""
+        return with_bus(Totals(0, 0), self._bus)
+
+    async def subscriptions(self) -> list[SubscriptionView]:
+        """Return every subscription, by name."""
+        parked: dict[str, int] = {}
+        for one in await self.dead_letter_groups():
+            parked[one.subscription] = parked.get(one.subscription, 0) + one.count
+        figures = self._bus.get_statistics()["subscriptions"]
+        return [_view(name, figures[name], parked.get(name, 0)) for name in sorted(figures)]
+
+    async def reasons(self) -> list[Reason]:
+        """Return what is wrong beyond what the subscriptions say of themselves."""
+        return reasons_of(self._bus)
+
+    async def newest(self) -> str:
+        """Return the beginning of a log that is not there."""
+        return "0"
+
+    async def types(self) -> list[str]:
+        """Return nothing: there is no log."""
+        return []
+
+    async def series(self, edges: Sequence[int]) -> Series | None:
+        """Return nothing: there is no log, and nothing is kept of the past."""
+        return None
+
+    async def latest_samples(self, since: int) -> list[Sample]:
+        """Return nothing: what the bus knows now, it says itself."""
+        return []
+
+    async def published_since(self, moment: datetime) -> int:
+        """Return none: without a log nobody knows when."""
+        return 0
+
+    async def events(self, wanted: EventFilter, **page: Any) -> list[EventView]:
+        """Return nothing: there is no log."""
+        return []
+
+    async def event(self, event_id: str) -> EventView | None:
+        """Return nothing: there is no log."""
+        return None
+
+    async def deliveries(self, event: EventView) -> list[DeliveryView]:
+        """Return nothing: there is no log."""
+        return []
+
+    async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
+        """Return nothing: there is no log."""
+        return StreamPage((), None)
+
+    async def stream(
+        self, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
+    ) -> list[EventView]:
+        """Return nothing: there is no log."""
+        return []
+
+    async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
+        """Return dead letters by ascending id."""
+        found = await self._bus.dead_letters.list(
+            subscription=wanted.subscription,
+            event_type=wanted.event_type,
+            error_type=wanted.error_type,
+            after=after,
+            limit=limit,
+        )
+        return [shown_letter(letter) for letter in found]
+
+    async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return shown_letter(await self._bus.dead_letters.get(dead_letter_id))
+
+    async def dead_letter_groups(self) -> list[DeadLetterGroup]:
+        """Return how many dead letters there are of each subscription and error type."""
+        letters: list[DeadLetterRecord] = []
+        after = 0
+        while page := await self._bus.dead_letters.list(after=after, limit=_PAGE):
+            after = page[-1].id
+            letters += [letter.record for letter in page]
+        return group_by_error(letters)
+
+    async def pause(self, name: str) -> ActionResult:
+        """Refuse: nothing would remember what waits."""
+        self._refuse("pause", name)
+
+    async def resume(self, name: str) -> ActionResult:
+        """Let a halted subscription go on."""
+        known = sorted(self._bus.get_statistics()["subscriptions"])
+        if name not in known:
+            raise SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
+        return ActionResult("resume", name, int(await self._bus.resume(name)))
+
+    async def reset(self, name: str, to: Start) -> ActionResult:
+        """Refuse: there is nothing to go back to."""
+        self._refuse("reset", name)
+
+    async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
+        """Refuse: there is nothing to read again."""
+        self._refuse("replay", name)
+
+    def _refuse(self, action: Action, name: str) -> NoReturn:
+        raise ActionNotPossibleError(action=action, subject=name, reason=_NO_LOG)
+
+    async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
+        """Deliver a dead letter again."""
+        letters = self._bus.dead_letters
+        if payload is None:
+            return ActionResult("retry", str(dead_letter_id), await letters.retry(dead_letter_id))
+        begun = await letters.edit_and_retry(dead_letter_id, msgspec.json.decode(payload))
+        return ActionResult("edit", str(dead_letter_id), int(begun))
+
+    async def discard(self, dead_letter_id: int) -> ActionResult:
+        """Remove a dead letter for good."""
+        return ActionResult(
+            "discard", str(dead_letter_id), await self._bus.dead_letters.discard(dead_letter_id)
+        )
+
+    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
+        """Write down that an action begins."""
+        number = len(self._audit) + 1
+        self._audit.append(AuditEntry(number, datetime.now(UTC), actor, action, subject, details, "", None))
+        return number
+
+    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
+        """Write down what came of it."""
+        begun = self._audit[number - 1]
+        self._audit[number - 1] = msgspec.structs.replace(begun, result=result, succeeded=succeeded)
+
+    async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
+        """Return actions, newest first."""
+        known = self._audit if before is None else self._audit[: max(0, before - 1)]
+        return known[::-1][:limit]
+
+    async def aclose(self) -> None:
+        """Do nothing: the bus belongs to its application."""
+
+
+def _view(name: str, figures: Any, parked: int) -> SubscriptionView:
+    view = SubscriptionView(
+        name=name,
+        state=figures["state"],
+        watermark=0,
+        frontier=0,
+        lag=figures["lag"],
+        retries=figures["retrying"],
+        parked=parked,
+        queued=0,
+    )
+    return with_figures(view, figures)

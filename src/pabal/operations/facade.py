@@ -1,0 +1,294 @@
+"""``Operations``: see a bus and steer it. Command line and dashboard are two faces of this."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from pabal.domain.envelope import to_microseconds
+from pabal.errors import EventNotFoundError, InvalidFilterError
+from pabal.operations.actions import Actions
+from pabal.operations.health import judge
+from pabal.operations.masking import Masking
+from pabal.operations.trace import build_trace
+from pabal.ports.operations import (
+    AuditEntry,
+    DeadLetterFilter,
+    DeadLetterGroup,
+    DeadLetterPage,
+    DeadLetterView,
+    EventDetail,
+    EventFilter,
+    EventPage,
+    EventView,
+    OperationsSource,
+    Overview,
+    StreamPage,
+    SubscriptionView,
+    Target,
+    Trace,
+)
+from pabal.ports.samples import Sample, Series
+
+_EVERYTHING = EventFilter()
+_MOST = 1000
+_TRACED = 5000
+_EFFECTS = 500
+_RATE_WINDOW = timedelta(seconds=60)
+
+
+class Operations(Actions):
+    """Show what a bus or a log holds, and act on it; every action is written to the audit log.
+
+    Make one with ``pabal.factory.open_operations(path_or_url)`` for the log of a bus that runs elsewhere or
+    not at all, or with ``operations_of(bus_or_storage)``. ``masking`` decides what is shown of payloads, and
+    ``actor`` is who is named in the audit log. Lists are returned in pages of up to ``limit`` (at most
+    1,000). Use it with ``async with``, or call ``aclose()``.
+    """
+
+    def __init__(
+        self, source: OperationsSource, *, masking: Masking | None = None, actor: str = "operator"
+    ) -> None:
+        super().__init__(source, actor)
+        self.masking = masking or Masking()
+
+    @property
+    def target(self) -> Target:
+        """Return what is being looked at."""
+        return self._source.target
+
+    def using(self, *, actor: str | None = None, masking: Masking | None = None) -> Operations:
+        """Return the same operations in somebody else's name, or with more or less shown of payloads."""
+        return Operations(self._source, masking=masking or self.masking, actor=actor or self.actor)
+
+    # -- the whole ------------------------------------------------------------------------------------
+
+    async def overview(self) -> Overview:
+        """Return health with reasons, totals and rates, at a cost that does not grow with the log."""
+        now = datetime.now(UTC)
+        views = await self._source.subscriptions()
+        health, reasons = judge(self.target, views, await self._source.reasons(), now)
+        recent = await self._source.published_since(now - _RATE_WINDOW)
+        return Overview(
+            target=self.target,
+            as_of=now,
+            health=health,
+            reasons=reasons,
+            totals=await self._source.totals(),
+            published_per_second=round(recent / _RATE_WINDOW.total_seconds(), 3),
+            subscriptions=len(views),
+            lag=max((view.lag for view in views), default=0),
+            in_flight=sum(view.in_flight or 0 for view in views),
+            retries=sum(view.retries for view in views),
+            parked=sum(view.parked for view in views),
+            queued=sum(view.queued for view in views),
+            actions=tuple(sorted(self._source.actions)),
+        )
+
+    async def types(self) -> list[str]:
+        """Return the names of event types among the newest events, to choose from."""
+        return await self._source.types()
+
+    async def series(self, edges: Sequence[int]) -> Series | None:
+        """Return figures over time between ascending, equally distant times (seconds since 1970).
+
+        None where nothing is kept of the past: on a bus without storage.
+        """
+        return await self._source.series(edges)
+
+    async def latest_samples(self, max_age: timedelta) -> list[Sample]:
+        """Return the newest sample that each bus on this log took of itself, if it is not older than that."""
+        since = datetime.now(UTC) - max_age
+        return await self._source.latest_samples(to_microseconds(since))
+
+    async def published_since(self, moment: datetime) -> int:
+        """Return how many events entered the log since then."""
+        return await self._source.published_since(moment)
+
+    async def subscriptions(self) -> list[SubscriptionView]:
+        """Return every subscription, by name."""
+        return await self._source.subscriptions()
+
+    # -- events ---------------------------------------------------------------------------------------
+
+    async def events(
+        self,
+        wanted: EventFilter = _EVERYTHING,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+        payloads: bool = False,
+    ) -> EventPage:
+        """Return a page of events, newest first.
+
+        ``before`` and ``after`` are cursors: with ``before`` the newest events below it, with ``after`` the
+        oldest above it (both restrict, and then the newest are taken); with neither, the newest of all.
+        Raises InvalidFilterError.
+        """
+        limit = _checked(limit)
+        upwards = after is not None and before is None
+        found = await self._source.events(
+            wanted, before=before, after=after, limit=limit + 1, payloads=payloads, oldest_first=upwards
+        )
+        more = len(found) > limit
+        page = [self.masking.event(event) for event in found[:limit]]
+        if upwards:
+            page.reverse()
+        if not page:
+            return EventPage((), None, None)
+        older = page[-1].cursor if upwards or more else None
+        newer = page[0].cursor if (more if upwards else before is not None) else None
+        return EventPage(tuple(page), older, newer)
+
+    async def read(
+        self, wanted: EventFilter = _EVERYTHING, *, after: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[EventView]:
+        """Iterate over matching events with their payloads, oldest first, up to where the log ends now."""
+        left = limit
+        while left is None or left > 0:
+            size = 500 if left is None else min(500, left)
+            page = await self._source.events(
+                wanted, before=None, after=after, limit=size, payloads=True, oldest_first=True
+            )
+            for event in page:
+                yield self.masking.event(event)
+            if len(page) < size:
+                return
+            after = page[-1].cursor
+            left = None if left is None else left - len(page)
+
+    async def follow(
+        self,
+        wanted: EventFilter = _EVERYTHING,
+        *,
+        after: str | None = None,
+        every: float = 0.25,
+    ) -> AsyncIterator[EventView]:
+        """Iterate over matching events as they are published, for ever; without ``after``, only new ones.
+
+        Looks every ``every`` seconds, so it goes on across restarts of whoever publishes.
+        """
+        if after is None:
+            after = await self._source.newest()
+        while True:
+            # What was looked through is not looked through again, whether or not anything in it matched.
+            head = await self._source.newest()
+            if head != after:
+                async for event in self.read(wanted, after=after):
+                    yield event
+                    head = max(head, event.cursor, key=_rank)
+                after = head
+            await asyncio.sleep(every)
+
+    async def event(self, event_id: str) -> EventDetail:
+        """Return one event: payload, deliveries with their failed attempts, cause and effects.
+
+        Raises EventNotFoundError.
+        """
+        event = await self._source.event(event_id)
+        if event is None:
+            raise EventNotFoundError(event_id=event_id)
+        cause = None if event.causation_id is None else await self._source.event(event.causation_id)
+        effects = await self._source.events(
+            EventFilter(causation_id=event.event_id, correlation_id=event.correlation_id or event.event_id),
+            before=None,
+            after=event.cursor,
+            limit=_EFFECTS,
+            payloads=False,
+            oldest_first=True,
+        )
+        deliveries = await self._source.deliveries(event)
+        return EventDetail(
+            event=self.masking.event(event),
+            deliveries=tuple(self.masking.delivery(delivery) for delivery in deliveries),
+            cause=None if cause is None else self.masking.event(cause),
+            effects=tuple(effects),
+        )
+
+    async def trace(self, correlation_id: str, *, limit: int = _TRACED) -> Trace:
+        """Return the tree of causes of a correlation id, or of the chain that an event id belongs to.
+
+        Raises EventNotFoundError where there is no such event.
+        """
+        event = await self._source.event(correlation_id)
+        if event is not None and event.correlation_id is not None:
+            correlation_id = event.correlation_id
+        found = await self._source.events(
+            EventFilter(correlation_id=correlation_id),
+            before=None,
+            after=None,
+            limit=limit + 1,
+            payloads=False,
+            oldest_first=True,
+        )
+        if not found:
+            raise EventNotFoundError(event_id=correlation_id)
+        return build_trace(correlation_id, found[:limit], complete=len(found) <= limit)
+
+    # -- streams --------------------------------------------------------------------------------------
+
+    async def streams(self, *, prefix: str = "", after: str | None = None, limit: int = 50) -> StreamPage:
+        """Return a page of aggregates whose id begins with ``prefix``, by id."""
+        return await self._source.streams(prefix, after, _checked(limit))
+
+    async def stream(
+        self,
+        aggregate_id: str,
+        aggregate_type: str | None = None,
+        *,
+        after_version: int = 0,
+        limit: int = 100,
+    ) -> list[EventView]:
+        """Return an aggregate's history above a version, oldest first; empty for an unknown one."""
+        found = await self._source.stream(aggregate_id, aggregate_type, after_version, _checked(limit))
+        return [self.masking.event(event) for event in found]
+
+    # -- dead letters ---------------------------------------------------------------------------------
+
+    async def dead_letters(
+        self, wanted: DeadLetterFilter | None = None, *, after: int = 0, limit: int = 50
+    ) -> DeadLetterPage:
+        """Return a page of dead letters, oldest first."""
+        limit = _checked(limit)
+        found = await self._source.dead_letters(wanted or DeadLetterFilter(), after=after, limit=limit + 1)
+        page = tuple(self.masking.letter(letter) for letter in found[:limit])
+        return DeadLetterPage(page, page[-1].id if len(found) > limit else None)
+
+    async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return self.masking.letter(await self._source.dead_letter(dead_letter_id))
+
+    async def dead_letter_groups(self) -> list[DeadLetterGroup]:
+        """Return the dead letters counted by subscription and error type, largest group first."""
+        return await self._source.dead_letter_groups()
+
+    # -- the audit log, and the end -------------------------------------------------------------------
+
+    async def audit(self, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
+        """Return what operators did, newest first."""
+        return await self._source.audit(before=before, limit=_checked(limit))
+
+    async def aclose(self) -> None:
+        """Let go of what was opened for this; a bus or storage that was handed in stays open."""
+        await self._source.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the operations themselves."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close."""
+        await self.aclose()
+
+
+def _checked(limit: int) -> int:
+    if not 1 <= limit <= _MOST:
+        raise InvalidFilterError(field="limit", value=str(limit), reason=f"it must lie between 1 and {_MOST}")
+    return limit
+
+
+def _rank(cursor: str) -> tuple[int, str]:
+    return (len(cursor), cursor)

@@ -1,0 +1,118 @@
+"""Read filters that people type: patterns of types, ages and dates, cursors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from fnmatch import translate
+
+from pabal.errors import InvalidFilterError
+from pabal.ports.operations import EventFilter
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_TYPE = re.compile(r"[\w.*?:\-\[\]!/+]+")
+FIELDS = ("type", "aggregate", "correlation", "causation", "since", "until")
+
+
+def parse_filter(texts: Mapping[str, str | Iterable[str]], now: datetime | None = None) -> EventFilter:
+    """Return the filter that these texts describe; empty ones do not restrict.
+
+    Keys are ``type`` (names or patterns, commas between them), ``aggregate`` (``type/id``, ``id`` or
+    ``type/``), ``correlation``, ``causation``, ``since`` and ``until`` (``15m``, ``2h``, ``3d``, or a date
+    or time of ISO 8601, UTC where it says no zone). Raises InvalidFilterError.
+
+    >>> wanted = parse_filter({"type": "order.*", "aggregate": "order/o-1"})
+    >>> wanted.types, wanted.aggregate_type, wanted.aggregate_id
+    (('order.*',), 'order', 'o-1')
+    """
+    given = {name: value for name, value in texts.items() if value}
+    unknown = sorted(set(given) - set(FIELDS))
+    if unknown:
+        raise InvalidFilterError(
+            field=unknown[0], value=str(given[unknown[0]]), reason=f"use one of {', '.join(FIELDS)}"
+        )
+    moment = now or datetime.now(UTC)
+    kind, identity = _aggregate(_one(given, "aggregate"))
+    since, until = (parse_moment(name, _one(given, name), moment) for name in ("since", "until"))
+    if since is not None and until is not None and since >= until:
+        raise InvalidFilterError(
+            field="until",
+            value=_one(given, "until"),
+            reason=f"it is not later than since={since.isoformat()}",
+        )
+    return EventFilter(
+        types=_types(given.get("type", ())),
+        aggregate_type=kind,
+        aggregate_id=identity,
+        correlation_id=_one(given, "correlation") or None,
+        causation_id=_one(given, "causation") or None,
+        since=since,
+        until=until,
+    )
+
+
+def _one(given: Mapping[str, str | Iterable[str]], name: str) -> str:
+    value = given.get(name, "")
+    return (value if isinstance(value, str) else ",".join(value)).strip()
+
+
+def _types(value: str | Iterable[str]) -> tuple[str, ...]:
+    parts = [value] if isinstance(value, str) else list(value)
+    names = [name.strip() for part in parts for name in part.split(",") if name.strip()]
+    for name in names:
+        if not _TYPE.fullmatch(name):
+            raise InvalidFilterError(
+                field="type", value=name, reason="write names or patterns such as order.placed or order.*"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _aggregate(value: str) -> tuple[str | None, str | None]:
+    if not value:
+        return None, None
+    kind, slash, identity = value.partition("/")
+    if not slash:
+        return None, value
+    return kind or None, identity or None
+
+
+def parse_moment(field: str, value: str, now: datetime) -> datetime | None:
+    """Return the time that a text means; None for an empty one. Raises InvalidFilterError.
+
+    >>> parse_moment("since", "2h", datetime(2026, 5, 1, 12, tzinfo=UTC)).hour
+    10
+    """
+    if not value:
+        return None
+    ago = re.fullmatch(r"(\d{1,9})\s*([smhdw])", value)
+    try:
+        if ago:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        moment = datetime.fromisoformat(value)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidFilterError(
+            field=field,
+            value=value,
+            reason="write an age such as 15m, 2h or 3d, or a time such as 2026-05-01T09:30",
+        ) from None
+
+
+def parse_position(field: str, value: str | None) -> int | None:
+    """Return the position that a cursor of a log stands for. Raises InvalidFilterError."""
+    if value is None or value == "":
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+        raise InvalidFilterError(field=field, value=value, reason="it must be a position, a whole number")
+    return int(value)
+
+
+def types_matching(patterns: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Return the known names that are among the patterns or match one.
+
+    >>> types_matching(["order.*"], ["order.filled", "order.placed", "trade.seen"])
+    ('order.filled', 'order.placed')
+    """
+    matches = re.compile("|".join(translate(pattern) for pattern in patterns)).match
+    return tuple(name for name in known if matches(name))

@@ -1,0 +1,55 @@
+"""Judge how a bus is, from what is seen of its subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from pabal.ports.operations import Level, Reason, SubscriptionView, Target
+
+_STALE = timedelta(seconds=60)
+_GRAVITY: dict[Level, int] = {"ok": 0, "degraded": 1, "failing": 2}
+
+
+def judge(
+    target: Target, subscriptions: Sequence[SubscriptionView], more: Iterable[Reason], now: datetime
+) -> tuple[Level, tuple[Reason, ...]]:
+    """Return the gravest level and all reasons, gravest first. Pure."""
+    reasons = [*more]
+    for view in subscriptions:
+        reasons += _of(target, view, now)
+    reasons.sort(key=lambda reason: -_GRAVITY[reason.level])
+    return (reasons[0].level if reasons else "ok"), tuple(reasons)
+
+
+def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
+    name = view.name
+    found: list[Reason] = []
+
+    def add(code: str, level: Level, text: str, number: int = 0) -> None:
+        found.append(Reason(code, level, f"subscription {name!r} {text}", name, number))
+
+    if view.state == "halted":
+        add("halted", "failing", view.reason or "is halted")
+    elif view.paused:
+        add("paused", "degraded", f"is paused, {view.lag:,} events wait", view.lag)
+    elif view.state == "idle" and view.lag:
+        add("unclaimed", "degraded", f"has {view.lag:,} unfinished events, but nobody handles it", view.lag)
+    elif view.state == "standby" and target.live and view.lag and _is_stale(view, now):
+        add("stuck", "degraded", "is held by another process that does not get on with it", view.lag)
+    if view.parked:
+        add("parked", "degraded", f"has {view.parked:,} dead letters; retry or discard them", view.parked)
+    if view.queued:
+        add(
+            "queued",
+            "degraded",
+            f"keeps {view.queued:,} events behind dead letters of their key",
+            view.queued,
+        )
+    if view.skipped:
+        add("skipped", "degraded", f"skipped {view.skipped:,} events of unregistered types", view.skipped)
+    return found
+
+
+def _is_stale(view: SubscriptionView, now: datetime) -> bool:
+    return view.updated_at is not None and now - view.updated_at > _STALE

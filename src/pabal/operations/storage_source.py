@@ -1,0 +1,307 @@
+"""A log as a source for operators, with the live bus above it if there is one in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, get_args
+
+import msgspec
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.domain.envelope import decode_event
+from pabal.domain.registry import registry
+from pabal.errors import InvalidFilterError, UnknownEventTypeError
+from pabal.operations.filters import parse_position
+from pabal.operations.log import find_rows, position_at
+from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
+from pabal.ports.inspection import ActionRecord, InspectableStorage
+from pabal.ports.operations import (
+    Action,
+    ActionResult,
+    AuditEntry,
+    DeadLetterFilter,
+    DeadLetterGroup,
+    DeadLetterView,
+    DeliveryView,
+    EventFilter,
+    EventView,
+    Reason,
+    StreamPage,
+    StreamView,
+    SubscriptionView,
+    Target,
+    Totals,
+)
+from pabal.ports.samples import Sample, Series
+from pabal.ports.storage import Start
+
+EVERY_ACTION: frozenset[Action] = frozenset(get_args(Action))
+LAST = 2**63 - 1
+"""Beyond every position: a range up to it ends where the subscription stands."""
+
+
+class StorageSource:
+    """Answer from a storage, and from the bus that runs on it here, if one does.
+
+    With ``owns_storage`` the storage is closed at the end.
+    """
+
+    def __init__(
+        self,
+        storage: InspectableStorage,
+        bus: InMemoryEventBus | None = None,
+        *,
+        owns_storage: bool = False,
+    ) -> None:
+        self._storage = storage
+        self._bus = bus
+        self._owns_storage = owns_storage
+
+    @property
+    def target(self) -> Target:
+        """Return what is being looked at."""
+        kind = "sqlite" if self._storage.capabilities.persistent else "memory"
+        return Target(kind, self._storage.path, self._bus is not None, has_log=True)
+
+    @property
+    def actions(self) -> frozenset[Action]:
+        """Return what can be done here."""
+        return EVERY_ACTION
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    async def totals(self) -> Totals:
+        """Return figures of the whole."""
+        extent = await self._storage.measure()
+        events = extent.head - extent.first + 1 if extent.head else 0
+        totals = Totals(events, extent.head, extent.scheduled, extent.size_bytes)
+        return totals if self._bus is None else with_bus(totals, self._bus)
+
+    async def subscriptions(self) -> list[SubscriptionView]:
+        """Return every subscription, by name."""
+        records = await self._storage.list_subscriptions()
+        head = await self._storage.head()
+        figures = {} if self._bus is None else self._bus.get_statistics()["subscriptions"]
+        return [subscription_view(record, head, figures.get(record.name)) for record in records]
+
+    async def reasons(self) -> list[Reason]:
+        """Return what is wrong beyond what the subscriptions say of themselves."""
+        return [] if self._bus is None else reasons_of(self._bus)
+
+    async def newest(self) -> str:
+        """Return the head as a cursor."""
+        return str(await self._storage.head())
+
+    async def types(self) -> list[str]:
+        """Return the names of event types to choose from."""
+        return await self._storage.list_event_types()
+
+    async def series(self, edges: Sequence[int]) -> Series | None:
+        """Return figures over time."""
+        return await self._storage.read_series(edges)
+
+    async def latest_samples(self, since: int) -> list[Sample]:
+        """Return what each bus noted of itself."""
+        return await self._storage.latest_samples(since)
+
+    async def published_since(self, moment: datetime) -> int:
+        """Return how many events entered the log since then."""
+        extent = await self._storage.measure()
+        if not extent.head:
+            return 0
+        return extent.head + 1 - await position_at(self._storage, moment, extent.first, extent.head)
+
+    async def events(
+        self,
+        wanted: EventFilter,
+        *,
+        before: str | None,
+        after: str | None,
+        limit: int,
+        payloads: bool,
+        oldest_first: bool,
+    ) -> list[EventView]:
+        """Return up to ``limit`` events strictly between two positions."""
+        rows = await find_rows(
+            self._storage,
+            wanted,
+            before=parse_position("before", before),
+            after=parse_position("after", after),
+            limit=limit,
+            oldest_first=oldest_first,
+        )
+        return [event_view(row, payload=payloads) for row in rows]
+
+    async def event(self, event_id: str) -> EventView | None:
+        """Return one event with its payload, or None."""
+        row = await self._storage.find_record(event_id)
+        return None if row is None else event_view(row, payload=True)
+
+    async def deliveries(self, event: EventView) -> list[DeliveryView]:
+        """Return what is known of an event at each subscription."""
+        assert event.position is not None
+        return [delivery_view(record) for record in await self._storage.deliveries_at(event.position)]
+
+    async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
+        """Return aggregates whose id begins with ``prefix``."""
+        last = None if not after else _pair(after)
+        found = await self._storage.list_streams(prefix=prefix, after=last, limit=limit + 1)
+        views = tuple(StreamView(*entry) for entry in found[:limit])
+        more = msgspec.json.encode(found[limit - 1][:2]).decode() if len(found) > limit else None
+        return StreamPage(views, more)
+
+    async def stream(
+        self, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
+    ) -> list[EventView]:
+        """Return an aggregate's events above a version."""
+        rows = await self._storage.read_stream(
+            aggregate_id, aggregate_type, after_version=after_version, limit=limit
+        )
+        return [event_view(row, payload=True) for row in rows]
+
+    async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
+        """Return dead letters by ascending id."""
+        found = await self._storage.list_dead_letters(
+            subscription=wanted.subscription,
+            event_type=wanted.event_type,
+            error_type=wanted.error_type,
+            after=after,
+            limit=limit,
+        )
+        return [letter_view(letter) for letter in found]
+
+    async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return letter_view(await self._storage.get_dead_letter(dead_letter_id))
+
+    async def dead_letter_groups(self) -> list[DeadLetterGroup]:
+        """Return how many dead letters there are of each subscription and error type."""
+        return await self._storage.group_dead_letters()
+
+    # -- steering -------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> InMemoryEventBus | None:
+        return self._bus if self._bus is not None and self._bus.is_running else None
+
+    async def pause(self, name: str) -> ActionResult:
+        """Let a subscription take no more events until it is resumed."""
+        steered = self._running.subscriptions.pause if self._running else self._storage.pause_subscription
+        return ActionResult("pause", name, int(await steered(name)))
+
+    async def resume(self, name: str) -> ActionResult:
+        """Let a paused or halted subscription go on."""
+        steered = self._running.subscriptions.resume if self._running else self._storage.resume_subscription
+        return ActionResult("resume", name, int(await steered(name)))
+
+    async def reset(self, name: str, to: Start) -> ActionResult:
+        """Move a subscription's cursor; ``position`` says where it stands now."""
+        if self._running is not None:
+            position = await self._running.subscriptions.reset(name, to)
+        else:
+            position = await self._storage.reset_subscription(name, to)
+        return ActionResult("reset", name, 1, position=position)
+
+    async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
+        """Deliver a range once more."""
+        if self._running is not None:
+            replay = await self._running.subscriptions.replay(name, first, last)
+        else:
+            replay = await self._storage.request_replay(name, first, LAST if last is None else last)
+        return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
+
+    async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
+        """Deliver a dead letter again: here, or where its subscription is handled, now or later."""
+        letter = await self._storage.get_dead_letter(dead_letter_id)
+        subject = str(dead_letter_id)
+        if self._bus is not None and letter.subscription in self._bus.get_statistics()["subscriptions"]:
+            if payload is None:
+                return ActionResult("retry", subject, await self._bus.dead_letters.retry(dead_letter_id))
+            edited = msgspec.json.decode(payload)
+            begun = await self._bus.dead_letters.edit_and_retry(dead_letter_id, edited)
+            return ActionResult("edit", subject, int(begun))
+        if payload is None and letter.record is not None:
+            try:
+                decode_event(letter.record)  # what fits no class would only be parked again
+            except UnknownEventTypeError:
+                pass  # this process need not know the class; the one that handles it does
+        elif payload is not None and letter.record is not None:
+            registry.schema_named(letter.record.event_type, letter.position)
+        begun_letter = await self._storage.begin_retry(dead_letter_id, payload, time.time())
+        await self._storage.request_reopening(letter.subscription)
+        action = "retry" if payload is None else "edit"
+        return ActionResult(action, subject, int(begun_letter is not None), pending=begun_letter is not None)
+
+    async def discard(self, dead_letter_id: int) -> ActionResult:
+        """Remove a dead letter for good."""
+        if self._bus is not None and self._bus.is_running:
+            await self._bus.dead_letters.discard(dead_letter_id)
+        else:
+            letter = await self._storage.discard_dead_letter(dead_letter_id)
+            await self._storage.request_reopening(letter.subscription)
+        return ActionResult("discard", str(dead_letter_id), 1)
+
+    # -- the audit log --------------------------------------------------------------------------------
+
+    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
+        """Write down durably that an action begins."""
+        return await self._storage.begin_action(actor, action, subject, details)
+
+    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
+        """Write down what came of it."""
+        await self._storage.finish_action(number, result, succeeded=succeeded)
+
+    async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
+        """Return actions, newest first."""
+        return [_entry(record) for record in await self._storage.list_actions(before=before, limit=limit)]
+
+    async def aclose(self) -> None:
+        """Close the storage if it was opened for this."""
+        if self._owns_storage:
+            await self._storage.aclose()
+
+
+def with_bus(totals: Totals, bus: InMemoryEventBus) -> Totals:
+    """Add what a live bus counts."""
+    figures = bus.get_statistics()
+    return msgspec.structs.replace(
+        totals,
+        published=figures["events_published"],
+        handled=figures["events_processed"],
+        failed_attempts=figures["events_failed"],
+        uptime_seconds=figures["uptime_seconds"],
+        workers=figures["worker_count"],
+        is_running=figures["is_running"],
+    )
+
+
+def reasons_of(bus: InMemoryEventBus) -> list[Reason]:
+    """Return what a live bus says of itself where it is failing."""
+    health = bus.health()
+    if health.status != "failing":
+        return []
+    return [Reason("bus", "failing", text) for text in health.reasons[:1]]
+
+
+def _pair(cursor: str) -> tuple[str, str]:
+    try:
+        return msgspec.json.decode(cursor, type=tuple[str, str])
+    except (msgspec.DecodeError, UnicodeError):
+        raise InvalidFilterError(
+            field="after", value=cursor, reason="pass the 'next' of a page of streams"
+        ) from None
+
+
+def _entry(record: ActionRecord) -> AuditEntry:
+    return AuditEntry(
+        record.id,
+        record.at,
+        record.actor,
+        record.action,
+        record.subject,
+        record.details,
+        record.result,
+        record.succeeded,
+    )

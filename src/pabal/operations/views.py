@@ -1,0 +1,144 @@
+"""Turn what storages and buses hold into what operators see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from pabal.bus.dead_letters import DeadLetter
+from pabal.domain.envelope import StoredRecord, from_microseconds
+from pabal.domain.event import kind_of
+from pabal.domain.registry import registry
+from pabal.ports.inspection import DeliveryRecord
+from pabal.ports.operations import DeadLetterView, DeliveryView, EventView, SubscriptionView
+from pabal.ports.storage import DeadLetterRecord, SubscriptionRecord
+
+
+def event_view(row: StoredRecord, *, payload: bool) -> EventView:
+    """Show a row; bytes that are no JSON are shown as bytes."""
+    return EventView(
+        position=row.position,
+        cursor=str(row.position),
+        event_id=row.id_text,
+        event_type=row.event_type,
+        schema_version=row.schema_version,
+        aggregate_type=row.aggregate_type,
+        aggregate_id=row.aggregate_id,
+        stream_version=row.stream_version,
+        occurred_at=from_microseconds(row.occurred_at),
+        recorded_at=from_microseconds(row.recorded_at),
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        size=len(row.payload),
+        payload=_plain(row.payload) if payload else msgspec.UNSET,
+        metadata=_plain(row.metadata) if payload and row.metadata is not None else msgspec.UNSET,
+    )
+
+
+def _plain(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return data
+
+
+def letter_view(letter: DeadLetterRecord) -> DeadLetterView:
+    """Show a dead letter."""
+    return DeadLetterView(
+        id=letter.id,
+        subscription=letter.subscription,
+        event=_event_of(letter),
+        error_type=letter.error_type,
+        reason=letter.reason,
+        attempts=letter.failures,
+        parked_at=letter.parked_at,
+        state=letter.state,
+        key=letter.key,
+        queued=letter.queued,
+    )
+
+
+def _event_of(letter: DeadLetterRecord) -> EventView:
+    if letter.record is not None:
+        return event_view(letter.record, payload=True)
+    event = letter.event
+    assert event is not None
+    schema = registry.schema_of(kind_of(event))
+    described = event.to_dict()
+    return EventView(
+        position=None,
+        cursor="",
+        event_id=event.event_id,
+        event_type=schema.event_type,
+        schema_version=schema.version,
+        aggregate_type=event.aggregate_type,
+        aggregate_id=event.aggregate_id,
+        stream_version=None,
+        occurred_at=event.occurred_at,
+        recorded_at=event.occurred_at,
+        correlation_id=event.correlation_id,
+        causation_id=event.causation_id,
+        size=len(msgspec.json.encode(described["payload"])),
+        payload=described["payload"],
+        metadata=dict(event.metadata) or msgspec.UNSET,
+    )
+
+
+def shown_letter(letter: DeadLetter) -> DeadLetterView:
+    """Show a dead letter as a bus gives it."""
+    return letter_view(letter.record)
+
+
+def delivery_view(record: DeliveryRecord) -> DeliveryView:
+    """Show a delivery."""
+    return DeliveryView(
+        record.subscription,
+        record.state,
+        record.attempts,
+        None if record.due_at is None else datetime.fromtimestamp(record.due_at, UTC),
+        record.failures,
+        record.dead_letter_id,
+    )
+
+
+def subscription_view(
+    record: SubscriptionRecord, head: int, figures: Mapping[str, Any] | None
+) -> SubscriptionView:
+    """Show a subscription as stored, with the figures of the bus that handles it here, if one does."""
+    lag = max(0, head - record.frontier) + record.unfinished
+    state = "paused" if record.paused else "idle" if record.owner is None else "active"
+    view = SubscriptionView(
+        name=record.name,
+        state=state,
+        watermark=record.watermark,
+        frontier=record.frontier,
+        lag=lag,
+        retries=record.retries,
+        parked=record.parked,
+        queued=record.queued,
+        paused=record.paused,
+        owner=record.owner,
+        epoch=record.epoch,
+        updated_at=record.updated_at,
+    )
+    return view if figures is None else with_figures(view, figures)
+
+
+def with_figures(view: SubscriptionView, figures: Mapping[str, Any]) -> SubscriptionView:
+    """Add what only the handling process knows."""
+    return msgspec.structs.replace(
+        view,
+        state=figures["state"],
+        lag=figures["lag"],
+        reason=figures.get("reason", ""),
+        in_flight=figures["in_flight"],
+        handled=figures["handled"],
+        failed_attempts=figures["failed_attempts"],
+        skipped=figures["skipped"],
+        average_ms=figures["avg_processing_time_ms"],
+        p50_ms=figures.get("p50_ms"),
+        p99_ms=figures.get("p99_ms"),
+    )
