@@ -1,0 +1,1 @@
+"""Bridges to what applications already use: web frameworks and event formats. Each module by itself."""

@@ -1,0 +1,142 @@
+"""AsyncAPI 3.0: a document of the events that an application publishes, and of who subscribes to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable
+from typing import Any
+
+import msgspec
+
+from pabal.delivery.subscription import Subscription
+from pabal.domain.registry import registry
+from pabal.domain.schema import EventSchema
+
+_HEADERS = {
+    "type": "object",
+    "required": ["event_id", "occurred_at"],
+    "properties": {
+        "event_id": {"type": "string", "format": "uuid"},
+        "occurred_at": {"type": "string", "format": "date-time"},
+        "correlation_id": {"type": ["string", "null"]},
+        "causation_id": {"type": ["string", "null"]},
+        "metadata": {"type": "object"},
+    },
+}
+
+
+def asyncapi_document(
+    subscriptions: Iterable[Subscription] = (), *, title: str, version: str, event_types: str = ""
+) -> dict[str, Any]:
+    """Return an AsyncAPI 3.0 document, ready for ``json.dumps``.
+
+    Each registered event type whose name begins with ``event_types`` is a channel with one message, its
+    payload described by JSON Schema, and a ``send`` operation. Each subscription, as ``bus.subscribe``
+    returns it, is a ``receive`` operation for every one of these types that it wants.
+
+    Raises EventDefinitionError where an event class names a field type that is still undefined.
+
+    >>> from pabal import DomainEvent
+    >>> class BellRung(DomainEvent):
+    ...     event_type = "asyncapi.bell_rung"
+    ...     tower: str
+    >>> document = asyncapi_document(title="Bells", version="1.0", event_types="asyncapi.")
+    >>> document["components"]["schemas"]["asyncapi.bell_rung"]["properties"]
+    {'tower': {'type': 'string'}}
+    """
+    known = sorted((name, cls) for name, cls in registry.names() if name.startswith(event_types))
+    schemas: dict[str, EventSchema] = {}
+    for name, cls in known:
+        schemas[_identifier(name, schemas)] = registry.schema_of(cls)
+    payloads, components = msgspec.json.schema_components(
+        [schema.payload_type for schema in schemas.values()], ref_template="#/components/schemas/{name}"
+    )
+    components = dict(components)
+    messages: dict[str, Any] = {}
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
+    prefixes = {"publish"}
+    for (key, schema), payload in zip(schemas.items(), payloads, strict=True):
+        components[key] = _resolved(payload, components)
+        messages[key] = _message(key, schema)
+        channels[key] = {
+            "address": schema.event_type,
+            "messages": {key: {"$ref": f"#/components/messages/{key}"}},
+        }
+        operations[f"publish.{key}"] = _operation("send", key)
+    for subscription in subscriptions:
+        prefix = _identifier(subscription.name, prefixes)
+        prefixes.add(prefix)
+        for key, schema in schemas.items():
+            if subscription.matcher.matches_class(schema.cls):
+                operations[f"{prefix}.{key}"] = {**_operation("receive", key), "title": subscription.name}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": title, "version": version},
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages, "schemas": _used(components, schemas)},
+    }
+
+
+def _message(key: str, schema: EventSchema) -> dict[str, Any]:
+    message = {
+        "name": schema.event_type,
+        "title": schema.cls.__name__,
+        "contentType": "application/json",
+        "headers": _HEADERS,
+        "payload": {"$ref": f"#/components/schemas/{key}"},
+        "x-schema-version": schema.version,
+    }
+    if schema.aggregate_type is not None:
+        message["x-aggregate-type"] = schema.aggregate_type
+    return message
+
+
+def _operation(action: str, key: str) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{key}"},
+        "messages": [{"$ref": f"#/channels/{key}/messages/{key}"}],
+    }
+
+
+def _resolved(payload: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema that a payload's reference stands for, to be listed under the event's own name."""
+    reference = payload.get("$ref")
+    if reference is None:
+        return payload
+    described: dict[str, Any] = components[reference.rpartition("/")[2]]
+    return described
+
+
+def _used(components: dict[str, Any], roots: Iterable[str]) -> dict[str, Any]:
+    """Leave out the payload classes' own names, which nothing refers to any more."""
+    used: set[str] = set()
+    ahead = list(roots)
+    while ahead:
+        name = ahead.pop()
+        if name not in used:
+            used.add(name)
+            ahead += _references(components[name])
+    return {name: components[name] for name in sorted(used)}
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"].rpartition("/")[2]] if isinstance(node.get("$ref"), str) else []
+        return own + [name for value in node.values() for name in _references(value)]
+    if isinstance(node, list):
+        return [name for value in node for name in _references(value)]
+    return []
+
+
+def _identifier(name: str, taken: Container[str]) -> str:
+    """Return a name as a key that AsyncAPI allows and that no other has."""
+    wanted = key = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    number = 1
+    while key in taken:
+        number += 1
+        key = f"{wanted}-{number}"
+    return key

@@ -1,0 +1,151 @@
+"""CloudEvents 1.0: events as JSON documents that other systems understand, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pabal.domain.event import AdoptedEvent, DomainEvent, adopt, body_of, kind_of
+from pabal.domain.registry import registry
+from pabal.domain.schema import encode_json
+from pabal.errors import InvalidEventError
+from pabal.ports.operations import EventView
+
+_TRACE = ("traceparent", "tracestate")
+_REQUIRED = ("specversion", "id", "source", "type")
+
+
+def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
+    """Return an event as a CloudEvent in JSON form (structured mode), ready for ``json.dumps``.
+
+    ``source`` is a URI reference that names the publisher. The payload becomes ``data``, the aggregate id
+    ``subject`` and ``partitionkey``; ``correlationid``, ``causationid``, ``traceparent`` and ``tracestate``
+    are the extensions of these names. What else the event has goes into extensions that begin with ``pabal``.
+
+    >>> class LampLit(DomainEvent):
+    ...     room: str
+    >>> lit = LampLit("hall")
+    >>> document = to_cloudevent(lit, "/houses/1")
+    >>> document["type"], document["data"]
+    ('LampLit', {'room': 'hall'})
+    >>> from_cloudevent(document) == lit
+    True
+    """
+    event = adopt(event)
+    schema = registry.schema_of(kind_of(event))
+    return _document(
+        source,
+        event_id=event.event_id,
+        event_type=schema.event_type,
+        occurred_at=event.occurred_at,
+        aggregate_id=event.aggregate_id,
+        correlation_id=event.correlation_id,
+        causation_id=event.causation_id,
+        version=schema.version,
+        metadata=dict(event.metadata),
+        data=msgspec.json.decode(schema.encode(body_of(event), event.event_id)),
+    )
+
+
+def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
+    """Return an event as ``pabal.operations`` shows it as a CloudEvent; its class need not be known.
+
+    The payload stays as it was stored, of whatever version, and as far as it is not masked.
+    """
+    return _document(
+        source,
+        event_id=view.event_id,
+        event_type=view.event_type,
+        occurred_at=view.occurred_at,
+        aggregate_id=view.aggregate_id,
+        correlation_id=view.correlation_id,
+        causation_id=view.causation_id,
+        version=view.schema_version,
+        metadata=dict(view.metadata or {}),
+        data=view.payload,
+    )
+
+
+def _document(
+    source: str,
+    *,
+    event_id: str,
+    event_type: str,
+    occurred_at: datetime,
+    aggregate_id: str | None,
+    correlation_id: str | None,
+    causation_id: str | None,
+    version: int,
+    metadata: dict[str, Any],
+    data: Any,
+) -> dict[str, Any]:
+    if not source:
+        raise InvalidEventError("a CloudEvent needs a source: a URI reference such as '/shop/orders'")
+    attributes = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": source,
+        "type": event_type,
+        "time": occurred_at.isoformat().replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        "subject": aggregate_id or None,
+        "partitionkey": aggregate_id or None,
+        "correlationid": correlation_id,
+        "causationid": causation_id,
+        **{name: metadata.pop(name) for name in _TRACE if isinstance(metadata.get(name), str)},
+        "pabalversion": version,
+        "pabalmetadata": encode_json(metadata).decode() if metadata else None,
+        "data": data,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def from_cloudevent(document: Mapping[str, Any]) -> Any:
+    """Return the event that a CloudEvent in JSON form holds; its ``type`` must be a registered event type.
+
+    A document of another publisher needs the four required attributes and a JSON object as ``data``; an
+    older ``pabalversion`` goes through the upcasters. Raises InvalidEventError for what is no CloudEvent,
+    UnknownEventTypeError and DecodeError for what fits no class.
+    """
+    missing = [name for name in _REQUIRED if not isinstance(document.get(name), str) or not document[name]]
+    if missing:
+        raise InvalidEventError(f"this is no CloudEvent: {', '.join(missing)} missing or no text")
+    if document["specversion"] != "1.0":
+        raise InvalidEventError(f"CloudEvents {document['specversion']!r} are unknown here; send 1.0")
+    data = document.get("data")
+    if not isinstance(data, Mapping):
+        raise InvalidEventError(f"CloudEvent {document['id']!r} has no JSON object as data")
+    schema = registry.schema_named(document["type"], None)
+    version = document.get("pabalversion", schema.version)
+    payload: Any = dict(data)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise InvalidEventError(f"CloudEvent {document['id']!r}: pabalversion is {version!r}, no integer")
+    if version != schema.version:
+        payload = registry.upcast(schema, version, payload, None)
+    body = schema.decode_body(encode_json(payload))
+    header = _header_of(document)
+    if not issubclass(schema.cls, DomainEvent):
+        return AdoptedEvent(body=body, **header)
+    return schema.rebuild(body, **header)
+
+
+def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    header: dict[str, Any] = {"event_id": document["id"]}
+    try:
+        if "time" in document:
+            header["occurred_at"] = datetime.fromisoformat(document["time"])
+        metadata = dict(msgspec.json.decode(document.get("pabalmetadata", "{}")))
+    except (ValueError, TypeError) as error:
+        raise InvalidEventError(f"CloudEvent {document['id']!r} has a broken attribute: {error}") from error
+    metadata.update({name: document[name] for name in _TRACE if name in document})
+    if metadata:
+        header["metadata"] = metadata
+    for name, attribute in (("correlation_id", "correlationid"), ("causation_id", "causationid")):
+        if attribute in document:
+            if not isinstance(document[attribute], str):
+                raise InvalidEventError(f"CloudEvent {document['id']!r}: {attribute} is no text")
+            header[name] = document[attribute]
+    return header

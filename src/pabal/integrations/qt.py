@@ -1,0 +1,55 @@
+"""Run a bus in Qt's event loop (extra ``qt``, beside PySide6 or PyQt6), so handlers may touch widgets."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.errors import MissingExtraError
+
+
+def run_in_qt(bus: InMemoryEventBus, show: Callable[[], Any]) -> None:
+    """Run ``bus`` in Qt's event loop until the last window is closed, then drain and stop it.
+
+    ``show`` is called once the bus delivers; it makes and shows the windows, may be async, and what it
+    returns is kept alive. Handlers run in Qt's thread: async ones update widgets directly. Sync handlers run
+    in threads of their own, so they must not. Slots and other threads use ``bus.publish_threadsafe``.
+
+    Closing the last window, or ``QApplication.quit()``, ends it; the loop runs on until the bus has stopped.
+    Raises what ``show`` raises, and MissingExtraError without qasync or a binding of Qt.
+    """
+    try:
+        import qasync  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingExtraError(feature="run_in_qt", extra="qt") from error
+    application: Any = qasync.QApplication.instance() or qasync.QApplication(sys.argv[:1])
+    quits = application.quitOnLastWindowClosed()
+    application.setQuitOnLastWindowClosed(False)  # the loop has to outlive the windows, for the bus to end
+    loop = qasync.QEventLoop(application)
+    closed = asyncio.Event()
+
+    async def live() -> None:
+        async with bus:
+            windows = show()
+            if inspect.isawaitable(windows):
+                windows = await windows
+            await closed.wait()
+            del windows
+
+    application.lastWindowClosed.connect(closed.set)
+    try:
+        task = loop.create_task(live())
+        task.add_done_callback(lambda _: loop.stop())
+        # Not run_until_complete(): after a quit() it would go on with tasks outside of any running loop.
+        while not task.done():
+            loop.run_forever()
+            closed.set()  # if it was quit() that ended the loop under the bus: once more, for its end
+        task.result()
+    finally:
+        application.lastWindowClosed.disconnect(closed.set)
+        application.setQuitOnLastWindowClosed(quits)
+        loop.close()

@@ -1,0 +1,1 @@
+"""What watches a bus from outside: logging, Prometheus metrics, OpenTelemetry traces."""

@@ -1,0 +1,152 @@
+"""OpenTelemetry traces (extra ``otel``): a span for each publish and each attempt, joined across restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakSet
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.delivery.context import DeliveryContext, current_event
+from pabal.domain.envelope import Receipt
+from pabal.domain.event import DomainEvent, adopt, kind_of, replace_header
+from pabal.domain.registry import registry
+from pabal.errors import MissingExtraError, UsageError
+
+try:
+    from opentelemetry import propagate, trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
+except ImportError as error:
+    raise MissingExtraError(feature="tracing", extra="otel") from error
+
+_instrumented: WeakSet[InMemoryEventBus] = WeakSet()
+
+
+def with_trace(event: Any) -> DomainEvent:
+    """Return ``event`` with the current trace context in its metadata (``traceparent``, ``tracestate``).
+
+    ``instrument`` does so for what is published. Call it yourself for events stored by ``tx.store_event``.
+    """
+    event = adopt(event)
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return replace_header(event, metadata={**event.metadata, **carrier}) if carrier else event
+
+
+def instrument(bus: InMemoryEventBus, *, tracer: Tracer | None = None, link_after: float = 3600.0) -> None:
+    """Trace what ``bus`` publishes and handles from now on. Call it once, before handlers run.
+
+    A publish is a PRODUCER span; each attempt is a CONSUMER span below it, in whatever process and after
+    whatever restart, because the context travels in the event's metadata. Attempts on an event older than
+    ``link_after`` seconds (a replay, a catch-up), and batches, begin a trace of their own with links.
+
+    Raises UsageError for a bus that is instrumented already.
+    """
+    if bus in _instrumented:
+        raise UsageError("this bus is instrumented already; a second time would double every span")
+    _instrumented.add(bus)
+    tracing = _Tracing(tracer or trace.get_tracer("pabal"), link_after)
+    publish, publish_batch, publish_threadsafe = bus.publish, bus.publish_batch, bus.publish_threadsafe
+
+    async def traced_publish(
+        event: Any, *, delay: float | None = None, deliver_at: datetime | None = None
+    ) -> Receipt:
+        event = adopt(event)
+        with tracing.publishing([event]):
+            return await publish(with_trace(event), delay=delay, deliver_at=deliver_at)
+
+    async def traced_batch(events: Iterable[Any]) -> list[Receipt]:
+        adopted = [adopt(event) for event in events]
+        with tracing.publishing(adopted):
+            return await publish_batch([with_trace(event) for event in adopted])
+
+    def traced_threadsafe(event: Any) -> Future[Receipt]:
+        # The future ends in another thread; the span covers handing the event over.
+        event = adopt(event)
+        with tracing.publishing([event]):
+            return publish_threadsafe(with_trace(event))
+
+    bus.publish = traced_publish  # type: ignore[method-assign]
+    bus.publish_batch = traced_batch  # type: ignore[method-assign]
+    bus.publish_threadsafe = traced_threadsafe  # type: ignore[method-assign]
+    bus.use(tracing.attempt)
+
+
+class _Tracing:
+    def __init__(self, tracer: Tracer, link_after: float) -> None:
+        self._tracer = tracer
+        self._link_after = link_after
+
+    def publishing(self, events: list[DomainEvent]) -> Any:
+        names = {registry.schema_of(kind_of(event)).event_type for event in events}
+        name = names.pop() if len(names) == 1 else "events"
+        attributes: dict[str, Any] = {
+            "messaging.system": "pabal",
+            "messaging.operation.type": "send",
+            "messaging.operation.name": "publish",
+            "messaging.destination.name": name,
+        }
+        if len(events) == 1:
+            attributes["messaging.message.id"] = events[0].event_id
+        else:
+            attributes["messaging.batch.message_count"] = len(events)
+        return self._tracer.start_as_current_span(
+            f"publish {name}", kind=SpanKind.PRODUCER, attributes=attributes
+        )
+
+    async def attempt(
+        self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        parent, links = self._origin(event)
+        attributes: dict[str, Any] = {
+            "messaging.system": "pabal",
+            "messaging.operation.type": "process",
+            "messaging.operation.name": "process",
+            "messaging.destination.name": context.event_type,
+            "messaging.consumer.group.name": context.subscription,
+            "messaging.message.id": context.event_id,
+            "pabal.attempt": context.attempt,
+        }
+        if context.correlation_id is not None:
+            attributes["messaging.message.conversation_id"] = context.correlation_id
+        if context.position is not None:
+            attributes["pabal.position"] = context.position
+        if isinstance(event, list):
+            attributes["messaging.batch.message_count"] = len(event)
+        with self._tracer.start_as_current_span(
+            f"process {context.event_type}",
+            context=parent,
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            links=links,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                return await call_next()
+            except BaseException as error:
+                # The type alone: a message may hold what is in the payload.
+                span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+
+    def _origin(self, event: Any) -> tuple[Context, list[Link]]:
+        """Return the context to continue, or an empty one and links to where the events came from."""
+        if isinstance(event, list):
+            return Context(), [link for one in event for link in _links_to(one)]
+        mark = current_event.get()
+        if not isinstance(mark, DomainEvent):
+            return Context(), []
+        if (datetime.now(UTC) - mark.occurred_at).total_seconds() > self._link_after:
+            return Context(), _links_to(mark)
+        return propagate.extract(mark.metadata, context=Context()), []
+
+
+def _links_to(event: Any) -> list[Link]:
+    if not isinstance(event, DomainEvent):
+        return []  # the body of an adopted event carries no metadata
+    origin = trace.get_current_span(propagate.extract(event.metadata, context=Context())).get_span_context()
+    return [Link(origin)] if origin.is_valid else []

@@ -1,0 +1,213 @@
+"""Prometheus metrics of buses (extra ``prometheus``): read when scraped, at no cost to an event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+from pabal.bus.in_memory import InMemoryEventBus
+from pabal.delivery.context import DeliveryContext
+from pabal.errors import MissingExtraError, UsageError
+
+try:
+    from prometheus_client import (
+        CollectorRegistry,
+        Histogram,
+        generate_latest,
+        make_asgi_app,
+        start_http_server,
+    )
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+except ImportError as error:
+    raise MissingExtraError(feature="PrometheusExporter", extra="prometheus") from error
+
+Figures = dict[str, Any]
+
+
+class Measure(NamedTuple):
+    """Describe one metric: its name, kind, meaning, and where its value stands in the statistics."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    value: Callable[[Figures], float | None]
+
+
+def _key(name: str) -> Callable[[Figures], float | None]:
+    def read(figures: Figures) -> float | None:
+        value = figures.get(name)
+        # What only some buses have is absent: a watermark without a log, or on Redis, one for each partition.
+        return float(value) if isinstance(value, (int, float)) else None
+
+    return read
+
+
+OF_A_BUS = (
+    Measure("pabal_bus_running", "gauge", "1 while the bus delivers", _key("is_running")),
+    Measure("pabal_bus_uptime_seconds", "gauge", "Time since the start", _key("uptime_seconds")),
+    Measure("pabal_workers", "gauge", "Workers that run", _key("worker_count")),
+    Measure("pabal_events_published_total", "counter", "Events accepted", _key("events_published")),
+    Measure("pabal_events_scheduled", "gauge", "Delayed events kept in memory", _key("events_scheduled")),
+    Measure("pabal_queue_deliveries", "gauge", "Deliveries in memory, not finished", _key("queue_size")),
+    Measure("pabal_dead_letters", "gauge", "Dead letters there are now", _key("failed_events_count")),
+    Measure("pabal_events_lost_total", "counter", "Gone from the server unhandled", _key("events_lost")),
+)
+"""Metrics with the label ``bus``."""
+
+OF_A_SUBSCRIPTION = (
+    Measure("pabal_deliveries_handled_total", "counter", "Deliveries handled", _key("handled")),
+    Measure("pabal_deliveries_filtered_total", "counter", "Rejected by where", _key("filtered")),
+    Measure("pabal_deliveries_retried_total", "counter", "Deliveries to be tried again", _key("retried")),
+    Measure("pabal_deliveries_parked_total", "counter", "Became dead letters", _key("parked")),
+    Measure("pabal_deliveries_dropped_total", "counter", "Dropped by a full bus", _key("dropped")),
+    Measure("pabal_deliveries_skipped_total", "counter", "Events of unregistered types", _key("skipped")),
+    Measure("pabal_attempts_failed_total", "counter", "Attempts that failed", _key("failed_attempts")),
+    Measure("pabal_deliveries_in_flight", "gauge", "Handlers that run now", _key("in_flight")),
+    Measure("pabal_deliveries_retrying", "gauge", "Failed and not finished", _key("retrying")),
+    Measure("pabal_blocked_keys", "gauge", "Keys that wait behind a dead letter", _key("blocked_keys")),
+    Measure("pabal_subscription_lag", "gauge", "Positions or deliveries not finished", _key("lag")),
+    Measure("pabal_subscription_watermark", "gauge", "Position finished up to", _key("watermark")),
+    Measure("pabal_subscription_active", "gauge", "1 while it takes some", lambda f: f["state"] == "active"),
+)
+"""Metrics with the labels ``bus`` and ``subscription``."""
+
+RESPONSIVE = "pabal_bus_responsive"
+"""The gauge that is 0 where the event loop did not answer a scrape from another thread."""
+DURATION = "pabal_attempt_duration_seconds"
+"""The histogram of buses that are watched with ``durations``."""
+
+
+class PrometheusExporter:
+    """Show buses to Prometheus, each under a name of its own, as the label ``bus``.
+
+    The figures are those of ``get_statistics()``, read when somebody scrapes. Mount ``asgi()`` in a web
+    application that shares the bus's event loop, or ``serve()`` a port of its own, or take ``text()``.
+
+    >>> from pabal import InMemoryEventBus
+    >>> exporter = PrometheusExporter()
+    >>> exporter.watch(InMemoryEventBus(), name="trading")
+    >>> 'pabal_bus_running{bus="trading"} 0.0' in exporter.text()
+    True
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, timeout: float = 2.0) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._timeout = timeout
+        self._buses: dict[str, InMemoryEventBus] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._durations: Histogram | None = None
+        self.registry.register(self)
+
+    def watch(self, bus: InMemoryEventBus, *, name: str = "default", durations: bool = False) -> None:
+        """Show a bus under ``name``; with ``durations``, measure every attempt from now on too.
+
+        Raises UsageError where the name is taken.
+        """
+        if name in self._buses:
+            raise UsageError(f"a bus named {name!r} is watched already; give this one another name")
+        self._buses[name] = bus
+        if durations:
+            self._measure(bus, name)
+
+    def _measure(self, bus: InMemoryEventBus, name: str) -> None:
+        if self._durations is None:
+            labels = ["bus", "subscription", "outcome"]
+            self._durations = Histogram(DURATION, "Time of an attempt", labels, registry=self.registry)
+        durations = self._durations
+
+        async def measured(
+            event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
+        ) -> Any:
+            started, outcome = perf_counter(), "failed"
+            try:
+                result = await call_next()
+                outcome = "handled"
+                return result
+            finally:
+                durations.labels(name, context.subscription, outcome).observe(perf_counter() - started)
+
+        bus.use(measured)
+
+    def text(self) -> str:
+        """Return all metrics in Prometheus's text format."""
+        return generate_latest(self.registry).decode()
+
+    def asgi(self) -> Any:
+        """Return an ASGI application that answers with the metrics, to be mounted under ``/metrics``."""
+        return make_asgi_app(self.registry)
+
+    async def serve(self, host: str = "127.0.0.1", port: int = 9464) -> tuple[int, Callable[[], None]]:
+        """Answer scrapes on a port of its own; return the port (0 finds one) and a function that ends it.
+
+        Call it on the buses' event loop. The server has a thread of its own: while the loop is blocked for
+        longer than ``timeout`` seconds it still answers, with ``pabal_bus_responsive`` 0. Raises OSError.
+        """
+        self._loop = asyncio.get_running_loop()
+        server, thread = start_http_server(port, host, registry=self.registry)
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return int(server.server_port), end
+
+    def describe(self) -> list[Metric]:
+        """Name no metric before a bus is watched; called by the registry."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric; called by the registry at a scrape, from any thread."""
+        figures = self._read()
+        answered = GaugeMetricFamily(RESPONSIVE, "1 where the event loop answered", labels=["bus"])
+        for name in self._buses:
+            answered.add_metric([name], float(name in figures))
+        yield answered
+        for measure in OF_A_BUS:
+            family = _family(measure, ["bus"])
+            for name, of_bus in figures.items():
+                value = measure.value(of_bus)
+                if value is not None:
+                    family.add_metric([name], value)
+            yield family
+        for measure in OF_A_SUBSCRIPTION:
+            family = _family(measure, ["bus", "subscription"])
+            for name, of_bus in figures.items():
+                for subscription, of_one in of_bus["subscriptions"].items():
+                    value = measure.value(of_one)
+                    if value is not None:
+                        family.add_metric([name, subscription], value)
+            yield family
+
+    def _read(self) -> dict[str, Figures]:
+        """Read the statistics on the loop that changes them; return none if it does not answer in time."""
+        loop = self._loop
+        if loop is None or not loop.is_running() or loop is _running_loop():
+            return self._read_here()
+
+        async def read() -> dict[str, Figures]:
+            return self._read_here()
+
+        future = asyncio.run_coroutine_threadsafe(read(), loop)
+        try:
+            return future.result(self._timeout)
+        except TimeoutError:
+            future.cancel()
+            return {}
+
+    def _read_here(self) -> dict[str, Figures]:
+        return {name: bus.get_statistics() for name, bus in self._buses.items()}
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _family(measure: Measure, labels: list[str]) -> Any:
+    make = CounterMetricFamily if measure.kind == "counter" else GaugeMetricFamily
+    return make(measure.name, measure.help, labels=labels)
