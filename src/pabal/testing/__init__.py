@@ -1,0 +1,35 @@
+"""For tests of applications and backends: a virtual clock, a recorder, pytest fixtures, conformance cases.
+
+Names are loaded when first used: pytest imports this package at every start, used or not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pabal.testing.clock import VirtualClock
+    from pabal.testing.process_scenario import ProcessScenario
+    from pabal.testing.recorder import Delivery, EventRecorder
+    from pabal.testing.scenario import Scenario, given
+
+_HOMES = {
+    "Delivery": "pabal.testing.recorder",
+    "EventRecorder": "pabal.testing.recorder",
+    "ProcessScenario": "pabal.testing.process_scenario",
+    "Scenario": "pabal.testing.scenario",
+    "VirtualClock": "pabal.testing.clock",
+    "given": "pabal.testing.scenario",
+}
+
+__all__ = ["Delivery", "EventRecorder", "ProcessScenario", "Scenario", "VirtualClock", "given"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pabal.testing' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,64 @@
+"""What every backend must do, as cases that any test runner can run.
+
+A backend's own test file is this long::
+
+    import pytest
+    from pabal.testing.conformance import Case, cases_for
+    from my_backend import MyStorage
+
+    @pytest.mark.parametrize("case", cases_for(MyStorage.capabilities), ids=str)
+    async def test_my_storage_conforms(case: Case, tmp_path: Path) -> None:
+        await case(lambda: MyStorage(tmp_path / "log"))
+
+What a backend cannot do, its capabilities say, and the cases that need it are left out. Each case is given
+a factory. Its first call opens a storage that holds nothing; where the capabilities say
+``persistent``, later calls open the same data again, and where they say ``shared``, also while it is open. A
+case that fails raises AssertionError with a sentence of what was expected.
+"""
+
+from pabal.ports.storage import Capabilities
+from pabal.testing.conformance import (
+    bus,
+    bus_dead_letters,
+    controls,
+    dead_letters,
+    log,
+    queries,
+    schedules,
+    streams,
+    subscriptions,
+)
+from pabal.testing.conformance.case import Case, StorageFactory, cases_of
+
+_MODULES = {
+    "log": log,
+    "streams": streams,
+    "queries": queries,
+    "subscriptions": subscriptions,
+    "dead_letters": dead_letters,
+    "controls": controls,
+    "schedules": schedules,
+    "bus": bus,
+    "bus dead letters": bus_dead_letters,
+}
+
+PORTS = tuple(_MODULES)
+"""What cases are sorted by; ``bus …`` are those of a bus that stands on the storage."""
+
+__all__ = ["PORTS", "Case", "StorageFactory", "cases_for"]
+
+
+def cases_for(capabilities: Capabilities, *ports: str) -> list[Case]:
+    """Return the cases that a backend of these capabilities must pass: of some ports, or of all.
+
+    >>> from pabal.ports.storage import Capabilities
+    >>> cases = cases_for(Capabilities(persistent=False, shared=False), "log")
+    >>> str(cases[0])
+    'log: positions start at 1 and grow'
+    """
+    return [
+        case
+        for port in ports or PORTS
+        for case in cases_of(port, _MODULES[port])
+        if case.is_for(capabilities)
+    ]

@@ -1,0 +1,167 @@
+"""A bus on the storage, and what becomes of its dead letters: edited, discarded, retried, queued behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pabal.errors import SubscriptionError
+from pabal.testing.clock import VirtualClock
+from pabal.testing.conformance.case import StorageFactory, case, equal, opened, refused
+from pabal.testing.conformance.events import Deposited, Ticked, deposits
+from pabal.testing.conformance.running import Handler, running, settled
+
+
+@case()
+async def an_edited_dead_letter_is_handled_as_edited(factory: StorageFactory) -> None:
+    """Hand the new payload to the handler, and the old one to nobody."""
+    handler, clock = Handler(), VirtualClock()
+    handler.failures = {1: 9}
+    options: dict[str, Any] = {"retry_count": 0, "retry": None}
+    async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
+        await bus.publish(Deposited("a", 1))
+        await settled(bus)
+        [letter] = await bus.dead_letters.list()
+        await bus.dead_letters.edit_and_retry(letter.id, {**letter.payload, "number": 7})
+        await settled(bus)
+        equal(handler.numbers(), [7], "numbers of the events handled")
+        equal(await bus.dead_letters.list(), [], "dead letters after the retry")
+
+
+@case()
+async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory: StorageFactory) -> None:
+    """Deliver what queued behind it once the edited event succeeds, or is parked under its new key."""
+    handler, clock = Handler(), VirtualClock()
+    handler.failures = {1: 9, 11: 9}
+    options: dict[str, Any] = {"on_exhausted": "park_key", "retry_count": 0, "retry": None}
+    async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
+        await bus.publish_batch([*deposits("a", range(1, 4)), *deposits("b", range(11, 14))])
+        await settled(bus)
+        first, second = await bus.dead_letters.list()
+        await bus.dead_letters.edit_and_retry(first.id, {**first.payload, "account": "x", "number": 7})
+        await settled(bus)
+        equal(handler.numbers("x"), [7], "events of the key that the event was moved to")
+        equal(handler.numbers("a"), [2, 3], "events of the key that it came from")
+        await bus.dead_letters.edit_and_retry(second.id, {**second.payload, "account": "y"})
+        await settled(bus)
+        equal(handler.numbers("b"), [12, 13], "events of the key that a parked event came from")
+        [letter] = await bus.dead_letters.list()
+        equal((letter.id, letter.key), (second.id, "account/y"), "the dead letter, and the key it blocks now")
+
+
+@case()
+async def a_discarded_dead_letter_lets_its_key_go_on(factory: StorageFactory) -> None:
+    """Deliver what queued behind it, without it."""
+    handler, clock = Handler(), VirtualClock()
+    handler.failures = {1: 9}
+    options: dict[str, Any] = {"on_exhausted": "park_key", "retry_count": 0, "retry": None}
+    async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
+        await bus.publish_batch(deposits("a", range(4)))
+        await settled(bus)
+        equal(handler.numbers(), [0], "events handled while one is parked")
+        equal(await bus.dead_letters.discard("all"), 1, "dead letters discarded")
+        await settled(bus)
+        equal(handler.numbers(), [0, 2, 3], "events handled after it was discarded")
+
+
+@case()
+async def a_dead_letter_discarded_during_its_retry_is_attempted_no_more(factory: StorageFactory) -> None:
+    """Make no further attempt, park it no second time, and let later events of its key and its lane go on."""
+    handler, clock = Handler(), VirtualClock()
+    handler.failures = {1: 99, 20: 99}
+    async with opened(factory) as storage, running(storage, handler, clock) as bus:
+        await bus.publish_batch([Deposited("a", 1), Ticked(20)])
+        await settled(bus)
+        for _ in range(2):
+            await clock.advance(10)
+            await settled(bus)
+        equal(await bus.dead_letters.retry("all"), 2, "retries begun")
+        await settled(bus)
+        await bus.publish(Deposited("a", 2))
+        await settled(bus)
+        equal((handler.attempts.count(1), handler.attempts.count(20)), (4, 4), "attempts before discarding")
+        equal(await bus.dead_letters.discard("all"), 2, "dead letters discarded")
+        await settled(bus)
+        equal(handler.numbers(), [2], "events handled after discarding")
+        for _ in range(3):
+            await clock.advance(10)
+            await settled(bus)
+        equal((handler.attempts.count(1), handler.attempts.count(20)), (4, 4), "attempts after discarding")
+        equal(await bus.dead_letters.list(), [], "dead letters at the end")
+        equal(bus.health().status, "ok", "the health of the bus")
+        statistics = bus.get_statistics()
+        left = (statistics["queue_size"], statistics["retry_queue_size"])
+        equal(left, (0, 0), "deliveries and retries that are left")
+
+
+@case()
+async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: StorageFactory) -> None:
+    """Let the handler end, and forget how: neither park nor retry what it failed on."""
+    handler, clock = Handler(), VirtualClock()
+    handler.failures = {1: 99}
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Any) -> None:
+        if handler.attempts:
+            entered.set()
+            await leave.wait()
+        await handler.handle(event)
+
+    async with opened(factory) as storage, running(storage, handle, clock, retry=None, retry_count=0) as bus:
+        await bus.publish_batch([Deposited("a", 1)])
+        await settled(bus)
+        [letter] = await bus.dead_letters.list()
+        await bus.dead_letters.retry(letter.id)
+        await bus.publish(Deposited("a", 2))
+        await entered.wait()
+        await bus.dead_letters.discard(letter.id)
+        leave.set()
+        await settled(bus)
+        equal(handler.attempts, [1, 1, 2], "attempts made")
+        equal(await bus.dead_letters.list(), [], "dead letters at the end")
+        equal(bus.get_statistics()["queue_size"], 0, "deliveries that are left")
+
+
+@case()
+async def a_queue_whose_dead_letter_is_gone_goes_on_after_a_restart(factory: StorageFactory) -> None:
+    """Deliver what still queued when the bus stopped, though nothing is parked that could let it go."""
+    handler, clock = Handler(), VirtualClock()
+    handler.failures = {1: 3, 2: 1}
+    async with opened(factory) as storage:
+        async with running(storage, handler, clock, on_exhausted="park_key") as bus:
+            await bus.publish_batch(deposits("a", range(4)))
+            await settled(bus)
+            for _ in range(2):
+                await clock.advance(10)
+                await settled(bus)
+            equal(await bus.dead_letters.discard("all"), 1, "dead letters discarded")
+            await settled(bus)
+            equal(handler.numbers(), [0], "events handled while the next one waits for its retry")
+        async with running(storage, handler, clock, on_exhausted="park_key") as bus:
+            await clock.advance(10)
+            await settled(bus)
+            equal(handler.numbers(), [0, 2, 3], "events handled after the restart")
+            await bus.publish(Deposited("a", 4))
+            await settled(bus)
+            equal(handler.numbers(), [0, 2, 3, 4], "events handled once the queue is empty")
+
+
+@case()
+async def retrying_all_leaves_out_what_nobody_subscribes(factory: StorageFactory) -> None:
+    """Retry the dead letters of names subscribed here, keep the others, and raise for one of those alone."""
+    handler, gone = Handler(), Handler()
+    handler.failures = {1: 1}
+    gone.failures = {1: 1}
+    options: dict[str, Any] = {"retry_count": 0, "retry": None}
+    async with opened(factory) as storage, running(storage, handler, **options) as bus:
+        subscription = bus.subscribe(Deposited, gone, name="a-gone-one", retry_count=0)
+        await bus.publish(Deposited("a", 1))
+        await settled(bus)
+        bus.unsubscribe(subscription)
+        equal(await bus.dead_letters.retry("all"), 1, "retries begun of two dead letters")
+        await settled(bus)
+        equal(handler.numbers(), [1], "numbers handled by the name that is subscribed")
+        [left] = await bus.dead_letters.list()
+        equal((left.subscription, left.state), ("a-gone-one", "parked"), "the dead letter that is left")
+        call = bus.dead_letters.retry(left.id)
+        await refused(SubscriptionError, call, "a retry for a name that is not subscribed")

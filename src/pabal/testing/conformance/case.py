@@ -1,0 +1,100 @@
+"""A case, how cases are written and collected, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from pabal.ports.storage import Capabilities, EventStorage
+
+StorageFactory = Callable[[], EventStorage]
+Run = Callable[[StorageFactory], Awaitable[None]]
+Need = Literal["persistent", "shared", "versioned", "searchable", "steered"]
+X = TypeVar("X", bound=BaseException)
+
+SECONDS = 60.0
+"""After which a case that hangs fails."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """Hold one thing that a backend must do; call it with a factory of storages."""
+
+    port: str
+    name: str
+    sentence: str
+    needs: tuple[Need, ...]
+    run: Run
+
+    def is_for(self, capabilities: Capabilities) -> bool:
+        """Tell whether a backend of these capabilities must pass it."""
+        return all(getattr(capabilities, need) for need in self.needs)
+
+    async def __call__(self, factory: StorageFactory) -> None:
+        """Run the case. Raises AssertionError where the backend does something else."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self.run(factory)
+        except TimeoutError as error:
+            raise AssertionError(f"{self}: not over after {SECONDS} s") from error
+
+    def __str__(self) -> str:
+        """Return the port and what is to be seen."""
+        return f"{self.port}: {self.name.replace('_', ' ')}"
+
+
+def case(*needs: Need) -> Callable[[Run], Run]:
+    """Mark a function of a port's module as a case, for backends that have what it needs."""
+
+    def mark(run: Run) -> Run:
+        run.needs = needs  # type: ignore[attr-defined]
+        return run
+
+    return mark
+
+
+def cases_of(port: str, module: ModuleType) -> list[Case]:
+    """Return the cases of a module in the order in which they are written; ``NEEDS`` counts for each."""
+    always: tuple[Need, ...] = getattr(module, "NEEDS", ())
+    return [
+        Case(port, name, (run.__doc__ or "").strip(), (*always, *run.needs), run)
+        for name, run in vars(module).items()
+        if hasattr(run, "needs")
+    ]
+
+
+@asynccontextmanager
+async def opened(factory: StorageFactory) -> AsyncIterator[Any]:
+    """Open a storage and close it at the end."""
+    storage = factory()
+    try:
+        yield storage
+    finally:
+        await storage.aclose()
+
+
+def check(condition: object, what: str) -> None:
+    """Raise AssertionError unless a condition holds; a statement would vanish under ``python -O``."""
+    if not condition:
+        raise AssertionError(what)
+
+
+def equal(actual: Any, expected: Any, what: str) -> None:
+    """Raise AssertionError unless two values are equal."""
+    if actual != expected:
+        raise AssertionError(f"{what}: expected {expected!r}, got {actual!r}")
+
+
+async def refused(kind: type[X], call: Awaitable[Any], what: str) -> X:
+    """Await a call that must raise, and return what it raised."""
+    try:
+        result = await call
+    except kind as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"{what}: expected {kind.__name__}, got {error!r}") from error
+    raise AssertionError(f"{what}: expected {kind.__name__}, but it returned {result!r}")

@@ -1,0 +1,217 @@
+"""Steering: subscriptions are paused, moved, given a range again, and removed, whoever handles them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
+from pabal.ports.storage import Control, ParkedDelivery, PendingRetry, Progress, Replay
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.subscriptions import again, take, ticks
+
+NEEDS = ("steered",)
+
+
+async def control_of(storage: Any, name: str = "sub") -> Control:
+    """Return what is asked of a subscription."""
+    [control] = await storage.read_controls([name])
+    return control  # type: ignore[no-any-return]
+
+
+def parked(position: int, key: str | None = None) -> ParkedDelivery:
+    """Return a delivery that was given up."""
+    return ParkedDelivery(position, "no", (), 1_700_000_000.0, None, None, key, key is not None)
+
+
+@case()
+async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
+    """Tell whoever opens or lists a subscription that it is paused, and say whether a call changed it."""
+    async with opened(factory) as storage:
+        cursor = await take(storage)
+        check(not cursor.paused, "a new subscription must not be paused")
+        equal(await storage.pause_subscription("sub"), True, "pausing")
+        equal(await storage.pause_subscription("sub"), False, "pausing what is paused")
+        equal((await control_of(storage)).paused, True, "what is asked of it")
+        [record] = await storage.list_subscriptions()
+        equal(record.paused, True, "what the list of subscriptions says")
+        cursor = await again(storage, cursor)
+        equal(cursor.paused, True, "what its next holder is told")
+        equal(await storage.resume_subscription("sub"), True, "resuming")
+        equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
+        equal((await again(storage, cursor)).paused, False, "what the holder after that is told")
+
+
+@case()
+async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> None:
+    """Raise SubscriptionNotFoundError with the names there are; reading and forgetting pass over them."""
+    async with opened(factory) as storage:
+        await take(storage, "known")
+        for what, call in (
+            ("pause", storage.pause_subscription("sub")),
+            ("resume", storage.resume_subscription("sub")),
+            ("reset", storage.reset_subscription("sub", "now")),
+            ("replay", storage.request_replay("sub", 1, 2)),
+            ("cancel replays", storage.cancel_replays("sub")),
+        ):
+            error = await refused(SubscriptionNotFoundError, call, f"{what} of an unknown subscription")
+            equal((error.name, error.known), ("sub", "known"), f"the names in the error of {what}")
+        equal(await storage.read_controls(["sub"]), [], "what is asked of an unknown subscription")
+        equal(await storage.forget_subscription("sub"), False, "forgetting an unknown subscription")
+
+
+@case()
+async def listeners_hear_what_is_asked(factory: StorageFactory) -> None:
+    """Call them after what was asked can be read, until they are taken away."""
+    async with opened(factory) as storage:
+        await ticks(storage, 3)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 3, 3)])
+        heard: list[None] = []
+        remove = storage.add_control_listener(lambda: heard.append(None))
+        await storage.pause_subscription("sub")
+        await storage.request_replay("sub", 1, 2)
+        await storage.cancel_replays("sub")
+        equal(len(heard), 3, "how often a listener was called")
+        remove()
+        await storage.resume_subscription("sub")
+        equal(len(heard), 3, "how often after it was taken away")
+
+
+@case()
+async def a_reset_moves_the_cursor_and_forgets_the_exceptions(factory: StorageFactory) -> None:
+    """Begin anew after a position: no retry, queue or replay is left, nor a dead letter above it."""
+    async with opened(factory) as storage:
+        positions = await ticks(storage, 8)
+        cursor = await take(storage)
+        change = Progress("sub", cursor.epoch, 5, 7, (6,), retries=(PendingRetry(6, 1, 5.0),))
+        change.parked = (parked(2, "a"), parked(4))
+        change.queued = (("a", 5),)
+        await storage.save_progress([change])
+        await storage.request_replay("sub", 1, 3)
+        await storage.release_subscription("sub", cursor.epoch)
+        equal(await storage.reset_subscription("sub", positions[2]), 3, "where it was reset to")
+        cursor = await take(storage)
+        found = (cursor.watermark, cursor.frontier, cursor.unfinished, cursor.retries, cursor.replays)
+        equal(found, (3, 3, (), (), ()), "the cursor after a reset")
+        equal(cursor.blocked_keys, (), "keys that wait after a reset")
+        equal(await storage.queued_positions("sub", "a", 10), [], "what queues after a reset")
+        letters = await storage.list_dead_letters()
+        equal([(one.position, one.key) for one in letters], [(2, None)], "dead letters after a reset")
+
+
+@case()
+async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) -> None:
+    """Take the beginning, now, a position, or a time."""
+    async with opened(factory) as storage:
+        await ticks(storage, 4)
+        recorded = [envelope.recorded_at async for envelope in storage.read()]
+        cursor = await take(storage)
+        await storage.release_subscription("sub", cursor.epoch)
+        for to, expected in (("now", 4), ("beginning", 0), (2, 2), (99, 4), (recorded[0], 0)):
+            equal(await storage.reset_subscription("sub", to), expected, f"where reset to {to!r} leads")
+            [record] = await storage.list_subscriptions()
+            equal((record.watermark, record.frontier), (expected, expected), f"the cursor at {to!r}")
+
+
+@case()
+async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFactory) -> None:
+    """Raise SubscriptionInUseError, and change nothing; the holder itself may reset."""
+    async with opened(factory) as storage:
+        await ticks(storage, 4)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 3, 3)])
+        for what, call in (
+            ("reset", storage.reset_subscription("sub", "beginning")),
+            ("reset under another epoch", storage.reset_subscription("sub", 1, epoch=cursor.epoch + 1)),
+            ("forget", storage.forget_subscription("sub")),
+        ):
+            error = await refused(SubscriptionInUseError, call, what)
+            equal(error.name, "sub", f"the name in the error of {what}")
+        [record] = await storage.list_subscriptions()
+        equal(record.watermark, 3, "the watermark after what was refused")
+        equal(await storage.reset_subscription("sub", 1, epoch=cursor.epoch), 1, "a reset by the holder")
+
+
+@case()
+async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
+    """Remove cursor, retries, queues and replays; its dead letters stay."""
+    async with opened(factory) as storage:
+        await ticks(storage, 4)
+        cursor = await take(storage)
+        change = Progress("sub", cursor.epoch, 3, 3, retries=(PendingRetry(2, 1, 5.0),))
+        change.parked, change.queued = (parked(1, "a"),), (("a", 3),)
+        await storage.save_progress([change])
+        await storage.request_replay("sub", 1, 2)
+        await storage.release_subscription("sub", cursor.epoch)
+        equal(await storage.forget_subscription("sub"), True, "forgetting")
+        equal(await storage.list_subscriptions(), [], "subscriptions that are left")
+        equal(len(await storage.list_dead_letters()), 1, "dead letters that are left")
+        cursor = await take(storage)
+        found = (cursor.watermark, cursor.retries, cursor.replays)
+        equal(found, (0, (), ()), "the cursor of the same name, opened as a new one")
+
+
+@case()
+async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory) -> None:
+    """Keep each with how far it has come, oldest first, until its last position is finished."""
+    async with opened(factory) as storage:
+        await ticks(storage, 9)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 8, 8)])
+        first = await storage.request_replay("sub", 2, 5)
+        second = await storage.request_replay("sub", -3, 99)
+        equal(first, Replay(first.id, "sub", 2, 5, 1), "the replay of a range")
+        equal(second, Replay(second.id, "sub", 1, 8, 0), "a range cut to what the subscription has finished")
+        cursor = await again(storage, cursor)
+        equal(cursor.replays, (first, second), "replays in the cursor")
+        await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 4),))])
+        cursor = await again(storage, cursor)
+        equal([one.watermark for one in cursor.replays], [4, 0], "how far replays have come")
+        await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 5),))])
+        equal((await control_of(storage)).replays, (second,), "replays that are left")
+        [record] = await storage.list_subscriptions()
+        equal(record.replays, (second,), "replays in the list of subscriptions")
+        equal(await storage.cancel_replays("sub"), 1, "replays called off")
+        equal((await again(storage, cursor)).replays, (), "replays after that")
+
+
+@case()
+async def an_empty_range_is_not_replayed(factory: StorageFactory) -> None:
+    """Raise UsageError for a range turned around, and for one that is delivered anyway."""
+    async with opened(factory) as storage:
+        await ticks(storage, 5)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 3, 3)])
+        for first, last in ((3, 2), (4, 5), (1, 0)):
+            await refused(UsageError, storage.request_replay("sub", first, last), f"replay {first} to {last}")
+        equal((await control_of(storage)).replays, (), "replays after what was refused")
+
+
+@case()
+async def positions_of_dead_letters_are_told_within_a_range(factory: StorageFactory) -> None:
+    """Return those above one position up to another, of one subscription."""
+    async with opened(factory) as storage:
+        await ticks(storage, 6)
+        for name in ("sub", "other"):
+            cursor = await take(storage, name)
+            change = Progress(name, cursor.epoch, 6, 6)
+            change.parked = tuple(parked(p) for p in ((1, 3, 5) if name == "sub" else (2,)))
+            await storage.save_progress([change])
+        equal(await storage.parked_positions("sub", 1, 5), [3, 5], "parked in (1, 5]")
+        equal(await storage.parked_positions("other", 0, 1), [], "parked in (0, 1] of another")
+
+
+@case("shared")
+async def others_notice_what_is_asked(factory: StorageFactory) -> None:
+    """Let ``poll_controls`` say once that somebody else asked something."""
+    async with opened(factory) as storage, opened(factory) as other:
+        await take(storage)
+        storage.poll_head()
+        storage.poll_controls()
+        storage.poll_head()
+        equal(storage.poll_controls(), False, "polling while nobody asked")
+        await other.pause_subscription("sub")
+        storage.poll_head()
+        equal(storage.poll_controls(), True, "polling after another asked")
+        storage.poll_head()
+        equal(storage.poll_controls(), False, "polling again")

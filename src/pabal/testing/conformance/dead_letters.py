@@ -1,0 +1,257 @@
+"""Dead letters: deliveries that were given up, kept with their bytes until somebody decides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from pabal.domain.envelope import decode_event
+from pabal.errors import DeadLetterNotFoundError, DecodeError
+from pabal.ports.storage import Cursor, DeadLetterRecord, ParkedDelivery, Progress
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.events import Deposited, Ticked
+from pabal.testing.conformance.subscriptions import again, failure, retry, take
+
+PARKED_AT = 1_700_000_000.5
+NOW = 1_700_000_100.0
+
+
+def parked(position: int, *, key: str | None = None, error_type: str | None = None) -> ParkedDelivery:
+    """Return a delivery that was given up after two attempts."""
+    failures = (failure(1), failure(2))
+    if error_type is not None:
+        failures = (failures[0], msgspec.structs.replace(failures[1], error_type=error_type))
+    return ParkedDelivery(
+        position, f"reason {position}", failures, PARKED_AT, None, None, key, key is not None
+    )
+
+
+async def park(storage: Any, *letters: ParkedDelivery, name: str = "sub") -> Cursor:
+    """Open a subscription, save dead letters with it, and return its cursor."""
+    cursor = await take(storage, name)
+    upto = max((letter.position for letter in letters), default=0)
+    await storage.save_progress([Progress(name, cursor.epoch, upto, upto, parked=letters)])
+    return cursor
+
+
+async def only(storage: Any) -> DeadLetterRecord:
+    """Return the one dead letter there is."""
+    found = await storage.list_dead_letters()
+    equal(len(found), 1, "how many dead letters there are")
+    return found[0]  # type: ignore[no-any-return]
+
+
+@case()
+async def a_parked_delivery_is_kept_whole(factory: StorageFactory) -> None:
+    """Show subscription, position, reason, time, every failure, and the row with its original bytes."""
+    async with opened(factory) as storage:
+        await storage.store_events([Ticked(1), Deposited("a", 2, metadata={"desk": "x"})])
+        await park(storage, parked(2))
+        letter = await only(storage)
+        equal(
+            (letter.subscription, letter.position, letter.reason), ("sub", 2, "reason 2"), "the dead letter"
+        )
+        equal((letter.state, letter.key, letter.queued), ("parked", None, 0), "state, key and queue")
+        equal(letter.failures, (failure(1), failure(2)), "its failures")
+        equal(letter.parked_at, datetime.fromtimestamp(PARKED_AT, UTC), "when it was parked")
+        [row] = await storage.read_positions([2])
+        equal(letter.record, row, "its row, as it stands in the log")
+        equal(await storage.get_dead_letter(letter.id), letter, "the same dead letter by its id")
+
+
+@case()
+async def dead_letters_are_listed_by_id_and_filtered(factory: StorageFactory) -> None:
+    """Return them ascending, from above an id, up to a limit, of a subscription, event type or error type."""
+    async with opened(factory) as storage:
+        await storage.store_events([Ticked(1), Deposited("a", 2), Ticked(3), Deposited("a", 4)])
+        await park(storage, parked(1), parked(2, error_type="KeyError"))
+        await park(storage, parked(3), parked(4), name="other")
+        letters = await storage.list_dead_letters()
+        ids = [letter.id for letter in letters]
+        check(ids == sorted(set(ids)), f"ids must ascend: {ids}")
+        equal([letter.position for letter in letters], [1, 2, 3, 4], "positions of all dead letters")
+        for filters, expected in (
+            ({"subscription": "sub"}, [1, 2]),
+            ({"subscription": "nobody"}, []),
+            ({"event_type": "conformance.ticked"}, [1, 3]),
+            ({"error_type": "KeyError"}, [2]),
+            ({"subscription": "other", "event_type": "conformance.deposited"}, [4]),
+            ({"after": ids[1]}, [3, 4]),
+            ({"limit": 3}, [1, 2, 3]),
+            ({"after": ids[0], "limit": 1, "event_type": "conformance.ticked"}, [3]),
+        ):
+            found = [letter.position for letter in await storage.list_dead_letters(**filters)]
+            equal(found, expected, f"dead letters that match {filters}")
+
+
+@case()
+async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
+    """Raise DeadLetterNotFoundError with the id, whatever is asked of it."""
+    async with opened(factory) as storage:
+        for what, call in (
+            ("get", storage.get_dead_letter(7)),
+            ("begin_retry", storage.begin_retry(7, None, NOW)),
+            ("discard", storage.discard_dead_letter(7)),
+        ):
+            error = await refused(DeadLetterNotFoundError, call, f"{what} of an unknown dead letter")
+            equal(error.dead_letter_id, 7, f"the id that the error of {what} names")
+
+
+@case()
+async def a_retry_is_begun_once(factory: StorageFactory) -> None:
+    """Return the dead letter at the first call and None at the next, and note the retry in the cursor."""
+    async with opened(factory) as storage:
+        await storage.store_event(Deposited("a", 1))
+        cursor = await park(storage, parked(1))
+        letter = await only(storage)
+        begun = await storage.begin_retry(letter.id, None, NOW)
+        check(begun is not None and begun.state == "retrying", f"the retry must have begun: {begun}")
+        assert begun is not None
+        equal(begun.record, letter.record, "the row to deliver again")
+        equal(await storage.begin_retry(letter.id, None, NOW), None, "beginning a retry that is under way")
+        [pending] = (await again(storage, cursor)).retries
+        found = (pending.position, pending.attempts, pending.due_at, pending.from_dead_letter)
+        equal(found, (1, 0, NOW, True), "the retry in the cursor")
+        equal(pending.failures, letter.failures, "the failures that the retry goes on from")
+
+
+@case()
+async def a_retry_that_succeeds_removes_the_dead_letter(factory: StorageFactory) -> None:
+    """Remove it when its position is cleared; one that is parked and not retried stays."""
+    async with opened(factory) as storage:
+        await storage.store_events([Ticked(1), Ticked(2)])
+        cursor = await park(storage, parked(1), parked(2))
+        first, second = await storage.list_dead_letters()
+        await storage.begin_retry(first.id, None, NOW)
+        await storage.save_progress([Progress("sub", cursor.epoch, 2, 2, cleared=(1, 2))])
+        equal((await only(storage)).id, second.id, "the dead letter that is left")
+        equal((await again(storage, cursor)).retries, (), "retries that are left")
+
+
+@case()
+async def a_retry_that_fails_is_parked_under_the_same_id(factory: StorageFactory) -> None:
+    """Keep id and row, with the new reason and failures, ready to be retried again."""
+    async with opened(factory) as storage:
+        await storage.store_event(Deposited("a", 1))
+        cursor = await park(storage, parked(1))
+        letter = await only(storage)
+        await storage.begin_retry(letter.id, None, NOW)
+        worse = ParkedDelivery(1, "still wrong", (*letter.failures, failure(3)), NOW, None)
+        await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, parked=(worse,))])
+        found = await only(storage)
+        equal((found.id, found.state, found.reason), (letter.id, "parked", "still wrong"), "the dead letter")
+        equal((found.failures, found.record), (worse.failures, letter.record), "its failures and its row")
+        equal((await again(storage, cursor)).retries, (), "retries that are left")
+        check(
+            await storage.begin_retry(letter.id, None, NOW) is not None,
+            "it must be possible to retry it again",
+        )
+
+
+@case()
+async def a_payload_is_edited_before_a_retry(factory: StorageFactory) -> None:
+    """Deliver the new payload, keep it when it is parked again, and leave the log as it was."""
+    async with opened(factory) as storage:
+        event = Deposited("a", 1, metadata={"desk": "x"})
+        await storage.store_event(event)
+        cursor = await park(storage, parked(1))
+        letter = await only(storage)
+        payload = b'{"account":"a","number":2,"amount":"7.00"}'
+        begun = await storage.begin_retry(letter.id, payload, NOW)
+        equal(
+            decode_event(begun.record).to_dict()["payload"],
+            msgspec.json.decode(payload),
+            "the payload to deliver",
+        )
+        equal(begun.record.event_id, letter.record and letter.record.event_id, "the id of the edited event")
+        await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, parked=(parked(1),))])
+        found = (await only(storage)).record
+        equal(found and found.payload, payload, "the payload after it was parked again")
+        equal(await storage.get_event(event.event_id), event, "the event in the log")
+
+
+@case()
+async def a_payload_that_does_not_fit_changes_nothing(factory: StorageFactory) -> None:
+    """Raise DecodeError, and leave the dead letter parked as it was."""
+    async with opened(factory) as storage:
+        await storage.store_event(Deposited("a", 1))
+        await park(storage, parked(1))
+        letter = await only(storage)
+        for payload in (b'{"account":5}', b"{", b"[]"):
+            call = storage.begin_retry(letter.id, payload, NOW)
+            await refused(DecodeError, call, f"a retry with the payload {payload!r}")
+            equal(await only(storage), letter, "the dead letter after a refused edit")
+
+
+@case()
+async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
+    """Return it, remove it with its retry, and raise when it is asked for again."""
+    async with opened(factory) as storage:
+        await storage.store_events([Ticked(1), Ticked(2)])
+        cursor = await park(storage, parked(1), parked(2))
+        first, second = await storage.list_dead_letters()
+        await storage.begin_retry(first.id, None, NOW)
+        gone = await storage.discard_dead_letter(first.id)
+        equal((gone.id, gone.position), (first.id, 1), "the dead letter that was discarded")
+        equal((await only(storage)).id, second.id, "the dead letter that is left")
+        await refused(DeadLetterNotFoundError, storage.discard_dead_letter(first.id), "discarding it again")
+        equal((await again(storage, cursor)).retries, (), "retries that are left")
+
+
+@case()
+async def a_blocking_dead_letter_counts_what_waits_behind_it(factory: StorageFactory) -> None:
+    """Block its key until it is gone and its queue is empty."""
+    async with opened(factory) as storage:
+        await storage.store_events([Deposited("a", number) for number in range(5)])
+        cursor = await take(storage)
+        epoch = cursor.epoch
+        letter = parked(1, key="account/a")
+        queued = (("account/a", 2), ("account/a", 3))
+        await storage.save_progress([Progress("sub", epoch, 3, 3, parked=(letter,), queued=queued)])
+        found = await only(storage)
+        equal((found.key, found.queued), ("account/a", 2), "its key, and how many wait behind it")
+        equal(await storage.get_dead_letter(found.id), found, "the same dead letter by its id")
+        cursor = await again(storage, cursor)
+        equal(cursor.blocked_keys, ("account/a",), "blocked keys while it is parked")
+        await storage.begin_retry(found.id, None, NOW)
+        await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(1,))])
+        cursor = await again(storage, cursor)
+        equal(cursor.blocked_keys, ("account/a",), "blocked keys while others still wait")
+        await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(2, 3))])
+        equal((await again(storage, cursor)).blocked_keys, (), "blocked keys when nothing waits")
+
+
+@case()
+async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
+    """Forget that a delivery waited for a retry or in a queue once it is parked."""
+    async with opened(factory) as storage:
+        await storage.store_events([Deposited("a", number) for number in range(3)])
+        cursor = await take(storage)
+        first = Progress("sub", cursor.epoch, 0, 0, (), (retry(1),), queued=(("k", 2),))
+        await storage.save_progress([first])
+        await storage.save_progress([Progress("sub", cursor.epoch, 2, 2, parked=(parked(1), parked(2)))])
+        cursor = await again(storage, cursor)
+        equal((cursor.retries, cursor.blocked_keys), ((), ()), "retries and blocked keys after parking")
+        [record] = await storage.list_subscriptions()
+        figures = (record.parked, record.retries, record.queued)
+        equal(figures, (2, 0, 0), "dead letters, retries and queued deliveries in the list of subscriptions")
+
+
+@case("persistent")
+async def dead_letters_survive_closing(factory: StorageFactory) -> None:
+    """Find them after opening again, those that are being retried with their retry."""
+    async with opened(factory) as storage:
+        await storage.store_events([Deposited("a", 1), Deposited("a", 2)])
+        await park(storage, parked(1), parked(2, key="account/a"))
+        before = await storage.list_dead_letters()
+        await storage.begin_retry(before[0].id, None, NOW)
+    async with opened(factory) as storage:
+        after = await storage.list_dead_letters()
+        expected = [msgspec.structs.replace(before[0], state="retrying"), before[1]]
+        equal(after, expected, "dead letters after opening again")
+        cursor = await take(storage)
+        equal([pending.position for pending in cursor.retries], [1], "retries after opening again")
+        equal(cursor.blocked_keys, ("account/a",), "blocked keys after opening again")
+        equal(await storage.begin_retry(before[0].id, None, NOW), None, "beginning a retry that is under way")

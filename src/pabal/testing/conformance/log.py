@@ -1,0 +1,341 @@
+"""The log: what is appended is read back as it was, once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pabal.domain.envelope import decode_event
+from pabal.errors import (
+    DuplicateEventError,
+    NonFiniteNumberError,
+    PayloadTooLargeError,
+    StorageClosedError,
+    UnregisteredEventError,
+)
+from pabal.ports.storage import Committed
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.events import Audited, Deposited, Ticked, deposits, everything
+
+
+@case()
+async def positions_start_at_1_and_grow(factory: StorageFactory) -> None:
+    """Give the first event position 1, and each next one a higher position."""
+    async with opened(factory) as storage:
+        first = await storage.store_event(Ticked(1))
+        equal(first, 1, "the first position")
+        rest = await storage.store_events(map(Ticked, range(2, 6)))
+        equal(len(rest), 4, "positions returned for 4 events")
+        check([first, *rest] == sorted({first, *rest}), f"positions must grow: {first}, then {rest}")
+        equal(await storage.head(), rest[-1], "the head after the last append")
+
+
+@case()
+async def an_empty_log_has_nothing(factory: StorageFactory) -> None:
+    """Answer every question about an empty log without an error."""
+    async with opened(factory) as storage:
+        equal(await storage.head(), 0, "the head of an empty log")
+        equal(await everything(storage), [], "what an empty log holds")
+        equal((await storage.read_page(0, limit=10)).rows, (), "the first page of an empty log")
+        equal(await storage.read_positions([1, 2]), [], "rows at positions that do not exist")
+        equal(await storage.get_unprocessed_events(), [], "unprocessed events of an empty log")
+        equal(await storage.get_event(Ticked(1).event_id), None, "an event that was never stored")
+        equal(await storage.get_event("no-uuid"), None, "an event of an id that is no UUID")
+        equal((await storage.get_event_statistics())["total_events"], 0, "events counted in an empty log")
+        equal(await storage.store_events([]), [], "positions of no events")
+
+
+@case()
+async def an_event_comes_back_as_it_was(factory: StorageFactory) -> None:
+    """Give back payload, id, time, correlation and metadata of every kind of event."""
+    seoul = datetime(2024, 1, 1, 9, tzinfo=UTC).astimezone()
+    stored: list[Any] = [
+        Deposited("a", 1, metadata={"desk": "x", "try": 2, "share": 0.5, "dry": False, "note": None}),
+        Deposited("ü €\x00\U0001f600", -(2**70), correlation_id="c-1", causation_id="c-0"),
+        Ticked(3, 0.1, occurred_at=seoul),
+        Audited("a", 4, occurred_at=datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
+    ]
+    async with opened(factory) as storage:
+        await storage.store_events(stored)
+        for event in stored:
+            again = await storage.get_event(event.event_id)
+            equal(again, event, "the payload read back")
+            equal(again.to_dict(), event.to_dict(), "the event read back with its header")
+
+
+@case()
+async def the_log_is_read_in_order_from_any_position(factory: StorageFactory) -> None:
+    """Iterate over envelopes above a position, all or up to a limit, of all types or some."""
+    stored = [Deposited("a", 1), Ticked(2), Deposited("b", 3), Ticked(4), Audited("a", 5)]
+    async with opened(factory) as storage:
+        before = datetime.now(UTC)
+        positions = await storage.store_events(stored)
+        envelopes = [envelope async for envelope in storage.read()]
+        equal([one.event for one in envelopes], stored, "the whole log")
+        equal([one.position for one in envelopes], positions, "the positions of the whole log")
+        equal([one.event_id for one in envelopes], [event.event_id for event in stored], "the event ids")
+        for one in envelopes:
+            recorded = one.recorded_at
+            check(recorded.utcoffset() == timedelta(), f"recorded_at must be UTC, it is {recorded!r}")
+            near = before - timedelta(seconds=1) <= recorded <= datetime.now(UTC) + timedelta(seconds=1)
+            check(near, f"recorded_at must be when it was stored, it is {recorded}")
+        for after, types, limit, expected in (
+            (positions[2], None, None, stored[3:]),
+            (0, None, 2, stored[:2]),
+            (positions[0], None, 1, stored[1:2]),
+            (0, [Ticked], None, [stored[1], stored[3]]),
+            (0, ["conformance.ticked", Audited], 2, [stored[1], stored[3]]),
+            (positions[-1], None, None, []),
+            (0, None, 0, []),
+            (0, [], None, []),
+        ):
+            found = [one.event async for one in storage.read(after, types=types, limit=limit)]
+            equal(found, expected, f"read({after}, types={types}, limit={limit})")
+
+
+@case()
+async def pages_cover_the_log_without_gap_or_overlap(factory: StorageFactory) -> None:
+    """Return stretches of the log that join, whatever their size and filter."""
+    stored = [Ticked(number) if number % 3 else Deposited("a", number) for number in range(1, 24)]
+    async with opened(factory) as storage:
+        positions = await storage.store_events(stored)
+        for types, wanted in (
+            (None, positions),
+            (
+                ["conformance.deposited"],
+                [p for p, e in zip(positions, stored, strict=True) if e.number % 3 == 0],
+            ),
+            (["conformance.nothing"], []),
+        ):
+            for limit in (1, 4, 100):
+                after, found = 0, []
+                while True:
+                    page = await storage.read_page(after, limit=limit, types=types)
+                    rows = [row.position for row in page.rows]
+                    check(len(rows) <= limit, f"a page of {limit} has {len(rows)} rows")
+                    check(
+                        all(after < p <= page.upto for p in rows), f"a page ({after}, {page.upto}] has {rows}"
+                    )
+                    found += rows
+                    if page.upto == after:
+                        break
+                    after = page.upto
+                equal(found, wanted, f"positions over pages of {limit} with types={types}")
+                equal(after, positions[-1], f"where the pages of {limit} with types={types} end")
+
+
+@case()
+async def rows_are_found_by_position(factory: StorageFactory) -> None:
+    """Return the rows at given positions in order, without those that do not exist."""
+    async with opened(factory) as storage:
+        positions = await storage.store_events(map(Ticked, range(1, 6)))
+        asked = [positions[3], positions[-1] + 7, positions[0], positions[3]]
+        rows = await storage.read_positions(asked)
+        equal([row.position for row in rows], [positions[0], positions[3]], "positions of the rows found")
+        equal([decode_event(row) for row in rows], [Ticked(1), Ticked(4)], "events of the rows found")
+
+
+@case()
+async def the_same_event_again_is_stored_once(factory: StorageFactory) -> None:
+    """Return the first position for an event that is stored already, alone or among others."""
+    first, second = Deposited("a", 1), Deposited("a", 2)
+    async with opened(factory) as storage:
+        position = await storage.store_event(first)
+        equal(await storage.store_event(first), position, "the position of an event that was stored before")
+        again = await storage.store_events([first, second, second])
+        check(again[0] == position < again[1] == again[2], f"positions of [old, new, the same new]: {again}")
+        equal(await everything(storage), [first, second], "the log")
+        equal(await storage.get_events_by_aggregate("a", "account"), [first, second], "the stream")
+
+
+@case()
+async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
+    """Raise DuplicateEventError with id and position, and store nothing of the batch."""
+    event = Deposited("a", 1)
+    others = (
+        Deposited("a", 2, event_id=event.event_id),
+        Deposited("b", 1, event_id=event.event_id),
+        Audited("a", 1, event_id=event.event_id),
+    )
+    async with opened(factory) as storage:
+        position = await storage.store_event(event)
+        for other in others:
+            what = f"{other!r} under the id of {event!r}"
+            error = await refused(DuplicateEventError, storage.store_events([Ticked(1), other]), what)
+            equal((error.event_id, error.position), (event.event_id, position), "what the error names")
+        twins = [Ticked(1), Ticked(2, event_id=Ticked(3).event_id)]
+        twins.append(Ticked(4, event_id=twins[1].event_id))
+        await refused(DuplicateEventError, storage.store_events(twins), "two contents of one id in one batch")
+        equal(await everything(storage), [event], "the log")
+
+
+@case()
+async def a_batch_with_a_bad_event_leaves_nothing(factory: StorageFactory) -> None:
+    """Refuse the whole batch for one event that cannot be stored."""
+    bad: list[tuple[type[BaseException], Any]] = [
+        (NonFiniteNumberError, Ticked(1, float("nan"))),
+        (UnregisteredEventError, object()),
+        (PayloadTooLargeError, Deposited("x" * 3_000_000, 1)),
+    ]
+    async with opened(factory) as storage:
+        for kind, event in bad:
+            what = f"a batch with what must raise {kind.__name__}"
+            await refused(kind, storage.store_events([Ticked(1), event, Ticked(2)]), what)
+        equal(await everything(storage), [], "the log after refused batches")
+        equal(await storage.store_event(Ticked(1)), 1, "the position of the first good event")
+
+
+@case()
+async def listeners_hear_every_commit_in_order(factory: StorageFactory) -> None:
+    """Call listeners with what was added, before its publisher goes on, until they are taken away."""
+    heard: list[Committed] = []
+    async with opened(factory) as storage:
+        remove = storage.add_listener(heard.append)
+        old = Ticked(0)
+        for batch in ([old], [Ticked(1), Ticked(2)], [old, Ticked(3)]):
+            positions = await storage.store_events(batch)
+            known = {one.first + at: event for one in heard for at, event in enumerate(one.events)}
+            equal([known.get(p) for p in positions], batch, "heard before the append returned")
+        firsts = [one.first for one in heard]
+        equal(firsts, sorted(firsts), "the order in which commits were heard")
+        equal(sum(len(one.events) for one in heard), 4, "events heard, each once")
+        remove()
+        await storage.store_event(Ticked(9))
+        equal(sum(len(one.events) for one in heard), 4, "events heard after the listener was taken away")
+
+
+@case()
+async def concurrent_appends_keep_the_order_of_each_caller(factory: StorageFactory) -> None:
+    """Give 20 concurrent publishers distinct positions; each one's events lie in its order."""
+
+    async def publish(storage: Any, account: str) -> list[int]:
+        return [await storage.store_event(event) for event in deposits(account, range(10))]
+
+    async with opened(factory) as storage:
+        accounts = [f"a{number}" for number in range(20)]
+        given = await asyncio.gather(*(publish(storage, account) for account in accounts))
+        flat = sorted(position for positions in given for position in positions)
+        check(len(set(flat)) == 200, "two events were given one position")
+        envelopes = [envelope async for envelope in storage.read()]
+        equal([one.position for one in envelopes], flat, "positions as read")
+        for account, positions in zip(accounts, given, strict=True):
+            check(positions == sorted(positions), f"positions of one publisher must grow: {positions}")
+            stream = await storage.get_events_by_aggregate(account, "account")
+            equal(stream, deposits(account, range(10)), f"the stream of {account}")
+
+
+@case()
+async def a_cancelled_append_is_there_once_or_not_at_all(factory: StorageFactory) -> None:
+    """Leave the events of a cancelled call absent or stored; trying again stores them once."""
+    async with opened(factory) as storage:
+        for turns in range(8):
+            events = [Ticked(10 * turns), Ticked(10 * turns + 1)]
+            task = asyncio.ensure_future(storage.store_events(events))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            positions = await storage.store_events(events)
+            found = [one.event for one in [e async for e in storage.read()] if one.position in positions]
+            equal(found, events, "what lies at the positions of the second try")
+        equal(len(await everything(storage)), 16, "events in the log")
+
+
+@case()
+async def statistics_count_what_is_there(factory: StorageFactory) -> None:
+    """Count events by type and aggregate type, and name the first and the last."""
+    early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
+    stored = [
+        Deposited("a", 1, occurred_at=late),
+        Deposited("b", 2, occurred_at=early),
+        Audited("a", 3, occurred_at=early),
+        Ticked(4, occurred_at=early),
+    ]
+    async with opened(factory) as storage:
+        positions = await storage.store_events(stored)
+        figures = await storage.get_event_statistics()
+        equal(figures["total_events"], 4, "total_events")
+        types = {"conformance.audited": 1, "conformance.deposited": 2, "conformance.ticked": 1}
+        equal(figures["events_by_type"], types, "events_by_type")
+        equal(figures["events_by_aggregate"], {"account": 2, "audit": 1}, "events_by_aggregate")
+        ends = figures["first_position"], figures["last_position"]
+        equal(ends, (positions[0], positions[-1]), "first_position and last_position")
+        times = figures["first_occurred_at"], figures["last_occurred_at"]
+        equal(times, (early, late), "first_occurred_at and last_occurred_at")
+
+
+@case()
+async def events_are_marked_as_processed_by_hand(factory: StorageFactory) -> None:
+    """Without any subscription, return as unprocessed what was not marked."""
+    stored = [Ticked(number) for number in range(4)]
+    async with opened(factory) as storage:
+        await storage.store_events(stored)
+        equal(await storage.mark_event_processed(stored[1].event_id, "sent"), True, "marking an event")
+        equal(await storage.mark_event_processed(stored[1].event_id), True, "marking it again")
+        equal(await storage.mark_event_processed(Ticked(9).event_id), False, "marking an unknown event")
+        equal(await storage.mark_event_processed("no-uuid"), False, "marking an id that is no UUID")
+        left = [stored[0], stored[2], stored[3]]
+        equal(await storage.get_unprocessed_events(), left, "unprocessed events")
+        equal(await storage.get_unprocessed_events(limit=2), left[:2], "the first two unprocessed events")
+
+
+@case()
+async def a_closed_storage_refuses(factory: StorageFactory) -> None:
+    """Raise StorageClosedError after closing, which may be done twice."""
+    async with opened(factory) as storage:
+        await storage.store_event(Ticked(1))
+        await storage.aclose()
+        await refused(StorageClosedError, storage.store_event(Ticked(2)), "an append after closing")
+        await storage.aclose()
+
+
+@case("persistent")
+async def the_log_survives_closing(factory: StorageFactory) -> None:
+    """Find every event after opening again, and go on with the next position."""
+    async with opened(factory) as storage:
+        positions = await storage.store_events([Deposited("a", 1), Ticked(2)])
+    async with opened(factory) as storage:
+        equal(await storage.head(), positions[-1], "the head after opening again")
+        equal(await everything(storage), [Deposited("a", 1), Ticked(2)], "the log after opening again")
+        check(
+            await storage.store_event(Ticked(3)) > positions[-1], "positions must go on after opening again"
+        )
+
+
+@case("persistent")
+async def the_same_event_again_is_known_after_closing(factory: StorageFactory) -> None:
+    """Return the first position of an event that was stored before a restart."""
+    event = Deposited("a", 1)
+    async with opened(factory) as storage:
+        position = await storage.store_event(event)
+    async with opened(factory) as storage:
+        equal(await storage.store_event(event), position, "the position of an event stored before")
+        equal(await everything(storage), [event], "the log")
+
+
+@case("shared")
+async def what_one_writes_the_other_reads(factory: StorageFactory) -> None:
+    """Let two storages on the same data append in turn, and see each other's events and head."""
+    async with opened(factory) as left, opened(factory) as right:
+        for number in range(1, 7):
+            writer, reader = (left, right) if number % 2 else (right, left)
+            position = await writer.store_event(Deposited("a", number))
+            equal(position, number, "positions given in turn by two storages")
+            equal(await reader.head(), position, "the head as the other sees it")
+        expected = deposits("a", range(1, 7))
+        for one in (left, right):
+            equal(await everything(one), expected, "the log as each sees it")
+            equal(await one.get_events_by_aggregate("a", "account"), expected, "the stream as each sees it")
+
+
+@case("shared")
+async def the_head_is_polled_for_what_others_wrote(factory: StorageFactory) -> None:
+    """Tell of a head that another storage moved, once, and of nothing when there is nothing."""
+    async with opened(factory) as left, opened(factory) as right:
+        await left.store_event(Ticked(1))
+        right.poll_head()
+        equal(right.poll_head(), None, "polling when nothing was written")
+        position = await left.store_event(Ticked(2))
+        equal(right.poll_head(), position, "polling after the other wrote")
+        equal(right.poll_head(), None, "polling again")

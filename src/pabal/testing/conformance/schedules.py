@@ -1,0 +1,129 @@
+"""Schedules: events that enter the log later, when they are due, once."""
+
+from __future__ import annotations
+
+from pabal.domain.event import adopt
+from pabal.errors import DuplicateEventError, InvalidEventError
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.events import Deposited, Ticked, everything
+
+T = 1_700_000_000.0
+
+
+@case()
+async def nothing_is_due_where_nothing_is_scheduled(factory: StorageFactory) -> None:
+    """Return None, and append nothing."""
+    async with opened(factory) as storage:
+        equal(await storage.release_due(T), None, "when the next event is due")
+        equal(await storage.head(), 0, "the head")
+
+
+@case()
+async def events_enter_the_log_when_they_are_due(factory: StorageFactory) -> None:
+    """Append what is due in the order of time, and return when the next one is."""
+    async with opened(factory) as storage:
+        for number, due in ((3, T + 3.5), (1, T + 1), (2, T + 2)):
+            await storage.schedule_event(Ticked(number), due)
+        equal(await storage.head(), 0, "the head before anything is due")
+        equal(await storage.release_due(T + 0.999), T + 1, "when the next event is due, at first")
+        equal(await storage.head(), 0, "the head just before the first is due")
+        equal(await storage.release_due(T + 2), T + 3.5, "when the next event is due, after two")
+        equal(await everything(storage), [Ticked(1), Ticked(2)], "the log after two were due")
+        equal(await storage.release_due(T + 2), T + 3.5, "when the next event is due, asked again")
+        equal(await storage.release_due(T + 100), None, "when the next event is due, after all")
+        equal(await everything(storage), [Ticked(1), Ticked(2), Ticked(3)], "the log after all were due")
+
+
+@case("versioned")
+async def an_event_that_is_due_is_the_event_that_was_scheduled(factory: StorageFactory) -> None:
+    """Keep id, time, correlation and metadata, give it a version in its stream, and tell listeners."""
+    event = Deposited("a", 2, metadata={"desk": "x"}, correlation_id="c-1", causation_id="c-0")
+    heard: list[object] = []
+    async with opened(factory) as storage:
+        await storage.store_event(Deposited("a", 1))
+        await storage.schedule_event(event, T)
+        storage.add_listener(lambda batch: heard.extend(batch.events))
+        await storage.release_due(T)
+        found = await storage.get_event(event.event_id)
+        equal(found.to_dict(), event.to_dict(), "the event that entered the log")
+        envelopes = [envelope async for envelope in storage.read()]
+        equal([one.stream_version for one in envelopes], [1, 2], "versions of the stream")
+        equal(heard, [event], "what a listener heard")
+
+
+@case()
+async def the_same_event_is_scheduled_once(factory: StorageFactory) -> None:
+    """Change nothing for an event that is scheduled already, or in the log."""
+    event, stored = Ticked(1), Ticked(2)
+    async with opened(factory) as storage:
+        await storage.store_event(stored)
+        await storage.schedule_event(stored, T)
+        for due in (T + 1, T + 2):
+            await storage.schedule_event(event, due)
+        equal(await storage.release_due(T), T + 1, "when the next event is due")
+        equal(await storage.release_due(T + 9), None, "when the next event is due, after all")
+        equal(await everything(storage), [stored, event], "the log")
+
+
+@case()
+async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
+    """Raise DuplicateEventError where an event of that id is scheduled or stored."""
+    scheduled, stored = Ticked(1), Ticked(2)
+    async with opened(factory) as storage:
+        await storage.store_event(stored)
+        await storage.schedule_event(scheduled, T)
+        for event in (scheduled, stored):
+            for other in (Ticked(9, event_id=event.event_id), Deposited("a", 1, event_id=event.event_id)):
+                call = storage.schedule_event(other, T)
+                error = await refused(DuplicateEventError, call, f"{other!r} under the id of {event!r}")
+                equal(error.event_id, event.event_id, "the id that the error names")
+        await storage.release_due(T)
+        equal(await everything(storage), [stored, scheduled], "the log")
+
+
+@case()
+async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: StorageFactory) -> None:
+    """Append nothing when it is due, and go on with the others that are."""
+    event, other, third = Ticked(1), Ticked(2), Ticked(3)
+    async with opened(factory) as storage:
+        for number, scheduled in enumerate((event, other, third)):
+            await storage.schedule_event(scheduled, T + number)
+        position = await storage.store_event(event)
+        await storage.store_event(Ticked(9, event_id=other.event_id))
+        equal(await storage.release_due(T + 9), None, "when the next event is due, after all")
+        found = [one.number for one in await everything(storage)]
+        equal(found, [1, 9, 3], "numbers of the events in the log")
+        equal(position, 1, "the position of the event that was stored first")
+
+
+@case()
+async def what_cannot_be_stored_cannot_be_scheduled(factory: StorageFactory) -> None:
+    """Refuse a bad event when it is scheduled, not when it is due."""
+    async with opened(factory) as storage:
+        for bad in (Ticked(1, float("inf")), Deposited("x" * 3_000_000, 1)):
+            await refused(InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling a bad event")
+        equal(await storage.release_due(T + 9), None, "when the next event is due")
+
+
+@case()
+async def many_that_are_due_at_once_all_enter(factory: StorageFactory) -> None:
+    """Append every event that is due, however many, with each next call if not with the first."""
+    async with opened(factory) as storage:
+        for number in range(60):
+            await storage.schedule_event(Ticked(number), T + number // 20)
+        while await storage.release_due(T + 9) is not None:
+            check(await storage.head() < 60, "an event must not be said to be due when all have entered")
+        found = [event.number // 20 for event in await everything(storage)]
+        equal(found, sorted(found), "events in the order of their time")
+        equal(len(found), 60, "events in the log")
+
+
+@case("persistent")
+async def schedules_survive_closing(factory: StorageFactory) -> None:
+    """Append after opening again what was scheduled before."""
+    async with opened(factory) as storage:
+        await storage.schedule_event(Deposited("a", 1), T)
+        await storage.schedule_event(Deposited("a", 2), T + 1)
+    async with opened(factory) as storage:
+        equal(await storage.release_due(T), T + 1, "when the next event is due, after opening again")
+        equal(await everything(storage), [Deposited("a", 1)], "the log after opening again")

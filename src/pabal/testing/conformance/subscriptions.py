@@ -1,0 +1,316 @@
+"""Subscriptions: a cursor for each durable name, held by one at a time, saved whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pabal.ports.storage import AttemptFailure, Cursor, PendingRetry, Progress
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened
+from pabal.testing.conformance.events import Ticked
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
+
+
+def failure(attempt: int) -> AttemptFailure:
+    """Return a failed attempt."""
+    failed_at = NOON + timedelta(seconds=attempt, microseconds=7)
+    return AttemptFailure(attempt, failed_at, "ValueError", f"no {attempt} é", "Traceback …\nValueError")
+
+
+def retry(position: int, attempts: int = 1) -> PendingRetry:
+    """Return a delivery that waits for its next attempt."""
+    failures = tuple(failure(number) for number in range(1, attempts + 1))
+    return PendingRetry(position, attempts, 1_700_000_000.25, failures)
+
+
+async def ticks(storage: Any, count: int) -> list[int]:
+    """Append events and return their positions."""
+    positions: list[int] = await storage.store_events([Ticked(number) for number in range(count)])
+    return positions
+
+
+async def take(storage: Any, name: str = "sub", start: Any = "beginning") -> Cursor:
+    """Open a subscription that must be free."""
+    cursor = await storage.open_subscription(name, start)
+    if cursor is None:
+        raise AssertionError(f"subscription {name!r} must be free to take")
+    return cursor  # type: ignore[no-any-return]
+
+
+async def again(storage: Any, cursor: Cursor) -> Cursor:
+    """Release a subscription and open it once more."""
+    await storage.release_subscription(cursor.name, cursor.epoch)
+    return await take(storage, cursor.name)
+
+
+@case()
+async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
+    """Begin now, at the beginning, after a position, or at a time; beyond the head is at the head."""
+    async with opened(factory) as storage:
+        positions = await ticks(storage, 3)
+        recorded = [envelope.recorded_at async for envelope in storage.read()]
+        head = positions[-1]
+        for number, (start, expected) in enumerate(
+            (
+                ("now", head),
+                ("beginning", 0),
+                (0, 0),
+                (positions[1], positions[1]),
+                (head + 100, head),
+                (recorded[0] - timedelta(days=1), 0),
+                (recorded[-1] + timedelta(days=1), head),
+            )
+        ):
+            cursor = await take(storage, f"sub-{number}", start)
+            equal((cursor.watermark, cursor.frontier), (expected, expected), f"where start={start!r} begins")
+            rest = (cursor.unfinished, cursor.retries, cursor.blocked_keys)
+            equal(rest, ((), (), ()), "what a new subscription has left to do")
+            equal(cursor.name, f"sub-{number}", "the name of the cursor")
+            check(cursor.number >= 1 and cursor.epoch >= 1, f"number and epoch must be from 1: {cursor}")
+
+
+@case()
+async def the_place_of_a_new_name_is_settled_at_the_call(factory: StorageFactory) -> None:
+    """Put an append that begins after the call behind a subscription that begins now."""
+    async with opened(factory) as storage:
+        await ticks(storage, 2)
+        opening = storage.open_subscription("sub", "now")
+        position = await storage.store_event(Ticked(9))
+        cursor = await opening
+        check(cursor is not None, "a new subscription must be free")
+        equal(cursor.watermark, position - 1, "the watermark of a subscription opened before the append")
+
+
+@case()
+async def names_are_numbered_apart(factory: StorageFactory) -> None:
+    """Give each name a number of its own, and keep it."""
+    async with opened(factory) as storage:
+        cursors = [await take(storage, name) for name in ("one", "two", "three")]
+        equal(len({cursor.number for cursor in cursors}), 3, "distinct numbers of three subscriptions")
+        equal((await again(storage, cursors[1])).number, cursors[1].number, "the number after opening again")
+
+
+@case()
+async def a_known_name_goes_on_where_it_was(factory: StorageFactory) -> None:
+    """Continue at the saved cursor, whatever ``start`` says."""
+    async with opened(factory) as storage:
+        await ticks(storage, 5)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 2, 4, (3,))])
+        await storage.release_subscription("sub", cursor.epoch)
+        for start in ("now", 5, "beginning"):
+            cursor = await take(storage, start=start)
+            found = (cursor.watermark, cursor.frontier, cursor.unfinished)
+            equal(found, (2, 4, (3,)), f"the cursor opened again with start={start!r}")
+            await storage.release_subscription("sub", cursor.epoch)
+
+
+@case()
+async def one_at_a_time_holds_a_subscription(factory: StorageFactory) -> None:
+    """Return None while a subscription is held, and a higher epoch to the next holder."""
+    async with opened(factory) as storage:
+        first = await take(storage)
+        equal(await storage.open_subscription("sub", "now"), None, "opening what is held")
+        await take(storage, "other")
+        second = await again(storage, first)
+        check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
+
+
+@case()
+async def of_many_who_open_at_once_one_gets_it(factory: StorageFactory) -> None:
+    """Give a subscription to one of ten concurrent callers."""
+    async with opened(factory) as storage:
+        for name in ("new", "known"):
+            if name == "known":
+                cursor = await take(storage, name)
+                await storage.release_subscription(name, cursor.epoch)
+            openings = [storage.open_subscription(name, "now") for _ in range(10)]
+            cursors = [cursor for cursor in await asyncio.gather(*openings) if cursor is not None]
+            equal(len(cursors), 1, f"how many of ten hold the {name} subscription")
+
+
+@case()
+async def everything_saved_comes_back(factory: StorageFactory) -> None:
+    """Give back watermark, frontier, unfinished positions, retries with their failures, and queues."""
+    async with opened(factory) as storage:
+        positions = await ticks(storage, 40)
+        cursor = await take(storage)
+        unfinished = tuple(positions[4:30:3])
+        retries = (retry(positions[4]), retry(positions[7], 3))
+        queued = (("k/2", positions[20]), ("k/1", positions[12]), ("k/1", positions[10]))
+        change = Progress(
+            "sub", cursor.epoch, positions[3], positions[32], unfinished, retries, queued=queued
+        )
+        equal(await storage.save_progress([change]), [], "subscriptions lost at a save")
+        cursor = await again(storage, cursor)
+        found = (cursor.watermark, cursor.frontier, cursor.unfinished)
+        equal(
+            found, (positions[3], positions[32], unfinished), "watermark, frontier and unfinished positions"
+        )
+        equal(cursor.retries, retries, "retries, by position")
+        equal(sorted(cursor.blocked_keys), ["k/1", "k/2"], "keys that something waits behind")
+        equal(
+            await storage.queued_positions("sub", "k/1", 10),
+            [positions[10], positions[12]],
+            "the queue of k/1",
+        )
+        equal(
+            await storage.queued_positions("sub", "k/1", 1), [positions[10]], "the first of the queue of k/1"
+        )
+        equal(await storage.queued_positions("sub", "k/9", 10), [], "the queue of a key that is not blocked")
+
+
+@case()
+async def later_saves_replace_earlier_ones(factory: StorageFactory) -> None:
+    """Replace a retry by its next state, and forget retries and queue places that are cleared."""
+    async with opened(factory) as storage:
+        await ticks(storage, 9)
+        cursor = await take(storage)
+        epoch = cursor.epoch
+        first = Progress("sub", epoch, 0, 0, (), (retry(1), retry(2)), queued=(("k", 3), ("k", 4), ("l", 5)))
+        await storage.save_progress([first])
+        await storage.save_progress([Progress("sub", epoch, 0, 2, (1,), (retry(1, 2),), cleared=(2, 3, 5))])
+        cursor = await again(storage, cursor)
+        equal(cursor.retries, (retry(1, 2),), "retries after one was made again and one was cleared")
+        equal(cursor.blocked_keys, ("k",), "blocked keys after one queue was cleared")
+        equal(await storage.queued_positions("sub", "k", 10), [4], "the queue after one place was cleared")
+
+
+@case()
+async def one_save_carries_several_subscriptions(factory: StorageFactory) -> None:
+    """Save the progress of each name to its own cursor."""
+    async with opened(factory) as storage:
+        await ticks(storage, 9)
+        held = [await take(storage, name) for name in ("one", "two")]
+        changes = [Progress(c.name, c.epoch, at, at, (), (retry(at + 1),)) for at, c in enumerate(held, 3)]
+        equal(await storage.save_progress(changes), [], "subscriptions lost at a save")
+        for at, cursor in enumerate(held, 3):
+            found = await again(storage, cursor)
+            equal((found.watermark, found.retries), (at, (retry(at + 1),)), f"the cursor of {cursor.name!r}")
+
+
+@case()
+async def progress_of_an_epoch_that_is_over_is_refused(factory: StorageFactory) -> None:
+    """Return the name and save nothing for it, while other names of the same save are saved."""
+    async with opened(factory) as storage:
+        await ticks(storage, 9)
+        old = await take(storage)
+        other = await take(storage, "other")
+        await storage.release_subscription("sub", old.epoch)
+        late = Progress("sub", old.epoch, 5, 5, (), (retry(6),), queued=(("k", 7),))
+        equal(await storage.save_progress([late]), ["sub"], "names refused after the release")
+        new = await take(storage)
+        both = [late, Progress("other", other.epoch, 4, 4)]
+        equal(await storage.save_progress(both), ["sub"], "names refused after another took it")
+        await storage.release_subscription("sub", old.epoch)
+        equal(
+            await storage.open_subscription("sub", "now"),
+            None,
+            "a release of an old epoch must change nothing",
+        )
+        found = await again(storage, new)
+        equal(
+            (found.watermark, found.retries, found.blocked_keys),
+            (0, (), ()),
+            "the cursor after refused saves",
+        )
+        equal((await again(storage, other)).watermark, 4, "the cursor of the other name")
+
+
+@case()
+async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -> None:
+    """Show every durable name by name, held or not, with what is left to do."""
+    async with opened(factory) as storage:
+        await ticks(storage, 9)
+        equal(await storage.list_subscriptions(), [], "subscriptions before any was opened")
+        busy = await take(storage, "busy")
+        idle = await take(storage, "an idle one", "now")
+        await storage.release_subscription(idle.name, idle.epoch)
+        change = Progress("busy", busy.epoch, 1, 6, (2, 4), (retry(2), retry(4)), queued=(("k", 3), ("k", 5)))
+        await storage.save_progress([change])
+        first, second = await storage.list_subscriptions()
+        figures = (first.name, first.watermark, first.frontier, first.unfinished, first.retries, first.queued)
+        equal(figures, ("an idle one", 9, 9, 0, 0, 0), "figures of a subscription with nothing to do")
+        equal(first.owner, None, "the owner of a subscription that nobody holds")
+        figures = (
+            second.name,
+            second.watermark,
+            second.frontier,
+            second.unfinished,
+            second.retries,
+            second.queued,
+        )
+        equal(figures, ("busy", 1, 6, 4, 2, 2), "figures of a subscription with much to do")
+        check(second.owner is not None, "a subscription that is held must have an owner")
+        equal(second.epoch, busy.epoch, "the epoch of a subscription that is held")
+        near = abs(second.updated_at - datetime.now(UTC)) < timedelta(minutes=1)
+        check(near, f"updated_at must be when it was saved: {second.updated_at}")
+
+
+@case()
+async def unprocessed_is_what_some_subscription_has_not_finished(factory: StorageFactory) -> None:
+    """Return events above a frontier, unfinished, waiting for a retry, or queued, once each, in order."""
+    async with opened(factory) as storage:
+        await ticks(storage, 10)
+        one, two = await take(storage, "one"), await take(storage, "two")
+        await storage.save_progress(
+            [
+                Progress("one", one.epoch, 2, 8, (3,), (retry(3),), queued=(("k", 5),)),
+                Progress("two", two.epoch, 8, 8, (), (retry(6),)),
+            ]
+        )
+        found = [event.number + 1 for event in await storage.get_unprocessed_events()]
+        equal(found, [3, 5, 6, 9, 10], "positions that are not finished")
+        found = [event.number + 1 for event in await storage.get_unprocessed_events(limit=3)]
+        equal(found, [3, 5, 6], "the first three positions that are not finished")
+
+
+@case()
+async def leases_of_what_is_held_are_kept(factory: StorageFactory) -> None:
+    """Lose nothing at a renewal that nobody has taken."""
+    async with opened(factory) as storage:
+        equal(await storage.renew_leases(), [], "leases lost before any was taken")
+        await take(storage)
+        equal(await storage.renew_leases(), [], "leases lost while nobody else is there")
+
+
+@case("persistent")
+async def cursors_survive_closing(factory: StorageFactory) -> None:
+    """Give back after opening again what was saved before, to the next holder."""
+    async with opened(factory) as storage:
+        await ticks(storage, 9)
+        cursor = await take(storage)
+        await storage.save_progress(
+            [Progress("sub", cursor.epoch, 2, 6, (3, 5), (retry(3), retry(5, 2)), queued=(("k", 4),))]
+        )
+    async with opened(factory) as storage:
+        found = await take(storage, start="now")
+        equal(
+            (found.watermark, found.frontier, found.unfinished),
+            (2, 6, (3, 5)),
+            "the cursor after opening again",
+        )
+        equal(found.retries, (retry(3), retry(5, 2)), "the retries after opening again")
+        equal(found.blocked_keys, ("k",), "the blocked keys after opening again")
+        equal(found.number, cursor.number, "the number after opening again")
+        check(found.epoch > cursor.epoch, f"the epoch must grow: {cursor.epoch}, then {found.epoch}")
+
+
+@case("shared")
+async def another_storage_waits_until_it_is_released(factory: StorageFactory) -> None:
+    """Refuse a subscription to a second storage while the first holds it, and give it at once after."""
+    async with opened(factory) as left, opened(factory) as right:
+        await ticks(left, 5)
+        cursor = await take(left)
+        equal(await right.open_subscription("sub", "now"), None, "opening what another storage holds")
+        await left.save_progress([Progress("sub", cursor.epoch, 3, 3)])
+        await left.release_subscription("sub", cursor.epoch)
+        taken = await take(right)
+        equal(taken.watermark, 3, "where the other storage goes on")
+        late = [Progress("sub", cursor.epoch, 4, 4)]
+        equal(await left.save_progress(late), ["sub"], "names refused to the former holder")
+        equal(await left.open_subscription("sub", "now"), None, "opening what the other storage holds now")
+        await right.save_progress([Progress("sub", taken.epoch, 5, 5)])
+        equal((await again(right, taken)).watermark, 5, "the cursor after the former holder's refused save")

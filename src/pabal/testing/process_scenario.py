@@ -1,0 +1,70 @@
+"""``given(...).when(...).then(...)`` for a process manager: events in, commands out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import ndiff
+from typing import Any
+
+import msgspec
+
+from pabal.cqrs import Command, ProcessManager
+
+
+class ProcessScenario:
+    """Say what a process had taken, what comes now, and what it sends; made by ``given``.
+
+    Commands are compared without their ids. What is not as expected raises AssertionError with a
+    line-by-line difference.
+    """
+
+    def __init__(self, process: type[ProcessManager], events: Iterable[Any], key: str) -> None:
+        self._key = key
+        self._process = process(key)
+        self._has_begun = False
+        for event in events:
+            self.when(event)
+
+    def when(self, event: Any) -> ProcessScenario:
+        """Have it take an event, as the bus would: none before it begins, none once it has ended."""
+        process = self._process
+        process.sent, process.timeouts = [], {}
+        if not process.ended and (self._has_begun or process.may_start_with(event)):
+            self._has_begun = process.take(event) or self._has_begun
+            # What would not survive the log fails here, and not in production.
+            process.codec.restore(process, process.codec.encode(process))
+        return self
+
+    def then(self, *commands: Command[Any]) -> ProcessScenario:
+        """Expect exactly these commands, in order; none at all for ``then()``."""
+        self._compare("commands were sent", map(_line, commands), map(_line, self._process.sent))
+        return self
+
+    def then_timeouts(self, **seconds: float | None) -> ProcessScenario:
+        """Expect exactly these timeouts to be set, by name and seconds; None for one that is cancelled."""
+        expected = {name: None if value is None else float(value) for name, value in seconds.items()}
+        self._compare("timeouts were set", _pairs(expected), _pairs(self._process.timeouts))
+        return self
+
+    def then_state(self, **attributes: Any) -> ProcessScenario:
+        """Expect attributes of the process, ``ended`` among them."""
+        found = {name: getattr(self._process, name) for name in attributes}
+        if found != attributes:
+            self._compare("attributes are there", _pairs(attributes), _pairs(found))
+        return self
+
+    def _compare(self, what: str, expected: Iterable[str], found: Iterable[str]) -> None:
+        wanted, there = list(expected), list(found)
+        if wanted != there:
+            raise AssertionError(f"other {what}:\n" + "\n".join(ndiff(wanted, there)))
+
+
+def _line(command: Command[Any]) -> str:
+    fields = msgspec.structs.asdict(command)
+    del fields["command_id"]
+    shown = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    return f"{type(command).__name__}({shown})"
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return sorted(f"{name} = {value!r}" for name, value in values.items())

@@ -1,0 +1,106 @@
+"""Record what a bus publishes and delivers, so that a test can look at it afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from pabal.bus.interface import EventBus
+from pabal.delivery.context import DeliveryContext
+from pabal.errors import PatternMatchesNothingWarning
+
+E = TypeVar("E")
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """Tell of one attempt: which subscription, which event (a list for a batch), and how it ended.
+
+    ``error`` is None where the handler returned; what ``where`` rejects is no attempt.
+    """
+
+    subscription: str
+    event: Any
+    attempt: int
+    error: BaseException | None
+
+
+class EventRecorder:
+    """Record every event and every attempt of one bus, in order.
+
+    What is published is seen through a subscription of its own, what is attempted through a middleware; both
+    are complete after ``await bus.drain()``. Attach it before subscribing handlers whose own middleware
+    should be inside.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventBus
+    >>> class LampLit(DomainEvent):
+    ...     room: str
+    >>> async def main():
+    ...     bus = InMemoryEventBus()
+    ...     recorder = EventRecorder(bus)
+    ...     async with bus:
+    ...         await bus.publish(LampLit("hall"))
+    ...         await bus.drain()
+    ...     return recorder.published == [LampLit("hall")]
+    >>> asyncio.run(main())
+    True
+    """
+
+    NAME = "event-recorder"
+    """The name of its subscription."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self.published: list[Any] = []
+        """Every event, in publish order."""
+        self.deliveries: list[Delivery] = []
+        """Every attempt of every other subscription, in the order in which they ended."""
+        with warnings.catch_warnings():
+            # A test may attach the recorder before the first event class is defined.
+            warnings.simplefilter("ignore", PatternMatchesNothingWarning)
+            # One key for all: the order in which events are published is the order in which they are noted.
+            bus.subscribe("*", self._note, name=self.NAME, ordering=lambda event: self.NAME)
+        bus.use(self._watch)
+
+    async def _note(self, event: Any) -> None:
+        self.published.append(event)
+
+    async def _watch(
+        self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        error: BaseException | None = None
+        try:
+            return await call_next()
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            if context.subscription != self.NAME:
+                self.deliveries.append(Delivery(context.subscription, event, context.attempt, error))
+
+    def published_of(self, kind: type[E]) -> list[E]:
+        """Return the published events of a class and its subclasses."""
+        return [event for event in self.published if isinstance(event, kind)]
+
+    def handled_by(self, subscription: str) -> list[Any]:
+        """Return the events that a subscription handled with success, in that order; batches one by one."""
+        handled: list[Any] = []
+        for delivery in self.deliveries:
+            if delivery.subscription == subscription and delivery.error is None:
+                handled += delivery.event if isinstance(delivery.event, list) else [delivery.event]
+        return handled
+
+    def failures_of(self, subscription: str) -> list[Delivery]:
+        """Return the failed attempts of a subscription."""
+        return [
+            delivery
+            for delivery in self.deliveries
+            if delivery.subscription == subscription and delivery.error is not None
+        ]
+
+    def clear(self) -> None:
+        """Forget what was recorded so far."""
+        self.published.clear()
+        self.deliveries.clear()

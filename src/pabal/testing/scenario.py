@@ -1,0 +1,140 @@
+"""``given(...).when(...).then(...)``: a test of an aggregate, a decider or a projection as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import ndiff
+from typing import Any, overload
+
+from pabal.cqrs import ProcessManager
+from pabal.domain.aggregate import Aggregate
+from pabal.domain.decider import Decider
+from pabal.errors import UsageError
+from pabal.eventsourcing import InMemoryProjection, Projection
+from pabal.testing.process_scenario import ProcessScenario
+
+Subject = type[Aggregate] | Decider[Any, Any, Any] | type[Projection]
+
+
+class Scenario:
+    """Say what had happened, what is asked, and what comes of it; made by ``given``.
+
+    It needs no test framework: what is not as expected raises AssertionError with a line-by-line difference.
+    """
+
+    def __init__(self, subject: Subject, events: Iterable[Any], aggregate_id: str) -> None:
+        self._subject = subject
+        self._raised: BaseException | None = None
+        self._recorded: list[Any] = []
+        if isinstance(subject, Decider):
+            self._state: Any = subject.state_of(events)
+        elif issubclass(subject, Projection):
+            self._state = InMemoryProjection(subject, events)
+        else:
+            self._state = subject(aggregate_id).replay(events)
+
+    def when(self, command: Any) -> Scenario:
+        """Call ``command(aggregate)``, or have a decider decide the command."""
+        if isinstance(self._state, InMemoryProjection):
+            raise UsageError("a projection is asked nothing: continue with then_rows()")
+        try:
+            if isinstance(self._subject, Decider):
+                self._recorded = list(self._subject.decide(command, self._state))
+                for event in self._recorded:
+                    self._state = self._subject.evolve(self._state, event)
+            else:
+                command(self._state)
+        except Exception as error:
+            self._raised = error
+        if isinstance(self._state, Aggregate):
+            self._recorded = list(self._state.pending)
+        return self
+
+    def then(self, *events: Any) -> Scenario:
+        """Expect exactly these events, in order; none at all for ``then()``."""
+        self._expect_no_error()
+        if list(events) != self._recorded:
+            raise AssertionError("other events were recorded:\n" + _difference(events, self._recorded))
+        return self
+
+    def then_raises(self, error: type[BaseException], match: str = "") -> Scenario:
+        """Expect an error whose message contains ``match``, and that nothing was recorded."""
+        if self._raised is None:
+            raise AssertionError(
+                f"{error.__name__} was expected; nothing was raised, and recorded was:\n"
+                + _difference((), self._recorded)
+            )
+        if not isinstance(self._raised, error) or match not in str(self._raised):
+            raise AssertionError(
+                f"{error.__name__} with {match!r} was expected, not {self._raised!r}"
+            ) from self._raised
+        if self._recorded:
+            raise AssertionError("it raised, but recorded:\n" + _difference((), self._recorded))
+        return self
+
+    def then_state(self, expected: Callable[[Any], Any] | None = None, **attributes: Any) -> Scenario:
+        """Expect attributes of the state, or that ``expected(state)`` is true."""
+        self._expect_no_error()
+        found = {name: getattr(self._state, name) for name in attributes}
+        if found != attributes:
+            raise AssertionError(
+                "the state is another:\n"
+                + _difference(
+                    [f"{name} = {value!r}" for name, value in attributes.items()],
+                    [f"{name} = {value!r}" for name, value in found.items()],
+                )
+            )
+        if expected is not None and not expected(self._state):
+            raise AssertionError(f"the state is not as expected: {self._state!r}")
+        return self
+
+    def then_rows(self, sql: str, *rows: Any) -> Scenario:
+        """Expect exactly these rows of a projection, in order; ``{table}`` stands for a table."""
+        if not isinstance(self._state, InMemoryProjection):
+            raise UsageError("only projections have rows: use then() or then_state()")
+        found = self._state.rows(sql)
+        if found != list(rows):
+            raise AssertionError("the rows are others:\n" + _difference(rows, found))
+        return self
+
+    def _expect_no_error(self) -> None:
+        if self._raised is not None:
+            raise AssertionError(f"nothing should be raised, but it was {self._raised!r}") from self._raised
+
+
+@overload
+def given(subject: type[ProcessManager], *events: Any, aggregate_id: str | None = ...) -> ProcessScenario: ...
+@overload
+def given(subject: Subject, *events: Any, aggregate_id: str | None = ...) -> Scenario: ...
+def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenario | ProcessScenario:
+    """Begin a scenario of an aggregate, a decider, a projection or a process, to which these had happened.
+
+    ``aggregate_id`` defaults to that of the first event, or ``"test"``; for a process manager it is the key.
+
+    >>> from pabal.domain import Decider
+    >>> stock = Decider("stock", 0, decide=lambda take, left: [-take] if take <= left else [],
+    ...                 evolve=lambda left, change: left + change)
+    >>> _ = given(stock, 5).when(3).then(-3).then_state(lambda left: left == 2)
+    """
+    found = getattr(events[0], "aggregate_id", None) if events else None
+    if isinstance(subject, type) and issubclass(subject, ProcessManager):
+        key = subject.key_of(events[0]) if events else None
+        return ProcessScenario(subject, events, aggregate_id or key or "test")
+    return Scenario(subject, events, aggregate_id or found or "test")
+
+
+def _difference(expected: Iterable[Any], found: Iterable[Any]) -> str:
+    """Return both as lines, ``-`` before what is missing and ``+`` before what is too much."""
+    wanted = [_line(each) for each in expected]
+    return "\n".join(ndiff(wanted, [_line(each) for each in found])) or "(nothing)"
+
+
+def _line(thing: Any) -> str:
+    """Show an event by its type and payload alone: that is what is compared."""
+    if isinstance(thing, str):
+        return thing
+    schema_of = getattr(thing, "to_dict", None)
+    if schema_of is None:
+        return repr(thing)
+    fields = ", ".join(f"{name}={value!r}" for name, value in schema_of()["payload"].items())
+    return f"{type(thing).__name__}({fields})"
