@@ -1,0 +1,1 @@
+"""A trading application as separate processes over one Redis or Valkey server."""

@@ -1,0 +1,1 @@
+"""Exercises of the learning path: a start, tests to run, and a solution each."""

@@ -1,0 +1,1 @@
+"""Exercise: CQRS with event sourcing; docs/learn/exercise-cqrs.md tells the task."""

@@ -1,0 +1,1 @@
+"""Exercise: a distributed bus on Redis; docs/learn/exercise-redis.md tells the task."""

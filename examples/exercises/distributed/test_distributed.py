@@ -1,0 +1,125 @@
+"""The tests of the exercise. They run against the solution, or against the file that EXERCISE names.
+
+EXERCISE=mine python -m pytest examples/exercises/distributed
+"""
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from tests.brokers.server import Server
+
+from examples.small_bus.step1_interface import Event, OrderPlaced
+
+_module = importlib.import_module(f"examples.exercises.distributed.{os.environ.get('EXERCISE', 'solution')}")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server of its own for each test: a real one, that ends with the test."""
+    server = Server()
+    server.start()
+    yield server.url
+    server.remove()
+
+
+class Recorder:
+    """Be a handler that keeps what it gets, and let a test wait for it."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self._changed = asyncio.Condition()
+
+    async def __call__(self, event: Event) -> None:
+        async with self._changed:
+            self.keys.append(event.key)
+            self._changed.notify_all()
+
+    async def reach(self, count: int) -> None:
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: len(self.keys) >= count)
+
+
+@asynccontextmanager
+async def running(url: str, group: str, consumer: str, handler: Any, **options: Any) -> AsyncIterator[Any]:
+    """Play one process: a bus with one handler, as long as the block lasts."""
+    bus = _module.RedisBus(url, group, consumer, [OrderPlaced], **options)
+    bus.subscribe(OrderPlaced, handler, name="handler")
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        await bus.stop()
+
+
+async def test_task_1_what_one_process_publishes_another_handles(url: str) -> None:
+    ledger = Recorder()
+    shop = _module.RedisBus(url, "shop", "shop-1", [OrderPlaced])
+    async with running(url, "ledger", "ledger-1", ledger):
+        await shop.publish(OrderPlaced("o-1", 5))
+        await ledger.reach(1)
+    await shop.stop()
+    assert ledger.keys == ["o-1"]
+
+
+async def test_task_1_what_was_published_before_the_group_existed_is_not_missed(url: str) -> None:
+    ledger = Recorder()
+    shop = _module.RedisBus(url, "shop", "shop-1", [OrderPlaced])
+    await shop.publish(OrderPlaced("o-1", 5))
+    await shop.stop()
+    async with running(url, "ledger", "ledger-1", ledger):
+        await ledger.reach(1)
+    assert ledger.keys == ["o-1"]
+
+
+async def test_task_2_the_processes_of_a_group_share_the_work_and_groups_do_not(url: str) -> None:
+    together, alone = Recorder(), Recorder()
+    async with (
+        running(url, "ledger", "ledger-1", together) as bus,
+        running(url, "ledger", "ledger-2", together),
+        running(url, "report", "report-1", alone),
+    ):
+        for number in range(50):
+            await bus.publish(OrderPlaced(f"o-{number}", 1))
+        await together.reach(50)
+        await alone.reach(50)
+    expected = sorted(f"o-{number}" for number in range(50))
+    assert sorted(together.keys) == sorted(alone.keys) == expected
+
+
+async def test_task_3_what_a_dead_process_had_begun_is_taken_over(url: str) -> None:
+    begun = asyncio.Event()
+
+    async def dies(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with running(url, "ledger", "ledger-1", dies) as bus:
+        await bus.publish(OrderPlaced("o-1", 5))
+        await asyncio.wait_for(begun.wait(), 20)
+    survivor = Recorder()
+    async with running(url, "ledger", "ledger-2", survivor, claim_after=0.05):
+        await survivor.reach(1)
+    assert survivor.keys == ["o-1"]
+
+
+async def test_task_4_a_handler_that_fails_gets_the_event_again_and_the_others_go_on(url: str) -> None:
+    attempts = Recorder()
+    done = Recorder()
+
+    async def fails_once(event: Event) -> None:
+        await attempts(event)
+        if attempts.keys.count("o-1") == 1 and event.key == "o-1":
+            raise ConnectionError("the ledger is down")
+        await done(event)
+
+    async with running(url, "ledger", "ledger-1", fails_once, claim_after=0.05) as bus:
+        await bus.publish(OrderPlaced("o-1", 5))
+        await bus.publish(OrderPlaced("o-2", 5))
+        await done.reach(2)
+    assert sorted(done.keys) == ["o-1", "o-2"]
+    assert attempts.keys.count("o-1") == 2

@@ -1,0 +1,1 @@
+"""Exercise: event filtering; docs/learn/exercise-filtering.md tells the task."""

@@ -1,0 +1,104 @@
+"""The ticker without a screen, in processes of its own: one process can have one QApplication."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from examples.qt_ticker.events import OrderRequested, PriceTicked
+from pabal import SqliteEventStorage
+
+ROOT = Path(__file__).parents[2]
+_CLICK = """
+import sys
+from examples.qt_ticker.events import OrderRequested
+from examples.qt_ticker.window import TickerWindow
+from pabal import EventBusFactory
+from pabal.integrations.qt import run_in_qt
+
+bus = EventBusFactory.create_default_event_bus(sys.argv[1])
+shown = []
+
+async def show():
+    window = TickerWindow(bus)
+    window.show()
+
+    async def order_shown(event):
+        await window.show_order(event)
+        shown.append(window.orders.count())
+        END
+
+    bus.subscribe(OrderRequested, order_shown, name="show")
+    window.buy.click()
+    return window
+
+run_in_qt(bus, show)
+print("ended", shown, bus.is_running)
+"""
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+async def _prices_and_orders(file: Path) -> tuple[int, int]:
+    async with SqliteEventStorage(file) as storage:
+        by_type = (await storage.get_event_statistics())["events_by_type"]
+    return by_type.get(PriceTicked.event_type, 0), by_type.get(OrderRequested.event_type, 0)
+
+
+async def test_prices_from_a_thread_reach_the_widgets_and_the_window_closes(tmp_path: Path) -> None:
+    """The desktop application that the bus is made for would hang at its end, or lose prices."""
+    done = _run("-m", "examples.qt_ticker", "--file", str(tmp_path / "ticker.db"), "--prices", "5")
+    assert done.returncode == 0, done.stderr
+    prices, _ = await _prices_and_orders(tmp_path / "ticker.db")
+    assert prices >= 5
+
+
+async def test_a_click_publishes_and_the_handler_lists_the_order(tmp_path: Path) -> None:
+    """A slot could not publish, or a handler not touch a widget."""
+    done = _run("-c", _CLICK.replace("END", "window.close()"), str(tmp_path / "log.db"))
+    assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
+    assert await _prices_and_orders(tmp_path / "log.db") == (0, 1)
+
+
+def test_quitting_the_application_stops_the_bus_too(tmp_path: Path) -> None:
+    """The loop would end under a bus that still has progress to save."""
+    quit_now = "from PySide6.QtWidgets import QApplication; QApplication.quit()"
+    done = _run("-c", _CLICK.replace("END", quit_now), str(tmp_path / "log.db"))
+    assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
+
+
+def test_what_fails_while_the_window_is_made_is_raised() -> None:
+    """An application that cannot start would hang without a window."""
+    script = """
+from pabal import InMemoryEventBus
+from pabal.integrations.qt import run_in_qt
+bus = InMemoryEventBus()
+try:
+    run_in_qt(bus, lambda: 1 / 0)
+except ZeroDivisionError:
+    print("raised", bus.is_running)
+"""
+    done = _run("-c", script)
+    assert (done.stdout, done.returncode) == ("raised False\n", 0), done.stderr
+
+
+def test_without_qasync_the_error_says_how_to_get_it() -> None:
+    """Somebody would see a bare ImportError from inside pabal."""
+    script = """
+import sys
+sys.modules["qasync"] = None
+from pabal import InMemoryEventBus
+from pabal.errors import MissingExtraError
+from pabal.integrations.qt import run_in_qt
+try:
+    run_in_qt(InMemoryEventBus(), print)
+except MissingExtraError as error:
+    print(error)
+"""
+    assert 'pip install "pabal[qt]"' in _run("-c", script).stdout

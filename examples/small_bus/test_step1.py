@@ -1,0 +1,59 @@
+"""The tests of step 1. Two show what it does, two what it cannot do yet."""
+
+import pytest
+
+from examples.small_bus.step1_interface import DirectBus, Event, OrderPlaced
+
+
+async def test_every_handler_of_a_type_gets_the_event() -> None:
+    bus = DirectBus()
+    seen: list[tuple[str, Event]] = []
+
+    async def first(event: Event) -> None:
+        seen.append(("first", event))
+
+    async def second(event: Event) -> None:
+        seen.append(("second", event))
+
+    bus.subscribe(OrderPlaced, first, name="first")
+    bus.subscribe(OrderPlaced, second, name="second")
+    order = OrderPlaced("o-1", 5)
+    await bus.publish(order)
+    assert seen == [("first", order), ("second", order)]
+
+
+async def test_an_event_that_nobody_asked_for_goes_nowhere() -> None:
+    bus = DirectBus()
+    await bus.publish(OrderPlaced("o-1", 5))
+
+
+async def test_a_handler_that_fails_hits_the_publisher_and_the_handlers_behind_it() -> None:
+    """The first reason for step 2: the publisher gets an error that is none of its business."""
+    bus = DirectBus()
+    seen: list[Event] = []
+
+    async def broken(event: Event) -> None:
+        raise ConnectionError("the ledger is down")
+
+    async def fine(event: Event) -> None:
+        seen.append(event)
+
+    bus.subscribe(OrderPlaced, broken, name="broken")
+    bus.subscribe(OrderPlaced, fine, name="fine")
+    with pytest.raises(ConnectionError):
+        await bus.publish(OrderPlaced("o-1", 5))
+    assert seen == []
+
+
+async def test_a_slow_handler_holds_the_publisher() -> None:
+    """The second reason: publishing takes as long as all handlers together."""
+    bus = DirectBus()
+    steps: list[str] = []
+
+    async def slow(event: Event) -> None:
+        steps.append("handled")
+
+    bus.subscribe(OrderPlaced, slow, name="slow")
+    await bus.publish(OrderPlaced("o-1", 5))
+    steps.append("published")
+    assert steps == ["handled", "published"]

@@ -1,0 +1,1 @@
+"""A trading application on pabal: aggregates, projections, a process manager, commands and queries."""

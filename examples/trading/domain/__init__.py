@@ -1,0 +1,1 @@
+"""What trading is about: it knows pabal's domain package alone, no bus and no database."""

@@ -1,0 +1,1 @@
+"""Where things are kept, where prices come from, and how everything is put together."""

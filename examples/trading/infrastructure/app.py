@@ -1,0 +1,78 @@
+"""Put everything together: the one place that knows all parts."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from examples.trading.application import handlers
+from examples.trading.application.fulfilment import Fulfilment
+from examples.trading.application.messages import FillOrder, GetOrderBook
+from examples.trading.domain.order import Order, OrderError
+from examples.trading.domain.position import Position
+from examples.trading.infrastructure import projections
+from examples.trading.infrastructure.projections import OrderBook, Portfolio
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.cqrs import CommandBus, Idempotency, ProcessManagers, QueryBus, retry_conflicts, validate
+from pabal.eventsourcing import Repository
+from pabal.ports.clock import Clock
+
+
+class TradingApplication:
+    """Run trading on one SQLite file; use it with ``async with``."""
+
+    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        self.storage = SqliteEventStorage(path)
+        self.bus = InMemoryEventBus(self.storage, clock=clock)
+        self.portfolio, self.order_book = Portfolio(self.bus), OrderBook(self.bus)
+        services: dict[Any, Any] = {
+            handlers.Orders: Repository(Order, self.bus),
+            handlers.Positions: Repository(Position, self.bus),
+            Portfolio: self.portfolio,
+            OrderBook: self.order_book,
+        }
+        self.commands = CommandBus(provide=services.__getitem__)
+        for middleware in (validate(), retry_conflicts(attempts=10), Idempotency(self.bus)):
+            self.commands.use(middleware)
+        handlers.register(self.commands)
+        self.queries = QueryBus(provide=services.__getitem__)
+        projections.register(self.queries)
+        self.processes = ProcessManagers(self.bus, self.commands, clock=clock)
+        self.processes.add(Fulfilment, start="beginning")
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        for part in (self.storage, self.bus, self.portfolio, self.order_book):
+            await self._open.enter_async_context(part)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; what is under way goes on at the next start."""
+        await self._open.__aexit__(kind, error, trace)
+
+    async def price_seen(self, symbol: str, price: Decimal) -> int:
+        """Let the market take every open order whose limit the price meets; return how many."""
+        filled = 0
+        for order in await self.queries.ask(GetOrderBook(symbol)):
+            if price <= order.limit if order.side == "buy" else price >= order.limit:
+                try:
+                    await self.commands.execute(FillOrder(order.order_id, price))
+                    filled += 1
+                except OrderError:
+                    continue  # cancelled or filled since the book was written
+        return filled
+
+    async def up_to_date(self) -> None:
+        """Return when everything stored so far has had its effects, and the read models show them."""
+        before = -1
+        while before != (head := await self.storage.head()):
+            before = head
+            await self.bus.drain(timeout=30)
+            for projection in (self.portfolio, self.order_book):
+                await projection.reached(head, timeout=30)

@@ -1,0 +1,76 @@
+"""From ticks to candles."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+
+from pabal.demo.errors import ImpossiblePriceError
+from pabal.demo.events import CandleClosed, TickReceived, derived_id
+
+
+class Candle(msgspec.Struct, frozen=True, gc=False):
+    """Hold the candle of one symbol that is still open; ``number`` counts its candles from 1."""
+
+    number: int
+    opened_at: datetime
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+
+
+def add_tick(
+    candle: Candle | None, tick: TickReceived, seconds: int, run: str
+) -> tuple[Candle, CandleClosed | None]:
+    """Return the candle with ``tick`` in it, and the one before if the tick closed it.
+
+    An interval without trades has no candle; a tick older than the open candle counts there, for a closed
+    candle is never opened again. Raises ImpossiblePriceError for a price or quantity not above zero.
+    """
+    if tick.price <= 0 or tick.quantity <= 0:
+        raise ImpossiblePriceError(
+            f"tick {tick.sequence} of {tick.symbol} cannot be true: "
+            f"price {tick.price}, quantity {tick.quantity}"
+        )
+    price = tick.price
+    opened_at = interval_of(tick.at, seconds)
+    if candle is None or opened_at > candle.opened_at:
+        number = 1 if candle is None else candle.number + 1
+        fresh = Candle(number, opened_at, price, price, price, price, tick.quantity)
+        return fresh, None if candle is None else close(candle, tick.symbol, seconds, run)
+    grown = Candle(
+        candle.number,
+        candle.opened_at,
+        candle.open,
+        max(candle.high, price),
+        min(candle.low, price),
+        price,
+        candle.volume + tick.quantity,
+    )
+    return grown, None
+
+
+def interval_of(moment: datetime, seconds: int) -> datetime:
+    """Return the start of the interval of ``seconds`` (counted from 1970) in which ``moment`` lies."""
+    whole = int(moment.timestamp())
+    return datetime.fromtimestamp(whole - whole % seconds, UTC)
+
+
+def close(candle: Candle, symbol: str, seconds: int, run: str) -> CandleClosed:
+    """Return the event that a candle is complete."""
+    return CandleClosed(
+        symbol,
+        candle.number,
+        candle.opened_at,
+        seconds,
+        candle.open,
+        candle.high,
+        candle.low,
+        candle.close,
+        candle.volume,
+        event_id=derived_id(run, "candle", symbol, candle.number),
+    )

@@ -1,0 +1,49 @@
+"""The paper exchange: fills every order, but is unavailable now and then."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from hashlib import sha256
+
+from pabal.demo.errors import ExchangeUnavailableError
+from pabal.demo.events import OrderFilled, OrderPlaced, Settings, derived_id
+
+OUTAGE_MOST = 3
+"""An order fails at most this often, and is tried more often: an outage delays it and never loses it."""
+
+_FEE = Decimal("0.0004")
+_SLIPPAGE_MOST = 3
+_BASIS_POINT = Decimal("0.0001")
+_FEE_STEP = Decimal("0.00000001")
+
+
+def execute(order: OrderPlaced, attempt: int, rules: Settings, run: str) -> OrderFilled:
+    """Return the fill of an order, at a price a few basis points worse than asked for.
+
+    Which attempts fail, and how far the price slips, follows from the seed and the order alone, so a run
+    can be repeated. Raises ExchangeUnavailableError.
+    """
+    if is_unavailable(order.order_id, attempt, rules):
+        raise ExchangeUnavailableError(order_id=order.order_id, attempt=attempt)
+    slip = _draw(rules.seed, order.order_id, "slippage") % (_SLIPPAGE_MOST + 1) * _BASIS_POINT
+    price = order.price * (1 + slip if order.side == "buy" else 1 - slip)
+    fee = (price * order.quantity * _FEE).quantize(_FEE_STEP)
+    return OrderFilled(
+        order.order_id,
+        order.symbol,
+        order.side,
+        order.quantity,
+        price,
+        fee,
+        event_id=derived_id(run, "fill", order.order_id),
+    )
+
+
+def is_unavailable(order_id: str, attempt: int, rules: Settings) -> bool:
+    """Tell whether the exchange refuses an attempt (from 1) on an order."""
+    return attempt <= OUTAGE_MOST and _draw(rules.seed, order_id, attempt) % 100 < rules.outage_percent
+
+
+def _draw(*parts: object) -> int:
+    """Return a number that looks random and follows from ``parts``."""
+    return int.from_bytes(sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")

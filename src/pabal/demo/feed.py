@@ -1,0 +1,66 @@
+"""Play a tape onto the bus, never far ahead of those who work on it."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from pabal import EventBus
+from pabal.demo.meter import Meter
+from pabal.demo.tape import Tape
+
+BATCH = 256
+READ_AHEAD = 512
+"""Unfinished events of the slowest subscription above which the feed waits."""
+
+_BATCHES_PER_SECOND = 50
+_LOOK_AGAIN = 0.02
+
+
+class Feed:
+    """Publish the events of a tape in order, in batches that are stored whole or not at all.
+
+    So the log's own count of them says where to go on after a crash. ``speed`` is in events per second;
+    None: as fast as the slowest subscription follows.
+    """
+
+    def __init__(self, tape: Tape, run: str, bus: EventBus, meter: Meter, speed: float | None) -> None:
+        self._tape = tape
+        self._run = run
+        self._bus = bus
+        self._meter = meter
+        self._speed = speed
+        self.published = 0
+
+    async def play(self, after: int) -> None:
+        """Publish everything behind the first ``after`` events."""
+        self.published = after
+        began = monotonic()
+        size = BATCH
+        if self._speed is not None:
+            size = max(1, min(BATCH, round(self._speed / _BATCHES_PER_SECOND)))
+        while self.published < self._tape.length:
+            await self._room()
+            upto = min(self.published + size, self._tape.length)
+            numbers = range(self.published + 1, upto + 1)
+            await self._bus.publish_batch([self._tape.event(number, self._run) for number in numbers])
+            self.published = upto
+            if self._speed is not None:
+                ahead = (upto - after) / self._speed - (monotonic() - began)
+                await asyncio.sleep(max(0.0, ahead))
+
+    async def _room(self) -> None:
+        """Return when the slowest subscription is near enough."""
+        while self._lag() >= READ_AHEAD:
+            self._meter.pulse.clear()
+            try:
+                # A lag also shrinks where a subscription passes over events of others, which nobody reports.
+                # (Not ``wait_for``: under Python 3.11 it may swallow a cancellation that meets the pulse.)
+                async with asyncio.timeout(_LOOK_AGAIN):
+                    await self._meter.pulse.wait()
+            except TimeoutError:
+                continue
+
+    def _lag(self) -> int:
+        figures = self._bus.get_statistics()["subscriptions"].values()
+        return max((one["lag"] for one in figures), default=0)

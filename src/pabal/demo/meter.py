@@ -1,0 +1,120 @@
+"""Measure a run from the outside: middleware for times, a telemetry listener for what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+
+from pabal import DeliveryContext, DomainEvent
+from pabal.ports.storage import Committed
+from pabal.ports.telemetry import AttemptFailed, EventParked, Report
+
+_NEWS_KEPT = 50
+
+
+class News(msgspec.Struct, frozen=True):
+    """Tell what left the ordinary way, and what became of it."""
+
+    at: float
+    """Seconds since the run began."""
+    kind: Literal["retry", "dead letter"]
+    what: str
+    then: str
+
+
+class Meter:
+    """Count events by type as they are committed, and time them from publishing to the end of their handling.
+
+    ``pulse`` is set whenever something was handled; whoever waits for it clears it.
+    """
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self.committed: Counter[str] = Counter()
+        self.fresh = 0
+        """How many of them this process committed."""
+        self.latencies: dict[str, array[float]] = {}
+        """By subscription: seconds from the making of an event, right before it was published, to the end
+        of its handling."""
+        self.retries = 0
+        self._letters: deque[News] = deque(maxlen=_NEWS_KEPT)
+        self._retries: deque[News] = deque(maxlen=_NEWS_KEPT)
+        self.pulse = asyncio.Event()
+        self._last_error = ""
+
+    def begin(self, before: Mapping[str, int]) -> None:
+        """Begin to measure now, with what the log holds already."""
+        self.started_at = time.time()
+        self.committed.update(before)
+
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return time.time() - self.started_at
+
+    async def around(
+        self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """Time a handling; as middleware."""
+        result = await call_next()
+        self._note(context.subscription, event if isinstance(event, Sequence) else (event,))
+        self.pulse.set()
+        return result
+
+    def _note(self, subscription: str, events: Sequence[DomainEvent]) -> None:
+        now = time.time()
+        latencies = self.latencies.setdefault(subscription, array("d"))
+        for event in events:
+            made_at = event.occurred_at.timestamp()
+            # What an earlier process left behind waited for this one to be started, not for the bus.
+            if made_at >= self.started_at:
+                latencies.append(max(0.0, now - made_at))
+
+    def count(self, batch: Committed) -> None:
+        """Count what a commit added; called from the storage's thread."""
+        self.fresh += len(batch.events)
+        self.committed.update(event.event_type for event in batch.events)
+
+    def listen(self, report: Report) -> None:
+        """Write down retries and dead letters; as telemetry listener."""
+        if isinstance(report, AttemptFailed):
+            self._last_error = str(report.error)
+            if report.delay is not None:
+                self.retries += 1
+                self._tell(
+                    self._retries,
+                    "retry",
+                    f"{report.subscription}: {report.error}",
+                    f"again in {report.delay * 1000:.0f} ms",
+                )
+        elif isinstance(report, EventParked):
+            self._tell(
+                self._letters,
+                "dead letter",
+                f"{report.subscription}: {self._last_error}",
+                f"parked after {report.attempts} attempts, payload and tracebacks kept; the rest flows on",
+            )
+            self.pulse.set()
+
+    def _tell(self, where: deque[News], kind: Literal["retry", "dead letter"], what: str, then: str) -> None:
+        where.append(News(self.elapsed, kind, what, then))
+
+    @property
+    def news(self) -> tuple[News, ...]:
+        """Return the last of each kind; many retries do not push a dead letter out."""
+        return (*self._letters, *self._retries)
+
+    def percentile(self, percent: int, subscription: str | None = None) -> float | None:
+        """Return the milliseconds that ``percent`` of the handlings stayed within, of one or of all."""
+        chosen = self.latencies.values() if subscription is None else [self.latencies.get(subscription, ())]
+        ordered = sorted(chain.from_iterable(chosen))
+        if not ordered:
+            return None
+        return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -1,0 +1,58 @@
+"""The risk check: which signals become orders, and how large."""
+
+from __future__ import annotations
+
+from decimal import ROUND_DOWN, Decimal
+
+import msgspec
+
+from pabal.demo.events import OrderPlaced, OrderRejected, Settings, SignalRaised, derived_id
+
+_LOT = Decimal("0.000001")
+
+
+class Exposure(msgspec.Struct, frozen=True, gc=False):
+    """Hold what one symbol would amount to if every order placed so far were filled.
+
+    The check looks at orders, not at fills: when a fill comes in depends on the exchange's outages, and a
+    decision that depends on it could not be made twice with one result.
+    """
+
+    quantity: Decimal = Decimal(0)
+    last_order_candle: int | None = None
+
+
+def check(
+    exposure: Exposure, signal: SignalRaised, rules: Settings, run: str
+) -> tuple[Exposure, OrderPlaced | OrderRejected]:
+    """Return the exposure after a signal, and the order or its refusal.
+
+    A buy is worth ``order_value``, keeps the exposure within its limit, and comes no sooner than
+    ``cooldown_candles`` after the last order. A sell closes what is held, at any time.
+    """
+    order_id = f"{signal.symbol}-{signal.candle}"
+    event_id = derived_id(run, "order", order_id)
+    quantity, reason = _size(exposure, signal, rules)
+    if reason:
+        rejected = OrderRejected(
+            order_id, signal.symbol, signal.side, signal.price, reason, event_id=event_id
+        )
+        return exposure, rejected
+    placed = OrderPlaced(order_id, signal.symbol, signal.side, quantity, signal.price, event_id=event_id)
+    change = quantity if signal.side == "buy" else -quantity
+    return Exposure(exposure.quantity + change, signal.candle), placed
+
+
+def _size(exposure: Exposure, signal: SignalRaised, rules: Settings) -> tuple[Decimal, str]:
+    """Return how much to trade, or why not to."""
+    if signal.side == "sell":
+        return exposure.quantity, "" if exposure.quantity > 0 else "nothing is held"
+    last = exposure.last_order_candle
+    if last is not None and signal.candle - last < rules.cooldown_candles:
+        return Decimal(0), f"only {signal.candle - last} candles since the last order"
+    quantity = (rules.order_value / signal.price).quantize(_LOT, rounding=ROUND_DOWN)
+    if quantity == 0:
+        return quantity, "one lot costs more than an order may"
+    if (exposure.quantity + quantity) * signal.price > rules.exposure_limit:
+        return Decimal(0), f"the exposure would pass {rules.exposure_limit}"
+    return quantity, ""
