@@ -1,0 +1,68 @@
+"""Fixtures of the bus's tests: every statement is tried without a log, with one in memory, with SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal.testing import VirtualClock
+from tests.bus.support import Backend
+
+_HERE = Path(__file__).parent
+_SECONDS = 60.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Turn a test that hangs into one that fails: a lost wake-up is what these tests look for."""
+    for item in items:
+        if (
+            isinstance(item, pytest.Function)
+            and item.path.is_relative_to(_HERE)
+            and inspect.iscoroutinefunction(item.obj)
+        ):
+            item.obj = _bounded(item.obj)
+
+
+def _bounded(test: Any) -> Any:
+    @functools.wraps(test)
+    async def run(*arguments: Any, **named: Any) -> None:
+        async with asyncio.timeout(_SECONDS):
+            await test(*arguments, **named)
+
+    return run
+
+
+@pytest.fixture(params=["memory", "memory storage", "sqlite"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """Give every kind of bus in turn."""
+    made = Backend(request.param, tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["memory storage", "sqlite"])
+async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """Give the buses that have a log."""
+    made = Backend(request.param, tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def memory(tmp_path: Path) -> AsyncIterator[Backend]:
+    """Give the bus without a log."""
+    made = Backend("memory", tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """Give a clock that only the test moves."""
+    return VirtualClock()

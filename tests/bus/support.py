@@ -1,0 +1,175 @@
+"""What the tests of the bus share: things that remember what happened and can be awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
+from pabal.ports.storage import EventStorage
+from pabal.ports.telemetry import Report
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Report)
+
+LIMIT = 10.0
+"""Seconds after which a test gives up waiting; never reached by a passing one."""
+AT_ONCE = RetryPolicy(max_attempts=4, base_delay=0.0)
+ONCE = RetryPolicy(max_attempts=1)
+FULL = os.environ.get("PABAL_FULL") == "1"
+"""Whether the counts that the promises name are run, instead of smaller ones of the same shape."""
+
+
+class Seen(Generic[T]):
+    """Collect values, from any thread, and let a test await that there are enough of them."""
+
+    def __init__(self) -> None:
+        self._values: list[T] = []
+        self._lock = Lock()
+        self._awaited: list[tuple[Callable[[list[T]], bool], asyncio.Future[None]]] = []
+
+    def add(self, value: T) -> None:
+        """Take one more value."""
+        with self._lock:
+            self._values.append(value)
+            met = [future for holds, future in self._awaited if holds(self._values)]
+            self._awaited = [pair for pair in self._awaited if pair[1] not in met]
+        for future in met:
+            future.get_loop().call_soon_threadsafe(_settle, future)
+
+    async def reach(self, count: int) -> None:
+        """Return once there are ``count`` values."""
+        await self.until(lambda values: len(values) >= count)
+
+    async def until(self, holds: Callable[[list[T]], bool]) -> None:
+        """Return once the values satisfy a condition, which is looked at when one is added."""
+        future = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if holds(self._values):
+                return
+            self._awaited.append((holds, future))
+        try:
+            await asyncio.wait_for(future, LIMIT)
+        except TimeoutError:
+            raise AssertionError(f"gave up waiting with {self._values[-20:]!r}") from None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> T:
+        return self._values[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._values == (other._values if isinstance(other, Seen) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Seen({self._values!r})"
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def reports_of(bus: InMemoryEventBus, kind: type[R]) -> Seen[R]:
+    """Collect the telemetry reports of one kind."""
+    seen: Seen[R] = Seen()
+
+    def listen(report: Report) -> None:
+        if isinstance(report, kind):
+            seen.add(report)
+
+    bus.listen(listen)
+    return seen
+
+
+def numbers(events: Iterable[Any]) -> list[int]:
+    """Return the ``n`` of each event."""
+    return [event.n for event in events]
+
+
+def by_piece(events: Iterable[Any]) -> dict[str, list[int]]:
+    """Return the ``n`` of each event in the order given, for each piece."""
+    found: dict[str, list[int]] = {}
+    for event in events:
+        found.setdefault(event.piece, []).append(event.n)
+    return found
+
+
+def figures(bus: InMemoryEventBus, name: str) -> dict[str, Any]:
+    """Return the statistics of one subscription."""
+    found: dict[str, Any] = bus.get_statistics()["subscriptions"][name]
+    return found
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Run a function in a thread of its own and return what it returned."""
+    return await asyncio.get_running_loop().run_in_executor(None, function)
+
+
+async def turns(count: int = 30) -> None:
+    """Let the event loop turn, so that a task that could go on has gone on. Only for saying what must *not*
+    happen.
+    """
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Backend:
+    """Make buses over one and the same log, which outlives them; ``kind`` says where it lies."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.path = folder / "events.db"
+        self._memory = InMemoryEventStorage()
+        self._storages: list[SqliteEventStorage] = []
+        self._buses: list[InMemoryEventBus] = []
+
+    @property
+    def stored(self) -> bool:
+        """Tell whether there is a log at all."""
+        return self.kind != "memory"
+
+    def storage(self) -> EventStorage | None:
+        """Return the log: a file is opened anew, as after the start of a process."""
+        if self.kind == "memory":
+            return None
+        if self.kind == "memory storage":
+            return self._memory
+        self._storages.append(SqliteEventStorage(self.path, durability="normal"))
+        return self._storages[-1]
+
+    def bus(self, **options: Any) -> InMemoryEventBus:
+        """Make a bus that is not started yet."""
+        bus = InMemoryEventBus(self.storage(), seed=7, **options)
+        self._buses.append(bus)
+        return bus
+
+    async def running(self, **options: Any) -> InMemoryEventBus:
+        """Make a bus and start it."""
+        bus = self.bus(**options)
+        await bus.start()
+        return bus
+
+    async def again(self, bus: InMemoryEventBus, **options: Any) -> InMemoryEventBus:
+        """Stop a bus, close its file, and make another one on the same log: a restart of the process."""
+        await bus.stop()
+        if isinstance(bus.storage, SqliteEventStorage):
+            await bus.storage.aclose()
+        return self.bus(**options)
+
+    async def close(self) -> None:
+        """Stop and close whatever a test left open."""
+        for bus in self._buses:
+            await bus.stop(timeout=0.2)
+        for storage in self._storages:
+            await storage.aclose()

@@ -1,0 +1,155 @@
+"""Whatever cannot be published is refused with an error of its own that says what to do; nothing is half-
+done.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
+from pabal.errors import (
+    InvalidEventError,
+    NaiveDatetimeError,
+    NonFiniteNumberError,
+    PayloadTooLargeError,
+    UnregisteredEventError,
+    UnserializableEventError,
+    UsageError,
+)
+from tests.bus.samples import Measured, Moved, Ticket, Unknown
+from tests.bus.support import Backend, Seen
+
+
+async def refused(
+    backend: Backend, event: Any, error: type[InvalidEventError], message: str
+) -> InvalidEventError:
+    """Publish what must be refused in each way, and check that nothing of it happened and the bus goes on."""
+    bus = await backend.running()
+    seen: Seen[Any] = Seen()
+
+    async def handle(event: Any) -> None:
+        seen.add(event)
+
+    bus.subscribe("*", handle)
+    with pytest.raises(error, match=message):
+        await bus.publish_batch([Moved("before"), event])
+    with pytest.raises(error, match=message):
+        await bus.publish(event)
+    with pytest.raises(error, match=message) as caught:
+        await bus.publish(event, delay=10)
+    await bus.drain(10)
+    assert len(seen) == 0
+    figures = bus.get_statistics()
+    assert (figures["events_published"], figures["events_scheduled"], figures["queue_size"]) == (0, 0, 0)
+    if bus.storage is not None:
+        assert await bus.storage.head() == 0
+    await bus.publish(Moved("after"))
+    await bus.drain(10)
+    assert len(seen) == 1
+    return caught.value
+
+
+@pytest.mark.parametrize("event", [Unknown("x"), object(), "text", 42, None, {"type": "dict"}])
+async def test_something_unregistered(backend: Backend, event: Any) -> None:
+    """An object that no subscription could ever match would vanish without a word."""
+    await refused(backend, event, UnregisteredEventError, r"not a registered event: .*register_event")
+
+
+async def test_a_class_instead_of_an_instance(backend: Backend) -> None:
+    """The parentheses forgotten."""
+    await refused(backend, Moved, UnregisteredEventError, "not an instance")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+async def test_a_number_that_is_not_finite(backend: Backend, value: float) -> None:
+    """NaN has no JSON form, equals nothing, and comes from a calculation that went wrong before."""
+    error = await refused(backend, Measured(value), NonFiniteNumberError, "finite")
+    assert isinstance(error, NonFiniteNumberError)
+    assert (error.event_type, error.field) == ("value.measured", "value")
+
+
+async def test_a_value_of_another_type_than_declared(stored: Backend) -> None:
+    """It would be read back as something else, or not at all."""
+    event: Any = Measured(label=object())  # type: ignore[arg-type]
+    await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
+
+
+async def test_a_registered_dataclass_with_a_value_that_does_not_fit(stored: Backend) -> None:
+    """Foreign classes are checked like our own."""
+    event = Ticket("A1", [1])  # type: ignore[list-item]
+    await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
+
+
+async def test_a_naive_datetime_where_an_aware_one_is_declared(stored: Backend) -> None:
+    """A time without a zone names no instant; the next reader would guess."""
+    event = Measured(taken_at=datetime(2024, 1, 1))
+    error = await refused(stored, event, NaiveDatetimeError, "naive datetime in taken_at: .*timezone")
+    assert isinstance(error, NaiveDatetimeError)
+    assert error.field == "taken_at"
+
+
+def test_a_naive_occurred_at_is_refused_when_the_event_is_made() -> None:
+    """The header has no way to be right later."""
+    with pytest.raises(NaiveDatetimeError, match="occurred_at"):
+        Moved("rook", occurred_at=datetime(2024, 1, 1))
+    assert Moved("rook", occurred_at=datetime(2024, 1, 1, tzinfo=UTC))
+
+
+async def test_a_payload_above_the_limit(stored: Backend) -> None:
+    """One megabyte by default: a log of large payloads makes every reader slow."""
+    error = await refused(
+        stored, Measured(label="x" * (1 << 20)), PayloadTooLargeError, "publish a reference"
+    )
+    assert isinstance(error, PayloadTooLargeError)
+    assert error.limit == 1 << 20
+    assert error.size > error.limit
+
+
+@pytest.mark.parametrize("kind", ["memory storage", "sqlite"])
+async def test_the_limit_can_be_chosen(kind: str, tmp_path: Path) -> None:
+    """Exactly the limit is allowed, one byte more is not."""
+    size = len(b'{"value":0.0,"taken_at":null,"label":""}')
+    storage: Any = (
+        InMemoryEventStorage(max_payload_bytes=size + 10)
+        if kind == "memory storage"
+        else SqliteEventStorage(tmp_path / "events.db", max_payload_bytes=size + 10)
+    )
+    async with storage, InMemoryEventBus(storage) as bus:
+        await bus.publish(Measured(label="x" * 10))
+        with pytest.raises(PayloadTooLargeError):
+            await bus.publish(Measured(label="x" * 11))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"worker_count": 0}, "worker_count"),
+        ({"worker_count": True}, "worker_count"),
+        ({"worker_count": 2.5}, "worker_count"),
+        ({"max_queue_size": 0}, "max_queue_size"),
+        ({"max_queue_size": "many"}, "max_queue_size"),
+        ({"backpressure": "drop_newest"}, "backpressure"),
+    ],
+)
+def test_a_bus_option_that_makes_no_sense(options: dict[str, Any], message: str) -> None:
+    """A bus with no workers would accept everything and handle nothing."""
+    with pytest.raises(UsageError, match=message):
+        InMemoryEventBus(**options)
+
+
+async def test_middleware_that_is_no_function(memory: Backend) -> None:
+    """It would fail with every delivery instead of once, here."""
+    with pytest.raises(UsageError, match="middleware"):
+        memory.bus().use("not a function")  # type: ignore[arg-type]
+
+
+async def test_an_error_carries_its_facts_as_fields(memory: Backend) -> None:
+    """Programs branch on fields; a message is for people."""
+    bus = await memory.running()
+    with pytest.raises(NonFiniteNumberError) as caught:
+        await bus.publish(Measured(float("nan"), event_id="01890a5d-ac96-774b-bcce-b302099a8057"))
+    assert caught.value.event_id == "01890a5d-ac96-774b-bcce-b302099a8057"

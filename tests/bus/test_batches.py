@@ -1,0 +1,252 @@
+"""Batch handlers: how many events they get, and what one poisonous event does to its batch."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pabal import DeliveryContext, NotRetryableError, RetryPolicy
+from tests.bus.samples import Moved, Noted, Ticket
+from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers
+
+TWICE = RetryPolicy(max_attempts=2, base_delay=0.0)
+
+
+class Batches:
+    """Be a batch handler that keeps what it was given, and fails for the numbers it is told."""
+
+    def __init__(self, *poison: int) -> None:
+        self.seen: Seen[list[int]] = Seen()
+        self.handled: list[int] = []
+        self._poison = set(poison)
+
+    async def handle(self, events: list[Any]) -> None:
+        self.seen.add(numbers(events))
+        await asyncio.sleep(0)
+        bad = self._poison.intersection(numbers(events))
+        if bad:
+            raise ValueError(f"cannot handle {sorted(bad)}")
+        self.handled += numbers(events)
+
+
+async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_order(backend: Backend) -> None:
+    """An event skipped, doubled or out of order between batches; or a batch that outgrows its limit."""
+    bus = await backend.running()
+    batches = Batches()
+    bus.subscribe(Moved, batches, batch=10)
+    await bus.publish_batch([Moved(f"piece-{n % 3}", n) for n in range(57)])
+    await bus.drain(10)
+    assert batches.handled == list(range(57))
+    assert max(len(batch) for batch in batches.seen) == 10
+    assert all(batches.seen)
+
+
+async def test_a_batch_is_not_waited_for(backend: Backend) -> None:
+    """A single event must not lie around until others fill the batch."""
+    bus = await backend.running()
+    batches = Batches()
+    bus.subscribe(Noted, batches, batch=500)
+    await bus.publish(Noted(1))
+    await bus.drain(10)
+    assert batches.seen == [[1]]
+
+
+async def test_one_batch_at_a_time(backend: Backend) -> None:
+    """Two batches at once would handle one aggregate's events side by side."""
+    bus = await backend.running(worker_count=4)
+    inside = 0
+    most = 0
+
+    async def handle(events: list[Any]) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0)
+        inside -= 1
+
+    bus.subscribe((Moved, Noted), handle, batch=5)
+    await bus.publish_batch([Moved(f"piece-{n}", n) if n % 2 else Noted(n) for n in range(60)])
+    await bus.drain(10)
+    assert most == 1
+
+
+async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -> None:
+    """With a key of its own each batch holds one key only, and keys run in parallel."""
+    bus = await backend.running(worker_count=2)
+    entered: Seen[list[Moved]] = Seen()
+    release = asyncio.Event()
+
+    async def handle(events: list[Moved]) -> None:
+        entered.add(events)
+        await release.wait()
+
+    bus.subscribe(Moved, handle, batch=10, ordering=lambda event: event.piece)
+    await bus.publish_batch([Moved(f"piece-{n % 2}", n) for n in range(8)])
+    await entered.reach(2)
+    release.set()
+    await bus.drain(10)
+    assert all(len({event.piece for event in batch}) == 1 for batch in entered)
+    handled = by_piece(event for batch in entered for event in batch)
+    assert handled == {"piece-0": [0, 2, 4, 6], "piece-1": [1, 3, 5, 7]}
+
+
+async def test_where_filters_within_the_batch(backend: Backend) -> None:
+    """Rejected events must not reach the handler, and a batch of nothing else must not call it."""
+    bus = await backend.running()
+    batches = Batches()
+    bus.subscribe(Moved, batches, name="even", batch=4, where=lambda event: event.n % 2 == 0 and event.n < 8)
+    await bus.publish_batch([Moved("rook", n) for n in range(16)])
+    await bus.drain(10)
+    assert batches.handled == [0, 2, 4, 6]
+    assert all(batches.seen)
+    assert (figures(bus, "even")["handled"], figures(bus, "even")["filtered"]) == (4, 12)
+
+
+async def test_a_sync_batch_handler_and_the_context_work_as_for_single_events(backend: Backend) -> None:
+    """The context of a batch is that of its last event."""
+    bus = await backend.running()
+    seen: Seen[tuple[list[int], str, int]] = Seen()
+
+    def handle(events: list[Moved], context: DeliveryContext) -> None:
+        seen.add((numbers(events), context.event_id, context.attempt))
+
+    bus.subscribe(Moved, handle, batch=3)
+    events = [Moved("rook", n) for n in range(3)]
+    await bus.publish_batch(events)
+    await bus.drain(10)
+    assert seen == [([0, 1, 2], events[-1].event_id, 1)]
+
+
+async def test_a_failed_batch_is_tried_again_whole(backend: Backend) -> None:
+    """A passing failure must not split the batch, nor let an event behind it go first."""
+    bus = await backend.running()
+    seen: Seen[list[int]] = Seen()
+
+    async def fail_once(events: list[Moved]) -> None:
+        seen.add(numbers(events))
+        if len(seen) == 1:
+            raise ConnectionError("passing")
+
+    bus.subscribe(Moved, fail_once, batch=4, retry=TWICE)
+    await bus.publish_batch([Moved("rook", n) for n in range(4)])
+    await bus.drain(10)
+    assert seen == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    assert await bus.dead_letters.list() == []
+
+
+@pytest.mark.parametrize("poison", [(0,), (3,), (7,), (2, 5), (0, 7), tuple(range(8))])
+async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
+    backend: Backend, poison: tuple[int, ...]
+) -> None:
+    """Giving up a batch whole would lose its good events; trying it for ever would stop the subscription."""
+    bus = await backend.running()
+    batches = Batches(*poison)
+    bus.subscribe(Moved, batches, batch=8, retry=TWICE)
+    await bus.publish_batch([Moved("rook", n) for n in range(24)])
+    await bus.drain(10)
+    assert batches.handled == [n for n in range(24) if n not in poison]
+    letters = await bus.dead_letters.list()
+    assert [letter.event.n for letter in letters] == list(poison)
+    assert all("process died" not in letter.reason for letter in letters)
+    assert batches.seen[-1] == list(range(16, 24)), "later batches are whole again"
+
+
+async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> None:
+    """Isolation takes several attempts; successors must not overtake what is still being tried."""
+    bus = await backend.running(worker_count=4)
+    batches = Batches(1)
+    bus.subscribe(Moved, batches, batch=4, retry=TWICE)
+    await bus.publish_batch([Moved("rook", n) for n in range(4)])
+    await batches.seen.reach(1)
+    await bus.publish_batch([Moved("rook", n) for n in range(4, 8)])
+    await bus.drain(10)
+    assert batches.handled == [0, 2, 3, 4, 5, 6, 7]
+
+
+async def test_an_error_that_is_not_retryable_isolates_at_once(backend: Backend) -> None:
+    """Trying the whole batch again cannot help, but its other events deserve an attempt without the bad
+    one.
+    """
+    bus = await backend.running()
+    calls: Seen[list[int]] = Seen()
+
+    async def refuse(events: list[Moved]) -> None:
+        calls.add(numbers(events))
+        if 1 in numbers(events):
+            raise NotRetryableError("never")
+
+    bus.subscribe(Moved, refuse, batch=3, retry=RetryPolicy(max_attempts=9, base_delay=0))
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await bus.drain(10)
+    assert calls == [[0, 1, 2], [0], [1], [2]]
+    assert [letter.event.n for letter in await bus.dead_letters.list()] == [1]
+
+
+async def test_a_poisonous_batch_stops_the_subscription_at_the_poisonous_event(backend: Backend) -> None:
+    """``on_exhausted="stop"``: what came before the bad event in its batch is handled, it and the rest is
+    not.
+    """
+    bus = await backend.running()
+    batches = Batches(2)
+    bus.subscribe(Moved, batches, name="book", batch=4, retry=ONCE, on_exhausted="stop")
+    await bus.publish_batch([Moved("rook", n) for n in range(4)])
+    await bus.drain(10)
+    assert batches.handled == [0, 1]
+    assert figures(bus, "book")["state"] == "halted"
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> None:
+    """Handlers get the objects that were published, never the engine's wrapping."""
+    bus = await backend.running()
+    seen: Seen[list[Ticket]] = Seen()
+
+    async def sell(tickets: list[Ticket]) -> None:
+        seen.add(tickets)
+
+    bus.subscribe(Ticket, sell, batch=2)
+    await bus.publish_batch([Ticket("A1", ["coat"]), Ticket("A2")])
+    await bus.drain(10)
+    assert seen == [[Ticket("A1", ["coat"]), Ticket("A2")]]
+
+
+async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
+    """Reading the log event by event into a batch handler would waste what batches are for."""
+    bus = await stored.running()
+    await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(1000)])
+    batches = Batches()
+    bus.subscribe(Moved, batches, batch=100, start="beginning")
+    await bus.drain(20)
+    assert batches.handled == list(range(1000))
+    assert len(batches.seen) <= 20
+
+
+async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: Backend) -> None:
+    """More events than a subscription keeps in memory: the tail comes from disk, in order, without a gap."""
+    bus = await stored.running()
+    batches = Batches(4321)
+    bus.subscribe(Moved, batches, batch=250, retry=ONCE)
+    for start in range(0, 12_000, 3000):
+        await bus.publish_batch([Moved(f"piece-{n % 11}", n) for n in range(start, start + 3000)])
+    await bus.drain(30)
+    assert batches.handled == [n for n in range(12_000) if n != 4321]
+
+
+async def test_what_a_batch_handler_publishes_names_no_single_cause(backend: Backend) -> None:
+    """A batch has many causes; naming the last one would be a lie in the log."""
+    bus = await backend.running()
+    seen: Seen[Noted] = Seen()
+
+    async def total(events: list[Moved]) -> None:
+        await bus.publish(Noted(len(events)))
+
+    async def note(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, total, batch=10)
+    bus.subscribe(Noted, note)
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await bus.drain(10)
+    assert [(event.n, event.causation_id) for event in seen] == [(3, None)]

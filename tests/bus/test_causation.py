@@ -1,0 +1,94 @@
+"""What is published inside a handler names its cause, and carries its correlation id on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import Backend, Seen
+
+
+async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause(backend: Backend) -> None:
+    """A chain of events is traced by these two; each link that forgets them cuts it."""
+    bus = await backend.running()
+    chain: Seen[Any] = Seen()
+
+    async def on_moved(event: Moved) -> None:
+        chain.add(event)
+        await bus.publish(Noted(1))
+
+    async def on_noted(event: Noted) -> None:
+        chain.add(event)
+        if event.n < 3:
+            await bus.publish_batch([Noted(event.n + 1)])
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert len(chain) == 4
+    first = chain[0]
+    assert (first.correlation_id, first.causation_id) == (None, None)
+    for cause, effect in zip(chain, list(chain)[1:], strict=False):
+        assert effect.causation_id == cause.event_id
+        assert effect.correlation_id == first.event_id
+
+
+async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
+    """Inheritance fills in what is missing, it never overwrites."""
+    bus = await backend.running()
+    seen: Seen[Noted] = Seen()
+
+    async def on_moved(event: Moved) -> None:
+        await bus.publish(Noted(1, correlation_id="mine"))
+        await bus.publish(Noted(2, causation_id="other"))
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    event = Moved("rook", correlation_id="theirs")
+    await bus.publish(event)
+    await bus.drain(10)
+    by_n = {noted.n: noted for noted in seen}
+    assert (by_n[1].correlation_id, by_n[1].causation_id) == ("mine", event.event_id)
+    assert (by_n[2].correlation_id, by_n[2].causation_id) == ("theirs", "other")
+
+
+async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -> None:
+    """``gather`` inside a handler runs in tasks; their events are caused by the same event."""
+    bus = await backend.running()
+    seen: Seen[Noted] = Seen()
+
+    async def on_moved(event: Moved) -> None:
+        await asyncio.gather(bus.publish(Noted(1)), bus.publish(Noted(2)))
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    receipt = await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert [event.causation_id for event in seen] == [receipt.event_id] * 2
+
+
+async def test_what_is_published_outside_a_handler_has_no_cause(backend: Backend) -> None:
+    """A cause left behind by an earlier delivery would tie unrelated events together."""
+    bus = await backend.running(worker_count=1)
+    seen: Seen[Noted] = Seen()
+
+    async def on_moved(event: Moved) -> None: ...
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    await bus.publish(Noted(1))
+    await bus.drain(10)
+    assert [(event.correlation_id, event.causation_id) for event in seen] == [(None, None)]

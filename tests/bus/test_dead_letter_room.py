@@ -1,0 +1,78 @@
+"""Dead letters, and what queues behind them, are bounded: a subscription halts, and nothing is dropped."""
+
+from __future__ import annotations
+
+import pytest
+
+from pabal import NotRetryableError
+from pabal.delivery import redelivery
+from pabal.ports.telemetry import SubscriptionHalted
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of
+
+
+class Broken:
+    """Refuse every event, until mended; or those of one key."""
+
+    def __init__(self, piece: str | None = None) -> None:
+        self.piece = piece
+        self.mended = False
+        self.handled: Seen[Moved] = Seen()
+
+    async def handle(self, event: Moved) -> None:
+        if not self.mended and self.piece in (None, event.piece):
+            raise NotRetryableError("broken")
+        self.handled.add(event)
+
+
+async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 24. A handler that is broken for a night would fill the disk, or events would be dropped."""
+    monkeypatch.setattr(redelivery, "MOST_KEPT", 5)
+    bus = await stored.running(worker_count=1)
+    broken, healthy = Broken(), Broken("nobody")
+    bus.subscribe(Moved, broken, name="broken")
+    bus.subscribe(Moved, healthy, name="healthy")
+    halted = reports_of(bus, SubscriptionHalted)
+    await bus.publish_batch([Moved("A", n) for n in range(20)])
+    await bus.drain(10)
+    assert len(await bus.dead_letters.list()) == 5
+    assert figures(bus, "broken")["state"] == "halted"
+    assert "no room for more dead letters" in halted[0].reason
+    assert numbers(healthy.handled) == list(range(20))
+    broken.mended = True
+    assert await bus.resume("broken")
+    await bus.drain(10)
+    assert numbers(broken.handled) == list(range(5, 20))
+    assert await bus.dead_letters.retry("all") == 5
+    await bus.drain(10)
+    assert sorted(numbers(broken.handled)) == list(range(20))
+
+
+async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 25. What queues must stay in order, so none of it may be left out to save room."""
+    monkeypatch.setattr(redelivery, "MOST_KEPT", 8)
+    bus = await stored.running(worker_count=1)
+    broken = Broken("A")
+    bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
+    for n in range(30):
+        await bus.publish(Moved("AB"[n % 2], n))
+        await bus.drain(10)
+    assert figures(bus, "broken")["state"] == "halted"
+    [record] = await bus.subscriptions.list()
+    assert (record.parked, record.queued) == (1, 7)
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
+    await bus.start()
+    await bus.drain(10)
+    assert figures(bus, "broken")["state"] == "halted"
+    broken.mended = True
+    monkeypatch.setattr(redelivery, "MOST_KEPT", 100)
+    assert await bus.resume("broken")
+    assert await bus.dead_letters.retry("all") == 1
+    await bus.drain(10)
+    assert by_piece(broken.handled) == {"A": list(range(0, 30, 2)), "B": list(range(1, 30, 2))}
+    assert bus._engine.redelivery.waiting == 0

@@ -1,0 +1,377 @@
+"""``bus.dead_letters``: what was given up can be looked at, and each way out of it works."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, RetryPolicy
+from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionError, UnserializableEventError
+from pabal.ports.telemetry import AttemptFailed
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Noted, Packed, Ticket
+from tests.bus.support import ONCE, Backend, Seen, figures, numbers, reports_of, turns
+
+
+class Clinic:
+    """Be a handler that refuses everything until it is told to accept."""
+
+    def __init__(self) -> None:
+        self.accepts = False
+        self.handled: Seen[Any] = Seen()
+        self.calls = 0
+        self.gate: asyncio.Event | None = None
+
+    async def handle(self, event: Any) -> None:
+        self.calls += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if not self.accepts:
+            raise LookupError("no such order") if isinstance(event, Moved) else ValueError("unreadable")
+        self.handled.add(event)
+
+
+async def sick_bus(backend: Backend, **options: Any) -> tuple[InMemoryEventBus, Clinic]:
+    bus = await backend.running(**options)
+    clinic = Clinic()
+    bus.subscribe((Moved, Noted), clinic, name="clinic", retry=RetryPolicy(max_attempts=2, base_delay=0))
+    return bus, clinic
+
+
+async def test_a_dead_letter_tells_what_happened_in_every_attempt(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """Without event, times, error and traceback nobody can find out why it was given up."""
+    bus = await backend.running(clock=clock)
+
+    async def fail(event: Moved) -> None:
+        raise LookupError("no such order")
+
+    bus.subscribe(Moved, fail, name="book", retry=RetryPolicy(max_attempts=3, base_delay=10, jitter=0))
+    event = Moved("rook", 7, metadata={"clerk": "kim"})
+    failed = reports_of(bus, AttemptFailed)
+    receipt = await bus.publish(event)
+    await failed.reach(1)
+    await clock.advance(31)
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    assert (await bus.dead_letters.get(letter.id)).attempts == letter.attempts
+    assert letter.event == event
+    assert letter.event.metadata == {"clerk": "kim"}
+    assert (letter.event_id, letter.event_type, letter.subscription) == (
+        event.event_id,
+        "piece.moved",
+        "book",
+    )
+    assert letter.position == (receipt.position or 1)
+    assert letter.payload == {"piece": "rook", "n": 7}
+    assert letter.state == "parked"
+    assert "3 of 3" in letter.reason
+    assert [attempt.attempt for attempt in letter.attempts] == [1, 2, 3]
+    first = datetime.fromtimestamp(clock.time() - clock.monotonic(), UTC)
+    assert [round((attempt.failed_at - first).total_seconds()) for attempt in letter.attempts] == [0, 10, 30]
+    assert round((letter.parked_at - first).total_seconds()) == 30
+    for attempt in letter.attempts:
+        assert (attempt.error_type, attempt.message) == ("LookupError", "no such order")
+        assert 'raise LookupError("no such order")' in attempt.traceback
+
+
+async def test_list_filters_and_pages(backend: Backend) -> None:
+    """Promise 27. Ten thousand dead letters are of use only if one can ask for some of them."""
+    bus, _ = await sick_bus(backend)
+    other = Clinic()
+    bus.subscribe(Noted, other, name="other", retry=ONCE)
+    await bus.publish_batch([Moved("rook", 1), Noted(2), Moved("rook", 3)])
+    await bus.drain(10)
+    letters = bus.dead_letters
+
+    def shown(found: list[Any]) -> list[tuple[str, int]]:
+        return sorted((letter.subscription, letter.event.n) for letter in found)
+
+    assert len(await letters.list()) == 4
+    assert shown(await letters.list(subscription="clinic")) == [("clinic", 1), ("clinic", 2), ("clinic", 3)]
+    assert shown(await letters.list(event_type="note.taken")) == [("clinic", 2), ("other", 2)]
+    assert shown(await letters.list(error_type="LookupError")) == [("clinic", 1), ("clinic", 3)]
+    assert shown(await letters.list(subscription="other", error_type="ValueError")) == [("other", 2)]
+    assert await letters.list(subscription="nobody") == []
+    first = await letters.list(limit=3)
+    second = await letters.list(after=first[-1].id, limit=3)
+    assert [letter.id for letter in (*first, *second)] == sorted({letter.id for letter in (*first, *second)})
+    assert (len(first), len(second)) == (3, 1)
+
+
+async def test_retry_delivers_it_again_with_a_fresh_series_of_attempts(backend: Backend) -> None:
+    """A dead letter whose cause was mended becomes an ordinary delivery, and is gone once that succeeds."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    clinic.accepts = True
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(10)
+    assert clinic.handled == [Moved("rook", 1)]
+    assert await bus.dead_letters.list() == []
+    with pytest.raises(DeadLetterNotFoundError):
+        await bus.dead_letters.get(letter.id)
+    assert bus.health().status == "ok"
+
+
+async def test_a_retry_that_fails_is_parked_again_under_its_id_with_its_whole_history(
+    backend: Backend,
+) -> None:
+    """A new id for each failure would lose the history, and break whoever noted the old one."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    await bus.dead_letters.retry(letter.id)
+    await bus.drain(10)
+    [again] = await bus.dead_letters.list()
+    assert again.id == letter.id
+    assert again.state == "parked"
+    assert (clinic.calls, len(again.attempts)) == (4, 4)
+    assert bus.get_statistics()["failed_events_count"] == 1
+
+
+async def test_a_retry_is_idempotent_while_another_runs(backend: Backend) -> None:
+    """Promise 27. Two operators pressing the button must not have the event handled twice."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    clinic.accepts, clinic.gate = True, asyncio.Event()
+    begun = [await bus.dead_letters.retry(letter.id) for _ in range(3)]
+    assert begun == [1, 0, 0]
+    assert not await bus.dead_letters.edit_and_retry(letter.id, {"piece": "rook", "n": 2})
+    assert await bus.dead_letters.retry("all") == 0
+    assert (await bus.dead_letters.get(letter.id)).state == "retrying"
+    clinic.gate.set()
+    await bus.drain(10)
+    assert numbers(clinic.handled) == [1]
+
+
+async def test_many_retries_at_once_begin_one(backend: Backend) -> None:
+    """The same, with the calls side by side."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    clinic.accepts, clinic.gate = True, asyncio.Event()
+    begun = await asyncio.gather(*(bus.dead_letters.retry(letter.id) for _ in range(10)))
+    assert sum(begun) == 1
+    clinic.gate.set()
+    await bus.drain(10)
+    assert numbers(clinic.handled) == [1]
+
+
+async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
+    """Promise 27. After a mend of one kind of failure only those are to be tried."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish_batch([Moved("rook", 1), Noted(2), Moved("rook", 3)])
+    await bus.drain(10)
+    clinic.accepts = True
+    assert await bus.dead_letters.retry("all", error_type="LookupError") == 2
+    await bus.drain(10)
+    assert sorted(numbers(clinic.handled)) == [1, 3]
+    assert await bus.dead_letters.retry("all") == 1
+    await bus.drain(10)
+    assert sorted(numbers(clinic.handled)) == [1, 2, 3]
+    assert await bus.dead_letters.retry("all") == 0
+
+
+async def test_retry_all_goes_through_more_than_one_page(backend: Backend) -> None:
+    """``"all"`` means all, also when they do not fit one look at the list."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish_batch([Noted(n) for n in range(1200)])
+    await bus.drain(30)
+    clinic.accepts = True
+    assert await bus.dead_letters.retry("all") == 1200
+    await bus.drain(30)
+    assert sorted(numbers(clinic.handled)) == list(range(1200))
+
+
+async def test_edit_and_retry_delivers_the_new_payload_under_the_old_identity(backend: Backend) -> None:
+    """Promise 27. Mending the data is often the only way out; it remains the same event."""
+    bus, clinic = await sick_bus(backend)
+    event = Moved("rook", 1, correlation_id="c-1")
+    await bus.publish(event)
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    clinic.accepts = True
+    assert await bus.dead_letters.edit_and_retry(letter.id, {"piece": "knight", "n": 5})
+    await bus.drain(10)
+    [handled] = clinic.handled
+    assert handled == Moved("knight", 5)
+    assert (handled.event_id, handled.correlation_id) == (event.event_id, "c-1")
+    assert handled.occurred_at == event.occurred_at
+    assert await bus.dead_letters.list() == []
+
+
+async def test_an_edit_that_does_not_fit_the_class_changes_nothing(backend: Backend) -> None:
+    """A typing error in the edited payload must not cost the dead letter."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    with pytest.raises(DecodeError, match=r"n"):
+        await bus.dead_letters.edit_and_retry(letter.id, {"piece": "rook", "n": "one"})
+    with pytest.raises(DecodeError):
+        await bus.dead_letters.edit_and_retry(letter.id, {"n": 1})
+    with pytest.raises(UnserializableEventError):
+        await bus.dead_letters.edit_and_retry(letter.id, {"piece": object(), "n": 1})
+    await bus.drain(10)
+    [same] = await bus.dead_letters.list()
+    assert (same.state, same.payload, clinic.calls) == ("parked", {"piece": "rook", "n": 1}, 2)
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(10)
+
+
+async def test_an_edited_payload_that_fails_again_stays_edited(backend: Backend) -> None:
+    """The next look at the dead letter shows what was really tried."""
+    bus, _ = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    await bus.dead_letters.edit_and_retry(letter.id, {"piece": "rook", "n": 2})
+    await bus.drain(10)
+    [again] = await bus.dead_letters.list()
+    assert (again.id, again.state, again.event.n) == (letter.id, "parked", 2)
+
+
+async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
+    """Promise 27. What does not matter any more goes, and only that."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish_batch([Moved("rook", 1), Noted(2), Noted(3)])
+    await bus.drain(10)
+    [moved] = await bus.dead_letters.list(event_type="piece.moved")
+    assert await bus.dead_letters.discard(moved.id) == 1
+    with pytest.raises(DeadLetterNotFoundError):
+        await bus.dead_letters.discard(moved.id)
+    assert await bus.dead_letters.discard("all", event_type="piece.moved") == 0
+    assert await bus.dead_letters.discard("all", event_type="note.taken") == 2
+    assert await bus.dead_letters.list() == []
+    clinic.accepts = True
+    await bus.drain(10)
+    assert clinic.handled == []
+
+
+async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:
+    """``get_failed_events`` and ``clear_failed_events`` are what the specification calls them."""
+    bus, _ = await sick_bus(backend)
+    await bus.publish_batch([Noted(n) for n in range(5)])
+    await bus.drain(10)
+    assert sorted(letter.event.n for letter in await bus.get_failed_events()) == [0, 1, 2, 3, 4]
+    assert len(await bus.get_failed_events(limit=2)) == 2
+    assert bus.get_statistics()["failed_events_count"] == 5
+    assert bus.health().status == "degraded"
+    assert await bus.clear_failed_events() == 5
+    assert await bus.get_failed_events() == []
+    assert bus.get_statistics()["failed_events_count"] == 0
+    assert bus.health().status == "ok"
+    assert await bus.clear_failed_events() == 0
+
+
+async def test_an_unknown_id_is_an_error_everywhere(backend: Backend) -> None:
+    """Acting on what does not exist must not look like success."""
+    bus, _ = await sick_bus(backend)
+    for call in (
+        bus.dead_letters.get(99),
+        bus.dead_letters.retry(99),
+        bus.dead_letters.discard(99),
+        bus.dead_letters.edit_and_retry(99, {"piece": "a", "n": 1}),
+    ):
+        with pytest.raises(DeadLetterNotFoundError, match="no dead letter 99"):
+            await call
+
+
+async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Backend) -> None:
+    """There is nobody to deliver to; the dead letter must stay."""
+    bus = await backend.running()
+    clinic = Clinic()
+    subscription = bus.subscribe(Noted, clinic, name="clinic", retry=ONCE)
+    await bus.publish(Noted(1))
+    await bus.drain(10)
+    bus.unsubscribe(subscription)
+    [letter] = await bus.dead_letters.list()
+    with pytest.raises(SubscriptionError, match=r"'clinic'.*subscribe under that name"):
+        await bus.dead_letters.retry(letter.id)
+    assert (await bus.dead_letters.get(letter.id)).state == "parked"
+
+
+async def test_a_retry_keeps_its_place_behind_what_its_key_is_doing(backend: Backend) -> None:
+    """A dead letter that is tried again must not run beside another event of its key."""
+    bus = await backend.running(worker_count=4)
+    order: Seen[str] = Seen()
+    release = asyncio.Event()
+    poison = True
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1 and poison:
+            raise ValueError("poison")
+        order.add(f"{event.n} begins")
+        if event.n == 2:
+            await release.wait()
+        order.add(f"{event.n} ends")
+
+    bus.subscribe(Moved, handle, retry=ONCE)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    poison = False
+    await bus.publish(Moved("rook", 2))
+    await order.reach(1)
+    [letter] = await bus.dead_letters.list()
+    await bus.dead_letters.retry(letter.id)
+    await turns()
+    assert order == ["2 begins"]
+    release.set()
+    await bus.drain(10)
+    assert order == ["2 begins", "2 ends", "1 begins", "1 ends"]
+
+
+async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend) -> None:
+    """What was given up yesterday can be mended today; a retry under way at the stop goes on after it."""
+    bus, clinic = await sick_bus(stored)
+    await bus.publish_batch([Moved("rook", 1), Noted(2)])
+    await bus.drain(10)
+    one, two = await bus.dead_letters.list()
+    clinic.gate = asyncio.Event()
+    await bus.dead_letters.retry(two.id)
+    await bus.stop(timeout=0.05)
+    bus = await stored.again(bus)
+    mended = Clinic()
+    mended.accepts = True
+    bus.subscribe((Moved, Noted), mended, name="clinic")
+    await bus.start()
+    await bus.drain(10)
+    assert [type(event).__name__ for event in mended.handled] == [two.event.__class__.__name__]
+    [left] = await bus.dead_letters.list()
+    assert (left.id, left.event, len(left.attempts)) == (one.id, one.event, 2)
+    assert bus.get_statistics()["failed_events_count"] == 1
+    await bus.dead_letters.retry("all")
+    await bus.drain(10)
+    assert len(mended.handled) == 2
+    assert figures(bus, "clinic")["watermark"] == 2
+
+
+async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters(backend: Backend) -> None:
+    """They take another way through the bus, which must keep their content just as well."""
+    bus = await backend.running()
+    clinic = Clinic()
+    bus.subscribe((Packed, Ticket), clinic, name="clinic", retry=ONCE)
+    packed, ticket = Packed(["apple"], {}), Ticket("A1", ["coat"])
+    await bus.publish_batch([packed, ticket])
+    await bus.drain(10)
+    letters = {letter.event_type: letter for letter in await bus.dead_letters.list()}
+    assert letters["basket.packed"].event == packed
+    assert letters["ticket.sold"].event == ticket
+    assert letters["ticket.sold"].payload == {"seat": "A1", "extras": ["coat"]}
+    clinic.accepts = True
+    edited = {"seat": "A2", "extras": ["hat"]}
+    assert await bus.dead_letters.edit_and_retry(letters["ticket.sold"].id, edited)
+    assert await bus.dead_letters.retry(letters["basket.packed"].id)
+    await bus.drain(10)
+    assert packed in list(clinic.handled)
+    assert Ticket("A2", ["hat"]) in list(clinic.handled)

@@ -1,0 +1,262 @@
+"""``drain``: returns when all that was published is handled, parked or scheduled, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from pabal import BusNotRunningError, RetryPolicy
+from pabal.errors import DrainTimeoutError, InsideHandlerError, PabalError
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import ONCE, Backend, Seen, figures, turns
+
+
+async def test_drain_returns_at_once_where_nothing_is_to_be_done(backend: Backend) -> None:
+    """An empty bus, one without subscriptions, and one where all is done."""
+    bus = await backend.running()
+    await bus.drain(1)
+    await bus.publish(Moved("rook"))
+    await bus.drain(1)
+
+    async def note(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, note)
+    await bus.drain(1)
+
+
+async def test_drain_waits_for_chains_of_events(backend: Backend) -> None:
+    """What a handler publishes while drain waits is part of the work."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event.n)
+        await asyncio.sleep(0)
+        if event.n < 50:
+            await bus.publish(Noted(event.n + 1))
+
+    bus.subscribe(Noted, on_noted)
+    await bus.publish(Noted(1))
+    await bus.drain(10)
+    assert seen == list(range(1, 51))
+
+
+async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
+    """After drain a crash may repeat nothing: the watermark stands behind everything."""
+    bus = await stored.running()
+
+    async def note(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, note, name="book")
+    await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(300)])
+    await bus.drain(10)
+    assert bus.storage is not None
+    [record] = await bus.storage.list_subscriptions()
+    assert (record.watermark, record.unfinished) == (300, 0)
+    assert figures(bus, "book")["lag"] == 0
+
+
+async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, clock: VirtualClock) -> None:
+    """A retry under way is unfinished work; but a caller may not want to wait an hour for it."""
+    bus = await backend.running(clock=clock)
+    calls: Seen[int] = Seen()
+
+    async def fail_once(event: Moved) -> None:
+        calls.add(event.n)
+        if len(calls) == 1:
+            raise ValueError("later")
+
+    bus.subscribe(Moved, fail_once, retry=RetryPolicy(base_delay=20, jitter=0))
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await bus.drain(10, retries=False)
+    assert calls == [1]
+    draining = asyncio.create_task(bus.drain())
+    await turns(100)
+    assert not draining.done()
+    await clock.advance(21)
+    await draining
+    assert calls == [1, 1, 2]
+
+
+async def test_drain_without_retries_notices_the_failure_it_waits_for(
+    memory: Backend, clock: VirtualClock
+) -> None:
+    """The handler fails only after drain began to wait; nothing else happens that could wake it."""
+    bus = await memory.running(clock=clock)
+    fail = asyncio.Event()
+
+    async def fail_later(event: Moved) -> None:
+        await fail.wait()
+        raise ValueError("in an hour")
+
+    bus.subscribe(Moved, fail_later, retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    await bus.publish(Moved("rook"))
+    draining = asyncio.create_task(bus.drain(retries=False))
+    await turns()
+    assert not draining.done()
+    fail.set()
+    await asyncio.wait_for(draining, 10)
+
+
+async def test_drain_does_not_wait_for_what_is_scheduled(backend: Backend, clock: VirtualClock) -> None:
+    """An event for tomorrow is not work for now."""
+    bus = await backend.running(clock=clock)
+    await bus.publish(Moved("rook"), delay=86_400)
+    await bus.drain(5)
+
+
+async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: Backend) -> None:
+    """Somebody has to decide about the dead letter first."""
+    bus = await backend.running()
+
+    async def fail(event: Moved) -> None:
+        raise ValueError("no")
+
+    bus.subscribe(Moved, fail, retry=ONCE, on_exhausted="park_key")
+    await bus.publish_batch([Moved("rook", n) for n in range(5)])
+    await bus.drain(5)
+    [letter] = await bus.dead_letters.list()
+    assert letter.queued == 4
+
+
+async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: Backend) -> None:
+    """A time-out tells how much is left; the work goes on, and a later drain sees its end."""
+    bus = await backend.running()
+    release = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def wait(event: Moved) -> None:
+        await release.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, wait)
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    started = time.perf_counter()
+    with pytest.raises(DrainTimeoutError, match=r"3 deliveries were still unfinished after 0\.1 s") as caught:
+        await bus.drain(timeout=0.1)
+    assert time.perf_counter() - started < 5
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value, PabalError)
+    assert caught.value.pending == 3
+    release.set()
+    await bus.drain(10)
+    assert seen == [0, 1, 2]
+
+
+async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
+    """Waking one must not forget the others."""
+    bus = await backend.running()
+    release = asyncio.Event()
+
+    async def wait(event: Moved) -> None:
+        await release.wait()
+
+    bus.subscribe(Moved, wait)
+    await bus.publish(Moved("rook"))
+    drains = [asyncio.create_task(bus.drain()) for _ in range(10)]
+    await turns()
+    assert not any(drain.done() for drain in drains)
+    drains[3].cancel()
+    release.set()
+    results = await asyncio.wait_for(asyncio.gather(*drains, return_exceptions=True), 10)
+    assert [type(result).__name__ for result in results].count("NoneType") == 9
+
+
+@pytest.mark.parametrize("batch", [None, 5])
+async def test_drain_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend, batch: int | None) -> None:
+    """It would wait for the very event being handled; also through a task that the handler waits for."""
+    bus = await backend.running()
+    errors: Seen[type] = Seen()
+
+    async def handle(event: Any) -> None:
+        for attempt in (bus.drain(), asyncio.wait_for(bus.drain(), 2)):
+            try:
+                await attempt
+                errors.add(type(None))
+            except (InsideHandlerError, TimeoutError) as error:
+                errors.add(type(error))
+
+    bus.subscribe(Moved, handle, batch=batch)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert errors == [InsideHandlerError, InsideHandlerError]
+
+
+async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> None:
+    """It waits for nobody's handler any more."""
+    bus = await backend.running()
+    tasks: list[asyncio.Task[None]] = []
+    go = asyncio.Event()
+
+    async def later() -> None:
+        await go.wait()
+        await bus.drain(10)
+
+    async def handle(event: Moved) -> None:
+        tasks.append(asyncio.create_task(later()))
+
+    bus.subscribe(Moved, handle)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    go.set()
+    await tasks[0]
+
+
+async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
+    """Whoever waits for a bus that has stopped would wait for ever."""
+    bus = await backend.running()
+
+    async def hang(event: Moved) -> None:
+        await asyncio.Event().wait()
+
+    bus.subscribe(Moved, hang)
+    await bus.publish(Moved("rook"))
+    draining = asyncio.create_task(bus.drain())
+    await turns()
+    await bus.stop(timeout=0.05)
+    with pytest.raises(BusNotRunningError):
+        await asyncio.wait_for(draining, 10)
+
+
+async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend, clock: VirtualClock) -> None:
+    """What waited for a retry goes with its subscription, with a key and without one."""
+    bus = await backend.running(clock=clock)
+    calls: Seen[int] = Seen()
+
+    async def fail(event: Any) -> None:
+        calls.add(event.n)
+        raise ValueError("in an hour")
+
+    subscription = bus.subscribe((Moved, Noted), fail, retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), Noted(3)])
+    await calls.reach(2)
+    assert bus.unsubscribe(subscription)
+    await bus.drain(10)
+    figures_ = bus.get_statistics()
+    assert (figures_["queue_size"], figures_["retry_queue_size"]) == (0, 0)
+
+
+async def test_cancelling_a_drain_leaves_the_bus_alone(backend: Backend) -> None:
+    """Waiting changes nothing."""
+    bus = await backend.running()
+    release = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def wait(event: Moved) -> None:
+        await release.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, wait)
+    await bus.publish(Moved("rook", 1))
+    draining = asyncio.create_task(bus.drain())
+    await turns()
+    draining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await draining
+    release.set()
+    await bus.drain(10)
+    assert seen == [1]

@@ -1,0 +1,299 @@
+"""The eight problems of the specification's problem log, each as a test that would find it again.
+
+1. test class names that collide with pytest's collection
+2. processing order across workers
+3. the worker count wrong right after ``start()``
+4. a test that looks before the event was handled
+5. circular imports between layers
+6. a missing optional module
+7. a SQLite file that can't be deleted after use
+8. 100 % CPU when idle
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from pabal import EventBusFactory, InMemoryEventBus, InMemoryEventStorage
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, Seen, numbers, turns
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+
+
+def test_1_test_class_names_that_collide_with_pytests_collection(tmp_path: Path) -> None:
+    """An application's ``TestEvent`` must not be taken for a class of tests, nor our own names for any.
+
+    pytest tries to collect every class called ``Test…`` and warns about those with a constructor; under
+    ``-W error``, as here, that ends the run.
+    """
+    (tmp_path / "test_application.py").write_text(
+        textwrap.dedent(
+            """
+            from pabal import *
+            from pabal.testing import *
+            from pabal import DomainEvent, EventBusFactory
+
+            class TestEvent(DomainEvent):
+                value: int = 0
+
+            class TestStarted(DomainEvent):
+                name: str
+
+            def test_events_of_any_name_can_be_made():
+                assert TestEvent(1) == TestEvent(1)
+                assert TestStarted("first").name == "first"
+            """
+        )
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        *["-p", "no:cacheprovider", "-p", "no:asyncio"],
+        ".",
+    ]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "1 passed" in run.stdout
+    ours = [
+        path for path in SOURCE.rglob("*.py") if re.search(r"^class Test", path.read_text(), re.MULTILINE)
+    ]
+    assert ours == []
+
+
+async def test_2_processing_order_across_workers(backend: Backend) -> None:
+    """Exact per key with 4 workers, while the 4 really work side by side: not by using one."""
+    bus = await backend.running(worker_count=4)
+    handled: dict[str, list[int]] = defaultdict(list)
+    inside = 0
+    most = 0
+
+    async def handle(event: Moved) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        for _ in range(event.n % 3):
+            await asyncio.sleep(0)
+        handled[event.piece].append(event.n)
+        inside -= 1
+
+    bus.subscribe(Moved, handle)
+    for n in range(200):
+        await bus.publish_batch([Moved(f"piece-{key}", n) for key in range(8)])
+    await bus.drain(20)
+    assert handled == {f"piece-{key}": list(range(200)) for key in range(8)}
+    assert most == 4
+
+
+@pytest.mark.parametrize("count", [1, 4, 32])
+async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Backend, count: int) -> None:
+    """No sleep, no first event: the figure is that of the workers that run, and all of them do work."""
+    bus = backend.bus(worker_count=count)
+    assert bus.get_statistics()["worker_count"] == 0
+    await bus.start()
+    assert bus.get_statistics()["worker_count"] == count
+    entered: Seen[int] = Seen()
+    release = asyncio.Event()
+
+    async def hold(event: Moved) -> None:
+        entered.add(event.n)
+        await release.wait()
+
+    bus.subscribe(Moved, hold)
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(count + 5)])
+    await entered.reach(count)
+    await turns()
+    assert len(entered) == count
+    release.set()
+    await bus.drain(10)
+    await bus.stop()
+    assert bus.get_statistics()["worker_count"] == 0
+
+
+async def test_4_a_test_that_looks_before_the_event_was_handled(backend: Backend) -> None:
+    """``drain()`` is the way to wait: after it every reaction, and every reaction to a reaction, has
+    happened.
+    """
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    async def react(event: Moved) -> None:
+        await asyncio.sleep(0)
+        seen.add(event)
+        if event.n < 3:
+            await bus.publish(Moved(event.piece, event.n + 1))
+
+    bus.subscribe(Moved, react)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    assert numbers(seen) == [1, 2, 3]
+
+
+def test_5_circular_imports_between_layers() -> None:
+    """The layers of the architecture hold, and each module can be the first one that is imported."""
+    linted = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    modules = [
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(SOURCE.joinpath("pabal").rglob("*.py"))
+        if path.name != "__main__.py" and not {"cli", "demo"} & set(path.relative_to(SOURCE).parts)
+    ]
+    script = textwrap.dedent(
+        """
+        import importlib, sys
+        for name in sys.argv[1:]:
+            for known in [known for known in sys.modules if known.split(".")[0] == "pabal"]:
+                del sys.modules[known]
+            importlib.import_module(name)
+        """
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, *modules], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_6_a_missing_optional_module_is_never_required() -> None:
+    """psutil, and every extra, may be missing: the bus imports, runs and stores without them."""
+    script = textwrap.dedent(
+        """
+        import sys
+        for name in ("psutil", "click", "rich", "redis", "asyncpg", "starlette", "uvicorn", "uvloop",
+                     "prometheus_client", "opentelemetry", "apsw", "pytest", "hypothesis"):
+            sys.modules[name] = None
+        import asyncio, tempfile
+        from pathlib import Path
+        from typing import ClassVar
+        from pabal import *
+        from pabal import EventBusFactory, DomainEvent
+        import pabal.testing
+
+        class Seen(DomainEvent):
+            n: int
+
+        async def main():
+            with tempfile.TemporaryDirectory() as folder:
+                bus = EventBusFactory.create_default_event_bus(Path(folder) / "events.db")
+                found = []
+
+                @bus.on(Seen)
+                async def note(event):
+                    found.append(event.n)
+
+                async with bus:
+                    await bus.publish(Seen(7))
+                assert found == [7]
+
+        asyncio.run(main())
+        """
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr
+    allowed = {"pabal", "msgspec", *sys.stdlib_module_names}
+    for path in SOURCE.joinpath("pabal").rglob("*.py"):
+        inside = path.relative_to(SOURCE / "pabal").parts
+        if inside[0] in ("cli", "testing", "demo", "brokers", "observability", "integrations", "dashboard"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] in allowed, f"{path} imports {name}"
+
+
+async def test_7_a_sqlite_file_can_be_deleted_after_use(tmp_path: Path) -> None:
+    """Every handle is closed: on Linux no descriptor points to the file any more, on Windows it could be
+    deleted.
+    """
+    path = tmp_path / "events.db"
+    for _ in range(3):
+        bus, storage = EventBusFactory.create_complete_event_system(path)
+        seen: Seen[Moved] = Seen()
+
+        @bus.on(Moved, name="book", start="beginning")
+        async def note(event: Moved, seen: Seen[Moved] = seen) -> None:
+            seen.add(event)
+
+        async with bus:
+            await bus.publish(Moved("rook", 1))
+            await bus.drain(10)
+            await storage.get_event_statistics()
+            await storage.get_unprocessed_events()
+            assert _descriptors_of(tmp_path), "the check itself must see open files"
+        await storage.aclose()
+        assert _descriptors_of(tmp_path) == []
+    assert [found.name for found in tmp_path.iterdir()] == ["events.db"], (
+        "no -wal, -shm or -inflight file is left"
+    )
+    path.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _descriptors_of(folder: Path) -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if target.startswith(str(folder)):
+            found.append(target)
+    return found
+
+
+async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:
+    """CPU time over 5 s below 0.5 %, for three idle buses together: without a log, with one in memory, with
+    SQLite.
+
+    They have subscriptions, a schedule and somebody who waits for an event, and were busy just before.
+    """
+    sqlite, storage = EventBusFactory.create_complete_event_system(tmp_path / "events.db")
+    buses = [InMemoryEventBus(), InMemoryEventBus(InMemoryEventStorage()), sqlite]
+    waiting = []
+    for bus in buses:
+
+        @bus.on(Moved, name="book", timeout=3600, retry_count=1)
+        async def note(event: Moved) -> None: ...
+
+        await bus.start()
+        for n in range(100):
+            await bus.publish(Moved(f"piece-{n}", n))
+        await bus.publish(Moved("later"), delay=3600)
+        await bus.drain(10)
+        waiting.append(asyncio.create_task(bus.wait_for(Moved)))
+    await turns()
+    before, started = time.process_time(), time.perf_counter()
+    await asyncio.sleep(5.0)
+    used, elapsed = time.process_time() - before, time.perf_counter() - started
+    assert used / elapsed < 0.005
+    for bus in buses:
+        await bus.stop()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await storage.aclose()

@@ -1,0 +1,323 @@
+"""``on_exhausted``: park the event, park its key, or stop the subscription. Promise 26."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus
+from pabal.errors import SubscriptionNotFoundError
+from pabal.ports.telemetry import SubscriptionHalted
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, reports_of, turns
+
+
+class Fragile:
+    """Fail for one number until it is mended, and keep what succeeded."""
+
+    def __init__(self, *poison: int) -> None:
+        self.handled: Seen[Any] = Seen()
+        self.attempts: Counter[int] = Counter()
+        self.poison = set(poison)
+
+    async def handle(self, event: Any) -> None:
+        self.attempts[event.n] += 1
+        await asyncio.sleep(0)
+        if event.n in self.poison:
+            raise ValueError(f"{event.n} is poisonous")
+        self.handled.add(event)
+
+
+async def publish_keys(bus: InMemoryEventBus) -> None:
+    """Publish 1 … 10 of key A, and 101 … 110 of key B between them."""
+    for n in range(1, 11):
+        await bus.publish_batch([Moved("A", n), Moved("B", 100 + n)])
+
+
+async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend) -> None:
+    """Promise 26. An event that cannot be handled must cost neither its key nor its subscription."""
+    bus = await backend.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE)
+    await publish_keys(bus)
+    await bus.drain(10)
+    assert by_piece(fragile.handled) == {
+        "A": [1, 2, 4, 5, 6, 7, 8, 9, 10],
+        "B": list(range(101, 111)),
+    }
+    assert [letter.event.n for letter in await bus.dead_letters.list()] == [3]
+    assert figures(bus, "book")["watermark"] == (20 if backend.stored else None), "a parked event is finished"
+
+
+async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend) -> None:
+    """Promise 26. The event at fault is neither parked nor passed over, and the watermark stays below it."""
+    bus = await backend.running(worker_count=1)
+    halted = reports_of(bus, SubscriptionHalted)
+    fragile, other = Fragile(3), Fragile()
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop", ordering=lambda event: "all")
+    bus.subscribe(Moved, other, name="other")
+    await publish_keys(bus)
+    await bus.drain(10)
+    assert numbers(fragile.handled) == [1, 101, 2, 102]
+    assert len(other.handled) == 20
+    assert await bus.dead_letters.list() == []
+    health = bus.health()
+    assert (health.status, bool(health)) == ("failing", False)
+    assert "'book'" in health.reasons[0]
+    assert "3 is poisonous" in health.reasons[0] or "failed 1 of 1" in health.reasons[0]
+    assert [report.subscription for report in halted] == ["book"]
+    assert figures(bus, "book")["state"] == "halted"
+    assert figures(bus, "book")["watermark"] == (4 if backend.stored else None)
+
+
+async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend: Backend) -> None:
+    """What is published meanwhile must neither be handled out of turn nor hold up drain() or fill the
+    queue.
+    """
+    bus = await backend.running(max_queue_size=10)
+    fragile = Fragile(1)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    await bus.publish(Moved("A", 1))
+    await bus.drain(10)
+    for n in range(2, 50):
+        await bus.publish(Moved("A", n))
+    await bus.drain(10)
+    assert fragile.handled == []
+    assert bus.get_statistics()["queue_size"] == 0
+    assert figures(bus, "book")["watermark"] == (0 if backend.stored else None)
+
+
+async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
+    """Promise 26. After the cause is mended nothing may be missing, and nothing handled twice."""
+    bus = await stored.running(worker_count=1)
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    await publish_keys(bus)
+    await bus.drain(10)
+    with pytest.raises(SubscriptionNotFoundError, match="book"):
+        await bus.resume("other name")
+    fragile.poison.clear()
+    assert await bus.resume("book")
+    await bus.publish(Moved("A", 11))
+    await bus.drain(10)
+    assert by_piece(fragile.handled) == {"A": list(range(1, 12)), "B": list(range(101, 111))}
+    assert bus.health().status == "ok"
+    assert not await bus.resume("book"), "it is not halted any more"
+
+
+async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend) -> None:
+    """There is nothing to read back from; what comes next must flow again, for the key that failed too."""
+    bus = await memory.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    await bus.publish(Moved("A", 3))
+    await bus.drain(10)
+    await bus.publish(Moved("A", 4))
+    assert await bus.resume("book")
+    await bus.publish_batch([Moved("A", 5), Moved("B", 6)])
+    await bus.drain(10)
+    assert sorted(numbers(fragile.handled)) == [5, 6]
+    assert bus.health().status == "ok"
+
+
+async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -> None:
+    """A subscription halts as often as it has to, and each time at the same event."""
+    bus = await backend.running(worker_count=1)
+    fragile = Fragile(1)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    for round_ in range(1, 4):
+        if round_ == 1 or not backend.stored:
+            await bus.publish(Moved("A", 1))
+        await bus.drain(10)
+        assert figures(bus, "book")["state"] == "halted"
+        assert fragile.attempts[1] == round_
+        assert await bus.resume("book")
+    await bus.drain(10)
+
+
+async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: Backend) -> None:
+    """Halting is a state of the process, the watermark is what is stored."""
+    bus = await stored.running(worker_count=1)
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    await publish_keys(bus)
+    await bus.drain(10)
+    bus = await stored.again(bus)
+    mended = Fragile()
+    bus.subscribe(Moved, mended, name="book")
+    async with bus:
+        pass
+    together = by_piece([*fragile.handled, *mended.handled])
+    assert together == {"A": list(range(1, 11)), "B": list(range(101, 111))}
+
+
+async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice_at_once(
+    backend: Backend,
+) -> None:
+    """Halting leaves running handlers alone; delivering their events again beside them would break the
+    order per key.
+    """
+    bus = await backend.running(worker_count=2)
+    entered: Seen[int] = Seen()
+    release = asyncio.Event()
+    inside = 0
+    most = 0
+
+    async def handle(event: Moved) -> None:
+        nonlocal inside, most
+        entered.add(event.n)
+        if event.piece == "bad":
+            await slow_entered.wait()
+            raise ValueError("halt")
+        inside += 1
+        most = max(most, inside)
+        slow_entered.set()
+        await release.wait()
+        inside -= 1
+
+    slow_entered = asyncio.Event()
+    bus.subscribe(
+        Moved,
+        handle,
+        name="book",
+        retry=ONCE,
+        on_exhausted="stop",
+        where=lambda event: event.piece not in mended,
+    )
+    mended: set[str] = set()
+    halted = reports_of(bus, SubscriptionHalted)
+    await bus.publish_batch([Moved("slow", 1), Moved("bad", 2)])
+    await halted.reach(1)
+    mended.add("bad")
+    resuming = asyncio.create_task(bus.resume("book"))
+    await asyncio.wait([resuming], timeout=0.3)
+    await bus.publish(Moved("slow", 3))
+    await turns(200)
+    assert most == 1, "concurrent on one key"
+    release.set()
+    assert await resuming
+    await bus.drain(10)
+    assert most == 1
+
+
+async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_keys_flow(
+    backend: Backend,
+) -> None:
+    """The successors may depend on what could not be handled, so they wait; nothing else does."""
+    bus = await backend.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    await publish_keys(bus)
+    await bus.drain(10)
+    assert by_piece(fragile.handled) == {"A": [1, 2], "B": list(range(101, 111))}
+    [letter] = await bus.dead_letters.list()
+    assert (letter.event.n, letter.queued, letter.key) == (3, 7, "piece/A")
+    assert figures(bus, "book")["blocked_keys"] == 1
+    assert bus.health().status == "degraded"
+
+
+async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: Backend) -> None:
+    """The queue drains in publish order, and what is published during the drain comes after it."""
+    bus = await backend.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    await publish_keys(bus)
+    await bus.drain(10)
+    fragile.poison.clear()
+    [letter] = await bus.dead_letters.list()
+    assert await bus.dead_letters.retry(letter.id) == 1
+    for n in range(11, 16):
+        await bus.publish(Moved("A", n))
+        await asyncio.sleep(0)
+    await bus.drain(10)
+    assert by_piece(fragile.handled)["A"] == list(range(1, 16))
+    assert await bus.dead_letters.list() == []
+    assert figures(bus, "book")["blocked_keys"] == 0
+    assert bus.health().status == "ok"
+
+
+async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend: Backend) -> None:
+    """What is left of the queue must stay behind the second one, in order."""
+    bus = await backend.running()
+    fragile = Fragile(3, 6)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    await publish_keys(bus)
+    await bus.drain(10)
+    fragile.poison.discard(3)
+    assert await bus.dead_letters.retry("all") == 1
+    await bus.drain(10)
+    assert by_piece(fragile.handled)["A"] == [1, 2, 3, 4, 5]
+    [letter] = await bus.dead_letters.list()
+    assert (letter.event.n, letter.queued) == (6, 4)
+    fragile.poison.clear()
+    await bus.dead_letters.retry(letter.id)
+    await bus.drain(10)
+    assert by_piece(fragile.handled)["A"] == list(range(1, 11))
+
+
+async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) -> None:
+    """Nothing behind the parked event may slip through while it is tried."""
+    bus = await backend.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    await publish_keys(bus)
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    for _ in range(2):
+        await bus.dead_letters.retry(letter.id)
+        await bus.drain(10)
+    assert by_piece(fragile.handled)["A"] == [1, 2]
+    [again] = await bus.dead_letters.list()
+    assert (again.id, again.queued, fragile.attempts[3]) == (letter.id, 7, 3)
+
+
+async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend: Backend) -> None:
+    """Deciding that the event does not matter must not leave its successors behind for ever."""
+    bus = await backend.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    await publish_keys(bus)
+    await bus.drain(10)
+    assert await bus.clear_failed_events() == 1
+    await bus.publish(Moved("A", 11))
+    await bus.drain(10)
+    assert by_piece(fragile.handled)["A"] == [1, 2, *range(4, 12)]
+
+
+async def test_a_parked_key_waits_across_a_restart(stored: Backend) -> None:
+    """The queue behind a parked event is stored; a restart must neither deliver nor lose it."""
+    bus = await stored.running()
+    fragile = Fragile(3)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
+    await publish_keys(bus)
+    await bus.drain(10)
+    bus = await stored.again(bus)
+    mended = Fragile()
+    bus.subscribe(Moved, mended, name="book", retry=ONCE, on_exhausted="park_key")
+    await bus.start()
+    await bus.publish(Moved("A", 11))
+    await bus.drain(10)
+    assert mended.handled == []
+    [letter] = await bus.dead_letters.list()
+    assert letter.queued == 8
+    await bus.dead_letters.retry(letter.id)
+    await bus.drain(10)
+    assert by_piece(mended.handled) == {"A": list(range(3, 12))}
+
+
+@pytest.mark.parametrize("policy", ["park", "park_key"])
+async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
+    backend: Backend, policy: Any
+) -> None:
+    """There is no key to park, so nothing may queue behind it."""
+    bus = await backend.running()
+    fragile = Fragile(3)
+    bus.subscribe(Noted, fragile, retry=ONCE, on_exhausted=policy)
+    await bus.publish_batch([Noted(n) for n in range(10)])
+    await bus.drain(10)
+    assert sorted(numbers(fragile.handled)) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    [letter] = await bus.dead_letters.list()
+    assert (letter.event.n, letter.queued) == (3, 0)

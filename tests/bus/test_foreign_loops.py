@@ -1,0 +1,108 @@
+"""Whose loop a bus belongs to, and what happens to those who call from elsewhere. Promise 21."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus
+from pabal.errors import WrongLoopError
+from tests.bus.samples import Moved
+from tests.bus.support import LIMIT, Backend, Seen, in_thread
+
+
+def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
+    """Await something in a loop of another thread and return what it raised."""
+    raised: list[BaseException | None] = []
+
+    async def attempt() -> None:
+        try:
+            result = work()
+            if asyncio.iscoroutine(result):
+                await result
+            raised.append(None)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(attempt()))
+    thread.start()
+    thread.join(LIMIT)
+    return raised[0]
+
+
+async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(backend: Backend) -> None:
+    """Touching the engine from a second thread would corrupt it without a word."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note)
+    await bus.publish(Moved("rook", 1))
+    await bus.publish(Moved("rook", 2))
+    for work in (
+        lambda: bus.publish(Moved("rook", 3)),
+        lambda: bus.publish_batch([Moved("rook", 3)]),
+        lambda: bus.publish(Moved("rook", 3), delay=1),
+        lambda: bus.drain(),
+        lambda: bus.wait_for(Moved),
+        lambda: bus.subscribe(Moved, note, name="late"),
+        lambda: bus.unsubscribe("sub-1"),
+    ):
+        error = await in_thread(functools.partial(run_elsewhere, work))
+        assert isinstance(error, WrongLoopError)
+        assert "publish_threadsafe" in str(error)
+    await bus.drain(10)
+    assert seen == [1, 2]
+
+
+def test_a_second_loop_in_the_same_thread_is_another_loop_too(tmp_path: Any) -> None:
+    """The thread is the same, but nothing runs the bus's loop meanwhile: its event would lie there
+    unhandled.
+    """
+    owner, stranger = asyncio.new_event_loop(), asyncio.new_event_loop()
+    bus = InMemoryEventBus()
+    seen: list[int] = []
+
+    @bus.on(Moved)
+    async def note(event: Moved) -> None:
+        seen.append(event.n)
+
+    async def begin() -> None:
+        await bus.start()
+        await bus.publish(Moved("rook", 1))
+        await bus.drain(10)
+
+    owner.run_until_complete(begin())
+    try:
+        with pytest.raises(WrongLoopError, match="publish_threadsafe"):
+            stranger.run_until_complete(bus.publish(Moved("rook", 2)))
+    finally:
+        owner.run_until_complete(bus.stop())
+        owner.close()
+        stranger.close()
+    assert seen == [1]
+
+
+def test_a_stopped_bus_may_start_again_in_another_loop() -> None:
+    """A bus belongs to the loop that started it, for as long as it runs and no longer."""
+    bus = InMemoryEventBus()
+    seen: list[int] = []
+
+    @bus.on(Moved)
+    async def note(event: Moved) -> None:
+        seen.append(event.n)
+
+    async def once(n: int) -> None:
+        async with bus:
+            await bus.publish(Moved("rook", n))
+
+    for n in range(3):
+        asyncio.run(once(n))
+    assert seen == [0, 1, 2]

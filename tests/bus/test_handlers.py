@@ -1,0 +1,144 @@
+"""The shapes in which a handler may come, and what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from typing import Any
+
+from pabal import DeliveryContext, RetryPolicy
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, Seen, numbers
+
+
+async def test_an_async_function_is_awaited_with_the_event(backend: Backend) -> None:
+    """The plainest handler of all must get the event itself, equal to the one published."""
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    @bus.on(Moved)
+    async def note(event: Moved) -> None:
+        await asyncio.sleep(0)
+        seen.add(event)
+
+    published = Moved("rook", 1)
+    await bus.publish(published)
+    await bus.drain(10)
+    assert seen == [published]
+    assert seen[0].event_id == published.event_id
+
+
+async def test_a_sync_function_runs_in_a_thread_of_its_own(backend: Backend) -> None:
+    """A sync handler in the loop's thread would stop every other handler for as long as it runs."""
+    bus = await backend.running()
+    threads: Seen[int] = Seen()
+
+    def note(event: Moved) -> None:
+        threads.add(threading.get_ident())
+
+    bus.subscribe(Moved, note)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert list(threads) != [threading.get_ident()]
+    assert len(threads) == 1
+
+
+async def test_an_object_with_a_handle_method_is_a_handler(backend: Backend) -> None:
+    """Handlers with state are objects; their ``handle`` may be async or sync."""
+
+    class Counter:
+        def __init__(self) -> None:
+            self.total = 0
+
+        async def handle(self, event: Moved) -> None:
+            self.total += event.n
+
+    class BlockingCounter(Counter):
+        def handle(self, event: Moved) -> None:  # type: ignore[override]
+            self.total += event.n
+
+    bus = await backend.running()
+    counter, blocking = Counter(), BlockingCounter()
+    bus.subscribe(Moved, counter)
+    bus.subscribe(Moved, blocking)
+    await bus.publish(Moved("rook", 3))
+    await bus.publish(Moved("rook", 4))
+    await bus.drain(10)
+    assert (counter.total, blocking.total) == (7, 7)
+
+
+async def test_bound_methods_partials_and_callable_objects_are_handlers(backend: Backend) -> None:
+    """What Python calls callable must be accepted, async or not, or users wrap everything in lambdas."""
+    seen: Seen[tuple[str, int]] = Seen()
+
+    class Book:
+        async def on_move(self, event: Moved) -> None:
+            seen.add(("method", event.n))
+
+        async def __call__(self, event: Moved) -> None:
+            seen.add(("call", event.n))
+
+    async def tagged(tag: str, event: Moved) -> None:
+        seen.add((tag, event.n))
+
+    bus = await backend.running()
+    book = Book()
+    bus.subscribe(Moved, book.on_move, name="method")
+    bus.subscribe(Moved, book, name="call")
+    bus.subscribe(Moved, functools.partial(tagged, "partial"), name="partial")
+    bus.subscribe(Moved, lambda event: seen.add(("lambda", event.n)), name="lambda")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    assert sorted(seen) == [("call", 1), ("lambda", 1), ("method", 1), ("partial", 1)]
+
+
+async def test_a_second_parameter_receives_the_delivery_context(backend: Backend) -> None:
+    """A handler that needs the attempt or the position has no other way to learn it."""
+    bus = await backend.running()
+    seen: Seen[DeliveryContext] = Seen()
+
+    @bus.on(Moved, name="told", retry=RetryPolicy(max_attempts=3, base_delay=0.0))
+    async def told(event: Moved, context: DeliveryContext) -> None:
+        seen.add(context)
+        if context.attempt < 3:
+            raise ValueError("not yet")
+
+    receipt = await bus.publish(Moved("rook", correlation_id="c-1", causation_id="e-0"))
+    await bus.drain(10)
+    assert [context.attempt for context in seen] == [1, 2, 3]
+    last = seen[2]
+    assert (last.subscription, last.event_id, last.event_type) == ("told", receipt.event_id, "piece.moved")
+    assert (last.correlation_id, last.causation_id) == ("c-1", "e-0")
+    assert last.key == ("piece", "rook")
+    assert last.position == receipt.position == (1 if backend.stored else None)
+
+
+async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend) -> None:
+    """The second parameter must mean the same in a thread."""
+    bus = await backend.running()
+    seen: Seen[str] = Seen()
+
+    def told(event: Moved, context: DeliveryContext) -> None:
+        seen.add(context.subscription)
+
+    bus.subscribe(Moved, told, name="told")
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert seen == ["told"]
+
+
+async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: Backend) -> None:
+    """``lambda event, log=log: …`` is how loops bind a variable; a context in its place would be a
+    surprise.
+    """
+    bus = await backend.running()
+    first: Seen[Any] = Seen()
+
+    async def keep(event: Moved, into: Seen[Any] = first) -> None:
+        into.add(event)
+
+    bus.subscribe(Moved, keep)
+    await bus.publish(Moved("rook", 5))
+    await bus.drain(10)
+    assert numbers(first) == [5]

@@ -1,0 +1,62 @@
+"""What a bus does while nothing happens: nothing. The eighth problem measures the CPU time itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pabal import InMemoryEventBus, InMemoryEventStorage
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, turns
+
+
+class Counting(asyncio.SelectorEventLoop):
+    """Count how often the loop wakes up."""
+
+    wakes = 0
+
+    def _run_once(self) -> None:
+        self.wakes += 1
+        super()._run_once()  # type: ignore[misc]
+
+
+def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
+    """No polling anywhere: without a timer that is due nothing runs, not even once a second."""
+    loop = Counting()
+
+    async def main(bus: InMemoryEventBus) -> int:
+        @bus.on(Moved, timeout=3600)
+        async def note(event: Moved) -> None: ...
+
+        async with bus:
+            await bus.publish(Moved("rook"))
+            await bus.publish(Moved("later"), delay=3600)
+            await bus.drain(10)
+            await turns(100)
+            before = loop.wakes
+            await asyncio.sleep(0.5)
+            return loop.wakes - before
+
+    try:
+        for bus in (InMemoryEventBus(), InMemoryEventBus(InMemoryEventStorage())):
+            # One wake-up is the end of the sleep itself; the log in memory may save a watermark meanwhile.
+            assert loop.run_until_complete(main(bus)) <= 3
+    finally:
+        loop.close()
+
+
+async def test_a_bus_that_was_busy_is_idle_again(backend: Backend) -> None:
+    """No task is left over for what is done: as many run as right after the start."""
+    bus = await backend.running()
+
+    async def note(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, note)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    await turns()
+    before = len(asyncio.all_tasks())
+    for n in range(500):
+        await bus.publish(Moved(f"piece-{n % 9}", n))
+    await bus.drain(10)
+    await turns()
+    assert len(asyncio.all_tasks()) <= before

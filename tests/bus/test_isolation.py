@@ -1,0 +1,271 @@
+"""Handlers do not get into each other's way: failing, slow, or careless ones. Promises 17, 18 and 20."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+from pabal import RetryPolicy
+from pabal.ports.telemetry import AttemptFailed
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Packed, Ticket
+from tests.bus.support import Backend, Seen, figures, reports_of
+
+
+async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backend: Backend) -> None:
+    """Promise 17. Every other subscription gets every event exactly once, whenever it was made."""
+    bus = await backend.running()
+    counts = [Counter[int]() for _ in range(4)]
+
+    def counter(index: int) -> Any:
+        async def count(event: Moved) -> None:
+            counts[index][event.n] += 1
+
+        return count
+
+    async def fail(event: Moved) -> None:
+        raise ValueError("always")
+
+    for index in range(2):
+        bus.subscribe(Moved, counter(index), name=f"before-{index}")
+    bus.subscribe(Moved, fail, name="fails", retry=RetryPolicy(max_attempts=2, base_delay=0.001))
+    for index in range(2, 4):
+        bus.subscribe(Moved, counter(index), name=f"after-{index}")
+    for n in range(300):
+        await bus.publish(Moved(f"piece-{n % 7}", n))
+    await bus.drain(20)
+    assert all(count == Counter(range(300)) for count in counts)
+    assert figures(bus, "fails")["parked"] == 300
+
+
+async def test_a_handler_that_always_raises_does_not_slow_the_others(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """Promise 17. Nobody waits for an attempt that is going to fail, nor for the retries that follow it.
+
+    What it costs in time is measured in ``benchmarks/``; here the failing attempt and then the delay before
+    its retry last as long as the test does.
+    """
+    bus = await backend.running(clock=clock)
+    others: Seen[int] = Seen()
+    attempts: Seen[int] = Seen()
+    failed = reports_of(bus, AttemptFailed)
+    gate = asyncio.Event()
+
+    async def note(event: Moved) -> None:
+        others.add(event.n)
+
+    async def fail(event: Moved) -> None:
+        attempts.add(event.n)
+        await gate.wait()
+        raise ValueError("always")
+
+    policy = RetryPolicy(max_attempts=2, base_delay=60.0)
+    bus.subscribe(Moved, note, name="notes")
+    # With two keys it holds two of the four workers at most.
+    bus.subscribe(Moved, fail, name="fails", ordering=lambda event: event.n % 2, retry=policy)
+    for n in range(100):
+        await bus.publish(Moved(f"piece-{n % 9}", n))
+    await others.reach(100)
+    assert sorted(attempts) == [0, 1]
+    gate.set()
+    await failed.reach(2)
+    for n in range(100, 200):
+        await bus.publish(Moved(f"piece-{n % 9}", n))
+    await others.reach(200)
+    assert sorted(attempts) == [0, 1]
+    assert sorted(others) == list(range(200))
+
+
+async def test_a_slow_subscription_slows_neither_publishing_nor_the_others(stored: Backend) -> None:
+    """Promise 18. Every publish returns and every other subscription is through while the slow one has not
+    finished its first event; the 5 % are measured in ``benchmarks/``.
+    """
+    bus = await stored.running()
+    seen: Seen[int] = Seen()
+    slow: Seen[int] = Seen()
+    crawling = asyncio.Event()
+
+    async def quick(event: Moved) -> None:
+        seen.add(event.n)
+
+    async def crawl(event: Moved) -> None:
+        await crawling.wait()
+        slow.add(event.n)
+
+    bus.subscribe(Moved, quick, name="quick")
+    bus.subscribe(Moved, crawl, name="slow", ordering=lambda event: "all")
+    for start in range(0, 2000, 50):
+        await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(start, start + 50)])
+    await seen.reach(2000)
+    assert len(slow) == 0
+    crawling.set()
+    await slow.reach(2000)
+    assert list(slow) == list(range(2000))
+
+
+async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored: Backend) -> None:
+    """Promise 18. What a subscription has not handled lies in the log, not in memory, for many keys and for
+    one.
+    """
+    bus = await stored.running()
+    crawling = asyncio.Event()
+    handled = 0
+
+    async def crawl(event: Moved) -> None:
+        nonlocal handled
+        await crawling.wait()
+        handled += 1
+
+    bus.subscribe(Moved, crawl, name="many-keys")
+    bus.subscribe(Moved, crawl, name="one-key", ordering=lambda event: "all")
+
+    async def grow(rounds: int) -> None:
+        for _ in range(rounds):
+            await bus.publish_batch([Moved(f"piece-{n % 50}", n) for n in range(500)])
+            await asyncio.sleep(0)  # a log in memory never waits, so nobody else would get a turn
+
+    await grow(40)
+    assert bus.get_statistics()["queue_size"] <= 2 * 5000
+    assert figures(bus, "many-keys")["lag"] == figures(bus, "one-key")["lag"] == 20_000
+    if stored.kind == "sqlite":
+        tracemalloc.start()
+        await grow(20)
+        before = tracemalloc.get_traced_memory()[0]
+        await grow(20)
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        # 10,000 events of two subscriptions held in memory would be some 10 MB.
+        assert grown < 2_500_000
+    crawling.set()
+    await bus.drain(60)
+    assert handled == 2 * (40_000 if stored.kind == "sqlite" else 20_000)
+
+
+async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backend) -> None:
+    """Promise 20. Lists and dictionaries inside an event are each handler's own; the publisher's stay as
+    they were.
+    """
+    bus = await backend.running()
+    seen: Seen[tuple[str, list[str], dict[str, Decimal]]] = Seen()
+
+    def vandal(name: str) -> Any:
+        async def change(event: Packed) -> None:
+            seen.add((name, list(event.items), dict(event.prices)))
+            event.items.append(name)
+            event.prices.clear()
+
+        return change
+
+    for name in ("one", "two", "three"):
+        bus.subscribe(Packed, vandal(name), name=name)
+    event = Packed(["apple"], {"apple": Decimal("1.50")})
+    await bus.publish(event)
+    await bus.drain(10)
+    assert sorted(seen) == [(name, ["apple"], {"apple": Decimal("1.50")}) for name in ("one", "three", "two")]
+    assert event == Packed(["apple"], {"apple": Decimal("1.50")})
+
+
+async def test_what_the_publisher_changes_afterwards_reaches_no_handler(backend: Backend) -> None:
+    """Promise 20. Between publish and delivery there is time; the event is what it was when it was
+    published.
+    """
+    bus = await backend.running()
+    seen: Seen[list[str]] = Seen()
+
+    async def note(event: Packed) -> None:
+        seen.add(list(event.items))
+
+    bus.subscribe(Packed, note)
+    event = Packed(["apple"], {})
+    await bus.publish(event)
+    event.items.append("worm")
+    await bus.drain(10)
+    assert seen == [["apple"]]
+
+
+async def test_threads_and_batches_and_dataclasses_get_copies_of_their_own_too(backend: Backend) -> None:
+    """Promise 20, for the other ways in which a handler gets its event."""
+    bus = await backend.running()
+    seen: Seen[list[str]] = Seen()
+
+    def in_thread(ticket: Ticket) -> None:
+        seen.add(list(ticket.extras))
+        ticket.extras.append("thread")
+
+    async def in_batch(tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            seen.add(list(ticket.extras))
+            ticket.extras.append("batch")
+        tickets.clear()
+
+    async def alone(ticket: Ticket) -> None:
+        seen.add(list(ticket.extras))
+        ticket.extras.append("alone")
+
+    bus.subscribe(Ticket, in_thread)
+    bus.subscribe(Ticket, in_batch, batch=3)
+    bus.subscribe(Ticket, alone)
+    await bus.publish_batch([Ticket(f"A{n}", ["coat"]) for n in range(5)])
+    await bus.drain(10)
+    assert list(seen) == [["coat"]] * 15
+
+
+async def test_copies_are_private_while_catching_up_from_the_log(stored: Backend) -> None:
+    """Promise 20. Subscriptions that read the log together decode a row once; what can be changed is not
+    shared.
+    """
+    bus = await stored.running()
+    await bus.publish_batch([Packed(["apple"], {}) for _ in range(20)])
+    seen: Seen[list[str]] = Seen()
+
+    def vandal(name: str) -> Any:
+        async def change(event: Packed) -> None:
+            seen.add(list(event.items))
+            event.items.append(name)
+
+        return change
+
+    for name in ("one", "two"):
+        bus.subscribe(Packed, vandal(name), name=name, start="beginning")
+    await bus.drain(10)
+    assert list(seen) == [["apple"]] * 40
+
+
+async def test_a_retry_sees_the_event_as_it_was_published(backend: Backend) -> None:
+    """Promise 20. What a failed attempt did to its copy must not reach the next attempt, nor the dead
+    letter.
+    """
+    bus = await backend.running()
+    seen: Seen[list[str]] = Seen()
+
+    async def spoil(event: Packed) -> None:
+        seen.add(list(event.items))
+        event.items.append("spoiled")
+        raise ValueError("no")
+
+    bus.subscribe(Packed, spoil, retry=RetryPolicy(max_attempts=3, base_delay=0))
+    await bus.publish(Packed(["apple"], {}))
+    await bus.drain(10)
+    assert seen == [["apple"]] * 3
+    [letter] = await bus.dead_letters.list()
+    assert letter.event == Packed(["apple"], {})
+
+
+async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> None:
+    """Copies are made only where they are needed: they cost more than the delivery."""
+    bus = await memory.running()
+    seen: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, note, name="one")
+    bus.subscribe(Moved, note, name="two")
+    event = Moved("rook")
+    await bus.publish(event)
+    await bus.drain(10)
+    assert seen[0] is seen[1] is event

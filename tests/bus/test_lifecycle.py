@@ -1,0 +1,355 @@
+"""Life: what a bus accepts when, and what it leaves running. Promises 7 (in short) and 9."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import BusNotRunningError, InMemoryEventBus, SqliteEventStorage
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import LIMIT, ONCE, Backend, Seen, numbers
+
+CALLS: dict[str, Any] = {
+    "publish": lambda bus: bus.publish(Moved("rook")),
+    "publish_batch": lambda bus: bus.publish_batch([Moved("rook")]),
+    "publish later": lambda bus: bus.publish(Moved("rook"), delay=1),
+    "drain": lambda bus: bus.drain(),
+    "wait_for": lambda bus: bus.wait_for(Moved),
+    "resume": lambda bus: bus.resume("book"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
+    """An event that a bus swallows before it runs is lost without a trace."""
+    bus = backend.bus()
+    with pytest.raises(BusNotRunningError, match=r"stopped.*async with bus") as caught:
+        await CALLS[call](bus)
+    assert caught.value.state == "stopped"
+    assert not bus.is_running
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
+    """Promise 9. After the stop nothing is accepted any more, by whatever call."""
+    bus = await backend.running()
+
+    async def note(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, note, name="book")
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    await bus.stop()
+    with pytest.raises(BusNotRunningError):
+        await CALLS[call](bus)
+
+
+async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backend: Backend) -> None:
+    """Promise 9. Publishers that run into the stop: what was acknowledged is handled now or after the next
+    start.
+    """
+    bus = await backend.running()
+    handled: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        await asyncio.sleep(0)
+        handled.add(event)
+
+    bus.subscribe(Moved, note, name="book")
+    acknowledged: list[str] = []
+    refused = 0
+    running = asyncio.Event()
+
+    async def publish(publisher: int) -> None:
+        nonlocal refused
+        for n in range(10_000):
+            event = Moved(f"piece-{publisher}", n)
+            try:
+                await bus.publish(event)
+            except BusNotRunningError:
+                refused += 1
+                return
+            acknowledged.append(event.event_id)
+            if len(acknowledged) == 200:
+                running.set()
+            if n % 10 == 0:
+                await asyncio.sleep(0)
+
+    publishers = [asyncio.create_task(publish(n)) for n in range(5)]
+    await running.wait()
+    await bus.stop(timeout=10)
+    await asyncio.gather(*publishers)
+    assert refused == 5
+    if backend.stored:
+        bus = await backend.again(bus)
+        bus.subscribe(Moved, note, name="book")
+        await bus.start()
+        await bus.drain(20)
+    assert sorted(event.event_id for event in handled) == sorted(acknowledged)
+
+
+async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
+    """Frameworks call both more often than once."""
+    bus = backend.bus()
+    await bus.stop()
+    await bus.start()
+    await bus.start()
+    assert bus.get_statistics()["worker_count"] == 4
+    await bus.publish(Moved("rook"))
+    await bus.stop()
+    await bus.stop()
+    assert not bus.is_running
+
+
+async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> None:
+    """Two tasks that start, or one that stops meanwhile, must not leave half a bus."""
+    bus = backend.bus()
+    await asyncio.gather(bus.start(), bus.start())
+    assert bus.get_statistics()["worker_count"] == 4
+    await asyncio.gather(bus.stop(), bus.stop(), bus.start())
+    assert bus.is_running
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    await bus.stop()
+
+
+async def test_the_context_manager_drains_before_it_stops(backend: Backend) -> None:
+    """``async with`` is for scripts: when the block is over, the work is done."""
+    bus = backend.bus()
+    seen: Seen[int] = Seen()
+
+    @bus.on(Moved)
+    async def note(event: Moved) -> None:
+        await asyncio.sleep(0)
+        seen.add(event.n)
+
+    async with bus as entered:
+        assert entered is bus
+        for n in range(100):
+            await bus.publish(Moved(f"piece-{n % 7}", n))
+    assert sorted(seen) == list(range(100))
+    assert not bus.is_running
+
+
+async def test_an_error_in_the_block_stops_the_bus_without_waiting(backend: Backend) -> None:
+    """The user's error must come through at once, not after a drain that may never end."""
+    bus = backend.bus()
+    release = asyncio.Event()
+
+    @bus.on(Moved)
+    async def hang(event: Moved) -> None:
+        await release.wait()
+
+    async def broken() -> None:
+        async with bus:
+            await bus.publish(Moved("rook"))
+            asyncio.get_running_loop().call_later(0.05, release.set)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await broken()
+    assert not bus.is_running
+
+
+async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_off(
+    stored: Backend, clock: VirtualClock
+) -> None:
+    """They are stored, and so is what waits behind them; a script must not sit there for an hour."""
+    bus = stored.bus(clock=clock)
+    calls: Seen[int] = Seen()
+
+    async def fail(event: Moved) -> None:
+        calls.add(event.n)
+        raise ValueError("in an hour")
+
+    from pabal import RetryPolicy
+
+    bus.subscribe(Moved, fail, name="book", retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    async with bus:
+        await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), Noted(3)])
+    assert calls == [1]
+    bus = await stored.again(bus, clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note, name="book")
+    await bus.start()
+    assert seen == []
+    await clock.advance(10)
+    assert seen == [], "the first is due in an hour, and the second waits for it"
+
+
+async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None:
+    """The same object, stopped in the middle of its work and started again: no key may be left behind."""
+    bus = await backend.running(worker_count=1)
+    entered = asyncio.Event()
+    release = asyncio.Event()
+    seen: Seen[Any] = Seen()
+
+    async def handle(event: Any) -> None:
+        entered.set()
+        await release.wait()
+        seen.add(event)
+
+    bus.subscribe((Moved, Noted), handle, name="book")
+    await bus.publish_batch([*(Moved("rook", n) for n in range(3)), *(Noted(n) for n in range(10, 13))])
+    await entered.wait()
+    await bus.stop(timeout=0.05)
+    release.set()
+    await bus.start()
+    await bus.publish_batch([Moved("rook", 3), Noted(13)])
+    await bus.drain(10)
+    expected = [0, 1, 2, 3, 10, 11, 12, 13] if backend.stored else [3, 13]
+    assert sorted(numbers(seen)) == expected
+
+
+async def test_handlers_cancelled_at_the_stop_count_neither_as_attempts_nor_as_failures(
+    stored: Backend,
+) -> None:
+    """The stop is not the handler's fault: three restarts must not use up the attempts of an event."""
+    bus = stored.bus()
+    entered: Seen[int] = Seen()
+    for cycle in range(4):
+        bus.subscribe(Moved, _hanging(entered), name="book", retry=ONCE)
+        await bus.start()
+        if cycle == 0:
+            await bus.publish(Moved("rook", 1))
+        await entered.reach(cycle + 1)
+        await bus.stop(timeout=0.02)
+        bus = await stored.again(bus)
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note, name="book", retry=ONCE)
+    await bus.start()
+    await bus.drain(10)
+    assert seen == [1]
+    assert await bus.dead_letters.list() == []
+
+
+def _hanging(entered: Seen[int]) -> Any:
+    async def hang(event: Moved) -> None:
+        entered.add(event.n)
+        await asyncio.Event().wait()
+
+    return hang
+
+
+def descriptors() -> set[str]:
+    """Return what the process's open file descriptors point to, sockets and pipes of the loop aside."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if target.startswith("/") and not target.startswith("/dev/"):
+            found.add(target)
+    return found
+
+
+async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Path) -> None:
+    """Promise 7. A task, thread, file descriptor or file left behind by each start would end a long-lived
+    program.
+    """
+    gc.collect()
+    tasks, threads, open_files = asyncio.all_tasks(), set(threading.enumerate()), descriptors()
+    failing = asyncio.Event()
+
+    async def fail(event: Moved) -> None:
+        failing.set()
+        raise ValueError("in an hour")
+
+    for _ in range(10):
+        bus = backend.bus(worker_count=3)
+        seen: Seen[int] = Seen()
+        bus.subscribe(Moved, lambda event, seen=seen: seen.add(event.n), name="thread")
+        bus.subscribe(Noted, fail, name="failing", timeout=3600, retry_count=5)
+        await bus.start()
+        waiting = asyncio.create_task(bus.wait_for(Noted, where=lambda event: False))
+        await asyncio.gather(*(bus.publish(Moved(f"piece-{n}", n)) for n in range(20)))
+        await bus.publish(Moved("later"), delay=3600)
+        await bus.publish(Noted(1))
+        await bus.drain(10, retries=False)
+        await bus.stop(timeout=0.2)
+        assert (await asyncio.gather(waiting, return_exceptions=True))[0].__class__ is BusNotRunningError
+        if isinstance(bus.storage, SqliteEventStorage):
+            await bus.storage.aclose()
+        assert len(seen) == 20
+    assert asyncio.all_tasks() == tasks
+    loops_own = {"asyncio_", "ThreadPoolExecutor"}
+    left = [
+        t
+        for t in set(threading.enumerate()) - threads
+        if not any(t.name.startswith(own) for own in loops_own)
+    ]
+    for thread in left:
+        thread.join(LIMIT)
+    assert not [thread for thread in left if thread.is_alive()]
+    gc.collect()
+    assert descriptors() == open_files
+    assert not list(tmp_path.glob("*-inflight-*"))
+
+
+async def test_many_starts_and_stops_under_traffic_lose_nothing(stored: Backend) -> None:
+    """Promise 7 in short: 30 cycles. Each stop cuts into work under way, each start takes it up."""
+    handled: dict[str, int] = {}
+    acknowledged: list[str] = []
+    for cycle in range(30):
+        bus = stored.bus(worker_count=2)
+
+        async def handle(event: Moved) -> None:
+            await asyncio.sleep(0)
+            handled[event.event_id] = handled.get(event.event_id, 0) + 1
+
+        bus.subscribe(Moved, handle, name="book")
+        await bus.start()
+        receipts = await asyncio.gather(*(bus.publish(Moved(f"piece-{n % 3}", cycle)) for n in range(20)))
+        acknowledged += [receipt.event_id for receipt in receipts]
+        await bus.stop(timeout=5)
+        if isinstance(bus.storage, SqliteEventStorage):
+            await bus.storage.aclose()
+    bus = stored.bus()
+
+    async def handle_rest(event: Moved) -> None:
+        handled[event.event_id] = handled.get(event.event_id, 0) + 1
+
+    bus.subscribe(Moved, handle_rest, name="book")
+    async with bus:
+        pass
+    assert sorted(handled) == sorted(acknowledged)
+    assert set(handled.values()) == {1}, "a graceful stop delivers nothing twice"
+
+
+async def test_a_start_that_fails_leaves_a_bus_that_can_be_started_later(tmp_path: Path) -> None:
+    """A file that is locked or broken for a moment must not make the object useless, nor leave workers
+    behind.
+    """
+    storage = SqliteEventStorage(tmp_path / "events.db")
+    bus = InMemoryEventBus(storage)
+    tasks = asyncio.all_tasks()
+    original = storage.head
+
+    async def broken() -> int:
+        raise OSError("disk on fire")
+
+    storage.head = broken  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="fire"):
+        await bus.start()
+    assert not bus.is_running
+    assert asyncio.all_tasks() == tasks
+    storage.head = original  # type: ignore[method-assign]
+    async with bus:
+        assert await bus.publish(Moved("rook"))
+    await storage.aclose()

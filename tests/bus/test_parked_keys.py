@@ -1,0 +1,59 @@
+"""A parked key, tried in many interleavings of publishing, failing, retrying and draining."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
+from tests.bus.samples import Moved
+from tests.bus.support import by_piece
+
+SEEDS = 1000
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "memory storage"])
+async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_interleaving(stored: bool) -> None:
+    """Promise 25. One race between "is the key blocked", "queue behind it" and "drain" breaks the order."""
+    for seed in range(SEEDS):
+        chance = Random(seed)
+        handled: list[Moved] = []
+        mended = asyncio.Event()
+
+        async def handle(
+            event: Moved,
+            chance: Random = chance,
+            handled: list[Any] = handled,
+            mended: asyncio.Event = mended,
+        ) -> None:
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+            if not mended.is_set() and event.piece == "A" and event.n == 3:
+                raise NotRetryableError("no 3")
+            handled.append(event)
+
+        bus = InMemoryEventBus(InMemoryEventStorage() if stored else None, worker_count=chance.randint(1, 4))
+        bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
+        await bus.start()
+        for n in range(1, 11):
+            await bus.publish(Moved("A", n))
+            await bus.publish(Moved("B", n))
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        await bus.drain(20)
+        assert by_piece(handled) == {"A": [1, 2], "B": list(range(1, 11))}, seed
+        [letter] = await bus.dead_letters.list()
+        assert letter.queued == 7, seed
+        mended.set()
+        retrying = asyncio.ensure_future(bus.dead_letters.retry(letter.id))
+        for n in range(11, 16):
+            for _ in range(chance.randrange(6)):
+                await asyncio.sleep(0)
+            await bus.publish(Moved("A", n))
+        assert await retrying == 1
+        await bus.drain(20)
+        assert by_piece(handled)["A"] == list(range(1, 16)), seed
+        await bus.stop()

@@ -1,0 +1,277 @@
+"""Priority tiers. Promise 16."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from pabal import RetryPolicy
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import AT_ONCE, ONCE, Backend, Seen, turns
+
+
+class Tiers:
+    """Note when handlers of several tiers begin and end, and check the promise over the whole history."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.history: list[tuple[int, int, str]] = []
+        self._chance = chance
+        self.fail_first_attempts = False
+        self._failed: set[tuple[int, int]] = set()
+
+    def handler(self, priority: int) -> Any:
+        async def handle(event: Any) -> None:
+            self.history.append((event.n, priority, "begins"))
+            for _ in range(self._chance.choice((0, 1, 3))):
+                await asyncio.sleep(0)
+            self.history.append((event.n, priority, "ends"))
+            if self.fail_first_attempts and (event.n, priority) not in self._failed:
+                self._failed.add((event.n, priority))
+                raise ValueError("at first")
+
+        return handle
+
+    def violations(self, priorities: list[int]) -> list[tuple[int, int]]:
+        """Return (event, priority) of every handler that began before a lower number had ended once."""
+        ended: dict[int, set[int]] = {}
+        found = []
+        for n, priority, what in self.history:
+            if what == "ends":
+                ended.setdefault(n, set()).add(priority)
+            elif any(lower < priority and lower not in ended.get(n, ()) for lower in priorities):
+                found.append((n, priority))
+        return found
+
+
+async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attempt(backend: Backend) -> None:
+    """Promise 16, live. A check of risk that runs after the order was sent is worse than none."""
+    bus = await backend.running(worker_count=8)
+    tiers = Tiers(random.Random(3))
+    for priority in (3, 1, 2):
+        bus.subscribe(Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
+    for n in range(200):
+        await bus.publish(Moved(f"piece-{n % 9}", n))
+    await bus.drain(20)
+    assert len(tiers.history) == 2 * 3 * 200
+    assert tiers.violations([1, 2, 3]) == []
+
+
+async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None:
+    """Promise 16. Deliveries without a key are taken by several workers at once, by another way through the
+    engine.
+    """
+    bus = await backend.running(worker_count=8)
+    tiers = Tiers(random.Random(4))
+    for priority in (5, -1):
+        bus.subscribe(Noted, tiers.handler(priority), name=f"tier-{priority}", priority=priority)
+    await bus.publish_batch([Noted(n) for n in range(200)])
+    await bus.drain(20)
+    assert len(tiers.history) == 2 * 2 * 200
+    assert tiers.violations([-1, 5]) == []
+
+
+async def test_the_tiers_hold_while_all_of_them_catch_up_together(stored: Backend) -> None:
+    """Promise 16, from the log. Subscriptions that read side by side must not overtake one another."""
+    bus = await stored.running(worker_count=8)
+    await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(600)])
+    tiers = Tiers(random.Random(5))
+    for priority in (2, 1):
+        bus.subscribe(
+            Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority, start="beginning"
+        )
+    for n in range(600, 700):
+        await bus.publish(Moved(f"piece-{n % 9}", n))
+    await bus.drain(30)
+    assert len(tiers.history) == 2 * 2 * 700
+    assert tiers.violations([1, 2]) == []
+
+
+async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: Backend) -> None:
+    """The promise is about first attempts: a retry in an hour must not hold the other tiers for an hour."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def low(event: Moved) -> None:
+        raise ValueError("later, perhaps")
+
+    async def high(event: Moved) -> None:
+        seen.add(event.n)
+
+    patient = RetryPolicy(max_attempts=2, base_delay=3600, max_delay=3600)
+    bus.subscribe(Moved, low, priority=1, retry=patient)
+    bus.subscribe(Moved, high, priority=2)
+    await bus.publish(Moved("rook", 7))
+    await seen.reach(1)
+
+
+async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None:
+    """Promise 16. Retries come back while later events pass through the tiers."""
+    bus = await backend.running(worker_count=8)
+    tiers = Tiers(random.Random(6))
+    tiers.fail_first_attempts = True
+    for priority in (1, 2):
+        bus.subscribe(
+            Moved, tiers.handler(priority), name=f"tier-{priority}", priority=priority, retry=AT_ONCE
+        )
+    await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(100)])
+    await bus.drain(20)
+    assert len(tiers.history) == 2 * 2 * 2 * 100
+    assert tiers.violations([1, 2]) == []
+
+
+async def test_equal_numbers_run_independently(backend: Backend) -> None:
+    """A handler that waits must not hold another one of its own tier."""
+    bus = await backend.running(worker_count=2)
+    release = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def slow(event: Moved) -> None:
+        await release.wait()
+
+    async def quick(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, slow, priority=4)
+    bus.subscribe(Moved, quick, priority=4)
+    await bus.publish(Moved("rook", 1))
+    await seen.reach(1)
+    release.set()
+    await bus.drain(10)
+
+
+async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: Backend) -> None:
+    """A lower number that is busy with events of another kind has nothing to say about this one."""
+    bus = await backend.running(worker_count=2)
+    release = asyncio.Event()
+    entered = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def low(event: Noted) -> None:
+        entered.set()
+        await release.wait()
+
+    async def high(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Noted, low, priority=1)
+    bus.subscribe(Moved, high, priority=2)
+    await bus.publish(Noted(1))
+    await entered.wait()
+    await bus.publish(Moved("rook", 2))
+    await seen.reach(1)
+    release.set()
+    await bus.drain(10)
+
+
+async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(backend: Backend) -> None:
+    """What ``where`` rejects counts as attempted."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def low(event: Moved) -> None: ...
+
+    async def high(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, low, priority=1, where=lambda event: False)
+    bus.subscribe(Moved, high, priority=2)
+    await bus.publish(Moved("rook", 3))
+    await bus.drain(10)
+    assert seen == [3]
+
+
+async def test_unsubscribing_the_lower_number_releases_who_waited_for_it(backend: Backend) -> None:
+    """A tier that is gone will never attempt anything; whoever waits for it would wait for ever."""
+    bus = await backend.running(worker_count=4)
+    entered = asyncio.Event()
+    release = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def low(event: Any) -> None:
+        entered.set()
+        await release.wait()
+
+    async def high(event: Any) -> None:
+        seen.add(event.n)
+
+    subscription = bus.subscribe((Moved, Noted), low, priority=1)
+    bus.subscribe((Moved, Noted), high, priority=2)
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2), Noted(3)])
+    await entered.wait()
+    await turns()
+    assert seen == []
+    bus.unsubscribe(subscription)
+    await seen.reach(3)
+    assert sorted(seen) == [1, 2, 3]
+    release.set()
+    await bus.drain(10)
+
+
+async def test_unsubscribing_the_higher_number_leaves_nothing_behind_that_drain_would_wait_for(
+    backend: Backend,
+) -> None:
+    """Deliveries held back by priority are pending; they must go with their subscription."""
+    bus = await backend.running(worker_count=4)
+    entered: Seen[int] = Seen()
+    release = asyncio.Event()
+
+    async def low(event: Any) -> None:
+        entered.add(event.n)
+        await release.wait()
+
+    async def high(event: Any) -> None:
+        raise AssertionError("unsubscribed")
+
+    bus.subscribe((Moved, Noted), low, priority=1)
+    subscription = bus.subscribe((Moved, Noted), high, priority=2)
+    await bus.publish_batch([Moved("rook", 1), Noted(2), Noted(3)])
+    await entered.reach(3)
+    await turns()
+    bus.unsubscribe(subscription)
+    release.set()
+    await bus.drain(10)
+    assert bus.get_statistics()["queue_size"] == 0
+
+
+async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) -> None:
+    """One subscription that stops must not stop the others."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def low(event: Moved) -> None:
+        raise ValueError("stop here")
+
+    async def high(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, low, name="low", priority=1, retry=ONCE, on_exhausted="stop")
+    bus.subscribe(Moved, high, priority=2)
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await seen.reach(3)
+    assert seen == [0, 1, 2]
+    await bus.drain(10)
+
+
+async def test_batches_keep_the_tiers(backend: Backend) -> None:
+    """Promise 16. A batch may not reach past the event that the lower number has not attempted."""
+    bus = await backend.running(worker_count=4)
+    attempted: set[int] = set()
+    early: list[int] = []
+    seen: Seen[int] = Seen()
+
+    async def low(event: Moved) -> None:
+        await asyncio.sleep(0)
+        attempted.add(event.n)
+
+    async def high(events: list[Moved]) -> None:
+        early.extend(event.n for event in events if event.n not in attempted)
+        for event in events:
+            seen.add(event.n)
+
+    bus.subscribe(Moved, low, priority=1)
+    bus.subscribe(Moved, high, priority=2, batch=25)
+    await bus.publish_batch([Moved(f"piece-{n % 4}", n) for n in range(200)])
+    await bus.drain(20)
+    assert early == []
+    assert seen == list(range(200))

@@ -1,0 +1,99 @@
+"""What ``subscribe`` refuses, at once and by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pabal.errors import InvalidHandlerError, SubscriptionError
+from tests.bus.samples import Moved, Unknown
+from tests.bus.support import ONCE, Backend
+
+
+def two_needed(event: Any, context: Any, more: Any) -> None: ...
+
+
+def keyword_needed(event: Any, *, more: Any) -> None: ...
+
+
+def nothing_taken() -> None: ...
+
+
+class NotAHandler:
+    handle = "text"
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (nothing_taken, "takes no event"),
+        (two_needed, "also needs more"),
+        (keyword_needed, "also needs more"),
+        (42, "not callable"),
+        (None, "not callable"),
+        (NotAHandler(), "not callable"),
+        (NotAHandler, "it is a class, pass an instance"),
+    ],
+)
+async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
+    memory: Backend, handler: Any, message: str
+) -> None:
+    """Otherwise the mistake shows only with the first event, as a dead letter."""
+    bus = memory.bus()
+    with pytest.raises(InvalidHandlerError, match=message):
+        bus.subscribe(Moved, handler)
+    assert bus.get_statistics()["subscription_count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": "high"}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"priority": 1.5}, "priority"),
+        ({"retry_count": -1}, "retry_count"),
+        ({"retry_count": 1.5}, "retry_count"),
+        ({"retry_count": 1, "retry": ONCE}, "not both"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": -1.0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"where": "n > 1"}, "where"),
+        ({"ordering": "by piece"}, "ordering"),
+        ({"on_exhausted": "explode"}, "on_exhausted"),
+        ({"start": "yesterday"}, "start"),
+        ({"start": -1}, "start"),
+        ({"batch": 0}, "batch"),
+        ({"batch": True}, "batch"),
+        ({"batch": 10, "on_exhausted": "park_key"}, "park_key"),
+        ({"name": ""}, "name"),
+        ({"name": "  "}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"name": 7}, "name"),
+        ({"start": "beginning"}, "needs a log"),
+    ],
+)
+async def test_options_that_make_no_sense_are_refused_by_name(
+    memory: Backend, options: dict[str, Any], message: str
+) -> None:
+    """An option silently misread changes delivery in production; the error must name it."""
+
+    async def note(event: Any) -> None: ...
+
+    bus = memory.bus()
+    with pytest.raises(SubscriptionError, match=message):
+        bus.subscribe(Moved, note, **options)
+    assert bus.get_statistics()["subscription_count"] == 0
+
+
+@pytest.mark.parametrize(
+    "selector", [42, None, (), "", (Moved, "piece.*"), Unknown, (Unknown, Moved), Moved("x")]
+)
+async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, selector: Any) -> None:
+    """A selector that can never match would be a subscription that waits for ever."""
+
+    async def note(event: Any) -> None: ...
+
+    bus = memory.bus()
+    with pytest.raises(SubscriptionError):
+        bus.subscribe(selector, note)

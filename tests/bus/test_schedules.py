@@ -1,0 +1,123 @@
+"""``publish(delay=…)`` and ``deliver_at``: events for later, durable where stored."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pabal.errors import InvalidEventError, UsageError
+from pabal.testing import VirtualClock
+from tests.bus.samples import Measured, Moved, Noted
+from tests.bus.support import Backend, Seen, numbers
+
+
+async def test_a_delayed_event_is_delivered_when_it_is_due_and_not_before(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """An order that is to expire in half an hour must not expire at once, nor never."""
+    bus = await backend.running(clock=clock)
+    seen: Seen[tuple[int, float]] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add((event.n, round(clock.monotonic())))
+
+    bus.subscribe(Moved, handle)
+    receipt = await bus.publish(Moved("rook", 1), delay=30)
+    assert receipt
+    assert receipt.position is None
+    await bus.publish(Moved("rook", 2), deliver_at=datetime.fromtimestamp(clock.time() + 10, UTC))
+    await bus.publish(Moved("rook", 3))
+    await bus.drain(10)
+    assert seen == [(3, 0)]
+    await clock.advance(9.5)
+    await bus.drain(10)
+    assert len(seen) == 1
+    await clock.advance(1.0)
+    await seen.reach(2)
+    await clock.advance(19.0)
+    await bus.drain(10)
+    assert len(seen) == 2
+    await clock.advance(1.0)
+    await seen.reach(3)
+    assert [n for n, _ in seen] == [3, 2, 1]
+
+
+@pytest.mark.parametrize("delay", [0, -5])
+async def test_a_delay_that_is_over_delivers_at_once(
+    backend: Backend, clock: VirtualClock, delay: float
+) -> None:
+    """A moment in the past is due now, not never."""
+    bus = await backend.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle)
+    await bus.publish(Moved("rook", 1), delay=delay)
+    await bus.publish(Moved("rook", 2), deliver_at=datetime.now(UTC) - timedelta(days=36500))
+    await clock.advance(0.1)
+    await seen.reach(2)
+    assert sorted(seen) == [1, 2]
+
+
+async def test_a_schedule_survives_a_restart(stored: Backend, clock: VirtualClock) -> None:
+    """What was accepted for later is as durable as what was accepted for now."""
+    bus = await stored.running(clock=clock)
+    event = Moved("rook", 1)
+    await bus.publish(event, delay=20)
+    await bus.publish(Moved("rook", 2), delay=5)
+    bus = await stored.again(bus, clock=clock)
+    await clock.advance(10)
+    seen: Seen[Moved] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, handle, start="beginning")
+    await bus.start()
+    await seen.reach(1)
+    assert numbers(seen) == [2]
+    await clock.advance(10.5)
+    await seen.reach(2)
+    assert seen[1] == event
+    assert seen[1].event_id == event.event_id
+
+
+async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_it(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """The cause is what led to the schedule, not what happens to be handled when it falls due."""
+    bus = await backend.running(clock=clock)
+    seen: Seen[Noted] = Seen()
+
+    async def on_moved(event: Moved) -> None:
+        await bus.publish(Noted(1), delay=5)
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    receipt = await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    await clock.advance(6)
+    await seen.reach(1)
+    assert seen[0].causation_id == receipt.event_id
+
+
+async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> None:
+    """Both at once, or a moment without a zone, would be guessed differently by everyone."""
+    bus = await backend.running()
+    now = datetime.now(UTC)
+    with pytest.raises(UsageError, match="not both"):
+        await bus.publish(Moved("rook"), delay=1, deliver_at=now)
+    with pytest.raises(UsageError, match="aware"):
+        await bus.publish(Moved("rook"), deliver_at=now.replace(tzinfo=None))
+    with pytest.raises(InvalidEventError):
+        await bus.publish(Measured(float("inf")), delay=1)
+    with pytest.raises(UsageError, match="delay"):
+        await bus.publish(Moved("rook"), delay=float("nan"))
+    await bus.drain(10)
+    assert bus.get_statistics()["events_scheduled"] == 0

@@ -1,0 +1,212 @@
+"""``start``: where a new durable name begins, and that it sees exactly what that says. Promise 31."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal.ports.storage import Committed
+from tests.bus.samples import Jumped, Moved, Noted
+from tests.bus.support import Backend, Seen, by_piece, figures, numbers, turns
+
+
+def noting(seen: Seen[Any]) -> Any:
+    async def note(event: Any) -> None:
+        seen.add(event)
+
+    return note
+
+
+async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before(stored: Backend) -> None:
+    """Promise 31. The place is settled at the call itself, although opening takes a while."""
+    bus = await stored.running()
+    await bus.publish_batch([Moved("rook", n) for n in range(10)])
+    seen: Seen[Moved] = Seen()
+    bus.subscribe(Moved, noting(seen), name="book")
+    await bus.publish(Moved("rook", 10))
+    await bus.publish(Moved("rook", 11))
+    await bus.drain(10)
+    assert numbers(seen) == [10, 11]
+
+
+async def test_from_the_beginning_sees_everything_once(stored: Backend) -> None:
+    """Promise 31. History and present meet without a gap and without a repetition."""
+    bus = await stored.running()
+    await bus.publish_batch([Moved("rook", n) for n in range(300)])
+    seen: Seen[Moved] = Seen()
+    bus.subscribe(Moved, noting(seen), name="book", start="beginning")
+    for n in range(300, 350):
+        await bus.publish(Moved("rook", n))
+    await bus.drain(10)
+    assert numbers(seen) == list(range(350))
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 10, 99])
+async def test_from_a_position_sees_what_lies_behind_it(stored: Backend, position: int) -> None:
+    """Promise 31. A position means "after this one"; one beyond the end means now."""
+    bus = await stored.running()
+    await bus.publish_batch([Moved("rook", n) for n in range(1, 11)])
+    seen: Seen[Moved] = Seen()
+    bus.subscribe(Moved, noting(seen), name="book", start=position)
+    await bus.publish(Moved("rook", 11))
+    await bus.drain(10)
+    assert numbers(seen) == list(range(min(position, 10) + 1, 12))
+
+
+async def test_from_a_receipts_position_sees_what_followed_that_event(stored: Backend) -> None:
+    """Promise 31. The position that publish returned is the one that subscribe takes."""
+    bus = await stored.running()
+    await bus.publish(Moved("rook", 1))
+    receipt = await bus.publish(Moved("rook", 2))
+    await bus.publish(Moved("rook", 3))
+    seen: Seen[Moved] = Seen()
+    assert receipt.position is not None
+    bus.subscribe(Moved, noting(seen), name="book", start=receipt.position)
+    await bus.drain(10)
+    assert numbers(seen) == [3]
+
+
+async def test_from_a_time_sees_what_was_recorded_since(stored: Backend) -> None:
+    """Promise 31. The time is that of the commit, which grows with the position; occurred_at need not."""
+    bus = await stored.running()
+    long_ago = datetime(2001, 1, 1, tzinfo=UTC)
+    await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3)])
+    await asyncio.sleep(0.002)  # two moments that the clock can tell apart
+    moment = datetime.now(UTC)
+    await asyncio.sleep(0.002)
+    await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3, 6)])
+    seen: dict[str, Seen[Moved]] = {name: Seen() for name in ("since", "all", "none")}
+    bus.subscribe(Moved, noting(seen["since"]), name="since", start=moment)
+    bus.subscribe(Moved, noting(seen["all"]), name="all", start=long_ago)
+    bus.subscribe(Moved, noting(seen["none"]), name="none", start=moment + timedelta(days=1))
+    await bus.publish(Moved("rook", 6))
+    await bus.drain(10)
+    assert numbers(seen["since"]) == [3, 4, 5, 6]
+    assert numbers(seen["all"]) == list(range(7))
+    assert numbers(seen["none"]) == [6], "a time to come means now"
+
+
+async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
+    """A known name goes on where it was; ``start="beginning"`` in the code must not replay it at every
+    restart.
+    """
+    bus = await stored.running()
+    first: Seen[Moved] = Seen()
+    bus.subscribe(Moved, noting(first), name="book", start="beginning")
+    await bus.publish_batch([Moved("rook", n) for n in range(5)])
+    await bus.drain(10)
+    bus = await stored.again(bus)
+    await bus.start()
+    await bus.publish(Moved("rook", 5))
+    second: Seen[Moved] = Seen()
+    bus.subscribe(Moved, noting(second), name="book", start="beginning")
+    await bus.drain(10)
+    assert numbers(first) == [0, 1, 2, 3, 4]
+    assert numbers(second) == [5]
+
+
+async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_start(stored: Backend) -> None:
+    """ "now" is when the bus opens it; what other programs stored before is history."""
+    bus = await stored.running()
+    await bus.publish(Moved("rook", 1))
+    bus = await stored.again(bus)
+    seen: Seen[Moved] = Seen()
+    bus.subscribe(Moved, noting(seen), name="book")
+    async with bus:
+        await bus.publish(Moved("rook", 2))
+    assert numbers(seen) == [2]
+
+
+async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: Backend) -> None:
+    """Promise 31. Every late subscription sees the whole of each key, in order, whenever in the traffic it
+    came.
+    """
+    bus = await stored.running(worker_count=4)
+    everything: list[Seen[Moved]] = []
+    count = 150
+
+    async def publish(publisher: int) -> None:
+        for n in range(count):
+            await bus.publish(Moved(f"piece-{publisher}", n))
+            if n % 7 == publisher:
+                await asyncio.sleep(0)
+
+    publishers = [asyncio.create_task(publish(number)) for number in range(6)]
+    for number in range(12):
+        seen: Seen[Moved] = Seen()
+        everything.append(seen)
+        bus.subscribe(Moved, noting(seen), name=f"late-{number}", start="beginning")
+        for _ in range(5):
+            await asyncio.sleep(0)
+    await asyncio.gather(*publishers)
+    await bus.drain(30)
+    expected = {f"piece-{number}": list(range(count)) for number in range(6)}
+    for number, seen in enumerate(everything):
+        assert by_piece(seen) == expected
+        assert figures(bus, f"late-{number}")["watermark"] == 6 * count
+
+
+class AheadOfItsCommits(InMemoryEventStorage):
+    """Let a page hold events whose commit nobody has heard of yet, as a disk read next to a writer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slip_in: list[Moved] = []
+        self.unheard: list[Callable[[], None]] = []
+
+    async def read_page(self, after: int, **options: Any) -> Any:
+        if self.slip_in:
+            await self.store_events(self.slip_in)
+            self.slip_in = []
+        return await super().read_page(after, **options)
+
+    def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
+        def hear(batch: Committed) -> None:
+            if self.slip_in:
+                self.unheard.append(lambda: listener(batch))
+            else:
+                listener(batch)
+
+        return super().add_listener(hear)
+
+
+async def test_an_event_read_before_its_commit_is_heard_of_is_delivered_once() -> None:
+    """Promise 31. A page may reach beyond the commits known so far; hearing of them later must not deliver
+    again.
+    """
+    storage = AheadOfItsCommits()
+    seen: Seen[Moved] = Seen()
+    async with InMemoryEventBus(storage) as bus:
+        await bus.publish(Moved("rook", 1))
+        storage.slip_in = [Moved("rook", 2), Moved("rook", 3)]
+        bus.subscribe(Moved, noting(seen), name="book", start="beginning")
+        await seen.reach(3)
+        await turns()
+        for hear in storage.unheard:
+            hear()
+        await bus.publish(Moved("rook", 4))
+        await bus.drain(10)
+        assert numbers(seen) == [1, 2, 3, 4]
+        assert figures(bus, "book")["watermark"] == 4
+
+
+async def test_the_past_is_selected_like_the_present(stored: Backend) -> None:
+    """Subclasses, patterns and filters must mean the same for rows of the log as for live events."""
+    bus = await stored.running()
+    await bus.publish_batch([Moved("rook", 1), Noted(2), Jumped("knight", 3), Moved("rook", 4)])
+    seen: dict[str, Seen[Any]] = {name: Seen() for name in ("class", "pattern", "where")}
+    bus.subscribe(Moved, noting(seen["class"]), name="class", start="beginning")
+    bus.subscribe("piece.j*", noting(seen["pattern"]), name="pattern", start="beginning")
+    bus.subscribe(
+        Moved, noting(seen["where"]), name="where", start="beginning", where=lambda event: event.n > 3
+    )
+    await bus.drain(10)
+    assert sorted(numbers(seen["class"])) == [1, 3, 4]
+    assert numbers(seen["pattern"]) == [3]
+    assert numbers(seen["where"]) == [4]
+    assert {figures(bus, name)["watermark"] for name in seen} == {4}

@@ -1,0 +1,250 @@
+"""``get_statistics`` with the seed's keys, ``health``, and telemetry reports."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pabal import RetryPolicy
+from pabal.ports.telemetry import AttemptFailed, EventParked, Report
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import ONCE, Backend, Seen, figures, reports_of
+
+SEED_KEYS = {
+    "uptime_seconds",
+    "events_published",
+    "events_processed",
+    "events_failed",
+    "avg_processing_time_ms",
+    "queue_size",
+    "retry_queue_size",
+    "failed_events_count",
+    "subscription_count",
+    "is_running",
+    "worker_count",
+}
+
+
+async def test_every_key_of_the_specification_is_there_and_right(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """Programs written against the specification read exactly these names."""
+    bus = backend.bus(clock=clock, worker_count=3)
+    assert bus.get_statistics().keys() >= SEED_KEYS
+    release = asyncio.Event()
+    calls: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        calls.add(event.n)
+        if event.n == 1:
+            await release.wait()
+        elif event.n == 2:
+            raise ValueError("in a minute")
+        elif event.n == 3:
+            raise LookupError("never")
+
+    bus.subscribe(
+        Moved,
+        handle,
+        name="book",
+        retry=RetryPolicy(max_attempts=2, base_delay=60, jitter=0, never=(LookupError,)),
+    )
+    await bus.start()
+    await clock.advance(5)
+    for n in range(1, 6):
+        await bus.publish(Moved(f"piece-{n}", n))
+    await calls.reach(5)
+    await asyncio.sleep(0)
+    found = bus.get_statistics()
+    assert found["uptime_seconds"] == pytest.approx(5)
+    assert found["events_published"] == 5
+    assert found["events_processed"] == 2
+    assert found["events_failed"] == 2
+    assert found["queue_size"] == 2
+    assert found["retry_queue_size"] == 1
+    assert found["failed_events_count"] == 1
+    assert found["subscription_count"] == 1
+    assert found["is_running"] is True
+    assert found["worker_count"] == 3
+    assert found["avg_processing_time_ms"] >= 0
+    release.set()
+    await clock.advance(61)
+    await bus.drain(10)
+    found = bus.get_statistics()
+    assert (found["queue_size"], found["retry_queue_size"]) == (0, 0)
+    assert (found["events_processed"], found["events_failed"], found["failed_events_count"]) == (3, 3, 2)
+    await bus.stop()
+    found = bus.get_statistics()
+    assert (found["is_running"], found["worker_count"], found["uptime_seconds"]) == (False, 0, 0.0)
+
+
+async def test_figures_of_each_subscription(backend: Backend) -> None:
+    """A total hides which handler is slow or failing."""
+    bus = await backend.running()
+
+    async def good(event: Moved) -> None:
+        await asyncio.sleep(0.002)
+
+    async def bad(event: Moved) -> None:
+        raise ValueError("no")
+
+    bus.subscribe(Moved, good, name="good", where=lambda event: event.n < 8)
+    bus.subscribe(Moved, bad, name="bad", retry=RetryPolicy(max_attempts=3, base_delay=0))
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(10)])
+    await bus.drain(10)
+    good_, bad_ = figures(bus, "good"), figures(bus, "bad")
+    assert (good_["state"], good_["handled"], good_["filtered"], good_["lag"]) == ("active", 8, 2, 0)
+    assert good_["avg_processing_time_ms"] >= 1.0
+    assert (bad_["handled"], bad_["failed_attempts"], bad_["retried"], bad_["parked"]) == (0, 30, 20, 10)
+    assert (bad_["in_flight"], bad_["retrying"]) == (0, 0)
+
+
+async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
+    """Lag is what one watches; it must count what waits, in memory or in the log."""
+    bus = await backend.running()
+    release = asyncio.Event()
+    entered = asyncio.Event()
+
+    async def hold(event: Moved) -> None:
+        entered.set()
+        await release.wait()
+
+    bus.subscribe(Moved, hold, name="book")
+    await bus.publish_batch([Moved("rook", n) for n in range(20)])
+    await entered.wait()
+    assert figures(bus, "book")["lag"] in (19, 20)
+    assert figures(bus, "book")["in_flight"] == 1
+    release.set()
+    await bus.drain(10)
+    assert figures(bus, "book")["lag"] == 0
+
+
+async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) -> None:
+    """The engine has a short way for the plain case; its counts must be those of the long way."""
+    bus = await backend.running()
+
+    async def note(event: Any) -> None: ...
+
+    bus.subscribe(Moved, note, name="plain")
+    bus.subscribe(Moved, note, name="timed", timeout=60)
+    bus.subscribe(Moved, lambda event: None, name="thread")
+    bus.subscribe(Moved, note, name="batch", batch=7)
+    for n in range(100):
+        await bus.publish(Moved(f"piece-{n % 3}", n))
+    await bus.drain(10)
+    for name in ("plain", "timed", "thread", "batch"):
+        assert figures(bus, name)["handled"] == 100, name
+    assert bus.get_statistics()["events_processed"] == 400
+    assert bus.get_statistics()["events_published"] == 100
+
+
+async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None:
+    """Three states, each with a sentence that says why."""
+    bus = backend.bus()
+    health = bus.health()
+    assert (health.status, health.reasons) == ("failing", ("the bus is not running",))
+    assert not health
+    await bus.start()
+    assert (bus.health().status, bus.health().reasons) == ("ok", ())
+
+    async def fail(event: Any) -> None:
+        raise ValueError("no")
+
+    bus.subscribe(Moved, fail, name="parks", retry=ONCE)
+    bus.subscribe(Noted, fail, name="stops", retry=ONCE, on_exhausted="stop")
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    degraded = bus.health()
+    assert degraded.status == "degraded"
+    assert bool(degraded)
+    assert any("dead letter" in reason and "1" in reason for reason in degraded.reasons)
+    await bus.publish(Noted(1))
+    await bus.drain(10)
+    failing = bus.health()
+    assert failing.status == "failing"
+    assert "'stops'" in failing.reasons[0]
+    assert any("dead letter" in reason for reason in failing.reasons)
+
+
+async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Backend) -> None:
+    """A renamed handler leaves its work under the old name; nothing of it may be discarded, and somebody
+    must hear of it.
+    """
+    bus = await stored.running()
+    gate = asyncio.Event()
+    entered = asyncio.Event()
+
+    async def old(event: Moved) -> None:
+        entered.set()
+        await gate.wait()
+
+    bus.subscribe(Moved, old, name="old-name")
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await entered.wait()
+    await bus.stop(timeout=0.05)
+    bus = await stored.again(bus)
+    await bus.start()
+    health = bus.health()
+    assert health.status == "degraded"
+    assert any("'old-name'" in reason and "3" in reason for reason in health.reasons)
+    seen: Seen[int] = Seen()
+
+    async def found(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, found, name="old-name")
+    await bus.drain(10)
+    assert seen == [0, 1, 2]
+    assert bus.health().status == "ok"
+
+
+async def test_reports_tell_what_left_the_ordinary_way(backend: Backend) -> None:
+    """Logging, metrics and dashboards all hang on these."""
+    bus = await backend.running()
+    failed, parked = reports_of(bus, AttemptFailed), reports_of(bus, EventParked)
+
+    async def fail(event: Moved) -> None:
+        raise LookupError("no such order")
+
+    bus.subscribe(Moved, fail, name="book", retry=RetryPolicy(max_attempts=2, base_delay=0.01, jitter=0))
+    event = Moved("rook")
+    await bus.publish(event)
+    await bus.drain(10)
+    assert [(r.attempt, r.delay, type(r.error)) for r in failed] == [
+        (1, 0.01, LookupError),
+        (2, None, LookupError),
+    ]
+    assert {(r.subscription, r.event_id, r.event_type) for r in failed} == {
+        ("book", event.event_id, "piece.moved")
+    }
+    [report] = parked
+    assert (report.subscription, report.event_id, report.attempts) == ("book", event.event_id, 2)
+    assert "2 of 2" in report.reason
+
+
+async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken metrics exporter must not stop deliveries."""
+    bus = await backend.running()
+    calls: list[Report] = []
+
+    def broken(report: Report) -> None:
+        calls.append(report)
+        raise RuntimeError("exporter down")
+
+    bus.listen(broken)
+    parked = reports_of(bus, EventParked)
+
+    async def fail(event: Moved) -> None:
+        raise ValueError("no")
+
+    bus.subscribe(Moved, fail, retry=ONCE)
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await bus.drain(10)
+    assert len(calls) == 1
+    assert len(parked) == 3
+    assert "listener failed and was removed" in caplog.text

@@ -1,0 +1,385 @@
+"""Subscriptions are steered while they run: paused, resumed, moved, and given a range of the log again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy
+from pabal.errors import InsideHandlerError, SubscriptionInUseError, UsageError
+from pabal.ports.telemetry import SubscriptionPaused, SubscriptionResumed
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of
+
+
+class Recorder:
+    """Remember what was handled, and wait or fail where told to."""
+
+    def __init__(self) -> None:
+        self.handled: Seen[Any] = Seen()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered: Seen[int] = Seen()
+        self.poison: set[int] = set()
+
+    async def handle(self, event: Any) -> None:
+        self.entered.add(event.n)
+        await self.gate.wait()
+        if event.n in self.poison:
+            raise NotRetryableError(f"no {event.n}")
+        self.handled.add(event)
+
+
+async def publish(bus: InMemoryEventBus, numbers_: range, pieces: str = "AB") -> None:
+    await bus.publish_batch([Moved(pieces[n % len(pieces)], n) for n in numbers_])
+
+
+# -- pausing ------------------------------------------------------------------------------------------------
+
+
+async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: Backend) -> None:
+    """Who pauses a subscription to mend what it writes to must find nothing written meanwhile."""
+    bus = await stored.running()
+    paused, other = Recorder(), Recorder()
+    bus.subscribe(Moved, paused, name="paused")
+    bus.subscribe(Moved, other, name="other")
+    reports = reports_of(bus, SubscriptionPaused)
+    resumed = reports_of(bus, SubscriptionResumed)
+    await publish(bus, range(10))
+    await bus.drain(10)
+    assert await bus.subscriptions.pause("paused")
+    assert not await bus.subscriptions.pause("paused")
+    await publish(bus, range(10, 20))
+    await bus.drain(10)
+    assert sorted(numbers(paused.handled)) == list(range(10))
+    assert sorted(numbers(other.handled)) == list(range(20))
+    assert figures(bus, "paused")["state"] == "paused"
+    assert bus.health().status == "degraded"
+    assert "'paused' is paused" in bus.health().reasons[0]
+    assert [report.subscription for report in reports] == ["paused"]
+    assert await bus.subscriptions.resume("paused")
+    assert not await bus.subscriptions.resume("paused")
+    await bus.drain(10)
+    assert by_piece(paused.handled) == {"A": list(range(0, 20, 2)), "B": list(range(1, 20, 2))}
+    assert [report.subscription for report in resumed] == ["paused"]
+    assert bus.health().status == "ok"
+
+
+async def test_a_handler_that_runs_ends_as_usual_when_its_subscription_is_paused(stored: Backend) -> None:
+    """A pause that forgot what was under way would have it handled twice."""
+    bus = await stored.running(worker_count=2)
+    handler = Recorder()
+    handler.gate.clear()
+    bus.subscribe(Moved, handler, name="paused")
+    await publish(bus, range(6))
+    await handler.entered.reach(2)
+    await bus.subscriptions.pause("paused")
+    resuming = asyncio.ensure_future(bus.subscriptions.resume("paused"))
+    handler.gate.set()
+    assert await resuming
+    await bus.drain(10)
+    assert by_piece(handler.handled) == {"A": [0, 2, 4], "B": [1, 3, 5]}
+
+
+async def test_a_pause_holds_after_a_restart(stored: Backend) -> None:
+    """A restart in the middle of a repair would undo the pause."""
+    bus = await stored.running()
+    handler = Recorder()
+    bus.subscribe(Moved, handler, name="paused")
+    await bus.subscriptions.pause("paused")
+    await publish(bus, range(5))
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, handler, name="paused")
+    await bus.start()
+    await bus.drain(10)
+    assert len(handler.handled) == 0
+    [record] = await bus.subscriptions.list()
+    assert record.paused
+    assert await bus.resume("paused")
+    await bus.drain(10)
+    assert sorted(numbers(handler.handled)) == list(range(5))
+
+
+async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backend) -> None:
+    """The attempt that failed in the moment of the pause would be forgotten, or made twice at once."""
+    bus = await stored.running(worker_count=1)
+    handler = Recorder()
+    handler.gate.clear()
+    failed: Seen[int] = Seen()
+
+    async def fragile(event: Moved) -> None:
+        await handler.handle(event)
+        if event.n not in list(failed):
+            failed.add(event.n)
+            raise ValueError(event.n)
+
+    bus.subscribe(Moved, fragile, name="paused", retry=RetryPolicy(max_attempts=3, base_delay=0.0))
+    await bus.publish(Moved("A", 1))
+    await handler.entered.reach(1)
+    await bus.subscriptions.pause("paused")
+    handler.gate.set()
+    await bus.subscriptions.resume("paused")
+    await bus.drain(10)
+    assert list(failed) == [1]
+    assert figures(bus, "paused")["parked"] == 0
+
+
+async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> None:
+    """Events would have nowhere to wait; an error says so."""
+    bus = await memory.running()
+    bus.subscribe(Moved, Recorder(), name="here")
+    with pytest.raises(UsageError, match="without a log"):
+        await bus.subscriptions.pause("here")
+    assert not await bus.subscriptions.resume("here")
+
+
+# -- moving -------------------------------------------------------------------------------------------------
+
+
+async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(stored: Backend) -> None:
+    """Promise 32. A read model is rebuilt from 0 while the others notice nothing."""
+    bus = await stored.running()
+    rebuilt, other = Recorder(), Recorder()
+    rebuilt.poison = {3}
+    bus.subscribe(Moved, rebuilt, name="rebuilt", on_exhausted="park_key")
+    bus.subscribe(Moved, other, name="other")
+    await publish(bus, range(10))
+    await bus.drain(10)
+    assert len(await bus.dead_letters.list()) == 1
+    rebuilt.poison.clear()
+    rebuilt.handled = Seen()
+    assert await bus.subscriptions.reset("rebuilt", "beginning") == 0
+    await publish(bus, range(10, 14))
+    await bus.drain(10)
+    assert by_piece(rebuilt.handled) == {"A": list(range(0, 14, 2)), "B": list(range(1, 14, 2))}
+    assert sorted(numbers(other.handled)) == list(range(14))
+    assert await bus.dead_letters.list() == []
+    assert bus.health().status == "ok"
+
+
+async def test_a_reset_to_now_skips_what_lies_before(stored: Backend) -> None:
+    """Whoever gives up a backlog must not get it after all."""
+    bus = await stored.running()
+    handler = Recorder()
+    bus.subscribe(Moved, handler, name="late")
+    await bus.subscriptions.pause("late")
+    await publish(bus, range(10))
+    assert await bus.subscriptions.reset("late", "now") == 10
+    await bus.subscriptions.resume("late")
+    await publish(bus, range(10, 12))
+    await bus.drain(10)
+    assert sorted(numbers(handler.handled)) == [10, 11]
+
+
+async def test_a_reset_waits_for_running_handlers_and_is_refused_inside_one(stored: Backend) -> None:
+    """A handler that resets its own subscription would wait for itself for ever."""
+    bus = await stored.running()
+    refused: Seen[Exception] = Seen()
+
+    async def handle(event: Moved) -> None:
+        try:
+            await bus.subscriptions.reset("own", "beginning")
+        except InsideHandlerError as error:
+            refused.add(error)
+
+    bus.subscribe(Moved, handle, name="own")
+    await bus.publish(Moved("A", 1))
+    await bus.drain(10)
+    assert len(refused) == 1
+
+
+async def test_what_another_bus_handles_is_not_reset(stored: Backend) -> None:
+    """It would go on saving its own progress over the new place."""
+    bus = await stored.running()
+    other = InMemoryEventBus(bus.storage)
+    bus.subscribe(Moved, Recorder(), name="held")
+    other.subscribe(Moved, Recorder(), name="held")
+    await bus.drain(10)
+    await other.start()
+    with pytest.raises(SubscriptionInUseError, match="held"):
+        await other.subscriptions.reset("held", "beginning")
+    await other.stop()
+
+
+async def test_another_bus_on_the_same_storage_pauses_what_this_one_handles(stored: Backend) -> None:
+    """A dashboard has a bus, or a storage, of its own."""
+    bus = await stored.running()
+    handler = Recorder()
+    bus.subscribe(Moved, handler, name="held")
+    await bus.drain(10)
+    paused = reports_of(bus, SubscriptionPaused)
+    assert bus.storage is not None
+    await bus.storage.pause_subscription("held")
+    await paused.reach(1)
+    await publish(bus, range(3))
+    await bus.drain(10)
+    assert len(handler.handled) == 0
+
+
+# -- replaying ----------------------------------------------------------------------------------------------
+
+
+async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stored: Backend) -> None:
+    """Promise 32. Others would handle everything twice, or keys would come in another order."""
+    bus = await stored.running()
+    replayed, other = Recorder(), Recorder()
+    bus.subscribe(Moved, replayed, name="replayed")
+    bus.subscribe(Moved, other, name="other")
+    await publish(bus, range(1, 1001), "ABCDEFG")
+    await bus.drain(10)
+    replayed.handled = Seen()
+    replay = await bus.subscriptions.replay("replayed", 101, 900)
+    assert (replay.first, replay.last) == (101, 900)
+    await publish(bus, range(1001, 1011), "ABCDEFG")
+    await bus.drain(20)
+    assert sorted(numbers(replayed.handled)) == [*range(101, 901), *range(1001, 1011)]
+    assert all(found == sorted(found) for found in by_piece(replayed.handled).values())
+    assert sorted(numbers(other.handled)) == list(range(1, 1011))
+    [record] = [one for one in await bus.subscriptions.list() if one.name == "replayed"]
+    assert record.replays == ()
+    assert (record.watermark, record.unfinished) == (1010, 0)
+
+
+async def test_a_replay_goes_on_after_a_restart(stored: Backend) -> None:
+    """An evening's replay would be lost with the process."""
+    bus = await stored.running(worker_count=2)
+    handler = Recorder()
+    bus.subscribe(Moved, handler, name="replayed")
+    await publish(bus, range(1, 101))
+    await bus.drain(10)
+    handler.handled, handler.entered = Seen(), Seen()
+    handler.gate.clear()
+    await bus.subscriptions.replay("replayed")
+    await handler.entered.reach(2)
+    handler.gate.set()
+    await handler.handled.reach(10)
+    handler.gate.clear()
+    stopping = asyncio.ensure_future(stored.again(bus))
+    handler.gate.set()
+    bus = await stopping
+    bus.subscribe(Moved, handler, name="replayed")
+    await bus.start()
+    await bus.drain(10)
+    assert set(numbers(handler.handled)) == set(range(1, 101))
+    assert len(handler.handled) <= 100 + 2
+
+
+async def test_what_fails_in_a_replay_is_retried_and_parked_like_anything_else(stored: Backend) -> None:
+    """A failure in a replay would be lost, or stop it for ever."""
+    bus = await stored.running()
+    handler = Recorder()
+    bus.subscribe(Moved, handler, name="replayed", on_exhausted="park_key")
+    bus.subscribe(Noted, Recorder(), name="unconcerned")
+    await publish(bus, range(1, 11))
+    await bus.publish(Noted(0))
+    await bus.drain(10)
+    handler.handled = Seen()
+    handler.poison = {4}
+    await bus.subscriptions.replay("replayed")
+    await publish(bus, range(11, 15))
+    await bus.drain(10)
+    assert by_piece(handler.handled) == {"A": [2], "B": [1, 3, 5, 7, 9, 11, 13]}
+    [letter] = await bus.dead_letters.list()
+    assert (letter.event.n, letter.queued) == (4, 5)
+    handler.poison.clear()
+    assert await bus.dead_letters.retry(letter.id)
+    await bus.drain(10)
+    assert by_piece(handler.handled)["A"] == [2, 4, 6, 8, 10, 12, 14]
+
+
+async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(stored: Backend) -> None:
+    """An event would be handled by its own retry and by the replay, at once."""
+    bus = await stored.running()
+    handler = Recorder()
+    handler.poison = {3}
+    bus.subscribe(Moved, handler, name="replayed")
+    await publish(bus, range(1, 7))
+    await bus.drain(10)
+    handler.handled, handler.entered = Seen(), Seen()
+    await bus.subscriptions.replay("replayed", 2, 5)
+    await bus.drain(10)
+    assert sorted(numbers(handler.handled)) == [2, 4, 5]
+    assert 3 not in list(handler.entered)
+    assert len(await bus.dead_letters.list()) == 1
+
+
+async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(stored: Backend) -> None:
+    """Who started a replay by mistake must be able to stop it."""
+    bus = await stored.running(worker_count=1)
+    handler = Recorder()
+    bus.subscribe(Moved, handler, name="replayed")
+    await publish(bus, range(1, 41))
+    await bus.drain(10)
+    handler.handled, handler.entered = Seen(), Seen()
+    handler.gate.clear()
+    await bus.subscriptions.replay("replayed", 1, 20)
+    await handler.entered.reach(1)
+    await bus.subscriptions.pause("replayed")
+    handler.gate.set()
+    await bus.subscriptions.resume("replayed")
+    await bus.drain(10)
+    assert sorted(set(numbers(handler.handled))) == list(range(1, 21))
+    handler.handled, handler.entered = Seen(), Seen()
+    handler.gate.clear()
+    await bus.subscriptions.replay("replayed", 21, 40)
+    await handler.entered.reach(1)
+    assert await bus.subscriptions.cancel_replays("replayed") == 1
+    handler.gate.set()
+    await publish(bus, range(41, 43))
+    await bus.drain(10)
+    assert len(handler.handled) < 20
+    assert set(numbers(handler.handled)) >= {41, 42}
+
+
+async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(stored: Backend) -> None:
+    """It would hold retention back for ever, for nothing delivers it any more."""
+    bus = await stored.running(worker_count=1)
+    failing = True
+    tried: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        tried.add(event.n)
+        if failing and event.n == 2 and len(tried) > 3:
+            raise ValueError("later")
+
+    bus.subscribe(Moved, handle, name="replayed", retry=RetryPolicy(max_attempts=3, base_delay=3600.0))
+    await publish(bus, range(1, 4))
+    await bus.drain(10)
+    await bus.subscriptions.replay("replayed")
+    await tried.reach(6)
+    assert await bus.subscriptions.cancel_replays("replayed") == 1
+    await bus.drain(10)
+    [record] = await bus.subscriptions.list()
+    assert (record.retries, record.unfinished, record.replays) == (0, 0, ())
+
+
+async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> None:
+    """Each range would be delivered whole and in order, whatever the size of the batches."""
+    bus = await stored.running()
+    batches: Seen[list[int]] = Seen()
+
+    async def handle(events: list[Moved]) -> None:
+        batches.add(numbers(events))
+
+    bus.subscribe(Moved, handle, name="replayed", batch=7)
+    await publish(bus, range(1, 31))
+    await bus.drain(10)
+    before = len(batches)
+    await bus.subscriptions.replay("replayed", 1, 10)
+    await bus.subscriptions.replay("replayed", 5, 30)
+    await bus.drain(10)
+    again = [n for batch in list(batches)[before:] for n in batch]
+    assert set(again) == set(range(1, 31))
+    assert again[-26:] == list(range(5, 31))
+
+
+async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Backend) -> None:
+    """It is delivered anyway; to promise it twice would be a lie."""
+    bus = await stored.running()
+    bus.subscribe(Moved, Recorder(), name="replayed")
+    await publish(bus, range(1, 4))
+    await bus.drain(10)
+    with pytest.raises(UsageError, match="come as far as 3"):
+        await bus.subscriptions.replay("replayed", 4, 9)

@@ -1,0 +1,240 @@
+"""Stop: within its budget, whatever is under way, and nothing of it is lost or done twice. Promise 8."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from pabal import BusNotRunningError, InMemoryEventBus
+from pabal.errors import InsideHandlerError
+from tests.bus.samples import Moved
+from tests.bus.support import LIMIT, Backend, Seen, figures, turns
+
+
+async def test_stop_without_a_log_handles_what_is_queued(memory: Backend) -> None:
+    """There is no later for these events, so the stop uses its time for them."""
+    bus = await memory.running()
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        await asyncio.sleep(0)
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note)
+    await bus.publish_batch([Moved(f"piece-{n % 3}", n) for n in range(500)])
+    await bus.stop(timeout=10)
+    assert sorted(seen) == list(range(500))
+
+
+async def test_what_is_lost_at_the_stop_of_a_bus_without_a_log_is_said(
+    memory: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing goes silently: a warning says how many."""
+    bus = await memory.running(worker_count=1)
+
+    async def hang(event: Moved) -> None:
+        await asyncio.Event().wait()
+
+    bus.subscribe(Moved, hang)
+    await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await bus.stop(timeout=0.05)
+    assert "3 deliveries were unfinished" in caplog.text
+
+
+async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored: Backend) -> None:
+    """Promise 8, with a budget of 1 s. Finished work is saved, unfinished work comes again, nothing is
+    handled before its time.
+    """
+    count = 1000
+    budget = 1.0
+    bus = await stored.running(worker_count=count)
+    entered: Seen[int] = Seen()
+    finished: list[int] = []
+    release = asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        entered.add(event.n)
+        if event.n % 2:
+            await release.wait()
+        else:
+            await asyncio.Event().wait()
+        finished.append(event.n)
+
+    bus.subscribe(Moved, handle, name="book")
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(count)])
+    await entered.reach(count)
+    assert figures(bus, "book")["in_flight"] == count
+    blocked = asyncio.create_task(_publish_until_refused(bus))
+    await turns()
+    asyncio.get_running_loop().call_later(0.1, release.set)
+    started = time.perf_counter()
+    await bus.stop(timeout=budget)
+    assert time.perf_counter() - started <= budget + 0.5
+    assert sorted(finished) == list(range(1, count, 2))
+    assert await asyncio.wait_for(blocked, LIMIT)
+    await bus.stop(timeout=budget)  # a second stop has nothing to do
+
+    bus = await stored.again(bus)
+    again: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        again.add(event.n)
+
+    bus.subscribe(Moved, note, name="book", where=lambda event: event.piece != "late")
+    await bus.start()
+    await bus.drain(20)
+    assert sorted(again) == list(range(0, count, 2)), "exactly the unfinished ones"
+
+
+async def _publish_until_refused(bus: InMemoryEventBus) -> bool:
+    try:
+        while True:
+            await bus.publish(Moved("late", -1))
+            await asyncio.sleep(0.01)
+    except BusNotRunningError:
+        return True
+
+
+async def test_stop_works_while_publishers_wait_for_room(memory: Backend) -> None:
+    """Promise 8. They are told, and the stop does not wait for them."""
+    bus = await memory.running(worker_count=1, max_queue_size=1)
+
+    async def hang(event: Moved) -> None:
+        await asyncio.Event().wait()
+
+    bus.subscribe(Moved, hang)
+    await bus.publish(Moved("rook", 0))
+    publishers = [asyncio.create_task(bus.publish(Moved("rook", n))) for n in range(1, 6)]
+    await turns()
+    await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
+    results = await asyncio.gather(*publishers, return_exceptions=True)
+    assert {type(result) for result in results} == {BusNotRunningError}
+
+
+async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend) -> None:
+    """Promise 8. A thread cannot be cancelled; the bus must stop all the same, its event unfinished."""
+    bus = await backend.running()
+    entered: Seen[int] = Seen()
+    release = threading.Event()
+
+    def block(event: Moved) -> None:
+        entered.add(event.n)
+        release.wait(LIMIT)
+
+    bus.subscribe(Moved, block, name="book")
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(1)
+    await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
+    release.set()
+    if backend.stored:
+        bus = await backend.again(bus)
+        seen: Seen[int] = Seen()
+
+        async def note(event: Moved) -> None:
+            seen.add(event.n)
+
+        bus.subscribe(Moved, note, name="book")
+        await bus.start()
+        await bus.drain(10)
+        assert seen == [1]
+
+
+async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend: Backend) -> None:
+    """Promise 8. Some code swallows CancelledError; the budget is kept nevertheless."""
+    bus = await backend.running()
+    entered = asyncio.Event()
+    end = asyncio.Event()
+
+    async def stubborn(event: Moved) -> None:
+        entered.set()
+        while not end.is_set():
+            try:
+                await end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    bus.subscribe(Moved, stubborn)
+    await bus.publish(Moved("rook"))
+    await entered.wait()
+    await asyncio.wait_for(bus.stop(timeout=0.1), LIMIT)
+    end.set()
+    await turns()
+
+
+async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Backend) -> None:
+    """A handler that ends within the budget has done its work; delivering it again would do it twice."""
+    bus = await stored.running()
+    entered = asyncio.Event()
+    release = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        entered.set()
+        await release.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, name="book")
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await entered.wait()
+    stopping = asyncio.create_task(bus.stop(timeout=10))
+    await turns()
+    release.set()
+    await stopping
+    assert seen == [1]
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, handle, name="book")
+    async with bus:
+        pass
+    assert seen == [1, 2]
+
+
+async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stored: Backend) -> None:
+    """Somebody else may store while a running handler is waited for; its worker must not go on with that."""
+    bus = await stored.running()
+    entered = asyncio.Event()
+    release = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        entered.set()
+        await release.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, name="book")
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await entered.wait()
+    stopping = asyncio.create_task(bus.stop(timeout=10))
+    await turns()
+    assert bus.storage is not None
+    await bus.storage.store_event(Moved("rook", 3))
+    await turns()
+    release.set()
+    await stopping
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, handle, name="book")
+    async with bus:
+        pass
+    assert seen == [1, 2, 3]
+
+
+async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend) -> None:
+    """The stop would wait for the handler that waits for the stop."""
+    bus = await backend.running()
+    errors: Seen[str] = Seen()
+
+    async def stop(event: Moved) -> None:
+        for attempt in (bus.stop(), asyncio.wait_for(bus.stop(), LIMIT)):
+            try:
+                await attempt
+            except InsideHandlerError as error:
+                errors.add(str(error))
+
+    bus.subscribe(Moved, stop)
+    await bus.publish(Moved("rook"))
+    await errors.reach(2)
+    await bus.drain(10)
+    assert bus.is_running
+    assert "inside a handler" in errors[0]

@@ -1,0 +1,245 @@
+"""``subscribe``: which events a subscription gets, under which name, and how it ends."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import pytest
+
+from pabal import DomainEvent, InMemoryEventBus, PatternMatchesNothingWarning
+from pabal.domain.registry import registry
+from pabal.errors import DuplicateSubscriptionError
+from tests.bus.samples import Jumped, Measured, Moved, Noted, Ticket
+from tests.bus.support import ONCE, Backend, Seen, figures, numbers
+
+
+async def publish_some(bus: InMemoryEventBus) -> None:
+    await bus.publish(Moved("rook", 1))
+    await bus.publish(Jumped("knight", 2))
+    await bus.publish(Noted(3))
+    await bus.publish(Ticket("A1"))
+    await bus.drain(10)
+
+
+def types_of(seen: Seen[Any]) -> list[str]:
+    return sorted(type(event).__name__ for event in seen)
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        (Moved, ["Jumped", "Moved"]),
+        (Jumped, ["Jumped"]),
+        ((Jumped, Noted), ["Jumped", "Noted"]),
+        ((Moved, Jumped), ["Jumped", "Moved"]),
+        (DomainEvent, ["Jumped", "Moved", "Noted"]),
+        (Ticket, ["Ticket"]),
+        ((Ticket, Noted), ["Noted", "Ticket"]),
+        ("piece.*", ["Jumped", "Moved"]),
+        ("*.taken", ["Noted"]),
+        ("piece.?umped", ["Jumped"]),
+        ("[nt]*", ["Noted", "Ticket"]),
+        ("*", ["Jumped", "Moved", "Noted", "Ticket"]),
+    ],
+)
+async def test_a_class_a_tuple_or_a_pattern_selects_exactly_its_events(
+    backend: Backend, selector: Any, expected: list[str]
+) -> None:
+    """A selector that takes too much or too little: events of a subclass lost, or foreign ones delivered,
+    or one twice.
+    """
+    bus = await backend.running()
+    seen: Seen[Any] = Seen()
+
+    async def note(event: Any) -> None:
+        seen.add(event)
+
+    bus.subscribe(selector, note)
+    await publish_some(bus)
+    assert types_of(seen) == expected
+
+
+async def test_a_pattern_takes_the_events_of_classes_defined_after_it(backend: Backend) -> None:
+    """A subscription to a pattern that only knows what was registered when it was made misses later types."""
+    bus = await backend.running()
+    seen: Seen[Any] = Seen()
+
+    async def note(event: Any) -> None:
+        seen.add(event)
+
+    with pytest.warns(PatternMatchesNothingWarning, match=r"late\.\*"):
+        bus.subscribe("late.*", note)
+
+    with registry.isolated():
+
+        class Latecomer(DomainEvent):
+            event_type: ClassVar[str] = "late.comer"
+            n: int = 0
+
+        await bus.publish(Latecomer(1))
+        await bus.drain(10)
+    assert numbers(seen) == [1]
+
+
+async def test_a_pattern_that_matches_no_known_type_warns_and_one_that_does_is_silent(
+    memory: Backend,
+) -> None:
+    """A mistyped pattern that nobody mentions looks like a bus that delivers nothing."""
+    bus = memory.bus()
+
+    async def note(event: Any) -> None: ...
+
+    with pytest.warns(PatternMatchesNothingWarning, match=r"'pice\.\*' matches no event type"):
+        bus.subscribe("pice.*", note, name="mistyped")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bus.subscribe("piece.*", note, name="right")
+
+
+async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_done(backend: Backend) -> None:
+    """An event that a filter rejects must neither reach the handler nor hold the subscription's watermark."""
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, note, name="even", where=lambda event: event.n % 2 == 0)
+    await bus.publish_batch([Moved("rook", n) for n in range(6)])
+    await bus.drain(10)
+    assert numbers(seen) == [0, 2, 4]
+    assert (figures(bus, "even")["handled"], figures(bus, "even")["filtered"]) == (3, 3)
+    assert figures(bus, "even")["watermark"] == (6 if backend.stored else None)
+
+
+async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend: Backend) -> None:
+    """A bug in a filter is no reason to treat the event as handled."""
+    bus = await backend.running()
+
+    async def note(event: Noted) -> None: ...
+
+    bus.subscribe(Noted, note, where=lambda event: event.missing, retry=ONCE)
+    await bus.publish(Noted(1))
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    assert letter.attempts[0].error_type == "AttributeError"
+
+
+async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_again(memory: Backend) -> None:
+    """A decorator that swallows its function breaks direct calls in the user's own tests."""
+    bus = memory.bus()
+
+    @bus.on(Moved, name="first")
+    @bus.on(Noted, name="second")
+    async def note(event: Any) -> str:
+        return "called"
+
+    assert await note(Noted()) == "called"
+    assert bus.get_statistics()["subscription_count"] == 2
+
+
+async def test_the_default_name_is_module_and_qualified_name(memory: Backend) -> None:
+    """The durable identity must be the same in every run of the program."""
+    bus = memory.bus()
+    subscription = bus.subscribe(Moved, publish_some)
+    assert subscription.name == f"{__name__}:publish_some"
+
+
+async def test_two_subscriptions_with_one_name_are_refused(backend: Backend) -> None:
+    """Two cursors under one name would each skip what the other has handled."""
+    bus = await backend.running()
+
+    async def note(event: Any) -> None: ...
+
+    bus.subscribe(Moved, note, name="book")
+    with pytest.raises(DuplicateSubscriptionError, match=r"'book' exists .* pass name="):
+        bus.subscribe(Noted, note, name="book")
+    assert bus.get_statistics()["subscription_count"] == 1
+
+
+async def test_one_function_may_subscribe_twice_under_two_names(backend: Backend) -> None:
+    """The name is the identity, not the function."""
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, note, name="one")
+    bus.subscribe(Moved, note, name="two")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    assert numbers(seen) == [1, 1]
+
+
+async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it_existed(
+    backend: Backend,
+) -> None:
+    """After unsubscribing nothing is delivered any more; unsubscribing twice is harmless."""
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    one = bus.subscribe(Moved, note, name="one")
+    two = bus.subscribe(Moved, note, name="two")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    assert bus.unsubscribe(one)
+    assert bus.unsubscribe(two.id)
+    assert not bus.unsubscribe(one)
+    assert not bus.unsubscribe("sub-unheard-of")
+    await bus.publish(Moved("rook", 2))
+    await bus.drain(10)
+    assert numbers(seen) == [1, 1]
+    assert bus.get_statistics()["subscription_count"] == 0
+
+
+async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Backend) -> None:
+    """A durable name that stays taken after ``unsubscribe`` would silently receive nothing for ever."""
+    bus = await stored.running()
+    seen: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    subscription = bus.subscribe(Moved, note, name="book")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    bus.unsubscribe(subscription)
+    await bus.publish(Moved("rook", 2))
+    bus.subscribe(Moved, note, name="book")
+    await bus.publish(Moved("rook", 3))
+    await bus.drain(10)
+    assert numbers(seen) == [1, 2, 3]
+
+
+async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -> None:
+    """Programs subscribe while they are put together, long before the loop runs the bus."""
+    bus = backend.bus()
+    seen: Seen[Moved] = Seen()
+
+    @bus.on(Moved)
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    async with bus:
+        await bus.publish(Moved("rook", 1))
+    assert numbers(seen) == [1]
+
+
+async def test_a_float_field_is_compared_with_where_like_any_other(backend: Backend) -> None:
+    """Events that need a look at publish take another way through the bus; filters must hold there too."""
+    bus = await backend.running()
+    seen: Seen[Measured] = Seen()
+
+    async def note(event: Measured) -> None:
+        seen.add(event)
+
+    bus.subscribe(Measured, note, where=lambda event: event.value > 1.0)
+    await bus.publish(Measured(0.5))
+    await bus.publish(Measured(1.5))
+    await bus.drain(10)
+    assert [event.value for event in seen] == [1.5]

@@ -1,0 +1,318 @@
+"""Threads: sync handlers, and ``publish_threadsafe``. Promise 21."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from pabal import BusNotRunningError, Receipt
+from pabal.errors import InvalidEventError
+from tests.bus.samples import Measured, Moved, Noted
+from tests.bus.support import LIMIT, ONCE, Backend, Seen, by_piece, in_thread, numbers, turns
+
+
+async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> None:
+    """Promise 21. While it blocks, async handlers, timers and publishers go on as if it were not there."""
+    bus = await backend.running(worker_count=4)
+    release = threading.Event()
+    blocked: Seen[int] = Seen()
+    seen: Seen[int] = Seen()
+
+    def block(event: Noted) -> None:
+        blocked.add(event.n)
+        release.wait(LIMIT)
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Noted, block)
+    bus.subscribe(Moved, note)
+    await bus.publish_batch([Noted(0), Noted(1)])
+    await blocked.reach(2)
+    latest = time.perf_counter()
+    longest = 0.0
+    for n in range(100):
+        await bus.publish(Moved(f"piece-{n}", n))
+        await asyncio.sleep(0)
+        longest = max(longest, time.perf_counter() - latest)
+        latest = time.perf_counter()
+    await seen.reach(100)
+    assert not release.is_set()
+    assert longest < LIMIT / 4, "the loop stood still for as long as the handlers"
+    release.set()
+    await bus.drain(10)
+
+
+async def test_sync_handlers_run_side_by_side(backend: Backend) -> None:
+    """As many threads as workers: one thread for all would let one slow handler hold the others."""
+    bus = await backend.running(worker_count=6)
+    together = threading.Barrier(6, timeout=LIMIT)
+    bus.subscribe(Noted, lambda event: together.wait() and None, name="barrier", retry=ONCE)
+    await bus.publish_batch([Noted(n) for n in range(6)])
+    await bus.drain(LIMIT)
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_sync_handler_that_raises_is_retried_like_any_other(backend: Backend) -> None:
+    """An exception must find its way back from the thread."""
+    bus = await backend.running()
+    calls: Seen[str] = Seen()
+
+    def fail_once(event: Moved) -> None:
+        calls.add(threading.current_thread().name)
+        if len(calls) == 1:
+            raise ValueError("from a thread")
+
+    bus.subscribe(Moved, fail_once, retry_count=1)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert len(calls) == 2
+
+
+async def test_events_published_from_many_threads_are_all_there_and_in_order_per_thread(
+    backend: Backend,
+) -> None:
+    """Promise 21. Each thread's own order is kept; between threads there is none to keep."""
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, note, ordering=lambda event: "all")
+
+    def publish(thread: int) -> list[Future[Receipt]]:
+        return [bus.publish_threadsafe(Moved(f"thread-{thread}", n)) for n in range(400)]
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = await asyncio.gather(
+            *(asyncio.get_running_loop().run_in_executor(pool, publish, thread) for thread in range(8))
+        )
+    receipts = [await asyncio.wrap_future(future) for each in futures for future in each]
+    await bus.drain(20)
+    assert by_piece(seen) == {f"thread-{thread}": list(range(400)) for thread in range(8)}
+    assert len({receipt.event_id for receipt in receipts}) == 3200
+    if backend.stored:
+        for thread in range(8):
+            positions = [future.result().position or 0 for future in futures[thread]]
+            assert positions == sorted(positions)
+
+
+async def test_a_future_resolves_when_the_event_is_published(stored: Backend) -> None:
+    """A thread that waits for the future has the same promise as one that awaits ``publish``."""
+    bus = await stored.running()
+    event = Moved("rook", 1)
+    receipt = await in_thread(lambda: bus.publish_threadsafe(event).result(LIMIT))
+    assert (receipt.event_id, receipt.position) == (event.event_id, 1)
+    assert bus.storage is not None
+    assert await bus.storage.get_event(event.event_id) == event
+
+
+async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no_other(
+    backend: Backend,
+) -> None:
+    """Events of many threads are published together; one bad one must fail alone, and keep the others'
+    order.
+    """
+    bus = await backend.running()
+    seen: Seen[Any] = Seen()
+
+    async def note(event: Any) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, note)
+
+    def publish() -> list[Future[Receipt]]:
+        events: list[Any] = [
+            Moved("rook", 0),
+            Measured(float("nan")),
+            Moved("rook", 1),
+            object(),
+            Moved("rook", 2),
+        ]
+        return [bus.publish_threadsafe(event) for event in events]
+
+    futures = await in_thread(publish)
+    await bus.drain(10)
+    errors = [type(future.exception(LIMIT)).__name__ for future in futures]
+    assert errors == ["NoneType", "NonFiniteNumberError", "NoneType", "UnregisteredEventError", "NoneType"]
+    assert numbers(seen) == [0, 1, 2]
+
+
+async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend) -> None:
+    """Code that does not know where it runs, such as a Qt slot, uses the same call everywhere."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note)
+    future = bus.publish_threadsafe(Moved("rook", 1))
+    await asyncio.wrap_future(future)
+    await bus.drain(10)
+    assert seen == [1]
+
+
+async def test_drain_waits_for_what_threads_have_put_in(backend: Backend) -> None:
+    """An event that a thread has handed over is published, as far as that thread can tell."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event.n)
+
+    def on_moved(event: Moved) -> None:
+        bus.publish_threadsafe(Noted(event.n))
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    for n in range(30):
+        await bus.publish(Moved(f"piece-{n}", n))
+    await bus.drain(10)
+    assert sorted(seen) == list(range(30))
+
+
+async def test_what_a_sync_handler_publishes_names_its_cause(backend: Backend) -> None:
+    """Causes are inherited in threads too."""
+    bus = await backend.running()
+    seen: Seen[Noted] = Seen()
+
+    def on_moved(event: Moved) -> None:
+        bus.publish_threadsafe(Noted(1)).result(LIMIT)
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    receipt = await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert [(event.causation_id, event.correlation_id) for event in seen] == [
+        (receipt.event_id, receipt.event_id)
+    ]
+
+
+async def test_a_foreign_threads_event_gets_no_cause_from_a_handler_that_publishes_meanwhile(
+    backend: Backend,
+) -> None:
+    """Both travel in one batch; the cause belongs to who published, not to who woke the loop."""
+    bus = await backend.running()
+    seen: Seen[Noted] = Seen()
+
+    async def on_moved(event: Moved) -> None:
+        bus.publish_threadsafe(Noted(1))
+        stranger = threading.Thread(target=lambda: bus.publish_threadsafe(Noted(2)))
+        stranger.start()
+        stranger.join()
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, on_moved)
+    bus.subscribe(Noted, on_noted)
+    receipt = await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert {event.n: event.causation_id for event in seen} == {1: receipt.event_id, 2: None}
+
+
+async def test_a_sync_handler_that_waits_for_its_publish_does_not_block_a_full_bus(backend: Backend) -> None:
+    """Every worker may sit in such a handler; if they waited for room, nobody would ever make any."""
+    bus = await backend.running(worker_count=2, max_queue_size=2)
+    seen: Seen[int] = Seen()
+
+    def on_moved(event: Moved) -> None:
+        bus.publish_threadsafe(Noted(event.n)).result(LIMIT)
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, on_moved, retry=ONCE)
+    bus.subscribe(Noted, on_noted)
+    for n in range(10):
+        await bus.publish(Moved(f"piece-{n}", n))
+    await bus.drain(LIMIT)
+    assert sorted(seen) == list(range(10))
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(memory: Backend) -> None:
+    """The bus takes from all threads in turn; a handler that waits behind others for room it should make
+    waits for ever.
+    """
+    bus = await memory.running(worker_count=1, max_queue_size=1)
+    entered: Seen[int] = Seen()
+    handover = threading.Event()
+    seen: Seen[int] = Seen()
+
+    def on_moved(event: Moved) -> None:
+        entered.add(event.n)
+        handover.wait(LIMIT)
+        bus.publish_threadsafe(Noted(100)).result(LIMIT)
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, on_moved, retry=ONCE)
+    bus.subscribe(Noted, on_noted)
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(1)
+    futures = await in_thread(lambda: [bus.publish_threadsafe(Noted(n)) for n in range(5)])
+    await turns()
+    handover.set()
+    await bus.drain(LIMIT)
+    assert await bus.dead_letters.list() == []
+    assert all(future.result(LIMIT) for future in futures)
+    assert sorted(seen) == [0, 1, 2, 3, 4, 100]
+
+
+async def test_publish_threadsafe_on_a_stopped_bus_raises_at_once(backend: Backend) -> None:
+    """A future that nobody will ever resolve would hang its thread."""
+    bus = await backend.running()
+    await bus.stop()
+    error = await in_thread(lambda: _raised(lambda: bus.publish_threadsafe(Moved("rook"))))
+    assert isinstance(error, BusNotRunningError)
+
+
+def _raised(work: Callable[[], Any]) -> BaseException | None:
+    try:
+        work()
+    except BaseException as error:
+        return error
+    return None
+
+
+async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend: Backend) -> None:
+    """Stored or refused, never left pending: a thread may be waiting for each of them."""
+    bus = await backend.running()
+    begun = threading.Event()
+    outcomes: list[tuple[str, Future[Receipt] | None]] = []
+
+    def publish() -> None:
+        for n in range(2000):
+            event = Moved("rook", n)
+            try:
+                outcomes.append((event.event_id, bus.publish_threadsafe(event)))
+            except BusNotRunningError:
+                outcomes.append((event.event_id, None))
+            if n == 50:
+                begun.set()
+
+    publishing = asyncio.ensure_future(in_thread(publish))
+    await in_thread(lambda: begun.wait(LIMIT))
+    await bus.stop(timeout=5)
+    await publishing
+    accepted = []
+    for event_id, future in outcomes:
+        if future is None:
+            continue
+        error = future.exception(LIMIT)
+        assert error is None or isinstance(error, (BusNotRunningError, InvalidEventError)), error
+        if error is None:
+            accepted.append(event_id)
+    if bus.storage is not None:
+        assert [envelope.event_id async for envelope in bus.storage.read()] == accepted

@@ -1,0 +1,264 @@
+"""``timeout``: one watchdog for all attempts, async or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from pabal import RetryPolicy
+from pabal.ports.telemetry import AttemptFailed
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import ONCE, Backend, Seen, numbers, reports_of, turns
+
+
+async def test_an_attempt_that_takes_too_long_is_cancelled_and_fails(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """A handler that waits for a dead server would hold its key for ever."""
+    bus = await backend.running(clock=clock)
+    failed = reports_of(bus, AttemptFailed)
+    entered: Seen[int] = Seen()
+    cancelled: Seen[int] = Seen()
+
+    async def hang(event: Moved) -> None:
+        entered.add(event.n)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.add(event.n)
+            raise
+
+    bus.subscribe(Moved, hang, timeout=5.0, retry=ONCE)
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(1)
+    await clock.advance(4.9)
+    assert cancelled == []
+    await clock.advance(0.2)
+    await failed.reach(1)
+    assert cancelled == [1]
+    await bus.drain(10)
+    [letter] = await bus.dead_letters.list()
+    assert letter.attempts[0].error_type == "TimeoutError"
+    assert "5.0 s" in letter.attempts[0].message
+
+
+async def test_each_attempt_has_the_whole_time(backend: Backend, clock: VirtualClock) -> None:
+    """A deadline left over from the first attempt would cut the second short."""
+    bus = await backend.running(clock=clock)
+    starts: Seen[float] = Seen()
+    ends: Seen[float] = Seen()
+
+    async def hang(event: Moved) -> None:
+        starts.add(clock.monotonic())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.add(clock.monotonic())
+
+    policy = RetryPolicy(max_attempts=3, base_delay=2, multiplier=1, jitter=0)
+    bus.subscribe(Moved, hang, timeout=5.0, retry=policy)
+    await bus.publish(Moved("rook"))
+    await starts.reach(1)
+    await clock.advance(25)
+    await bus.drain(10)
+    assert list(starts) == pytest.approx([0, 7, 14])
+    assert list(ends) == pytest.approx([5, 12, 19])
+
+
+async def test_an_attempt_within_its_time_is_left_alone_however_many_there_are(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """The watchdog's one timer outlives the attempt it was set for; it must not hit the next one."""
+    bus = await backend.running(clock=clock, worker_count=1)
+    seen: Seen[int] = Seen()
+    failed = reports_of(bus, AttemptFailed)
+    step = asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 99:
+            await step.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, timeout=10.0)
+    for n in range(5):
+        await bus.publish(Moved("rook", n))
+        await bus.drain(10)
+        await clock.advance(6)
+    await bus.publish(Moved("rook", 99))
+    await clock.advance(9)
+    step.set()
+    await bus.drain(10)
+    assert seen == [0, 1, 2, 3, 4, 99]
+    assert len(failed) == 0
+
+
+def _numbered(n: int) -> Callable[[Noted], bool]:
+    return lambda event: event.n == n
+
+
+async def test_deadlines_of_many_workers_fall_due_in_their_order(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """One timer watches them all: it has to be moved to the earliest each time."""
+    bus = await backend.running(clock=clock, worker_count=6)
+    entered: Seen[int] = Seen()
+    ended: Seen[tuple[int, float]] = Seen()
+
+    async def hang(event: Noted) -> None:
+        entered.add(event.n)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.add((event.n, clock.monotonic()))
+
+    for n, seconds in enumerate((30.0, 10.0, 20.0)):
+        bus.subscribe(Noted, hang, name=f"after-{seconds}", timeout=seconds, retry=ONCE, where=_numbered(n))
+    for n in range(3):
+        await bus.publish(Noted(n))
+    await entered.reach(3)
+    await clock.advance(31)
+    await bus.drain(10)
+    assert [n for n, _ in ended] == [1, 2, 0]
+    assert [when for _, when in ended] == pytest.approx([10, 20, 30])
+
+
+async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """A thread cannot be cancelled; starting the retry beside it would handle one event twice at the same
+    time.
+    """
+    bus = await backend.running(clock=clock)
+    failed = reports_of(bus, AttemptFailed)
+    entered: Seen[int] = Seen()
+    release = threading.Event()
+    inside = 0
+    most = 0
+
+    def block(event: Moved) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        entered.add(event.n)
+        release.wait(20)
+        inside -= 1
+
+    bus.subscribe(Moved, block, timeout=5.0, retry=RetryPolicy(max_attempts=2, base_delay=0, jitter=0))
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(1)
+    await clock.advance(6)
+    await turns()
+    assert (len(entered), len(failed)) == (1, 0)
+    release.set()
+    await failed.reach(1)
+    assert failed[0].error.__class__ is TimeoutError
+    await clock.advance(1)
+    await bus.drain(10)
+    assert (len(entered), most) == (2, 1)
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_sync_handler_within_its_time_succeeds(backend: Backend) -> None:
+    """The time-out must not depend on the loop noticing the thread's end late."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+    bus.subscribe(Moved, lambda event: seen.add(event.n), name="note", timeout=20.0)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(10)
+    assert seen == [1]
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """What returns has done its work; the worker must be free of the cancellation afterwards."""
+    bus = await backend.running(clock=clock, worker_count=1)
+    seen: Seen[int] = Seen()
+    entered = asyncio.Event()
+
+    async def patient(event: Moved) -> None:
+        if event.n == 1:
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+        await asyncio.sleep(0)
+        seen.add(event.n)
+
+    bus.subscribe(Moved, patient, timeout=1.0, retry=ONCE)
+    await bus.publish_batch([Moved("rook", n) for n in range(1, 4)])
+    await entered.wait()
+    await clock.advance(2)
+    await bus.drain(10)
+    assert seen == [1, 2, 3]
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_handler_that_raises_cancelled_itself_is_a_failed_attempt(backend: Backend) -> None:
+    """A cancelled task inside a handler lets CancelledError out; taken for the end of the worker it would
+    kill the bus.
+    """
+    bus = await backend.running(worker_count=1)
+    seen: Seen[int] = Seen()
+
+    async def cancels(event: Moved) -> None:
+        seen.add(event.n)
+        if event.n == 1 and len(seen) == 1:
+            task = asyncio.ensure_future(asyncio.Event().wait())
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await task
+
+    bus.subscribe(Moved, cancels, retry=RetryPolicy(max_attempts=2, base_delay=0))
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await bus.drain(10)
+    assert seen == [1, 1, 2]
+
+
+async def test_a_batch_has_one_deadline(backend: Backend, clock: VirtualClock) -> None:
+    """The limit is for an attempt, and a batch is one attempt."""
+    bus = await backend.running(clock=clock)
+    entered: Seen[int] = Seen()
+    failed = reports_of(bus, AttemptFailed)
+
+    async def hang(events: list[Moved]) -> None:
+        entered.add(len(events))
+        if len(entered) == 1:
+            await asyncio.Event().wait()
+
+    bus.subscribe(
+        Moved, hang, batch=10, timeout=3.0, retry=RetryPolicy(max_attempts=2, base_delay=0, jitter=0)
+    )
+    await bus.publish_batch([Moved("rook", n) for n in range(10)])
+    await entered.reach(1)
+    await clock.advance(3.5)
+    await bus.drain(10)
+    assert entered == [10, 10]
+    assert len(failed) == 1
+    assert await bus.dead_letters.list() == []
+
+
+async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, clock: VirtualClock) -> None:
+    """Cancelling one attempt must not reach a neighbour."""
+    bus = await backend.running(clock=clock)
+    seen: Seen[Moved] = Seen()
+
+    async def hang(event: Moved) -> None:
+        await asyncio.Event().wait()
+
+    async def note(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, hang, timeout=1.0, retry=ONCE)
+    bus.subscribe(Moved, note)
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(3)])
+    await seen.reach(3)
+    await clock.advance(5)
+    await bus.drain(10)
+    assert sorted(numbers(seen)) == [0, 1, 2]
+    assert len(await bus.dead_letters.list()) == 3

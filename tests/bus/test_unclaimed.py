@@ -1,0 +1,37 @@
+"""Work that nobody claims: a subscription that was renamed, or left out of a new release."""
+
+from __future__ import annotations
+
+from pabal.ports.telemetry import WorkUnclaimed
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, Seen, numbers, reports_of
+
+
+async def test_a_renamed_handler_with_pending_work_is_reported_and_nothing_is_discarded(
+    stored: Backend,
+) -> None:
+    """Promise 28. A refactoring would leave a night's orders lying, and nobody would hear of it."""
+    handled: Seen[Moved] = Seen()
+
+    async def handle(event: Moved) -> None:
+        handled.add(event)
+
+    bus = await stored.running()
+    bus.subscribe(Moved, handle, name="before")
+    await bus.drain(10)
+    bus = await stored.again(bus)
+    assert bus.storage is not None
+    await bus.storage.store_events([Moved("A", n) for n in range(5)])
+    reports = reports_of(bus, WorkUnclaimed)
+    bus.subscribe(Moved, handle, name="after")
+    await bus.start()
+    assert [(report.subscription, report.unfinished) for report in reports] == [("before", 5)]
+    assert bus.health().status == "degraded"
+    assert any("nothing subscribes under it" in reason for reason in bus.health().reasons)
+    await bus.drain(10)
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, handle, name="before")
+    await bus.start()
+    await bus.drain(10)
+    assert numbers(handled) == list(range(5))
+    assert bus.health().status == "ok"

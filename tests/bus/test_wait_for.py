@@ -1,0 +1,187 @@
+"""``wait_for``: the first matching event since a receipt, or the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pabal import BusNotRunningError
+from pabal.errors import SubscriptionError, UsageError
+from tests.bus.samples import Jumped, Moved, Noted, Ticket
+from tests.bus.support import Backend, turns
+
+
+@pytest.mark.parametrize("selector", [Moved, (Noted, Moved), "piece.*", "*"])
+async def test_it_returns_the_next_matching_event(backend: Backend, selector: Any) -> None:
+    """Whatever selects a subscription's events selects these too."""
+    bus = await backend.running()
+    waiting = asyncio.create_task(bus.wait_for(selector, where=lambda event: event.n == 2, timeout=10))
+    await turns()
+    for n in range(4):
+        await bus.publish(Moved("rook", n))
+    assert await waiting == Moved("rook", 2)
+
+
+async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
+    """What was published before the call is over, unless one asks for it."""
+    bus = await backend.running()
+    await bus.publish(Moved("rook", 1))
+    waiting = asyncio.create_task(bus.wait_for(Moved, timeout=10))
+    await turns()
+    assert not waiting.done()
+    await bus.publish(Moved("rook", 2))
+    assert (await waiting).n == 2
+
+
+async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend) -> None:
+    """Asking for the answer only after the question was published must not miss a quick answer."""
+    bus = await backend.running()
+
+    async def answer(event: Moved) -> None:
+        await bus.publish(Noted(event.n))
+
+    bus.subscribe(Moved, answer)
+    for n in range(5):
+        receipt = await bus.publish(Moved("rook", n))
+        await bus.drain(10)
+        assert (await bus.wait_for(Noted, since=receipt, timeout=10)).n == n
+
+
+async def test_since_looks_back_and_then_ahead(backend: Backend) -> None:
+    """Between the two there must be no gap through which an event falls."""
+    bus = await backend.running()
+    receipt = await bus.publish(Moved("rook", 0))
+    await bus.publish(Noted(1))
+    waiting = asyncio.create_task(
+        bus.wait_for(Noted, where=lambda event: event.n == 300, since=receipt, timeout=20)
+    )
+    for n in range(2, 301):
+        await bus.publish(Noted(n))
+    assert (await waiting).n == 300
+
+
+async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
+    """One waits for what came after it."""
+    bus = await backend.running()
+    await bus.publish(Moved("rook", 1))
+    receipt = await bus.publish(Moved("rook", 2))
+    with pytest.raises(TimeoutError):
+        await bus.wait_for(Moved, since=receipt, timeout=0.05)
+
+
+async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
+    """And leaves nothing behind that would catch a later event."""
+    bus = await backend.running()
+    with pytest.raises(TimeoutError):
+        await bus.wait_for(Moved, timeout=0.05)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+
+
+async def test_several_wait_for_the_same_event(backend: Backend) -> None:
+    """Each gets it; waiting takes nothing away from anybody."""
+    bus = await backend.running()
+    waiting = [asyncio.create_task(bus.wait_for(Moved, timeout=10)) for _ in range(5)]
+    waiting.append(asyncio.create_task(bus.wait_for(Jumped, timeout=10)))
+    await turns()
+    waiting[0].cancel()
+    event = Jumped("knight", 1)
+    await bus.publish(event)
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [event] * 5
+
+
+async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Backend) -> None:
+    """Publishing takes a shorter way while nobody waits; switching between the two must lose nothing."""
+    bus = await backend.running()
+
+    async def note(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, note)
+    for n in range(10):
+        await bus.publish(Moved("rook", n))
+        waiting = asyncio.create_task(bus.wait_for(Moved, timeout=10))
+        await turns()
+        await bus.publish(Moved("rook", 100 + n))
+        assert (await waiting).n == 100 + n
+
+
+async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher(backend: Backend) -> None:
+    """The publisher has nothing to do with a mistake in somebody's condition."""
+    bus = await backend.running()
+    waiting = asyncio.create_task(bus.wait_for(Moved, where=lambda event: event.missing, timeout=10))
+    other = asyncio.create_task(bus.wait_for(Moved, timeout=10))
+    await turns()
+    assert await bus.publish(Moved("rook", 1))
+    with pytest.raises(AttributeError):
+        await waiting
+    assert (await other).n == 1
+
+
+async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) -> None:
+    """Never the wrapping that carries it."""
+    bus = await backend.running()
+    receipt = await bus.publish(Moved("rook"))
+    await bus.publish(Ticket("A1"))
+    assert await bus.wait_for(Ticket, since=receipt, timeout=10) == Ticket("A1")
+
+
+async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
+    """Nothing comes any more; a cancellation that nobody asked for would be taken for another's."""
+    bus = await backend.running()
+    waiting = asyncio.create_task(bus.wait_for(Moved))
+    await turns()
+    await bus.stop()
+    with pytest.raises(BusNotRunningError):
+        await asyncio.wait_for(waiting, 10)
+
+
+async def test_what_is_no_event_type_is_refused(backend: Backend) -> None:
+    """Like in ``subscribe``: it could never come."""
+    bus = await backend.running()
+    with pytest.raises(SubscriptionError):
+        await bus.wait_for(42, timeout=1)
+
+
+async def test_without_a_log_looking_back_too_far_is_an_error_not_a_gap(memory: Backend) -> None:
+    """The last 1,024 events are remembered; answering from less than was asked for would be a guess."""
+    bus = await memory.running()
+    receipt = await bus.publish(Moved("rook", 0))
+    for n in range(1, 1025):
+        await bus.publish(Moved("rook", n))
+    assert (await bus.wait_for(Moved, since=receipt, timeout=1)).n == 1
+    await bus.publish(Moved("rook", 1025))
+    with pytest.raises(UsageError, match="storage"):
+        await bus.wait_for(Moved, since=receipt, timeout=1)
+
+
+async def test_with_a_log_it_looks_back_however_far(stored: Backend) -> None:
+    """The log remembers everything."""
+    bus = await stored.running()
+    receipt = await bus.publish(Moved("rook", 0))
+    await bus.publish_batch([Moved("rook", n) for n in range(1, 3000)])
+    found = await bus.wait_for(Moved, where=lambda event: event.n == 2999, since=receipt, timeout=10)
+    assert found.n == 2999
+
+
+async def test_it_works_inside_a_handler(backend: Backend) -> None:
+    """A handler may ask a question and wait for the answer, as long as another worker can give it."""
+    bus = await backend.running(worker_count=2)
+    answers: list[int] = []
+
+    async def ask(event: Moved) -> None:
+        receipt = await bus.publish(Noted(1))
+        answers.append((await bus.wait_for(Noted, where=lambda e: e.n == 2, since=receipt, timeout=10)).n)
+
+    async def answer(event: Noted) -> None:
+        if event.n == 1:
+            await bus.publish(Noted(2))
+
+    bus.subscribe(Moved, ask)
+    bus.subscribe(Noted, answer)
+    await bus.publish(Moved("rook"))
+    await bus.drain(10)
+    assert answers == [2]

@@ -1,0 +1,221 @@
+"""The watermark: how far a subscription has come when events finish in any order. Promises 29 and 30 (in
+part).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pabal import RetryPolicy
+from pabal.delivery.watermark import WatermarkTracker
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import ONCE, Backend, Seen, figures, numbers
+
+WINDOW = 1000
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 10**9), st.integers(1, 5))
+def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minus_one(
+    chance: random.Random, after: int, gap: int
+) -> None:
+    """Promise 29: at every step of a permutation of a window of 1,000, with gaps between the positions."""
+    positions = [after + 1 + index * gap for index in range(WINDOW)]
+    tracker = WatermarkTracker(after=after)
+    for position in positions:
+        tracker.add(position)
+    order = positions[:]
+    chance.shuffle(order)
+    unfinished = set(positions)
+    for position in order:
+        assert tracker.watermark == min(unfinished) - 1
+        tracker.finish(position)
+        unfinished.remove(position)
+        assert len(tracker) == len(unfinished)
+        assert tracker.watermark == (min(unfinished) - 1 if unfinished else positions[-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 60))
+def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
+    chance: random.Random, most: int
+) -> None:
+    """Promise 29, across restarts: adding and finishing mixed at random, saved with room for ``most``
+    exceptions.
+
+    Nothing unfinished may be forgotten; what is finished may come again only where the room was too small.
+    """
+    tracker = WatermarkTracker(after=0)
+    unfinished: list[int] = []
+    position = 0
+    for _ in range(400):
+        if unfinished and chance.random() < 0.5:
+            tracker.finish(unfinished.pop(chance.randrange(len(unfinished))))
+        else:
+            position += chance.randint(1, 3)
+            tracker.add(position)
+            unfinished.append(position)
+        expected = min(unfinished) - 1 if unfinished else position
+        watermark, frontier, exceptions = tracker.snapshot(most)
+        assert watermark == tracker.watermark == expected
+        assert watermark <= frontier <= tracker.seen
+        assert len(exceptions) <= most
+        assert list(exceptions) == sorted(p for p in unfinished if p <= frontier)
+        resumed = WatermarkTracker.resume(frontier, exceptions)
+        assert resumed.watermark == watermark
+        if len(unfinished) <= most:
+            finished = set(range(1, position + 1)) - set(unfinished)
+            highest = max((p for p in finished if p <= position), default=0)
+            assert frontier >= min(highest, frontier)
+            again = {p for p in unfinished if p > frontier} | set(exceptions)
+            assert again == set(unfinished), "lost"
+
+
+def test_a_long_run_behind_one_unfinished_position_keeps_memory_at_what_is_unfinished() -> None:
+    """One event that waits for an hour must not keep a note of every later one that has finished."""
+    tracker = WatermarkTracker(after=0)
+    tracker.add(1)
+    for position in range(2, 100_000):
+        tracker.add(position)
+        tracker.finish(position)
+    assert tracker.watermark == 0
+    assert len(tracker) == 1
+    assert len(tracker._order) < 5000
+    tracker.finish(1)
+    assert tracker.watermark == 99_999
+    assert len(tracker) == 0
+
+
+async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event(stored: Backend) -> None:
+    """Promise 29. A thousand handlers end in a random order; at every step the figure says how far all is
+    done.
+    """
+    count = 1000
+    bus = await stored.running(worker_count=count)
+    gates = {n: asyncio.Event() for n in range(1, count + 1)}
+    entered: Seen[int] = Seen()
+    ended: Seen[int] = Seen()
+
+    async def handle(event: Noted) -> None:
+        entered.add(event.n)
+        await gates[event.n].wait()
+        ended.add(event.n)
+
+    bus.subscribe(Noted, handle, name="book")
+    await bus.publish_batch([Noted(n) for n in range(1, count + 1)])
+    await entered.reach(count)
+    order = list(gates)
+    random.Random(11).shuffle(order)
+    unfinished = set(order)
+    for step, n in enumerate(order, start=1):
+        assert figures(bus, "book")["watermark"] == min(unfinished) - 1
+        gates[n].set()
+        await ended.reach(step)
+        await asyncio.sleep(0)
+        unfinished.remove(n)
+    await bus.drain(10)
+    assert figures(bus, "book")["watermark"] == count
+
+
+async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_restart(
+    stored: Backend,
+) -> None:
+    """The exceptions are saved too: only what was unfinished comes again."""
+    bus = await stored.running(worker_count=4)
+    entered = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 0:
+            entered.set()
+            await asyncio.Event().wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, name="book")
+    await bus.publish_batch([Moved("stuck" if n in (0, 50) else f"piece-{n % 5}", n) for n in range(100)])
+    await entered.wait()
+    await seen.reach(98)
+    await bus.stop(timeout=0.05)
+    bus = await stored.again(bus)
+    again: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        again.add(event.n)
+
+    bus.subscribe(Moved, note, name="book")
+    await bus.start()
+    await bus.drain(10)
+    assert again == [0, 50]
+
+
+async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend) -> None:
+    """Promise 30. Neither may hold the subscription back for ever."""
+    bus = await stored.running()
+
+    async def handle(event: Moved) -> None:
+        if event.n % 10 == 0:
+            raise ValueError("poison")
+
+    bus.subscribe(Moved, handle, name="book", where=lambda event: event.n % 2 == 0, retry=ONCE)
+    await bus.publish_batch([Moved(f"piece-{n % 3}", n) for n in range(100)])
+    await bus.drain(10)
+    assert figures(bus, "book")["watermark"] == 100
+    assert figures(bus, "book")["parked"] == 10
+    assert bus.storage is not None
+    [record] = await bus.storage.list_subscriptions()
+    assert record.watermark == 100
+
+
+async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_way(stored: Backend) -> None:
+    """Promise 30. Its watermark moves past what is not for it, so a restart reads at most one interval
+    again.
+    """
+    bus = await stored.running()
+    seen: Seen[Any] = Seen()
+
+    async def note(event: Noted) -> None:
+        seen.add(event)
+
+    bus.subscribe(Noted, note, name="rare")
+    for _ in range(3):
+        await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(999)])
+        await bus.publish(Noted(1))
+    await bus.publish_batch([Moved("rook", n) for n in range(999)])
+    await bus.drain(10)
+    assert len(seen) == 3
+    assert bus.storage is not None
+    [record] = await bus.storage.list_subscriptions()
+    assert record.watermark >= 3000
+    assert figures(bus, "rare")["lag"] == 0
+    bus = await stored.again(bus)
+    bus.subscribe(Noted, note, name="rare")
+    await bus.start()
+    [record] = await bus.storage.list_subscriptions()  # type: ignore[union-attr]
+    assert record.watermark == 3999
+    await bus.drain(10)
+    assert len(seen) == 3
+
+
+async def test_a_waiting_retry_holds_the_watermark_and_nothing_else(stored: Backend) -> None:
+    """Promise 29. The one that is not finished marks the place; later ones go on above it."""
+    bus = await stored.running()
+    failed = asyncio.Event()
+    seen: Seen[Moved] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 4:
+            failed.set()
+            raise ValueError("in an hour")
+        seen.add(event)
+
+    bus.subscribe(Moved, handle, name="book", retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(10)])
+    await failed.wait()
+    await bus.drain(10, retries=False)
+    assert sorted(numbers(seen)) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert figures(bus, "book")["watermark"] == 4

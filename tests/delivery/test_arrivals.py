@@ -1,0 +1,148 @@
+"""Deliveries in memory go straight to their handler until one has to wait; nobody may notice which way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from typing import ClassVar
+
+import pytest
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import Seen
+
+from pabal import DomainEvent, InMemoryEventBus, RetryPolicy
+
+
+class Weighed(DomainEvent):
+    """Have a float, which is looked at before the event is published."""
+
+    event_type: ClassVar[str] = "arrivals-test.weighed"
+    piece: str
+    n: int
+    grams: float = 1.0
+    aggregate_type = "piece"
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.piece
+
+
+class Careless(DomainEvent):
+    """Fail to say what it belongs to."""
+
+    n: int
+
+    @property
+    def aggregate_id(self) -> str:
+        raise LookupError("no such piece")
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_order_per_key_holds_however_deliveries_change_between_the_two_ways(seed: int) -> None:
+    """Events of one key would overtake each other whenever a handler begins, or ends, to wait. Promise 11."""
+    chance = random.Random(seed)
+    bus = InMemoryEventBus(worker_count=3, seed=seed)
+    inside: Counter[str] = Counter()
+    handled: dict[str, list[int]] = defaultdict(list)
+
+    async def handle(event: Moved | Weighed) -> None:
+        inside[event.piece] += 1
+        assert inside[event.piece] == 1, "two at once on one key"
+        try:
+            if chance.random() < 0.1:
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+            if chance.random() < 0.02:
+                raise ConnectionError("now and then")
+            handled[event.piece].append(event.n)
+        finally:
+            inside[event.piece] -= 1
+
+    patient = RetryPolicy(max_attempts=50, base_delay=0.0)
+    bus.subscribe((Moved, Weighed), handle, name="mover", retry=patient)
+    published: dict[str, list[int]] = defaultdict(list)
+    async with bus:
+        for n in range(200):
+            batch: list[DomainEvent] = []
+            for number in range(n * 10, n * 10 + chance.choice((1, 1, 3, 8))):
+                piece = f"p{chance.randrange(5)}"
+                batch.append(chance.choice((Moved, Weighed))(piece, number))
+                published[piece].append(number)
+            await (bus.publish(batch[0]) if len(batch) == 1 else bus.publish_batch(batch))
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+            if chance.random() < 0.02:
+                bus.subscribe(Noted, handle, name=f"other {n}", priority=chance.choice((0, 1, 2)))
+        await bus.drain(timeout=30)
+        assert handled == published
+        assert bus.get_statistics()["queue_size"] == 0
+        mover = bus.get_statistics()["subscriptions"]["mover"]
+        assert mover["handled"] == sum(map(len, published.values()))
+
+
+async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_other_lanes() -> None:
+    """One slow key would hold up the batch that arrived with it. Promise 14."""
+    bus = InMemoryEventBus(worker_count=2)
+    gate = asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 0:
+            await gate.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, name="mover")
+    async with bus:
+        await bus.publish_batch([Moved("slow", 0), Moved("slow", 1), Moved("a", 2), Moved("b", 3)])
+        await seen.reach(2)
+        assert seen == [2, 3]
+        assert bus.get_statistics()["queue_size"] == 2
+        gate.set()
+        await bus.drain(timeout=10)
+        assert seen == [2, 3, 0, 1]
+
+
+async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> None:
+    """With nobody to sort what arrived, it would be forgotten when the subscription ends."""
+    bus = InMemoryEventBus(worker_count=1)
+    begun: Seen[int] = Seen()
+    gate = asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        begun.add(event.n)
+        await gate.wait()
+
+    subscription = bus.subscribe(Moved, handle, name="mover")
+    async with bus:
+        await bus.publish_batch([Moved("a", n) for n in range(5)])
+        await begun.reach(1)
+        assert bus.get_statistics()["subscriptions"]["mover"]["lag"] == 4
+        assert bus.unsubscribe(subscription)
+        assert bus.get_statistics()["queue_size"] == 1
+        gate.set()
+        await bus.drain(timeout=10)
+        assert begun == [0]
+        assert bus.get_statistics()["queue_size"] == 0
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_failed_event_without_a_key_is_parked_on_either_way(waits: bool) -> None:
+    """An ``aggregate_id`` that raises would end the worker, and with it a quarter of the bus."""
+    bus = InMemoryEventBus(worker_count=2)
+
+    async def handle(event: Careless) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        if event.n == 1:
+            raise ValueError("not this one")
+
+    bus.subscribe(Careless, handle, name="careless", retry=RetryPolicy(max_attempts=1))
+    async with bus:
+        for n in range(4):
+            await bus.publish(Careless(n))
+            await bus.drain(timeout=10)
+        [letter] = await bus.dead_letters.list()
+        assert letter.event == Careless(1)
+        assert bus.get_statistics()["subscriptions"]["careless"]["handled"] == 3
+        assert bus.get_statistics()["queue_size"] == 0

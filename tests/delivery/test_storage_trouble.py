@@ -1,0 +1,213 @@
+"""What the engine does while its storage refuses some of its calls: wait, say so, and lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+import pytest
+from tests.bus.samples import Moved
+from tests.bus.support import ONCE, Seen, figures, reports_of
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
+from pabal.errors import BusNotRunningError, StorageError, StorageUnavailableError
+from pabal.ports.storage import Capabilities, Cursor, Progress, Start
+from pabal.ports.telemetry import StorageTrouble, SubscriptionResumed
+from pabal.testing import VirtualClock
+
+FULL_DISK = StorageUnavailableError(path="events.db", reason="the disk is full")
+
+
+class Moody(InMemoryEventStorage):
+    """Refuse the calls named in ``refused``, with the error given there; lose the leases in ``lost``."""
+
+    capabilities = Capabilities(persistent=False, shared=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[str, Exception] = {}
+        self.lost: list[str] = []
+        self.tried: Seen[str] = Seen()
+
+    def _check(self, call: str) -> None:
+        self.tried.add(call)
+        if call in self.refused:
+            raise self.refused[call]
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        self._check("save")
+        return await super().save_progress(changes)
+
+    async def renew_leases(self) -> list[str]:
+        self._check("renew")
+        lost, self.lost = self.lost, []
+        return lost
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        opening: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
+        try:
+            self._check("open")
+        except StorageError as error:
+            opening.set_exception(error)
+            return opening
+        return super().open_subscription(name, start)
+
+    def tries(self, call: str) -> int:
+        """Return how often something was asked for."""
+        return sum(one == call for one in self.tried)
+
+
+async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
+    """A full disk would have handled events delivered again, and dead letters and retries forgotten."""
+    storage, clock = Moody(), VirtualClock()
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+        if event.n == 1:
+            raise ValueError("never")
+        if event.n == 2:
+            raise ConnectionError("not yet")
+
+    patient = RetryPolicy(max_attempts=5, base_delay=100.0, jitter=0.0, never=(ValueError,))
+    bus = InMemoryEventBus(storage, clock=clock)
+    trouble = reports_of(bus, StorageTrouble)
+    bus.subscribe(Moved, handle, name="mover", retry=patient)
+    await bus.start()
+    storage.refused["save"] = FULL_DISK
+    for n in range(4):
+        await bus.publish(Moved(f"p{n}", n))
+    await seen.reach(4)
+    await trouble.reach(1)
+    await bus.publish(Moved("p4", 4))  # meanwhile life goes on, and more has to be saved
+    await seen.reach(5)
+
+    assert bus.health().status == "failing"
+    assert "the disk is full" in bus.health().reasons[0]
+    tries = storage.tries("save")
+    await clock.advance(1.0)
+    assert storage.tries("save") > tries
+    assert storage.tries("save") < tries + 10, "it waits longer from time to time"
+
+    storage.refused.clear()
+    await clock.advance(6.0)
+    await bus.drain(timeout=None, retries=False)
+    assert bus.health().status == "degraded", "there is a dead letter, but no trouble any more"
+    await bus.stop()
+
+    again: Seen[int] = Seen()
+
+    async def handle_again(event: Moved) -> None:
+        again.add(event.n)
+
+    bus = InMemoryEventBus(storage, clock=clock)
+    bus.subscribe(Moved, handle_again, name="mover", retry=patient)
+    async with bus:
+        assert [letter.event.n for letter in await bus.dead_letters.list()] == [1]
+        await clock.advance(100.0)
+        await bus.drain(timeout=None)
+    assert again == [2]
+
+
+async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One exception that nobody foresaw would leave every later watermark unsaved, in silence."""
+    storage, clock = Moody(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+
+    async def handle(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, handle, name="mover")
+    await bus.start()
+    trouble = reports_of(bus, StorageTrouble)
+    storage.refused["save"] = ZeroDivisionError("a bug")
+    await bus.publish(Moved("a", 1))
+    await trouble.reach(1)
+    assert "a fault of pabal" in caplog.text
+    storage.refused.clear()
+    await clock.advance(1.0)
+    await bus.drain(timeout=None)
+    assert figures(bus, "mover")["watermark"] == 1
+    await bus.stop()
+
+
+async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it_is_told() -> None:
+    """``stop`` would wait for ever for a full disk, and ``drain`` would say that all is saved. Promise 8."""
+    storage, clock = Moody(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, name="mover")
+    await bus.start()
+    storage.refused["save"] = FULL_DISK
+    await bus.publish(Moved("a", 1))
+    await seen.reach(1)
+    draining = asyncio.create_task(bus.drain())
+    await clock.settle()
+    await bus.stop()
+    with pytest.raises(BusNotRunningError):
+        await draining
+    storage.refused.clear()
+    await bus.start()
+    await bus.drain(timeout=None)
+    assert seen == [1, 1], "what was not saved is delivered again"
+    await bus.stop()
+
+
+async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_lost_is_taken_up_again() -> None:
+    """A moment's trouble would end the keeping, and a subscription once lost would never come back."""
+    storage, clock = Moody(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, name="mover", retry=ONCE)
+    trouble, resumed = reports_of(bus, StorageTrouble), reports_of(bus, SubscriptionResumed)
+    await bus.start()
+    await bus.publish(Moved("a", 1))
+    await bus.drain(timeout=None)
+    storage.refused["renew"] = FULL_DISK
+    await clock.advance(3.0)
+    assert len(trouble) == 1
+    storage.refused.clear()
+    storage.lost = ["mover", "unknown"]
+    epoch = bus._engine.consumers["mover"].epoch
+    await storage.release_subscription("mover", epoch)  # as whoever took it did, when its process ended
+    await clock.advance(3.0)
+    assert figures(bus, "mover")["state"] == "standby"
+    await bus.publish(Moved("a", 2))
+    await clock.advance(0.5)
+    await resumed.reach(1)
+    await bus.drain(timeout=None)
+    assert seen == [1, 2]
+    await bus.stop()
+
+
+async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
+    """One that was added while the disk was full would stay silent for ever."""
+    storage, clock = Moody(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    trouble, resumed = reports_of(bus, StorageTrouble), reports_of(bus, SubscriptionResumed)
+    await bus.start()
+    storage.refused["open"] = FULL_DISK
+    bus.subscribe(Moved, handle, name="late", start="beginning")
+    await trouble.reach(1)
+    await bus.publish(Moved("a", 1))
+    assert bus.health().status == "degraded"
+    storage.refused.clear()
+    await clock.advance(0.5)
+    await resumed.reach(1)
+    await bus.drain(timeout=None)
+    assert seen == [1]
+    await bus.stop()

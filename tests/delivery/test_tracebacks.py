@@ -1,0 +1,79 @@
+"""The text of an error is that of the standard library, whichever way it came about."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from pabal.delivery import tracebacks
+from pabal.delivery.tracebacks import traceback_text
+
+
+def _plain() -> None:
+    raise ValueError("two\nlines")
+
+
+def _noted() -> None:
+    error = LookupError("gone")
+    error.add_note("look elsewhere")
+    raise error
+
+
+def _caused() -> None:
+    try:
+        _plain()
+    except ValueError as error:
+        raise ConnectionError("because of it") from error
+
+
+def _during() -> None:
+    try:
+        _plain()
+    except ValueError:
+        raise ConnectionError("meanwhile")  # noqa: B904 - the context is what is tested
+
+
+def _hidden() -> None:
+    try:
+        _plain()
+    except ValueError:
+        raise ConnectionError("alone") from None
+
+
+def _group() -> None:
+    raise ExceptionGroup("both", [ValueError(1), LookupError(2)])
+
+
+def _syntax() -> None:
+    compile("a b", "text", "exec")
+
+
+def _deep() -> None:
+    _deep()
+
+
+@pytest.mark.parametrize("fail", [_plain, _noted, _caused, _during, _hidden, _group, _syntax, _deep])
+def test_the_text_is_that_of_the_standard_library_each_time(fail: Callable[[], None]) -> None:
+    """A dead letter would not say what went wrong, or where."""
+    for _ in range(2):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is
+            fail()
+        assert traceback_text(caught.value) == "".join(traceback.format_exception(caught.value))
+
+
+def test_an_error_that_was_never_raised_has_a_text_too() -> None:
+    """A future may be given one."""
+    assert traceback_text(ValueError("made, not raised")) == "ValueError: made, not raised\n"
+
+
+def test_only_so_many_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that is generated for each call would fill the memory with its tracebacks."""
+    monkeypatch.setattr(tracebacks, "_known", {})
+    for number in range(1000):
+        code = compile(f"raise ValueError({number})", f"made up {number}", "exec")
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - made up, too
+            exec(code)
+        assert traceback_text(caught.value) == "".join(traceback.format_exception(caught.value))
+    assert len(tracebacks._known) <= tracebacks._KNOWN_MOST

@@ -1,0 +1,141 @@
+"""A row that is not what was written is never served."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pabal.domain import DomainEvent
+from pabal.domain.envelope import (
+    StoredRecord,
+    from_microseconds,
+    to_envelope,
+    to_microseconds,
+    verify,
+)
+from pabal.errors import CorruptLogError
+from tests.domain.support import encode, row_of
+
+
+class Noted(DomainEvent):
+    event_type: ClassVar[str] = "checksum-test.noted"
+    aggregate_type: ClassVar[str] = "note"
+    note_id: str
+    text: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.note_id
+
+
+EVENT = Noted("n-1", "hello", metadata={"desk": "A"}, correlation_id="c-1", causation_id="c-0")
+ROW = row_of(encode(EVENT), position=7, stream_version=3, recorded_at=1_700_000_000_000_000)
+COLUMNS = StoredRecord._fields
+
+_TEXTS = st.none() | st.text()
+_BYTES = st.none() | st.binary(max_size=40)
+_NUMBERS = st.none() | st.integers(-(2**63), 2**63 - 1)
+_OTHER: dict[str, st.SearchStrategy[Any]] = {
+    "event_id": _BYTES,
+    "metadata": _BYTES,
+    "payload": _BYTES,
+    **dict.fromkeys(
+        ("event_type", "aggregate_type", "aggregate_id", "correlation_id", "causation_id"), _TEXTS
+    ),
+    **dict.fromkeys(("position", "schema_version", "occurred_at", "recorded_at"), _NUMBERS),
+    **dict.fromkeys(("stream_version", "checksum"), _NUMBERS),
+}
+
+
+def altered(row: StoredRecord, column: str, value: Any) -> StoredRecord:
+    return row._replace(**{column: value})
+
+
+def refused(row: Any) -> bool:
+    try:
+        verify(row, "test.db")
+    except CorruptLogError:
+        return True
+    return False
+
+
+def test_what_was_written_is_served() -> None:
+    """Every event would be refused."""
+    verify(ROW, "test.db")
+    envelope = to_envelope(ROW)
+    assert envelope.event == EVENT
+    assert (envelope.position, envelope.stream_version) == (7, 3)
+    assert envelope.recorded_at == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert (envelope.event_id, envelope.event_type) == (EVENT.event_id, Noted.event_type)
+
+
+@given(st.sampled_from(COLUMNS), st.data())
+def test_another_value_in_any_column_is_noticed(column: str, data: st.DataObject) -> None:
+    """An altered event would be handled as if it had happened."""
+    other = data.draw(_OTHER[column])
+    assume(other != getattr(ROW, column))
+    assert refused(altered(ROW, column, other))
+
+
+@given(st.sampled_from(("event_id", "metadata", "payload")), st.data())
+def test_a_flipped_bit_is_noticed(column: str, data: st.DataObject) -> None:
+    """A bad sector, or a bad memory cell, would change an amount."""
+    value = bytearray(getattr(ROW, column))
+    bit = data.draw(st.integers(0, len(value) * 8 - 1))
+    value[bit // 8] ^= 1 << bit % 8
+    assert refused(altered(ROW, column, bytes(value)))
+
+
+@given(st.sampled_from(COLUMNS), st.sampled_from(("", "x", b"", b"x", 0, 1, 1.5, None)))
+def test_a_value_of_another_kind_is_noticed_and_breaks_nothing(column: str, other: Any) -> None:
+    """A hand-made row would raise a TypeError out of the reader instead of naming the position."""
+    assume(other != getattr(ROW, column) or type(other) is not type(getattr(ROW, column)))
+    assert refused(altered(ROW, column, other))
+
+
+def test_nothing_can_move_from_one_column_into_the_next() -> None:
+    """With plain concatenation, ("ab", "c") and ("a", "bc") would have one checksum, and None and "None"."""
+    moved = [
+        ROW._replace(correlation_id="c-", causation_id="1c-0"),
+        ROW._replace(correlation_id="c-1|c", causation_id="-0"),
+        ROW._replace(aggregate_type="note|n-1", aggregate_id=""),
+        ROW._replace(payload=ROW.payload + (ROW.metadata or b""), metadata=None),
+        ROW._replace(payload=ROW.payload[:-1], metadata=ROW.payload[-1:] + (ROW.metadata or b"")),
+    ]
+    assert all(map(refused, moved))
+    bare = row_of(encode(Noted("n-1", "hello")))
+    for column in ("correlation_id", "causation_id", "metadata"):
+        empty: Any = b"" if column == "metadata" else ""
+        assert refused(altered(bare, column, empty))
+        assert refused(altered(bare, column, b"None" if column == "metadata" else "None"))
+
+
+def test_a_row_is_bound_to_its_place() -> None:
+    """Rows could be swapped, or one copied over another, with every checksum intact."""
+    record = encode(EVENT)
+    first, second = row_of(record, 1, 1), row_of(record, 2, 2)
+    assert refused(first._replace(position=2))
+    assert refused(first._replace(position=2, checksum=second.checksum))
+    assert not refused(first._replace(position=2, stream_version=2, checksum=second.checksum))
+    assert refused(row_of(record, 1, None)._replace(stream_version=0))
+
+
+def test_the_error_names_file_position_and_way_out() -> None:
+    """An operator would have to search the log by hand."""
+    with pytest.raises(CorruptLogError, match=r"test\.db.*position 7.*backup") as caught:
+        verify(ROW._replace(payload=b"{}"), "test.db")
+    assert (caught.value.path, caught.value.position) == ("test.db", 7)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_go_to_microseconds_and_back(moment: datetime) -> None:
+    """``occurred_at`` would come back rounded."""
+    assert from_microseconds(to_microseconds(moment)) == moment
+
+
+def test_the_id_of_a_row_is_shown_as_text() -> None:
+    """Reports would show sixteen bytes."""
+    assert ROW.id_text == str(UUID(bytes=ROW.event_id)) == EVENT.event_id

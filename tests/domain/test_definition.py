@@ -1,0 +1,518 @@
+"""What a class statement may say, what it gets by itself, and what is refused when it is written."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+import pytest
+
+from pabal.domain import DomainEvent, register_event, registry
+from pabal.domain.definition import EventMeta
+from pabal.errors import (
+    EventDefinitionError,
+    NaiveDatetimeError,
+    UnserializableEventError,
+    UnsupportedFieldError,
+)
+from tests.domain.support import encode, stored_and_read
+
+T = TypeVar("T")
+
+
+def define(annotation: Any) -> Any:
+    """Define an event class with one field ``value`` of the given type."""
+    namespace = {"__annotations__": {"value": annotation}, "__module__": __name__, "__qualname__": "Defined"}
+    return EventMeta("Defined", (DomainEvent,), namespace)
+
+
+# -- what a class gets by itself ---------------------------------------------------------------------------
+
+
+def test_the_type_name_defaults_to_the_class_name_and_is_not_inherited() -> None:
+    """A subclass would claim its parent's name, and stored events would come back as the wrong class."""
+
+    class Base(DomainEvent):
+        event_type: ClassVar[str] = "base.happened"
+
+    class Derived(Base):
+        pass
+
+    assert (Base.event_type, Derived.event_type) == ("base.happened", "Derived")
+    assert registry.class_named("Derived") is Derived
+
+
+def test_aggregate_type_id_and_version_are_inherited() -> None:
+    """A family of events of one aggregate would have to repeat them in every class."""
+
+    class OrderEvent(DomainEvent):
+        aggregate_type: ClassVar[str] = "order"
+        schema_version: ClassVar[int] = 2
+        order_id: str
+
+        @property
+        def aggregate_id(self) -> str:
+            return self.order_id
+
+    class Shipped(OrderEvent):
+        carrier: str
+
+    record = encode(Shipped("o-1", "post"))
+    assert (record.aggregate_type, record.aggregate_id, record.schema_version) == ("order", "o-1", 2)
+    assert stored_and_read(Shipped("o-1", "post")) == Shipped("o-1", "post")
+
+
+def test_an_event_of_no_aggregate_has_none() -> None:
+    """Every event would be forced into some stream."""
+
+    class Ticked(DomainEvent):
+        pass
+
+    record = encode(Ticked())
+    assert (record.aggregate_type, record.aggregate_id) == (None, None)
+
+
+def test_classes_of_no_field_and_of_one_field_round_trip() -> None:
+    """The getter for a single attribute returns no tuple, the one for none does not exist."""
+
+    class Nothing(DomainEvent):
+        pass
+
+    class One(DomainEvent):
+        items: tuple[int, ...]
+
+    assert stored_and_read(Nothing()) == Nothing()
+    assert hash(Nothing()) == hash(Nothing())
+    assert stored_and_read(One((1, 2))) == One((1, 2))
+    assert One((1,)) != One((2,))
+
+
+def test_aggregate_id_may_be_a_plain_field() -> None:
+    """The most natural way to write it would be shadowed by the property of the base."""
+
+    class Opened(DomainEvent):
+        aggregate_type: ClassVar[str] = "account"
+        aggregate_id: str
+        limit: int = 0
+
+    event = Opened("a-1", 5)
+    assert encode(event).aggregate_id == "a-1"
+    assert stored_and_read(event).aggregate_id == "a-1"
+
+
+def test_aggregate_id_may_be_a_constant_of_the_class() -> None:
+    """A singleton aggregate would need a property that returns a literal."""
+
+    class Reset(DomainEvent):
+        aggregate_id: ClassVar[str] = "the-clock"
+
+    assert encode(Reset()).aggregate_id == "the-clock"
+
+
+def test_a_keyword_only_class_round_trips() -> None:
+    """Rebuilding from the log would pass the fields by position."""
+
+    class Configured(DomainEvent, kw_only=True):
+        depth: int = 3
+        name: str
+
+    with pytest.raises(TypeError):
+        Configured("x")  # type: ignore[call-arg]
+    assert stored_and_read(Configured(name="x")) == Configured(name="x", depth=3)
+
+
+def test_a_generic_base_fills_in_its_type_variables() -> None:
+    """A field of a generic base would accept anything, because ``T`` says nothing."""
+
+    class Measured(DomainEvent, Generic[T]):
+        value: T
+
+    class Weighed(Measured[Decimal]):
+        pass
+
+    again = stored_and_read(Weighed(Decimal("1.50")))
+    assert repr(again.value) == "Decimal('1.50')"
+    with pytest.raises(UnserializableEventError):
+        encode(Weighed("heavy"))  # type: ignore[arg-type]
+
+
+def test_a_plain_mixin_may_lend_its_methods() -> None:
+    """msgspec alone refuses a base with an instance dictionary for classes without garbage collection."""
+
+    class Labelled:
+        def label(self) -> str:
+            return f"<{self.name}>"  # type: ignore[attr-defined]
+
+    class Named(Labelled, DomainEvent):
+        name: str
+
+    class Renamed(Named):
+        before: str
+
+    assert Named("x").label() == "<x>"
+    assert stored_and_read(Renamed("x", "y")) == Renamed("x", "y")
+
+
+# -- __post_init__ -----------------------------------------------------------------------------------------
+
+
+def test_a_class_may_check_itself_and_the_common_fields_are_still_brought_into_shape() -> None:
+    """A class's own ``__post_init__`` would replace the one that makes metadata read-only."""
+
+    class Priced(DomainEvent):
+        price: int
+
+        def __post_init__(self) -> None:
+            if self.price < 0:
+                raise ValueError("negative price")
+
+    event = Priced(1, metadata={"a": 1})
+    with pytest.raises(TypeError):
+        event.metadata["a"] = 2  # type: ignore[index]
+    with pytest.raises(NaiveDatetimeError):
+        Priced(1, occurred_at=datetime(2020, 1, 1))
+    with pytest.raises(ValueError, match="negative"):
+        Priced(-1)
+
+
+def test_a_check_sees_the_common_fields_in_their_shape() -> None:
+    """A class that reads ``occurred_at`` in its check would see the caller's time zone."""
+    seen: list[Any] = []
+
+    class Observed(DomainEvent):
+        def __post_init__(self) -> None:
+            seen.append(self.occurred_at.utcoffset())
+
+    Observed(occurred_at=datetime.fromisoformat("2020-01-01T09:00:00+09:00"))
+    assert [offset.total_seconds() for offset in seen] == [0.0]
+
+
+def test_checks_follow_the_usual_rules_of_inheritance() -> None:
+    """A subclass's check would run its parent's twice, or never."""
+    ran: list[str] = []
+
+    class Parent(DomainEvent):
+        def __post_init__(self) -> None:
+            ran.append("parent")
+
+    class Silent(Parent):
+        pass
+
+    class Calling(Parent):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            ran.append("calling")
+
+    class Replacing(Parent):
+        def __post_init__(self) -> None:
+            ran.append("replacing")
+
+    for cls in (Parent, Silent, Calling, Replacing):
+        cls(metadata={"a": 1})
+    assert ran == ["parent", "parent", "parent", "calling", "replacing"]
+
+
+def test_a_mixins_check_does_not_hide_the_one_of_every_event() -> None:
+    """A mixin that stands before the event base would let naive times through."""
+
+    class Checked:
+        __slots__ = ()
+
+        def __post_init__(self) -> None:
+            assert self.depth >= 0  # type: ignore[attr-defined]
+
+    class Dived(Checked, DomainEvent):
+        depth: int
+
+    with pytest.raises(NaiveDatetimeError):
+        Dived(1, occurred_at=datetime(2020, 1, 1))
+    with pytest.raises(AssertionError):
+        Dived(-1)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["event_type", "aggregate_type", "schema_version", "to_dict"])
+def test_what_belongs_to_the_class_cannot_be_a_field(name: str) -> None:
+    """``event_type: str = "order.placed"`` without ClassVar would become a field of every event."""
+    with pytest.raises(EventDefinitionError, match="ClassVar"):
+        EventMeta("Wrong", (DomainEvent,), {"__annotations__": {name: str}, "__qualname__": "Wrong"})
+
+
+@pytest.mark.parametrize("name", ["event_id", "occurred_at", "correlation_id", "causation_id", "metadata"])
+def test_common_fields_cannot_be_defined_again(name: str) -> None:
+    """A payload field of that name would be taken for the header and vanish from the log."""
+    for body in ({"__annotations__": {name: str}}, {name: property(lambda self: "x")}):
+        with pytest.raises(EventDefinitionError, match=name):
+            EventMeta("Wrong", (DomainEvent,), {**body, "__qualname__": "Wrong"})
+
+
+def test_a_class_cannot_be_mutable() -> None:
+    """Handlers of one event could change it under each other's eyes."""
+    with pytest.raises(EventDefinitionError, match="frozen"):
+
+        class Wrong(DomainEvent, frozen=False):  # type: ignore[misc]
+            x: int
+
+
+def test_a_required_field_after_an_optional_one_is_explained() -> None:
+    """The author would get msgspec's TypeError instead of an error that names the class."""
+    with pytest.raises(EventDefinitionError, match=r"Wrong cannot be defined.*kw_only"):
+
+        class Wrong(DomainEvent):
+            a: int = 0
+            b: int  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("event_type", ""),
+        ("event_type", "  "),
+        ("event_type", None),
+        ("event_type", 5),
+        ("aggregate_type", 5),
+        ("schema_version", 0),
+        ("schema_version", "1"),
+        ("schema_version", True),
+    ],
+)
+def test_nonsense_in_the_class_attributes_is_refused(attribute: str, value: Any) -> None:
+    """The first event of that class would fail at publish, or worse, be stored."""
+    with pytest.raises(EventDefinitionError, match=attribute):
+        EventMeta("Wrong", (DomainEvent,), {attribute: value})
+    assert registry.class_named("Wrong") is None
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        object,
+        Callable[[int], int],
+        complex,
+        type,
+        Path,
+        deque[int],
+        Exception,
+        msgspec.Raw,
+        list[object],
+        dict[str, tuple[int, Path]],
+        int | str | Path,
+        datetime | str,
+        list[int] | tuple[int, ...],
+        dict[tuple[int, int], int],
+        dict[bool, int],
+        dict[None, int],
+        list[dict[int | None, str]],
+        int | msgspec.UnsetType,
+    ],
+    ids=str,
+)
+def test_a_field_type_without_a_json_form_is_refused_with_its_name(annotation: Any) -> None:
+    """The first publish would fail in production instead of the import in development."""
+    with pytest.raises(UnsupportedFieldError) as caught:
+        define(annotation)
+    assert (caught.value.event_class, caught.value.field) == ("Defined", "value")
+    assert "Defined.value cannot be stored" in str(caught.value)
+    assert registry.class_named("Defined") is None
+
+
+def test_the_field_at_fault_is_named_among_others() -> None:
+    """The author of a class of twenty fields would have to guess."""
+    with pytest.raises(UnsupportedFieldError) as caught:
+
+        class Wrong(DomainEvent):
+            good: int
+            bad: datetime | str
+            fine: str
+
+    assert caught.value.field == "bad"
+
+
+def test_an_unsupported_field_of_a_nested_struct_is_found() -> None:
+    """What is refused at the top would be let in one level deeper."""
+
+    class Inner(msgspec.Struct, frozen=True):
+        path: Path
+
+    with pytest.raises(UnsupportedFieldError):
+        define(list[Inner])
+
+
+def test_a_type_that_refers_to_itself_is_accepted() -> None:
+    """Looking at every type below a field would never end."""
+    event = define(Tree)(Tree((Tree(()), Tree(()))))
+    assert stored_and_read(event) == event
+
+
+class Tree(msgspec.Struct, frozen=True):
+    children: tuple["Tree", ...]
+
+
+# -- registered dataclasses --------------------------------------------------------------------------------
+
+
+def test_a_frozen_dataclass_round_trips_once_registered() -> None:
+    """A domain layer that knows nothing of pabal could not use the bus."""
+
+    @dataclass(frozen=True)
+    class PriceSeen:
+        symbol: str
+        price: Decimal = Decimal(0)
+
+    assert register_event(PriceSeen, event_type="price.seen", aggregate_id="symbol") is PriceSeen
+    record = encode(PriceSeen("BTC", Decimal("1.50")))
+    assert (record.event_type, record.aggregate_id) == ("price.seen", "BTC")
+    assert stored_and_read(PriceSeen("BTC", Decimal("1.50"))) == PriceSeen("BTC", Decimal("1.50"))
+
+
+def test_the_aggregate_id_of_a_dataclass_may_be_computed() -> None:
+    """An id made of two fields could not be told."""
+
+    @dataclass(frozen=True)
+    class Moved:
+        board: str
+        piece: int
+
+    register_event(
+        Moved, aggregate_id=lambda e: f"{e.board}/{e.piece}", aggregate_type="piece", schema_version=2
+    )
+    record = encode(Moved("b", 1))
+    assert (record.event_type, record.aggregate_type, record.aggregate_id) == ("Moved", "piece", "b/1")
+    assert record.schema_version == 2
+
+
+def test_a_property_may_name_the_aggregate_id_of_a_dataclass() -> None:
+    """Only fields would be accepted, though the class computes the id already."""
+
+    @dataclass(frozen=True)
+    class Moved:
+        board: str
+
+        @property
+        def key(self) -> str:
+            return f"board-{self.board}"
+
+    register_event(Moved, aggregate_id="key")
+    assert encode(Moved("7")).aggregate_id == "board-7"
+
+
+def test_computed_fields_of_a_dataclass_survive() -> None:
+    """A field that ``__post_init__`` sets would be missing when the event is read back."""
+
+    @dataclass(frozen=True)
+    class Squared:
+        side: int
+        area: int = field(init=False)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "area", self.side**2)
+
+    register_event(Squared)
+    assert stored_and_read(Squared(3)) == Squared(3)
+
+
+def test_what_is_no_frozen_dataclass_cannot_be_registered() -> None:
+    """A mutable object would be shared between handlers."""
+
+    @dataclass
+    class Mutable:
+        x: int
+
+    class Plain:
+        pass
+
+    for cls in (Mutable, Plain, dict):
+        with pytest.raises(EventDefinitionError, match="frozen dataclasses"):
+            register_event(cls)
+
+
+def test_an_aggregate_id_that_is_no_field_is_refused() -> None:
+    """A misspelt name would fail at the first publish."""
+
+    @dataclass(frozen=True)
+    class PriceSeen:
+        symbol: str
+
+    with pytest.raises(EventDefinitionError, match="symbl"):
+        register_event(PriceSeen, aggregate_id="symbl")
+
+
+def test_a_dataclass_field_that_cannot_be_stored_is_refused() -> None:
+    """Adopted classes would be checked less than derived ones."""
+
+    @dataclass(frozen=True)
+    class Opened:
+        path: Path
+
+    @dataclass(frozen=True)
+    class Seeded:
+        seed: InitVar[int]
+
+    with pytest.raises(UnsupportedFieldError) as caught:
+        register_event(Opened)
+    assert caught.value.field == "path"
+    with pytest.raises(UnsupportedFieldError, match="InitVar"):
+        register_event(Seeded)
+
+
+def test_a_dataclass_may_name_a_class_defined_further_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dataclasses of one module that refer to each other could not be registered."""
+
+    @dataclass(frozen=True)
+    class Early:
+        content: "LateContent"  # type: ignore[name-defined]  # noqa: F821
+
+    register_event(Early)
+    monkeypatch.setitem(globals(), "LateContent", int)
+    assert stored_and_read(Early(5)) == Early(5)
+
+
+# -- what a handler could change ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("annotation", "mutable"),
+    [
+        (tuple[int, ...], False),
+        (frozenset[str], False),
+        (Tree, False),
+        (Annotated[int, msgspec.Meta(gt=0)], False),
+        (list[int], True),
+        (tuple[list[int], ...], True),
+        (dict[str, int], True),
+        (set[int], True),
+        (bytearray, True),
+        (Any, True),
+    ],
+    ids=str,
+)
+def test_it_is_known_which_events_hold_something_mutable(annotation: Any, mutable: bool) -> None:
+    """Promise 20: a mutable event is copied for each handler, so none can change what another sees."""
+    assert registry.schema_of(define(annotation)).mutable is mutable
+
+
+def test_structs_and_dataclasses_count_as_mutable_unless_frozen() -> None:
+    """Promise 20, one level deeper."""
+
+    class Soft(msgspec.Struct):
+        x: int
+
+    class Hard(msgspec.Struct, frozen=True):
+        x: int
+
+    @dataclass
+    class SoftData:
+        x: int
+
+    @dataclass(frozen=True)
+    class HardData:
+        x: int
+
+    kinds = (Soft, Hard, SoftData, HardData)
+    assert [registry.schema_of(define(kind)).mutable for kind in kinds] == [True, False, True, False]

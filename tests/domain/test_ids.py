@@ -1,0 +1,92 @@
+"""Event ids: their form, their order, and that no two are ever the same."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from uuid import UUID
+
+import pytest
+
+from pabal.domain import ids, new_event_id
+
+FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def test_an_id_is_a_uuid_of_version_7_and_tells_when_it_was_made() -> None:
+    """Other programs could not read the ids, and rows would not lie in order of time."""
+    before = time.time_ns() // 1_000_000
+    text = new_event_id()
+    after = time.time_ns() // 1_000_000
+    assert FORM.fullmatch(text)
+    assert UUID(text).version == 7
+    assert before <= int(text.replace("-", "")[:12], 16) <= after
+
+
+def test_ids_of_one_thread_ascend() -> None:
+    """Two events of one millisecond would be stored in the wrong order of the index, at half the speed."""
+    made = [new_event_id() for _ in range(50_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+
+
+def test_ids_ascend_though_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A correction of the system's time would put new events before old ones."""
+    first = new_event_id()
+    monkeypatch.setattr(ids, "time_ns", lambda: time.time_ns() - 3_600_000_000_000)
+    later = [new_event_id() for _ in range(100)]
+    assert [first, *later] == sorted([first, *later])
+
+
+def test_ids_of_many_threads_are_distinct_and_ascend_in_each() -> None:
+    """Two threads that start a new millisecond at once would each go on below the other's ids."""
+    made: list[list[str]] = [[] for _ in range(8)]
+    together = threading.Barrier(len(made))
+
+    def make(into: list[str]) -> None:
+        together.wait()
+        into.extend(new_event_id() for _ in range(10_000))
+
+    threads = [threading.Thread(target=make, args=(into,)) for into in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one for into in made for one in into}) == 80_000
+    assert all(into == sorted(into) for into in made)
+
+
+def test_only_one_thread_begins_a_new_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lost the race would replace the winner's counter, and the winner's ids would descend."""
+    monkeypatch.setattr(ids, "_state", ids._fresh(1000))
+    winner = ids._advance(1001)
+    assert ids._advance(1001) is winner
+    assert ids._advance(1000) is winner
+    assert ids._advance(1002) is not winner
+
+
+def test_a_forked_child_makes_ids_of_its_own_and_never_waits_for_the_parents_threads() -> None:
+    """A child would repeat its parent's ids, or hang in a lock that a thread of the parent held."""
+    script = """
+import os, signal
+from pabal.domain import ids, new_event_id
+new_event_id()
+ids.time_ns = lambda: 10**18  # both stay in one millisecond
+ids._replacing.acquire()
+ids._state = ids._fresh(10**12)
+readable, writable = os.pipe()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os.write(writable, "".join(new_event_id() for _ in range(100)).encode())
+    os._exit(0)
+ids._replacing.release()
+mine = {new_event_id() for _ in range(100)}
+assert os.waitpid(child, 0)[1] == 0, "the child hung"
+text = os.read(readable, 3600).decode()
+theirs = {text[at : at + 36] for at in range(0, 3600, 36)}
+assert len(mine | theirs) == 200, "repeated"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,309 @@
+"""What cannot be stored is refused at publish, by its own error, before anything is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pabal.domain import DomainEvent, new_event_id, register_event
+from pabal.domain.definition import EventMeta
+from pabal.domain.envelope import id_to_bytes, id_to_text
+from pabal.errors import (
+    InvalidEventError,
+    NaiveDatetimeError,
+    NonFiniteNumberError,
+    PayloadTooLargeError,
+    UnregisteredEventError,
+    UnserializableEventError,
+)
+from tests.domain.support import encode, label
+
+NAN, INFINITY = float("nan"), float("inf")
+SOME_ID = UUID("0190a0a0-0000-7000-8000-000000000001")
+Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Inner(msgspec.Struct, frozen=True):
+    value: float
+
+
+@dataclass(frozen=True)
+class InnerData:
+    value: float
+    kind: ClassVar[str] = "data"
+
+
+class Marked(DomainEvent):
+    event_type: ClassVar[str] = "refusal-test.marked"
+    aggregate_type: ClassVar[str] = "mark"
+    key: Any = "a"
+    text: str = ""
+
+    @property
+    def aggregate_id(self) -> Any:
+        return self.key
+
+
+def define(annotation: Any) -> Any:
+    namespace = {"__annotations__": {"value": annotation}, "__module__": __name__, "__qualname__": "Refused"}
+    return EventMeta("Refused", (DomainEvent,), namespace)
+
+
+@pytest.mark.parametrize("bad", [NAN, INFINITY, -INFINITY])
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [
+        (float, lambda x: x),
+        (float | None, lambda x: x),
+        (Any, lambda x: x),
+        (list[float], lambda x: [1.0, x]),
+        (tuple[float, ...], lambda x: (x,)),
+        (set[float], lambda x: {x}),
+        (frozenset[float], lambda x: frozenset({x})),
+        (dict[str, float], lambda x: {"a": x}),
+        (dict[float, str], lambda x: {x: "a"}),
+        (Inner, Inner),
+        (InnerData, InnerData),
+        (dict[str, list[Inner | None]], lambda x: {"a": [None, Inner(x)]}),
+        (Any, lambda x: {"a": [{"b": x}]}),
+    ],
+    ids=label,
+)
+def test_a_float_that_is_no_number_is_refused_at_any_depth(annotation: Any, wrap: Any, bad: float) -> None:
+    """JSON has no NaN: it would be stored as null, and the payload could never be read again."""
+    cls = define(annotation)
+    for _ in range(2):  # also after a good one has settled the types
+        with pytest.raises(NonFiniteNumberError) as caught:
+            encode(cls(wrap(bad)))
+        assert caught.value.field == "value"
+        assert caught.value.event_type == "Refused"
+        encode(cls(wrap(1.5)))
+
+
+@pytest.mark.parametrize("bad", ["NaN", "sNaN", "Infinity", "-Infinity"])
+def test_a_decimal_that_is_no_number_is_refused(bad: str) -> None:
+    """A price of NaN would compare unequal to itself, in every handler and after every restart."""
+    for cls, wrap in ((define(Decimal), Decimal), (define(list[Decimal]), lambda x: [Decimal(x)])):
+        for _ in range(2):
+            with pytest.raises(NonFiniteNumberError):
+                encode(cls(wrap(bad)))
+            encode(cls(wrap("1.5")))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrong"),
+    [
+        (str, 5),
+        (str, None),
+        (int, "5"),
+        (int, 5.5),
+        (int, True),
+        (UUID, "0190a0a0-0000-7000-8000-000000000000"),
+        (Decimal, "1.5"),
+        (datetime, "2020-01-01T00:00:00Z"),
+        (list[int], "abc"),
+        (list[int], [1, "2"]),
+        (tuple[int, str], (1, 2)),
+        (Inner, {"value": 1.5}),
+        (str, object()),
+        (Any, object()),
+        (Annotated[int, msgspec.Meta(gt=0)], 0),
+        (Annotated[str, msgspec.Meta(max_length=2)], "abc"),
+    ],
+    ids=label,
+)
+def test_a_value_of_the_wrong_type_is_refused(annotation: Any, wrong: Any) -> None:
+    """It would be stored, and no program could ever read it back as its class."""
+    with pytest.raises(UnserializableEventError) as caught:
+        encode(define(annotation)(wrong))
+    assert (caught.value.event_type, UUID(caught.value.event_id).version) == ("Refused", 7)
+    assert "nothing was stored" in str(caught.value)
+
+
+def test_a_constraint_is_checked_for_every_event_though_the_types_repeat() -> None:
+    """A quantity of 0 would pass once a quantity of 1 was seen."""
+    for annotation, good, bad in (
+        (Annotated[int, msgspec.Meta(gt=0)], 1, 0),
+        (Literal["buy", "sell"], "buy", "hold"),
+        (Literal[1, 2] | None, 1, 3),
+    ):
+        cls = define(annotation)
+        encode(cls(good))
+        with pytest.raises(UnserializableEventError):
+            encode(cls(bad))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap", "path"),
+    [
+        (Aware, lambda x: x, "value"),
+        (Aware | None, lambda x: x, "value"),
+        (list[Aware], lambda x: [x.replace(tzinfo=UTC), x], "value[1]"),
+        (dict[str, Aware], lambda x: {"a": x}, "value[...]"),
+        (Annotated[time, msgspec.Meta(tz=True)], lambda x: x.time(), "value"),
+    ],
+    ids=label,
+)
+def test_a_naive_datetime_where_an_aware_one_is_declared_is_refused(
+    annotation: Any, wrap: Any, path: str
+) -> None:
+    """A time that names no instant would be read as local time on another machine."""
+    cls = define(annotation)
+    for _ in range(2):
+        with pytest.raises(NaiveDatetimeError) as caught:
+            encode(cls(wrap(datetime(2020, 1, 1))))
+        assert caught.value.field == path
+
+
+def test_a_payload_above_the_limit_is_refused_and_one_at_the_limit_is_not() -> None:
+    """One huge event would stall every publisher behind it, and every reader."""
+    event = Marked(text="x" * 1000)
+    size = len(encode(event).payload)
+    assert encode(event, limit=size).payload
+    with pytest.raises(PayloadTooLargeError) as caught:
+        encode(event, limit=size - 1)
+    assert (caught.value.size, caught.value.limit) == (size, size - 1)
+    assert caught.value.event_id == event.event_id
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "order-1", "0190a0a0", "zz" * 16, str(SOME_ID) + "0", None, 5, SOME_ID, b"0" * 16],
+    ids=label,
+)
+def test_an_event_id_that_is_no_uuid_is_refused(wrong: Any) -> None:
+    """Ids are kept as 16 bytes: another text would be cut, or fail in the middle of a commit."""
+    with pytest.raises(InvalidEventError, match="is no UUID"):
+        encode(Marked(event_id=wrong))
+
+
+def test_an_event_id_is_refused_in_any_but_its_canonical_form() -> None:
+    """It would come back spelt differently, and what names it as its cause would name nothing."""
+    text = str(UUID(int=0xABCDEF << 64))
+    spellings = (text.upper(), text.replace("-", ""), "{" + text + "}", text.replace("-", " - "))
+    odd = text.replace("-", "")[:4] + "-" + text.replace("-", "")[4:] + "---"
+    assert encode(Marked(event_id=text)).event_id == UUID(text).bytes
+    for spelling in (*spellings, odd):
+        with pytest.raises(InvalidEventError):
+            encode(Marked(event_id=spelling))
+
+
+@given(st.uuids())
+def test_ids_go_to_bytes_and_back(identity: UUID) -> None:
+    """An event could not be found under its own id."""
+    assert id_to_bytes(str(identity), strict=True) == identity.bytes
+    assert id_to_text(identity.bytes) == str(identity)
+    assert id_to_bytes(str(identity).upper()) == identity.bytes  # a look-up is not strict
+
+
+@pytest.mark.parametrize("name", ["text", "key", "correlation_id", "causation_id", "metadata"])
+def test_text_with_lone_surrogates_is_refused_wherever_it_stands(name: str) -> None:
+    """UTF-8 has no such text: the writer would fail in the middle of a commit, for all its neighbours."""
+    bad: Any = {"desk": "\ud800"} if name == "metadata" else "\ud800"
+    with pytest.raises(UnserializableEventError, match="surrogates"):
+        encode(Marked(**{name: bad}))
+
+
+def test_an_aggregate_id_with_lone_surrogates_is_refused_though_the_payload_is_fine() -> None:
+    """What stands beside the payload is encoded elsewhere and must be looked at there."""
+
+    class Keyed(DomainEvent):
+        number: int
+
+        @property
+        def aggregate_id(self) -> str:
+            return chr(self.number)
+
+    assert encode(Keyed(0x41)).aggregate_id == "A"
+    with pytest.raises(UnserializableEventError, match="surrogates"):
+        encode(Keyed(0xD800))
+
+
+@pytest.mark.parametrize("wrong", [5, b"a", ("a", 1), UUID(int=1), 1.5])
+def test_an_aggregate_id_that_is_no_text_is_refused(wrong: Any) -> None:
+    """SQLite would refuse the row, or store 5 and find nothing under "5"."""
+
+    class Keyed(DomainEvent):
+        @property
+        def aggregate_id(self) -> Any:
+            return wrong
+
+    with pytest.raises(UnserializableEventError, match="aggregate_id"):
+        encode(Keyed())
+
+    @dataclass(frozen=True)
+    class Adopted:
+        x: int = 1
+
+    register_event(Adopted, aggregate_id=lambda body: wrong)
+    with pytest.raises(UnserializableEventError, match="aggregate_id"):
+        encode(Adopted())
+
+
+@pytest.mark.parametrize("name", ["correlation_id", "causation_id"])
+def test_a_correlation_or_causation_id_that_is_no_text_is_refused(name: str) -> None:
+    """A UUID object passed by mistake would fail in the middle of a commit."""
+    wrong: dict[str, Any] = {name: uuid4()}
+    with pytest.raises(UnserializableEventError, match=name):
+        encode(Marked(**wrong))
+
+
+def test_text_that_is_an_enum_or_a_subclass_becomes_plain_text() -> None:
+    """A StrEnum of symbols is as good a key as any, and must be the same key after a restart."""
+
+    class Symbol(str):
+        __slots__ = ()
+
+    class Name(StrEnum):
+        BTC = "BTC"
+
+    class Quoted(DomainEvent):
+        event_type = Name.BTC
+        aggregate_type = Symbol("symbol")
+        number: int
+
+        @property
+        def aggregate_id(self) -> str:
+            return (Symbol("BTC"), Name.BTC)[self.number]
+
+    for number in (0, 1):
+        record = encode(Quoted(number))
+        texts = (record.event_type, record.aggregate_type, record.aggregate_id)
+        assert texts == ("BTC", "symbol", "BTC")
+        assert {type(text) for text in texts} == {str}
+
+
+def test_an_unregistered_object_is_refused() -> None:
+    """A dataclass that nobody registered has no name to be found under again."""
+    with pytest.raises(UnregisteredEventError, match="register_event"):
+        encode(InnerData(1.5))
+
+
+def test_what_refers_to_itself_is_refused() -> None:
+    """Encoding it would end the process, or never."""
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(InvalidEventError):
+        encode(define(Any)(loop))
+
+
+def test_a_mapping_that_is_no_dictionary_is_refused_with_a_reason() -> None:
+    """It would come back as a dictionary, and not be read-only any more."""
+    from types import MappingProxyType
+
+    with pytest.raises(UnserializableEventError, match="mappingproxy"):
+        encode(define(Mapping[str, int])(MappingProxyType({"a": 1})))
+
+
+def test_the_order_of_ids_and_their_bytes_agree() -> None:
+    """The index on ids would scatter, at half the insert rate."""
+    made = [new_event_id() for _ in range(1000)]
+    assert [id_to_text(raw) for raw in sorted(map(id_to_bytes, made))] == sorted(made) == made

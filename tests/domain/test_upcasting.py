@@ -1,0 +1,190 @@
+"""Old payloads reach the present class through upcasters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from pabal.domain import DomainEvent, register_event, registry, upcaster
+from pabal.domain.envelope import decode_event
+from pabal.errors import DecodeError, UnknownEventTypeError, UpcasterError
+from tests.domain.support import encode, label, row_of, stored_as
+
+
+class Paid(DomainEvent):
+    """Version 1 had ``won``, version 2 renamed it to ``amount``, version 3 added the currency."""
+
+    event_type: ClassVar[str] = "upcasting-test.paid"
+    schema_version: ClassVar[int] = 3
+    amount: Decimal
+    currency: str
+
+
+def rename(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"amount": str(payload["won"])}
+
+
+def add_currency(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**payload, "currency": "KRW"}
+
+
+@pytest.fixture(name="chain")
+def _chain() -> None:
+    upcaster(Paid.event_type, from_version=1)(rename)
+    upcaster(Paid.event_type, from_version=2)(add_currency)
+
+
+@pytest.mark.usefixtures("chain")
+def test_a_log_of_mixed_versions_gives_identical_objects() -> None:
+    """Promise 34: a chain from version 1 to 3 gives what version 3 itself wrote, type by type."""
+    rows = [
+        stored_as(Paid, b'{"won":1500}', 1),
+        stored_as(Paid, b'{"amount":"1500"}', 2),
+        stored_as(Paid, b'{"amount":"1500","currency":"KRW"}', 3),
+    ]
+    events = [decode_event(row) for row in rows]
+    assert events == [Paid(Decimal(1500), "KRW")] * 3
+    assert {repr(event.amount) for event in events} == {"Decimal('1500')"}  # type: ignore[attr-defined]
+
+
+def test_new_events_are_stored_in_the_present_version() -> None:
+    """A new event would be upcast when it is read, and come out wrong."""
+    record = encode(Paid(Decimal(1), "KRW"))
+    assert (record.schema_version, record.payload) == (3, b'{"amount":"1","currency":"KRW"}')
+
+
+def test_an_upcaster_is_returned_unchanged_by_its_decorator() -> None:
+    """It could not be tested by itself."""
+    assert upcaster("some.event", from_version=1)(rename) is rename
+
+
+def test_a_missing_step_is_named() -> None:
+    """Promise 24: the event is parked with its bytes, and the reason says which upcaster to write."""
+    upcaster(Paid.event_type, from_version=1)(rename)
+    with pytest.raises(DecodeError, match="no upcaster from version 2 to 3") as caught:
+        decode_event(stored_as(Paid, b'{"won":1500}', 1)._replace(position=17))
+    assert (caught.value.event_type, caught.value.position) == (Paid.event_type, 17)
+
+
+def test_a_step_that_raises_is_named_with_its_error() -> None:
+    """Promise 24: a KeyError of an upcaster would look like a failure of the handler and be retried."""
+    upcaster(Paid.event_type, from_version=1)(rename)
+    with pytest.raises(DecodeError, match=r"upcaster from version 1 failed: KeyError\('won'\)") as caught:
+        decode_event(stored_as(Paid, b'{"euro":1}', 1))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_step_that_returns_no_mapping_is_named() -> None:
+    """Forgetting ``return`` would give a payload of None."""
+
+    @upcaster(Paid.event_type, from_version=2)
+    def forgetful(payload: Mapping[str, Any]) -> Any:
+        add_currency(payload)
+
+    with pytest.raises(DecodeError, match="returned None, not a mapping"):
+        decode_event(stored_as(Paid, b'{"amount":"1"}', 2))
+
+
+@pytest.mark.parametrize("bad", [object(), float, "\ud800", {"deep": {(3, "\ud800")}}], ids=label)
+def test_a_step_that_returns_what_no_json_can_hold_is_a_decode_error(bad: Any) -> None:
+    """Promise 24: it would end the reading of the whole log."""
+    upcaster(Paid.event_type, from_version=2)(lambda payload: {**payload, "currency": bad})
+    with pytest.raises(DecodeError):
+        decode_event(stored_as(Paid, b'{"amount":"1"}', 2))
+
+
+@pytest.mark.usefixtures("chain")
+def test_an_upcast_payload_that_does_not_fit_the_class_is_a_decode_error() -> None:
+    """Promise 24: what is wrong after the last step would be wrong in the handler."""
+    with pytest.raises(DecodeError, match="amount"):
+        decode_event(stored_as(Paid, b'{"won":"much"}', 1))
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"\xff", b'{"won":'])
+@pytest.mark.parametrize("version", [1, 3])
+def test_bytes_that_are_no_json_are_a_decode_error_in_every_version(payload: bytes, version: int) -> None:
+    """Promise 24: the old version is decoded elsewhere than the present one, and must fail alike."""
+    upcaster(Paid.event_type, from_version=1)(rename)
+    upcaster(Paid.event_type, from_version=2)(add_currency)
+    with pytest.raises(DecodeError):
+        decode_event(stored_as(Paid, payload, version))
+
+
+def test_an_event_of_a_newer_program_is_a_decode_error() -> None:
+    """A program that was rolled back would read fields whose meaning it does not know."""
+    with pytest.raises(DecodeError, match="stored as version 4, the class knows up to 3"):
+        decode_event(stored_as(Paid, b'{"amount":"1","currency":"KRW"}', 4))
+
+
+def test_an_unknown_type_is_a_decode_error_of_its_own_kind() -> None:
+    """Promise 34: live it is skipped and reported, so the engine must be able to tell it from damage."""
+    with pytest.raises(UnknownEventTypeError):
+        decode_event(stored_as(Paid, b"{}", 1)._replace(event_type="upcasting-test.gone"))
+    assert issubclass(UnknownEventTypeError, DecodeError)
+
+
+def test_a_class_that_refuses_its_own_past_is_a_decode_error() -> None:
+    """Promise 24: a check that was added later would fail old events in the middle of a replay."""
+
+    class Strict(DomainEvent):
+        depth: int
+
+        def __post_init__(self) -> None:
+            if self.depth < 0:
+                raise ValueError("too deep")
+
+    with pytest.raises(DecodeError, match="too deep"):
+        decode_event(stored_as(Strict, b'{"depth":-1}', 1))
+
+
+def test_fields_with_defaults_need_no_upcaster() -> None:
+    """Adding an optional field would be a new version each time."""
+
+    class Grown(DomainEvent):
+        size: int
+        colour: str = "red"
+        tags: list[str] = msgspec.field(default_factory=list)
+
+    first, second = (decode_event(stored_as(Grown, b'{"size":1,"gone":true}', 1)) for _ in range(2))
+    assert first == second == Grown(1, "red", [])
+    assert first.tags is not second.tags  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"a":[1]}', b'{"a":1e999}'])
+def test_metadata_that_cannot_be_read_is_a_decode_error(metadata: bytes) -> None:
+    """A row that somebody wrote by hand, with a valid checksum, would end the reading of the whole log."""
+
+    @dataclass(frozen=True)
+    class Noted:
+        pass
+
+    row = stored_as(Paid, b'{"amount":"1","currency":"KRW"}', 3)._replace(metadata=metadata)
+    adopted = row_of(encode(register_event(Noted)()))._replace(metadata=metadata)
+    for damaged in (row, adopted):
+        with pytest.raises(DecodeError):
+            decode_event(damaged)
+
+
+def test_one_step_has_one_upcaster() -> None:
+    """Which of two ran would depend on the order of imports."""
+    upcaster("some.event", from_version=1)(rename)
+    upcaster("some.event", from_version=1)(rename)  # the same again, as in a reloaded module
+    with pytest.raises(UpcasterError, match="does this step already") as caught:
+        upcaster("some.event", from_version=1)(add_currency)
+    assert (caught.value.event_type, caught.value.from_version) == ("some.event", 1)
+
+
+def test_versions_start_at_one() -> None:
+    """An upcaster from version 0 would never run."""
+    with pytest.raises(UpcasterError, match="start at 1"):
+        upcaster("some.event", from_version=0)(rename)
+
+
+def test_upcasters_are_forgotten_with_the_classes_of_a_test() -> None:
+    """One test's upcaster would carry the payloads of the next."""
+    with registry.isolated():
+        upcaster("some.event", from_version=1)(rename)
+    upcaster("some.event", from_version=1)(add_currency)

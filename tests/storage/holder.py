@@ -1,0 +1,44 @@
+"""A process that holds a subscription: ``python -m tests.storage.holder <path> <lease seconds>``.
+
+It prints a line for what happens, and takes lines as orders: ``publish N`` and ``stop``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.delivery import leases
+from pabal.storage.sqlite import cursors
+from tests.storage.events import Tick
+
+
+async def main(path: str, lease: float) -> None:
+    cursors.LEASE_SECONDS = lease
+    leases._RENEW_EVERY = 3600.0  # a process frozen while it renews would hold the file's lock as well
+    leases._STANDBY_PAUSE = 0.05
+
+    async def handle(event: Tick) -> None:
+        print(f"handled {event.number}", flush=True)
+
+    loop = asyncio.get_running_loop()
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
+        bus.listen(lambda report: print(f"report {type(report).__name__}", flush=True))
+        bus.subscribe(Tick, handle, name="held", start="beginning")
+        await bus.start()
+        print("started", flush=True)
+        while True:
+            order: Any = (await loop.run_in_executor(None, sys.stdin.readline)).split()
+            if not order or order[0] == "stop":
+                break
+            await bus.publish(Tick("A", int(order[1])))
+            await bus.drain()
+            print("drained", flush=True)
+        await bus.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -1,0 +1,210 @@
+"""The life of a file: trimmed by size, vacuumed, rebuilt, with a bounded write-ahead log."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pabal import InMemoryEventBus, NotRetryableError, SqliteEventStorage
+from pabal.errors import CorruptLogError, StorageUnavailableError
+from pabal.ports.storage import LogFilter
+from pabal.storage.sqlite import wal
+from tests.storage.events import Recorder, Tick, ticks
+
+
+async def test_a_log_is_trimmed_to_a_size(path: Path) -> None:
+    """Promise 33. A disk fills up by bytes, not by days or counts."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events([Tick("A", n, "x" * 500) for n in range(4000)])
+        trimmed = await storage.trim(max_bytes=1 << 20)
+        assert 0 < trimmed.deleted < 4000
+        left = 4000 - trimmed.deleted
+        assert (await storage.trim(max_bytes=1 << 30)).deleted == 0
+        assert await storage.head() == 4000
+        assert len(await storage.find_events(LogFilter(), limit=5000)) == left
+        vacuumed = await storage.vacuum()
+        assert vacuumed.used_bytes <= 1.3 * (1 << 20)
+    assert path.stat().st_size <= 1.5 * (1 << 20)
+
+
+async def test_each_limit_deletes_by_itself(path: Path) -> None:
+    """Who sets an age and a count would keep everything that only one of them lets go."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(100))
+        assert (await storage.trim(max_age=timedelta(days=1), max_events=40)).deleted == 60
+
+
+async def test_a_range_that_is_to_be_replayed_is_not_trimmed(path: Path) -> None:
+    """Promise 33. A replay would find nothing where its range was."""
+    async with SqliteEventStorage(path) as storage:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, Recorder(), name="clerk", start="beginning")
+            await bus.publish_batch(ticks(20))
+        await storage.request_replay("clerk", 8, 10)
+        assert (await storage.trim(max_events=1)).deleted == 7
+
+
+async def test_what_is_trimmed_is_given_back_while_others_publish(path: Path) -> None:
+    """A vacuum that locks the file stops every publisher for as long as it takes."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events([Tick("A", n, "x" * 500) for n in range(4000)])
+        await storage.trim(max_events=10)
+        vacuuming = asyncio.ensure_future(storage.vacuum())
+        for number in range(20):
+            await storage.store_event(Tick("B", number))
+        vacuumed = await vacuuming
+        assert vacuumed.freed_bytes > 1 << 20
+        assert (await storage.vacuum()).freed_bytes < vacuumed.freed_bytes
+        assert await storage.check() == []
+
+
+async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed(path: Path) -> None:
+    """One that was renamed long ago would keep the whole log for ever, and nobody would know which."""
+    async with SqliteEventStorage(path) as storage:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, Recorder(), name="gone")
+            await bus.drain(10)
+            assert await storage.list_abandoned(timedelta(0)) == []
+        assert [record.name for record in await storage.list_abandoned(timedelta(0))] == ["gone"]
+        assert await storage.list_abandoned(timedelta(days=1)) == []
+        assert await storage.forget_subscription("gone")
+
+
+# -- rebuilding ---------------------------------------------------------------------------------------------
+
+
+async def test_a_rebuilt_file_goes_on_where_the_old_one_stood(path: Path, tmp_path: Path) -> None:
+    """A copy without cursors or dead letters would deliver everything again, or forget what was parked."""
+    broken = True
+
+    async def handle(event: Tick) -> None:
+        if broken and event.number == 3:
+            raise NotRetryableError("no 3")
+        seen.append(event.number)
+
+    seen: list[int] = []
+    async with SqliteEventStorage(path) as storage:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, handle, name="clerk", on_exhausted="park_key")
+            await bus.publish_batch(ticks(200))
+            await bus.publish_batch(ticks(5, "ETH", 1001))
+        before = [envelope async for envelope in storage.read()]
+        assert await storage.rebuild(tmp_path / "new.db") == 205
+    broken = False
+    async with SqliteEventStorage(tmp_path / "new.db") as storage:
+        assert [envelope async for envelope in storage.read()] == before
+        assert await storage.check() == []
+        assert len(await storage.get_events_by_aggregate("KRW-BTC")) == 200
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, handle, name="clerk", on_exhausted="park_key")
+            assert await bus.dead_letters.retry("all") == 1
+            await bus.drain(10)
+    assert sorted(seen) == [*range(1, 201), *range(1001, 1006)]
+
+
+async def test_damaged_indexes_are_mended_by_a_rebuild(path: Path, tmp_path: Path) -> None:
+    """Promise 38. Without it a file with whole events and one broken index could only be thrown away."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(30))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE streams SET position = position + 1 WHERE version = 7")
+    connection.execute("DELETE FROM events_by_type WHERE position = 5")
+    connection.commit()
+    connection.close()
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.check() != []
+        await storage.rebuild(tmp_path / "new.db")
+    async with SqliteEventStorage(tmp_path / "new.db") as storage:
+        assert await storage.check() == []
+        assert len(await storage.get_events_by_aggregate("KRW-BTC")) == 30
+        assert len(await storage.find_events(LogFilter(types=(Tick.event_type,)))) == 30
+
+
+async def test_an_altered_event_is_not_rebuilt_and_no_file_is_left(path: Path, tmp_path: Path) -> None:
+    """Promise 38. A new checksum over an altered event would make a lie true."""
+    target = tmp_path / "new.db"
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(30))
+        await storage.transact(
+            lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 9")
+        )
+        with pytest.raises(CorruptLogError, match="position 9"):
+            await storage.rebuild(target)
+        assert not list(tmp_path.glob("new.db*"))
+        target.write_text("something else")
+        with pytest.raises(StorageUnavailableError, match="exists"):
+            await storage.rebuild(target)
+    assert target.read_text() == "something else"
+
+
+# -- the write-ahead log ------------------------------------------------------------------------------------
+
+
+async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 35. After a long report the log would keep its greatest size until the process ends."""
+    monkeypatch.setattr(wal, "LIMIT", 1 << 20)
+    monkeypatch.setattr(wal, "PAUSE", 0.0)
+    monkeypatch.setattr("pabal.storage.sqlite.writer.PAUSE", 0.02)
+    log = Path(f"{path}-wal")
+    async with SqliteEventStorage(path) as storage:
+        reader = sqlite3.connect(path, isolation_level=None)
+        await storage.store_event(Tick("A"))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        while log.stat().st_size <= 4 << 20:
+            await storage.store_events([Tick("A", n, "x" * 1000) for n in range(500)])
+        assert await storage.head() > 500
+        reader.execute("COMMIT")
+        reader.close()
+        async with asyncio.timeout(30):
+            # Nobody writes any more: the writer comes back by itself.
+            while log.stat().st_size > 1 << 20:  # noqa: ASYNC110 - a file announces nothing
+                await asyncio.sleep(0.01)
+        await storage.store_event(Tick("A"))
+        assert await storage.check() == []
+
+
+async def test_a_write_ahead_log_that_cannot_be_cut_stops_no_publisher(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 37. Tidying up is no reason to fail; who writes next learns of the trouble himself."""
+    monkeypatch.setattr(wal, "LIMIT", -1)
+    monkeypatch.setattr(wal, "PAUSE", 0.0)
+
+    class Refusing:
+        def execute(self, sql: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_event(Tick("A"))
+        monkeypatch.setattr(storage._writer._wal, "_connection", Refusing())
+        await storage.store_event(Tick("A"))
+        assert await storage.store_event(Tick("A")) == 3
+    assert "could not be cut" in caplog.text
+
+
+async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> None:
+    """Promise 38. The copy would hide that an event is missing."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(30))
+        await storage.transact(lambda tx: tx.execute("DELETE FROM events WHERE position = 9"))
+        with pytest.raises(CorruptLogError, match="position 9"):
+            await storage.rebuild(tmp_path / "new.db")
+
+
+async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -> None:
+    """Promise 38. Found by fuzzing: it ended in an error about None, somewhere inside."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(3))
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM meta WHERE key = 'indexed_upto'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(CorruptLogError, match="lost indexed_upto"):
+        SqliteEventStorage(path)

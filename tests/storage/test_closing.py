@@ -1,0 +1,100 @@
+"""Closing: every file let go, so that the database can be moved or deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from tests.storage.events import Recorder, Tick, ticks
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc/self/fd")
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return what this process has open below a folder."""
+    found: list[str] = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except FileNotFoundError:
+            continue  # the one that listed them
+        if target.startswith(str(folder)):
+            found.append(target)
+    return found
+
+
+async def use(storage: SqliteEventStorage) -> None:
+    """Open every kind of connection there is."""
+    seen = Recorder()
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, seen, name="s", start="beginning")
+        await bus.publish_batch(ticks(10))
+        await bus.drain(timeout=10)
+    await asyncio.gather(*(storage.head() for _ in range(20)))
+    storage.poll_head()
+
+
+@linux
+async def test_after_closing_no_file_is_open_and_the_database_can_be_deleted(path: Path) -> None:
+    """On Windows a file that somebody holds cannot be deleted; here the descriptors tell."""
+    threads = set(threading.enumerate())
+    storage = SqliteEventStorage(path)
+    await use(storage)
+    assert open_files(path.parent) != []
+    storage.close()
+    assert open_files(path.parent) == []
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    path.unlink()
+    assert not [
+        thread for thread in threading.enumerate() if thread not in threads and "pabal" in thread.name
+    ]
+
+
+@linux
+async def test_a_refused_file_is_not_held_open(path: Path) -> None:
+    """A program that tries again, or reports and goes on, would run out of descriptors."""
+    path.write_bytes(b"SQLite format 3\0" + bytes(500))
+    for _ in range(3):
+        with pytest.raises(Exception, match=r"log\.db"):
+            SqliteEventStorage(path)
+    assert open_files(path.parent) == []
+
+
+@linux
+async def test_fifty_openings_leak_nothing(path: Path) -> None:
+    """A descriptor, thread or file left behind by each would end a long-lived program."""
+    threads = set(threading.enumerate())
+    for number in range(50):
+        async with SqliteEventStorage(path) as storage:
+            await storage.store_event(Tick("A", number))
+            await storage.head()
+    assert open_files(path.parent) == []
+    assert not [
+        thread for thread in threading.enumerate() if thread not in threads and "pabal" in thread.name
+    ]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+async def test_closing_twice_is_harmless(path: Path) -> None:
+    """``async with`` around a storage that was closed by hand is no mistake."""
+    storage = SqliteEventStorage(path)
+    storage.close()
+    await storage.aclose()
+    storage.close()
+
+
+async def test_a_storage_closes_while_queries_run(path: Path) -> None:
+    """They end with their result or with a typed error, and their connections are closed after them."""
+    storage = SqliteEventStorage(path)
+    await storage.store_events(ticks(2000))
+    reads = [asyncio.ensure_future(storage.read_page(0, limit=2000)) for _ in range(10)]
+    await asyncio.sleep(0)
+    await storage.aclose()
+    results = await asyncio.gather(*reads)
+    assert {page.upto for page in results} == {2000}

@@ -1,0 +1,40 @@
+"""What one process asks of a subscription, the process that handles it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.errors import SubscriptionInUseError
+from tests.storage.test_leases import holder
+
+
+async def test_another_process_obeys_a_pause_a_replay_and_a_resume(path: Path) -> None:
+    """Whoever is on call steers from a shell, and the subscription runs in the application."""
+    async with holder(path) as other, SqliteEventStorage(path) as storage:
+        await other.order("publish 1")
+        await other.says("handled 1")
+        await other.says("drained")
+        await storage.pause_subscription("held")
+        await other.says("report SubscriptionPaused")
+        await other.order("publish 2")
+        await other.says("drained")
+        [record] = await storage.list_subscriptions()
+        assert (record.watermark, record.paused) == (1, True)
+        await storage.request_replay("held", 1, 1)
+        await storage.resume_subscription("held")
+        await other.says("handled 1")
+        await other.says("handled 2")
+
+
+async def test_what_another_process_handles_is_not_moved_until_it_has_died(path: Path) -> None:
+    """A cursor moved under a running process would be overwritten by its next save."""
+    async with holder(path) as other, SqliteEventStorage(path) as storage:
+        with pytest.raises(SubscriptionInUseError):
+            await storage.reset_subscription("held", "beginning")
+        other.process.kill()
+        await other.process.wait()
+        assert await storage.reset_subscription("held", "beginning") == 0
+        assert await storage.forget_subscription("held")

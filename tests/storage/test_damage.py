@@ -1,0 +1,276 @@
+"""Damaged rows: found by the checksum, named by their position, never served."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import CorruptLogError, InMemoryEventBus, SqliteEventStorage
+from pabal.ports.storage import ParkedDelivery, PendingRetry, Progress
+from tests.storage.events import Note, Recorder, Tick, ticks
+
+DAMAGED = 7
+
+
+async def filled(path: Path) -> list[Tick]:
+    events = [
+        Tick("A", n, f"text {n}", correlation_id=f"why-{n}", causation_id=f"by-{n}", metadata={"n": n})
+        for n in range(1, 21)
+    ]
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(events)
+    return events
+
+
+def alter(path: Path, sql: str, *parameters: object) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    assert connection.execute(sql, parameters).rowcount > 0
+    connection.close()
+
+
+async def read_into(served: list[Any], storage: SqliteEventStorage, after: int = 0) -> None:
+    async for envelope in storage.read(after):
+        served.append(envelope.event)  # noqa: PERF401 - what came before an error counts
+
+
+ALTERATIONS = {
+    "event_id": "UPDATE events SET event_id = zeroblob(16) WHERE position = 7",
+    "event_type": "UPDATE events SET event_type = 'storage-test.note' WHERE position = 7",
+    "schema_version": "UPDATE events SET schema_version = 2 WHERE position = 7",
+    "aggregate_type": "UPDATE events SET aggregate_type = 'symbom' WHERE position = 7",
+    "aggregate_id": "UPDATE events SET aggregate_id = 'B' WHERE position = 7",
+    "occurred_at": "UPDATE events SET occurred_at = occurred_at + 1 WHERE position = 7",
+    "correlation_id": "UPDATE events SET correlation_id = NULL WHERE position = 7",
+    "causation_id": "UPDATE events SET causation_id = 'by-8' WHERE position = 7",
+    "metadata": "UPDATE events SET metadata = NULL WHERE position = 7",
+    "payload": "UPDATE events SET payload = CAST(replace(payload, '7', '8') AS BLOB) WHERE position = 7",
+    "checksum": "UPDATE events SET checksum = checksum + 1 WHERE position = 7",
+    "stream_version": "UPDATE events SET stream_version = 70 WHERE position = 7",
+    "recorded_at": "UPDATE events SET recorded_at = recorded_at + 4294967296 WHERE position = 7",
+    "position": "UPDATE events SET position = 700 WHERE position = 7",
+    "text that is no UTF-8": "UPDATE events SET correlation_id = CAST(x'77FF' AS TEXT) WHERE position = 7",
+    "id that is no UTF-8": "UPDATE events SET aggregate_id = CAST(x'FF' AS TEXT) WHERE position = 7",
+}
+
+
+@pytest.mark.parametrize("column", ALTERATIONS)
+async def test_an_altered_row_is_never_served(path: Path, column: str) -> None:
+    """Promise 38: a handler acting on altered bytes does more harm than one that does not act."""
+    events = await filled(path)
+    alter(path, ALTERATIONS[column])
+    async with SqliteEventStorage(path) as storage:
+        served: list[Any] = []
+        with pytest.raises(CorruptLogError) as caught:
+            await read_into(served, storage)
+        assert caught.value.position == DAMAGED
+        assert caught.value.path == str(path)
+        intact = [event for event in events if event.number != DAMAGED]
+        assert served == intact[:6]
+        with pytest.raises(CorruptLogError):
+            await storage.get_events_by_aggregate("A", "symbol")
+        if column != "event_id":
+            with pytest.raises(CorruptLogError):
+                await storage.get_event(events[DAMAGED - 1].event_id)
+        problems = await storage.check()
+        found_at = 700 if column == "position" else DAMAGED
+        assert any(f"position {found_at}" in problem for problem in problems)
+        if column != "position":
+            rest: list[Any] = []
+            await read_into(rest, storage, DAMAGED)
+            assert rest == intact[6:]
+
+
+async def test_rows_that_changed_places_are_not_served(path: Path) -> None:
+    """Each row is whole in itself; the checksum is bound to the place so that order is protected too."""
+    await filled(path)
+    for source, target in ((7, 1000), (8, 7), (1000, 8)):
+        alter(path, "UPDATE events SET position = ? WHERE position = ?", target, source)
+    async with SqliteEventStorage(path) as storage:
+        with pytest.raises(CorruptLogError) as caught:
+            await read_into([], storage)
+        assert caught.value.position == 7
+
+
+async def test_a_missing_row_is_a_damage_and_missing_first_rows_are_not(path: Path) -> None:
+    """A log is trimmed from its beginning; an event that is gone from its middle was not trimmed."""
+    await filled(path)
+    alter(path, "DELETE FROM events WHERE position < 4")
+    async with SqliteEventStorage(path) as storage:
+        served: list[Any] = []
+        await read_into(served, storage)
+        assert [event.number for event in served] == list(range(4, 21))
+        stream = await storage.get_events_by_aggregate("A", "symbol")
+        assert [event.number for event in stream] == list(range(4, 21))
+    alter(path, "DELETE FROM events WHERE position = 7")
+    async with SqliteEventStorage(path) as storage:
+        for after, position in ((0, 7), (6, 7)):
+            with pytest.raises(CorruptLogError) as caught:
+                await read_into([], storage, after)
+            assert caught.value.position == position
+        with pytest.raises(CorruptLogError):
+            await storage.get_events_by_aggregate("A", "symbol")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM streams WHERE version = 7",
+        "DELETE FROM streams WHERE version < 7",
+        "UPDATE streams SET position = 3 WHERE version = 7",
+        "UPDATE streams SET aggregate_id = 'B' WHERE version = 7",
+    ],
+)
+async def test_a_damaged_index_gives_no_wrong_stream(path: Path, sql: str) -> None:
+    """An aggregate rebuilt from a stream with a hole would decide on a state that never was."""
+    await filled(path)
+    alter(path, sql)
+    async with SqliteEventStorage(path) as storage:
+        with pytest.raises(CorruptLogError):
+            await storage.get_events_by_aggregate("A", "symbol")
+        assert any("stream" in problem for problem in await storage.check())
+        assert len([envelope async for envelope in storage.read()]) == 20
+
+
+async def test_publishing_a_damaged_event_again_says_so(path: Path) -> None:
+    """Taking it for a duplicate, or for other content, would both be wrong."""
+    events = await filled(path)
+    alter(path, ALTERATIONS["payload"])
+    async with SqliteEventStorage(path) as storage:
+        with pytest.raises(CorruptLogError) as caught:
+            await storage.store_event(events[DAMAGED - 1])
+        assert caught.value.position == DAMAGED
+        assert await storage.store_event(events[DAMAGED]) == DAMAGED + 1
+
+
+async def test_a_subscription_stops_before_a_damaged_event_and_the_others_go_on(path: Path) -> None:
+    """Passing over it would skip an event; going on with it would deliver what was never published."""
+    await filled(path)
+    alter(path, ALTERATIONS["payload"])
+    async with SqliteEventStorage(path) as storage:
+        reads, live = Recorder(), Recorder()
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, reads, name="reads", start="beginning")
+            bus.subscribe(Note, live, name="live")
+            await reads.reaches(6)
+            await bus.publish(Note("after"))
+            await live.reaches(1)
+            await bus.drain(timeout=10)
+            assert reads.numbers == [1, 2, 3, 4, 5, 6]
+            health = bus.health()
+            assert health.status == "failing"
+            assert any("position 7" in reason for reason in health.reasons)
+
+
+async def test_a_damaged_unfinished_event_halts_its_subscription_but_not_the_bus(path: Path) -> None:
+    """One damaged byte must not keep a whole application from starting."""
+    await filled(path)
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("reads", "beginning")
+        assert cursor is not None
+        await storage.save_progress([progress("reads", cursor.epoch, 6, 20, (7, 9))])
+        await storage.release_subscription("reads", cursor.epoch)
+    alter(path, ALTERATIONS["payload"])
+    async with SqliteEventStorage(path) as storage:
+        reads, live = Recorder(), Recorder()
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Tick, reads, name="reads", start="beginning")
+        bus.subscribe(Note, live, name="live")
+        async with bus:
+            await bus.publish(Note("after"))
+            await live.reaches(1)
+            await bus.drain(timeout=10)
+            assert 7 not in reads.numbers
+            assert bus.health().status == "failing"
+
+
+@pytest.mark.parametrize(
+    ("table", "sql"),
+    [
+        ("cursor", "UPDATE subscriptions SET unfinished = x'C1FF'"),
+        ("retry", "UPDATE retries SET failures = x'FF00'"),
+    ],
+)
+async def test_unreadable_bookkeeping_is_a_storage_error(path: Path, table: str, sql: str) -> None:
+    """What cannot be decoded must not come out as some library's error."""
+    await filled(path)
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("s", "beginning")
+        assert cursor is not None
+        retry = pending(5)
+        await storage.save_progress([progress("s", cursor.epoch, 4, 20, (5,), retries=(retry,))])
+        await storage.release_subscription("s", cursor.epoch)
+    alter(path, sql)
+    async with SqliteEventStorage(path) as storage:
+        with pytest.raises(CorruptLogError, match="bookkeeping"):
+            await storage.open_subscription("s", "now")
+        assert await storage.store_event(Tick("A")) == 21
+        if table == "cursor":
+            with pytest.raises(CorruptLogError, match="bookkeeping"):
+                await storage.list_subscriptions()
+
+
+async def test_a_damaged_scheduled_event_does_not_keep_back_the_others(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not released, and the one behind it is."""
+    bad, good, later = ticks(3)
+    async with SqliteEventStorage(path) as storage:
+        for due_at, event in ((100.0, bad), (101.0, good), (500.0, later)):
+            await storage.schedule_event(event, due_at)
+    alter(path, "UPDATE scheduled SET payload = x'7B7D' WHERE due_at = 100")
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.release_due(200.0) == 500.0
+        assert [envelope.event async for envelope in storage.read()] == [good]
+        assert bad.event_id in (await storage.check())[0]
+        assert "not released" in caplog.text
+
+
+async def test_a_damaged_dead_letter_is_not_served(path: Path) -> None:
+    """A dead letter holds a copy of the event, protected like the event itself."""
+    await filled(path)
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("s", "beginning")
+        assert cursor is not None
+        await storage.save_progress([progress("s", cursor.epoch, 20, 20, parked=(parked(5), parked(6)))])
+    alter(path, "UPDATE dead_letters SET payload = x'7B7D' WHERE position = 5")
+    async with SqliteEventStorage(path) as storage:
+        first, second = (1, 2)
+        with pytest.raises(CorruptLogError):
+            await storage.get_dead_letter(first)
+        with pytest.raises(CorruptLogError):
+            await storage.begin_retry(first, None, 0.0)
+        assert (await storage.get_dead_letter(second)).position == 6
+
+
+async def test_a_wholly_damaged_file_is_reported_by_check(path: Path) -> None:
+    """``check`` is what one calls on a damaged file: it has to return, not to raise."""
+    events = await filled(path)
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events([Tick("B", n, "x" * 500) for n in range(500)])
+    data = bytearray(path.read_bytes())
+    for page in range(len(data) // 4096 // 3, len(data) // 4096 // 2):
+        data[page * 4096 : page * 4096 + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.check() != []
+        served: list[Any] = []
+        with pytest.raises(CorruptLogError):
+            await read_into(served, storage)
+        assert served[:20] == events
+
+
+def progress(
+    name: str, epoch: int, watermark: int, frontier: int, unfinished: tuple[int, ...] = (), **more: Any
+) -> Progress:
+    return Progress(name, epoch, watermark, frontier, unfinished, **more)
+
+
+def pending(position: int) -> PendingRetry:
+    return PendingRetry(position, 1, 0.0)
+
+
+def parked(position: int) -> ParkedDelivery:
+    return ParkedDelivery(position, "given up", (), 0.0, None)

@@ -1,0 +1,79 @@
+"""A subscription that lags: read from disk, bounded in memory, and no key held up by another."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.delivery import consumer as consumer_module
+from pabal.delivery import feed
+from tests.storage.events import Recorder, Tick, ticks
+
+
+@pytest.fixture(autouse=True)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers so small that a few hundred events overflow them."""
+    for module in (consumer_module, feed):
+        monkeypatch.setattr(module, "BUFFER_HIGH", 64)
+        monkeypatch.setattr(module, "BUFFER_LOW", 32)
+    monkeypatch.setattr(consumer_module, "SPILL_KEEP", 4)
+    monkeypatch.setattr(feed, "_PAGE", 16)
+
+
+async def test_a_subscription_that_stands_still_takes_no_more_memory(storage: SqliteEventStorage) -> None:
+    """What it has not handled is in the log; kept in memory too, a lag of days would fill it."""
+    gate = asyncio.Event()
+    seen = Recorder()
+
+    async def slow(event: Tick) -> None:
+        await gate.wait()
+        await seen.handle(event)
+
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, slow, name="slow")
+        for start in range(0, 2000, 100):
+            await bus.publish_batch(ticks(100, first=start))
+        in_memory = sum(len(lane.items) for lane in bus._engine.consumers["slow"].all_lanes())
+        assert in_memory <= 64 + 16
+        gate.set()
+        await bus.drain(timeout=20)
+    assert seen.numbers == list(range(2000))
+
+
+async def test_a_blocked_key_with_a_long_queue_never_stops_the_others(storage: SqliteEventStorage) -> None:
+    """Promise 14 beyond the buffer: filled by one key, it would have no room for any other."""
+    gate = asyncio.Event()
+    blocked, others = Recorder(), Recorder()
+
+    async def handle(event: Tick) -> None:
+        if event.symbol == "blocked":
+            await gate.wait()
+            await blocked.handle(event)
+        else:
+            await others.handle(event)
+
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, handle, name="s")
+        for start in range(0, 600, 20):
+            await bus.publish_batch(
+                [*ticks(15, "blocked", first=start), *ticks(5, f"free-{start % 3}", first=start)]
+            )
+        await others.reaches(150)
+        assert blocked.numbers == []
+        gate.set()
+        await bus.drain(timeout=20)
+    assert blocked.numbers == [start + n for start in range(0, 600, 20) for n in range(15)]
+
+
+async def test_a_backlog_is_read_in_order_while_new_events_come(storage: SqliteEventStorage) -> None:
+    """Between reading and taking live there is a seam, where an event could be lost, doubled or overtaken."""
+    await storage.store_events(ticks(500))
+    seen = Recorder()
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, seen, name="behind", start="beginning")
+        for number in range(501, 1001):
+            await bus.publish(Tick("KRW-BTC", number))
+        await bus.drain(timeout=20)
+    assert seen.numbers == list(range(1, 1001))

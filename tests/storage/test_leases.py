@@ -1,0 +1,278 @@
+"""One holder for a subscription: between buses, and between processes that release, die, or freeze."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.delivery import leases
+from pabal.ports.storage import Progress
+from pabal.storage.sqlite import cursors
+from pabal.storage.sqlite.journal import dead_journals, journal_path
+from tests.storage.events import Recorder, Tick, ticks
+
+
+class Holder:
+    """The other process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def says(self, expected: str) -> None:
+        """Read until the process says this."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            while (line := (await self.process.stdout.readline()).decode()) != "":
+                if line.strip() == expected:
+                    return
+        raise AssertionError(f"the other process ended without saying {expected!r}")
+
+    async def order(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode() + b"\n")
+        await self.process.stdin.drain()
+
+
+@asynccontextmanager
+async def holder(path: Path, lease: float = 10.0) -> AsyncIterator[Holder]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.storage.holder", str(path), str(lease)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    other = Holder(process)
+    try:
+        await other.says("started")
+        yield other
+    finally:
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGCONT)
+            process.kill()
+        await process.communicate()
+
+
+async def reaches(bus: InMemoryEventBus, condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        await bus._engine.background.until(condition)
+
+
+@pytest.fixture(autouse=True)
+def quick_standby(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_STANDBY_PAUSE", 0.05)
+
+
+async def test_of_two_buses_on_one_storage_one_stands_by_and_takes_over(
+    storage: SqliteEventStorage,
+) -> None:
+    """Two that handle one subscription at once would handle everything twice."""
+    first, second = Recorder(), Recorder()
+    one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
+    one.subscribe(Tick, first, name="held", start="beginning")
+    two.subscribe(Tick, second, name="held", start="beginning")
+    await one.start()
+    await two.start()
+    await two.publish(Tick("A", 1))
+    await first.reaches(1)
+    assert "another" in str(two.health().reasons)
+    await one.stop()
+    await two.publish(Tick("A", 2))
+    await second.reaches(1)
+    await two.drain(timeout=10)
+    await two.stop()
+    assert (first.numbers, second.numbers) == ([1], [2])
+
+
+async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(
+    storage: SqliteEventStorage,
+) -> None:
+    """Decided anywhere but in the writer, both would find it free."""
+    cursors = await asyncio.gather(*(storage.open_subscription("held", "now") for _ in range(5)))
+    assert sum(cursor is not None for cursor in cursors) == 1
+
+
+async def test_an_opening_that_is_cancelled_leaves_the_subscription_free(
+    storage: SqliteEventStorage,
+) -> None:
+    """Nobody would come to give it back, and it would stand still until the process ends."""
+    opening = asyncio.ensure_future(storage.open_subscription("held", "now"))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await storage.transact(lambda tx: None)  # behind both, the taking and the giving back
+    await storage.transact(lambda tx: None)
+    assert await storage.open_subscription("held", "now") is not None
+
+
+async def test_another_process_stands_by_and_takes_over_on_release(path: Path) -> None:
+    """Stopping gives the subscription up at once; the lease need not run out."""
+    here = Recorder()
+    async with SqliteEventStorage(path) as storage, holder(path) as other:
+        await other.order("publish 1")
+        await other.says("handled 1")
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, here, name="held", start="beginning")
+            await bus.publish(Tick("A", 2))
+            await other.says("handled 2")
+            await other.order("stop")
+            await other.process.wait()
+            await bus.publish(Tick("A", 3))
+            await here.reaches(1)
+            await bus.drain(timeout=10)
+        assert here.numbers == [3]
+
+
+async def test_a_killed_holder_is_replaced_at_once(path: Path) -> None:
+    """The lock of its journal tells that it is dead, so its lease of ten seconds is not waited for."""
+    here = Recorder()
+    async with SqliteEventStorage(path) as storage, holder(path) as other:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, here, name="held", start="beginning")
+            await bus.publish(Tick("A", 1))
+            await other.says("handled 1")
+            other.process.kill()
+            await other.process.wait()
+            began = asyncio.get_running_loop().time()
+            await bus.publish(Tick("A", 2))
+            await reaches(bus, lambda: 2 in here.numbers)
+            assert asyncio.get_running_loop().time() - began < cursors.LEASE_SECONDS / 2
+        assert [name for name, *_ in dead_journals(path, "")] == []
+
+
+async def test_a_frozen_holder_is_replaced_after_its_lease_and_its_late_progress_refused(
+    path: Path,
+) -> None:
+    """Promise 36: it believes that it still holds the subscription; its progress would undo the new one's."""
+    here = Recorder()
+    # A short lease there, which that process does not renew, and the usual one here.
+    async with SqliteEventStorage(path) as storage, holder(path, lease=1.5) as other:
+        # Frozen while it writes, it would keep the file locked; SQLite knows no remedy for that.
+        await other.order("publish 1")
+        await other.says("drained")
+        os.kill(other.process.pid, signal.SIGSTOP)
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, here, name="held", start="beginning")
+            await bus.publish(Tick("A", 2))
+            await reaches(bus, lambda: 2 in here.numbers)
+            await bus.drain(timeout=10)
+            (before,) = await storage.list_subscriptions()
+            os.kill(other.process.pid, signal.SIGCONT)
+            # It goes on, finds out, and stands by; what is published goes to the new holder alone.
+            await other.order("publish 3")
+            await other.says("drained")
+            await reaches(bus, lambda: 3 in here.numbers)
+            await bus.drain(timeout=10)
+            (after,) = await storage.list_subscriptions()
+        assert after.epoch == before.epoch
+        assert after.watermark == 3
+
+
+async def test_progress_under_an_old_epoch_is_refused(storage: SqliteEventStorage) -> None:
+    """Written by who lost the subscription, it would move the cursor of who has it."""
+    await storage.store_events(ticks(5))
+    old = await storage.open_subscription("held", "beginning")
+    assert old is not None
+    await storage.release_subscription("held", old.epoch)
+    new = await storage.open_subscription("held", "beginning")
+    assert new is not None
+    assert new.epoch == old.epoch + 1
+    late = Progress("held", old.epoch, 5, 5)
+    assert await storage.save_progress([late]) == ["held"]
+    (record,) = await storage.list_subscriptions()
+    assert (record.watermark, record.frontier) == (0, 0)
+    # Refusing the old one does not make the new one forget what it holds.
+    await storage.release_subscription("held", old.epoch)
+    assert await storage.open_subscription("held", "now") is None
+    assert await storage.save_progress([Progress("held", new.epoch, 3, 3)]) == []
+
+
+async def test_leases_that_were_taken_over_are_reported_at_renewal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder without anything to save has to find out, too."""
+    monkeypatch.setattr(cursors, "LEASE_SECONDS", 0.0)
+    async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
+        assert await one.renew_leases() == []
+        assert await one.open_subscription("held", "now") is not None
+        assert await one.renew_leases() == []
+        assert await two.open_subscription("held", "now") is not None
+        assert await one.renew_leases() == ["held"]
+        assert await one.renew_leases() == []
+
+
+async def test_events_of_another_process_wake_this_one(path: Path) -> None:
+    """A commit made elsewhere raises no notification here; the head is looked at instead."""
+    here = Recorder()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, here, name="here")
+        await bus.drain(10)  # where it begins is settled, so what comes from elsewhere comes after it
+        async with SqliteEventStorage(path) as elsewhere:
+            for number in range(1, 4):
+                await elsewhere.store_event(Tick("A", number))
+                await here.reaches(number)
+        assert here.numbers == [1, 2, 3]
+
+
+async def test_a_foreign_commit_is_noticed_though_our_own_bookkeeping_saw_it_first(path: Path) -> None:
+    """Saving progress reads the head, too; taken for known there, the event would wait for the next one."""
+    async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as elsewhere:
+        storage.poll_head()
+        await elsewhere.store_event(Tick("A", 1))
+        await storage.transact(lambda tx: None)
+        assert storage.poll_head() == 1
+        assert storage.poll_head() is None
+        await storage.store_event(Tick("A", 2))
+        assert storage.poll_head() is None  # our own commit, announced as such
+
+
+async def test_a_journal_gets_its_name_only_when_it_is_locked(path: Path) -> None:
+    """Seen before that, a process that starts would be taken for a dead one and lose its subscriptions."""
+    seen: list[str] = []
+    rename = Path.rename
+    async with SqliteEventStorage(path) as watcher:
+
+        def look_first(self: Path, target: Path) -> Path:
+            seen.extend(owner for owner, *_ in dead_journals(path, ""))
+            return rename(self, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "rename", look_first)
+            async with SqliteEventStorage(path):
+                seen.extend(owner for owner, *_ in dead_journals(path, ""))
+        assert seen == []
+        assert await watcher.open_subscription("held", "now") is not None
+
+
+async def test_attempts_under_way_are_counted_for_whoever_comes_next(path: Path) -> None:
+    """Promise 6 rests on it: a journal that nobody locks any more tells what its process died in."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(5))
+        cursor = await storage.open_subscription("held", "beginning")
+        assert cursor is not None
+        base = storage.journal.reserve(2)
+        storage.journal.begin(base, cursor.number, 3, 3, 1)
+        storage.journal.begin(base + 1, cursor.number, 4, 4, 2)
+        storage.journal.end(base + 1)
+        await storage.save_progress([Progress("held", cursor.epoch, 2, 4, (3,))])
+        content = storage.journal.path.read_bytes()
+    # As if the process had died: the cursor still has its owner, and the journal lies there unlocked.
+    dead = journal_path(path, "d" * 32)
+    dead.write_bytes(content)
+    async with SqliteEventStorage(path) as storage:
+        await storage.transact(
+            lambda tx: tx.execute("UPDATE subscriptions SET owner = ?, lease_until = 9e18", ("d" * 32,))
+        )
+        again = await storage.open_subscription("held", "now")
+        assert again is not None
+        assert again.unfinished == (3,)
+        (retry,) = again.retries
+        assert (retry.position, retry.attempts) == (3, 1)
+        assert [failure.error_type for failure in retry.failures] == ["ProcessDied"]
+        assert not dead.exists()

@@ -1,0 +1,162 @@
+"""The log is asked by type, aggregate, chain of causes and time: through indexes, and behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pabal import DomainEvent, InMemoryEventStorage, SqliteEventStorage
+from pabal.domain.envelope import to_envelope
+from pabal.errors import CorruptLogError
+from pabal.ports.storage import LogFilter
+from pabal.storage.sqlite import appender, queries
+from tests.storage.events import Note, Tick, ticks
+
+TICK, NOTE = Tick.event_type, Note.event_type
+CHAINS = (None, "chain-1", "chain-2")
+
+events_of_all_kinds = st.lists(
+    st.builds(
+        lambda kind, symbol, chain, cause: (
+            Tick(symbol, correlation_id=chain, causation_id=cause)
+            if kind
+            else Note(correlation_id=chain, causation_id=cause)
+        ),
+        st.booleans(),
+        st.sampled_from(["A", "B"]),
+        st.sampled_from(CHAINS),
+        st.sampled_from([None, "cause-1"]),
+    ),
+    max_size=40,
+)
+filters = st.builds(
+    LogFilter,
+    types=st.sampled_from([(), (TICK,), (TICK, NOTE), ("unheard",)]),
+    aggregate_id=st.sampled_from([None, None, "A", "B"]),
+    correlation_id=st.sampled_from([*CHAINS, None, "unheard"]),
+    causation_id=st.sampled_from([None, None, "cause-1"]),
+)
+pages = st.fixed_dictionaries(
+    {
+        "after": st.integers(0, 45),
+        "before": st.none() | st.integers(0, 45),
+        "limit": st.integers(1, 50),
+        "newest_first": st.booleans(),
+    }
+)
+
+
+@given(events=events_of_all_kinds, asked=st.lists(st.tuples(filters, pages), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_sqlite_finds_what_the_reference_model_finds(
+    events: list[DomainEvent], asked: list[tuple[LogFilter, dict[str, Any]]]
+) -> None:
+    """What is in an index, what is not yet, and what lies across both must be found alike."""
+
+    async def compare(path: Path) -> None:
+        model = InMemoryEventStorage()
+        async with SqliteEventStorage(path, durability="normal") as storage:
+            for event in events:
+                await model.store_event(event)
+                await storage.store_event(event)
+            for wanted, page in asked:
+                expected = [row.position for row in await model.find_events(wanted, **page)]
+                found = [row.position for row in await storage.find_events(wanted, **page)]
+                assert found == expected, (wanted, page)
+
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(appender, "_INDEX_EVERY", 7)
+        asyncio.run(compare(Path(folder) / "log.db"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (LogFilter(types=(TICK,)), "SEARCH d USING PRIMARY KEY (event_type=? AND position>? AND position<?)"),
+        (LogFilter(aggregate_id="A", aggregate_type="symbol"), "SEARCH d USING PRIMARY KEY (aggregate_id=?"),
+        (LogFilter(correlation_id="chain-1"), "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"),
+        (LogFilter(), "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+    ],
+    ids=["type", "aggregate", "chain", "nothing"],
+)
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_question_is_answered_by_an_index_and_without_sorting(
+    path: Path, monkeypatch: pytest.MonkeyPatch, wanted: LogFilter, index: str, newest_first: bool
+) -> None:
+    """A list that reads the whole log is quick with a thousand events and unusable with a million."""
+    monkeypatch.setattr(appender, "_INDEX_EVERY", 20)
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events([*ticks(30, "A"), *(Note(correlation_id="chain-1") for _ in range(9))])
+    said: list[str] = []
+
+    class Explaining(sqlite3.Connection):
+        def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:
+            if "FROM events e" in sql or "JOIN events e" in sql:
+                said.extend(row[3] for row in super().execute(f"EXPLAIN QUERY PLAN {sql}", values))
+            return super().execute(sql, values)
+
+    connection = sqlite3.connect(path, isolation_level=None, factory=Explaining)
+    queries.find_events(connection, str(path), wanted, 0, None, 5, newest_first)
+    connection.close()
+    assert any(line.startswith(index) for line in said), said
+    assert not any("SCAN e" in line or "SCAN d" in line for line in said), said
+    if wanted.aggregate_id is None:
+        assert not any("TEMP B-TREE FOR ORDER BY" in line for line in said), said
+
+
+async def test_times_of_the_log_never_go_back_though_the_clock_does(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 31. A place found by halving would be anywhere in a log whose times go back and forth."""
+    real = time.time_ns
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(5))
+        monkeypatch.setattr("pabal.storage.sqlite.appender.time.time_ns", lambda: real() - 3600 * 10**9)
+        await storage.store_events(ticks(5))
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_event(Note())
+        monkeypatch.undo()
+        await storage.store_event(Note())
+        times = [to_envelope(row).recorded_at for row in await storage.find_events(LogFilter())]
+        assert times == sorted(times)
+        since = LogFilter(since=times[-1] - timedelta(microseconds=1))
+        assert [row.position for row in await storage.find_events(since)][-1] == 12
+
+
+async def test_an_altered_row_is_not_shown_as_found(path: Path) -> None:
+    """Promise 38. A dashboard would show what nobody published."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(5))
+        await storage.transact(
+            lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 3")
+        )
+        with pytest.raises(CorruptLogError, match="position 3"):
+            await storage.find_events(LogFilter(types=(TICK,)))
+
+
+async def test_what_was_trimmed_is_found_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of an index that leads nowhere would make a page shorter than it is."""
+    monkeypatch.setattr(appender, "_INDEX_EVERY", 5)
+    async with SqliteEventStorage(path) as storage:
+        for number in range(30):
+            await storage.store_event(Tick("A", number, correlation_id="chain-1"))
+        await storage.trim(max_events=10)
+        for wanted in (LogFilter(types=(TICK,)), LogFilter(correlation_id="chain-1"), LogFilter()):
+            found = await storage.find_events(wanted, limit=3)
+            assert [row.position for row in found] == [21, 22, 23]
+        left = await storage.transact(
+            lambda tx: [
+                tx.execute(f"SELECT min(position) FROM {table}").fetchone()[0]
+                for table in ("events_by_type", "events_by_correlation")
+            ]
+        )
+        assert left == [21, 21]

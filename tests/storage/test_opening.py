@@ -1,0 +1,230 @@
+"""Opening a file: what is refused, with which error, and that it is left as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import CorruptLogError, SqliteEventStorage, StorageError
+from pabal.errors import NewerSchemaError, NotAPabalDatabaseError, StorageUnavailableError, UsageError
+from pabal.storage.sqlite import schema
+from tests.storage.events import Tick, ticks
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and not p.name.endswith("-shm")}
+
+
+def refused(path: Path, error: type[StorageError]) -> StorageError:
+    """Expect that opening is refused, and that no byte beside the path has changed."""
+    before = contents(path.parent)
+    with pytest.raises(error) as caught:
+        SqliteEventStorage(path)
+    assert contents(path.parent) == before
+    assert str(path) in str(caught.value)
+    return caught.value
+
+
+async def filled(path: Path, count: int = 50) -> None:
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(count))
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    """Writing into somebody's text file would destroy it."""
+    path.write_text("symbol,price\nKRW-BTC,50000000\n" * 100)
+    refused(path, NotAPabalDatabaseError)
+
+
+def test_another_programs_database_is_refused(path: Path) -> None:
+    """Adding tables to another program's database would do harm to both."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    assert "another program" in str(refused(path, NotAPabalDatabaseError))
+
+
+@pytest.mark.parametrize("mark", [0, 0x12345678])
+def test_another_programs_database_with_a_write_ahead_log_is_left_as_it_is(
+    path: Path, tmp_path: Path, mark: int
+) -> None:
+    """Merely opening it for writing and closing it would move its log into its file."""
+    source = tmp_path / "theirs.db"
+    connection = sqlite3.connect(source, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA application_id = {mark}")
+    connection.execute("CREATE TABLE theirs (x)")
+    # A copy, as it would lie there after that program was killed.
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("theirs.db", "theirs.db-wal"):
+        (folder / name).write_bytes((tmp_path / name).read_bytes())
+    connection.close()
+    refused(folder / "theirs.db", NotAPabalDatabaseError)
+
+
+def test_an_empty_file_becomes_a_database(path: Path) -> None:
+    """`touch trading.db`, or a temporary file made beforehand, is a fine place to begin."""
+    path.touch()
+    SqliteEventStorage(path).close()
+    SqliteEventStorage(str(path)).close()
+    assert path.read_bytes()[68:72] == schema.APPLICATION_ID.to_bytes(4, "big")
+
+
+async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+    """What a newer pabal wrote may mean something this one does not understand."""
+    await filled(path)
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
+    connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    error: Any = refused(path, NewerSchemaError)
+    assert (error.found, error.supported) == (schema.SCHEMA_VERSION + 1, schema.SCHEMA_VERSION)
+
+
+@pytest.mark.parametrize("left", [1, 50, 99, 100, 4096, 0.5, -1])
+async def test_a_truncated_file_is_refused(path: Path, left: float) -> None:
+    """SQLite would open it and fail at some page later, after the bus had begun to work."""
+    await filled(path, 500)
+    whole = path.read_bytes()
+    size = int(len(whole) * left) if isinstance(left, float) else left % len(whole)
+    path.write_bytes(whole[:size])
+    refused(path, NotAPabalDatabaseError if size < 16 else CorruptLogError)
+
+
+async def test_a_file_with_a_damaged_schema_page_is_refused(path: Path) -> None:
+    """The error must be pabal's own, not sqlite3's."""
+    await filled(path)
+    data = bytearray(path.read_bytes())
+    data[100:2000] = os.urandom(1900)
+    path.write_bytes(data)
+    with pytest.raises(StorageError):
+        SqliteEventStorage(path)
+
+
+def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    """The message says what is there instead."""
+    assert "is a directory" in str(refused(tmp_path, StorageUnavailableError))
+
+
+def test_a_missing_directory_is_refused_and_not_made(tmp_path: Path) -> None:
+    """A typing error in a path would otherwise start an empty log somewhere else."""
+    with pytest.raises(StorageUnavailableError, match="does not exist"):
+        SqliteEventStorage(tmp_path / "missing" / "log.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """The same goes for a parent that is there, but no directory."""
+    (tmp_path / "parent").write_text("a file")
+    with pytest.raises(StorageUnavailableError):
+        SqliteEventStorage(tmp_path / "parent" / "log.db")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_directory_where_nothing_can_be_made_is_refused() -> None:
+    """Permission is asked for, but only making a file tells; here even root may not."""
+    with pytest.raises(StorageUnavailableError):
+        SqliteEventStorage("/proc/self/log.db")
+
+
+@pytest.mark.parametrize("protected", ["directory", "file"])
+async def test_what_may_not_be_written_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, protected: str
+) -> None:
+    """Without the right to write, SQLite opens the file and fails at the first event."""
+    await filled(path)
+    forbidden = path.parent if protected == "directory" else path
+    real = os.access
+    # Root may write everywhere, so the answer is given here.
+    monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != forbidden and real(p, mode))
+    refused(path, StorageUnavailableError)
+
+
+async def test_a_file_without_room_for_the_journal_is_refused_and_let_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OSError is not the caller's language, and a half opened storage must not keep its files."""
+    await filled(path)
+    real = Path.rename
+
+    def no_room(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", no_room)
+    with pytest.raises(StorageUnavailableError, match="No space left"):
+        SqliteEventStorage(path)
+    monkeypatch.setattr(Path, "rename", real)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.head() == 50
+
+
+def test_an_unknown_durability_is_refused(path: Path) -> None:
+    """A misspelt "full" must not quietly become something weaker."""
+    with pytest.raises(UsageError, match="durability"):
+        SqliteEventStorage(path, "Full")  # type: ignore[arg-type]
+    assert not path.exists()
+
+
+async def test_a_file_system_without_write_ahead_logging_is_refused(path: Path) -> None:
+    """In another journal mode readers block the writer, which nothing here expects."""
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(StorageUnavailableError, match="write-ahead"):
+        schema._use_wal(connection, str(path))
+    connection.close()
+
+
+async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path: Path) -> None:
+    """Who came by another name would not see the other's journal, and take its subscriptions away."""
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    async with SqliteEventStorage(path) as one, SqliteEventStorage(link) as two:
+        assert await one.open_subscription("s", "now") is not None
+        assert await two.open_subscription("s", "now") is None
+        assert one.path == two.path
+
+
+async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:
+    """Promise 36 begins here: making the schema and switching the journal mode must not clash."""
+    code = (
+        "import sys, asyncio; from pabal import SqliteEventStorage; from tests.storage.events import Tick\n"
+        "async def main():\n"
+        "    sys.stdin.readline()\n"
+        "    async with SqliteEventStorage(sys.argv[1]) as storage:\n"
+        "        for n in range(5): await storage.store_event(Tick(sys.argv[2], n))\n"
+        "asyncio.run(main())\n"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(path), str(n), stdin=asyncio.subprocess.PIPE
+        )
+        for n in range(6)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+    assert [await process.wait() for process in processes] == [0] * 6
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.head() == 30
+        assert await storage.check() == []
+
+
+async def test_names_with_special_signs_are_only_names(tmp_path: Path) -> None:
+    """Question marks, brackets and percent signs mean something in URIs and patterns, not here."""
+    path = tmp_path / "a [b]*?%41 #c.db"
+    for expected in (1, 2):
+        async with SqliteEventStorage(path) as storage:
+            assert await storage.store_event(Tick("A")) == expected
+            assert await storage.open_subscription("s", "now") is not None
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,125 @@
+"""Deliveries that a process died in are made alone after the restart: one death, one suspect."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal.ports.storage import Progress
+from pabal.storage.sqlite.journal import journal_path
+from pabal.testing import VirtualClock
+from tests.storage.events import Recorder, Tick
+
+DEAD = "d" * 32
+
+
+async def die_in(path: Path, positions: Sequence[int], attempt: int = 1) -> None:
+    """Leave the file as a process does that dies while these positions of ten events are in flight."""
+    async with SqliteEventStorage(path) as storage:
+        if await storage.head() == 0:
+            await storage.store_events([Tick(f"key-{n}", n) for n in range(1, 11)])
+        cursor = await storage.open_subscription("s", "beginning")
+        assert cursor is not None
+        await storage.save_progress([Progress("s", cursor.epoch, 0, 0)])
+        base = storage.journal.reserve(len(positions))
+        for slot, position in enumerate(positions):
+            storage.journal.begin(base + slot, cursor.number, position, position, attempt)
+        content = storage.journal.path.read_bytes()
+        await storage.transact(lambda tx: tx.execute("UPDATE subscriptions SET owner = ?", (DEAD,)))
+    journal_path(path, DEAD).write_bytes(content)
+
+
+class Watched:
+    """A handler that notes what else was being handled."""
+
+    def __init__(self) -> None:
+        self.running: set[int] = set()
+        self.beside: dict[int, set[int]] = {}
+        self.order: list[int] = []
+        self.attempts: dict[int, int] = {}
+
+    async def handle(self, event: Tick, context: Any) -> None:
+        self.running.add(event.number)
+        for number in self.running:
+            self.beside.setdefault(number, set()).update(self.running - {number})
+        self.attempts[event.number] = context.attempt
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.running.discard(event.number)
+        self.order.append(event.number)
+
+
+async def handled_after(path: Path, **options: Any) -> tuple[Watched, list[Any]]:
+    watched = Watched()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, watched, name="s", start="beginning", **options)
+        await bus.drain(timeout=20)
+        letters = await bus.dead_letters.list()
+    return watched, letters
+
+
+async def test_suspects_are_made_alone_and_first(path: Path) -> None:
+    """Beside others, an innocent one would be counted again whenever the guilty one kills the process."""
+    await die_in(path, [2, 3, 5])
+    watched, letters = await handled_after(path)
+    assert sorted(watched.order) == list(range(1, 11))
+    assert set(watched.order[:3]) == {2, 3, 5}
+    assert [watched.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
+    assert [watched.attempts[number] for number in (1, 2, 3, 5)] == [1, 2, 2, 2]
+    assert letters == []
+    # And afterwards the others run beside each other again.
+    assert any(watched.beside[number] for number in (6, 7, 8, 9, 10))
+
+
+async def test_suspects_without_an_order_are_made_alone_too(path: Path) -> None:
+    """They lie in a lane that several workers share, among others."""
+    await die_in(path, [2, 3, 5])
+    watched, letters = await handled_after(path, ordering=None)
+    assert [watched.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
+    assert sorted(watched.order) == list(range(1, 11))
+    assert letters == []
+
+
+async def test_one_that_died_among_others_gets_an_attempt_to_prove_itself(path: Path) -> None:
+    """Its attempts are used up, but the death may have been another one's doing."""
+    await die_in(path, [2, 3])
+    watched, letters = await handled_after(path, retry=RetryPolicy(max_attempts=1))
+    assert sorted(watched.order) == list(range(1, 11))
+    assert letters == []
+
+
+async def test_one_that_died_alone_with_its_last_attempt_is_parked(path: Path) -> None:
+    """Promise 6: there is nobody else to blame."""
+    await die_in(path, [2])
+    watched, letters = await handled_after(path, retry=RetryPolicy(max_attempts=1))
+    assert 2 not in watched.order
+    assert [letter.position for letter in letters] == [2]
+    assert [attempt.error_type for attempt in letters[0].attempts] == ["ProcessDied"]
+
+
+async def test_after_ten_seconds_everything_goes_on_beside_a_suspect(path: Path) -> None:
+    """A suspect may wait for the very event that is held back for its sake."""
+    await die_in(path, [2])
+    clock = VirtualClock(start=time.time() + 60)  # the death is noted by the real time, and lies in the past
+    begun, released = asyncio.Event(), asyncio.Event()
+    seen = Recorder()
+
+    async def handle(event: Tick) -> None:
+        if event.number == 2:
+            begun.set()
+            await released.wait()
+        if event.number == 3:
+            released.set()
+        await seen.handle(event)
+
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=clock) as bus:
+        bus.subscribe(Tick, handle, name="s", start="beginning")
+        await asyncio.wait_for(begun.wait(), 20)
+        assert seen.seen == []
+        await clock.advance(10)
+        await seen.reaches(10)
+        await bus.drain(timeout=20)

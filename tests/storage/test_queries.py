@@ -1,0 +1,105 @@
+"""The queries that applications use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.errors import StorageUnavailableError
+from tests.storage.events import Note, Recorder, Tick, ticks
+
+
+async def test_an_event_is_found_by_its_id_as_it_was_stored(any_storage: Any) -> None:
+    """With all that belongs to it, not only the payload that ``==`` compares."""
+    event = Tick("A", 1, "text", correlation_id="why", causation_id="by", metadata={"n": 1})
+    await any_storage.store_event(event)
+    found = await any_storage.get_event(event.event_id)
+    assert found.to_dict() == event.to_dict()
+    assert await any_storage.get_event("00000000-0000-7000-8000-000000000000") is None
+    assert await any_storage.get_event("no id at all") is None
+
+
+async def test_the_log_is_read_in_pages_by_position_and_type(any_storage: Any) -> None:
+    """A page's seam must neither skip nor repeat an event, also where few are wanted."""
+    events = [Note(str(n)) if n % 7 == 0 else Tick("A", n) for n in range(600)]
+    await any_storage.store_events(events)
+    assert [e.event async for e in any_storage.read()] == events
+    assert [e.position async for e in any_storage.read(590)] == list(range(591, 601))
+    assert [e.position async for e in any_storage.read(5, limit=3)] == [6, 7, 8]
+    assert [e async for e in any_storage.read(limit=0)] == []
+    assert [e async for e in any_storage.read(600)] == []
+    notes = [event for event in events if isinstance(event, Note)]
+    assert [e.event async for e in any_storage.read(types=[Note])] == notes
+    assert [e.event async for e in any_storage.read(types=["storage-test.note"], limit=2)] == notes[:2]
+
+
+async def test_statistics_tell_totals_and_the_first_and_last_event(any_storage: Any) -> None:
+    """Figures for a dashboard, also of an empty log."""
+    empty = await any_storage.get_event_statistics()
+    assert (empty["total_events"], empty["first_position"], empty["last_occurred_at"]) == (0, None, None)
+    events = [*ticks(3), Note("a")]
+    await any_storage.store_events(events)
+    figures = await any_storage.get_event_statistics()
+    assert figures["total_events"] == 4
+    assert figures["events_by_type"] == {"storage-test.note": 1, "storage-test.tick": 3}
+    assert figures["events_by_aggregate"] == {"symbol": 3}
+    assert (figures["first_position"], figures["last_position"]) == (1, 4)
+    assert figures["first_occurred_at"] == events[0].occurred_at
+    assert figures["last_occurred_at"] == events[-1].occurred_at
+
+
+async def test_unprocessed_events_are_those_some_subscription_has_not_finished(any_storage: Any) -> None:
+    """One subscription's success must not hide what another one has still to do."""
+    async with InMemoryEventBus(any_storage) as bus:
+        bus.subscribe(Tick, Recorder(), name="quick", start="beginning")
+        await bus.publish_batch(ticks(3))
+        await bus.drain(timeout=10)
+    assert await any_storage.get_unprocessed_events() == []
+    cursor = await any_storage.open_subscription("slow", 1)
+    assert cursor is not None
+    assert [event.number for event in await any_storage.get_unprocessed_events()] == [2, 3]
+    assert [event.number for event in await any_storage.get_unprocessed_events(limit=1)] == [2]
+
+
+async def test_events_are_marked_by_hand_where_nothing_subscribes(any_storage: Any) -> None:
+    """The seed's form, for applications that dispatch by themselves."""
+    events = ticks(3)
+    await any_storage.store_events(events)
+    assert await any_storage.mark_event_processed(events[1].event_id, "done") is True
+    assert await any_storage.mark_event_processed(events[1].event_id, "done again") is True
+    assert await any_storage.mark_event_processed("00000000-0000-7000-8000-000000000000", None) is False
+    assert await any_storage.get_unprocessed_events() == [events[0], events[2]]
+
+
+async def test_a_backup_is_a_whole_database_of_that_moment(path: Path, tmp_path: Path) -> None:
+    """Made while publishers go on, and opened like any other."""
+    target = tmp_path / "backup.db"
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(500))
+        await storage.open_subscription("s", "beginning")
+        await storage.backup(target)
+        await storage.store_event(Tick("A", 501))
+        with pytest.raises(StorageUnavailableError, match="never overwrite"):
+            await storage.backup(target)
+        with pytest.raises(StorageUnavailableError, match="missing"):
+            await storage.backup(tmp_path / "missing" / "backup.db")
+    async with SqliteEventStorage(target) as copy:
+        assert await copy.head() == 500
+        assert await copy.check() == []
+        cursor = await copy.open_subscription("s", "now")
+        assert cursor is not None
+        assert cursor.watermark == 0
+
+
+async def test_check_finds_nothing_wrong_with_a_used_file(path: Path) -> None:
+    """False alarms would teach people to ignore it."""
+    async with SqliteEventStorage(path) as storage:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, Recorder(), name="s")
+            await bus.publish_batch(ticks(1500))
+            await bus.publish(Note("later"), delay=1000)
+            await bus.drain(timeout=10)
+        assert await storage.check() == []

@@ -1,0 +1,227 @@
+"""What survives a restart: cursors, retries with their delays, dead letters, schedules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
+from pabal.errors import DeadLetterNotFoundError
+from pabal.testing import VirtualClock
+from tests.storage.events import Note, Recorder, Tick, ticks
+
+
+async def until(bus: InMemoryEventBus, condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        await bus._engine.background.until(condition)
+
+
+def refuse(event: Any) -> None:
+    raise NotRetryableError("bad")
+
+
+async def test_what_was_finished_is_not_delivered_again_and_what_was_not_is(path: Path) -> None:
+    """Recovery from the cursor: neither skipped nor repeated."""
+    blocked = asyncio.Event()
+    first, second = Recorder(), Recorder()
+
+    async def hold(event: Tick) -> None:
+        if event.number == 3:
+            await blocked.wait()
+        await first.handle(event)
+
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Tick, hold, name="s", ordering=None)
+        await bus.start()
+        await bus.publish_batch(ticks(6))
+        await first.reaches(5)
+        await bus.stop(timeout=0.01)
+    assert sorted(first.numbers) == [1, 2, 4, 5, 6]
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, second, name="s", ordering=None)
+        await bus.drain(timeout=10)
+    assert second.numbers == [3]
+
+
+async def test_a_retry_due_in_a_minute_runs_after_a_minute_across_a_restart(path: Path) -> None:
+    """Promise 23: restarted at 30 s, the retry runs at 60 s, neither at once nor at 90 s."""
+    policy = RetryPolicy(max_attempts=3, base_delay=60, max_delay=60, jitter=0)
+    failed = Recorder(before=None)
+
+    async def fail(event: Tick) -> None:
+        await failed.handle(event)
+        raise ConnectionError("try later")
+
+    clock = VirtualClock()
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage, clock=clock)
+        bus.subscribe(Tick, fail, name="s", retry=policy)
+        await bus.start()
+        await bus.publish(Tick("A", 1))
+        await failed.reaches(1)
+        await until(bus, lambda: bus._engine.settlement.idle)
+        await clock.advance(30)
+        await bus.stop()
+    later = VirtualClock(start=clock.time())
+    seen: list[tuple[float, int]] = []
+
+    async def succeed(event: Tick, context: Any) -> None:
+        seen.append((later.monotonic(), context.attempt))
+
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage, clock=later)
+        bus.subscribe(Tick, succeed, name="s", retry=policy)
+        await bus.start()
+        await bus.drain(retries=False, timeout=10)
+        await later.advance(29)
+        assert seen == []
+        await later.advance(2)
+        await bus.drain(timeout=10)
+        await bus.stop()
+    ((at, attempt),) = seen
+    assert at == pytest.approx(30, abs=1)
+    assert attempt == 2
+
+
+async def test_an_event_scheduled_before_a_restart_comes_at_its_time(path: Path) -> None:
+    """A reminder that was promised for tomorrow must not die with today's process."""
+    clock = VirtualClock()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=clock) as bus:
+        await bus.publish(Tick("A", 1), delay=60)
+        await clock.advance(30)
+    later = VirtualClock(start=clock.time())
+    seen = Recorder()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=later) as bus:
+        bus.subscribe(Tick, seen, name="s")
+        await bus.drain(timeout=10)
+        await later.advance(29)
+        assert await storage.head() == 0
+        await later.advance(2)
+        await seen.reaches(1)
+        await bus.drain(timeout=10)
+
+
+async def test_scheduling_an_event_twice_changes_nothing_and_another_under_its_id_is_refused(
+    any_storage: Any,
+) -> None:
+    """The same rule as for publishing: one id names one event."""
+    event = Tick("A", 1)
+    await any_storage.schedule_event(event, 100.0)
+    await any_storage.schedule_event(event, 200.0)
+    with pytest.raises(Exception, match="other content"):
+        await any_storage.schedule_event(Tick("A", 2, event_id=event.event_id), 100.0)
+    assert await any_storage.release_due(50.0) == 100.0
+    assert await any_storage.head() == 0
+    assert await any_storage.release_due(100.0) is None
+    await any_storage.schedule_event(event, 300.0)  # it is in the log by now
+    assert await any_storage.release_due(1000.0) is None
+    assert await any_storage.head() == 1
+
+
+async def test_a_scheduled_event_whose_id_was_published_otherwise_does_not_stop_the_others(
+    any_storage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Raised there, the conflict would come up at every release, and nothing scheduled would ever come."""
+    scheduled, other = ticks(2)
+    await any_storage.schedule_event(scheduled, 100.0)
+    await any_storage.schedule_event(other, 101.0)
+    await any_storage.store_event(Tick("B", 9, event_id=scheduled.event_id))
+    assert await any_storage.release_due(200.0) is None
+    assert [envelope.event.number async for envelope in any_storage.read()] == [9, other.number]
+    assert "is dropped" in caplog.text
+
+
+async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same(path: Path) -> None:
+    """Its class may be known to another process; here it is reported like any unknown type."""
+    from pabal.domain.registry import registry
+
+    seen = Recorder()
+    with registry.isolated():
+
+        class Foreign(Tick):
+            event_type = "storage-test.foreign"
+
+        async with SqliteEventStorage(path) as storage:
+            await storage.schedule_event(Foreign("A", 1), 100.0)
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe("*", seen, name="all", start="beginning")
+        await bus.publish(Note("after"))
+        await seen.reaches(1)
+        await bus.drain(timeout=10)
+        assert await storage.head() == 2
+        assert bus.get_statistics()["subscriptions"]["all"]["skipped"] == 1
+
+
+async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: Path) -> None:
+    """With every attempt, and the event as it was."""
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, Recorder(before=refuse), name="s")
+        await bus.publish_batch([Tick("A", 1), Tick("A", 2)])
+        await bus.drain(timeout=10)
+    seen = Recorder()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, seen, name="s")
+        first, second = await bus.dead_letters.list()
+        assert (first.event, second.event) == (Tick("A", 1), Tick("A", 2))
+        assert [attempt.error_type for attempt in first.attempts] == ["NotRetryableError"]
+        assert await bus.dead_letters.retry(first.id) == 1
+        await bus.drain(timeout=10)
+        assert seen.numbers == [1]
+        assert [letter.id for letter in await bus.dead_letters.list()] == [second.id]
+        await bus.dead_letters.discard(second.id)
+        with pytest.raises(DeadLetterNotFoundError):
+            await storage.get_dead_letter(second.id)
+
+
+async def test_a_subscription_that_wants_little_restarts_near_the_end(path: Path) -> None:
+    """Promise 30: parked and filtered events move the watermark, so a restart reads only a little again."""
+    wanted = Recorder()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Note, wanted, name="rare")
+        bus.subscribe(Tick, Recorder(before=refuse), name="parks")
+        bus.subscribe(Tick, Recorder(), name="filters", where=lambda event: event.number == 999)
+        for start in range(0, 3000, 1000):
+            await bus.publish_batch([*ticks(999, first=start + 1), Note(f"{start}")])
+        await bus.drain(timeout=20)
+    assert len(wanted.seen) == 3
+    async with SqliteEventStorage(path) as storage:
+        for record in await storage.list_subscriptions():
+            assert 3000 - record.watermark <= 1000, record
+            assert record.unfinished == 0
+            assert record.parked == (2997 if record.name == "parks" else 0)
+
+
+@pytest.mark.parametrize("start", ["beginning", "now", 4, "moment"])
+async def test_a_new_name_begins_where_it_says(any_storage: Any, start: Any) -> None:
+    """Promise 31: also with events published while it subscribes."""
+    await any_storage.store_events(ticks(4))
+    moment = datetime.now(UTC)
+    await any_storage.store_events(ticks(4, first=5))
+    seen = Recorder()
+    async with InMemoryEventBus(any_storage) as bus:
+        publishing = asyncio.gather(*(bus.publish(tick) for tick in ticks(5, "B", first=9)))
+        bus.subscribe(Tick, seen, name="new", start=moment if start == "moment" else start, ordering=None)
+        await publishing
+        await bus.publish(Tick("B", 99))
+        await bus.drain(timeout=10)
+    old = {"beginning": 1, "now": 9, 4: 5, "moment": 5}[start]
+    assert set(seen.numbers) >= {*range(old, 9), 99}
+    assert len(seen.numbers) == len(set(seen.numbers))
+    assert min(seen.numbers) >= old
+
+
+async def test_a_known_name_goes_on_and_ignores_where_new_ones_begin(any_storage: Any) -> None:
+    """``start="beginning"`` in the code must not replay everything at each start of the program."""
+    for round_number in range(3):
+        seen = Recorder()
+        async with InMemoryEventBus(any_storage) as bus:
+            bus.subscribe(Tick, seen, name="known", start="beginning")
+            await bus.publish(Tick("A", round_number))
+            await bus.drain(timeout=10)
+        assert seen.numbers == [round_number]

@@ -1,0 +1,176 @@
+"""Life of the log: what ``trim`` deletes, and what it never does. Promise 33."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, SqliteEventStorage
+from pabal.errors import SubscriptionInUseError, UsageError
+from pabal.storage.sqlite import retention
+
+
+class Filed(DomainEvent):
+    """Be an event with a stream of its own for each drawer."""
+
+    drawer: str
+    n: int
+
+    @property
+    def aggregate_id(self) -> str:
+        """Return the drawer."""
+        return self.drawer
+
+
+def filed(count: int, start: int = 0) -> list[Filed]:
+    """Return events spread over three drawers."""
+    return [Filed(f"drawer-{n % 3}", n) for n in range(start, start + count)]
+
+
+async def numbers(storage: SqliteEventStorage) -> list[int]:
+    """Return what is left in the log."""
+    return [envelope.event.n async for envelope in storage.read()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name a file for the log."""
+    return tmp_path / "log.db"
+
+
+async def test_the_newest_events_stay_and_positions_go_on(path: Path) -> None:
+    """A position given twice would let a subscription pass over the second event."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(30))
+        assert (await storage.trim(max_events=10)).deleted == 20
+        assert await numbers(storage) == list(range(20, 30))
+        assert await storage.trim(max_events=1) == retention.Trimmed(9)
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.store_event(Filed("drawer-0", 30)) == 31
+        assert await storage.check() == []
+
+
+async def test_a_stream_goes_on_with_its_versions_when_all_its_events_are_gone(path: Path) -> None:
+    """A version given twice would let two writers both believe they were first."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(30))
+        await storage.store_event(Filed("another", 99))
+        await storage.trim(max_events=1)
+        assert await storage.get_events_by_aggregate("drawer-0") == []
+        await storage.store_event(Filed("drawer-0", 100))
+        versions = [e.stream_version async for e in storage.read() if e.event.drawer == "drawer-0"]
+        assert versions == [11]
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_event(Filed("drawer-0", 101))
+        versions = [e.stream_version async for e in storage.read() if e.event.drawer == "drawer-0"]
+        assert versions == [11, 12]
+        assert await storage.check() == []
+
+
+async def test_age_decides_by_when_an_event_was_recorded(path: Path) -> None:
+    """Old events that were recorded just now are new to every subscription."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(10))
+        assert (await storage.trim(max_age=timedelta(hours=1))).deleted == 0
+        await storage.transact(lambda tx: tx.execute("UPDATE events SET recorded_at = 0 WHERE position <= 6"))
+        assert (await storage.trim(max_age=timedelta(hours=1))).deleted == 6
+        assert await storage.head() == 10
+
+
+async def test_nothing_is_deleted_above_the_slowest_watermark(path: Path) -> None:
+    """Promise 33. An event deleted before its handler ran is lost."""
+    handled: list[int] = []
+
+    async def handle(event: Filed) -> None:
+        handled.append(event.n)
+
+    async with SqliteEventStorage(path) as storage:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Filed, handle, name="clerk")
+            await bus.publish_batch(filed(10))
+        await storage.store_events(filed(10, start=10))
+        trimmed = await storage.trim(max_events=1)
+        assert trimmed == retention.Trimmed(10, ("clerk",))
+        assert await numbers(storage) == list(range(10, 20))
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Filed, handle, name="clerk")
+            await bus.drain(10)
+        assert sorted(handled) == list(range(20))
+
+
+async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(path: Path) -> None:
+    """Promise 33. The watermark has passed these, but they are not finished."""
+    handled: list[int] = []
+    broken = True
+
+    async def handle(event: Filed) -> None:
+        if broken and event.n == 3:
+            raise NotRetryableError("the drawer is stuck")
+        handled.append(event.n)
+
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Filed, handle, name="clerk", on_exhausted="park_key")
+        await bus.publish_batch(filed(12))
+        await bus.drain(10)
+        assert sorted(handled) == [0, 1, 2, 4, 5, 7, 8, 10, 11]
+        # Position 7 (number 6) queues behind the parked number 3 at position 4.
+        assert (await storage.trim(max_events=1)).deleted == 6
+        broken = False
+        (letter,) = await bus.dead_letters.list()
+        assert letter.event == Filed("drawer-0", 3)
+        assert await bus.dead_letters.retry("all") == 1
+        await bus.drain(10)
+        assert handled[-3:] == [3, 6, 9]
+
+
+async def test_a_long_log_goes_in_slices_and_publishers_go_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One commit for a million events would keep every publisher waiting."""
+    monkeypatch.setattr(retention, "SLICE_FIRST", 7)
+    monkeypatch.setattr(retention, "SLICE_MOST", 7)
+    monkeypatch.setattr(retention, "SLICE_LEAST", 7)
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(50))
+        assert (await storage.trim(max_events=5)).deleted == 45
+        assert await numbers(storage) == list(range(45, 50))
+        assert await storage.check() == []
+
+
+def test_the_size_of_a_slice_follows_the_time_that_one_takes() -> None:
+    """Promise 33. On a slow disk, slices of a fixed size would keep publishers waiting for each of them."""
+    assert retention.next_size(100, 10 * retention.SLICE_SECONDS) == retention.SLICE_LEAST
+    assert retention.next_size(1000, 2 * retention.SLICE_SECONDS) == 500
+    assert retention.next_size(100, retention.SLICE_SECONDS / 10) == 200
+    assert retention.next_size(1900, 0.0) == retention.SLICE_MOST
+
+
+async def test_an_abandoned_subscription_is_named_and_can_be_forgotten(path: Path) -> None:
+    """Otherwise a handler that was removed years ago would keep the log growing for ever."""
+
+    async def handle(event: Filed) -> None:
+        raise AssertionError("nobody publishes while it runs")
+
+    async with SqliteEventStorage(path) as storage:
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Filed, handle, name="long-gone")
+            await bus.drain(10)
+            with pytest.raises(SubscriptionInUseError, match="long-gone"):
+                await storage.forget_subscription("long-gone")
+        await storage.store_events(filed(10))
+        assert (await storage.trim(max_events=1)).held_back_by == ("long-gone",)
+        assert await storage.forget_subscription("long-gone")
+        assert not await storage.forget_subscription("long-gone")
+        assert await storage.trim(max_events=1) == retention.Trimmed(9)
+        assert await storage.list_subscriptions() == []
+
+
+async def test_a_trim_without_a_limit_is_refused(path: Path) -> None:
+    """A forgotten argument must not empty the log."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(3))
+        with pytest.raises(UsageError, match="max_age"):
+            await storage.trim()
+        assert await numbers(storage) == [0, 1, 2]

@@ -1,0 +1,97 @@
+"""The schema's version: a fresh file and a migrated one are equal."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage, StorageError
+from pabal.storage.sqlite import schema
+from tests.storage.events import ticks
+
+OLD_SCHEMAS = Path(__file__).parent / "schemas"
+"""``vN.sql``: the script of each version that was ever released, never changed afterwards."""
+
+
+def described(path: Path) -> dict[str, object]:
+    connection = sqlite3.connect(path)
+    try:
+        objects = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+        return {
+            "application_id": connection.execute("PRAGMA application_id").fetchone(),
+            "user_version": connection.execute("PRAGMA user_version").fetchone(),
+            "meta": connection.execute("SELECT key, value FROM meta ORDER BY key").fetchall(),
+            # A migration may come to the same in another order, and with other line breaks.
+            "objects": sorted((*names, " ".join((sql or "").split())) for *names, sql in objects),
+        }
+    finally:
+        connection.close()
+
+
+def make_old(path: Path, version: int) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript((OLD_SCHEMAS / f"v{version}.sql").read_text("utf-8"))
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+
+
+@pytest.mark.parametrize("version", range(1, schema.SCHEMA_VERSION + 1))
+def test_a_migrated_schema_equals_a_fresh_one(tmp_path: Path, version: int) -> None:
+    """A column that only fresh files have breaks everybody who began earlier."""
+    SqliteEventStorage(tmp_path / "fresh.db").close()
+    make_old(tmp_path / "old.db", version)
+    SqliteEventStorage(tmp_path / "old.db").close()
+    assert described(tmp_path / "old.db") == described(tmp_path / "fresh.db")
+
+
+def test_every_older_version_has_its_script_and_its_migration() -> None:
+    """Raising the version without a way from the last one would lock everybody out of their files."""
+    assert sorted(p.name for p in OLD_SCHEMAS.iterdir()) == [
+        f"v{version}.sql" for version in range(1, schema.SCHEMA_VERSION + 1)
+    ]
+    assert sorted(schema.MIGRATIONS) == list(range(1, schema.SCHEMA_VERSION))
+
+
+async def test_a_migration_keeps_the_events_and_runs_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way a version 2 will take, with a migration of this test's own."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(3))
+    calls: list[str] = []
+
+    def add_column(connection: sqlite3.Connection) -> None:
+        calls.append("1 to 2")
+        connection.execute("ALTER TABLE events ADD COLUMN shard INTEGER")
+
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setitem(schema.MIGRATIONS, 1, add_column)
+    for _ in range(2):
+        async with SqliteEventStorage(path) as storage:
+            assert len(await storage.get_events_by_aggregate("KRW-BTC", "symbol")) == 3
+    assert calls == ["1 to 2"]
+
+
+async def test_a_failed_migration_leaves_the_file_at_its_old_version(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a migration is no version at all."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(3))
+    before = described(path)
+
+    def break_down(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE events ADD COLUMN shard INTEGER")
+        raise sqlite3.DatabaseError("malformed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", 2)
+        patch.setitem(schema.MIGRATIONS, 1, break_down)
+        with pytest.raises(StorageError):
+            SqliteEventStorage(path)
+    assert described(path) == before
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.head() == 3

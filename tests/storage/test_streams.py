@@ -1,0 +1,209 @@
+"""Streams with versions, and the index of them that is built behind the commits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import ConcurrencyError, SqliteEventStorage
+from pabal.errors import InvalidEventError
+from pabal.storage.sqlite import appender
+from tests.storage.events import Note, Tick, ticks
+from tests.storage.tracing import Tracer
+
+
+@pytest.fixture(params=[1, 7, 1000])
+def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Rows after which a slice of the index is built: at once, now and then, and only at the end."""
+    monkeypatch.setattr(appender, "_INDEX_EVERY", request.param)
+    return int(request.param)
+
+
+async def numbers(storage: Any, symbol: str) -> list[int]:
+    return [event.number for event in await storage.get_events_by_aggregate(symbol, "symbol")]
+
+
+async def versions(storage: Any, symbol: str) -> list[int]:
+    return [e.stream_version async for e in storage.read() if getattr(e.event, "symbol", "") == symbol]
+
+
+async def test_an_append_at_the_expected_version_succeeds(any_storage: Any) -> None:
+    """Version 0 means that the stream must not exist, None asks for nothing."""
+    assert await any_storage.append("symbol", "A", ticks(2, "A"), expected_version=0) == [1, 2]
+    assert await any_storage.append("symbol", "A", ticks(1, "A", 3), expected_version=2) == [3]
+    assert await any_storage.append("symbol", "A", ticks(1, "A", 4), expected_version=None) == [4]
+    assert await numbers(any_storage, "A") == [1, 2, 3, 4]
+    assert await versions(any_storage, "A") == [1, 2, 3, 4]
+
+
+async def test_an_append_at_another_version_says_which_one(any_storage: Any) -> None:
+    """The caller loads again and decides again, and wants to know how far it is behind."""
+    await any_storage.append("symbol", "A", ticks(3, "A"), expected_version=0)
+    for expected in (0, 2, 4):
+        with pytest.raises(ConcurrencyError) as caught:
+            await any_storage.append("symbol", "A", ticks(1, "A", 9), expected_version=expected)
+        error = caught.value
+        assert (error.aggregate_type, error.aggregate_id) == ("symbol", "A")
+        assert (error.expected_version, error.actual_version) == (expected, 3)
+    assert await numbers(any_storage, "A") == [1, 2, 3]
+
+
+async def test_an_event_of_another_stream_is_refused(any_storage: Any) -> None:
+    """It would carry a version of a stream it does not belong to."""
+    for stray in (Tick("B"), Note("no aggregate")):
+        with pytest.raises(InvalidEventError, match="belongs to"):
+            await any_storage.append("symbol", "A", [stray], expected_version=0)
+    assert await any_storage.head() == 0
+
+
+async def test_an_empty_append_changes_nothing(any_storage: Any) -> None:
+    """A decision that leads to no event is an ordinary one."""
+    assert await any_storage.append("symbol", "A", [], expected_version=0) == []
+    assert await any_storage.store_events([]) == []
+    assert await any_storage.head() == 0
+
+
+async def test_of_writers_that_race_for_a_version_exactly_one_wins(any_storage: Any) -> None:
+    """Two winners would both have decided on a state that the other one changed."""
+    for version in range(10):
+        results = await asyncio.gather(
+            *(any_storage.append("symbol", "A", [Tick("A", n)], expected_version=version) for n in range(8)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(result, list) for result in results) == 1
+        assert sum(isinstance(result, ConcurrencyError) for result in results) == 7
+    assert await versions(any_storage, "A") == list(range(1, 11))
+
+
+async def test_streams_of_one_id_and_different_types_are_apart(any_storage: Any) -> None:
+    """An order and an invoice may both be number 7."""
+
+    class Other(Tick):
+        event_type = "storage-test.other"
+        aggregate_type = "other"
+
+    await any_storage.store_events([Tick("7", 1), Other("7", 2), Tick("7", 3)])
+    assert [e.number for e in await any_storage.get_events_by_aggregate("7", "symbol")] == [1, 3]
+    assert [e.number for e in await any_storage.get_events_by_aggregate("7", "other")] == [2]
+    assert [e.number for e in await any_storage.get_events_by_aggregate("7")] == [1, 2, 3]
+    assert [e.stream_version async for e in any_storage.read()] == [1, 1, 2]
+
+
+async def test_versions_and_reads_are_right_whatever_part_is_indexed(path: Path, slices: int) -> None:
+    """The index lags behind the log; a version taken from it alone would be given twice."""
+    chance = random.Random(slices)
+    expected: dict[str, list[int]] = {symbol: [] for symbol in "ABCDE"}
+    storage = SqliteEventStorage(path)
+    try:
+        for step in range(120):
+            symbol = chance.choice("ABCDE")
+            known = expected[symbol]
+            if chance.random() < 0.1:
+                with pytest.raises(ConcurrencyError):
+                    await storage.append("symbol", symbol, [Tick(symbol)], expected_version=len(known) + 1)
+            fresh = list(range(step * 10, step * 10 + chance.randrange(1, 4)))
+            batch = [Tick(symbol, number) for number in fresh]
+            await storage.append("symbol", symbol, batch, expected_version=len(known))
+            known += fresh
+            assert await numbers(storage, symbol) == known
+            if chance.random() < 0.1:
+                await storage.aclose()
+                storage = SqliteEventStorage(path)
+        for symbol, known in expected.items():
+            assert await numbers(storage, symbol) == known
+            assert await versions(storage, symbol) == list(range(1, len(known) + 1))
+        assert await storage.check() == []
+    finally:
+        storage.close()
+
+
+async def test_two_storages_on_one_file_agree_on_versions(path: Path, slices: int) -> None:
+    """Each keeps a map of what is not indexed; what the other one wrote has to get into it."""
+    chance = random.Random(slices)
+    expected: dict[str, list[int]] = {symbol: [] for symbol in "ABC"}
+    async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
+        for number in range(150):
+            writer, reader = chance.sample([one, two], 2)
+            symbol = chance.choice("ABC")
+            known = expected[symbol]
+            await writer.append("symbol", symbol, [Tick(symbol, number)], expected_version=len(known))
+            known.append(number)
+            assert await numbers(reader, symbol) == known
+            with pytest.raises(ConcurrencyError) as caught:
+                await reader.append("symbol", symbol, [Tick(symbol, -1)], expected_version=len(known) - 1)
+            assert caught.value.actual_version == len(known)
+        assert await one.check() == []
+
+
+async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the slice's commit and the map's clearing a row is in both, and must be read once."""
+    monkeypatch.setattr(appender, "_INDEX_EVERY", 10)
+    tracer = Tracer(monkeypatch)
+    async with SqliteEventStorage(path) as storage:
+        (connection,) = tracer.connections
+        seen: list[list[int]] = []
+        loop = asyncio.get_running_loop()
+
+        def read_now(sql: str) -> None:
+            if "streams" in sql or sql == "COMMIT":
+                # In the writer's thread: the loop reads while the writer stands still at this statement.
+                reading = asyncio.run_coroutine_threadsafe(numbers(storage, "A"), loop)
+                seen.append(reading.result(20))
+
+        connection.before = connection.after = read_now
+        await storage.store_events(ticks(10, "A"))
+        await storage.store_event(Tick("A", 11))
+        connection.before = connection.after = lambda sql: None
+        assert seen[0] == []
+        assert seen[-1] == list(range(1, 12))
+        assert all(reading in (list(range(1, n)) for n in (1, 11, 12)) for reading in seen)
+        assert sum(len(reading) == 10 for reading in seen) >= 3
+
+
+async def test_an_index_that_cannot_be_built_does_not_stop_the_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The index only saves time; events and versions must go on without it."""
+    monkeypatch.setattr(appender, "_INDEX_EVERY", 5)
+    tracer = Tracer(monkeypatch)
+    async with SqliteEventStorage(path) as storage:
+        (connection,) = tracer.connections
+        attempts: list[str] = []
+
+        def refuse(sql: str) -> None:
+            if sql.startswith("INSERT INTO streams"):
+                attempts.append(sql)
+                raise sqlite3.OperationalError("disk I/O error")
+
+        connection.before = refuse
+        for number in range(1, 13):
+            await storage.append("symbol", "A", [Tick("A", number)], expected_version=number - 1)
+        assert await numbers(storage, "A") == list(range(1, 13))
+        assert len(attempts) == 2  # not again for every commit
+        assert "could not be extended" in caplog.text
+        connection.before = lambda sql: None
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.check() == []
+        assert await numbers(storage, "A") == list(range(1, 13))
+
+
+async def test_more_streams_than_the_map_of_heads_holds_keep_their_versions(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map is emptied when it is full; what this very transaction added must survive that."""
+    monkeypatch.setattr(appender, "_HEADS_MOST", 3)
+    async with SqliteEventStorage(path) as storage:
+        batch = [Tick(symbol, number) for number in range(1, 5) for symbol in "ABCDEFGH"]
+        await storage.store_events(batch)
+        await storage.store_events(batch[::-1] + ticks(2, "A", 5))
+        for symbol in "BCDEFGH":
+            assert await numbers(storage, symbol) == [1, 2, 3, 4]
+            assert await versions(storage, symbol) == [1, 2, 3, 4]
+        assert await versions(storage, "A") == [1, 2, 3, 4, 5, 6]

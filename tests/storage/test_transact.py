@@ -1,0 +1,216 @@
+"""``transact``: business rows and events commit together or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import DuplicateEventError, SqliteEventStorage
+from pabal.errors import UsageError
+from tests.storage.events import Tick, ticks
+
+
+@pytest.fixture
+async def accounts(storage: SqliteEventStorage) -> SqliteEventStorage:
+    await storage.transact(lambda tx: tx.execute("CREATE TABLE accounts (name TEXT PRIMARY KEY, cents INT)"))
+    return storage
+
+
+async def balances(storage: SqliteEventStorage) -> list[tuple[str, int]]:
+    return await storage.transact(lambda tx: tx.execute("SELECT * FROM accounts ORDER BY name").fetchall())
+
+
+async def test_rows_and_events_commit_together(accounts: SqliteEventStorage) -> None:
+    """A row without its event, or the reverse, is what `transact` exists to prevent."""
+    heard: list[Any] = []
+    accounts.add_listener(heard.append)
+
+    def deposit(tx: Any) -> int:
+        tx.executemany("INSERT INTO accounts VALUES (?, ?)", [("kim", 100), ("lee", 5)])
+        position: int = tx.store_event(Tick("kim", 100))
+        tx.store_events(ticks(2, "lee"))
+        return position
+
+    assert await accounts.transact(deposit) == 1
+    assert await balances(accounts) == [("kim", 100), ("lee", 5)]
+    assert await accounts.head() == 3
+    assert [(batch.first, len(batch.events)) for batch in heard] == [(1, 1), (2, 2)] or [
+        (batch.first, len(batch.events)) for batch in heard
+    ] == [(1, 3)]
+
+
+async def test_whatever_the_function_raises_undoes_all_of_it(accounts: SqliteEventStorage) -> None:
+    """An exception between the row and the event must leave neither."""
+    heard: list[Any] = []
+    accounts.add_listener(heard.append)
+
+    def fail(tx: Any) -> None:
+        tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
+        tx.store_event(Tick("kim", 1))
+        raise LookupError("mind changed")
+
+    with pytest.raises(LookupError, match="mind changed"):
+        await accounts.transact(fail)
+    assert await balances(accounts) == []
+    assert await accounts.head() == 0
+    assert heard == []
+    assert await accounts.append("symbol", "kim", [Tick("kim", 2)], expected_version=0) == [1]
+
+
+async def test_a_conflicting_event_undoes_the_rows(accounts: SqliteEventStorage) -> None:
+    """The event is refused, so the row it explains must not stay."""
+    stored = Tick("kim", 1)
+    await accounts.store_event(stored)
+
+    def conflict(tx: Any) -> None:
+        tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
+        tx.store_event(Tick("kim", 2, event_id=stored.event_id))
+
+    with pytest.raises(DuplicateEventError):
+        await accounts.transact(conflict)
+    assert await balances(accounts) == []
+
+
+async def test_an_error_in_the_users_sql_fails_only_that_call(accounts: SqliteEventStorage) -> None:
+    """Neighbours in the same commit have nothing to do with it."""
+    results = await asyncio.gather(
+        accounts.store_event(Tick("A")),
+        accounts.transact(lambda tx: tx.execute("INSERT INTO accounts VALUES ('kim', 1)")),
+        accounts.transact(lambda tx: tx.execute("INSERT INTO accounts VALUES ('kim', 2)")),
+        accounts.transact(lambda tx: tx.execute("SELECT * FROM nowhere")),
+        accounts.store_event(Tick("A")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[2], sqlite3.IntegrityError)
+    assert isinstance(results[3], sqlite3.OperationalError)
+    assert (results[0], results[4]) == (1, 2)
+    assert await balances(accounts) == [("kim", 1)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COMMIT",
+        "  commit;",
+        "END TRANSACTION",
+        "ROLLBACK",
+        "/* a comment */ -- and one more\n ROLLBACK TO part",
+        "BEGIN",
+        "SAVEPOINT mine",
+        "; RELEASE part",
+    ],
+)
+async def test_statements_that_end_the_transaction_are_refused(
+    accounts: SqliteEventStorage, sql: str
+) -> None:
+    """COMMIT would make half a group durable, and the rest of it would run outside any transaction."""
+
+    def meddle(tx: Any) -> None:
+        tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
+        tx.execute(sql)
+
+    results = await asyncio.gather(
+        accounts.store_event(Tick("A", 1)),
+        accounts.transact(meddle),
+        accounts.store_event(Tick("A", 2)),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], UsageError)
+    assert (results[0], results[2]) == (1, 2)
+    assert await balances(accounts) == []
+
+
+def roll_back_by_conflict(tx: Any) -> None:
+    tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
+    tx.execute("INSERT OR ROLLBACK INTO accounts VALUES ('kim', 2)")
+
+
+def roll_back_behind_the_scenes(tx: Any) -> None:
+    tx.execute("SELECT 1").connection.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [(roll_back_by_conflict, sqlite3.IntegrityError), (roll_back_behind_the_scenes, UsageError)],
+)
+async def test_a_function_that_rolls_everything_back_fails_alone(
+    accounts: SqliteEventStorage, function: Callable[[Any], None], error: type[Exception]
+) -> None:
+    """The others of its group were rolled back with it; they are written again, and in their order."""
+    heard: list[Any] = []
+    accounts.add_listener(heard.append)
+    results = await asyncio.gather(
+        accounts.store_events(ticks(2, "A")),
+        accounts.transact(lambda tx: tx.execute("INSERT INTO accounts VALUES ('lee', 7)")),
+        accounts.transact(function),
+        accounts.transact(lambda tx: tx.store_event(Tick("A", 3))),
+        accounts.store_event(Tick("A", 4)),
+        return_exceptions=True,
+    )
+    assert isinstance(results[2], error)
+    assert [results[0], results[3], results[4]] == [[1, 2], 3, 4]
+    assert await balances(accounts) == [("lee", 7)]
+    assert [event.number for event in await accounts.get_events_by_aggregate("A", "symbol")] == [1, 2, 3, 4]
+    assert [event.number for batch in heard for event in batch.events] == [1, 2, 3, 4]
+
+
+async def test_a_stop_iteration_reaches_its_caller(accounts: SqliteEventStorage) -> None:
+    """A future refuses StopIteration; raised on, it would leave the rest of the group unanswered."""
+    results = await asyncio.gather(
+        accounts.transact(lambda tx: next(tx.execute("SELECT * FROM accounts"))),
+        accounts.store_event(Tick("A")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], RuntimeError)
+    assert results[1] == 1
+
+
+async def test_a_transaction_is_of_no_use_after_its_function(accounts: SqliteEventStorage) -> None:
+    """A kept ``tx`` would write into whatever transaction comes next, or outside of one."""
+    kept = await accounts.transact(lambda tx: tx)
+    for use in (
+        lambda: kept.execute("SELECT 1"),
+        lambda: kept.executemany("SELECT 1", []),
+        lambda: kept.store_event(Tick("A")),
+    ):
+        with pytest.raises(UsageError, match="is over"):
+            use()
+
+
+async def test_a_failed_statement_inside_leaves_what_the_function_caught(
+    accounts: SqliteEventStorage,
+) -> None:
+    """A function may try, catch, and go on: only what it lets out undoes its part."""
+
+    def attempt(tx: Any) -> str:
+        tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
+        try:
+            tx.execute("INSERT INTO accounts VALUES ('kim', 2)")
+        except sqlite3.IntegrityError:
+            tx.store_event(Tick("kim", 1))
+            return "kept"
+        return "not reached"
+
+    assert await accounts.transact(attempt) == "kept"
+    assert await balances(accounts) == [("kim", 1)]
+    assert await accounts.head() == 1
+
+
+async def test_what_was_committed_together_is_there_after_a_restart(path: Path) -> None:
+    """Together on disk, not only in memory."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.transact(lambda tx: tx.execute("CREATE TABLE sums (total INT)"))
+
+        def add(tx: Any) -> None:
+            tx.execute("INSERT INTO sums VALUES (41)")
+            tx.store_event(Tick("A", 41))
+
+        await storage.transact(add)
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.transact(lambda tx: tx.execute("SELECT total FROM sums").fetchall()) == [(41,)]
+        assert [event.number for event in await storage.get_events_by_aggregate("A", "symbol")] == [41]
