@@ -1,0 +1,66 @@
+"""The guard notices what makes events dearer, and says when it could not look."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks import guard
+from benchmarks.workloads import WORKLOADS
+
+BASELINE = {"publish": 10_000.0, "publish_batch": 40_000.0, "encode_and_decode": 90_000.0, "gauge": 3_000.0}
+
+
+def test_a_cost_within_the_tolerance_passes_and_one_above_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """A guard that passes everything guards nothing."""
+    now = {**BASELINE, "publish": 10_900.0, "publish_batch": 44_500.0}
+
+    code = guard.report(guard.compare(now, BASELINE), now, "callgrind")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 1
+    assert [line.split()[-1] for line in lines[1:4]] == ["ok", "GREW", "ok"]
+
+
+def test_another_build_of_python_does_not_count_as_growth() -> None:
+    """A slower interpreter makes the gauge dearer in the same measure."""
+    now = {workload: cost * 1.4 for workload, cost in BASELINE.items()}
+
+    assert all(finding.passes for finding in guard.compare(now, BASELINE))
+
+
+def test_a_missing_tool_is_named_and_fails_only_where_it_is_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guard that silently skips would be taken for one that passed."""
+    monkeypatch.setattr(guard, "available_tool", lambda: None)
+
+    assert guard.main([]) == 0
+    assert guard.main(["--require"]) == 2
+    assert capsys.readouterr().out.count("NOTHING WAS CHECKED") == 2
+
+
+def test_a_python_without_a_baseline_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Comparing with the baseline of another Python would measure Python."""
+    monkeypatch.setattr(guard, "available_tool", lambda: "callgrind")
+    monkeypatch.setattr(guard, "count_all", lambda count: dict(BASELINE))
+    monkeypatch.setattr(guard, "python_version", lambda: "9.9")
+
+    assert guard.main(["--require"]) == 2
+    assert "no baseline for Python 9.9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+async def test_every_workload_does_its_work(name: str) -> None:
+    """A workload that does nothing costs nothing, and would never grow."""
+    await WORKLOADS[name].run(200)
+
+
+def test_the_committed_baseline_covers_every_workload() -> None:
+    """A workload without a baseline is not compared."""
+    baseline = guard.load()
+
+    assert baseline
+    for tools in baseline.values():
+        for costs in tools.values():
+            assert set(costs) == set(WORKLOADS)

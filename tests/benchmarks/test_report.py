@@ -1,0 +1,164 @@
+"""A report shows what was measured, what was not, and on what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+from benchmarks import report
+from benchmarks.charts import bar_chart, scale_for, short
+from benchmarks.goals import GOALS, judge
+from benchmarks.machine import Environment, describe
+from benchmarks.model import Outcome, Series, Table
+from benchmarks.report import Book, Measured
+from benchmarks.scenarios import in_memory
+
+CASE = in_memory.case_name(1, 1, "asyncio")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return describe(tmp_path_factory.mktemp("disk"))
+
+
+def outcome(*series: Series) -> Outcome:
+    table = Table("Events per second", ("events/s",), in_memory.REFERENCE, "in-memory")
+    return Outcome(in_memory.NAME, "In memory", "Some words.", (table,), series)
+
+
+def measured(rival: str, *samples: float, note: str = "") -> Series:
+    return Series(CASE, rival, "events/s", samples, "1.0", events=1_000, note=note)
+
+
+def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) -> None:
+    """A figure without its range and its runs is an anecdote."""
+    book = Book(
+        (
+            Measured(
+                outcome(measured("pabal", 3e6, 2e6, 4e6), measured(in_memory.REFERENCE, 1e6, 1e6, 1e6)),
+                environment,
+            ),
+        )
+    )
+
+    text = report.markdown(book)
+
+    assert "3,000,000 (2,000,000–4,000,000, n=3) | 3.00 (2.00–4.00) |" in text
+    assert environment.line in text
+
+
+def test_a_rival_that_is_not_installed_is_shown_as_such(environment: Environment) -> None:
+    """Leaving it out, or showing a zero, would both mislead."""
+    book = Book((Measured(outcome(measured("pyee", note="not installed")), environment),))
+
+    assert "| pyee | 1.0 | memory | 1,000 | not installed | – |" in report.markdown(book)
+
+
+def test_a_goal_is_met_missed_or_not_measured(environment: Environment) -> None:
+    """A goal without a figure must not pass for one that is met."""
+    fast = outcome(
+        measured("pabal", 3e6), measured(in_memory.REFERENCE, 1e6), measured("deque, 1 worker", 20e6)
+    )
+
+    verdicts = {(v.scenario, v.goal): v.met for v in judge({in_memory.NAME: fast})}
+
+    assert len(verdicts) == len(GOALS)
+    assert verdicts["in memory, 1 handler, 1 key", "≥ 1.5 × asyncio.Queue with 4 workers"] is True
+    assert verdicts["in memory, 1 handler, 1 key", "≥ 0.3 × a bare deque worker"] is False
+    assert verdicts["in memory, 1 handler, 1 key", "≥ 10 × pyee"] is None
+
+
+def test_what_is_written_can_be_read_and_one_scenario_replaced(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """Measuring one scenario again must not throw the others away."""
+    other = msgspec.structs.replace(outcome(measured("pabal", 1.0)), scenario="durable")
+    old = Book((Measured(outcome(measured("pabal", 1.0)), environment), Measured(other, environment)))
+    report.write(old, tmp_path)
+
+    new = report.merged(
+        report.load(tmp_path),
+        [Measured(outcome(measured("pabal", 2.0)), environment)],
+        ["in-memory", "durable"],
+    )
+
+    assert [one.outcome.scenario for one in new.scenarios] == ["in-memory", "durable"]
+    assert new.scenarios[0].outcome.series[0].samples == (2.0,)
+    assert new.scenarios[1] == old.scenarios[1]
+
+
+def test_figures_of_another_machine_are_not_mixed_in(environment: Environment) -> None:
+    """One report of two machines would compare processors, not libraries."""
+    elsewhere = msgspec.structs.replace(environment, cpu="another")
+    old = Book((Measured(msgspec.structs.replace(outcome(), scenario="durable"), elsewhere),))
+
+    new = report.merged(old, [Measured(outcome(), environment)], ["in-memory", "durable"])
+
+    assert [one.outcome.scenario for one in new.scenarios] == ["in-memory"]
+
+
+def test_a_chart_is_sound_xml_with_a_bar_for_every_figure() -> None:
+    """A chart that a browser refuses, or that leaves a rival out, is worth nothing."""
+    shown = [
+        measured("pabal <ours>", 5.0, 4.0),
+        measured("other", 2.0),
+        measured("absent", note="not installed"),
+    ]
+
+    root = ElementTree.fromstring(bar_chart("Title & more", "events/s", shown, "pabal"))
+
+    kinds = [element.get("class") for element in root.iter("{http://www.w3.org/2000/svg}rect")]
+    texts = "".join(root.itertext())
+    assert kinds == ["page", "own", "other"]
+    assert "not installed" in texts
+    assert "prefers-color-scheme: dark" in texts
+
+
+def test_bars_far_apart_get_a_logarithmic_scale() -> None:
+    """On a linear scale a rival a thousand times slower would have no bar to be seen."""
+    near, far = scale_for([10.0, 100.0]), scale_for([1.0, 1_000.0])
+
+    assert (near.logarithmic, far.logarithmic) == (False, True)
+    assert near.length(10.0) == pytest.approx(near.length(100.0) / 10)
+    assert far.length(1.0) > 1.0
+    assert far.length(1_000.0) == near.length(100.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1_234_567.0, "1,230,000"), (98.76, "98.8"), (0.004321, "0.00432"), (0.0, "0"), (5.0, "5.00")],
+)
+def test_a_figure_has_three_digits(value: float, text: str) -> None:
+    """More digits would claim an exactness that no run has."""
+    assert short(value) == text
+
+
+def test_the_goals_are_put_into_both_pages_and_nothing_else_of_them_changes(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """A page would tell the figures of an earlier version, or lose what was written around them."""
+    room = f"{report.GOALS_BEGIN}\n\nold\n\n{report.GOALS_END}"
+    for name in report.GOAL_PAGES:
+        (tmp_path / name).write_text(f"before\n{room}\nafter\n", "utf-8")
+    series = measured("pabal", 3e6, 3e6), measured(in_memory.REFERENCE, 1e6, 1e6)
+    book = Book((Measured(outcome(*series), environment),))
+
+    for _ in range(2):
+        assert {page.name for page in report.write_goals(book, tmp_path)} == set(report.GOAL_PAGES)
+
+    for name, word in (("performance.md", "yes"), ("performance.ko.md", "예")):
+        text = (tmp_path / name).read_text("utf-8")
+        assert text.startswith(f"before\n{report.GOALS_BEGIN}\n\n| ")
+        assert text.endswith(f"\n{report.GOALS_END}\nafter\n")
+        assert "old" not in text
+        assert f"3.00 × (3.00–3.00): 3,000,000 to 1,000,000 events/s | {word} |" in text
+
+
+def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environment, tmp_path: Path) -> None:
+    """A report written elsewhere must not need these pages, nor spoil one that has another shape."""
+    (tmp_path / "performance.md").write_text("no room here\n", "utf-8")
+
+    assert report.write_goals(Book((Measured(outcome(), environment),)), tmp_path) == []
+    assert (tmp_path / "performance.md").read_text("utf-8") == "no room here\n"

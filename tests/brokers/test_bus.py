@@ -1,0 +1,404 @@
+"""The bus on a real server: published, handled, finished, gone on with after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pabal import EventBusFactory
+from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionTaken
+from pabal.delivery.retry import RetryPolicy
+from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
+from pabal.operations import operations_of
+from pabal.ports.storage import Progress
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.server import Server, free_port
+
+
+def make(server: Server, namespace: str, handler: Any = None, **options: Any) -> RedisEventBus:
+    bus = RedisEventBus(
+        server.url, **{"group": "g", "namespace": namespace, "partitions": 8, "lease": 1.0, **options}
+    )
+    if handler is not None:
+        bus.subscribe(Moved, handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0.01))
+    return bus
+
+
+async def test_what_is_published_is_handled_once_and_in_order(shared_server: Server, namespace: str) -> None:
+    """Events would be lost, doubled, or overtake each other on their way through the server."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as bus:
+        events = moves(7, 300)
+        receipts = await asyncio.gather(*(bus.publish(event) for event in events))
+        assert len({receipt.position for receipt in receipts}) == 300
+        await bus.publish_batch(moves(7, 100))
+        await bus.drain(timeout=30)
+        assert len(noted.numbers) == 400
+    for key in range(7):
+        assert noted.by_key[f"k{key}"][: len(range(key, 300, 7))] == list(range(key, 300, 7))
+
+
+async def test_a_restart_goes_on_where_the_group_was(shared_server: Server, namespace: str) -> None:
+    """A restart would repeat what was finished, or miss what was published meanwhile."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as bus:
+        await bus.publish_batch(moves(3, 10))
+        await bus.drain(timeout=30)
+    async with make(shared_server, namespace) as publisher:
+        assert publisher.partitions == []
+        await publisher.publish_batch([Moved("k1", number) for number in range(10, 15)])
+    async with make(shared_server, namespace, noted) as bus:
+        await bus.drain(timeout=30)
+    assert sorted(noted.numbers) == list(range(15))
+
+
+async def test_every_group_gets_every_event(shared_server: Server, namespace: str) -> None:
+    """Two applications on one log would take events from each other."""
+    one, two = Noted(), Noted()
+    async with (
+        make(shared_server, namespace, one) as left,
+        make(shared_server, namespace, two, group="other") as right,
+    ):
+        await left.publish_batch(moves(5, 50))
+        await asyncio.gather(left.drain(timeout=30), right.drain(timeout=30))
+    assert sorted(one.numbers) == sorted(two.numbers) == list(range(50))
+
+
+async def test_the_same_event_again_is_stored_once(shared_server: Server, namespace: str) -> None:
+    """A publisher that repeats after a broken connection would have its event handled twice."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as bus:
+        event = Moved("a", 1)
+        first = await bus.publish(event)
+        again = await asyncio.gather(*(bus.publish(event) for _ in range(5)))
+        assert {receipt.position for receipt in again} == {first.position}
+        await bus.drain(timeout=30)
+    assert noted.numbers == [1]
+
+
+async def test_two_processes_share_the_keys_while_they_join_leave_and_die(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 44. An event would be handled by both, or overtake one of its key at the change of hands."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as one:
+        assert len(one.partitions) == 8
+        publishing = asyncio.create_task(_publish_slowly(one, 600))
+        async with make(shared_server, namespace, noted) as two:
+            await until(lambda: len(one.partitions) == len(two.partitions) == 4)
+            async with make(shared_server, namespace, noted) as three:
+                await until(lambda: len(three.partitions) >= 2)
+        await until(lambda: len(one.partitions) == 8)
+        await publishing
+        await one.drain(timeout=30)
+    for key in range(16):
+        assert noted.first_times(f"k{key}") == list(range(key, 600, 16))
+    assert len(noted.numbers) == 600  # each hand-over was a clean one: nothing twice
+
+
+async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
+    for event in moves(16, count):
+        await bus.publish(event)
+        await asyncio.sleep(0.002)
+
+
+async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server, namespace: str) -> None:
+    """Promise 40. What a publisher was told is stored would be gone, or come in another order."""
+    noted = Noted()
+    async with make(own_server, namespace, noted, patience=60.0, lease=5.0) as bus:
+
+        async def publish(publisher: int) -> None:
+            for number in range(10):
+                await bus.publish(Moved(f"p{publisher}", number))
+
+        publishing = asyncio.gather(*(publish(publisher) for publisher in range(100)))
+        for third in (333, 500):
+            await until(lambda third=third: len(noted.numbers) >= third or publishing.done())  # type: ignore[misc]
+            await own_server.restart()
+        await publishing
+        await bus.drain(timeout=60)
+    for publisher in range(100):
+        assert noted.first_times(f"p{publisher}") == list(range(10))
+
+
+async def test_a_killed_process_is_replaced_within_the_lease(shared_server: Server, namespace: str) -> None:
+    """Promise 41. What a dead machine had in hands would wait for somebody to come and look."""
+    code = f"""
+import asyncio
+from pabal.brokers.redis import RedisEventBus
+from pabal.operations import operations_of
+from pabal.ports.storage import Progress
+from tests.brokers.events import Moved
+async def main():
+    bus = RedisEventBus({shared_server.url!r}, group="g", namespace={namespace!r}, partitions=8, lease=1.0)
+    async def hang(event): await asyncio.sleep(1000)
+    bus.subscribe(Moved, hang, name="sub", start="beginning")
+    await bus.start()
+    print("ready", flush=True)
+    await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=os.getcwd()) as victim:  # noqa: ASYNC220
+        assert victim.stdout is not None
+        assert await asyncio.to_thread(victim.stdout.readline) == b"ready\n"
+        async with make(shared_server, namespace) as publisher:
+            await publisher.publish_batch(moves(16, 64))
+        noted = Noted()
+        reports: list[Any] = []
+        bus = make(shared_server, namespace, noted)
+        bus.listen(reports.append)
+        async with bus:
+            victim.send_signal(signal.SIGKILL)
+            await until(lambda: len(bus.partitions) == 8)
+            await bus.drain(timeout=30)
+            assert sorted(set(noted.numbers)) == list(range(64))
+        assert any(isinstance(report, PartitionTaken) and report.taken_from for report in reports)
+
+
+async def test_an_event_that_kills_its_process_is_parked(shared_server: Server, namespace: str) -> None:
+    """Promise 6. One bad event would kill every process of the group, one after the other, for ever."""
+    code = f"""
+import asyncio, os, signal, sys
+from pabal import RetryPolicy
+from pabal.brokers.redis import RedisEventBus
+from tests.brokers.events import Moved
+async def handle(event):
+    if event.number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+async def main():
+    bus = RedisEventBus({shared_server.url!r}, group="g", namespace={namespace!r}, partitions=2, lease=0.4,
+                        worker_count=1)
+    bus.subscribe(Moved, handle, name="sub", start="beginning", retry=RetryPolicy(max_attempts=2))
+    async with bus:
+        await bus.drain(timeout=30)
+        [letter] = await bus.dead_letters.list()
+        print(letter.event.number, [a.error_type for a in letter.attempts])
+asyncio.run(main())
+"""
+    async with make(shared_server, namespace, partitions=2) as publisher:
+        await publisher.publish_batch(moves(4, 12))
+    ends: list[int | None] = []
+    said = b""
+    while len(ends) < 6 and (not ends or ends[-1] == -signal.SIGKILL):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdout=subprocess.PIPE, cwd=os.getcwd()
+        )
+        said, _ = await process.communicate()
+        ends.append(process.returncode)
+    assert ends == [-signal.SIGKILL] * 3 + [0]  # the first death is nobody's, two attempts are counted
+    assert said.strip() == b"5 ['ProcessDied', 'ProcessDied']"
+
+
+async def test_a_paused_process_has_its_late_progress_refused(shared_server: Server, namespace: str) -> None:
+    """Promise 41. A process that wakes up late would overwrite the progress of the one that took over."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as paused:
+        storages = [running.storage for running in paused._group_engine.running.values()]
+        held = [dict(storage._held) for storage in storages]
+        assert paused._coordinator is not None
+        assert paused._coordinator._task is not None
+        paused._coordinator._task.cancel()  # no sign of life any more, as under SIGSTOP
+        async with make(shared_server, namespace, noted) as other:
+            await until(lambda: len(other.partitions) == 8)
+            for storage, epochs in zip(storages, held, strict=True):
+                late = [Progress(name, epoch, 99, 99) for name, epoch in epochs.items()]
+                assert await storage.save_progress(late) == list(epochs)
+
+
+async def test_a_long_handler_never_runs_twice_at_once(shared_server: Server, namespace: str) -> None:
+    """Promise 41. A handler ten leases long would be taken for dead, and its event given to another."""
+    running = most = handled = 0
+
+    async def slow(event: Moved) -> None:
+        nonlocal running, most, handled
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(2.0)
+        running -= 1
+        handled += 1
+
+    options = {"lease": 0.2, "partitions": 1}
+    async with make(shared_server, namespace, slow, **options) as one:
+        await one.publish(Moved("a", 1))
+        await until(lambda: running == 1)
+        async with make(shared_server, namespace, slow, **options):
+            await until(lambda: handled == 1)
+    assert (most, handled) == (1, 1)
+
+
+async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, namespace: str) -> None:
+    """Promise 43. A FLUSHALL would end the group silently, or have it begin all over."""
+    noted = Noted()
+    reports: list[Any] = []
+    bus = make(own_server, namespace, noted)
+    bus.listen(reports.append)
+    async with bus:
+        await bus.publish_batch(moves(16, 64))
+        await bus.drain(timeout=30)
+        await bus._log.link.call("FLUSHALL")
+        await until(lambda: sum(isinstance(report, GroupRestored) for report in reports) == 8, 5.0)
+        await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(64, 96)])
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["events_lost"] == 0
+    assert noted.numbers.count(0) == 1
+    assert sorted(noted.numbers) == list(range(96))
+
+
+async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Server, namespace: str) -> None:
+    """Promise 42. Events that somebody deleted would count as handled."""
+    reports: list[Any] = []
+    async with make(shared_server, namespace, Noted(), partitions=1):
+        pass
+    async with make(shared_server, namespace, partitions=None) as publisher:
+        await publisher.publish_batch(moves(4, 20))
+        await publisher.publish_batch(moves(4, 10))
+        await publisher._log.link.call("XTRIM", publisher._log.keys.log(0), "MAXLEN", 1)
+    noted = Noted()
+    bus = make(shared_server, namespace, noted, partitions=None)
+    bus.listen(reports.append)
+    async with bus:
+        await bus.drain(timeout=30)
+        [lost] = [report for report in reports if isinstance(report, EventsLost)]
+        assert (lost.first, lost.last) == (1, 20)
+        assert bus.get_statistics()["events_lost"] == 20
+        assert bus.health().status == "degraded"
+    assert sorted(noted.numbers) == list(range(10))
+
+
+async def test_trimming_stops_below_what_a_group_has_not_finished(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 42. A group that was away would come back to a log that is gone."""
+    slow, fast = Noted(), Noted()
+    async with make(shared_server, namespace, slow, group="away", partitions=1, keep=0):
+        pass
+    async with make(shared_server, namespace, fast, partitions=1, keep=0) as bus:
+        await bus.publish_batch(moves(4, 100))
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        await bus._coordinator.trim()
+        assert await bus._log.link.call("XLEN", bus._log.keys.log(0)) == 1
+        async with make(shared_server, namespace, slow, group="away", partitions=1, keep=0) as back:
+            await back.drain(timeout=30)
+        await bus._coordinator.trim()
+        assert await bus._log.link.call("XLEN", bus._log.keys.log(0)) == 0
+    assert sorted(slow.numbers) == sorted(fast.numbers) == list(range(100))
+
+
+async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Server, namespace: str) -> None:
+    """A dead letter of another process's partition could be seen, but not brought back."""
+    noted = Noted()
+    broken = True
+
+    async def handle(event: Moved) -> None:
+        if broken:
+            raise ValueError("not now")
+        await noted.handle(event)
+
+    async with make(shared_server, namespace, handle) as one, make(shared_server, namespace, handle) as two:
+        await until(lambda: len(one.partitions) == len(two.partitions) == 4)
+        await one.publish_batch(moves(16, 16))
+        await one.drain(timeout=30)
+        letters = await two.dead_letters.list()
+        assert sorted(letter.event.number for letter in letters) == list(range(16))
+        broken = False
+        assert await two.dead_letters.retry("all") == 16
+        await until(lambda: len(noted.numbers) == 16)
+        await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
+        assert await one.dead_letters.list() == []
+
+
+async def test_waiting_for_an_event_and_scheduling_work_over_processes(
+    shared_server: Server, namespace: str
+) -> None:
+    """A request that waits for its answer would hear only what its own process publishes."""
+    async with make(shared_server, namespace) as asking, make(shared_server, namespace) as answering:
+        receipt = await asking.publish(Moved("a", 1))
+        await answering.publish(Moved("b", 2))
+        found = await asking.wait_for(Moved, where=lambda e: e.number == 2, since=receipt, timeout=30)
+        assert found.key == "b"
+        await answering.publish(Moved("c", 3), delay=0.05)
+        assert (await asking.wait_for(Moved, timeout=30)).number == 3
+
+
+async def test_another_number_of_partitions_is_refused(shared_server: Server, namespace: str) -> None:
+    """Keys would lie in other partitions than before, and overtake themselves."""
+    async with make(shared_server, namespace, partitions=4):
+        pass
+    with pytest.raises(PartitionCountError) as caught:
+        await make(shared_server, namespace, partitions=5).start()
+    assert (caught.value.found, caught.value.wanted) == (4, 5)
+    async with make(shared_server, namespace, Noted(), partitions=None) as bus:
+        assert bus.partitions == [0, 1, 2, 3]
+
+
+async def test_a_publisher_fails_at_once_where_it_is_told_to(own_server: Server, namespace: str) -> None:
+    """A request handler that must not wait would hang on a server that is gone."""
+    bus = make(own_server, namespace, Noted(), when_disconnected="fail")
+    await bus.start()
+    try:
+        await asyncio.to_thread(own_server.kill)
+        with pytest.raises(BrokerUnavailableError):
+            await bus.publish(Moved("a", 1))
+        await until(lambda: bus.health().status == "failing")
+    finally:
+        await bus.stop(timeout=1.0)
+    assert bus.partitions == []
+
+
+async def test_a_server_that_is_not_there_is_named_without_password(namespace: str) -> None:
+    """A log of errors would give the password away."""
+    url = f"redis://risk:secret@127.0.0.1:{free_port()}/0"
+    bus = RedisEventBus(url, group="g", namespace=namespace, patience=0.3)
+    with pytest.raises(BrokerUnavailableError) as caught:
+        await bus.start()
+    assert "secret" not in str(caught.value) + repr(bus)
+    assert not bus.is_running
+
+
+async def test_the_factory_reads_everything_from_the_url(shared_server: Server, namespace: str) -> None:
+    """An application could not be moved from a file to a server by its configuration alone."""
+    url = f"{shared_server.url}?group=risk&namespace={namespace}&partitions=2&lease=2.5&worker_count=3"
+    bus = EventBusFactory.from_url(url)
+    assert isinstance(bus, RedisEventBus)
+    noted = Noted()
+    bus.subscribe(Moved, noted, name="sub")
+    async with bus:
+        await bus.publish(Moved("a", 1))
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["worker_count"] == 3
+    assert (noted.numbers, bus.group) == ([1], "risk")
+    with pytest.raises(UsageError, match="group"):
+        EventBusFactory.from_url(shared_server.url)
+
+
+async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Server, namespace: str) -> None:
+    """Whoever is on call would see an empty bus in memory instead of the one on the server."""
+    refused = True
+
+    async def handle(event: Moved) -> None:
+        if refused:
+            raise ValueError("not yet")
+        handled.append(event.number)
+
+    handled: list[int] = []
+    async with make(shared_server, namespace, handle) as bus:
+        operations = operations_of(bus)
+        await bus.publish(Moved("k1", 1))
+        await bus.drain(timeout=30)
+        overview = await operations.overview()
+        assert (overview.target.kind, overview.target.live) == (shared_server.url.partition(":")[0], True)
+        assert (overview.health, [reason.code for reason in overview.reasons]) == ("degraded", ["parked"])
+        (group,) = await operations.dead_letter_groups()
+        refused = False
+        assert (await operations.retry(group.newest_id)).count == 1
+        await until(lambda: handled == [1])
+        await bus.drain(timeout=30)
+        assert await operations.dead_letter_groups() == []

@@ -1,0 +1,59 @@
+"""A partition on the server does what every storage must, as far as a broker is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.partition import PartitionStorage
+from pabal.testing.conformance import PORTS, Case, cases_for
+from tests.brokers.server import Server
+
+NOT_FOR_A_BROKER = {"streams", "queries", "controls"}
+"""Versions of aggregates: a broker carries events, an event store decides by versions. Searching: the server
+keeps no indexes of events. Steering: a subscription has a cursor in each partition, moved by its owner alone.
+"""
+
+ASKS_FOR_VERSIONS = {"an_event_that_is_due_is_the_event_that_was_scheduled"}
+"""Cases of other ports that look at versions, too; ``test_schedules`` asks the rest of what they ask."""
+
+CASES = [
+    case
+    for case in cases_for(
+        PartitionStorage.capabilities, *(port for port in PORTS if port not in NOT_FOR_A_BROKER)
+    )
+    if case.name not in ASKS_FOR_VERSIONS
+]
+
+
+class OnePartition(PartitionStorage):
+    """A partition with a log of its own, for cases that open and close whole storages."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        log = RedisLog(url, namespace=namespace, partitions=1)
+        super().__init__(log, GroupKeys(log.keys, "g"), 0, f"owner-{id(log)}", group="g", gives_up=True)
+        log.on_appended = lambda partition, first, events: self.appended(first, events)
+        log.begin()
+
+    def open(self) -> None:
+        super().open()
+        self.log.begin()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self.log.link.is_connected:
+            await self.give_up()
+        await self.log.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_a_partition_conforms(case: Case, shared_server: Server, namespace: str) -> None:
+    """An application that moves from a file to a server would find other rules."""
+
+    def opened() -> Any:
+        return OnePartition(shared_server.url, namespace)
+
+    await case(opened)

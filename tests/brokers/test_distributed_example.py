@@ -1,0 +1,32 @@
+"""The example of separate processes comes to the same positions as one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from tests.brokers.server import Server
+
+
+@pytest.mark.redis
+async def test_separate_processes_of_which_one_is_killed_come_to_the_same(shared_server: Server) -> None:
+    """A killed strategy would leave orders out, or place them twice."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "examples.distributed",
+        "--url",
+        shared_server.url,
+        "--ticks",
+        "600",
+        stdout=asyncio.subprocess.PIPE,
+        cwd=os.getcwd(),
+    )
+    said, _ = await process.communicate()
+    lines = said.decode().splitlines()
+    assert process.returncode == 0, lines
+    assert lines[-1] == "the same"
+    assert "SYM-11" in lines[0]

@@ -1,0 +1,62 @@
+"""``pabal doctor redis://…``: what a server can lose is said before it is lost."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from pabal.brokers.redis.doctor import examine_server, judge_server
+from pabal.cli.doctor import doctor
+from tests.brokers.events import moves
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+SAFE = {"redis_version": "7.2.4", "aof_enabled": "1", "role": "master"}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "level", "word"),
+    [
+        ({}, {"appendfsync": "always"}, "ok", "before each answer"),
+        ({}, {"appendfsync": "everysec"}, "warning", "last second"),
+        ({}, {"appendfsync": "no"}, "problem", "half a minute"),
+        ({}, None, "warning", "does not show"),
+        ({"aof_enabled": "0"}, None, "problem", "append-only file is off"),
+        ({"aof_last_write_status": "err"}, None, "problem", "cannot be written"),
+        ({"maxmemory": "100", "maxmemory_policy": "allkeys-lru"}, None, "problem", "throws keys away"),
+        ({"maxmemory": "0", "maxmemory_policy": "allkeys-lru"}, None, "warning", "allkeys-lru"),
+        ({"maxmemory": "100", "used_memory": "90"}, None, "warning", "80 %"),
+        ({"role": "slave"}, None, "problem", "replica"),
+        ({"connected_slaves": "2"}, None, "warning", "2 replicas"),
+        ({"redis_version": "5.0.14"}, None, "problem", "too old"),
+        ({"cluster_enabled": "1"}, None, "warning", "cluster"),
+    ],
+)
+def test_each_setting_that_can_lose_events_is_named(
+    change: dict[str, str], settings: dict[str, str] | None, level: str, word: str
+) -> None:
+    """An operator would learn of a setting by what it has lost."""
+    found = judge_server({**SAFE, **change}, settings)
+    assert [finding.level for finding in found if word in finding.text] == [level]
+
+
+async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, namespace: str) -> None:
+    """The doctor would look at other names than the bus writes."""
+    async with make(shared_server, namespace, lambda event: None) as bus:
+        await bus.drain(timeout=30)
+    async with make(shared_server, namespace) as publisher:
+        await publisher.publish_batch(moves(4, 10))
+    findings = await examine_server(shared_server.url, namespace)
+    texts = [finding.text for finding in findings]
+    assert "a log of 8 partitions" in texts
+    assert any("group 'g' is 10 positions behind and nobody is there" in text for text in texts)
+    assert "problem" not in {finding.level for finding in findings}
+
+
+def test_the_command_names_the_server_without_its_password(shared_server: Server) -> None:
+    """A password would stand in the terminal's history of whoever shares a screen."""
+    url = shared_server.url.replace("redis://", "redis://default:@")
+    run = CliRunner().invoke(doctor, [f"{url}?group=risk"])
+    assert run.exit_code == 0, run.output
+    assert "default" not in run.output
+    assert "synced before each answer" in run.output

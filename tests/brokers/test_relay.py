@@ -1,0 +1,81 @@
+"""The relay: a local log feeds the bus on the server, at least once, in order, also after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from pabal import SqliteEventStorage
+from pabal.brokers.redis import RedisEventBus, relay
+from pabal.domain.envelope import Envelope
+from tests.brokers.events import Moved, Noted, moves
+from tests.brokers.server import Server
+
+
+def target(server: Server, namespace: str, noted: Noted | None = None) -> RedisEventBus:
+    bus = RedisEventBus(server.url, group="world", namespace=namespace, partitions=4, lease=2.0)
+    if noted is not None:
+        bus.subscribe(Moved, noted, name="sub", start="beginning")
+    return bus
+
+
+async def test_the_world_hears_what_was_committed_locally(
+    shared_server: Server, namespace: str, tmp_path: Path
+) -> None:
+    """Rows would be committed and the world never hear of it, or in another order."""
+    noted = Noted()
+    async with (
+        SqliteEventStorage(tmp_path / "local.db") as storage,
+        target(shared_server, namespace, noted) as bus,
+    ):
+        await storage.store_events(moves(5, 30))
+        async with relay(storage, bus, batch=7) as carrying:
+            await storage.store_events([Moved(f"k{number % 5}", number) for number in range(30, 60)])
+            await carrying.drain(timeout=30)
+            assert carrying.carried == 60
+        await storage.store_event(Moved("k0", 60))
+        async with relay(storage, bus) as carrying:
+            await carrying.drain(timeout=30)
+            assert carrying.carried == 1
+        await bus.drain(timeout=30)
+        stored: list[Envelope] = [envelope async for envelope in storage.read()]
+    for key in range(5):
+        assert noted.by_key[f"k{key}"] == list(range(key, 61, 5))
+    assert stored[0].event.causation_id is None
+
+
+async def test_what_a_crash_publishes_twice_is_stored_once(
+    shared_server: Server, namespace: str, tmp_path: Path
+) -> None:
+    """A crash between publishing and saving the relay's place would double its last batch for everybody."""
+    noted = Noted()
+    async with (
+        SqliteEventStorage(tmp_path / "local.db") as storage,
+        target(shared_server, namespace, noted) as bus,
+    ):
+        events = moves(3, 20)
+        await storage.store_events(events)
+        await bus.publish_batch(events[:10])  # published, and then the process died
+        async with relay(storage, bus) as carrying:
+            await carrying.drain(timeout=30)
+        await bus.drain(timeout=30)
+    assert sorted(noted.numbers) == list(range(20))
+
+
+async def test_a_server_that_is_away_is_waited_for(
+    own_server: Server, namespace: str, tmp_path: Path
+) -> None:
+    """An application whose server is away for an hour would lose what it did in that hour."""
+    noted = Noted()
+    async with SqliteEventStorage(tmp_path / "local.db") as storage:
+        bus = target(own_server, namespace, noted)
+        await bus.start()
+        async with relay(storage, bus) as carrying:
+            await asyncio.to_thread(own_server.kill)
+            await storage.store_events(moves(3, 20))
+            assert carrying.carried == 0
+            await asyncio.to_thread(own_server.start)
+            await carrying.drain(timeout=60)
+        await bus.drain(timeout=60)
+        await bus.stop()
+    assert sorted(noted.numbers) == list(range(20))

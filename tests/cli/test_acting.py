@@ -1,0 +1,140 @@
+"""The commands that change something: what they ask, what they do, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Pabal
+
+
+def parked(pabal: Pabal, file: Path) -> dict[int, str]:
+    page = json.loads(pabal("dead-letters", "list", file, "--json").stdout)
+    return {letter["id"]: letter["state"] for letter in page["dead_letters"]}
+
+
+def test_one_dead_letter_is_retried(pabal: Pabal, file: Path) -> None:
+    """The command on the page of the runbook would do nothing."""
+    done = pabal("dead-letters", "retry", file, 1)
+    assert (done.exit_code, done.output) == (
+        0,
+        "1 done; takes effect when the subscription is handled next\n",
+    )
+    assert parked(pabal, file) == {1: "retrying", 2: "parked"}
+    again = pabal("dead-letters", "retry", file, 1)
+    assert (again.exit_code, again.stderr) == (1, "pabal: nothing was changed\n")
+
+
+def test_all_that_match_are_counted_and_confirmed(pabal: Pabal, file: Path) -> None:
+    """A slip would discard what nobody wanted to lose."""
+    dry = pabal("dead-letters", "discard", file, "--subscription", "pack", "--dry-run")
+    assert (dry.exit_code, dry.output) == (0, "Discard 2 dead letters for good?\n")
+    refused = pabal("dead-letters", "discard", file, "--subscription", "pack", input="n\n")
+    assert (refused.exit_code, len(parked(pabal, file))) == (1, 2)
+    (group,) = json.loads(pabal("dead-letters", "list", file, "--groups", "--json").stdout)
+    done = pabal("dead-letters", "discard", file, "--error", group["error_type"], "--yes")
+    assert (done.exit_code, parked(pabal, file)) == (0, {})
+    nothing = pabal("dead-letters", "discard", file, "--all", "--yes")
+    assert (nothing.exit_code, nothing.output) == (1, "no dead letter matches\n")
+
+
+def test_an_edit_is_checked_against_the_event_class(pabal: Pabal, file: Path) -> None:
+    """A payload that no handler can read would replace one that was merely wrong."""
+    wrong = pabal("dead-letters", "edit", file, 1, "--set", "quantity=many")
+    assert (wrong.exit_code, "quantity" in wrong.stderr) == (1, True)
+    unknown = pabal("dead-letters", "edit", file, 1, "--set", "colour=red")
+    assert (unknown.exit_code, "order_id, quantity, email" in unknown.stderr) == (2, True)
+    assert parked(pabal, file) == {1: "parked", 2: "parked"}
+    dry = pabal("dead-letters", "edit", file, 1, "--set", "quantity=4", "--dry-run")
+    assert json.loads(dry.output)["quantity"] == 4
+    done = pabal("dead-letters", "edit", file, 1, "--import", "json", "--set", "quantity=4")
+    assert (done.exit_code, parked(pabal, file)[1]) == (0, "retrying")
+
+
+def test_a_subscription_is_paused_and_resumed_once(pabal: Pabal, file: Path) -> None:
+    """A second pause would look as if the first had not worked."""
+    assert pabal("subscriptions", "pause", file, "pack").exit_code == 0
+    again = pabal("subscriptions", "pause", file, "pack")
+    assert (again.exit_code, again.stderr) == (1, "pabal: 'pack' is paused already\n")
+    assert pabal("subscriptions", "resume", file, "pack").exit_code == 0
+    assert pabal("subscriptions", "resume", file, "pack").exit_code == 1
+
+
+def test_a_reset_says_what_it_will_do_and_asks(pabal: Pabal, file: Path) -> None:
+    """Everything would be delivered again by a typing error."""
+    refused = pabal("subscriptions", "reset", file, "pack", "--to", "beginning", input="n\n")
+    assert (refused.exit_code, "from position 8 to beginning?" in refused.output) == (1, True)
+    done = pabal("subscriptions", "reset", file, "pack", "--to", "3", "--yes")
+    assert (done.exit_code, done.output) == (0, "1 done, now at position 3\n")
+    (view,) = json.loads(pabal("subscriptions", "list", file, "--json").stdout)
+    assert (view["watermark"], view["lag"]) == (3, 5)
+
+
+def test_a_replay_is_asked_for(pabal: Pabal, file: Path) -> None:
+    """A read model could not be filled again after a repair."""
+    done = pabal("replay", file, "pack", "--from", 1, "--to", 3, "--yes", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["pending"]) == (0, True)
+
+
+def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, file: Path) -> None:
+    """The file would grow for ever."""
+    dry = pabal("retention", file, "--max-events", 2, "--dry-run")
+    assert dry.output == "Delete the oldest of 8 events?\n"
+    done = pabal("retention", file, "--max-events", 2, "--yes")
+    assert (done.exit_code, done.output) == (0, "6 events deleted\n")
+    assert pabal("vacuum", file).exit_code == 0
+    assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 2
+
+
+def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
+    """Nobody could say afterwards who trimmed the log."""
+    pabal("subscriptions", "pause", file, "pack")
+    pabal("retention", file, "--max-events", 2, "--yes")
+    actions = [entry["action"] for entry in json.loads(pabal("audit", file, "--json").stdout)]
+    assert actions == ["retention", "pause"]
+
+
+# -- bad input --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["events", "list", "missing.db"], 3, "there is no such file"),
+        (["status", "notes.txt"], 3, "is not a pabal database"),
+        (["status", "http://example.com"], 2, "holds no log"),
+        (["status", "sqlite://host/x.db"], 2, "names no file"),
+        (["events", "list", "shop.db", "--since", "soonish"], 2, "since='soonish' is no filter"),
+        (["events", "list", "shop.db", "--type", "a b"], 2, "type='a b' is no filter"),
+        (["events", "list", "shop.db", "--before", "x"], 2, "before='x' is no filter"),
+        (["events", "show", "shop.db", "nonsense"], 1, "there is no event nonsense"),
+        (["events", "trace", "shop.db", "nonsense"], 1, "there is no event nonsense"),
+        (["subscriptions", "pause", "shop.db", "nobody"], 1, "there are: pack"),
+        (["subscriptions", "reset", "shop.db", "pack", "--to", "whenever"], 2, "to='whenever'"),
+        (["replay", "shop.db", "nobody", "--yes"], 1, "there are: pack"),
+        (["dead-letters", "retry", "shop.db", "99"], 1, "99"),
+        (["dead-letters", "discard", "shop.db"], 2, "name one dead letter"),
+        (["dead-letters", "discard", "shop.db", "1", "--all"], 2, "name one dead letter"),
+        (["dead-letters", "edit", "shop.db", "1", "--import", "no_such_module"], 2, "cannot import"),
+        (["retention", "shop.db"], 2, "--max-age"),
+        (["retention", "shop.db", "--max-age", "long"], 2, "is no age"),
+        (["vacuum", "notes.txt"], 3, "is not a pabal database"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_with_a_sentence_and_a_code(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, part: str
+) -> None:
+    """A mistake would end in a traceback, or in something done that nobody asked for."""
+    monkeypatch.chdir(file.parent)
+    Path("notes.txt").write_text("not a log at all, just some notes")
+    before = json.loads(pabal("subscriptions", "list", "shop.db", "--json").stdout)
+    refused = pabal(*arguments)
+    assert (refused.exit_code, refused.stdout) == (code, "")
+    assert part in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert json.loads(pabal("subscriptions", "list", "shop.db", "--json").stdout) == before
+    assert not Path("missing.db").exists()
+    assert Path("notes.txt").read_text() == "not a log at all, just some notes"

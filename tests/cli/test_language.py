@@ -1,0 +1,24 @@
+"""The language is that of the option, of the environment, or of the locale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Pabal
+
+
+def test_the_option_wins_over_the_environment_and_that_over_the_locale(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's scripts would print in whatever language the machine has."""
+    korean = "조건에 맞는 이벤트가 없습니다\n"
+    empty = ["events", "list", file, "--since", "2999-01-01"]
+    assert pabal(*empty).output == "no event matches\n"
+    monkeypatch.setenv("LANG", "ko_KR.UTF-8")
+    assert pabal(*empty).output == korean
+    monkeypatch.setenv("PABAL_LANG", "en")
+    assert pabal(*empty).output == "no event matches\n"
+    assert pabal("--lang", "ko", *empty).output == korean
+    assert "버스의 상태와 이유를" in pabal("--lang", "ko", "status", "--help").output

@@ -1,0 +1,141 @@
+"""The command line as it is used: processes of its own, a pipe, a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 60.0
+"""Seconds after which something hangs, on however busy a machine."""
+_PABAL = (sys.executable, "-m", "pabal")
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    return {**kept, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "COLUMNS": "120", **more}
+
+
+def application(file: Path, first: int, last: int) -> None:
+    command = [sys.executable, "-m", "tests.cli.shop_process", str(file), str(first), str(last)]
+    subprocess.run(command, cwd=ROOT, env=environment(), check=True, timeout=LIMIT)
+
+
+class Terminal:
+    """Run a command on a pseudo-terminal, and type."""
+
+    def __init__(self, *command: str, **more: str) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment(**more),
+            cwd=ROOT,
+            close_fds=True,
+            # A shell that starts the tests in the background has them, and all their children, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        os.close(slave)
+        self.screen = ""
+
+    def wait_for(self, shown: Callable[[str], bool]) -> str:
+        deadline = time.monotonic() + LIMIT
+        while not shown(self.screen):
+            assert time.monotonic() < deadline, self.screen
+            if not self._read(1.0) and self.process.poll() is not None:
+                break
+        assert shown(self.screen), self.screen
+        return self.screen
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # the other side is closed
+            return False
+        self.screen += data.decode()
+        return bool(data)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def end(self) -> int:
+        deadline = time.monotonic() + LIMIT
+        while self._read(0.5) or self.process.poll() is None:
+            assert time.monotonic() < deadline, self.screen
+        os.close(self._master)
+        return self.process.wait(LIMIT)
+
+
+def lines(count: int) -> Callable[[str], bool]:
+    return lambda screen: screen.count("shop.ordered") >= count
+
+
+def test_tail_follows_an_application_that_ends_and_starts_again(file: Path) -> None:
+    """Whoever watches a deployment would see nothing of the new version."""
+    terminal = Terminal(*_PABAL, "tail", str(file), "--type", "shop.ordered", "--after", "7")
+    try:
+        application(file, 10, 11)
+        terminal.wait_for(lines(2))
+        application(file, 12, 12)
+        terminal.wait_for(lines(3))
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+    finally:
+        terminal.process.kill()
+    shown = re.findall(r'"order_id":"(o-\d+)"', terminal.screen)
+    assert shown[-3:] == ["o-10", "o-11", "o-12"]
+
+
+def test_a_question_on_a_terminal_is_answered_before_anything_happens(file: Path) -> None:
+    """The dead letters would be gone before the answer."""
+    command = (*_PABAL, "dead-letters", "discard", str(file), "--all")
+    for answer, code, told in (("n", 1, "nothing was changed"), ("y", 0, "2 done")):
+        terminal = Terminal(*command)
+        terminal.wait_for(lambda screen: "Discard 2 dead letters for good? [y/N]" in screen)
+        terminal.type(f"{answer}\n")
+        assert terminal.end() == code, terminal.screen
+        assert told in terminal.screen
+
+
+def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
+    """Escape codes would end up in files, or on a screen whose reader asked for none."""
+    coloured = Terminal(*_PABAL, "subscriptions", "list", str(file))
+    assert coloured.end() == 0
+    assert "\x1b[1m" in coloured.screen
+    plain = Terminal(*_PABAL, "events", "list", str(file), NO_COLOR="1")
+    assert plain.end() == 0
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain.screen)
+    piped = pabal("subscriptions", "list", str(file))
+    assert (piped.returncode, "\x1b" in piped.stdout) == (0, False)
+
+
+def pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_PABAL, *arguments], capture_output=True, text=True, timeout=LIMIT, env=environment(), cwd=ROOT
+    )
+
+
+def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_path: Path) -> None:
+    """The repair would be made and never arrive."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i "s/-1/41/" "$1"\n')
+    editor.chmod(0o755)
+    command = ("dead-letters", "edit", str(file), "1", "--import", "tests.operations.conftest", "--json")
+    terminal = Terminal(*_PABAL, *command, EDITOR=str(editor))
+    assert terminal.end() == 0, terminal.screen
+    assert json.loads(terminal.screen)["count"] == 1
+    shown = json.loads(pabal("dead-letters", "show", str(file), "1", "--payloads", "full", "--json").stdout)
+    assert (shown["state"], shown["event"]["payload"]["quantity"]) == ("retrying", 41)

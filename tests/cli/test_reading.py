@@ -1,0 +1,111 @@
+"""The commands that look: what they print for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Pabal
+
+READING = [
+    ["status"],
+    ["events", "list"],
+    ["streams", "list"],
+    ["streams", "show", "o-1"],
+    ["subscriptions", "list"],
+    ["dead-letters", "list"],
+    ["dead-letters", "list", "--groups"],
+    ["dead-letters", "show", "1"],
+    ["check"],
+    ["audit"],
+]
+
+
+def on(file: Path, command: list[str]) -> list[str]:
+    """Put the file behind the words of a command."""
+    words = 2 if command[0] in ("events", "streams", "subscriptions", "dead-letters") else 1
+    return [*command[:words], str(file), *command[words:]]
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, command: list[str]) -> None:
+    """A script that reads ``--json`` would meet text, or a person nothing."""
+    told = pabal(*on(file, command))
+    assert (told.exit_code, told.output != "") == (0, True)
+    machine = pabal(*on(file, command), "--json")
+    assert machine.exit_code == 0
+    json.loads(machine.stdout)
+
+
+def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
+    """Whoever is on call would have to look for it."""
+    told = pabal("status", file)
+    assert "degraded" in told.output
+    assert "subscription 'pack' has 2 dead letters; retry or discard them" in told.output
+    assert "8 events, 1 subscriptions, largest lag 0" in told.output
+
+
+def test_events_are_listed_filtered_and_by_page(pabal: Pabal, file: Path) -> None:
+    """The filter of the command line would do something else than that of the dashboard."""
+    page = json.loads(pabal("events", "list", file, "--type", "shop.*ed", "--limit", 3, "--json").stdout)
+    assert [event["position"] for event in page["events"]] == [8, 7, 6]
+    older = json.loads(pabal("events", "list", file, "--before", page["older"], "--json").stdout)
+    assert [event["position"] for event in older["events"]] == [5, 4, 3, 2, 1]
+    assert older["events"][0]["payload"].get("email", "•••") == "•••"
+    assert "no event matches" in pabal("events", "list", file, "--since", "2999-01-01").output
+
+
+def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> None:
+    """Cause and effect would have to be put together by hand."""
+    page = json.loads(pabal("events", "list", file, "--type", "shop.packed", "--json").stdout)
+    packed = page["events"][-1]
+    drawn = pabal("events", "trace", file, packed["event_id"])
+    assert [line.split()[0] for line in drawn.output.splitlines()] == ["shop.ordered", "└──"]
+    shown = pabal("events", "show", file, packed["causation_id"])
+    assert f"caused shop.packed {packed['event_id']}" in shown.output
+    assert "delivery pack: finished" in shown.output
+    machine = json.loads(pabal("events", "show", file, packed["event_id"], "--json").stdout)
+    assert machine["cause"]["event_id"] == packed["causation_id"]
+    tree = json.loads(pabal("events", "trace", file, packed["event_id"], "--json").stdout)
+    assert tree["roots"][0]["effects"][0]["event"]["event_id"] == packed["event_id"]
+
+
+def test_an_export_holds_every_event_with_its_payload(pabal: Pabal, file: Path, tmp_path: Path) -> None:
+    """A file that is carried elsewhere would miss events, or values."""
+    done = pabal("events", "export", file, "--type", "shop.ordered", "-o", tmp_path / "out.jsonl")
+    assert (done.exit_code, done.stderr) == (0, "5 events written\n")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["payload"]["quantity"] for row in rows] == [1, -1, 2, -2, 3]
+    assert rows[0]["payload"]["email"] == "kim@example.com"
+
+
+def test_tail_shows_the_past_from_a_cursor_and_ends_after_a_count(pabal: Pabal, file: Path) -> None:
+    """What was published while nobody looked could not be caught up with."""
+    told = pabal("tail", file, "--after", "6", "--count", 2, "--json")
+    assert [json.loads(line)["position"] for line in told.output.splitlines()] == [7, 8]
+
+
+def test_a_backup_is_a_log_of_its_own(pabal: Pabal, file: Path, tmp_path: Path) -> None:
+    """The copy would be found unreadable on the day it is needed."""
+    assert pabal("backup", file, tmp_path / "copy.db").exit_code == 0
+    assert json.loads(pabal("status", tmp_path / "copy.db", "--json").stdout)["totals"]["events"] == 8
+    again = pabal("backup", file, tmp_path / "copy.db")
+    assert (again.exit_code, "copy.db" in again.stderr) == (3, True)
+
+
+def test_the_shell_is_told_how_to_complete(pabal: Pabal) -> None:
+    """Completion would be advertised and missing."""
+    assert "_PABAL_COMPLETE=bash_complete" in pabal("completion", "bash").output
+
+
+def test_bench_measures_each_way(pabal: Pabal, tmp_path: Path) -> None:
+    """A figure would be asked for and not come."""
+    told = pabal("bench", "--events", 1000, "--rounds", 1, "--directory", tmp_path, "--json")
+    assert [one["way"] for one in json.loads(told.stdout)] == [
+        "in memory",
+        "on disk, normal",
+        "on disk, full",
+    ]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,14 @@
+"""The SQLite storage does what every storage must."""
+
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.testing.conformance import Case, cases_for
+
+
+@pytest.mark.parametrize("case", cases_for(SqliteEventStorage.capabilities), ids=str)
+async def test_the_sqlite_storage_conforms(case: Case, tmp_path: Path) -> None:
+    """An application that moves from one storage to the other would find other rules."""
+    await case(lambda: SqliteEventStorage(tmp_path / "log.db"))

@@ -1,0 +1,251 @@
+"""The conformance suite itself: it finds what is wrong with a storage, and says so."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventStorage
+from pabal.domain.envelope import StoredRecord
+from pabal.domain.event import DomainEvent
+from pabal.ports.storage import (
+    Capabilities,
+    Committed,
+    Cursor,
+    DeadLetterRecord,
+    LogFilter,
+    Page,
+    Progress,
+    Start,
+)
+from pabal.testing.conformance import PORTS, Case, cases_for
+from pabal.testing.conformance.case import StorageFactory, cases_of, check, equal, refused
+
+SIMPLEST = Capabilities(persistent=False, shared=False)
+
+
+class StoresTwice(InMemoryEventStorage):
+    """Knows no event again."""
+
+    async def store_event(self, event: Any) -> int:
+        self._by_id.clear()
+        return await super().store_event(event)
+
+
+class StoresParts(InMemoryEventStorage):
+    """Stores the good events of a batch before it finds the bad one."""
+
+    async def store_events(self, events: Iterable[Any]) -> list[int]:
+        return [await self.store_event(event) for event in events]
+
+
+class ReordersPages(InMemoryEventStorage):
+    """Ends a filtered page where its last row is, so readers never come to the end."""
+
+    async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
+        page = await super().read_page(after, limit=limit, types=types)
+        return Page(page.rows, page.rows[-1].position if page.rows else after)
+
+
+class TellsLate(InMemoryEventStorage):
+    """Tells listeners some time after the append has returned."""
+
+    def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
+        def later(batch: Committed) -> None:
+            asyncio.get_running_loop().call_later(60, listener, batch)
+
+        return super().add_listener(later)
+
+
+class ChecksNoVersion(InMemoryEventStorage):
+    """Appends wherever a stream is."""
+
+    async def append(
+        self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
+    ) -> list[int]:
+        return await super().append(aggregate_type, aggregate_id, events, expected_version=None)
+
+
+class SettlesLate(InMemoryEventStorage):
+    """Settles the place of a new name when the call is awaited."""
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        async def later() -> Cursor | None:
+            await asyncio.sleep(0)
+            return await super(SettlesLate, self).open_subscription(name, start)
+
+        return later()
+
+
+class HasTwoHolders(InMemoryEventStorage):
+    """Gives a subscription to whoever asks."""
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        if name in self._subscriptions._by_name:
+            self._subscriptions.of(name).held = False
+        return super().open_subscription(name, start)
+
+
+class IsNotFenced(InMemoryEventStorage):
+    """Takes progress of an epoch that is over."""
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        for change in changes:
+            known = self._subscriptions.of(change.name)
+            known.held, change.epoch = True, known.epoch
+        return await super().save_progress(changes)
+
+
+class ForgetsRetries(InMemoryEventStorage):
+    """Saves how far a subscription is, not what waits."""
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        for change in changes:
+            change.retries = ()
+        return await super().save_progress(changes)
+
+
+class RetriesTwice(InMemoryEventStorage):
+    """Begins a retry that is under way."""
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        letter = await super().begin_retry(dead_letter_id, payload, now)
+        return letter if letter is not None else await self.get_dead_letter(dead_letter_id)
+
+
+class IsImpatient(InMemoryEventStorage):
+    """Lets scheduled events into the log whenever it is asked."""
+
+    async def release_due(self, now: float) -> float | None:
+        return await super().release_due(now + 1e9)
+
+
+class SchedulesTwice(InMemoryEventStorage):
+    """Takes an event that is scheduled for a new one."""
+
+    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
+        earlier, self._scheduled = self._scheduled, []
+        await super().schedule_event(event, due_at)
+        self._scheduled += earlier
+
+
+class ForgetsPauses(InMemoryEventStorage):
+    """Says that a subscription is paused, and lets the next holder go on."""
+
+    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+        if name in self._subscriptions._by_name:
+            self._subscriptions.of(name).paused = False
+        return super().open_subscription(name, start)
+
+
+class LosesItsPlace(InMemoryEventStorage):
+    """Begins a page with the last row of the one before."""
+
+    async def find_events(self, wanted: LogFilter, *, after: int = 0, **page: Any) -> list[StoredRecord]:
+        return await super().find_events(wanted, after=after - 1, **page)
+
+
+class ReplaysTwice(InMemoryEventStorage):
+    """Keeps a replay though its range is done."""
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        for change in changes:
+            change.replayed = ()
+        return await super().save_progress(changes)
+
+
+FOUND: list[tuple[type[InMemoryEventStorage], str]] = [
+    (StoresTwice, "log: the same event again is stored once"),
+    (StoresParts, "log: a batch with a bad event leaves nothing"),
+    (ReordersPages, "log: pages cover the log without gap or overlap"),
+    (TellsLate, "log: listeners hear every commit in order"),
+    (ChecksNoVersion, "streams: of two that saw one version one wins"),
+    (SettlesLate, "subscriptions: the place of a new name is settled at the call"),
+    (HasTwoHolders, "subscriptions: one at a time holds a subscription"),
+    (IsNotFenced, "subscriptions: progress of an epoch that is over is refused"),
+    (ForgetsPauses, "controls: a pause is kept until it is lifted"),
+    (ReplaysTwice, "controls: replays wait in the cursor until they are done"),
+    (LosesItsPlace, "queries: pages follow one another"),
+    (ForgetsRetries, "bus: a retry keeps its time over a restart"),
+    (RetriesTwice, "dead_letters: a retry is begun once"),
+    (IsImpatient, "schedules: events enter the log when they are due"),
+    (SchedulesTwice, "schedules: the same event is scheduled once"),
+]
+
+
+def named(name: str) -> Case:
+    [found] = [case for case in cases_for(SIMPLEST) if str(case) == name]
+    return found
+
+
+@pytest.mark.parametrize(("storage", "name"), FOUND)
+async def test_a_storage_that_breaks_a_promise_is_found(storage: Any, name: str) -> None:
+    """A backend with that defect would be called conforming."""
+    with pytest.raises(AssertionError) as caught:
+        await named(name)(storage)
+    assert len(str(caught.value)) > 20
+
+
+def test_capabilities_select_the_cases() -> None:
+    """A storage without a file would be asked to survive its end."""
+    carrier = Capabilities(persistent=False, shared=False, versioned=False, searchable=False, steered=False)
+    persistent = Capabilities(persistent=True, shared=False)
+    needs = [
+        {need for case in cases_for(capabilities) for need in case.needs}
+        for capabilities in (carrier, SIMPLEST, persistent, Capabilities(persistent=True, shared=True))
+    ]
+    beyond = {"versioned", "searchable", "steered"}
+    assert needs == [set(), beyond, {*beyond, "persistent"}, {*beyond, "persistent", "shared"}]
+    assert {case.port for case in cases_for(carrier)} == set(PORTS) - {"streams", "queries", "controls"}
+
+
+def test_every_port_has_cases_with_a_sentence_and_a_name_of_their_own() -> None:
+    """A report of failures would name two things alike, or say nothing."""
+    for port in PORTS:
+        found = cases_for(Capabilities(persistent=True, shared=True), port)
+        assert found
+        assert {case.port for case in found} == {port}
+    names = [str(case) for case in cases_for(Capabilities(persistent=True, shared=True))]
+    assert len(set(names)) == len(names)
+    assert all(case.sentence.endswith(".") for case in cases_for(SIMPLEST))
+
+
+async def test_a_case_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that loses a wake-up would stop the whole run."""
+
+    async def hang(factory: StorageFactory) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("pabal.testing.conformance.case.SECONDS", 0.01)
+    with pytest.raises(AssertionError, match="not over after"):
+        await Case("log", "hang", "Hang.", (), hang)(InMemoryEventStorage)
+
+
+async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
+    """A failure would say no more than False."""
+
+    async def answer() -> int:
+        return 5
+
+    async def fail() -> int:
+        raise KeyError("x")
+
+    with pytest.raises(AssertionError, match="the sum: expected 4, got 5"):
+        equal(5, 4, "the sum")
+    with pytest.raises(AssertionError, match="it rains"):
+        check(False, "it rains")
+    with pytest.raises(AssertionError, match="expected ValueError, but it returned 5"):
+        await refused(ValueError, answer(), "a call")
+    with pytest.raises(AssertionError, match=r"expected ValueError, got KeyError\('x'\)"):
+        await refused(ValueError, fail(), "a call")
+    assert isinstance(await refused(KeyError, fail(), "a call"), KeyError)
+
+
+def test_helpers_of_a_module_are_no_cases() -> None:
+    """``take`` of the subscriptions would be run as a case, without arguments."""
+    from pabal.testing.conformance import subscriptions
+
+    assert "take" not in {case.name for case in cases_of("subscriptions", subscriptions)}

@@ -1,0 +1,213 @@
+"""Kill the shop at every point at which it writes, and compare how it ends: ``python -m tests.cqrs.crash``.
+
+Each round is a shop on a file of its own, in a process of its own (forked, so that a round takes a moment).
+It is killed before, during or after its n-th write, once or twice, and then runs to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.cqrs import CommandHandled, ProcessManagers, ProcessTimedOut
+from pabal.eventsourcing import Repository
+from pabal.testing import VirtualClock
+from tests.cqrs.support import CqrsOrder, Fulfilment, PlaceOrder, make_commands
+
+ORDERS = {"o-1": Decimal(10), "o-2": Decimal(20), "unpaid": Decimal(1000), "bad": Decimal(30)}
+"""Two are shipped, one is never paid and times out, one has its payment refused and is cancelled."""
+NEVER = 1 << 30
+
+
+class MortalStorage(SqliteEventStorage):
+    """Die before, during or after a given write."""
+
+    points = 0
+    dies_at = NEVER
+
+    def _point(self) -> None:
+        self.points += 1
+        if self.points == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _around(self, write: Callable[[], Any]) -> Any:
+        self._point()
+        submitted = write()
+        self._point()  # the writer's thread may be anywhere in it now
+
+        async def finish() -> Any:
+            result = await submitted
+            self._point()
+            return result
+
+        return finish()
+
+    def append_streams(self, changes: Any) -> Any:
+        return self._around(lambda: super(MortalStorage, self).append_streams(changes))
+
+    def append_events(self, events: Any) -> Any:
+        return self._around(lambda: super(MortalStorage, self).append_events(events))
+
+    async def schedule_event(self, event: Any, due_at: float) -> None:
+        await self._around(lambda: super(MortalStorage, self).schedule_event(event, due_at))
+
+    async def release_due(self, now: float) -> Any:
+        return await self._around(lambda: super(MortalStorage, self).release_due(now))
+
+    async def save_progress(self, changes: Any) -> Any:
+        return await self._around(lambda: super(MortalStorage, self).save_progress(changes))
+
+
+async def play(path: Path, dies_at: int) -> int:
+    """Run the shop to its end; return how many points it passed."""
+    storage = MortalStorage(path, durability="normal")
+    storage.dies_at = dies_at
+    clock = VirtualClock(start=time.time())  # what a crash leaves is due by the machine's time
+    bus = InMemoryEventBus(storage, clock=clock, seed=1)
+    commands = make_commands(bus)
+    processes = ProcessManagers(bus, commands, clock=clock)
+    processes.add(Fulfilment, start="beginning")
+
+    orders = Repository(CqrsOrder, bus, keep=0)
+
+    async def until(order: str, status: str, *, within: float) -> None:
+        """Let time pass for what is tried again after a crash, but not so much that other orders time out."""
+        latest = clock.time() + within
+        async with asyncio.timeout(60):
+            while True:
+                process = await processes.load(Fulfilment, order)
+                has_ended = process is not None and process.ended
+                if has_ended and (await orders.load(order)).status == status:
+                    return
+                await clock.advance(0.02 if clock.time() < latest else 0)
+
+    async with storage, bus:
+        for order, amount in ORDERS.items():
+            await commands.execute(PlaceOrder(order, amount, command_id=str(uuid5(NAMESPACE_OID, order))))
+        for order, status in (("o-1", "shipped"), ("o-2", "shipped"), ("bad", "cancelled")):
+            await until(order, status, within=15)
+        if (await orders.load("unpaid")).status == "placed":
+            await clock.advance(61)
+        await until("unpaid", "cancelled", within=1000)
+        assert await bus.dead_letters.list() == []
+    return storage.points
+
+
+async def end_state(path: Path) -> list[str]:
+    """Return everything on the log but times and random ids, sorted."""
+    async with SqliteEventStorage(path, durability="normal") as storage:
+        rows = []
+        async for envelope in storage.read():
+            payload = envelope.event.to_dict()["payload"]
+            if isinstance(envelope.event, ProcessTimedOut) and payload["key"] != "unpaid":
+                continue  # comes to a process that has ended, perhaps after the run
+            if isinstance(envelope.event, CommandHandled):
+                del payload["handling"]
+            # Which steps and commands there are is told by ids that follow from the client's commands alone
+            # as far as pabal gives them; those of the shop's events are new in each run.
+            for name in ("cause", "command_id", "fingerprint", "commands", "timeouts"):
+                payload.pop(name, None)
+            rows.append(json.dumps([envelope.event.event_type, payload], sort_keys=True, default=str))
+    return sorted(rows)
+
+
+def play_in_a_process(path: Path, dies_at: int) -> bool:
+    """Run the shop in a forked process; tell whether it came to its end rather than died."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            asyncio.run(play(path, dies_at))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    if status:
+        raise AssertionError(f"the shop failed, killed at point {dies_at}: status {status}")
+    return True
+
+
+def run(rounds: int, seed: int) -> dict[str, Any]:
+    """Play so many rounds; return what happened and which rounds ended differently."""
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="pabal-processes-") as name:
+        folder = Path(name)
+        # The main process keeps free of threads, for it forks: what needs one runs in children, too.
+        expected, points = _measure(folder / "reference.db")
+        kills, different = 0, []
+        for number in range(rounds):
+            path = folder / f"{number}.db"
+            first = number % points + 1 if rounds >= points else chance.randint(1, points)
+            for dies_at in (first, chance.choice((NEVER, chance.randint(1, points)))):
+                kills += not play_in_a_process(path, dies_at)
+            if not play_in_a_process(path, NEVER):
+                raise AssertionError("killed by somebody else")
+            if _state_of(path) != expected:
+                different.append(number)
+        return {"rounds": rounds, "points": points, "kills": kills, "different": different}
+
+
+def _measure(path: Path) -> tuple[list[str], int]:
+    points = _in_a_process(lambda: asyncio.run(play(path, NEVER)))
+    return _state_of(path), points
+
+
+def _state_of(path: Path) -> list[str]:
+    state: list[str] = _in_a_process(lambda: asyncio.run(end_state(path)))
+    return state
+
+
+def _in_a_process(work: Callable[[], Any]) -> Any:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "w") as pipe:
+                json.dump(work(), pipe)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    if os.waitpid(pid, 0)[1]:
+        raise AssertionError("a child failed")
+    return json.loads(text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.cqrs.crash", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    report = run(options.rounds, options.seed)
+    print(json.dumps(report))
+    return 1 if report["different"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

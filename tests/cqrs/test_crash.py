@@ -1,0 +1,27 @@
+"""Killed at any point of a step, a process ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import pytest
+
+
+@pytest.mark.crash
+async def test_a_shop_killed_at_any_point_ends_as_one_that_was_not() -> None:
+    """An order would be paid twice after a crash, or be forgotten; `make test-processes` plays 200 rounds.
+
+    In a process of its own, for it forks.
+    """
+    playing = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.cqrs.crash", "--rounds", "6", stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(300):
+        output, _ = await playing.communicate()
+    assert playing.returncode == 0
+    report = json.loads(output)
+    assert (report["rounds"], report["different"]) == (6, [])
+    assert report["kills"] >= 6
+    assert report["points"] > 50

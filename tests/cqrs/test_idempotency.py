@@ -1,0 +1,193 @@
+"""A command of one id is handled once, and its id is stored with what it caused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal.cqrs import Command, CommandBus, Idempotency, retry_conflicts
+from pabal.errors import CommandIdReusedError, ConcurrencyError, UsageError
+from pabal.eventsourcing import Repository, UnitOfWork
+from tests.cqrs.support import CqrsOrder, Orders, PayOrder, PlaceOrder, RefusedError, Totals, make_commands
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    made: Any = InMemoryEventStorage()
+    if request.param == "sqlite":
+        made = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
+    yield made
+    await made.aclose()
+
+
+async def _types(storage: Any) -> list[str]:
+    return [envelope.event.event_type async for envelope in storage.read()]
+
+
+async def test_a_command_sent_twice_is_handled_once_and_answers_the_same(storage: Any) -> None:
+    """A client that repeats a request after a lost answer would place two orders."""
+    commands = make_commands(storage)
+    command = PlaceOrder("o-1")
+    assert await commands.execute(command) == "o-1"
+    assert await commands.execute(command) == "o-1"
+    assert await make_commands(storage).execute(command) == "o-1"
+    assert await _types(storage) == ["cqrs-shop.placed", "pabal.command.handled"]
+
+
+async def test_two_sendings_at_a_time_are_handled_once(storage: Any) -> None:
+    """Two clicks would place two orders."""
+    commands = make_commands(storage)
+    command = PlaceOrder("o-1")
+    assert await asyncio.gather(*(commands.execute(command) for _ in range(5))) == ["o-1"] * 5
+    assert (await _types(storage)).count("cqrs-shop.placed") == 1
+
+
+async def test_two_buses_at_a_time_store_the_effects_of_one(storage: Any) -> None:
+    """Two processes that got the same command would both store what it causes, even under different ids."""
+    together = asyncio.Barrier(2)
+
+    def make(order: str) -> CommandBus:
+        orders = Repository(CqrsOrder, storage)
+        commands = CommandBus()
+        commands.use(Idempotency(storage))
+
+        @commands.handles(PlaceOrder)
+        async def place(command: PlaceOrder, work: UnitOfWork) -> None:
+            await together.wait()
+            (await work.edit(orders, order)).place(command.amount)
+
+        return commands
+
+    command = PlaceOrder("any")
+    await asyncio.gather(make("o-1").execute(command), make("o-2").execute(command))
+    assert (await _types(storage)).count("cqrs-shop.placed") == 1
+
+
+async def test_a_command_that_raises_leaves_nothing_and_may_be_sent_again(storage: Any) -> None:
+    """A refused command would count as done."""
+    commands = make_commands(storage)
+    await commands.execute(PlaceOrder("o-1"))
+    before = await _types(storage)
+    again = PlaceOrder("o-1")
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            await commands.execute(again)
+    assert await _types(storage) == before
+
+
+async def test_one_id_with_other_content_is_an_error(storage: Any) -> None:
+    """A client that mixes its ids up would be told that its order was placed."""
+    commands = make_commands(storage)
+    command = PlaceOrder("o-1")
+    await commands.execute(command)
+    with pytest.raises(CommandIdReusedError, match="belongs to PlaceOrder"):
+        await commands.execute(PlaceOrder("o-1", Decimal(11), command_id=command.command_id))
+    with pytest.raises(CommandIdReusedError, match="PayOrder was not handled"):
+        await commands.execute(PayOrder("o-1", command_id=command.command_id))
+
+
+async def test_a_result_comes_back_as_the_type_it_was(storage: Any) -> None:
+    """A repeated command would answer with a dictionary where the first answered with a struct."""
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> Totals:
+        return Totals(3)
+
+    command: object = PlaceOrder("o-1")
+    assert [await commands.execute(command), await commands.execute(command)] == [Totals(3), Totals(3)]
+
+
+async def test_a_result_that_cannot_be_kept_is_told_and_nothing_stored(storage: Any) -> None:
+    """The command would be done, but its repetition could not be answered."""
+    orders = Repository(CqrsOrder, storage)
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder, work: UnitOfWork) -> object:
+        (await work.edit(orders, command.order)).place(command.amount)
+        return object()
+
+    with pytest.raises(UsageError, match="has no JSON form"):
+        await commands.execute(PlaceOrder("o-1"))
+    assert await _types(storage) == []
+
+
+async def test_a_conflict_with_another_command_is_retried_with_a_new_unit_of_work(storage: Any) -> None:
+    """Two commands on one aggregate would lose one of them to a conflict."""
+    orders = Repository(CqrsOrder, storage, keep=0)
+    other = Repository(CqrsOrder, storage, keep=0)
+    commands = CommandBus(provide={Orders: orders}.__getitem__)
+    commands.use(retry_conflicts())
+    commands.use(Idempotency(storage))
+    attempts: list[int] = []
+
+    @commands.handles(PayOrder)
+    async def pay(command: PayOrder, work: UnitOfWork, orders: Orders) -> int:
+        order = await work.edit(orders, command.order)
+        if not attempts:
+            await other.update(command.order, lambda order: order.place(Decimal(1)))
+        attempts.append(order.version)
+        order.pay()
+        return order.version
+
+    command: object = PayOrder("o-1")
+    assert await commands.execute(command) == 2
+    assert attempts == [0, 1]
+
+
+async def test_without_retry_a_conflict_comes_to_the_caller(storage: Any) -> None:
+    """A lost race would look like a command that was handled."""
+    orders, other = Repository(CqrsOrder, storage, keep=0), Repository(CqrsOrder, storage, keep=0)
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PayOrder)
+    async def pay(command: PayOrder, work: UnitOfWork) -> None:
+        order = await work.edit(orders, command.order)
+        await other.update(command.order, lambda order: order.place(Decimal(1)))
+        order.pay()
+
+    with pytest.raises(ConcurrencyError):
+        await commands.execute(PayOrder("o-1"))
+
+
+async def test_a_message_without_an_id_passes_through(storage: Any) -> None:
+    """A class of one's own could not be used on such a bus."""
+
+    class Ping:
+        pass
+
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(Ping)
+    async def ping(message: Ping) -> str:
+        return "pong"
+
+    assert await commands.execute(Ping()) == "pong"
+    assert await _types(storage) == []
+
+
+async def test_a_command_without_json_form_is_told(storage: Any) -> None:
+    """Whether it is the same command could not be told later."""
+
+    class Strange(Command[None]):
+        what: object
+
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(Strange)
+    async def strange(command: Strange) -> None: ...
+
+    with pytest.raises(UsageError, match=r"the command .*Strange has no JSON form"):
+        await commands.execute(Strange(object()))

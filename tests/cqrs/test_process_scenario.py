@@ -1,0 +1,45 @@
+"""A process manager is tested in one sentence, and what differs is shown."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from pabal.testing import given
+from tests.cqrs.support import (
+    CancelOrder,
+    Fulfilment,
+    OrderPaid,
+    OrderPlaced,
+    OrderShipped,
+    PayOrder,
+    ShipOrder,
+)
+
+PLACED = OrderPlaced("o-1", Decimal(10))
+
+
+def test_what_a_process_sends_sets_and_remembers_can_be_said() -> None:
+    """A test of a process would need a bus, two storages and patience."""
+    given(Fulfilment).when(PLACED).then(PayOrder("o-1")).then_timeouts(unpaid=60.0).then_state(
+        steps=("placed",), ended=False
+    )
+    given(Fulfilment, PLACED).when(OrderPaid("o-1")).then(ShipOrder("o-1")).then_timeouts(unpaid=None)
+
+
+def test_what_the_bus_would_leave_aside_is_left_aside() -> None:
+    """A test would pass for events that never reach the process."""
+    given(Fulfilment).when(OrderPaid("o-1")).then().then_state(steps=())
+    given(Fulfilment, PLACED, OrderShipped("o-1")).when(OrderPaid("o-1")).then().then_state(ended=True)
+
+
+def test_what_differs_is_shown_line_by_line() -> None:
+    """Whoever reads a failed test would have to debug it to see why."""
+    scenario = given(Fulfilment).when(PLACED)
+    with pytest.raises(AssertionError, match=r"(?s)- CancelOrder.*\+ PayOrder\(order='o-1'\)"):
+        scenario.then(CancelOrder("o-1", "why"))
+    with pytest.raises(AssertionError, match=r"\+ unpaid = 60"):
+        scenario.then_timeouts()
+    with pytest.raises(AssertionError, match="- ended = True"):
+        scenario.then_state(ended=True)

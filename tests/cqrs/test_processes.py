@@ -1,0 +1,263 @@
+"""A process manager leads orders from placed to shipped, with a timeout and compensation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
+from pabal.cqrs import (
+    Command,
+    CommandBus,
+    Idempotency,
+    ProcessManager,
+    ProcessManagers,
+    on_timeout,
+    reacts,
+    starts,
+)
+from pabal.errors import HandlerNotFoundError, ProcessDefinitionError, UsageError
+from pabal.eventsourcing import Repository
+from pabal.testing import VirtualClock
+from tests.cqrs.support import (
+    CqrsOrder,
+    Fulfilment,
+    OrderPaid,
+    OrderPlaced,
+    PlaceOrder,
+    make_commands,
+)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    made: Any = InMemoryEventStorage()
+    if request.param == "sqlite":
+        made = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
+    yield made
+    await made.aclose()
+
+
+class Shop:
+    """Run the shop on a storage, as one process would."""
+
+    def __init__(self, storage: Any, clock: VirtualClock | None = None) -> None:
+        self.clock = clock or VirtualClock()
+        self.bus = InMemoryEventBus(storage, clock=self.clock, seed=1)
+        self.commands = make_commands(self.bus)
+        self.processes = ProcessManagers(self.bus, self.commands, clock=self.clock)
+        self.processes.add(Fulfilment, start="beginning")
+        self.orders = Repository(CqrsOrder, self.bus)
+
+    async def settle(self) -> None:
+        """Drain until nothing is published any more: each event may cause the next."""
+        storage: Any = self.bus.storage
+        before = -1
+        while before != (before := await storage.head()):
+            await self.clock.settle()  # lets the bus hear of what a storage in memory took just now
+            await self.bus.drain(timeout=30)
+
+    async def history(self, order: str) -> tuple[str, ...]:
+        return (await self.orders.load(order)).history
+
+
+async def test_events_lead_to_commands_and_these_to_events_until_the_end(storage: Any) -> None:
+    """An order would be placed and nothing come of it."""
+    shop = Shop(storage)
+    async with shop.bus:
+        await shop.commands.execute(PlaceOrder("o-1"))
+        await shop.settle()
+        assert await shop.history("o-1") == ("placed", "paid", "shipped")
+        process = await shop.processes.load(Fulfilment, "o-1")
+        assert process is not None
+        assert (process.steps, process.ended, process.amount) == (
+            ("placed", "paid", "shipped"),
+            True,
+            Decimal(10),
+        )
+        assert await shop.processes.load(Fulfilment, "o-2") is None
+
+
+async def test_a_timeout_survives_a_restart(storage: Any) -> None:
+    """An order that is never paid would stay open for ever when the application restarts meanwhile."""
+    shop = Shop(storage)
+    async with shop.bus:
+        await shop.commands.execute(PlaceOrder("o-1", Decimal(1000)))
+        await shop.settle()
+        await shop.clock.advance(30)
+    later = VirtualClock(start=shop.clock.time())
+    shop = Shop(storage, later)
+    async with shop.bus:
+        await later.advance(29)
+        await shop.settle()
+        assert await shop.history("o-1") == ("placed",)
+        await later.advance(2)
+        await _until(shop, "o-1", ("placed", "cancelled"))
+        process = await shop.processes.load(Fulfilment, "o-1")
+        assert process is not None
+        assert process.steps == ("placed", "unpaid")
+
+
+async def _until(shop: Shop, order: str, history: tuple[str, ...]) -> None:
+    async with asyncio.timeout(30):
+        while await shop.history(order) != history:
+            await shop.clock.settle()
+    await shop.settle()
+
+
+async def test_a_cancelled_timeout_does_nothing(storage: Any) -> None:
+    """A paid order would be cancelled a minute later."""
+    shop = Shop(storage)
+    async with shop.bus:
+        await shop.bus.publish(OrderPlaced("o-1", Decimal(1000)))
+        await shop.settle()
+        await Repository(CqrsOrder, storage).update("o-1", CqrsOrder.pay)
+        await shop.settle()
+        head = await storage.head()
+        await shop.clock.advance(61)
+        async with asyncio.timeout(30):
+            while await storage.head() == head:  # the timeout itself comes, and is left aside
+                await shop.clock.settle()
+        await shop.settle()
+        assert await shop.history("o-1") == ("placed", "paid", "shipped")
+
+
+async def test_a_refused_command_is_compensated(storage: Any) -> None:
+    """A process would hang at the first no, or send the same command for ever."""
+    shop = Shop(storage)
+    await shop.orders.update("o-1", lambda order: order.place(Decimal(10)))
+    await shop.orders.update("o-1", lambda order: order.cancel("by the customer"))
+    async with shop.bus:
+        await shop.settle()
+        process = await shop.processes.load(Fulfilment, "o-1")
+        assert process is not None
+        assert (process.steps, process.ended) == (("placed", "refused"), True)
+        assert await shop.history("o-1") == ("placed", "cancelled", "cancelled")
+        head = await storage.head()
+        await shop.bus.subscriptions.reset("process:cqrs_fulfilment", "beginning")
+        await shop.settle()
+        assert await storage.head() == head
+        assert await shop.bus.dead_letters.list() == []
+
+
+async def test_an_event_delivered_again_sends_nothing_again(storage: Any) -> None:
+    """After a crash an order would be paid twice."""
+    shop = Shop(storage)
+    async with shop.bus:
+        await shop.commands.execute(PlaceOrder("o-1"))
+        await shop.settle()
+        head = await storage.head()
+        await shop.bus.subscriptions.reset("process:cqrs_fulfilment", "beginning")
+        await shop.settle()
+        assert await storage.head() == head
+        assert await shop.history("o-1") == ("placed", "paid", "shipped")
+
+
+async def test_an_event_of_no_instance_is_left_aside(storage: Any) -> None:
+    """A payment for something unknown would begin a process in the middle."""
+    shop = Shop(storage)
+    async with shop.bus:
+        await shop.bus.publish(OrderPaid("stray"))
+        await shop.settle()
+        assert await storage.head() == 1
+        assert await shop.processes.load(Fulfilment, "stray") is None
+
+
+async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebody_does(storage: Any) -> None:
+    """A forgotten handler would make the process forget a step."""
+
+    class Lonely(Command[None]):
+        order: str
+
+    class Asking(ProcessManager):
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.send(Lonely(event.order))
+
+    bus = InMemoryEventBus(storage)
+    commands = CommandBus()
+    commands.use(Idempotency(bus))
+    ProcessManagers(bus, commands).add(Asking, retry_count=0)
+    handled: list[str] = []
+    async with bus:
+        await bus.publish(OrderPlaced("o-1"))
+        await bus.drain(timeout=30)
+        (letter,) = await bus.dead_letters.list()
+        assert letter.attempts[-1].error_type.endswith(HandlerNotFoundError.__name__)
+
+        @commands.handles(Lonely)
+        async def lonely(command: Lonely) -> None:
+            handled.append(command.order)
+
+        await bus.dead_letters.retry(letter.id)
+        await bus.drain(timeout=30)
+    assert handled == ["o-1"]
+
+
+def test_what_cannot_work_is_refused_when_defined() -> None:
+    """The mistake would surface with the first event, or as a state that is lost at a restart."""
+    with pytest.raises(ProcessDefinitionError, match="count has no default"):
+
+        class NoDefault(ProcessManager):
+            count: int
+
+    with pytest.raises(ProcessDefinitionError, match="key is an attribute of every process"):
+
+        class OwnKey(ProcessManager):
+            key: str = ""
+
+    with pytest.raises(ProcessDefinitionError, match="two methods take"):
+
+        class Twice(ProcessManager):
+            @starts(OrderPlaced, key="order")
+            def one(self, event: OrderPlaced) -> None: ...
+
+            @reacts(OrderPlaced, key="order")
+            def two(self, event: OrderPlaced) -> None: ...
+
+    with pytest.raises(ProcessDefinitionError, match=r"waits\(\) is async"):
+
+        class Waits(ProcessManager):
+            @starts(OrderPlaced, key="order")  # type: ignore[type-var]
+            async def waits(self, event: OrderPlaced) -> None: ...
+
+
+def test_a_process_runs_only_where_commands_are_handled_once() -> None:
+    """A crash would let commands be handled twice, and nobody be told."""
+    bus = InMemoryEventBus(InMemoryEventStorage())
+    with pytest.raises(UsageError, match="use\\(Idempotency"):
+        ProcessManagers(bus, CommandBus())
+    with pytest.raises(UsageError, match="has no log"):
+        ProcessManagers(InMemoryEventBus(), make_commands(bus))
+    with pytest.raises(ProcessDefinitionError, match="takes no events"):
+        ProcessManagers(bus, make_commands(bus)).add(ProcessManager)
+
+
+def test_what_a_step_does_wrong_is_told() -> None:
+    """A state would come back different, or a timeout never come."""
+
+    class Careless(ProcessManager):
+        count: int = 0
+        process_type: ClassVar[str] = "careless"
+
+        @on_timeout("late")
+        def late(self, event: object) -> None: ...
+
+    careless = Careless("1")
+    with pytest.raises(ProcessDefinitionError, match="no method takes the timeout 'never'"):
+        careless.set_timeout("never", 5)
+    with pytest.raises(ProcessDefinitionError, match="derives from Command"):
+        careless.send(object())  # type: ignore[arg-type]
+    careless.count = "three"  # type: ignore[assignment]
+    with pytest.raises(ProcessDefinitionError, match="its state cannot be stored"):
+        Careless.codec.encode(careless)
+    careless.count = 3
+    careless.other = 5  # type: ignore[attr-defined]
+    with pytest.raises(ProcessDefinitionError, match="other has no annotation"):
+        Careless.codec.encode(careless)
+    assert careless.take(object()) is False

@@ -1,0 +1,127 @@
+"""A process of the laboratory: ``python -m tests.crash.child '{"path": …}'``. It is there to be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from typing import Any
+
+import msgspec
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal.delivery.context import DeliveryContext
+from tests.crash.events import Step
+from tests.crash.points import Countdown, WatchedStorage, die, watch_statements
+from tests.crash.record import ACKED, BEGUN, DONE, FAILED, STARTED, STOPPED, Record
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Say what a process does."""
+
+    path: str
+    record: str
+    round: int = 0
+    durability: str = "full"
+    publishers: int = 4
+    """Tasks that publish, each under a key of its own."""
+    per_publisher: int | None = None
+    """Publishes of each; None for until the end."""
+    prefix: str = "p"
+    """Keys begin like this: what tells the processes apart that publish at once."""
+    consume: bool = True
+    failing: float = 0.05
+    """The share of attempts that fail."""
+    poison: int | None = None
+    """The handler of this number kills the process."""
+    project: bool = False
+    """The handler adds to a sum in the same file, in a transaction."""
+    checkpoint_pages: int | None = None
+    """Pages of the write-ahead log after which it is moved into the file; None for pabal's own number."""
+    point: str | None = None
+    nth: int = 1
+    seed: int = 0
+
+
+class Consumer:
+    """A handler that says what it does, fails now and then, and may kill the process."""
+
+    def __init__(
+        self, settings: Settings, record: Record, countdown: Countdown, storage: SqliteEventStorage
+    ) -> None:
+        self._settings = settings
+        self._record = record
+        self._countdown = countdown
+        self._storage = storage
+        self._chance = random.Random(settings.seed)
+
+    async def handle(self, event: Step, context: DeliveryContext) -> None:
+        said = (context.position, event.key, event.number, context.attempt)
+        self._countdown.reached("before a handler")
+        self._record.note(BEGUN, *said)
+        self._countdown.reached("in a handler")
+        if event.number == self._settings.poison:
+            die()
+        await asyncio.sleep(0)
+        if self._chance.random() < self._settings.failing:
+            self._record.note(FAILED, *said)
+            raise ConnectionError("the exchange did not answer")
+        if self._settings.project:
+            await self._storage.transact(lambda tx: _add(tx, context.position, event.number))
+        self._record.note(DONE, *said)
+        self._countdown.reached("after a handler")
+
+
+def _add(tx: Any, position: int | None, number: int) -> None:
+    """Add to the read model, unless this position was added: the row it stands in is its own watermark."""
+    tx.execute("CREATE TABLE IF NOT EXISTS sums (total INT, count INT)")
+    tx.execute("CREATE TABLE IF NOT EXISTS added (position INTEGER PRIMARY KEY)")
+    if tx.execute("INSERT OR IGNORE INTO added VALUES (?)", (position,)).rowcount == 0:
+        return
+    if tx.execute("UPDATE sums SET total = total + ?, count = count + 1", (number,)).rowcount == 0:
+        tx.execute("INSERT INTO sums VALUES (?, 1)", (number,))
+
+
+async def publish(bus: InMemoryEventBus, settings: Settings, record: Record, index: int) -> None:
+    """Publish step after step under one key, alone or a few together, and say what was acked."""
+    chance = random.Random(settings.seed * 1000 + index)
+    key = f"{settings.prefix}{index}"
+    number = settings.round << 20
+    made = 0
+    while settings.per_publisher is None or made < settings.per_publisher:
+        count = 1 if chance.random() < 0.8 else chance.randrange(2, 6)
+        steps = [Step(key, number + n, "x" * chance.randrange(0, 200)) for n in range(count)]
+        number += count
+        made += 1
+        receipts = await bus.publish_batch(steps) if count > 1 else [await bus.publish(steps[0])]
+        for step, receipt in zip(steps, receipts, strict=True):
+            record.note(ACKED, receipt.position, step.event_id, key, step.number)
+        if made == 1 and index == 0:
+            print("published", flush=True)
+
+
+async def run(settings: Settings) -> None:
+    record = Record(settings.record)
+    record.note(STARTED, settings.round)
+    countdown = Countdown(settings.point, settings.nth)
+    watch_statements(countdown)
+    async with WatchedStorage(settings.path, settings.durability, record, countdown) as storage:  # type: ignore[arg-type]
+        if settings.checkpoint_pages is not None:
+            pragma = f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"
+            await storage.transact(lambda tx: tx.execute(pragma).fetchall())
+        bus = InMemoryEventBus(storage, seed=settings.seed)
+        if settings.consume:
+            policy = RetryPolicy(max_attempts=3 if settings.poison is not None else 50, base_delay=0.001)
+            consumer = Consumer(settings, record, countdown, storage)
+            bus.subscribe(Step, consumer, name="consumer", start="beginning", retry=policy)
+        async with bus:
+            await asyncio.gather(
+                *(publish(bus, settings, record, index) for index in range(settings.publishers))
+            )
+            if settings.consume:
+                await bus.drain()
+    record.note(STOPPED)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(msgspec.json.decode(sys.argv[1], type=Settings)))

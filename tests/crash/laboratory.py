@@ -1,0 +1,125 @@
+"""Start processes, kill them, and look at what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.crash.check import Findings, check_acked, check_deliveries, check_watermark, read_log
+from tests.crash.child import Settings
+from tests.crash.record import lines
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a child: without coverage, which a killed process cannot save anyway."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    # This checkout's own source, wherever the installed package comes from.
+    return {**kept, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
+
+
+class Child:
+    """A process of the laboratory."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, settings: Settings, *, preload: Path | None = None, **variables: str) -> Child:
+        variables = {**environment(), **variables}
+        if preload is not None:
+            variables["LD_PRELOAD"] = str(preload)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "tests.crash.child", msgspec.json.encode(settings).decode()),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=variables,
+            cwd=ROOT,
+        )
+        return cls(process)
+
+    async def said(self, text: str) -> bool:
+        """Return True when the process has printed a line, False when it ended without."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(60):
+            return (await self.process.stdout.readline()).decode().strip() == text
+
+    async def ended(self, timeout: float = 120) -> int:
+        """Wait for the end and return the exit code (-9 for a kill); a failure of its own raises here."""
+        async with asyncio.timeout(timeout):
+            _, errors = await self.process.communicate()
+        code = self.process.returncode
+        assert code in (0, -signal.SIGKILL), f"a child ended with {code}:\n{errors.decode()}"
+        assert b"Traceback" not in errors, errors.decode()
+        return code
+
+    async def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+
+class Laboratory:
+    """One database, its record, and the processes that come and go over it."""
+
+    def __init__(self, folder: Path, durability: str, seed: int, **settings: Any) -> None:
+        self.path = folder / f"{durability}.db"
+        self.record = folder / f"{durability}.record"
+        self.chance = random.Random(seed)
+        self.settings = Settings(str(self.path), str(self.record), durability=durability, **settings)
+        self.rounds = 0
+        self.kills = 0
+
+    def next_settings(self, **changes: Any) -> Settings:
+        self.rounds += 1
+        changes = {"round": self.rounds, "seed": self.chance.randrange(1 << 30), **changes}
+        return msgspec.structs.replace(self.settings, **changes)
+
+    async def kill_at_random(self, within: float) -> None:
+        """Run a process and kill it at some instant within so many seconds after its first ack."""
+        child = await Child.start(self.next_settings())
+        if await child.said("published"):
+            await asyncio.sleep(self.chance.uniform(0, within))
+        child.process.send_signal(signal.SIGKILL)
+        await self._count(child)
+
+    async def kill_at_point(self, point: str, nth: int, **changes: Any) -> None:
+        """Run a process that kills itself when it comes to a named point for the nth time."""
+        child = await Child.start(self.next_settings(point=point, nth=nth, **changes))
+        await self._count(child)
+
+    async def _count(self, child: Child) -> None:
+        if await child.ended() == -signal.SIGKILL:
+            self.kills += 1
+
+    async def finish(self, **changes: Any) -> None:
+        """Run a process that publishes nothing more, handles what is left, and ends by itself."""
+        child = await Child.start(self.next_settings(publishers=0, **changes))
+        assert await child.ended() == 0
+
+    def look(self) -> Findings:
+        """Check the log against what was acked, between two rounds."""
+        findings = Findings()
+        stored = read_log(self.path, findings, full=False)
+        check_acked(stored, lines(self.record), findings)
+        return findings
+
+    def judge(self) -> Findings:
+        """Check everything, after ``finish``."""
+        findings = Findings()
+        stored = read_log(self.path, findings)
+        check_acked(stored, lines(self.record), findings)
+        if self.settings.consume:
+            check_deliveries(stored, lines(self.record), findings, complete=True)
+            check_watermark(self.path, "consumer", stored, findings)
+        return findings

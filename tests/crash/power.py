@@ -1,0 +1,164 @@
+"""Power cuts: run a process on the simulated disk, and look at what each cut would have left. Promise 3."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pabal import SqliteEventStorage
+from tests.crash.check import Findings
+from tests.crash.child import Settings
+from tests.crash.disk.image import WRITTEN, Disk, Image, entries
+from tests.crash.laboratory import Child
+from tests.crash.record import ACKED
+
+
+@dataclass
+class PowerReport:
+    """Count the cuts that were looked at."""
+
+    durability: str
+    acked: int = 0
+    cuts: int = 0
+    images: int = 0
+    torn: int = 0
+    """Images in which some of the unsynced sectors survived."""
+    opened: int = 0
+    """Images that pabal opened, checked and appended to."""
+    most_lost: int = 0
+    """How many acked events the worst cut cost."""
+    findings: Findings = field(default_factory=Findings)
+
+
+async def run_on_simulated_disk(
+    library: Path, folder: Path, durability: str, acks: int, seed: int = 1
+) -> tuple[Path, Path]:
+    """Publish and handle until ``acks`` publishes have returned; return the disk's log and the database."""
+    disk = folder / "disk"
+    disk.mkdir(parents=True)
+    log = folder / "disk.log"
+    settings = Settings(
+        str(disk / "log.db"),
+        str(disk / "acks.record"),
+        durability=durability,
+        publishers=2,
+        per_publisher=-(-acks // 2),
+        checkpoint_pages=30,
+        seed=seed,
+    )
+    child = await Child.start(settings, preload=library, DISK_ROOT=str(disk), DISK_LOG=str(log))
+    assert await child.ended() == 0
+    return log, disk / "log.db"
+
+
+class PowerCuts:
+    """Walk through a disk's log and cut the power after every ack, and at instants in between."""
+
+    def __init__(self, folder: Path, log: Path, database: Path, durability: str, seed: int = 1) -> None:
+        self.report = PowerReport(durability)
+        self._folder = folder
+        self._log = log
+        self._name = database.name
+        self._chance = random.Random(seed)
+        self._expected = _positions(database)
+        self._acked: set[int] = set()
+        self._looked_at = (-1, -1)
+
+    async def all(self, *, between: float = 0.02, torn: float = 0.1, open_every: int = 50) -> PowerReport:
+        """Cut after each ack, at a share of the instants in between, and open some of what is left.
+
+        ``torn`` is the share of cuts that are looked at once more with some unsynced sectors in place.
+        """
+        disk = Disk()
+        records: set[int] = set()
+        rest = b""
+        for entry in entries(self._log):
+            disk.apply(entry)
+            if entry.kind in (1, 2) and entry.data.endswith(b".record"):
+                records.add(entry.file)
+            acked = False
+            if entry.kind == WRITTEN and entry.file in records:
+                *lines, rest = (rest + entry.data).split(b"\n")
+                acked = self._note_acks(lines)
+            if acked or self._chance.random() < between:
+                await self._cut(disk, torn, open_every)
+        self.report.acked = len(self._acked)
+        return self.report
+
+    def _note_acks(self, lines: list[bytes]) -> bool:
+        acks = [line.split()[1] for line in lines if line.startswith(ACKED.encode() + b" ")]
+        self._acked.update(map(int, acks))
+        return bool(acks)
+
+    async def _cut(self, disk: Disk, torn: float, open_every: int) -> None:
+        self.report.cuts += 1
+        if self._looked_at != (disk.changes, len(self._acked)):
+            # Nothing was synced and nothing acked since the last look: it would be the same image.
+            self._looked_at = (disk.changes, len(self._acked))
+            self.report.images += 1
+            await self._look(disk.after_power_cut(), open_it=self.report.images % open_every == 0)
+        if self._chance.random() < torn:
+            self.report.torn += 1
+            image = disk.after_power_cut(self._chance)
+            await self._look(image, open_it=self.report.torn % open_every == 0)
+
+    async def _look(self, image: Image, *, open_it: bool) -> None:
+        folder = self._folder / "after"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, content in image.items():
+            if not name.endswith(".record"):
+                (folder / name).write_bytes(content)
+        path = folder / self._name
+        where = f"cut {self.report.cuts} ({len(self._acked)} acked)"
+        if open_it:
+            await self._open(path, where)
+        left = self._read(path, where) if path.exists() else 0
+        lost = sum(position > left for position in self._acked)
+        self.report.most_lost = max(self.report.most_lost, lost)
+        if lost and self.report.durability == "full":
+            self.report.findings.add("lost", f"{where}: {lost} acked events")
+
+    def _read(self, path: Path, where: str) -> int:
+        """Return how many events are left; they must be the first ones, whole, and behind the cursors."""
+        findings = self.report.findings
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = OFF")  # this copy need not survive anything
+            for (text,) in connection.execute("PRAGMA integrity_check"):
+                if text != "ok":
+                    findings.add("corrupt", f"{where}: {text}")
+            if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'events'").fetchone()[
+                0
+            ]:
+                return 0
+            rows = connection.execute("SELECT position, event_id, payload FROM events ORDER BY 1").fetchall()
+            (ahead,) = connection.execute("SELECT coalesce(max(frontier), 0) FROM subscriptions").fetchone()
+        except sqlite3.DatabaseError as error:
+            findings.add("corrupt", f"{where}: {error}")
+            return 0
+        finally:
+            connection.close()
+        if rows != self._expected[: len(rows)]:
+            findings.add("hole", f"{where}: the {len(rows)} events left are not the first ones")
+        if ahead > len(rows):
+            findings.add("skipped", f"{where}: a cursor stands at {ahead}, the log ends at {len(rows)}")
+        return len(rows)
+
+    async def _open(self, path: Path, where: str) -> None:
+        """Have pabal open what is left: it has to find it whole, and to go on."""
+        self.report.opened += 1
+        async with SqliteEventStorage(path) as storage:
+            for problem in await storage.check():
+                self.report.findings.add("corrupt", f"{where}: {problem}")
+
+
+def _positions(database: Path) -> list[tuple[int, bytes, bytes]]:
+    connection = sqlite3.connect(database)
+    try:
+        return connection.execute("SELECT position, event_id, payload FROM events ORDER BY 1").fetchall()
+    finally:
+        connection.close()

@@ -1,0 +1,40 @@
+"""A full disk, and errors of the disk: typed errors, nothing half-done, and on without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crash.disk.faults import Faults
+from tests.crash.faulty import SCENARIOS
+from tests.crash.laboratory import ROOT, environment
+
+pytestmark = pytest.mark.crash
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_on_a_failing_disk(tmp_path: Path, disk_library: Path, scenario: str) -> None:
+    """Promise 37: see the scenario's own description in ``faulty``; it runs on the simulated disk."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    control = tmp_path / "control"
+    Faults.prepare(control)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.crash.faulty", scenario, str(folder / "log.db")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=ROOT,
+        env={
+            **environment(),
+            "LD_PRELOAD": str(disk_library),
+            "DISK_ROOT": str(folder),
+            "DISK_CONTROL": str(control),
+        },
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()

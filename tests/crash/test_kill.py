@@ -1,0 +1,148 @@
+"""kill -9 at random instants and at named points: nothing acked is lost, nothing is skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from tests.crash.check import Findings, check_acked, check_deliveries, read_log
+from tests.crash.laboratory import Child, Laboratory
+from tests.crash.points import POINTS
+from tests.crash.record import BEGUN, lines
+
+pytestmark = pytest.mark.crash
+
+
+DURABILITIES = ("full", "normal")
+
+
+async def test_killed_at_random_nothing_acked_is_lost_and_nothing_is_skipped(tmp_path: Path) -> None:
+    """Promises 1 and 4, in short: 20 rounds of publishing and handling for each durability."""
+
+    async def kill_again_and_again(durability: str) -> tuple[Laboratory, Findings]:
+        laboratory = Laboratory(tmp_path, durability, seed=1)
+        for number in range(20):
+            await laboratory.kill_at_random(within=0.25)
+            if number % 5 == 0:
+                findings = laboratory.look()
+                assert not findings.wrong, findings
+        await laboratory.finish()
+        return laboratory, laboratory.judge()
+
+    for laboratory, findings in await asyncio.gather(*map(kill_again_and_again, DURABILITIES)):
+        assert not findings.wrong, findings
+        assert laboratory.kills == 20
+        assert findings.acked > 200
+        assert findings.handled == findings.stored
+
+
+async def test_killed_at_every_named_point_nothing_is_lost(tmp_path: Path) -> None:
+    """Promises 1, 4 and 5: the instants that a random kill seldom meets."""
+
+    async def kill_at_each(durability: str) -> tuple[Laboratory, Findings]:
+        laboratory = Laboratory(tmp_path, durability, seed=2)
+        for point in POINTS:
+            await laboratory.kill_at_point(point, nth=laboratory.chance.randrange(2, 6))
+        await laboratory.finish()
+        return laboratory, laboratory.judge()
+
+    for laboratory, findings in await asyncio.gather(*map(kill_at_each, DURABILITIES)):
+        assert laboratory.kills == len(POINTS)
+        assert not findings.wrong, findings
+
+
+async def test_killed_in_the_middle_of_a_handler_its_event_is_delivered_again(tmp_path: Path) -> None:
+    """Promise 4: and only what was in flight is."""
+    laboratory = Laboratory(tmp_path, "full", seed=3, failing=0.0)
+    await laboratory.kill_at_point("in a handler", nth=25)
+    begun = [line.fields for line in lines(laboratory.record) if line.kind == BEGUN][-1]
+    await laboratory.finish()
+    again = [
+        line.fields for line in lines(laboratory.record) if line.kind == BEGUN and line.fields[0] == begun[0]
+    ]
+    # Handled again as attempt 2, for the first attempt was counted before it ran.
+    assert [fields[-1] for fields in again] == ["1", "2"]
+    findings = laboratory.judge()
+    assert not findings.wrong, findings
+
+
+async def test_killed_before_the_save_a_projection_shows_its_effect_once(tmp_path: Path) -> None:
+    """Promise 5: the handler runs again, the sum in the same transaction does not grow again."""
+    laboratory = Laboratory(tmp_path, "full", seed=4, project=True)
+    for point, nth in (
+        ("after a handler", 9),
+        ("before a save", 4),
+        ("after commit", 15),
+        ("after a handler", 20),
+    ):
+        await laboratory.kill_at_point(point, nth)
+    await laboratory.finish()
+    findings = laboratory.judge()
+    assert not findings.wrong, findings
+    assert findings.redelivered > 0
+    connection = sqlite3.connect(laboratory.path)
+    shown = connection.execute("SELECT total, count FROM sums").fetchone()
+    expected = connection.execute("SELECT sum(payload ->> 'number'), count(*) FROM events").fetchone()
+    connection.close()
+    assert shown == expected
+
+
+async def test_an_event_that_kills_the_process_is_parked_after_its_last_attempt(tmp_path: Path) -> None:
+    """Promise 6: attempts are counted across restarts, and the rest flows."""
+    laboratory = Laboratory(tmp_path, "full", seed=5, failing=0.0, publishers=3)
+    poison = (1 << 20) + 4
+    publishing = await Child.start(laboratory.next_settings(consume=False, per_publisher=10))
+    assert await publishing.ended() == 0
+    # Each of the three keys has this number, so three events kill three processes each.
+    deaths = -1
+    code = -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        deaths += 1
+        assert deaths <= 9, "it dies for ever"
+        code = await (await Child.start(laboratory.next_settings(publishers=0, poison=poison))).ended()
+    assert deaths == 9
+    async with SqliteEventStorage(laboratory.path) as storage:
+        letters = await storage.list_dead_letters()
+    assert len(letters) == 3
+    for letter in letters:
+        assert [failure.attempt for failure in letter.failures] == [1, 2, 3]
+        first, *later = [failure.error_type for failure in letter.failures]
+        # Where the first death left several suspects, each was made alone from then on.
+        assert first in ("ProcessDied", "ProcessDiedAmongOthers")
+        assert later == ["ProcessDied", "ProcessDied"]
+        assert "died during attempt 3" in letter.reason
+    findings = Findings()
+    stored = read_log(laboratory.path, findings)
+    check_acked(stored, lines(laboratory.record), findings)
+    check_deliveries(stored, lines(laboratory.record), findings, complete=True)
+    assert findings.wrong == {"unseen": 3}, findings
+    assert {position for position, (_, _, number) in stored.items() if number == poison} == {
+        letter.position for letter in letters
+    }
+
+
+async def test_two_processes_killed_by_turns_lose_nothing(tmp_path: Path) -> None:
+    """A standby takes over what the killed one held, while it publishes into the same file."""
+    laboratory = Laboratory(tmp_path, "full", seed=6)
+    survivor = await Child.start(laboratory.next_settings(prefix="q"))
+    assert await survivor.said("published")
+    for turn in range(4):
+        newcomer = await Child.start(laboratory.next_settings(prefix=f"r{turn}-"))
+        assert await newcomer.said("published")
+        await asyncio.sleep(laboratory.chance.uniform(0, 0.2))
+        await survivor.kill()
+        survivor = newcomer
+    await survivor.kill()
+    await laboratory.finish()
+    findings = Findings()
+    stored = read_log(laboratory.path, findings)
+    check_acked(stored, lines(laboratory.record), findings)
+    assert not findings.wrong, findings
+    # Their lines interleave, so only completeness and the cursor are checked of the deliveries.
+    handled = {int(line.fields[0]) for line in lines(laboratory.record) if line.kind == "d"}
+    assert handled == set(stored)

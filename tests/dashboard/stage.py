@@ -1,0 +1,74 @@
+"""A log that the demo wrote, and a bus on it whose mail server is down: something to mend in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal.dashboard import create_dashboard
+from pabal.demo.events import OrderFilled, OrderPlaced
+
+DEMO_TIMEOUT = 240
+
+
+class MailServerDownError(Exception):
+    """The mail server does not answer."""
+
+
+class Stage:
+    """Own a bus on the demo's log, and the dashboard over it, in whatever loop serves them."""
+
+    def __init__(self, file: Path, **options: Any) -> None:
+        self._file = file
+        self._options = {"allow_actions": True, **options}
+        self.mended = False
+        self.mailed = 0
+        self.bus: InMemoryEventBus | None = None
+
+    async def mail(self, event: OrderFilled) -> None:
+        await asyncio.sleep(0.001)
+        if event.symbol.endswith("ETH") and not self.mended:
+            raise MailServerDownError(f"mail.example.com:25 refused the connection, order {event.order_id}")
+        self.mailed += 1
+
+    async def settle(self, event: OrderPlaced) -> None:
+        if event.order_id.endswith("7") and event.quantity > Decimal("0.001"):
+            raise ValueError(
+                f"{event.order_id}: the clearing house takes {event.quantity} in whole lots only"
+            )
+
+    @contextmanager
+    def app(self) -> Iterator[Starlette]:
+        """Give an application for ``served`` to serve; the bus begins and ends with it."""
+        storage = SqliteEventStorage(self._file, durability="normal")
+        self.bus = bus = InMemoryEventBus(event_storage=storage)
+        once: dict[str, Any] = {"start": "beginning", "retry": RetryPolicy(max_attempts=2, base_delay=0.05)}
+        bus.subscribe(OrderFilled, self.mail, name="mail", **once)
+        bus.subscribe(OrderPlaced, self.settle, name="clearing", **once)
+        dashboard = create_dashboard(bus, **self._options)
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            async with bus:
+                yield
+
+        yield Starlette(routes=[Mount("/", dashboard)], lifespan=lifespan)
+        storage.close()
+
+
+def play_demo(file: Path, *, events: int, speed: int | None = None) -> None:
+    """Have the demo write a log."""
+    command = [sys.executable, "-m", "pabal", "demo", "--plain", "--new", "--file", str(file)]
+    command += ["--events", str(events), "--durability", "normal"]
+    command += ["--speed", "max" if speed is None else str(speed)]
+    subprocess.run(command, check=True, timeout=DEMO_TIMEOUT, stdout=subprocess.DEVNULL)

@@ -1,0 +1,165 @@
+"""What can be changed from the dashboard, and what a stale page cannot change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus
+from tests.dashboard.support import Scale, client, own_page
+
+
+async def test_nothing_can_be_changed_unless_that_was_allowed(bus: InMemoryEventBus) -> None:
+    """Somebody who only wanted to look discards dead letters."""
+    async with client(bus) as http:
+        headers = await own_page(http)
+        for path, body in (
+            ("/api/dead-letters/retry", {"ids": [1]}),
+            ("/api/dead-letters/discard", {"ids": [1]}),
+            ("/api/dead-letters/1/edit", {"payload": {}, "revision": ""}),
+            ("/api/subscriptions/pause", {"name": "scale"}),
+            ("/api/subscriptions/resume", {"name": "scale"}),
+            ("/api/subscriptions/reset", {"name": "scale", "start": 0, "watermark": 0, "confirm": "scale"}),
+        ):
+            response = await http.post(path, json=body, headers=headers)
+            assert (response.status_code, response.json()["error"]["code"]) == (403, "read_only"), path
+    assert len(await bus.dead_letters.list()) == 2
+
+
+async def test_a_group_is_retried_and_the_audit_log_says_by_whom(bus: InMemoryEventBus, scale: Scale) -> None:
+    """The button retries nothing, or nobody can tell later who pressed it."""
+    scale.mended = True
+    async with client(bus, allow_actions=True) as http:
+        body = {"filter": {"subscription": "scale", "error_type": "ValueError"}, "count": 2}
+        response = await http.post("/api/dead-letters/retry", json=body, headers=await own_page(http))
+        assert response.json() == {"begun": 2, "left": 0}
+        await bus.drain()
+        assert (await http.get("/api/dead-letters/groups")).json()["groups"] == []
+        (entry,) = (await http.get("/api/audit")).json()["items"]
+    assert (entry["actor"], entry["action"], entry["succeeded"]) == ("local (dashboard)", "retry", True)
+    assert scale.seen == [500, 0, -1]
+
+
+async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> None:
+    """A page that shows two discards the third that came meanwhile."""
+    async with client(bus, allow_actions=True) as http:
+        body = {"filter": {"subscription": "scale"}, "count": 1}
+        response = await http.post("/api/dead-letters/discard", json=body, headers=await own_page(http))
+    assert (response.status_code, response.json()["error"]["n"]) == (409, 2)
+    assert len(await bus.dead_letters.list()) == 2
+
+
+async def test_one_is_edited_and_retried(bus: InMemoryEventBus, scale: Scale) -> None:
+    """A payload with one wrong number can only be thrown away."""
+    async with client(bus, allow_actions=True, payloads="masked") as http:
+        letter = (await http.get("/api/dead-letters/1")).json()["letter"]
+        assert letter["payload"]["email"] == "•••"
+        body = {"payload": {**letter["payload"], "grams": 750}, "revision": letter["revision"]}
+        response = await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+        assert response.status_code == 200, response.text
+    await bus.drain()
+    assert scale.seen == [500, 750]
+    (left,) = await bus.dead_letters.list()
+    assert left.id == 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [({"parcel": "p-2"}, 422), ({"parcel": "p-2", "grams": "much", "email": ""}, 422)],
+)
+async def test_a_payload_that_does_not_fit_changes_nothing(
+    bus: InMemoryEventBus, payload: dict[str, Any], status: int
+) -> None:
+    """A typing error in the editor loses the dead letter."""
+    async with client(bus, allow_actions=True) as http:
+        revision = (await http.get("/api/dead-letters/1")).json()["letter"]["revision"]
+        body = {"payload": payload, "revision": revision}
+        response = await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+        assert (response.status_code, response.json()["error"]["code"]) == (status, "does_not_fit")
+        assert (await http.get("/api/dead-letters/1")).json()["letter"]["revision"] == revision
+
+
+async def test_what_is_gone_or_changed_is_said_so(bus: InMemoryEventBus) -> None:
+    """A stale page acts on something else than it shows."""
+    async with client(bus, allow_actions=True) as http:
+        headers = await own_page(http)
+        stale = {"payload": {"parcel": "p-2", "grams": 1, "email": ""}, "revision": "old"}
+        changed = await http.post("/api/dead-letters/1/edit", json=stale, headers=headers)
+        assert (changed.status_code, changed.json()["error"]["code"]) == (409, "changed")
+        assert (
+            await http.post("/api/dead-letters/discard", json={"ids": [1]}, headers=headers)
+        ).status_code == 200
+        for path, body in (
+            ("/api/dead-letters/retry", {"ids": [1]}),
+            ("/api/dead-letters/discard", {"ids": [1]}),
+            ("/api/dead-letters/1/edit", stale),
+        ):
+            gone = await http.post(path, json=body, headers=headers)
+            assert (gone.status_code, gone.json()["error"]["code"]) == (404, "gone"), path
+        assert (await http.get("/api/dead-letters/1")).status_code == 404
+        nobody = await http.post("/api/subscriptions/pause", json={"name": "nobody"}, headers=headers)
+        assert nobody.status_code in (404, 409)
+        moved = {"name": "scale", "start": "beginning", "watermark": 1, "confirm": "scale"}
+        response = await http.post("/api/subscriptions/reset", json=moved, headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (409, "moved")
+        untyped = {**moved, "confirm": "scal"}
+        assert (await http.post("/api/subscriptions/reset", json=untyped, headers=headers)).status_code == 400
+
+
+async def test_a_reset_says_first_what_it_would_do(bus: InMemoryEventBus) -> None:
+    """Somebody delivers a year of events again without knowing it."""
+    async with client(bus) as http:
+        plan = (await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "1"})).json()
+        assert plan == {"watermark": 4, "start": 1, "again": 3, "skipped": 0}
+        refused = await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "soon"})
+        assert refused.status_code == 400
+
+
+async def test_several_are_retried_as_far_as_they_can(bus: InMemoryEventBus, scale: Scale) -> None:
+    """One dead letter that somebody discarded meanwhile keeps the others from being retried."""
+    scale.mended = True
+    async with client(bus, allow_actions=True) as http:
+        body = {"ids": [1, 2, 99]}
+        response = await http.post("/api/dead-letters/retry", json=body, headers=await own_page(http))
+    assert response.json() == {"begun": 2, "left": 1}
+    await bus.drain()
+    assert await bus.dead_letters.list() == []
+
+
+async def test_a_subscription_is_paused_reset_and_resumed(bus: InMemoryEventBus, scale: Scale) -> None:
+    """The levers of the page move nothing."""
+    async with client(bus, allow_actions=True) as http:
+        headers = await own_page(http)
+        paused = await http.post("/api/subscriptions/pause", json={"name": "scale"}, headers=headers)
+        assert paused.status_code == 200, paused.text
+        (row,) = (await http.get("/api/report")).json()["subscriptions"]
+        assert row["state"] == "paused"
+        back = {"name": "scale", "start": "beginning", "watermark": row["watermark"], "confirm": "scale"}
+        reset = await http.post("/api/subscriptions/reset", json=back, headers=headers)
+        assert reset.status_code == 200, reset.text
+        scale.mended = True
+        resumed = await http.post("/api/subscriptions/resume", json={"name": "scale"}, headers=headers)
+        assert resumed.status_code == 200, resumed.text
+        await bus.drain()
+        assert scale.seen == [500, 500, 0, -1]
+        actions = [entry["action"] for entry in (await http.get("/api/audit")).json()["items"]]
+        assert actions == ["resume", "reset", "pause"]
+
+
+async def test_the_file_of_a_stopped_bus_can_be_steered(bus: InMemoryEventBus, scale: Scale) -> None:
+    """After a crash loop the application has to run before anything can be mended."""
+    await bus.stop()
+    async with client(bus.storage, allow_actions=True) as http:
+        headers = await own_page(http)
+        retried = await http.post("/api/dead-letters/retry", json={"ids": [1]}, headers=headers)
+        assert retried.json() == {"begun": 1, "left": 0}
+        again = await http.post("/api/dead-letters/retry", json={"ids": [1]}, headers=headers)
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "retrying")
+        letter = (await http.get("/api/dead-letters/2")).json()["letter"]
+        body = {"payload": {**letter["payload"], "grams": 7}, "revision": letter["revision"]}
+        assert (await http.post("/api/dead-letters/2/edit", json=body, headers=headers)).status_code == 200
+    scale.mended = True
+    await bus.start()
+    await bus.drain()
+    assert sorted(scale.seen) == [0, 7, 500]

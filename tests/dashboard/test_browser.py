@@ -1,0 +1,246 @@
+"""The dashboard as people have it: in a browser, in both languages, on a phone, by keyboard."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal.dashboard import create_dashboard
+from tests.dashboard.browser import LONG, Watched, axe_script, browser, opened, served
+from tests.dashboard.stage import Stage, play_demo
+from tests.dashboard.support import TOKEN, Shipped
+
+pytestmark = pytest.mark.browser
+
+SCREENS = ("", "subscriptions", "events", "streams", "dead-letters", "dead-letters?view=list", "audit")
+expect.set_options(timeout=LONG)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("dashboard") / "demo.db"
+    play_demo(file, events=6000)
+    return file
+
+
+@pytest.fixture
+def stage(log: Path, tmp_path: Path) -> Stage:
+    copy = tmp_path / "demo.db"
+    copy.write_bytes(log.read_bytes())
+    return Stage(copy)
+
+
+@pytest.fixture
+def base(stage: Stage) -> Iterator[str]:
+    with stage.app() as app, served(app) as address:
+        yield address
+
+
+def settle(window: Watched) -> None:
+    """Wait until the bus has given up what it cannot handle yet."""
+    window.open("dead-letters")
+    expect(window.page.locator(".group")).to_have_count(3)
+    expect(window.page.locator(".bar .badge")).to_contain_text(re.compile("Degraded|주의"))
+
+
+def one_of_each(window: Watched) -> list[str]:
+    """Return the paths of one event, one stream and one dead letter."""
+    page = window.open("events?type=order.filled")
+    event = page.locator("tbody .row-link").first.get_attribute("href")
+    stream = page.locator("tbody td a[href*='/streams/']").first.get_attribute("href")
+    page = window.open("dead-letters?subscription=mail")
+    letter = page.locator("tbody .row-link").first.get_attribute("href")
+    assert event is not None
+    assert stream is not None
+    assert letter is not None
+    return [event.lstrip("/"), stream.lstrip("/"), letter.lstrip("/")]
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
+def test_every_screen_is_whole_and_open_to_everybody(
+    chromium: Browser, base: str, language: str, width: int, dark: bool
+) -> None:
+    """A screen throws, speaks the wrong language, runs over the edge of a phone, or cannot be read aloud."""
+    script = axe_script()
+    with opened(chromium, base, language=language, width=width, dark=dark) as window:
+        settle(window)
+        for path in (*SCREENS, *one_of_each(window)):
+            page = window.open(path)
+            assert page.locator("html").get_attribute("lang") == language
+            if language == "ko":
+                assert re.search("[가-힣]", page.locator("nav.nav").inner_text())
+            overflow = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            assert overflow <= 0, f"{path} is {overflow} pixels too wide"
+            page.evaluate(script)
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            grave = [
+                (one["id"], [node["html"][:160] for node in one["nodes"][:3]])
+                for one in found["violations"]
+                if one["impact"] in ("serious", "critical")
+            ]
+            assert grave == [], path
+
+
+def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stage: Stage) -> None:
+    """The button next to the trouble does not mend it."""
+    with opened(chromium, base) as window:
+        settle(window)
+        page = window.open("")
+        trouble = page.locator(".troubles li", has_text="mail gave up")
+        expect(trouble).to_contain_text("mail.example.com:25 refused the connection")
+        stage.mended = True
+        trouble.get_by_role("button", name=re.compile("Retry")).click()
+        page.get_by_role("dialog").get_by_role("button", name=re.compile("^Retry")).click()
+        expect(page.locator(".toast")).to_contain_text("begun")
+        expect(trouble).to_have_count(0)
+        window.open("audit")
+        expect(page.locator("tbody tr").first).to_contain_text("subscription=mail")
+
+
+def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> None:
+    """A wrong number in a payload cannot be mended in the page, or a typing error is sent."""
+    with opened(chromium, base) as window:
+        settle(window)
+        page = window.open("dead-letters?subscription=clearing")
+        page.locator("tbody .row-link").first.click()
+        page.get_by_role("button", name="Edit and retry").click()
+        editor = page.get_by_role("dialog").get_by_role("textbox")
+        before = editor.input_value()
+        send = page.get_by_role("button", name="Retry with this payload")
+        editor.fill(before[:-1])
+        expect(page.locator(".fault")).to_contain_text("no JSON")
+        expect(send).to_be_disabled()
+        editor.fill(re.sub(r'"quantity": "[^"]+"', '"quantity": "much"', before))
+        window.faults.clear()
+        send.click()
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_be_visible()
+        refused = [fault for fault in window.faults if "422" not in fault]
+        assert refused == []
+        window.faults.clear()  # the browser notes the refusal, which was asked for
+        editor.fill(re.sub(r'"quantity": "[^"]+"', '"quantity": "0.0005"', before))
+        send.click()
+        expect(page.locator(".toast")).to_contain_text("corrected event")
+        expect(page.locator("main")).to_contain_text("This dead letter is gone")
+        window.faults.clear()  # and that the dead letter is gone
+
+
+def test_a_subscription_is_paused_and_resumed(chromium: Browser, base: str) -> None:
+    """The lever does nothing, or the page does not show that it did."""
+    with opened(chromium, base) as window:
+        settle(window)
+        page = window.open("subscriptions")
+        row = page.locator("tbody tr", has_text="clearing")
+        row.get_by_role("button", name="Pause clearing").click()
+        expect(row.locator(".badge").first).to_have_text("paused")
+        page.reload()
+        expect(row.locator(".badge").first).to_have_text("paused")
+        row.get_by_role("button", name="Resume clearing").click()
+        expect(row.locator(".badge").first).to_have_text("active")
+
+
+def test_the_filter_lives_in_the_address(chromium: Browser, base: str) -> None:
+    """A link to what one sees shows something else to whoever gets it."""
+    with opened(chromium, base) as window:
+        page = window.open("events")
+        page.keyboard.press("/")
+        page.keyboard.type("market.tick-received")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile(r"events\?type=market\.tick-received$"))
+        expect(page.locator("tbody tr").first).to_contain_text("market.tick-received")
+        page.get_by_role("link", name="Older").click()
+        expect(page).to_have_url(re.compile("before="))
+        window.settle()
+        link = page.url
+        first = page.locator("tbody tr").first.inner_text()
+        page.go_back()
+        page.go_back()
+        expect(page).to_have_url(re.compile("events$"))
+        page.goto(link)
+        window.settle()
+        expect(page.get_by_label("Event type")).to_have_value("market.tick-received")
+        assert page.locator("tbody tr").first.inner_text() == first
+        window.open("events?type=nothing.like.this")
+        expect(page.locator(".blank")).to_contain_text("Nothing matches")
+
+
+def test_everything_can_be_reached_by_keyboard(chromium: Browser, base: str) -> None:
+    """Somebody who cannot use a mouse cannot use the dashboard."""
+    with opened(chromium, base) as window:
+        settle(window)
+        page = window.open("")
+        page.keyboard.press("Tab")
+        expect(page.locator(".skip")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+        page.keyboard.press("g")
+        page.keyboard.press("d")
+        expect(page.locator("h1")).to_have_text("Dead letters")
+        expect(page.locator("h1")).to_be_focused()
+        expect(page.locator(".row-link").first).to_be_visible()
+        page.keyboard.press("j")
+        expect(page.locator(".row-link").first).to_be_focused()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.locator(".row-link").first).to_be_focused()
+
+
+def test_language_and_theme_are_remembered(chromium: Browser, base: str) -> None:
+    """Every visit begins in the wrong language."""
+    with opened(chromium, base) as window:
+        page = window.open("")
+        page.get_by_role("button", name="한국어").click()
+        expect(page.locator("h1")).to_have_text("개요")
+        page.get_by_role("button", name="어두운 테마").click()
+        page.reload()
+        expect(page.locator("h1")).to_have_text("개요")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_payloads_are_shown_as_text(chromium: Browser, tmp_path: Path) -> None:
+    """An order whose name is a script runs in the browser of whoever is on call."""
+    storage = SqliteEventStorage(tmp_path / "log.db")
+    evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
+    with ThreadPoolExecutor() as pool:  # this thread has a loop already: the browser's
+        pool.submit(lambda: asyncio.run(storage.store_events([Shipped(evil, 1)]))).result()
+    with storage, served(create_dashboard(storage)) as base, opened(chromium, base) as window:
+        page = window.open("events")
+        page.locator("tbody .row-link").first.click()
+        expect(page.locator(".code")).to_contain_text("<script>")
+        window.open("streams")
+        expect(page.locator("tbody")).to_contain_text("<img")
+        assert page.locator("main img, main script").count() == 0
+
+
+def test_a_token_is_asked_for_and_its_link_leaves_no_trace(chromium: Browser) -> None:
+    """The token stays in the address, and goes along with the next screenshot."""
+    app = create_dashboard(InMemoryEventStorage(), token=TOKEN)
+    with served(app) as base, opened(chromium, base) as window:
+        page = window.page
+        page.goto(base)
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_contain_text("not the token")
+        window.faults.clear()  # the browser notes the refusal
+        page.goto(f"{base}events#token={TOKEN}")
+        expect(page.locator("h1")).to_have_text("Events")
+        assert page.url == f"{base}events"
+        page.get_by_role("button", name="Log out").click()
+        expect(page.locator("h1")).to_have_text("Log in")

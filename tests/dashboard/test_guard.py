@@ -1,0 +1,233 @@
+"""Who is let in, from where, and what a request of another site can do: nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal.dashboard import create_dashboard
+from pabal.dashboard.guard import HEADERS
+from pabal.dashboard.sessions import LIFETIME, Sessions
+from pabal.errors import UsageError
+from tests.dashboard.support import TOKEN, client, own_page
+
+RETRY = {"ids": [1]}
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a@127.0.0.1", ""]
+)
+async def test_a_forged_host_is_refused(host: str) -> None:
+    """A foreign page has its own name point at this machine and reads the log."""
+    async with client(InMemoryEventStorage()) as http:
+        response = await http.get("/api/report", headers={"host": host})
+        assert (response.status_code, response.json()["error"]["code"]) == (421, "unknown_host")
+        assert (await http.get("/", headers={"host": host})).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["localhost:9", "127.0.0.1:8420", "[::1]:8420", "127.0.0.2", "LOCALHOST"])
+async def test_this_machine_goes_by_its_names(host: str) -> None:
+    """The dashboard cannot be opened under one of its machine's own names."""
+    async with client(InMemoryEventStorage()) as http:
+        assert (await http.get("/api/report", headers={"host": host})).status_code == 200
+
+
+async def test_another_name_has_to_be_allowed() -> None:
+    """An operator cannot give the dashboard a name, or anybody can."""
+    async with client(InMemoryEventStorage(), allowed_hosts=("ops.example.com",)) as http:
+        assert (await http.get("/api/report", headers={"host": "ops.example.com"})).status_code == 200
+        assert (await http.get("/api/report", headers={"host": "10.0.0.5"})).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+async def test_a_post_from_another_site_changes_nothing(
+    bus: InMemoryEventBus, headers: dict[str, str]
+) -> None:
+    """A page elsewhere retries dead letters through the browser of whoever opens it."""
+    async with client(bus, allow_actions=True) as http:
+        mine = await own_page(http)
+        del mine["origin"]
+        response = await http.post("/api/dead-letters/discard", json=RETRY, headers={**mine, **headers})
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "cross_site")
+    assert len(await bus.dead_letters.list()) == 2
+
+
+@pytest.mark.parametrize("given", [{}, {"x-csrf-token": ""}, {"x-csrf-token": "0" * 64}])
+async def test_a_change_needs_the_proof_that_our_page_sent_it(
+    bus: InMemoryEventBus, given: dict[str, str]
+) -> None:
+    """A form of an old browser, which sends no Origin, can act with somebody else's cookie."""
+    async with client(bus, allow_actions=True) as http:
+        response = await http.post("/api/dead-letters/discard", json=RETRY, headers=given)
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "csrf")
+    assert len(await bus.dead_letters.list()) == 2
+
+
+async def test_without_a_token_only_this_machine_is_served() -> None:
+    """Whoever can reach the port reads the log."""
+    async with client(InMemoryEventStorage(), peer="10.0.0.9") as http:
+        assert (await http.get("/api/report")).status_code == 403
+        assert "csrf" not in (await http.get("/api/session")).json()
+    async with client(InMemoryEventStorage()) as http:
+        passed_on = await http.get("/api/report", headers={"x-forwarded-for": "203.0.113.9"})
+    assert passed_on.status_code == 403
+
+
+async def test_the_token_lets_in_and_a_wrong_one_does_not() -> None:
+    """A guess opens the dashboard, or the right token does not."""
+    async with client(InMemoryEventStorage(), peer="10.0.0.9", token=TOKEN) as http:
+        assert (await http.get("/api/report")).status_code == 401
+        wrong = await http.post("/api/login", json={"token": TOKEN + "x"})
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "wrong_token")
+        assert (await http.get("/api/report")).status_code == 401
+        right = await http.post("/api/login", json={"token": TOKEN})
+        cookie = right.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert (await http.get("/api/report")).status_code == 200
+        assert (await http.post("/api/logout", headers=await own_page(http))).status_code == 200
+        assert (await http.get("/api/report")).status_code == 401
+        by_header = await http.get("/api/report", headers={"authorization": f"Bearer {TOKEN}"})
+        assert by_header.status_code == 200
+
+
+async def test_guessing_is_slowed_down() -> None:
+    """A short token can be found by trying."""
+    async with client(InMemoryEventStorage(), token=TOKEN) as http:
+        answers = [
+            (await http.post("/api/login", json={"token": f"guess-{n}"})).status_code for n in range(11)
+        ]
+        assert answers == [401] * 10 + [429]
+        assert (await http.post("/api/login", json={"token": TOKEN})).status_code == 429
+
+
+def test_a_cookie_ends_and_cannot_be_forged() -> None:
+    """A stolen cookie works for ever, or one of another dashboard does."""
+    now = [1000.0]
+    sessions = Sessions("secret", TOKEN, clock=lambda: now[0])
+    cookie = sessions.issue("kim")
+    assert sessions.user_of(cookie) == "kim"
+    assert sessions.user_of(cookie.replace("kim", "lee")) is None
+    assert Sessions("other", TOKEN).user_of(cookie) is None
+    assert Sessions("secret", "another-token-entirely").user_of(cookie) is None
+    for text in ("", ".", "a.b.c", "kim.99999999999."):
+        assert sessions.user_of(text) is None
+    now[0] += LIFETIME + 1
+    assert sessions.user_of(cookie) is None
+
+
+async def test_an_embedder_decides_who_comes_in(bus: InMemoryEventBus) -> None:
+    """An application cannot use its own login, or the audit log does not know who acted."""
+
+    async def auth(request: Request) -> str | None:
+        return request.headers.get("x-user")
+
+    async with client(bus, peer="10.0.0.9", auth=auth, allow_actions=True, payloads="full") as http:
+        assert (await http.get("/api/report")).status_code == 401
+        http.headers["x-user"] = "kim"
+        headers = await own_page(http)
+        assert (await http.post("/api/dead-letters/discard", json=RETRY, headers=headers)).status_code == 200
+        assert (await http.get("/api/audit")).json()["items"][0]["actor"] == "kim (dashboard)"
+        lee = {**headers, "x-user": "lee"}
+        assert (
+            await http.post("/api/dead-letters/discard", json={"ids": [2]}, headers=lee)
+        ).status_code == 403
+
+
+async def test_every_answer_carries_the_policy() -> None:
+    """An event's payload that looks like markup runs as a script."""
+    async with client(InMemoryEventStorage()) as http:
+        for path in (
+            "/",
+            "/events/x",
+            "/static/js/main.js",
+            "/api/report",
+            "/api/nothing",
+            "/static/nothing",
+        ):
+            response = await http.get(path)
+            for name, value in HEADERS.items():
+                assert response.headers[name] == value, (path, name)
+        page = (await http.get("/")).text
+    assert "unsafe" not in HEADERS["content-security-policy"]
+    assert " on" not in page
+    assert "style=" not in page
+    assert "<script>" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/api/events?type=a%20b", 400, "filter"),
+        ("/api/events?since=yesterday", 400, "filter"),
+        ("/api/events?before=x", 400, "filter"),
+        ("/api/events?since=2026-01-02&until=2026-01-01", 400, "filter"),
+        ("/api/dead-letters?after=-1", 400, "filter"),
+        ("/api/events/no-such-event", 404, "no_event"),
+        ("/api/dead-letters/77", 404, "gone"),
+        ("/api/nothing", 404, "no_path"),
+        ("/api/dead-letters/retry", 405, "method"),
+        ("/static/../settings.py", 404, None),
+        ("/static/%2e%2e/settings.py", 404, None),
+    ],
+)
+async def test_bad_addresses_are_answered_with_a_reason(path: str, status: int, code: str | None) -> None:
+    """A typing error in the address ends in a blank page or an error of the server."""
+    async with client(InMemoryEventStorage()) as http:
+        response = await http.get(path)
+        if code is None:
+            assert "DashboardSettings" not in response.text
+            return
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+        assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ({"content": b"ids=1", "headers": {"content-type": "text/plain"}}, 415),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400),
+        ({"json": {"ids": "one"}}, 400),
+        ({"content": b"[" * (5 << 20), "headers": {"content-type": "application/json"}}, 413),
+    ],
+)
+async def test_bad_bodies_are_answered_with_a_reason(
+    bus: InMemoryEventBus, sent: dict[str, Any], status: int
+) -> None:
+    """A malformed request ends in an error of the server, or fills its memory."""
+    async with client(bus, allow_actions=True) as http:
+        headers = {**await own_page(http), **sent.pop("headers", {})}
+        response = await http.post("/api/dead-letters/retry", headers=headers, **sent)
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    "options", [{"token": "short"}, {"payloads": "some"}, {"allowed_hosts": "a.b"}, {"colour": 1}]
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    """A typing error in an option leaves the dashboard open."""
+    with pytest.raises(UsageError):
+        create_dashboard(InMemoryEventStorage(), **options)
+
+
+async def test_metrics_are_for_those_who_may_look(bus: InMemoryEventBus) -> None:
+    """Figures of the business can be read by whoever reaches the port."""
+    async with client(bus, peer="10.0.0.9", token=TOKEN, metrics=True) as http:
+        assert (await http.get("/metrics/")).status_code == 401
+        known = await http.get("/metrics/", headers={"authorization": f"Bearer {TOKEN}"})
+        assert known.status_code == 200
+        assert 'subscription="scale"' in known.text
+    with pytest.raises(UsageError):
+        create_dashboard(InMemoryEventStorage(), metrics=True)

@@ -1,0 +1,192 @@
+"""What the dashboard shows, asked over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage
+from tests.dashboard.support import Scale, Shipped, client
+
+
+async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> None:
+    """Whoever is on call sees only a number, and has to search for the reason."""
+    async with client(bus) as http:
+        report = (await http.get("/api/report")).json()
+    assert report["health"]["status"] == "degraded"
+    (trouble,) = report["troubles"]
+    assert trouble["code"] == "dead-letters"
+    assert (trouble["subscription"], trouble["error_type"], trouble["n"]) == ("scale", "ValueError", 2)
+    assert "weighs -1 g" in trouble["detail"]
+    (row,) = report["subscriptions"]
+    assert (row["name"], row["state"], row["lag"], row["parked"]) == ("scale", "active", 0, 2)
+    assert row["p99"] > 0
+
+
+async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> None:
+    """The rate of a subscription is never shown, or counts what was handled before anybody looked."""
+    from pabal.dashboard.report import Moment, Seen, rates_between
+
+    first = Moment(0.0, 10, {"scale": Seen(1, 4), "gone": Seen(1, 1)})
+    last = Moment(5.0, 30, {"scale": Seen(1, 14), "new": Seen(1, 3)})
+    rates = rates_between(first, last)
+    assert rates.published == 4.0
+    assert rates.by_subscription == {"scale": 2.0, "new": None}
+    assert rates_between(last, Moment(9.0, 30, {"scale": Seen(2, 1)})).by_subscription == {"scale": None}
+
+
+async def test_events_are_listed_newest_first_through_the_filter(bus: InMemoryEventBus) -> None:
+    """A filter in the address is not honoured, and a link shows something else."""
+    async with client(bus) as http:
+        everything = (await http.get("/api/events")).json()["items"]
+        assert [row["position"] for row in everything] == [4, 3, 2, 1]
+        assert everything[-1]["preview"].startswith('{"parcel":"p-1"')
+        of_type = (await http.get("/api/events", params={"type": "dashboard.sh*"})).json()["items"]
+        assert [row["aggregate_id"] for row in of_type] == ["p-3", "p-2", "p-1"]
+        of_one = (await http.get("/api/events", params={"aggregate": "parcel/p-1"})).json()["items"]
+        assert [row["event_type"] for row in of_one] == ["dashboard.weighed", "dashboard.shipped"]
+        caused = (await http.get("/api/events", params={"correlation": of_one[-1]["event_id"]})).json()[
+            "items"
+        ]
+        assert {row["position"] for row in caused} == {1, 4}
+        nothing = (await http.get("/api/events", params={"until": "2001-01-01"})).json()
+        assert nothing["items"] == []
+
+
+async def test_older_pages_follow_without_a_gap(bus: InMemoryEventBus) -> None:
+    """Somebody who leafs through the log misses events at the edge of a page."""
+    await bus.publish_batch([Shipped(f"q-{n}", 1) for n in range(120)])
+    await bus.drain()
+    seen: list[int] = []
+    async with client(bus) as http:
+        page = (await http.get("/api/events")).json()
+        while True:
+            seen += [row["position"] for row in page["items"]]
+            if page["next"] is None:
+                break
+            page = (await http.get("/api/events", params={"before": page["next"]})).json()
+    assert seen == list(range(244, 0, -1))
+
+
+async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus) -> None:
+    """An event's page says nothing of the handler that failed on it, or of what followed from it."""
+    async with client(bus) as http:
+        rows = (await http.get("/api/events", params={"aggregate": "p-1"})).json()["items"]
+        event = (await http.get(f"/api/events/{rows[0]['event_id']}")).json()
+        assert event["event"]["payload"] == {"parcel": "p-1"}
+        assert event["graph"]["edges"] == [[rows[1]["event_id"], rows[0]["event_id"]]]
+        failed = (await http.get("/api/events", params={"aggregate": "p-2"})).json()["items"][0]
+        shown = (await http.get(f"/api/events/{failed['event_id']}")).json()
+        (delivery,) = shown["deliveries"]
+        assert (delivery["subscription"], delivery["state"]) == ("scale", "parked")
+        assert delivery["attempts"][0]["error_type"] == "ValueError"
+        assert shown["graph"]["nodes"][0]["parked"] is True
+
+
+async def test_streams_are_found_by_prefix_and_read_in_order(bus: InMemoryEventBus) -> None:
+    """An aggregate's history cannot be found, or comes in the wrong order."""
+    async with client(bus) as http:
+        found = (await http.get("/api/streams", params={"prefix": "p-"})).json()["items"]
+        assert [(row["aggregate_id"], row["version"]) for row in found] == [
+            ("p-1", 2),
+            ("p-2", 1),
+            ("p-3", 1),
+        ]
+        history = (await http.get("/api/streams/parcel/p-1")).json()
+        assert [row["stream_version"] for row in history["items"]] == [1, 2]
+        assert history["version"] == 2
+
+
+async def test_dead_letters_are_grouped_and_listed(bus: InMemoryEventBus) -> None:
+    """Two hundred dead letters of one cause look like two hundred causes."""
+    async with client(bus) as http:
+        (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
+        assert (group["subscription"], group["error_type"], group["count"]) == ("scale", "ValueError", 2)
+        listed = (await http.get("/api/dead-letters", params={"error_type": "ValueError"})).json()
+        assert (len(listed["items"]), listed["count"]) == (2, 2)
+        letter = (await http.get(f"/api/dead-letters/{listed['items'][0]['id']}")).json()["letter"]
+        assert letter["payload"] == {"parcel": "p-2", "grams": 0, "email": "kim@example.com"}
+        assert "Traceback" in letter["attempts"][0]["traceback"]
+        other = (await http.get("/api/dead-letters", params={"error_type": "KeyError"})).json()
+        assert other["items"] == []
+
+
+async def test_the_series_comes_from_the_log_and_the_samples(bus: InMemoryEventBus) -> None:
+    """After a reload the charts are empty, for the page alone remembered the figures."""
+    storage = bus.storage
+    await bus.stop()  # takes a last sample
+    async with client(storage) as http:
+        series = (await http.get("/api/series", params={"range": "7d"})).json()["series"]
+        assert len(series["at"]) == 168
+        refused = await http.get("/api/series", params={"range": "1y"})
+    assert refused.status_code == 400
+
+
+async def test_masked_payloads_hide_fields_and_the_errors_that_quote_them(bus: InMemoryEventBus) -> None:
+    """A dashboard open to others shows addresses and card numbers."""
+    async with client(bus, payloads="masked") as http:
+        texts = [
+            (await http.get(path)).text
+            for path in (
+                "/api/events",
+                "/api/dead-letters",
+                "/api/dead-letters/1",
+                "/api/report",
+                "/api/dead-letters/groups",
+            )
+        ]
+    assert not any("kim@example.com" in text for text in texts)
+    assert "•••" in texts[0]
+    async with client(bus, payloads="none") as http:
+        assert "p-1" not in (await http.get("/api/events")).json()["items"][-1]["preview"]
+
+
+async def test_a_halted_subscription_comes_first_and_quotes_nothing_when_masked() -> None:
+    """What stands still is the last in the list, or its error shows what masking should hide."""
+    storage = InMemoryEventStorage()
+    async with InMemoryEventBus(event_storage=storage) as bus:
+        scale = Scale(bus)
+        bus.subscribe(Shipped, scale, name="strict", retry_count=0, on_exhausted="stop", start="beginning")
+        bus.subscribe(Shipped, scale, name="scale", retry_count=0, start="beginning")
+        await bus.publish(Shipped("p-1", 0))
+        await bus.drain()
+        async with client(bus, payloads="full") as http:
+            report = (await http.get("/api/report")).json()
+            first = report["troubles"][0]
+            assert [(first["code"], first["subscription"])] == [("halted", "strict")]
+            assert "dead-letters" in [one["code"] for one in report["troubles"]]
+            assert report["health"]["status"] == "failing"
+        async with client(bus, payloads="masked") as http:
+            masked = await http.get("/api/report")
+    assert masked.json()["troubles"][0]["code"] == "halted"
+    assert "kim@example.com" not in masked.text
+
+
+async def test_a_bus_without_storage_has_a_dashboard_too() -> None:
+    """The dashboard fails on the one bus that most people begin with."""
+    async with InMemoryEventBus() as bus:
+        scale = Scale(bus)
+        bus.subscribe(Shipped, scale, name="scale", retry_count=0)
+        await bus.publish(Shipped("p-1", 0))
+        await bus.drain()
+        async with client(bus) as http:
+            report = (await http.get("/api/report")).json()
+            assert report["troubles"][0]["n"] == 1
+            assert (await http.get("/api/events")).json()["items"] == []
+            assert (await http.get("/api/series")).json()["series"] is None
+            assert (await http.get("/api/dead-letters/1")).json()["letter"]["payload"]["parcel"] == "p-1"
+
+
+async def test_the_memory_storage_keeps_a_series() -> None:
+    """An application that tries things out in memory sees empty charts."""
+    storage = InMemoryEventStorage()
+    async with InMemoryEventBus(event_storage=storage) as bus:
+        scale = Scale(bus)
+        bus.subscribe(Shipped, scale, name="scale", start="beginning")
+        await bus.publish(Shipped("p-1", 1))
+        await bus.drain()
+    (sample,) = await storage.latest_samples(0)
+    assert (sample.handled, sample.subscriptions["scale"].lag) == (1, 0)
+    second = sample.at // 1_000_000
+    series = await storage.read_series(range(second - 30, second + 31, 15))
+    assert sum(rate for rate in series.handled if rate) > 0
+    assert sum(rate * 15 for rate in series.published if rate) == pytest.approx(2)

@@ -1,0 +1,113 @@
+"""``pabal dashboard`` as a process of its own, and what is said to a target that is none."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.dashboard.server import with_token
+from tests.dashboard.support import Shipped
+
+PABAL = [sys.executable, "-m", "pabal"]
+LONG = 60
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    async def fill() -> None:
+        async with SqliteEventStorage(tmp_path / "log.db") as storage:
+            await storage.store_event(Shipped("p-1", 1))
+
+    asyncio.run(fill())
+    return tmp_path / "log.db"
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the command and return it with the address it prints; end it as Ctrl-C does."""
+    process = subprocess.Popen([*PABAL, "dashboard", *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found
+        yield process, found[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(LONG)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_the_command_serves_a_file_until_ctrl_c(log: Path) -> None:
+    """The command ends at once, serves nothing, or leaves something running."""
+    with started(str(log), "--port", "0") as (process, address):
+        assert httpx.get(f"{address}api/events", timeout=LONG).json()["items"][0]["aggregate_id"] == "p-1"
+        with httpx.stream("GET", f"{address}api/live", timeout=LONG) as stream:
+            lines = stream.iter_lines()
+            assert any(line == "event: report" for line in lines)
+    assert process.returncode == 0
+
+
+def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:
+    """Whoever is in the same network reads the log."""
+    with started(str(log), "--host", "0.0.0.0", "--port", "0") as (_, address):
+        place, _, token = address.partition("#token=")
+        assert len(token) >= 16
+        assert httpx.get(f"{place}api/events", timeout=LONG).status_code == 401
+        known = httpx.get(f"{place}api/events", headers={"authorization": f"Bearer {token}"}, timeout=LONG)
+        assert known.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "words"),
+    [
+        ("nothing.db", 3, "no such file"),
+        ("text.db", 3, "not a pabal database"),
+        ("http://127.0.0.1:1/", 2, "holds no log"),
+    ],
+)
+def test_a_target_that_is_no_log_is_refused(tmp_path: Path, target: str, status: int, words: str) -> None:
+    """A typing error in the path makes a new file, or ends in a traceback."""
+    (tmp_path / "text.db").write_text("no database\n" * 20)
+    run = subprocess.run(
+        [*PABAL, "dashboard", target], capture_output=True, text=True, cwd=tmp_path, timeout=LONG, check=False
+    )
+    assert (run.returncode, run.stdout) == (status, "")
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["text.db"]
+
+
+def test_a_taken_port_is_said_so(log: Path) -> None:
+    """The dashboard of another log is opened instead, without a word."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        run = subprocess.run(
+            [*PABAL, "dashboard", str(log), "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+            check=False,
+        )
+    assert run.returncode == 3
+    assert "in use" in run.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
+def test_this_machine_needs_no_token(host: str) -> None:
+    """Everybody has to copy a token for a look at a file of his own."""
+    assert with_token(host, {})[1] is None
+    assert with_token("0.0.0.0", {"token": "given"}) == ({"token": "given"}, "given")

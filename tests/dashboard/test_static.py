@@ -1,0 +1,86 @@
+"""The files that the page loads: ours, and those of others."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from pabal import InMemoryEventStorage
+from tests.dashboard.support import client
+
+STATIC = Path(str(files("pabal.dashboard") / "static"))
+VENDOR = STATIC / "vendor"
+KEY = re.compile(r'^  "([^"]+)": "((?:[^"\\]|\\.)*)",$', re.MULTILINE)
+
+
+def texts(language: str) -> dict[str, str]:
+    return dict(KEY.findall((STATIC / "js" / "i18n" / f"{language}.js").read_text("utf-8")))
+
+
+def test_the_libraries_of_others_are_as_they_were_published() -> None:
+    """Somebody changes a library in passing, and no renewal knows of it."""
+    known = dict(line.split()[::-1] for line in (VENDOR / "CHECKSUMS").read_text("utf-8").splitlines())
+    there = {path.name for path in VENDOR.iterdir()} - {"CHECKSUMS", "README.md"}
+    assert there == set(known)
+    for name, digest in known.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_libraries_of_others_stay_below_100_kilobytes() -> None:
+    """The page of whoever is on call loads for a minute over a phone."""
+    assert sum(path.stat().st_size for path in VENDOR.glob("*.*s*")) < 100_000
+
+
+def test_both_languages_say_the_same_things() -> None:
+    """A Korean page shows English sentences, or one without its number."""
+    english, korean = texts("en"), texts("ko")
+    assert english.keys() == korean.keys()
+    assert len(english) > 250
+    for key, text in english.items():
+        names = set(re.findall(r"\{(\w+)\}", text))
+        assert names == set(re.findall(r"\{(\w+)\}", korean[key])), key
+
+
+def test_every_text_that_is_asked_for_is_there() -> None:
+    """A button is labelled with the name of its text."""
+    english = texts("en")
+    asked = set()
+    for path in (STATIC / "js").rglob("*.js"):
+        asked |= set(re.findall(r'\bt\("([\w.-]+)"', path.read_text("utf-8")))
+    assert asked - english.keys() == set()
+
+
+def test_no_script_writes_markup() -> None:
+    """A payload is taken for markup."""
+    for path in (STATIC / "js").rglob("*.js"):
+        text = path.read_text("utf-8")
+        for word in ("innerHTML", "outerHTML", "dangerouslySet", "insertAdjacent", "document.write", "eval("):
+            assert word not in text, path
+
+
+async def test_files_are_kept_by_the_browser_until_they_change() -> None:
+    """Every click loads all scripts again, or an upgrade shows the old page."""
+    async with client(InMemoryEventStorage()) as http:
+        first = await http.get("/static/js/main.js")
+        assert first.headers["content-type"].startswith("text/javascript")
+        again = await http.get("/static/js/main.js", headers={"if-none-match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_the_page_finds_its_files_where_it_is_mounted() -> None:
+    """In another application, below a path, the page loads nothing."""
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    from pabal.dashboard import create_dashboard
+
+    outer = Starlette(routes=[Mount("/ops/bus", create_dashboard(InMemoryEventStorage()))])
+    transport = httpx.ASGITransport(app=outer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        assert '<base href="/ops/bus/">' in (await http.get("/ops/bus/")).text
+        assert '<base href="/ops/bus/">' in (await http.get("/ops/bus/dead-letters/1")).text
+        assert (await http.get("/ops/bus/static/js/main.js")).status_code == 200
+        assert (await http.get("/ops/bus/api/report")).status_code == 200

@@ -1,0 +1,242 @@
+"""``pabal demo`` as a command: what it refuses, where its file goes, how it is stopped, what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import DomainEvent, SqliteEventStorage
+from tests.demo.support import LIMIT, demo, environment, outcome, write_candles
+
+SMALL = ("--events", "300", "--speed", "max")
+
+
+class Foreign(DomainEvent):
+    event_type = "foreign.happened"
+    note: str
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- bad input --------------------------------------------------------------------------------------------
+
+
+def test_a_broken_tape_is_refused_by_line_and_leaves_no_file(tmp_path: Path) -> None:
+    """Half a tape published before its broken line was seen, or a log that stands there for nothing."""
+    tape = write_candles(tmp_path / "x-1m.csv", 100)
+    lines = tape.read_text().splitlines()
+    lines[80] = lines[80].replace(".0,", ".x,", 1)
+    tape.write_text("\n".join(lines))
+    ended = demo(tmp_path, ["--tape", "x-1m.csv"])
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("pabal demo: x-1m.csv, line 81, column 'open': ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert files(tmp_path) == ["x-1m.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--tape", "missing.csv"], "missing.csv: No such file or directory"),
+        (["--resume"], "pabal-demo.db: there is nothing to resume; start without --resume"),
+        (["--resume", "--file", "other.db"], "other.db: there is nothing to resume"),
+        (["--speed", "fast"], "neither a positive number of events per second nor 'max'"),
+        (["--speed", "0"], "neither a positive number"),
+        (["--speed", "nan"], "neither a positive number"),
+        (["--events", "0"], "--events"),
+        (["--durability", "none"], "--durability"),
+        (["--resume", "--new"], "--resume goes on with an old run, --new starts one"),
+        (["--file", "nowhere/log.db", *SMALL], "nowhere/log.db"),
+        (["--file", "text.db", *SMALL], "text.db is not a pabal database"),
+        (["--file", "strange.db", *SMALL], "strange.db is not a pabal database"),
+        (["--file", "foreign.db", *SMALL], "this log begins with 'foreign.happened'"),
+        (["--resume", "--file", "foreign.db"], "this log begins with 'foreign.happened'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_plain_words(tmp_path: Path, arguments: list[str], part: str) -> None:
+    """A traceback, an exit code that says success, or somebody else's file written into."""
+    (tmp_path / "text.db").write_text("dear diary, " * 200)
+    with sqlite3.connect(tmp_path / "strange.db") as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+    connection.close()
+    asyncio.run(_store_foreign(tmp_path / "foreign.db"))
+    before = {name: (tmp_path / name).read_bytes() for name in ("text.db", "strange.db")}
+    ended = demo(tmp_path, arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert part in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert asyncio.run(_head(tmp_path / "foreign.db")) == 1
+
+
+async def _store_foreign(path: Path) -> None:
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_event(Foreign("mine"))
+
+
+async def _head(path: Path) -> int:
+    async with SqliteEventStorage(path) as storage:
+        return await storage.head()
+
+
+def test_a_tape_that_changed_since_is_not_resumed(tmp_path: Path) -> None:
+    """A result that is half of one tape and half of another."""
+    write_candles(tmp_path / "x-1m.csv", 60)
+    assert demo(tmp_path, ["--tape", "x-1m.csv"]).returncode == 0
+    write_candles(tmp_path / "x-1m.csv", 60, seed=9)
+    ended = demo(tmp_path, ["--resume"])
+    assert ended.returncode == 2
+    assert "x-1m.csv is not that tape or has changed since" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--seed", "8"), "its run was started with --seed 7; leave --seed out to resume it"),
+        (("--events", "200"), "its run was started with --events 300; leave --events out to resume it"),
+    ],
+)
+def test_a_run_is_not_resumed_under_other_settings(
+    tmp_path: Path, arguments: tuple[str, ...], part: str
+) -> None:
+    """Other settings than the run's own, silently ignored."""
+    assert demo(tmp_path, SMALL).returncode == 0
+    ended = demo(tmp_path, ["--resume", *arguments])
+    assert ended.returncode == 2
+    assert part in ended.stderr
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def test_each_new_run_gets_a_file_of_its_own_and_resume_takes_the_last(tmp_path: Path) -> None:
+    """A finished run overwritten, or a second ``make demo`` refused."""
+    for expected in ("pabal-demo.db", "pabal-demo-2.db", "pabal-demo-3.db"):
+        ended = demo(tmp_path, [*SMALL, "--json"])
+        assert json.loads(ended.stdout)["file"] == expected
+    assert json.loads(demo(tmp_path, ["--resume", "--json"]).stdout)["file"] == "pabal-demo-3.db"
+
+
+def test_a_named_file_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
+    """Two runs mixed in one log."""
+    assert demo(tmp_path, [*SMALL, "--file", "log.db"]).returncode == 0
+    before = outcome(tmp_path / "log.db")
+    ended = demo(tmp_path, [*SMALL, "--file", "log.db"])
+    assert ended.returncode == 2
+    assert "log.db: this file holds a finished run. For a new run choose another --file" in ended.stderr
+    assert outcome(tmp_path / "log.db") == before
+
+
+def test_an_empty_file_is_begun_with_and_without_resume(tmp_path: Path) -> None:
+    """A run killed before its first event was stored could be neither resumed nor started anew."""
+    for name, more in (("a.db", ()), ("b.db", ("--resume",))):
+        asyncio.run(_make_empty(tmp_path / name))
+        assert demo(tmp_path, [*SMALL, "--file", name, *more]).returncode == 0
+    assert outcome(tmp_path / "a.db") == outcome(tmp_path / "b.db")
+
+
+async def _make_empty(path: Path) -> None:
+    await SqliteEventStorage(path).aclose()
+
+
+# -- stopping ---------------------------------------------------------------------------------------------
+
+
+# A shell ignores Ctrl-C for what it runs in the background, and that is passed on from process to process.
+_HEEDING_SIGNALS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, sys.argv[1:])
+"""
+
+
+def interrupted(folder: Path, number: signal.Signals) -> tuple[int, str]:
+    """Start a run, send it a signal once it plays, and return its exit code and what it said at last."""
+    run = [sys.executable, "-m", "pabal", "demo", "--events", "4000", "--speed", "1000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", _HEEDING_SIGNALS, *run],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "playing: " in line and "playing: 0 of" not in line:
+                process.send_signal(number)
+                break
+        _, errors = process.communicate(timeout=LIMIT)
+        return process.returncode, errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A traceback at Ctrl-C, a run that cannot be gone on with, or a new one that buries it unnoticed."""
+    ended, said = interrupted(tmp_path, number)
+    assert ended == code
+    assert said == ("Stopped; what was published is stored. Go on with: python -m pabal demo --resume\n")
+    refused = demo(tmp_path, SMALL)
+    assert refused.returncode == 2
+    assert "an unfinished run is here. Go on with it: pabal demo --resume" in refused.stderr
+    beside = demo(tmp_path, [*SMALL, "--new", "--json"])
+    assert json.loads(beside.stdout)["file"] == "pabal-demo-2.db"
+    resumed = demo(tmp_path, ["--resume", "--file", "pabal-demo.db", "--speed", "max", "--json"])
+    whole = demo(tmp_path, ["--events", "4000", "--speed", "max", "--file", "whole.db", "--json"])
+    assert json.loads(resumed.stdout)["result"] == json.loads(whole.stdout)["result"]
+    assert outcome(tmp_path / "pabal-demo.db") == outcome(tmp_path / "whole.db")
+
+
+# -- output -----------------------------------------------------------------------------------------------
+
+
+def test_the_json_summary_is_all_there_is_on_stdout(tmp_path: Path) -> None:
+    """A summary that no program can read, because progress is mixed in."""
+    ended = demo(tmp_path, [*SMALL, "--json"])
+    summary: dict[str, Any] = json.loads(ended.stdout)
+    wanted = "by_type handled retried parked events_per_second latency_p50 latency_p99 profit file result"
+    assert set(wanted.split()) <= set(summary)
+    assert (summary["simulated"], summary["by_type"]["market.tick-received"]) == (True, 301)
+    assert "300" in ended.stderr or "301" in ended.stderr
+
+
+def test_help_names_every_option(tmp_path: Path) -> None:
+    """An option that nobody finds."""
+    said = demo(tmp_path, ["--help"]).stdout
+    wanted = {"tape", "resume", "new", "file", "speed", "events", "seed", "durability", "json", "plain"}
+    assert {option for option in wanted if f"--{option}" in said} == wanted
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
+    """A ModuleNotFoundError for the first thing a new user types."""
+    script = f"import sys; sys.modules[{missing!r}] = None; from pabal.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == 'pabal\'s commands need an optional part: pip install "pabal[cli]"\n'
+
+
+def test_importing_the_command_line_needs_nothing_of_the_extra() -> None:
+    """``pabal.cli`` imported by a packaging tool or a test collector fails where click is not installed."""
+    script = "import sys, pabal.cli; sys.exit('click' in sys.modules or 'rich' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=LIMIT)
+    assert ended.returncode == 0

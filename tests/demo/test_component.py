@@ -1,0 +1,184 @@
+"""A component's state is a fold over the log: what crashes and repeated deliveries may and may not change."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pabal import DeliveryContext, InMemoryEventBus, InMemoryEventStorage
+from pabal.demo.candles import Candle, add_tick
+from pabal.demo.component import Component
+from pabal.demo.errors import ImpossiblePriceError
+from pabal.demo.events import CandleClosed, TickReceived
+from pabal.errors import StorageError
+from tests.demo.support import RUN, tick
+
+Candles = Component[Candle | None]
+_TICKS = [
+    tick(1, 100, 1),
+    tick(2, 500, 2, symbol="Y"),
+    tick(5, 120, 3),
+    tick(12, 110, 4),
+    tick(13, 600, 5, symbol="Y"),
+    tick(15, 90, 6),
+    tick(21, 130, 7),
+    tick(22, 700, 8, symbol="Y"),
+]
+
+
+class Bench:
+    """Hand ticks of a log to a component as a bus would, and look at what it publishes."""
+
+    def __init__(self, storage: InMemoryEventStorage) -> None:
+        self.storage = storage
+        self.bus = InMemoryEventBus(event_storage=storage)
+        self.positions: dict[int, int] = {}
+
+    async def store(self, ticks: list[TickReceived]) -> None:
+        for one in ticks:
+            self.positions[one.sequence] = await self.storage.store_event(one)
+
+    def component(self, watermark: int | None = None) -> Candles:
+        """Make the component as a process does when it starts; without a watermark: for the first time."""
+        decide = partial(add_tick, seconds=10, run=RUN)
+        made: Candles = Component("candles", TickReceived, decide, None, bus=self.bus, storage=self.storage)
+        if watermark is not None:
+            made.resume_from(watermark)
+        return made
+
+    async def recalled(self, watermark: int) -> Candles:
+        """Make the component as a process does that finds work of an earlier one."""
+        made = self.component(watermark)
+        async for envelope in self.storage.read():
+            made.replay(envelope)
+        return made
+
+    async def deliver(self, component: Candles, one: TickReceived, attempt: int = 1) -> None:
+        position = self.positions[one.sequence]
+        await component.handle(
+            one,
+            DeliveryContext(
+                "candles", one.event_id, one.event_type, attempt, position, None, None, one.symbol
+            ),
+        )
+
+    async def candles(self) -> list[CandleClosed]:
+        found = [envelope.event async for envelope in self.storage.read(types=[CandleClosed])]
+        return sorted(found, key=lambda event: (event.symbol, event.number))
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench(InMemoryEventStorage())
+    await made.store(_TICKS)
+    async with made.bus:
+        yield made
+
+
+async def test_in_one_piece_the_component_is_the_plain_fold(bench: Bench) -> None:
+    """The reference that the other tests compare with is itself wrong."""
+    component = bench.component()
+    for one in _TICKS:
+        await bench.deliver(component, one)
+    found: list[Any] = [(e.symbol, e.number, e.high, e.low, e.volume) for e in await bench.candles()]
+    assert found == [
+        ("X", 1, 120, 100, 2),
+        ("X", 2, 110, 90, 2),
+        ("Y", 1, 500, 500, 1),
+        ("Y", 2, 600, 600, 1),
+    ]
+
+
+@pytest.mark.parametrize("crash_after", range(len(_TICKS) + 1))
+@pytest.mark.parametrize("unsaved", range(4))
+async def test_wherever_it_crashes_the_candles_are_the_same(
+    bench: Bench, crash_after: int, unsaved: int
+) -> None:
+    """A tick counted twice, or not at all, when its handler runs again for want of a saved watermark."""
+    component = bench.component()
+    for one in _TICKS[:crash_after]:
+        await bench.deliver(component, one)
+    saved = max(0, crash_after - unsaved)
+    again = await bench.recalled(watermark=saved)
+    for one in _TICKS[saved:]:
+        await bench.deliver(again, one)
+    crashed = [(event, event.event_id) for event in await bench.candles()]
+
+    other = Bench(InMemoryEventStorage())
+    await other.store(_TICKS)
+    async with other.bus:
+        whole = other.component()
+        for one in _TICKS:
+            await other.deliver(whole, one)
+        assert crashed == [(event, event.event_id) for event in await other.candles()]
+
+
+async def test_events_finished_above_the_watermark_count_though_they_are_not_delivered_again(
+    bench: Bench,
+) -> None:
+    """A hole in the state: another symbol's unfinished event held the watermark back."""
+    component = bench.component()
+    for one in _TICKS:
+        if one.symbol == "X" and one.sequence <= 4:
+            await bench.deliver(component, one)
+    # Y's first tick (position 2) is unfinished, so the watermark is 1; of X, 1, 3 and 4 are finished.
+    again = await bench.recalled(watermark=1)
+    for one in _TICKS:
+        if one.symbol == "Y" or one.sequence > 4:
+            await bench.deliver(again, one)
+    found: list[Any] = [(e.symbol, e.number, e.high, e.low, e.volume) for e in await bench.candles()]
+    assert found[:2] == [("X", 1, 120, 100, 2), ("X", 2, 110, 90, 2)]
+
+
+async def test_what_cannot_be_handled_leaves_the_state_alone_now_and_after_a_restart(bench: Bench) -> None:
+    """A poisonous event that is no part of the state while the process lives, but is after a restart."""
+    poison = tick(16, -1, 9)
+    later = tick(31, 100, 10)
+    await bench.store([poison, later])
+    component = bench.component()
+    for one in _TICKS:
+        await bench.deliver(component, one)
+    for attempt in (1, 2):
+        with pytest.raises(ImpossiblePriceError):
+            await bench.deliver(component, poison, attempt)
+    again = await bench.recalled(watermark=bench.positions[9])
+    await bench.deliver(again, later)
+    assert [e.low for e in await bench.candles() if e.symbol == "X"] == [100, 90, 130]
+
+
+async def test_a_failed_publish_leaves_the_state_for_the_next_attempt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick counted once for each attempt, because the state moved before its output was in the log."""
+    component = bench.component()
+    for one in _TICKS[:3]:
+        await bench.deliver(component, one)
+
+    async def fail(event: object) -> None:
+        raise StorageError(path="x", reason="the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.bus, "publish", fail)
+        with pytest.raises(StorageError):
+            await bench.deliver(component, _TICKS[3])
+    for one in _TICKS[3:]:
+        await bench.deliver(component, one, attempt=2)
+    assert [e.volume for e in await bench.candles()] == [2, 2, 1, 1]
+
+
+async def test_a_dead_letter_tried_again_later_sees_the_state_of_its_own_time(bench: Bench) -> None:
+    """A late delivery that is decided on what came after it, or that turns the state back."""
+    component = bench.component()
+    for one in _TICKS:
+        await bench.deliver(component, one)
+    before = await bench.candles()
+    await bench.deliver(component, _TICKS[3], attempt=6)
+    assert await bench.candles() == before
+    last = tick(35, 1, 9)
+    await bench.store([last])
+    await bench.deliver(component, last)
+    newest = [e for e in await bench.candles() if e.symbol == "X"][-1]
+    assert (newest.number, str(newest.close)) == (3, "130")

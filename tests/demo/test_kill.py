@@ -1,0 +1,160 @@
+"""kill -9 in the middle, then ``--resume``: the orders, fills and positions of an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.demo.support import LIMIT, REPOSITORY, demo, environment, outcome, write_candles
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"),
+]
+
+FULL = os.environ.get("PABAL_FULL") == "1"
+"""Whether all points are tried; by default the first ones of each list."""
+TICKS = ("--events", "4000", "--speed", "max")
+POINTS = [
+    ("committed:demo.run-started", 1),
+    ("committed:market.tick-received", 2500),
+    ("committed:order.placed", 4),
+    ("committed:order.filled", 3),
+    ("handling:order.placed", 5),
+    ("handled:market.tick-received", 1777),
+    ("saving", 9),
+    ("parked", 1),
+    ("committed:market.tick-received", 1),
+    ("committed:market.candle-closed", 60),
+    ("committed:strategy.signal-raised", 5),
+    ("committed:position.changed", 6),
+    ("committed:demo.run-finished", 1),
+    ("handled:strategy.signal-raised", 6),
+    ("handled:order.filled", 4),
+    ("saved", 12),
+    ("failed", 3),
+][: None if FULL else 8]
+CANDLE_POINTS = [
+    ("committed:order.filled", 20),
+    ("handled:market.candle-closed", 444),
+    ("committed:market.candle-closed", 700),
+    ("failed", 6),
+][: None if FULL else 2]
+
+
+def killed(folder: Path, point: str, count: int, arguments: tuple[str, ...]) -> bool:
+    """Run the demo until it kills itself at a point; tell whether it came there."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.demo.killed", point, str(count), "--", *arguments],
+        cwd=folder,
+        env=environment(PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+    return ended.returncode == -signal.SIGKILL
+
+
+def finished(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run the demo to its end and return its summary."""
+    ended = demo(folder, [*arguments, "--json"])
+    assert ended.returncode == 0, ended.stderr
+    summary: dict[str, Any] = json.loads(ended.stdout)
+    return summary
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any]:
+    """An uninterrupted run of the simulated tape: its summary and what it came to."""
+    folder = tmp_path_factory.mktemp("whole")
+    summary = finished(folder, *TICKS, "--file", "log.db")
+    assert summary["by_type"]["order.filled"] > 6
+    return summary, outcome(folder / "log.db")
+
+
+@pytest.mark.parametrize(("point", "count"), POINTS)
+def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
+    tmp_path: Path, whole: tuple[dict[str, Any], Any], point: str, count: int
+) -> None:
+    """An order lost, doubled or filled at another price by a crash (Promises 4 and 5, seen from outside)."""
+    assert killed(tmp_path, point, count, (*TICKS, "--file", "log.db"))
+    summary = finished(tmp_path, "--resume", "--file", "log.db", "--speed", "max")
+    assert outcome(tmp_path / "log.db") == whole[1]
+    assert summary["result"] == whole[0]["result"]
+    assert summary["holdings"] == whole[0]["holdings"]
+    assert summary["profit"] == whole[0]["profit"]
+    assert summary["parked"] == 1
+
+
+@pytest.mark.parametrize(("point", "count"), CANDLE_POINTS)
+def test_a_tape_of_candles_killed_and_resumed_comes_to_the_same(
+    tmp_path: Path, point: str, count: int
+) -> None:
+    """Candles from a tape take another way than those that are built; it must bear a crash, too."""
+    write_candles(tmp_path / "x-1m.csv", 1500)
+    tape = ("--tape", "x-1m.csv", "--file")
+    whole = finished(tmp_path, *tape, "whole.db")
+    assert whole["by_type"]["order.filled"] > 20
+    assert killed(tmp_path, point, count, (*tape, "log.db"))
+    summary = finished(tmp_path, "--resume", "--file", "log.db")
+    assert outcome(tmp_path / "log.db") == outcome(tmp_path / "whole.db")
+    assert (summary["result"], summary["profit"]) == (whole["result"], whole["profit"])
+
+
+def test_killed_again_and_again_while_resuming_it_comes_to_the_same(
+    tmp_path: Path, whole: tuple[dict[str, Any], Any]
+) -> None:
+    """A resumed run that is less careful than the first one: the second crash would do the damage."""
+    draw = random.Random(11)
+    path = tmp_path / "log.db"
+    assert killed(tmp_path, "saved", 3, (*TICKS, "--file", "log.db"))
+    kills = 1
+    while kills < 8:
+        point, most = draw.choice(
+            [
+                ("committed:market.tick-received", 600),
+                ("committed:market.candle-closed", 20),
+                ("handled:market.tick-received", 600),
+                ("committed:order.filled", 2),
+                ("saving", 8),
+            ]
+        )
+        arguments = ("--resume", "--file", "log.db", "--speed", "max")
+        if not killed(tmp_path, point, draw.randint(1, most), arguments):
+            break
+        kills += 1
+    assert kills >= 4
+    summary = finished(tmp_path, "--resume", "--file", "log.db", "--speed", "max")
+    assert outcome(path) == whole[1]
+    assert summary["result"] == whole[0]["result"]
+
+
+def test_killed_from_outside_as_a_user_would_it_comes_to_the_same(
+    tmp_path: Path, whole: tuple[dict[str, Any], Any]
+) -> None:
+    """The very words of the documentation: kill -9 the process that the screen names, then --resume."""
+    command = [sys.executable, "-m", "pabal", "demo", "--events", "4000", "--speed", "2000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "playing: " in line and "playing: 0 of" not in line:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        assert process.wait(LIMIT) == -signal.SIGKILL
+    ended = demo(tmp_path, ["--resume", "--speed", "max"])
+    assert ended.returncode == 0, ended.stderr
+    assert "Resumed after" in ended.stdout
+    assert outcome(tmp_path / "pabal-demo.db") == whole[1]
+    assert f"result {whole[0]['result']}" in ended.stdout

@@ -1,0 +1,326 @@
+"""What the demo shows: lines where the output is no terminal, a live view where it is, a summary in both."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from pabal.cli.demo_summary import print_summary
+from pabal.cli.demo_view import LiveView, PlainView, Rates
+from pabal.demo.events import RunStarted
+from pabal.demo.meter import News
+from pabal.demo.portfolio import Holding
+from pabal.demo.report import DeadLetterLine, Snapshot, SubscriptionFigures, SubscriptionSummary, Summary
+from pabal.demo.runs import plan
+from pabal.demo.tape import simulate_tape
+from tests.demo.support import LIMIT, demo, environment
+
+pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
+
+ESCAPE = "\x1b"
+NAMES = ("candles", "strategy", "risk", "exchange", "positions", "portfolio")
+
+
+@pytest.fixture
+def run() -> RunStarted:
+    return plan(simulate_tape(7, 100), 7, None)
+
+
+def snapshot(elapsed: float = 2.0, handled: int = 100, news: tuple[News, ...] = ()) -> Snapshot:
+    return Snapshot(
+        phase="playing",
+        elapsed=elapsed,
+        fed=handled,
+        length=30_001,
+        by_type={
+            "market.tick-received": 30_001,
+            "market.candle-closed": 11_500,
+            "strategy.signal-raised": 2_436,
+            "order.placed": 1_306,
+            "order.rejected": 1_130,
+            "order.filled": 1_306,
+            "position.changed": 1_306,
+        },
+        subscriptions=tuple(SubscriptionFigures(name, handled, 3, 2, 1) for name in NAMES),
+        retries=12,
+        dead_letters=1,
+        news=news,
+        holdings=tuple(
+            Holding(f"SIM-{name}", 1_234, Decimal("0.250753"), Decimal(39_883), last_price=Decimal(40_216))
+            for name in ("BTC", "ETH", "SOL")
+        ),
+    )
+
+
+NEWS = (
+    *(
+        News(1.0 + n, "retry", f"exchange: unavailable for order SIM-SOL-{n}", "again in 11 ms")
+        for n in range(9)
+    ),
+    News(
+        3.5,
+        "dead letter",
+        "candles: tick 10001 of SIM-ETH cannot be true: 0.1 traded at -1",
+        "parked " + "x" * 90,
+    ),
+    *(
+        News(5.0 + n, "retry", f"exchange: unavailable for order SIM-BTC-{n}", "again in 11 ms")
+        for n in range(9)
+    ),
+)
+
+
+def drawn(run: RunStarted, now: Snapshot, width: int = 80, height: int = 24) -> list[str]:
+    """Return the lines of the live view's screen."""
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    view = LiveView(console, run, 12345, ".venv/bin/pabal demo --resume")
+    view.show(now)
+    with console.capture() as captured:
+        console.print(view.render(now))
+    return captured.get().splitlines()
+
+
+# -- live -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("news", [(), NEWS[:4], NEWS])
+def test_the_screen_fits_a_terminal_of_80_by_24(run: RunStarted, news: tuple[News, ...]) -> None:
+    """A view whose lower half is cut off in the commonest terminal."""
+    lines = drawn(run, snapshot(news=news))
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_screen_shows_progress_lag_retries_dead_letters_and_how_to_kill_it(run: RunStarted) -> None:
+    """Something that the demo is there to show is nowhere on the screen."""
+    screen = "\n".join(drawn(run, snapshot(news=NEWS)))
+    for part in (
+        "SIMULATED tape (seed 7), no real market",
+        "100 of 30,001 events",
+        "30,001 ticks → 11,500 candles → 2,436 signals → 1,306 orders / 1,130 rejected",
+        "DEAD LETTER  candles: tick 10001 of SIM-ETH cannot be true",
+        "retry  exchange: unavailable for order SIM-BTC-8; again in 11 ms",
+        "kill -9 12345, then: .venv/bin/pabal demo --resume",
+        "+83.50",
+    ):
+        assert part in screen
+    assert re.search(r"exchange +orders +100 +0 +3 +2 +1", screen)
+
+
+def test_the_dead_letter_stays_in_sight_while_retries_go_by(run: RunStarted) -> None:
+    """Nine retries a second push the one thing away that a visitor should read."""
+    screen = "\n".join(drawn(run, snapshot(news=NEWS)))
+    assert screen.count("DEAD LETTER") == 1
+    assert screen.count("retry  ") == 1
+
+
+def test_rates_are_of_the_last_seconds() -> None:
+    """A rate over the whole run, which no longer moves when something stalls."""
+    rates = Rates()
+    rates.note(msgspec.structs.replace(snapshot(elapsed=0.0, handled=0), subscriptions=()))
+    assert rates.of("") == 0
+    rates.note(snapshot(elapsed=1.0, handled=1000))
+    assert rates.of("candles") == rates.of("") == 1000
+    for second in range(2, 10):
+        rates.note(snapshot(elapsed=float(second), handled=1000))
+    assert rates.of("candles") == 0
+
+
+def test_what_the_log_held_before_is_no_speed() -> None:
+    """A resumed run that seems to begin at 30,000 events a second."""
+    rates = Rates()
+    assert rates.of("") == 0
+    rates.note(msgspec.structs.replace(snapshot(elapsed=0.0, handled=0), phase="starting"))
+    rates.note(snapshot(elapsed=0.1, handled=20_000))
+    assert rates.of("") == 0
+    rates.note(snapshot(elapsed=1.1, handled=20_100))
+    assert rates.of("") == pytest.approx(100)
+
+
+def test_the_end_is_printed_once() -> None:
+    """Two last lines that say the same."""
+    written = io.StringIO()
+    started = plan(simulate_tape(7, 100), 7, None)
+    view = PlainView(Console(file=written, width=200), started, Path("log.db"), 1, "pabal demo --resume")
+    end = msgspec.structs.replace(snapshot(elapsed=3.0), phase="finished", retries=1)
+    for _ in range(3):
+        view.show(end)
+    assert written.getvalue().count("finished") == 1
+    assert "1 retry, 1 dead letter" in written.getvalue()
+
+
+def in_terminal(folder: Path, arguments: list[str], **more: str) -> str:
+    """Run the demo in a pseudo-terminal of 80 by 24 and return everything it sent there."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "pabal", "demo", *arguments],
+        cwd=folder,
+        env=environment(**more),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        sent = b""
+        while True:
+            try:
+                block = os.read(master, 65536)
+            except OSError:  # Linux says EIO when the other side is gone
+                break
+            if not block:
+                break
+            sent += block
+        assert process.wait(LIMIT) == 0
+    os.close(master)
+    return sent.decode()
+
+
+def test_in_a_terminal_the_view_is_redrawn_in_place_and_the_summary_follows(tmp_path: Path) -> None:
+    """Hundreds of screens below one another, or a summary that the last screen hides."""
+    sent = in_terminal(tmp_path, ["--events", "2000", "--speed", "2000"])
+    before, _, after = sent.partition("Played a SIMULATED tape")
+    assert before.count("subscription") >= 3
+    assert before.count(f"{ESCAPE}[1A") >= 20
+    assert "kill -9" in before
+    assert "per second" not in after
+    assert "profit and loss" in after
+
+
+def test_the_cursor_is_in_sight_while_the_view_runs(tmp_path: Path) -> None:
+    """kill -9, which the screen invites to, leaves a terminal without a cursor."""
+    sent = in_terminal(tmp_path, ["--events", "500", "--speed", "max"])
+    hidden, shown = sent.find(f"{ESCAPE}[?25l"), sent.find(f"{ESCAPE}[?25h")
+    assert hidden < shown < sent.find("subscription")
+    assert sent.count(f"{ESCAPE}[?25l") <= sent.count(f"{ESCAPE}[?25h")
+
+
+def test_no_color_is_honoured(tmp_path: Path) -> None:
+    """Colours for a user who has said that they cannot use them."""
+    colour = re.compile(ESCAPE + r"\[[0-9;]*3[0-7]m")
+    assert colour.search(in_terminal(tmp_path, ["--events", "500", "--speed", "max"]))
+    assert not colour.search(in_terminal(tmp_path, ["--events", "500", "--speed", "max"], NO_COLOR="1"))
+
+
+@pytest.mark.parametrize(("arguments", "more"), [(["--plain"], {}), ([], {"TERM": "dumb"})])
+def test_a_terminal_that_cannot_redraw_gets_plain_lines(
+    tmp_path: Path, arguments: list[str], more: dict[str, str]
+) -> None:
+    """Escape sequences as litter on the screen."""
+    sent = in_terminal(tmp_path, ["--events", "500", "--speed", "max", *arguments], **more)
+    assert f"{ESCAPE}[1A" not in sent
+    assert "of 501 events" in sent
+
+
+# -- plain ------------------------------------------------------------------------------------------------
+
+
+def test_where_the_output_is_no_terminal_it_is_lines_of_text(tmp_path: Path) -> None:
+    """A log file full of escape sequences, or a run that says nothing until its end."""
+    ended = demo(tmp_path, ["--events", "2400", "--speed", "2000"])
+    assert ended.returncode == 0, ended.stderr
+    assert ESCAPE not in ended.stdout
+    assert "\r" not in ended.stdout
+    lines = ended.stdout.splitlines()
+    assert lines[0] == "pabal demo: SIMULATED tape (seed 7), no real market"
+    assert re.fullmatch(
+        r"log pabal-demo.db, process \d+; if interrupted: python -m pabal demo --resume", lines[1]
+    )
+    progress = [line for line in lines if " of 2,401 events" in line]
+    assert len(progress) >= 3
+    assert any("lag: " in line and "retries" in line for line in progress)
+    (letter,) = [line for line in lines if "DEAD LETTER" in line]
+    assert "candles: tick 801 of SIM-" in letter
+
+
+def test_each_dead_letter_is_printed_once(run: RunStarted) -> None:
+    """The same line every second."""
+    written = io.StringIO()
+    view = PlainView(Console(file=written, width=200), run, Path("log.db"), 1, "pabal demo --resume")
+    with view:
+        for second in range(5):
+            view.show(snapshot(elapsed=float(second), news=NEWS))
+    assert written.getvalue().count("DEAD LETTER") == 1
+
+
+# -- summary ----------------------------------------------------------------------------------------------
+
+SUMMARY = Summary(
+    tape="simulated",
+    simulated=True,
+    file="pabal-demo.db",
+    durability="full",
+    resumed_at=None,
+    seconds=10.04,
+    events=31_908,
+    by_type={"order.filled": 91, "market.tick-received": 30_001, "demo.run-started": 1},
+    handled=33_353,
+    retried=15,
+    parked=1,
+    events_per_second=3178.2,
+    paced_at=3000.0,
+    latency_p50=2.345,
+    latency_p99=170.12,
+    subscriptions=(SubscriptionSummary("exchange", 91, 11, 0, 2.25, None),),
+    dead_letters=(
+        DeadLetterLine("candles", "market.tick-received", "id-1", 5, "tick 10001 cannot be true", True),
+    ),
+    holdings=(),
+    realized=Decimal("790.35"),
+    unrealized=Decimal("73.93"),
+    fees=Decimal("364.38"),
+    profit=Decimal("499.90"),
+    result="3a98abaf2790d306",
+)
+
+
+def printed(summary: Summary) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as captured:
+        print_summary(console, summary)
+    return captured.get()
+
+
+def test_the_summary_says_everything_that_was_promised() -> None:
+    """A figure that is missing from the end of the run."""
+    said = printed(SUMMARY)
+    for pattern in (
+        r"Played a SIMULATED tape in 10.0 s\.",
+        r"ticks +market.tick-received +30,001",
+        r"handled +33,353",
+        r"retried +15",
+        r"parked +1 ",
+        r"events/s +3,178",
+        r"publish → handled +p50 2.3 ms, p99 170.1 ms",
+        r"exchange +orders +91 +11 +0 +2.2 +-",
+        r"profit and loss \+499.90 in paper money: realized \+790.35, unrealized \+73.93, fees -364.38",
+        r"candles gave up market.tick-received id-1 after 5 attempts: tick 10001 cannot be true \(the",
+        r"result 3a98abaf2790d306",
+        r"log +pabal-demo.db, 31,908 events, durability full",
+    ):
+        assert re.search(pattern, said), pattern
+    assert said.index("market.tick-received") < said.index("order.filled") < said.index("demo.run-started")
+
+
+def test_the_summary_of_a_run_that_had_nothing_left_to_do_says_so() -> None:
+    """A p99 of nothing, printed as 0 ms."""
+    said = printed(
+        msgspec.structs.replace(
+            SUMMARY, resumed_at=30_001, handled=0, latency_p50=None, latency_p99=None, paced_at=None
+        )
+    )
+    assert "Resumed after 30,001 events of the tape" in said
+    assert "nothing was left to handle" in said
+    assert "as fast as it goes" in said

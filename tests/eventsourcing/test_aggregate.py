@@ -1,0 +1,174 @@
+"""Aggregates and deciders, without any storage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+
+from pabal.domain import Aggregate, applies
+from pabal.errors import (
+    AggregateDefinitionError,
+    EventNotAppliedError,
+    EventOfOtherAggregateError,
+    EventWithoutAggregateError,
+    SpoiledAggregateError,
+)
+from tests.eventsourcing.samples import (
+    Account,
+    Deposit,
+    Deposited,
+    MatchedAccount,
+    OverdrawnError,
+    Stray,
+    Unapplied,
+    Withdraw,
+    Withdrawn,
+    account_decider,
+)
+
+FIVE = Decimal(5)
+
+
+def test_a_command_records_events_and_changes_the_state() -> None:
+    """A command would have no effect, or one that no event tells of."""
+    account = Account("a")
+    assert account.deposit(FIVE) == FIVE
+    account.withdraw(Decimal(2))
+    assert account.pending == (Deposited("a", FIVE), Withdrawn("a", Decimal(2)))
+    assert (account.version, account.stored_version, account.balance) == (2, 0, Decimal(3))
+
+
+def test_a_broken_rule_leaves_nothing_recorded() -> None:
+    """A refused command would be stored all the same."""
+    account = Account("a")
+    with pytest.raises(OverdrawnError):
+        account.withdraw(FIVE)
+    assert (account.version, account.pending) == (0, ())
+    account.deposit(FIVE)
+    assert account.balance == FIVE
+
+
+def test_a_command_that_raises_after_it_recorded_leaves_nothing_recorded() -> None:
+    """Half a command would be stored."""
+    account = Account("a")
+    account.deposit(FIVE)
+    with pytest.raises(OverdrawnError):
+        account.deposit_then_fail(FIVE)
+    assert (account.version, account.pending) == (1, (Deposited("a", FIVE),))
+    with pytest.raises(SpoiledAggregateError, match="load it again"):
+        account.deposit(FIVE)
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "words"),
+    [
+        (Stray(), EventWithoutAggregateError, "without aggregate_id"),
+        (Deposited("b", FIVE), EventOfOtherAggregateError, "belongs to account/b, but account/a recorded it"),
+        (Unapplied("a"), EventNotAppliedError, r"no @applies\(Unapplied\)"),
+    ],
+)
+def test_an_event_that_does_not_fit_is_refused(event: object, error: type[Exception], words: str) -> None:
+    """An event would be stored that no later load can apply, or in another aggregate's history."""
+    account = Account("a")
+    with pytest.raises(error, match=words):
+        account.let_happen(event)
+    assert (account.version, account.pending) == (0, ())
+    account.deposit(FIVE)
+
+
+def test_an_applier_that_fails_spoils_the_aggregate() -> None:
+    """A state that was changed by half would be gone on with."""
+
+    class Fragile(Aggregate):
+        aggregate_type = "account"
+
+        def happen(self) -> None:
+            self.record(Deposited("a", FIVE))
+
+        @applies(Deposited)
+        def _fail(self, event: Deposited) -> None:
+            raise ZeroDivisionError
+
+    fragile = Fragile("a")
+    with pytest.raises(ZeroDivisionError):
+        fragile.happen()
+    assert fragile.pending == ()
+    with pytest.raises(SpoiledAggregateError):
+        fragile.happen()
+
+
+def test_methods_and_pattern_matching_make_the_same_state() -> None:
+    """One of the two styles would lose events."""
+    events = [Deposited("a", FIVE), Withdrawn("a", Decimal(2))]
+    assert Account("a").replay(events).balance == MatchedAccount("a").replay(events).balance == Decimal(3)
+
+
+def test_a_decider_decides_and_evolves_without_an_object() -> None:
+    """The functional style would give another answer than the aggregate."""
+    events: list[Deposited | Withdrawn] = [Deposited("a", FIVE), Withdrawn("a", Decimal(2))]
+    state = account_decider.state_of(events)
+    assert state == Decimal(3)
+    assert account_decider.decide(Withdraw("a", Decimal(3)), state) == [Withdrawn("a", Decimal(3))]
+    assert account_decider.decide(Deposit("a", FIVE), state) == [Deposited("a", FIVE)]
+
+
+def test_a_subclass_replaces_an_applier() -> None:
+    """A special kind of aggregate could not react otherwise than its base."""
+
+    class Doubled(Account):
+        aggregate_type = "account"
+
+        @applies(Deposited)
+        def _twice(self, event: Deposited) -> None:
+            self.balance += 2 * event.amount
+
+    assert Doubled("a").replay([Deposited("a", FIVE)]).balance == Decimal(10)
+    assert Account("a").replay([Deposited("a", FIVE)]).balance == FIVE
+
+
+def test_two_appliers_for_one_event_are_refused() -> None:
+    """One of them would silently never run."""
+    with pytest.raises(AggregateDefinitionError, match="both apply Deposited"):
+
+        class Torn(Aggregate):
+            @applies(Deposited)
+            def _one(self, event: Deposited) -> None: ...
+
+            @applies(Deposited)
+            def _two(self, event: Deposited) -> None: ...
+
+
+def test_an_asynchronous_method_is_refused() -> None:
+    """An aggregate would wait for the outside world in the middle of a decision."""
+    with pytest.raises(AggregateDefinitionError, match="cannot be paused"):
+
+        class Slow(Aggregate):
+            async def ask(self) -> None: ...
+
+
+@pytest.mark.parametrize("marked", [(), ("Deposited",)])
+def test_a_mark_without_an_event_class_is_refused(marked: tuple[object, ...]) -> None:
+    """A mistyped decorator would leave the event without effect."""
+    with pytest.raises(AggregateDefinitionError, match=r"write @applies\(OrderPlaced\)"):
+        applies(*marked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("identity", ["", None, 5])
+def test_an_id_that_is_no_text_is_refused(identity: object) -> None:
+    """Events would be filed under an id that cannot be looked up."""
+    with pytest.raises(AggregateDefinitionError, match="must be text"):
+        Account(identity)  # type: ignore[arg-type]
+
+
+def test_the_domain_layer_loads_neither_asyncio_nor_a_database() -> None:
+    """An application's domain layer would drag the infrastructure in."""
+    code = "import sys, pabal.domain; print([m for m in ('asyncio', 'sqlite3') if m in sys.modules])"
+    # Where coverage is measured it would begin in the child, too, and it loads sqlite3.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
+    assert done.stdout.strip() == "[]"

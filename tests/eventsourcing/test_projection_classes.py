@@ -1,0 +1,113 @@
+"""The classes of projections: what is refused when they are defined, and running them in memory."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from pabal.errors import EventNotProjectedError, ProjectionDefinitionError, ProjectionHandlerError, UsageError
+from pabal.eventsourcing import InMemoryProjection, Projection, ProjectionTransaction, projects
+from pabal.testing import given
+from tests.eventsourcing.read_models import BALANCES, Balances, Choosy
+from tests.eventsourcing.samples import Account, AccountEvent, Deposited, Stray, Withdrawn
+
+ONE = Decimal(1)
+
+
+# -- definitions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("namespace", "message"),
+    [
+        ({"tables": "CREATE TABLE {t} (a)"}, "no method"),
+        ({"tables": ""}, "creates none"),
+        ({"tables": "CREATE TABLE t (a)"}, "creates none"),
+        ({"tables": "CREATE TABLE {t} (a,)"}, "SQLite refuses"),
+        ({"tables": "CREATE TABLE {t} (a)", "version": 0}, "version"),
+    ],
+)
+def test_a_class_that_cannot_work_is_refused_when_it_is_defined(
+    namespace: dict[str, Any], message: str
+) -> None:
+    """The mistake would be found when the application starts, or by a wrong row."""
+    if message != "no method":
+        namespace = {**namespace, "_m": projects(Deposited)(lambda self, event, tx: None)}
+    with pytest.raises(ProjectionDefinitionError, match=message):
+        type("Wrong", (Projection,), namespace)
+
+
+def test_methods_that_cannot_work_are_refused() -> None:
+    """An async method would never run; of two for one event, one would be ignored."""
+    with pytest.raises(ProjectionDefinitionError, match="plain def"):
+
+        class Pausing(Projection):
+            tables = "CREATE TABLE {t} (a)"
+
+            @projects(Deposited)  # type: ignore[type-var]
+            async def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None: ...
+
+    with pytest.raises(ProjectionDefinitionError, match="both project Deposited"):
+
+        class Twice(Projection):
+            tables = "CREATE TABLE {t} (a)"
+
+            @projects(Deposited)
+            def _one(self, event: Deposited, tx: ProjectionTransaction) -> None: ...
+
+            @projects(Deposited)
+            def _two(self, event: Deposited, tx: ProjectionTransaction) -> None: ...
+
+    for wrong in ((), ("es.deposited",)):
+        with pytest.raises(ProjectionDefinitionError, match="@projects"):
+            projects(*wrong)
+
+
+# -- in memory ----------------------------------------------------------------------------------------------
+
+
+def test_a_projection_runs_in_memory() -> None:
+    """A test of a read model would need a file, a bus and an event loop."""
+    model = InMemoryProjection(Balances, [Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)), Stray()])
+    assert model.rows(BALANCES) == [("a", 3, 2)]
+
+
+def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told() -> None:
+    """A test would pass though the projection fails on the real log."""
+    model = InMemoryProjection(Choosy)
+    with pytest.raises(ProjectionHandlerError, match="bad account"):
+        model.apply(Deposited("bad", ONE))
+    with pytest.raises(EventNotProjectedError):
+        model.apply(Stray())
+    assert model.rows("SELECT * FROM {choosy}") == []
+
+
+def test_a_handler_of_a_base_class_takes_its_subclasses() -> None:
+    """Events of a new subclass would be lost to a projection of the whole family."""
+
+    class Accounts(Projection):
+        tables = "CREATE TABLE {accounts} (account TEXT PRIMARY KEY)"
+
+        @projects(AccountEvent)
+        def _seen(self, event: AccountEvent, tx: ProjectionTransaction) -> None:
+            tx.executemany("INSERT OR IGNORE INTO {accounts} VALUES (?)", [(event.account,)])
+            with pytest.raises(UsageError):
+                tx.envelope  # noqa: B018
+
+    assert InMemoryProjection(Accounts, [Deposited("a", ONE), Withdrawn("a", ONE)]).rows(
+        "SELECT * FROM {accounts}"
+    ) == [("a",)]
+
+
+def test_a_projection_is_tested_in_one_sentence() -> None:
+    """A wrong row would be shown without telling which, or not at all."""
+    scenario = given(Balances, Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)))
+    scenario.then_rows(BALANCES, ("a", 3, 2))
+    with pytest.raises(AssertionError, match=r"(?s)- \('a', 4, 2\).*\+ \('a', 3, 2\)"):
+        scenario.then_rows(BALANCES, ("a", 4, 2))
+    with pytest.raises(UsageError, match="then_rows"):
+        scenario.when(lambda projection: None)
+    with pytest.raises(UsageError, match="projections"):
+        given(Account).then_rows(BALANCES)

@@ -1,0 +1,295 @@
+"""What a repository loads, stores and publishes, on both storages."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from pabal import InMemoryEventBus, NotRetryableError
+from pabal.errors import (
+    AggregateNotFoundError,
+    ConcurrencyError,
+    InvalidEventError,
+    SpoiledAggregateError,
+    UsageError,
+)
+from pabal.eventsourcing import Repository, UnitOfWork
+from tests.eventsourcing.conftest import AnyStorage
+from tests.eventsourcing.samples import (
+    Account,
+    Deposit,
+    Deposited,
+    MatchedAccount,
+    OverdrawnError,
+    Withdraw,
+    account_decider,
+)
+
+ONE = Decimal(1)
+
+
+def _deposit(account: Account) -> Decimal:
+    return account.deposit(ONE)
+
+
+async def test_what_an_edit_records_is_loaded_again(storage: AnyStorage) -> None:
+    """A change would be lost."""
+    accounts = Repository(Account, storage)
+    edit = accounts.edit("a")
+    async with edit as account:
+        account.deposit(Decimal(5))
+        account.withdraw(Decimal(2))
+    loaded = await accounts.load("a")
+    assert (loaded.balance, loaded.version, loaded.pending) == (Decimal(3), 2, ())
+    assert edit.receipt is not None
+    assert edit.receipt.position == 2
+
+
+async def test_an_edit_that_raises_stores_nothing(storage: AnyStorage) -> None:
+    """Half of a failed change would be stored, or its state be found in memory later."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    with pytest.raises(OverdrawnError):  # noqa: PT012
+        async with accounts.edit("a") as account:
+            account.deposit(ONE)
+            account.withdraw(Decimal(50))
+    assert await storage.head() == 1
+    assert await accounts.update("a", lambda account: account.balance) == ONE
+
+
+async def test_an_update_that_raises_stores_nothing(storage: AnyStorage) -> None:
+    """Half of a failed change would be stored, or its state be found in memory later."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+
+    def fail(account: Account) -> None:
+        account.deposit(ONE)
+        raise NotRetryableError
+
+    with pytest.raises(NotRetryableError):
+        await accounts.update("a", fail)
+    with pytest.raises(OverdrawnError):
+        await accounts.update("a", lambda account: account.deposit_then_fail(ONE))
+    assert await storage.head() == 1
+    assert await accounts.update("a", _deposit) == Decimal(2)
+
+
+async def test_an_unknown_id_is_told_apart_from_a_new_one(storage: AnyStorage) -> None:
+    """A mistyped id would look like an empty aggregate."""
+    accounts = Repository(Account, storage)
+    for attempt in (
+        lambda: accounts.load("a"),
+        lambda: accounts.update("a", _deposit, must_exist=True),
+        lambda: accounts.edit("a", must_exist=True).__aenter__(),
+    ):
+        with pytest.raises(AggregateNotFoundError, match="no account 'a'"):
+            await attempt()
+    assert not await accounts.exists("a")
+    await accounts.update("a", _deposit)
+    assert await accounts.exists("a")
+
+
+async def test_the_later_of_two_edits_is_refused_with_both_versions(storage: AnyStorage) -> None:
+    """The first edit's change would be overwritten by one that never saw it."""
+    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    with pytest.raises(ConcurrencyError) as caught:  # noqa: PT012
+        async with accounts.edit("a") as account:
+            account.deposit(ONE)
+            await others.update("a", _deposit)
+    assert (caught.value.expected_version, caught.value.actual_version) == (1, 2)
+    assert (await accounts.load("a")).balance == Decimal(2)
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_conflict_reruns_the_whole_update(storage: AnyStorage, kind: str) -> None:
+    """Users would have to write the retry loop, or a decision would stand on an old state."""
+    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    await others.update("a", _deposit)  # what accounts keeps in memory is old from now on
+    seen: list[int] = []
+
+    def change(account: Account) -> Decimal:
+        seen.append(account.version)
+        return account.deposit(ONE)
+
+    async def change_slowly(account: Account) -> Decimal:
+        return change(account)
+
+    assert await accounts.update("a", change if kind == "plain" else change_slowly) == Decimal(3)
+    assert seen == [1, 2]
+    with pytest.raises(ConcurrencyError):
+        await others.update("a", change, retries=0)
+
+
+async def test_concurrent_updates_of_one_aggregate_line_up_without_conflict(storage: AnyStorage) -> None:
+    """A busy aggregate would be decided over and over again."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    balances = await asyncio.gather(*(accounts.update("a", _deposit, retries=0) for _ in range(200)))
+    assert balances == [Decimal(n) for n in range(2, 202)]
+    assert (await accounts.load("a")).version == 201
+
+
+async def test_an_answer_waits_until_what_it_stands_on_is_stored(storage: AnyStorage) -> None:
+    """A caller would be told of money that a failing append never deposited."""
+    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    await others.update("a", lambda account: account.withdraw(ONE))
+    deposit = asyncio.create_task(accounts.update("a", _deposit, retries=0))
+    await asyncio.sleep(0)
+    answer = asyncio.create_task(accounts.update("a", lambda account: account.balance))
+    refused = asyncio.create_task(accounts.update("a", lambda account: account.withdraw(Decimal(2))))
+    with pytest.raises(ConcurrencyError):
+        await deposit
+    assert await answer == Decimal(0)
+    with pytest.raises(OverdrawnError, match="2 of 0"):
+        await refused
+
+
+async def test_one_bad_event_fails_its_own_update_alone(storage: AnyStorage) -> None:
+    """Callers that came at the same moment would get each other's errors."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    bad = Decimal("NaN")
+    changes = [accounts.update("a", _deposit) for _ in range(5)]
+    changes.insert(2, accounts.update("a", lambda account: account.deposit(bad)))
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert isinstance(outcomes.pop(2), InvalidEventError)
+    assert sorted(outcomes) == [Decimal(n) for n in range(2, 7)]  # type: ignore[type-var]
+
+
+async def test_cancelling_an_update_leaves_it_done_or_not_done(storage: AnyStorage) -> None:
+    """What stays in memory would differ from the log after a cancelled caller."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    task = asyncio.create_task(accounts.update("a", _deposit))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    balance = await accounts.update("a", _deposit)
+    assert balance == (await accounts.load("a")).balance
+
+
+async def test_what_is_stored_is_published(storage: AnyStorage) -> None:
+    """Subscribers would never hear of it, or only after a second write."""
+    received: list[Decimal] = []
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Deposited, lambda event: received.append(event.amount), name="balance")
+        accounts = Repository(Account, bus)
+        await accounts.update("a", _deposit)
+        async with accounts.edit("b") as account:
+            account.deposit(Decimal(7))
+        await bus.drain(timeout=30)
+    assert sorted(received) == [ONE, Decimal(7)]
+
+
+async def test_events_recorded_in_a_handler_name_their_cause(storage: AnyStorage) -> None:
+    """The chain from an event to its consequences would break at an aggregate."""
+    async with InMemoryEventBus(storage) as bus:
+        accounts = Repository(Account, bus)
+
+        @bus.on(Deposited, name="mirror", where=lambda event: event.account == "a")
+        async def mirror(event: Deposited) -> None:
+            await accounts.update("b", _deposit)
+
+        await accounts.update("a", _deposit)
+        await bus.drain(timeout=30)
+    first, second = [envelope.event async for envelope in storage.read()]
+    assert (second.correlation_id, second.causation_id) == (first.event_id, first.event_id)
+
+
+async def test_several_aggregates_change_together_or_not_at_all(storage: AnyStorage) -> None:
+    """Money would leave one account and never reach the other."""
+    accounts, others = Repository(Account, storage), Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    async with UnitOfWork(storage) as work:
+        (await work.edit(accounts, "a")).withdraw(ONE)
+        (await work.edit(accounts, "b")).deposit(ONE)
+        assert await work.edit(accounts, "b") is await work.edit(accounts, "b")
+    assert work.receipt is not None
+    assert work.receipt.position == 3
+    with pytest.raises(ConcurrencyError):  # noqa: PT012
+        async with UnitOfWork(storage) as work:
+            (await work.edit(accounts, "c")).deposit(ONE)
+            (await work.edit(accounts, "b")).withdraw(ONE)
+            await others.update("b", _deposit)
+    assert not await accounts.exists("c")
+    assert await storage.head() == 4
+
+
+async def test_a_unit_of_work_that_raises_stores_nothing(storage: AnyStorage) -> None:
+    """Half of a failed piece of work would be stored."""
+    accounts = Repository(Account, storage)
+    with pytest.raises(OverdrawnError):  # noqa: PT012
+        async with UnitOfWork(storage) as work:
+            (await work.edit(accounts, "a")).deposit(ONE)
+            (await work.edit(accounts, "b")).withdraw(ONE)
+    assert await storage.head() == 0
+
+
+async def test_a_spoiled_aggregate_is_not_stored(storage: AnyStorage) -> None:
+    """A block that hides an error would store what was taken back."""
+    accounts = Repository(Account, storage)
+    with pytest.raises(SpoiledAggregateError):  # noqa: PT012
+        async with accounts.edit("a") as account:
+            account.deposit(ONE)
+            with pytest.raises(OverdrawnError):
+                account.deposit_then_fail(ONE)
+    assert await storage.head() == 0
+
+
+async def test_a_repository_of_a_decider_stores_what_it_decides(storage: AnyStorage) -> None:
+    """The functional style could not be stored."""
+    accounts = Repository(account_decider, storage)
+    await accounts.update("a", lambda account: account.handle(Deposit("a", ONE)))
+    with pytest.raises(OverdrawnError):
+        await accounts.update("a", lambda account: account.handle(Withdraw("a", Decimal(2))))
+    assert (await accounts.load("a")).state == ONE
+
+
+async def test_an_aggregate_made_by_hand_is_saved(storage: AnyStorage) -> None:
+    """A factory method's aggregate could not be stored."""
+    accounts = Repository(Account, storage)
+    account = Account("a")
+    account.deposit(ONE)
+    receipt = await accounts.save(account)
+    assert receipt is not None
+    assert receipt.position == 1
+    assert await accounts.save(account) is None
+    twin = Account("a")
+    twin.deposit(ONE)
+    with pytest.raises(ConcurrencyError):
+        await accounts.save(twin)
+
+
+async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
+    """Memory would grow with every aggregate ever touched."""
+    accounts = Repository(Account, storage, keep=2)
+    for name in "abcab":
+        await accounts.update(name, _deposit)
+    assert len(accounts.lives) <= 3
+    assert (await accounts.load("a")).balance == Decimal(2)
+
+
+async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
+    """A mistake would show up later, somewhere else."""
+    accounts = Repository(Account, storage)
+    with pytest.raises(UsageError, match="no log that aggregates can live on"):
+        Repository(Account, InMemoryEventBus())
+    with pytest.raises(UsageError, match="neither an Aggregate class nor a Decider"):
+        Repository(object, storage)  # type: ignore[type-var]
+    with pytest.raises(UsageError, match="snapshot_every"):
+        Repository(Account, storage, snapshot_every=0)
+    with pytest.raises(UsageError, match="keep"):
+        Repository(Account, storage, keep=-1)
+    with pytest.raises(UsageError, match="pass an async function"):
+        await accounts.update("a", lambda account: asyncio.sleep(0, account))  # type: ignore[arg-type,return-value]
+    async with UnitOfWork(storage) as work:
+        await work.edit(accounts, "a")
+        with pytest.raises(UsageError, match="as another class"):
+            await work.edit(Repository(MatchedAccount, storage), "a")
+        with pytest.raises(UsageError, match="on another storage"):
+            await work.edit(Repository(Account, type(storage).__new__(type(storage))), "a")

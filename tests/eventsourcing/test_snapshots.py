@@ -1,0 +1,129 @@
+"""Snapshots are a cache: with any of them, or none, loading gives the same."""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+
+import pytest
+
+from pabal.errors import SnapshotError, SnapshotOfOtherClassError
+from pabal.eventsourcing import Repository
+from pabal.eventsourcing.snapshots import read_snapshot, take_snapshot
+from tests.eventsourcing.conftest import AnyStorage
+from tests.eventsourcing.samples import Account, MatchedAccount
+
+ONE = Decimal(1)
+
+
+class Unannotated(MatchedAccount):
+    aggregate_type = "account"
+
+    def __init__(self, aggregate_id: str) -> None:
+        super().__init__(aggregate_id)
+        self.__dict__["extra"] = 1
+
+
+class Loose(MatchedAccount):
+    aggregate_type = "account"
+    prices: list
+
+    def __init__(self, aggregate_id: str) -> None:
+        super().__init__(aggregate_id)
+        self.prices = [Decimal("1.5")]
+
+
+async def _fill(storage: AnyStorage, count: int = 7) -> bytes:
+    accounts = Repository(Account, storage, snapshot_every=5)
+    for _ in range(count):
+        await accounts.update("a", lambda account: account.deposit(ONE))
+    data = await storage.load_snapshot("account", "a")
+    assert data is not None
+    return data
+
+
+async def _loaded(storage: AnyStorage) -> tuple[Decimal, list[Decimal], int]:
+    account = await Repository(Account, storage, snapshot_every=5).load("a")
+    return account.balance, account.entries, account.version
+
+
+EQUAL = (Decimal(7), [ONE] * 7, 7)
+
+
+async def test_a_snapshot_is_taken_every_n_events_and_used(storage: AnyStorage) -> None:
+    """Loading would replay everything though asked not to, or count events twice."""
+    snapshot = read_snapshot(Account, await _fill(storage))
+    assert snapshot.version == 5
+    assert await _loaded(storage) == EQUAL
+
+
+async def test_a_snapshot_is_taken_when_loading_was_slow(storage: AnyStorage) -> None:
+    """Long histories would stay slow to load."""
+    await _fill(storage)
+    await storage.save_snapshot("account", "a", 0, None)
+    await Repository(Account, storage, snapshot_when_slower=0.0).load("a")
+    data = await storage.load_snapshot("account", "a")
+    assert data is not None
+    assert read_snapshot(Account, data).version == 7
+    assert await _loaded(storage) == EQUAL
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "flipped", "cut"])
+async def test_a_damaged_snapshot_gives_way_to_the_events(storage: AnyStorage, damage: str) -> None:
+    """A broken cache would break the aggregate, or falsify it."""
+    data = await _fill(storage)
+    broken = {
+        "missing": None,
+        "empty": b"",
+        "flipped": data[:-1] + bytes([data[-1] ^ 1]),
+        "cut": data[:-3],
+    }[damage]
+    await storage.save_snapshot("account", "a", 5, broken)
+    assert await _loaded(storage) == EQUAL
+
+
+async def test_an_outdated_snapshot_gives_way_to_the_events(
+    storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state of an older meaning would be taken for one of the new."""
+    await _fill(storage)
+    monkeypatch.setattr(Account, "snapshot_version", 2)
+    assert await _loaded(storage) == EQUAL
+
+
+async def test_another_class_s_snapshot_gives_way_to_the_events_and_says_so(
+    storage: AnyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A foreign state would be loaded."""
+    data = await _fill(storage)
+    with pytest.raises(SnapshotOfOtherClassError, match="is of Account, not of MatchedAccount"):
+        read_snapshot(MatchedAccount, data)
+    with caplog.at_level(logging.WARNING, "pabal"):
+        loaded = await Repository(MatchedAccount, storage, snapshot_every=100).load("a")
+    assert (loaded.balance, loaded.version) == (Decimal(7), 7)
+    assert "is of Account, not of MatchedAccount" in caplog.text
+
+
+async def test_a_snapshot_ahead_of_the_log_gives_way_to_the_events(storage: AnyStorage) -> None:
+    """After a restore from a backup, events would count that are gone."""
+    account = Account("a")
+    for _ in range(9):
+        account.deposit(Decimal(100))
+    account.take_pending()
+    await _fill(storage)
+    await storage.save_snapshot("account", "a", 9, take_snapshot(account, bytes(16)))
+    assert await _loaded(storage) == EQUAL
+
+
+@pytest.mark.parametrize("cls", [Unannotated, Loose])
+async def test_a_state_that_would_not_come_back_equal_is_not_saved(
+    storage: AnyStorage, cls: type[MatchedAccount], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loading from the snapshot would give another state than the events do."""
+    with pytest.raises(SnapshotError, match=r"has no annotation|would come back as"):
+        take_snapshot(cls("a"), bytes(16))
+    await _fill(storage, 5)
+    await storage.save_snapshot("account", "a", 5, None)
+    await Repository(cls, storage, snapshot_when_slower=0.0).load("a")
+    assert await storage.load_snapshot("account", "a") is None
+    assert "no snapshot is taken" in caplog.text

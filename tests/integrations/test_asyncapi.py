@@ -1,0 +1,173 @@
+"""AsyncAPI documents, checked against the official schema."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jsonschema
+import msgspec
+import pytest
+
+from pabal import DomainEvent, InMemoryEventBus
+from pabal.integrations.asyncapi import asyncapi_document
+
+_FOLDER = Path(__file__).parent / "schemas"
+
+
+class Side(Enum):
+    BUY = "buy"
+    SELL = "sell"
+
+
+class Leg(msgspec.Struct, frozen=True):
+    symbol: str
+    inner: Leg | None = None
+
+
+class Traded(DomainEvent):
+    event_type: ClassVar[str] = "asyncdoc.traded"
+    aggregate_type: ClassVar[str] = "trade"
+    side: Side
+    price: Decimal
+    legs: tuple[Leg, ...] = ()
+
+
+class Odd(DomainEvent):
+    event_type: ClassVar[str] = "asyncdoc.odd name/~1"
+
+
+def _official_schema() -> Any:
+    text = gzip.decompress((_FOLDER / "asyncapi-3.0.0.json.gz").read_bytes())
+    assert hashlib.sha256(text).hexdigest() in (_FOLDER / "README.md").read_text("utf-8")
+    return json.loads(text)
+
+
+def _document() -> dict[str, Any]:
+    bus = InMemoryEventBus()
+
+    async def handle(event: Traded) -> None: ...
+
+    every = bus.subscribe("asyncdoc.*", handle, name="report:all")
+    one = bus.subscribe(Traded, handle, name="risk")
+    document = asyncapi_document([every, one], title="Desk", version="1.2.0", event_types="asyncdoc.")
+    again: dict[str, Any] = json.loads(json.dumps(document))
+    return again
+
+
+def _validator() -> Any:
+    return jsonschema.Draft7Validator(_official_schema())
+
+
+def test_the_document_is_valid_by_the_official_schema() -> None:
+    """Generators and viewers of AsyncAPI would refuse it."""
+    assert [error.message for error in _validator().iter_errors(_document())] == []
+
+
+def test_the_official_schema_would_refuse_a_wrong_document() -> None:
+    """The check above would pass whatever the document says."""
+    document = _document()
+    document["operations"]["risk.asyncdoc.traded"]["action"] = "subscribe"
+    assert list(_validator().iter_errors(document)) != []
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """A viewer would show an empty place where the payload should be."""
+    document = _document()
+
+    def check(node: Any) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                found: Any = document
+                for part in node["$ref"].removeprefix("#/").split("/"):
+                    found = found[part]
+            for value in node.values():
+                check(value)
+        elif isinstance(node, list):
+            for value in node:
+                check(value)
+
+    check(document)
+
+
+def test_the_document_names_who_sends_and_who_receives_what() -> None:
+    """A reader would not learn which subscription an event reaches."""
+    operations = _document()["operations"]
+    received = {name for name, operation in operations.items() if operation["action"] == "receive"}
+    assert received == {
+        "report-all.asyncdoc.traded",
+        "report-all.asyncdoc.odd-name--1",
+        "risk.asyncdoc.traded",
+    }
+    assert {name for name in operations if name not in received} == {
+        "publish.asyncdoc.traded",
+        "publish.asyncdoc.odd-name--1",
+    }
+
+
+def test_a_payload_is_described_as_it_is_stored() -> None:
+    """A consumer in another language would be generated for another payload."""
+    document = _document()
+    schema = {**document["components"]["schemas"]["asyncdoc.traded"], "components": document["components"]}
+    payload = Traded(Side.BUY, Decimal("1.5"), (Leg("A", Leg("B")),)).to_dict()["payload"]
+    payload = json.loads(json.dumps(payload))
+    jsonschema.validate(payload, schema, jsonschema.Draft202012Validator)
+    assert list(jsonschema.Draft202012Validator(schema).iter_errors({**payload, "side": "hold"})) != []
+
+
+def test_names_that_differ_in_forbidden_signs_alone_stay_apart() -> None:
+    """One of two subscriptions would be missing from the document."""
+    bus = InMemoryEventBus()
+
+    async def handle(event: Traded) -> None: ...
+
+    both = [bus.subscribe(Traded, handle, name=name) for name in ("a:b", "a/b", "publish")]
+    document = asyncapi_document(both, title="Desk", version="1", event_types="asyncdoc.traded")
+    assert set(document["operations"]) == {
+        "a-b.asyncdoc.traded",
+        "a-b-2.asyncdoc.traded",
+        "publish-2.asyncdoc.traded",
+        "publish.asyncdoc.traded",
+    }
+
+
+APPLICATION = """
+from pabal import DomainEvent, InMemoryEventBus
+
+class Baked(DomainEvent):
+    event_type = "bakery.baked"
+    loaf: str
+
+bus = InMemoryEventBus()
+bus.subscribe(Baked, lambda event: None, name="sell")
+"""
+
+
+def _shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "bakery.py").write_text(APPLICATION, "utf-8")
+    command = [sys.executable, "-m", "pabal", "asyncapi", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_shell_prints_the_document_of_an_application(tmp_path: Path) -> None:
+    """A build step would have to write a script of its own."""
+    done = _shell(tmp_path, "bakery:bus", "--title", "Bakery", "--types", "bakery.")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert list(_validator().iter_errors(document)) == []
+    assert set(document["operations"]) == {"publish.bakery.baked", "sell.bakery.baked"}
+
+
+@pytest.mark.parametrize("application", ["no_such_module", "bakery:nothing", "bakery:Baked", ""])
+def test_the_shell_refuses_what_is_no_application(tmp_path: Path, application: str) -> None:
+    """A traceback would be shown for a typing error, or an empty document written."""
+    done = _shell(tmp_path, application)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr

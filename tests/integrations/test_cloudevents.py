@@ -1,0 +1,88 @@
+"""CloudEvents, compared with the official SDK."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_structured_event
+
+from pabal import DomainEvent
+from pabal.errors import InvalidEventError, PabalError
+from pabal.integrations.cloudevents import from_cloudevent, to_cloudevent
+
+
+class Billed(DomainEvent):
+    event_type: ClassVar[str] = "cloud.billed"
+    aggregate_type: ClassVar[str] = "bill"
+    bill: str
+    amount: Decimal
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.bill
+
+
+def billed() -> Billed:
+    return Billed(
+        "b-1",
+        Decimal("1.50"),
+        occurred_at=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+        correlation_id="c",
+        causation_id="k",
+        metadata={"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01", "desk": "서울", "n": 3},
+    )
+
+
+def _whole(event: Any) -> Any:
+    return event.to_dict()
+
+
+def test_an_event_survives_the_official_sdk_whole() -> None:
+    """A receiver with the standard library would read something else than was sent."""
+    event = billed()
+    body = json.dumps(to_cloudevent(event, "/shop")).encode()
+    message = HTTPMessage({"content-type": "application/cloudevents+json"}, body)
+    understood = from_http_event(message)
+    assert understood.get_type() == "cloud.billed"
+    assert understood.get_subject() == "b-1"
+    assert understood.get_time() == event.occurred_at
+    assert understood.get_extension("correlationid") == "c"
+    again = from_cloudevent(json.loads(to_structured_event(understood).body))
+    assert _whole(again) == _whole(event)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"specversion": "0.3"},
+        {"data": "text"},
+        {"time": "yesterday"},
+        {"type": "nobody.knows"},
+        {"pabalmetadata": "[1"},
+        {"data": {"bill": 1}},
+        {"id": ""},
+        {"pabalversion": "x"},
+        {"pabalversion": True},
+        {"pabalversion": 99},
+        {"correlationid": 5},
+        {"time": 5},
+        {"time": "2026-01-02T03:04:05"},
+        {"pabalmetadata": '{"nested": {}}'},
+    ],
+)
+def test_what_is_no_event_is_refused_with_a_pabal_error(broken: dict[str, Any]) -> None:
+    """A broken document from another system would surface as a bare KeyError."""
+    document = {**to_cloudevent(billed(), "/shop"), **broken} if broken else {}
+    with pytest.raises(PabalError):
+        from_cloudevent(document)
+
+
+def test_a_source_is_needed() -> None:
+    """Documents that no SDK accepts would be sent."""
+    with pytest.raises(InvalidEventError, match="source"):
+        to_cloudevent(billed(), "")

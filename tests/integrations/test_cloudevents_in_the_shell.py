@@ -1,0 +1,85 @@
+"""``pabal events export --format cloudevents`` and ``pabal events import``, as a shell runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+
+from pabal import EventBusFactory, SqliteEventStorage
+from pabal.cli.app import commands
+from tests.integrations.test_cloudevents import Billed, billed
+
+
+def _pabal(*arguments: object, lines: str | None = None) -> Result:
+    words = ["--lang", "en", *(str(argument) for argument in arguments)]
+    return CliRunner().invoke(commands, words, input=lines, prog_name="pabal")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    async def fill() -> None:
+        async with EventBusFactory.create_default_event_bus(tmp_path / "bills.db") as bus:
+            await bus.publish_batch([billed(), Billed("b-2", billed().amount)])
+
+    asyncio.run(fill())
+    return tmp_path / "bills.db"
+
+
+def _export(file: Path) -> str:
+    done = _pabal("events", "export", file, "--format", "cloudevents", "--source", "/bills")
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def _stored(file: Path) -> list[dict[str, object]]:
+    async def read() -> list[dict[str, object]]:
+        async with SqliteEventStorage(file) as storage:
+            return [envelope.event.to_dict() async for envelope in storage.read()]
+
+    return asyncio.run(read())
+
+
+def test_what_is_exported_is_read_by_the_official_sdk(file: Path) -> None:
+    """Another system could not take the log over."""
+    lines = _export(file).splitlines()
+    read = [
+        from_http_event(HTTPMessage({"content-type": "application/cloudevents+json"}, line.encode()))
+        for line in lines
+    ]
+    assert [event.get_subject() for event in read] == ["b-1", "b-2"]
+    assert {event.get_source() for event in read} == {"/bills"}
+
+
+def test_a_log_that_is_exported_and_imported_is_the_same(file: Path, tmp_path: Path) -> None:
+    """A log could not be moved; and running the import again would double it."""
+    lines = _export(file)
+    for _ in range(2):
+        done = _pabal("events", "import", tmp_path / "copy.db", lines=lines)
+        assert (done.exit_code, done.output) == (0, "2 events stored\n")
+    assert _stored(tmp_path / "copy.db") == _stored(file)
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", "[]", "{}", '{"specversion": "1.0", "id": "x", "source": "/", "type": "?"}']
+)
+def test_a_wrong_line_is_named_and_nothing_of_its_batch_is_stored(
+    file: Path, tmp_path: Path, bad: str
+) -> None:
+    """Half a file would be in the log, and nobody could say which half."""
+    done = _pabal("events", "import", tmp_path / "copy.db", lines=_export(file) + "\n" + bad + "\n")
+    assert done.exit_code == 1
+    assert "line 4: " in done.output
+    assert _stored(tmp_path / "copy.db") == []
+
+
+def test_payloads_can_be_hidden_from_an_export(file: Path) -> None:
+    """Amounts would leave the house with a log that was handed to a supplier."""
+    done = _pabal("events", "export", file, "--format", "cloudevents", "--payloads", "none")
+    assert done.exit_code == 0
+    assert "1.50" not in done.stdout
+    assert all(json.loads(line)["specversion"] == "1.0" for line in done.stdout.splitlines())

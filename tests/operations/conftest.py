@@ -1,0 +1,70 @@
+"""A small shop whose handler fails for one kind of order, on a bus that lies in a file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from pabal import DomainEvent, EventBusFactory, InMemoryEventBus, RetryPolicy
+
+
+class ShopOrder(DomainEvent):
+    event_type: ClassVar[str] = "shop.ordered"
+    aggregate_type: ClassVar[str | None] = "order"
+    order_id: str
+    quantity: int
+    email: str = "kim@example.com"
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.order_id
+
+
+class ShopPacked(DomainEvent):
+    event_type: ClassVar[str] = "shop.packed"
+    order_id: str
+
+
+class Shop:
+    """The bus, and what its handlers have seen."""
+
+    def __init__(self, bus: InMemoryEventBus) -> None:
+        self.bus = bus
+        self.packed: list[int] = []
+        self.seen = asyncio.Event()
+        bus.subscribe(ShopOrder, self.pack, name="pack", retry=RetryPolicy(max_attempts=2, base_delay=0))
+
+    async def pack(self, event: ShopOrder) -> None:
+        if event.quantity < 0:
+            raise ValueError(f"no such quantity for {event.email}")
+        self.packed.append(event.quantity)
+        self.seen.set()
+        await self.bus.publish(ShopPacked(event.order_id))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "shop.db"
+
+
+@pytest.fixture
+async def shop(path: Path) -> AsyncIterator[Shop]:
+    bus = EventBusFactory.create_default_event_bus(path, durability="normal")
+    async with bus:
+        yield Shop(bus)
+
+
+@pytest.fixture
+async def stopped(path: Path) -> Path:
+    """The file of a stopped shop: three orders packed, two of a negative quantity parked."""
+    bus = EventBusFactory.create_default_event_bus(path, durability="normal")
+    async with bus:
+        Shop(bus)
+        for number, quantity in enumerate((1, -1, 2, -2, 3)):
+            await bus.publish(ShopOrder(f"o-{number}", quantity))
+        await bus.drain()
+    return path

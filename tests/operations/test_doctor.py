@@ -1,0 +1,136 @@
+"""``pabal doctor``: what it looks at, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pabal import DomainEvent, InMemoryEventBus, SqliteEventStorage
+from pabal.operations.doctor import examine, has_wal_reset_bug, look_at_sqlite, look_at_subscriptions
+from pabal.ports.storage import SubscriptionRecord
+
+
+class ScaleRead(DomainEvent):
+    """Be something to store."""
+
+    grams: int
+
+
+def record(**changes: object) -> SubscriptionRecord:
+    """Return a subscription's record that is well, but for ``changes``."""
+    fields: dict[str, object] = {
+        "name": "scale",
+        "watermark": 10,
+        "frontier": 10,
+        "unfinished": 0,
+        "retries": 0,
+        "parked": 0,
+        "queued": 0,
+        "owner": None,
+        "epoch": 1,
+        "updated_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return SubscriptionRecord(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def run(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would."""
+    command = [sys.executable, "-m", "pabal", "doctor", str(path), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+async def a_log(path: Path, *, poisonous: bool = False) -> None:
+    """Write a small log with one subscription, and a dead letter if asked for."""
+
+    async def handle(event: ScaleRead) -> None:
+        if poisonous:
+            raise ValueError("too heavy")
+
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(ScaleRead, handle, name="scale", retry_count=0)
+        await bus.publish_batch([ScaleRead(n) for n in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        ((3, 6, 23), False),
+        ((3, 7, 0), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+    ],
+)
+def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, int], affected: bool) -> None:
+    """A false 'ok' would let several processes share a file that SQLite itself may damage."""
+    assert has_wal_reset_bug(version) is affected
+    assert look_at_sqlite(version)[0].level == ("warning" if affected else "ok")
+
+
+def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
+    """The person on call would otherwise not learn that events wait for somebody."""
+    now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=30)
+    parked, abandoned, idle, busy = look_at_subscriptions(
+        [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="somebody")], 10, now
+    )
+    assert (parked.level, abandoned.level, idle.level, busy.level) == ("warning", "warning", "ok", "ok")
+    assert "2 dead letters" in parked.text
+    assert "30 days" in abandoned.text
+    assert "lag 5" in busy.text
+
+
+async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
+    """A doctor who finds something everywhere is not asked a second time."""
+    await a_log(tmp_path / "log.db")
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        diagnosis = await examine(tmp_path / "log.db", storage)
+    assert [f.text for f in diagnosis.findings if f.level == "problem"] == []
+    assert any("3 positions" in f.text for f in diagnosis.findings)
+    assert any("every checksum" in f.text for f in diagnosis.findings)
+
+
+async def test_the_command_reports_a_dead_letter_with_status_one(tmp_path: Path) -> None:
+    """Scripts rely on the exit status, people on the advice."""
+    await a_log(tmp_path / "log.db", poisonous=True)
+    done = run(tmp_path / "log.db")
+    assert done.returncode == 1, done.stderr
+    assert "3 dead letters" in done.stdout
+    assert "retry or discard" in done.stdout
+    report = json.loads(run(tmp_path / "log.db", "--json").stdout)
+    assert report["level"] == "warning"
+
+
+async def test_the_command_names_the_position_of_an_altered_event_with_status_two(tmp_path: Path) -> None:
+    """An altered event that nobody is told of would be found when it is needed."""
+    path = tmp_path / "log.db"
+    await a_log(path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE events SET payload = ? WHERE position = 2", (b'{"grams":7000}',))
+    connection.commit()
+    connection.close()
+    done = run(path)
+    assert done.returncode == 2
+    assert "position 2" in done.stdout
+
+
+def test_a_file_that_is_no_log_is_refused_in_one_line_with_status_two(tmp_path: Path) -> None:
+    """A traceback would not tell what to do."""
+    other = tmp_path / "notes.txt"
+    other.write_text("these are notes, no log" * 10)
+    done = run(other)
+    assert done.returncode == 2
+    assert "is not a pabal database" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run(tmp_path / "missing.db").returncode != 0
+    assert not (tmp_path / "missing.db").exists()

@@ -1,0 +1,184 @@
+"""What an operator sees is what the log and the bus hold, live or stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pabal import EventBusFactory
+from pabal.errors import (
+    EventNotFoundError,
+    InvalidFilterError,
+    NotAPabalDatabaseError,
+    StorageUnavailableError,
+)
+from pabal.factory import open_operations
+from pabal.operations import HIDDEN, Masking, operations_of, parse_filter
+from tests.operations.conftest import Shop, ShopOrder
+
+
+async def test_the_overview_of_a_stopped_log_says_what_is_wrong(stopped: Path) -> None:
+    """Whoever is on call would not see the dead letters that wait for a decision."""
+    async with open_operations(stopped) as operations:
+        overview = await operations.overview()
+    assert overview.health == "degraded"
+    assert [(reason.code, reason.subscription, reason.number) for reason in overview.reasons] == [
+        ("parked", "pack", 2)
+    ]
+    assert (overview.totals.events, overview.parked, overview.lag) == (8, 2, 0)
+    assert msgspec.json.decode(msgspec.json.encode(overview))["target"]["kind"] == "sqlite"
+
+
+async def test_a_live_bus_adds_what_only_it_knows(shop: Shop) -> None:
+    """Rates and states of a running bus would be missing on the dashboard."""
+    operations = operations_of(shop.bus)
+    await shop.bus.publish(ShopOrder("o-1", 1))
+    await shop.bus.drain()
+    (view,) = await operations.subscriptions()
+    assert (view.state, view.handled, view.lag) == ("active", 1, 0)
+    overview = await operations.overview()
+    assert (overview.health, overview.totals.published, overview.totals.is_running) == ("ok", 2, True)
+
+
+async def test_pages_lead_through_all_events_in_both_directions(stopped: Path) -> None:
+    """An event between two pages would never be seen."""
+    async with open_operations(stopped) as operations:
+        seen: list[int | None] = []
+        before = None
+        while True:
+            page = await operations.events(before=before, limit=3)
+            seen += [event.position for event in page.events]
+            if page.older is None:
+                break
+            before = page.older
+        assert seen == [8, 7, 6, 5, 4, 3, 2, 1]
+        page = await operations.events(after="2", limit=3)
+        assert [event.position for event in page.events] == [5, 4, 3]
+        assert (page.older, page.newer) == ("3", "5")
+
+
+async def test_filters_choose_by_type_aggregate_and_cause(stopped: Path) -> None:
+    """A filter that lets too much through, or too little, misleads in the worst moment."""
+    async with open_operations(stopped) as operations:
+        packed = await operations.events(parse_filter({"type": "*.packed"}))
+        assert {event.event_type for event in packed.events} == {"shop.packed"}
+        assert len(packed.events) == 3
+        one = await operations.events(parse_filter({"aggregate": "order/o-2"}))
+        (ordered,) = one.events
+        caused = await operations.events(parse_filter({"correlation": ordered.event_id}))
+        assert [event.event_type for event in caused.events] == ["shop.packed", "shop.ordered"]
+        assert (await operations.events(parse_filter({"type": "nothing.like.it"}))).events == ()
+        assert (await operations.events(parse_filter({"until": "2020-01-01"}))).events == ()
+        assert len((await operations.events(parse_filter({"aggregate": "order/"}))).events) == 5
+        assert (await operations.events(parse_filter({"aggregate": "basket/"}))).events == ()
+
+
+async def test_one_event_shows_cause_effects_and_deliveries(stopped: Path) -> None:
+    """Nobody could tell why an event did not have its effect."""
+    async with open_operations(stopped) as operations:
+        orders = (await operations.events(parse_filter({"type": "shop.ordered"}))).events
+        done = await operations.event(orders[-1].event_id)
+        assert [effect.event_type for effect in done.effects] == ["shop.packed"]
+        assert [(delivery.subscription, delivery.state) for delivery in done.deliveries] == [
+            ("pack", "finished")
+        ]
+        failed = await operations.event(orders[-2].event_id)
+        (delivery,) = failed.deliveries
+        assert (delivery.state, delivery.attempts, delivery.dead_letter_id) == ("parked", 2, 1)
+        assert delivery.failures[0].error_type.endswith("ValueError")
+        effect = await operations.event(done.effects[0].event_id)
+        assert effect.cause is not None
+        assert effect.cause.event_id == done.event.event_id
+        with pytest.raises(EventNotFoundError):
+            await operations.event("0190a000-0000-7000-8000-000000000000")
+
+
+async def test_a_trace_is_a_tree_from_any_event_of_the_chain(stopped: Path) -> None:
+    """The way from a cause to its effects would have to be put together by hand."""
+    async with open_operations(stopped) as operations:
+        (packed, *_) = (await operations.events(parse_filter({"type": "shop.packed"}))).events
+        trace = await operations.trace(packed.event_id)
+    (root,) = trace.roots
+    assert root.event.event_type == "shop.ordered"
+    assert [node.event.event_id for node in root.effects] == [packed.event_id]
+    assert (trace.count, trace.complete) == (2, True)
+
+
+async def test_streams_are_listed_by_page_and_shown_in_order(stopped: Path) -> None:
+    """An aggregate's history would not be found without knowing its id by heart."""
+    async with open_operations(stopped) as operations:
+        first = await operations.streams(prefix="o-", limit=3)
+        assert [stream.aggregate_id for stream in first.streams] == ["o-0", "o-1", "o-2"]
+        rest = await operations.streams(prefix="o-", after=first.next, limit=3)
+        assert ([stream.aggregate_id for stream in rest.streams], rest.next) == (["o-3", "o-4"], None)
+        (event,) = await operations.stream("o-3", "order")
+        assert (event.stream_version, event.payload["quantity"]) == (1, -2)
+        with pytest.raises(InvalidFilterError):
+            await operations.streams(after="no cursor")
+
+
+async def test_following_yields_what_is_published_meanwhile(shop: Shop) -> None:
+    """``pabal tail`` would show the past, or nothing."""
+    operations = operations_of(shop.bus)
+    seen: list[str] = []
+
+    async def tail() -> None:
+        async for event in operations.follow(parse_filter({"type": "shop.packed"}), after="0", every=0.001):
+            seen.append(event.payload["order_id"])
+            if len(seen) == 2:
+                return
+
+    following = asyncio.create_task(tail())
+    for name in ("o-1", "o-2"):
+        await shop.bus.publish(ShopOrder(name, 1))
+        await shop.bus.drain()
+    await asyncio.wait_for(following, 60)
+    assert seen == ["o-1", "o-2"]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [("since", "yesterdayish"), ("type", "a b"), ("colour", "red"), ("until", "99999999999d")],
+)
+def test_a_filter_that_cannot_be_read_is_refused(field: str, text: str) -> None:
+    """A mistyped filter would silently show everything."""
+    with pytest.raises(InvalidFilterError) as refused:
+        parse_filter({field: text})
+    assert refused.value.field == field
+
+
+async def test_masking_hides_fields_by_name_and_messages_that_may_quote_them(stopped: Path) -> None:
+    """Personal data would be on the screen of everybody who looks after the bus."""
+    async with open_operations(stopped, masking=Masking("masked")) as operations:
+        letter = await operations.dead_letter(1)
+        assert letter.event.payload == {"order_id": "o-1", "quantity": -1, "email": HIDDEN}
+        detail = await operations.event(letter.event.event_id)
+    assert "kim@example.com" not in msgspec.json.encode((letter, detail)).decode()
+
+
+async def test_what_is_no_log_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Looking at a wrong file would turn it into a log, or make one."""
+    with pytest.raises(StorageUnavailableError):
+        open_operations(tmp_path / "missing.db")
+    assert not (tmp_path / "missing.db").exists()
+    (tmp_path / "notes.txt").write_text("not a log at all")
+    with pytest.raises(NotAPabalDatabaseError):
+        open_operations(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "not a log at all"
+
+
+async def test_a_bus_without_storage_shows_subscriptions_and_dead_letters() -> None:
+    """The dashboard of an in-memory bus would be empty."""
+    async with EventBusFactory.create_in_memory_event_bus() as bus:
+        Shop(bus)
+        await bus.publish(ShopOrder("o-1", -1))
+        await bus.drain()
+        operations = operations_of(bus)
+        (view,) = await operations.subscriptions()
+        assert (view.name, view.parked) == ("pack", 1)
+        (group,) = await operations.dead_letter_groups()
+        assert (group.count, group.newest_id) == (1, 1)
+        assert (await operations.events()).events == ()

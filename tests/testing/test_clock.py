@@ -1,0 +1,63 @@
+"""The virtual clock: time moves when a test says so, and what is due happens on the way."""
+
+import asyncio
+from functools import partial
+
+from pabal.testing import VirtualClock
+
+
+async def test_time_stands_still_until_it_is_moved() -> None:
+    """A test's outcome would depend on how fast it runs."""
+    clock = VirtualClock(start=1000.0)
+    assert (clock.time(), clock.monotonic()) == (1000.0, 0.0)
+    await asyncio.sleep(0)
+    assert (clock.time(), clock.monotonic()) == (1000.0, 0.0)
+    await clock.advance(2.5)
+    assert (clock.time(), clock.monotonic()) == (1002.5, 2.5)
+
+
+async def test_calls_are_made_in_order_each_at_its_own_time() -> None:
+    """A delay would be measured from the end of the jump instead of from when it fell due."""
+    clock = VirtualClock()
+    made: list[tuple[str, float]] = []
+    delays = {"late": 3.0, "early": 1.0, "also early": 1.0, "at once": -5.0, "never": 9.0}
+
+    def note(name: str) -> None:
+        made.append((name, clock.monotonic()))
+
+    for name, delay in delays.items():
+        clock.call_later(delay, partial(note, name))
+    await clock.advance(3.0)
+    assert made == [("at once", 0.0), ("early", 1.0), ("also early", 1.0), ("late", 3.0)]
+
+
+async def test_what_a_call_sets_off_is_on_time_too() -> None:
+    """A chain of retries would take one jump of the clock for each."""
+    clock = VirtualClock()
+    made: list[float] = []
+
+    def again() -> None:
+        made.append(clock.monotonic())
+        clock.call_later(1.0, again)
+
+    async def by_a_task() -> None:
+        clock.call_later(0.5, lambda: made.append(clock.monotonic()))
+
+    tasks: list[asyncio.Task[None]] = []
+    clock.call_later(1.0, again)
+    clock.call_later(2.0, lambda: tasks.append(asyncio.ensure_future(by_a_task())))
+    await clock.advance(3.5)
+    assert made == [1.0, 2.0, 2.5, 3.0]
+
+
+async def test_a_cancelled_call_is_not_made() -> None:
+    """A deadline that was met would still cancel its handler."""
+    clock = VirtualClock()
+    made: list[str] = []
+    first = clock.call_later(1.0, lambda: made.append("first"))
+    second = clock.call_later(1.0, lambda: made.append("second"))
+    first.cancel()
+    await clock.advance(1.0)
+    second.cancel()
+    await clock.advance(1.0)
+    assert made == ["second"]

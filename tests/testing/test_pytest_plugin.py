@@ -1,0 +1,70 @@
+"""The pytest plugin, as an application's test run finds it once pabal is installed."""
+
+import subprocess
+import sys
+
+import pytest
+
+APPLICATION_TEST = """
+import asyncio
+from pabal import DomainEvent
+
+class Rang(DomainEvent):
+    bell: str
+
+def test_rings(event_bus, recorded_events, virtual_clock):
+    async def ring():
+        attempts = []
+        async def handle(event):
+            attempts.append(virtual_clock.monotonic())
+            if len(attempts) == 1:
+                raise ValueError("too loud")
+        event_bus.subscribe(Rang, handle, name="ear")
+        async with event_bus:
+            await event_bus.publish(Rang("a"))
+            await virtual_clock.advance(3600)
+            await event_bus.drain()
+        assert attempts[0] == 0.0 and attempts[1] > 0.0
+        assert recorded_events.published == [Rang("a")]
+        assert recorded_events.handled_by("ear") == [Rang("a")]
+    asyncio.run(ring())
+"""
+
+
+def test_an_application_finds_the_fixtures_without_configuring_anything(pytester: pytest.Pytester) -> None:
+    """The plugin would be installed, but not known to pytest."""
+    pytester.makepyfile(APPLICATION_TEST)
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    done.assert_outcomes(passed=1)
+
+
+def test_a_test_that_uses_no_fixture_imports_nothing_of_the_bus(pytester: pytest.Pytester) -> None:
+    """Coverage of an application that extends pabal would start too late, and every test run be slower."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing_of_it():
+            loaded = {name for name in sys.modules if name.partition(".")[0] == "pabal"}
+            assert loaded <= {"pabal", "pabal.testing", "pabal.testing.pytest_plugin"}
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_pytest_is_not_needed_to_use_the_rest() -> None:
+    """An application would have to install pytest in production."""
+    script = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "import pabal.testing.conformance\n"
+        "from pabal.testing import Delivery, EventRecorder, VirtualClock\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """``hasattr`` and ``from … import`` would raise something else."""
+    import pabal.testing
+
+    assert not hasattr(pabal.testing, "no_such_name")

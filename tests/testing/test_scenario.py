@@ -1,0 +1,69 @@
+"""The given/when/then kit, as users' tests call it."""
+
+from __future__ import annotations
+
+import unittest
+from decimal import Decimal
+
+import pytest
+
+from pabal.testing import given
+from tests.eventsourcing.samples import (
+    Account,
+    Deposited,
+    OverdrawnError,
+    Withdraw,
+    Withdrawn,
+    account_decider,
+)
+
+FIVE, TWO = Decimal(5), Decimal(2)
+
+
+def test_what_an_aggregate_does_is_told_in_one_sentence() -> None:
+    """A user's right aggregate would be called wrong."""
+    paid_in = given(Account, Deposited("a", FIVE))
+    paid_in.when(lambda account: account.withdraw(TWO)).then(Withdrawn("a", TWO)).then_state(
+        balance=Decimal(3)
+    )
+    given(Account).when(lambda account: account.withdraw(TWO)).then_raises(OverdrawnError, "2 of 0")
+
+
+def test_what_a_decider_does_is_told_in_one_sentence() -> None:
+    """A user's right decider would be called wrong."""
+    scenario = given(account_decider, Deposited("a", FIVE)).when(Withdraw("a", TWO))
+    scenario.then(Withdrawn("a", TWO)).then_state(lambda balance: balance == Decimal(3))
+    given(account_decider).when(Withdraw("a", TWO)).then_raises(OverdrawnError)
+
+
+def test_other_events_are_shown_line_by_line() -> None:
+    """A failing test would not tell what differs."""
+    scenario = given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO))
+    with pytest.raises(AssertionError) as caught:
+        scenario.then(Withdrawn("a", FIVE))
+    assert "- Withdrawn(account='a', amount='5')" in str(caught.value)
+    assert "+ Withdrawn(account='a', amount='2')" in str(caught.value)
+
+
+def test_what_is_not_as_expected_fails() -> None:
+    """A wrong aggregate would pass."""
+    done = given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO))
+    refused = given(Account).when(lambda account: account.withdraw(TWO))
+    with pytest.raises(AssertionError, match="nothing was raised"):
+        done.then_raises(OverdrawnError)
+    with pytest.raises(AssertionError, match=r"- balance = Decimal\('5'\)"):
+        done.then_state(balance=FIVE)
+    with pytest.raises(AssertionError, match="not as expected"):
+        done.then_state(lambda account: False)
+    with pytest.raises(AssertionError, match="nothing should be raised"):
+        refused.then()
+    with pytest.raises(AssertionError, match="ValueError with '' was expected"):
+        refused.then_raises(ValueError)
+
+
+class UnderUnittest(unittest.TestCase):
+    """The kit needs nothing of pytest."""
+
+    def test_it_works_in_a_test_case(self) -> None:
+        """Users of unittest could not use it."""
+        given(Account, Deposited("a", FIVE)).when(lambda account: None).then()

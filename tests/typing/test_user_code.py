@@ -1,0 +1,153 @@
+"""What an application writes is understood by its own type checkers, and its mistakes are found by them."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+USER_CODE = """
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, ClassVar, assert_type
+
+import msgspec
+
+from pabal import DomainEvent, InMemoryEventBus, Receipt, RetryPolicy, Subscription, register_event, upcaster
+
+
+class OrderEvent(DomainEvent):
+    aggregate_type: ClassVar[str | None] = "order"
+    order_id: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.order_id
+
+
+class OrderPlaced(OrderEvent):
+    event_type: ClassVar[str] = "order.placed"
+    schema_version: ClassVar[int] = 2
+    symbol: str
+    quantity: Decimal
+    price: Decimal | None = None
+    tags: tuple[str, ...] = ()
+    notes: list[str] = msgspec.field(default_factory=list)
+
+
+class Configured(DomainEvent, kw_only=True):
+    depth: int = 3
+    name: str
+
+
+@dataclass(frozen=True)
+class PriceSeen:
+    symbol: str
+
+
+register_event(PriceSeen, event_type="price.seen", aggregate_id="symbol")
+assert_type(register_event(PriceSeen), type[PriceSeen])
+
+
+@upcaster("order.placed", from_version=1)
+def add_symbol(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**payload, "symbol": "KRW-BTC"}
+
+
+event = OrderPlaced("o-1", "KRW-BTC", Decimal("0.5"))
+OrderPlaced("o-1", "KRW-BTC", Decimal("0.5"), None, ("a",), ["b"])
+OrderPlaced(order_id="o-1", symbol="KRW-BTC", quantity=Decimal(1), metadata={"desk": "A"})
+OrderPlaced("o-1", "KRW-BTC", Decimal(1), occurred_at=datetime.now(UTC), correlation_id="c")
+Configured(name="x")
+assert_type(event.quantity, Decimal)
+assert_type(event.price, Decimal | None)
+assert_type(event.event_id, str)
+assert_type(event.aggregate_id, str)
+assert_type(event.metadata, Mapping[str, Any])
+assert_type(event.to_dict(), dict[str, Any])
+print(event.metadata["desk"], event == event, {event: 1})
+
+OrderPlaced("o-1", "KRW-BTC", 0.5)  # error
+OrderPlaced("o-1", "KRW-BTC")  # error
+OrderPlaced("o-1", "KRW-BTC", Decimal(1), None, (), [], "id")  # error
+OrderPlaced("o-1", "KRW-BTC", Decimal(1), amount=3)  # error
+Configured("x")  # error
+event.symbol = "KRW-ETH"  # error
+event.event_id = "x"  # error
+event.metadata["desk"] = "B"  # error
+event.no_such_field  # error
+
+
+class Calls:
+    async def handle(self, event: OrderPlaced) -> None: ...
+
+
+async def main() -> None:
+    bus = InMemoryEventBus(worker_count=4)
+    async with bus:
+
+        @bus.on(OrderPlaced, name="check-risk", priority=1, retry=RetryPolicy(max_attempts=4))
+        async def check_risk(event: OrderPlaced) -> None: ...
+
+        assert_type(bus.subscribe(OrderPlaced, Calls(), where=lambda e: e.quantity > 10), Subscription)
+        receipt = await bus.publish(event)
+        assert_type(receipt, Receipt)
+        assert_type(receipt.position, int | None)
+        await bus.publish_batch([event, PriceSeen("BTC")])
+        bus.subscribe(OrderPlaced, Calls(), on_exhausted="explode")  # error
+        InMemoryEventBus(worker_count="many")  # error
+        bus.publish(event, dilay=3)  # error
+
+
+asyncio.run(main())
+"""
+
+EXPECTED = {number for number, line in enumerate(USER_CODE.splitlines(), 1) if line.endswith("# error")}
+
+
+@pytest.fixture(name="module")
+def _module(tmp_path: Path) -> Path:
+    path = tmp_path / "application.py"
+    path.write_text(USER_CODE)
+    return path
+
+
+def test_mypy_understands_events_and_finds_the_mistakes(module: Path, request: pytest.FixtureRequest) -> None:
+    """Positional constructors would be errors in every application, or assignments to events none."""
+    kept = getattr(request.config, "cache", None)
+    cache = kept.mkdir("mypy") if kept else module.parent
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(cache),
+        "--config-file=",
+        str(module),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=module.parent)
+    found = {int(line) for line in re.findall(r"application\.py:(\d+): error", done.stdout)}
+    assert found == EXPECTED, done.stdout + done.stderr
+
+
+def test_pyright_understands_events_and_finds_the_mistakes(module: Path) -> None:
+    """An editor would underline every event that an application makes."""
+    pyright = shutil.which("pyright", path=str(Path(sys.executable).parent))
+    if pyright is None:
+        pytest.skip("pyright is not installed")
+    (module.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    command = [pyright, "--outputjson", "--pythonpath", sys.executable, "--project", str(module.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=module.parent)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        pytest.skip(f"pyright could not be started: {done.stderr[-200:]}")
+    errors = [one for one in report["generalDiagnostics"] if one["severity"] == "error"]
+    assert {one["range"]["start"]["line"] + 1 for one in errors} == EXPECTED, errors
