@@ -1,0 +1,1 @@
+"""Benchmarks of pabal beside its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,63 @@
+"""Measure in a fresh process, where memory and imports of earlier runs cannot show."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT
+
+
+class ChildError(Exception):
+    """A child process ended badly; the message is the end of what it said."""
+
+
+def call(function: str, **arguments: Any) -> dict[str, float]:
+    """Call ``module:function`` in a fresh interpreter and return its figures. Raises ChildError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ChildError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process (Linux)."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory since ``reset_peak`` (Linux)."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> None:
+    """Let the peak begin at what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise ChildError(f"/proc/self/status has no {name}")
+
+
+def memory_is_measurable() -> bool:
+    """Tell whether this system says what a process holds in memory."""
+    return Path("/proc/self/clear_refs").exists()
+
+
+if __name__ == "__main__":
+    module, _, name = sys.argv[1].partition(":")
+    print(json.dumps(getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))))

@@ -1,0 +1,257 @@
+"""What the project set out to reach, and whether a run reached it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from benchmarks.charts import short
+from benchmarks.model import PABAL, Outcome, Series, ratio
+from benchmarks.scenarios import (
+    catch_up,
+    durable,
+    growth,
+    importing,
+    in_memory,
+    isolation,
+    latency,
+    memory,
+    sourcing,
+    specification,
+)
+
+Outcomes = Mapping[str, Outcome]
+
+
+class Verdict(NamedTuple):
+    """Say how a goal stands; ``met`` is None where it was not measured."""
+
+    scenario: str
+    goal: str
+    measured: str
+    met: bool | None
+
+
+class Spot(NamedTuple):
+    """Point at one series."""
+
+    scenario: str
+    case: str
+    rival: str
+    metric: str
+
+    def find(self, outcomes: Outcomes) -> Series | None:
+        """Return the series if it was measured."""
+        outcome = outcomes.get(self.scenario)
+        series = None if outcome is None else outcome.find(self.case, self.rival, self.metric)
+        return series if series is not None and series.measured else None
+
+
+class Goal(Protocol):
+    """Something that can be judged."""
+
+    def judge(self, outcomes: Outcomes) -> Verdict:
+        """Say how it stands."""
+        ...
+
+
+class Quotient(NamedTuple):
+    """Want one figure to be at least, or at most, so many times another one of the same run."""
+
+    scenario: str
+    mine: Spot
+    theirs: Spot
+    factor: float
+    words: str
+    at_most: bool = False
+
+    def judge(self, outcomes: Outcomes) -> Verdict:
+        """Compare round by round; the median decides."""
+        goal = f"{'≤' if self.at_most else '≥'} {self.factor:g} × {self.words}"
+        mine, theirs = self.mine.find(outcomes), self.theirs.find(outcomes)
+        quotient = None if mine is None or theirs is None else ratio(mine, theirs)
+        if mine is None or theirs is None or quotient is None:
+            return Verdict(self.scenario, goal, "", None)
+        met = quotient.median <= self.factor if self.at_most else quotient.median >= self.factor
+        measured = (
+            f"{quotient.median:.2f} × ({quotient.low:.2f}–{quotient.high:.2f}): "
+            f"{short(mine.median)} to {short(theirs.median)} {self.mine.metric}"
+        )
+        return Verdict(self.scenario, goal, measured, met)
+
+
+class Bound(NamedTuple):
+    """Want one figure to be at most so much."""
+
+    scenario: str
+    spot: Spot
+    most: float
+    words: str
+
+    def judge(self, outcomes: Outcomes) -> Verdict:
+        """Let the median decide."""
+        series = self.spot.find(outcomes)
+        if series is None:
+            return Verdict(self.scenario, self.words, "", None)
+        measured = f"{short(series.median)} ({short(series.low)}–{short(series.high)}) {self.spot.metric}"
+        return Verdict(self.scenario, self.words, measured, series.median <= self.most)
+
+
+def _in_memory(rival: str, handlers: int = 1, keys: int = 1) -> Spot:
+    return Spot(in_memory.NAME, in_memory.case_name(handlers, keys, "asyncio"), rival, in_memory.METRIC)
+
+
+def _durable(rival: str, publishers: int) -> Spot:
+    return Spot(durable.NAME, durable.case_name(publishers, "full"), rival, durable.METRIC)
+
+
+def _sourcing(case: str, metric: str) -> Quotient:
+    mine, theirs = (Spot(sourcing.NAME, case, rival, metric) for rival in (PABAL, sourcing.THEIRS))
+    return Quotient(case, mine, theirs, 3, "eventsourcing")
+
+
+def _batched(rival: str) -> Spot:
+    return Spot(durable.BATCH_NAME, durable.case_name(4, "full", 1_000), rival, durable.METRIC)
+
+
+def _latency(metric: str) -> Spot:
+    return Spot(latency.NAME, latency.case_name(20_000), PABAL, metric)
+
+
+def _batch_publish(rival: str) -> Spot:
+    return Spot(in_memory.BATCH_NAME, in_memory.case_name(1, 1_000, "asyncio"), rival, in_memory.METRIC)
+
+
+def _growth(active: int) -> Quotient:
+    case = growth.case_name(active)
+    return Quotient(
+        f"cost at 5,000,000 events, {case}",
+        Spot(growth.NAME, case, growth.LARGE, growth.METRIC),
+        Spot(growth.NAME, case, growth.SMALL, growth.METRIC),
+        1.3,
+        "the cost at 100,000",
+        at_most=True,
+    )
+
+
+def _beside(case: str, neighbour: str, metric: str) -> Spot:
+    return Spot(isolation.NAME, case, neighbour, metric)
+
+
+def _queued(case: str) -> Spot:
+    return Spot(memory.NAME, case, PABAL, memory.PER_EVENT)
+
+
+_ONE = "in memory, 1 handler, 1 key"
+_MANY = "in memory, 1 handler, 1,000 keys"
+_HUNDRED = "on disk, full, 100 publishers"
+
+GOALS: tuple[Goal, ...] = (
+    Quotient(_ONE, _in_memory(PABAL), _in_memory(in_memory.REFERENCE), 1.5, "asyncio.Queue with 4 workers"),
+    Quotient(
+        _MANY,
+        _in_memory(PABAL, 1, 1_000),
+        _in_memory(in_memory.REFERENCE, 1, 1_000),
+        1.5,
+        "asyncio.Queue with 4 workers",
+    ),
+    Quotient(_ONE, _in_memory(PABAL), _in_memory("deque, 1 worker"), 0.3, "a bare deque worker"),
+    Quotient(_ONE, _in_memory(PABAL), _in_memory("nautilus_trader"), 2, "nautilus_trader's message bus"),
+    Quotient(_ONE, _in_memory(PABAL), _in_memory("pyee"), 10, "pyee"),
+    Quotient(_MANY, _in_memory(PABAL), _in_memory(PABAL, 1, 1_000), 1.25, "the time of 1 key", at_most=True),
+    Quotient("in memory, 3 handlers, 1 key", _in_memory(PABAL, 3), _in_memory(PABAL), 0.45, "one handler"),
+    Quotient(
+        "in memory, publish_batch(1,000)",
+        _batch_publish("pabal, publish_batch(1,000)"),
+        _batch_publish("pabal, publish"),
+        1.5,
+        "single publishes",
+    ),
+    Bound("in memory, 20,000 events/s", _latency("p50 ms"), 0.1, "p50 publish→handler ≤ 0.1 ms"),
+    Bound("in memory, 20,000 events/s", _latency("p99 ms"), 0.1, "p99 publish→handler ≤ 0.1 ms"),
+    Quotient(
+        "a subscription that always fails, in memory",
+        _beside(isolation.MEMORY, isolation.FAILING, isolation.P99),
+        _beside(isolation.MEMORY, isolation.ALONE, isolation.P99),
+        1.1,
+        "the others' p99 without it",
+        at_most=True,
+    ),
+    Quotient(
+        "a subscription of an event a second, on disk",
+        _beside(isolation.DISK, isolation.SLOW, isolation.RATE),
+        _beside(isolation.DISK, isolation.ALONE, isolation.RATE),
+        0.95,
+        "publishing and the others without it",
+    ),
+    Quotient(
+        _HUNDRED, _durable(PABAL, 100), _durable(durable.RAW, 100), 0.65, "raw sqlite3 in batches of 100"
+    ),
+    Quotient(_HUNDRED, _durable(PABAL, 100), _durable("eventsourcing", 100), 30, "eventsourcing"),
+    Quotient(_HUNDRED, _durable(PABAL, 100), _durable("persist-queue", 100), 30, "persist-queue"),
+    Quotient(_HUNDRED, _durable(PABAL, 100), _durable("huey", 100), 30, "huey with fsync"),
+    Quotient(
+        "on disk, full, 1 publisher",
+        _durable(PABAL, 1),
+        _durable(durable.RAW, 1),
+        0.75,
+        "raw sqlite3 with a commit per event and per completion",
+    ),
+    Quotient(
+        "on disk, full, publish_batch(1000) from 4 publishers",
+        _batched(PABAL),
+        _batched(durable.RAW),
+        1.3,
+        "raw sqlite3 with both indexes, batches of 1,000",
+    ),
+    Quotient(
+        "catch-up with a batch handler",
+        Spot(catch_up.NAME, catch_up.CASE, catch_up.BATCHED, catch_up.METRIC),
+        Spot(catch_up.NAME, catch_up.CASE, catch_up.RAW, catch_up.METRIC),
+        0.5,
+        "raw select + decode",
+    ),
+    _sourcing(sourcing.SAVE, sourcing.COMMANDS),
+    _sourcing(sourcing.LOAD, sourcing.LOADS),
+    _growth(growth.ACTIVE[0]),
+    _growth(growth.ACTIVE[1]),
+    Bound(
+        "memory per queued event, 1 key", _queued(memory.queued_case(1)), 200, "≤ 200 bytes beyond the event"
+    ),
+    Bound(
+        "memory per queued event, 1,000 keys",
+        _queued(memory.queued_case(1_000)),
+        200,
+        "≤ 200 bytes beyond the event",
+    ),
+    Bound(
+        "1,000,000 events through a full queue",
+        Spot(memory.NAME, memory.THROUGH, PABAL, memory.GROWTH),
+        20,
+        "memory grows by less than 20 MB",
+    ),
+    Bound("import pabal", Spot(importing.NAME, importing.CASE, PABAL, importing.METRIC), 60, "≤ 60 ms"),
+    Bound(
+        "import pabal.domain",
+        Spot(importing.NAME, importing.CASE, importing.DOMAIN, importing.HEAVY),
+        0,
+        "no event loop or database module loaded",
+    ),
+    Bound(
+        "1,000 events in memory",
+        Spot(specification.NAME, specification.CASE, specification.IN_MEMORY, specification.TIME),
+        20,
+        "under 20 ms (the specification: 2,040 ms)",
+    ),
+    Bound(
+        "1,000 events in memory",
+        Spot(specification.NAME, specification.CASE, specification.IN_MEMORY, specification.GROWTH),
+        1,
+        "memory grows by less than 1 MB (the specification: 1.12 MB)",
+    ),
+)
+
+
+def judge(outcomes: Outcomes) -> list[Verdict]:
+    """Say of every goal how it stands."""
+    return [goal.judge(outcomes) for goal in GOALS]

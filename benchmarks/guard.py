@@ -1,0 +1,190 @@
+"""Guard the cost of an event: count instructions, and compare with the committed baseline.
+
+``python -m benchmarks.guard`` counts the instructions of three fixed workloads under ``valgrind
+--tool=callgrind``, or by ``perf stat`` where valgrind is missing. Unlike a time, such a count is nearly the
+same on a busy machine. It is taken with few and with many events; the difference is what the events cost,
+without the start of Python. Because builds of Python differ, the cost is divided by that of a workload
+without pabal (the gauge), and that quotient may grow by ``TOLERANCE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from benchmarks.harness import ROOT
+from benchmarks.workloads import WORKLOADS
+
+TOLERANCE = 0.10
+BASELINE = ROOT / "benchmarks" / "guard-baseline.json"
+GAUGE = "gauge"
+FEW = 1_000
+_NO_TOOL = "guard: neither valgrind nor a usable `perf stat -e instructions` is here; NOTHING WAS CHECKED"
+
+Count = Callable[[Sequence[str]], int]
+Baseline = dict[str, dict[str, dict[str, float]]]
+"""Python version → tool → workload → instructions per event."""
+
+
+class CountError(Exception):
+    """A workload, or the tool around it, failed; the message is the end of what it said."""
+
+
+class Finding(NamedTuple):
+    """Compare one workload with the baseline; figures are multiples of the gauge."""
+
+    workload: str
+    now: float
+    before: float
+
+    @property
+    def growth(self) -> float:
+        """Return by which share the cost grew; negative if it fell."""
+        return self.now / self.before - 1
+
+    @property
+    def passes(self) -> bool:
+        """Tell whether the growth is tolerated."""
+        return self.growth <= TOLERANCE
+
+
+def by_callgrind(command: Sequence[str]) -> int:
+    """Run a command under callgrind; return the instructions it executed."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", *command])
+    found = re.search(r"Collected\s*:\s*(\d+)", said)
+    if found is None:
+        raise CountError(f"callgrind said nothing of instructions: {said[-500:]}")
+    return int(found[1])
+
+
+def by_perf(command: Sequence[str]) -> int:
+    """Run a command under perf; return the instructions it executed outside the kernel."""
+    said = _run(["perf", "stat", "-x", ",", "-e", "instructions:u", *command])
+    for line in said.splitlines():
+        value, *rest = line.split(",")
+        if any("instructions" in field for field in rest) and value.isdecimal():
+            return int(value)
+    raise CountError(f"perf counted nothing: {said.strip()[-500:]}")
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run a command; return what it wrote to stderr. Raises CountError if it fails."""
+    # A fixed seed gives dictionaries and sets the same shape in every run.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CountError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stderr
+
+
+TOOLS: dict[str, Count] = {"callgrind": by_callgrind, "perf": by_perf}
+
+
+def available_tool() -> str | None:
+    """Return the tool that works here, the steadier one first, or None."""
+    if shutil.which("valgrind"):
+        return "callgrind"
+    if shutil.which("perf"):
+        try:
+            by_perf([sys.executable, "-c", "pass"])
+        except CountError:
+            return None
+        return "perf"
+    return None
+
+
+def instructions_per_event(workload: str, count: Count) -> float:
+    """Return what one event costs in a workload, in instructions."""
+    most = WORKLOADS[workload].events
+    few, many = (
+        count([sys.executable, "-m", "benchmarks.workloads", workload, str(events)]) for events in (FEW, most)
+    )
+    return (many - few) / (most - FEW)
+
+
+def count_all(count: Count) -> dict[str, float]:
+    """Return what one event costs in every workload; as many run side by side as there are cores."""
+    # Compile whatever was edited, or compiling would count.
+    _run([sys.executable, "-m", "benchmarks.workloads", GAUGE, str(FEW)])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        costs = pool.map(lambda workload: instructions_per_event(workload, count), WORKLOADS)
+        return {workload: round(cost, 1) for workload, cost in zip(WORKLOADS, costs, strict=True)}
+
+
+def compare(now: Mapping[str, float], before: Mapping[str, float]) -> list[Finding]:
+    """Compare every workload of the baseline, each divided by its own run's gauge."""
+    return [
+        Finding(workload, now[workload] / now[GAUGE], cost / before[GAUGE])
+        for workload, cost in before.items()
+        if workload != GAUGE
+    ]
+
+
+def python_version() -> str:
+    """Return by what the baseline is keyed."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def load() -> Baseline:
+    """Return the committed baseline, or an empty one."""
+    if not BASELINE.exists():
+        return {}
+    baseline: Baseline = json.loads(BASELINE.read_text("utf-8"))
+    return baseline
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Count and compare: 0 if the cost holds, 1 if it grew, 2 if nothing could be compared but had to be."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__)
+    parser.add_argument("--update", action="store_true", help="write the counts down as the new baseline")
+    parser.add_argument("--require", action="store_true", help="fail where nothing can be compared (for CI)")
+    options = parser.parse_args(words)
+    tool = available_tool()
+    if tool is None:
+        print(_NO_TOOL)
+        return 2 if options.require or options.update else 0
+    try:
+        now = count_all(TOOLS[tool])
+    except CountError as error:
+        print(f"guard: {error}")
+        return 2
+    baseline = load()
+    version = python_version()
+    if options.update:
+        baseline.setdefault(version, {})[tool] = now
+        BASELINE.write_text(json.dumps(baseline, indent=2, sort_keys=True) + "\n", "utf-8")
+        print(f"guard: new baseline for Python {version} by {tool}: {now}")
+        return 0
+    before = baseline.get(version, {}).get(tool)
+    if before is None:
+        print(f"guard: no baseline for Python {version} by {tool}; NOTHING WAS CHECKED. Counted: {now}")
+        return 2 if options.require else 0
+    return report(compare(now, before), now, tool)
+
+
+def report(findings: Sequence[Finding], now: Mapping[str, float], tool: str) -> int:
+    """Print how every workload stands; return the exit code."""
+    print(f"guard: instructions per event by {tool}, Python {python_version()}, tolerance {TOLERANCE:.0%}")
+    for finding in findings:
+        print(
+            f"  {finding.workload:20} {now[finding.workload]:10,.0f}  = {finding.now:6.2f} × gauge, "
+            f"baseline {finding.before:6.2f}: {finding.growth:+.1%}  {'ok' if finding.passes else 'GREW'}"
+        )
+    if all(finding.passes for finding in findings):
+        return 0
+    print("guard: an event costs more than it did. If that is meant, `make guard ARGS=--update` and say why.")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

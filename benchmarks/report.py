@@ -1,0 +1,200 @@
+"""Write what was measured: Markdown for people, JSON for programs, a chart per scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from benchmarks.charts import bar_chart, short
+from benchmarks.goals import Verdict, judge
+from benchmarks.machine import Environment
+from benchmarks.model import PABAL, Outcome, Series, Table, cases_of, ratio
+
+MARKDOWN = "benchmarks.md"
+JSON = "benchmarks.json"
+CHARTS = "benchmarks"
+
+_INTRODUCTION = """# Benchmarks
+
+Written by `make bench`; do not edit. In every table the rivals took turns within one run (A B C A B C …),
+after one round to warm up. A figure is the median of the rounds; the range beside it runs from the lowest
+to the highest. The quotient is formed round by round, so what disturbed a whole round cancels out; its
+median and range are given. A rival that is not installed, or failed, is shown as such. Durability: `full`
+waits for the disk before a publish returns; `normal` survives a crash of the process and may lose the
+newest events at a power cut; `memory` is nothing on disk. Timings are never asserted in tests; `make guard`
+compares instruction counts instead.
+"""
+
+
+GOALS_BEGIN = "<!-- goals: written by make bench -->"
+GOALS_END = "<!-- goals end -->"
+
+
+class GoalWords(NamedTuple):
+    """Hold what the table of goals says in a language; scenarios keep the names they have in the code."""
+
+    head: str
+    yes: str
+    no: str
+    unknown: str
+
+
+ENGLISH = GoalWords("| scenario | goal | measured | met? |", "yes", "no", "not measured")
+KOREAN = GoalWords("| 시나리오 | 목표 | 측정값 | 달성 |", "예", "아니요", "측정하지 않음")
+GOAL_PAGES = {"performance.md": ENGLISH, "performance.ko.md": KOREAN}
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Hold a scenario's outcome with the machine it was measured on."""
+
+    outcome: Outcome
+    environment: Environment
+
+
+class Book(msgspec.Struct, frozen=True):
+    """Hold everything there is to report, in order."""
+
+    scenarios: tuple[Measured, ...]
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return the outcomes by scenario."""
+        return {measured.outcome.scenario: measured.outcome for measured in self.scenarios}
+
+
+def merged(old: Book | None, new: Sequence[Measured], order: Sequence[str]) -> Book:
+    """Put new outcomes in place of old ones; old ones from another machine or Python are dropped."""
+    known = {measured.outcome.scenario: measured for measured in new}
+    for measured in old.scenarios if old is not None else ():
+        if all(measured.environment.is_like(fresh.environment) for fresh in new):
+            known.setdefault(measured.outcome.scenario, measured)
+    return Book(tuple(known[name] for name in order if name in known))
+
+
+def load(folder: Path) -> Book | None:
+    """Read an earlier report's figures, or None."""
+    try:
+        return msgspec.json.decode((folder / JSON).read_bytes(), type=Book)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def write(book: Book, folder: Path) -> None:
+    """Write the three kinds of files."""
+    charts = folder / CHARTS
+    charts.mkdir(parents=True, exist_ok=True)
+    (folder / JSON).write_bytes(msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
+    (folder / MARKDOWN).write_text(markdown(book), "utf-8")
+    for measured in book.scenarios:
+        for table in measured.outcome.tables:
+            if table.chart:
+                (charts / f"{table.chart}.svg").write_text(chart(measured, table), "utf-8")
+
+
+def chart(measured: Measured, table: Table) -> str:
+    """Return a table's chart."""
+    better = "lower is better" if table.lower_is_better else "higher is better"
+    here = measured.environment
+    disk = any(one.durability in ("full", "normal") for one in measured.outcome.series)
+    sync = f" · disk sync {here.sync_us:.0f} µs" if disk else ""
+    subtitle = f"{table.metrics[0]}, {better} · median and range · {here.cpu} · {here.python}{sync}"
+    return bar_chart(table.title, subtitle, _of_metric(measured.outcome, table.metrics[0]), PABAL)
+
+
+def markdown(book: Book) -> str:
+    """Return the whole report."""
+    parts = [_INTRODUCTION, _machine(book), "## Goals\n", goals_table(judge(book.outcomes()))]
+    for measured in book.scenarios:
+        outcome = measured.outcome
+        parts.append(f"## {outcome.title}\n\n{outcome.text}\n")
+        if outcome.quick:
+            parts.append("*Small sizes (`make bench-quick`): an indication, no result.*\n")
+        for table in outcome.tables:
+            if table.chart:
+                parts.append(f"![{table.title}]({CHARTS}/{table.chart}.svg)\n")
+            parts.append(figures_table(outcome, table))
+            parts.append(f"<sub>{measured.environment.line}</sub>\n")
+    return "\n".join(parts)
+
+
+def _machine(book: Book) -> str:
+    if not book.scenarios:
+        return ""
+    one = book.scenarios[-1].environment
+    versions = " · ".join(f"{name} {version}" for name, version in one.versions.items())
+    return (
+        f"## Machine\n\n{one.cpu}, {one.cores} cores, {one.memory_gib:.0f} GiB · {one.system} · {one.python} "
+        f"· SQLite {one.sqlite} · {one.filesystem}, write and sync of 4 KiB {one.sync_us:.0f} µs "
+        f"({one.sync_low_us:.0f}–{one.sync_high_us:.0f})\n\n{versions}\n"
+    )
+
+
+def goals_table(verdicts: Iterable[Verdict], words: GoalWords = ENGLISH) -> str:
+    """Return the table goal / measured / met."""
+    met = {True: words.yes, False: f"**{words.no}**", None: words.unknown}
+    rows = [f"| {v.scenario} | {v.goal} | {v.measured or '–'} | {met[v.met]} |" for v in verdicts]
+    return "\n".join([words.head, "|---|---|---|---|", *rows, ""])
+
+
+def write_goals(book: Book, folder: Path) -> list[Path]:
+    """Put how the goals stand where the pages on performance keep room for it; return the pages."""
+    written: list[Path] = []
+    for name, words in GOAL_PAGES.items():
+        page = folder / name
+        text = page.read_text("utf-8") if page.exists() else ""
+        before, begin, rest = text.partition(GOALS_BEGIN)
+        _, end, after = rest.partition(GOALS_END)
+        if begin and end:
+            table = goals_table(judge(book.outcomes()), words)
+            page.write_text(f"{before}{begin}\n\n{table}\n{end}{after}", "utf-8")
+            written.append(page)
+    return written
+
+
+def figures_table(outcome: Outcome, table: Table) -> str:
+    """Return one table of figures."""
+    head = ["case", "rival", "version", "durability", "events", *table.metrics]
+    if table.reference:
+        head.append(f"× {table.reference}")
+    rows = [
+        _row(outcome, table, one)
+        for case in cases_of(_of_metric(outcome, table.metrics[0]))
+        for one in _of_metric(outcome, table.metrics[0])
+        if one.case == case
+    ]
+    lines = [head, ["---"] * 5 + ["--:"] * (len(head) - 5), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _row(outcome: Outcome, table: Table, one: Series) -> list[str]:
+    rival = one.rival + (f" ({one.note})" if one.note and one.measured else "")
+    row = [one.case, rival, one.version or "–", one.durability, f"{one.events:,}" if one.events else "–"]
+    for metric in table.metrics:
+        series = outcome.find(one.case, one.rival, metric)
+        row.append(_figure(series))
+    if table.reference:
+        reference = outcome.find(one.case, table.reference, one.metric)
+        quotient = ratio(one, reference) if reference is not None else None
+        row.append("–" if quotient is None else quotient_text(quotient.median, quotient.low, quotient.high))
+    return row
+
+
+def quotient_text(median: float, low: float, high: float) -> str:
+    """Return a quotient with its range."""
+    if median < 0.1:
+        return f"{median:.4f} ({low:.4f}–{high:.4f})"
+    return f"{median:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _figure(series: Series | None) -> str:
+    if series is None:
+        return "–"
+    if not series.measured:
+        return series.note
+    return f"{short(series.median)} ({short(series.low)}–{short(series.high)}, n={len(series.samples)})"
+
+
+def _of_metric(outcome: Outcome, metric: str) -> list[Series]:
+    return [one for one in outcome.series if one.metric == metric]

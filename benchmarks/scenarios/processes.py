@@ -1,0 +1,106 @@
+"""How long does an event take from a publish in one process until its handler starts in another?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.events import OrderPlaced, make_events
+from benchmarks.harness import ROOT, Settings, expect_handled, fresh_folder, interleave, run
+from benchmarks.model import PABAL, Entry, Metrics, Outcome, Table, percentile
+from pabal import EventBusFactory, SqliteEventStorage
+
+NAME = "processes"
+CASE = "50 events/s"
+METRICS = ("p50 ms", "p99 ms", "max ms")
+LOOKING = "pabal, looking alone"
+_PAUSE = 0.02
+_TOO_LONG = "x" * 120
+"""A folder of this name leaves no room for the name of a socket, so that nobody is rung at."""
+
+
+async def delays(path: Path, count: int) -> Metrics:
+    """Publish here, handle in another process, and return the distribution of what lay between."""
+    events = make_events(count, 1_000)
+    async with SqliteEventStorage(path) as storage:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.scenarios.processes", str(path), str(count)),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 26,
+        )
+        assert process.stdout is not None
+        expect_handled("the listener", int((await process.stdout.readline()).strip() == b"ready"), 1)
+        published: list[int] = []
+        for event in events:
+            published.append(time.monotonic_ns())
+            await storage.store_event(event)
+            await asyncio.sleep(_PAUSE)
+        answer, _ = await process.communicate()
+    heard: list[int] = json.loads(answer)
+    expect_handled(PABAL, len(heard), count)
+    waits = sorted((at - begun) / 1e6 for at, begun in zip(heard, published, strict=True))
+    return {"p50 ms": percentile(waits, 0.5), "p99 ms": percentile(waits, 0.99), "max ms": waits[-1]}
+
+
+async def listen(path: str, count: int) -> None:
+    """Handle ``count`` events, and print the times (monotonic, the same clock in every process)."""
+    heard: list[int] = []
+    enough = asyncio.Event()
+
+    async def handle(event: OrderPlaced) -> None:
+        heard.append(time.monotonic_ns())
+        if len(heard) == count:
+            enough.set()
+
+    bus = EventBusFactory.create_default_event_bus(path)
+    bus.subscribe(OrderPlaced, handle, name="listener", ordering=lambda event: "all")
+    async with bus:
+        print("ready", flush=True)
+        await enough.wait()
+    print(json.dumps(heard), flush=True)
+
+
+def _measure(settings: Settings, folder: str, count: int) -> Metrics:
+    with fresh_folder(settings) as fresh:
+        place = fresh.resolve() / folder
+        place.mkdir()
+        return run(delays(place / "log.db", count))
+
+
+def measure(settings: Settings) -> Outcome:
+    """Measure with the doorbell and without it, in turns."""
+    count = settings.size(500, 50)
+    entries = [
+        Entry(
+            case=CASE,
+            rival=rival,
+            metrics=METRICS,
+            measure=partial(_measure, settings, folder, count),
+            durability="full",
+            events=count,
+        )
+        for rival, folder in ((PABAL, "log"), (LOOKING, _TOO_LONG))
+        if settings.wants(rival)
+    ]
+    return Outcome(
+        scenario=NAME,
+        title="From one process to another",
+        text=(
+            "One process appends 50 events a second to a file, synced one by one; a bus in another handles "
+            "them. The time runs from the call that appends to the start of the handler. "
+            f"“{LOOKING}” lies in a folder whose name leaves no room for a socket, so that nothing rings."
+        ),
+        tables=(
+            Table("Publish in one process to handler in another", METRICS, "", NAME, lower_is_better=True),
+        ),
+        series=tuple(interleave(entries, settings.runs)),
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(listen(sys.argv[1], int(sys.argv[2])))
