@@ -13,11 +13,23 @@ def test_a_cost_within_the_tolerance_passes_and_one_above_fails(capsys: pytest.C
     """A guard that passes everything guards nothing."""
     now = {**BASELINE, "publish": 10_900.0, "publish_batch": 44_500.0}
 
-    code = guard.report(guard.compare(now, BASELINE), now, "callgrind")
+    code = guard.report(guard.compare(now, BASELINE), "callgrind")
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
     assert [line.split()[-1] for line in lines[1:4]] == ["ok", "GREW", "ok"]
+
+
+def test_what_grew_is_counted_again_and_has_to_grow_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts scatter: one high by chance must not stop a release, and one that grew must not be forgiven."""
+    by_chance, grown = {**BASELINE, "publish": 12_000.0}, {**BASELINE, "publish_batch": 60_000.0}
+    monkeypatch.setattr(guard, "available_tool", lambda: "callgrind")
+    monkeypatch.setattr(guard, "load", lambda: {guard.python_version(): {"callgrind": BASELINE}})
+
+    for counts, code in ([by_chance, BASELINE], 0), ([grown, grown], 1):
+        left = iter(counts)
+        monkeypatch.setattr(guard, "count_all", lambda count, left=left: next(left))
+        assert guard.main(["--require"]) == code
 
 
 def test_another_build_of_python_does_not_count_as_growth() -> None:
