@@ -253,11 +253,12 @@ class Leases:
 
     async def reopen(self, consumer: Consumer) -> None:
         """Take a halted subscription up again from what is saved of it."""
-        await self.count_parked()
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self._forget(consumer)
         consumer.state = STARTING
         await self.open_or_stand_by(consumer)
+        # Last: what is asked after the cursor was read reopens once more, what came before is counted here.
+        await self.count_parked()
 
     def let_go(self, consumer: Consumer) -> None:
         """Save and give up a subscription that was ended while the bus runs."""
