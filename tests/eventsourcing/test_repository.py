@@ -186,6 +186,17 @@ async def test_what_is_stored_is_published(storage: AnyStorage) -> None:
     assert sorted(received) == [ONE, Decimal(7)]
 
 
+async def test_a_drain_right_after_an_append_waits_for_its_deliveries(storage: AnyStorage) -> None:
+    """Who drains to read what the handlers did would read the state before them."""
+    received: list[Decimal] = []
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Deposited, lambda event: received.append(event.amount), name="balance")
+        await bus.drain(timeout=30)
+        await storage.append_events([Deposited("a", ONE)])
+        await bus.drain(timeout=30)
+        assert received == [ONE]
+
+
 async def test_events_recorded_in_a_handler_name_their_cause(storage: AnyStorage) -> None:
     """The chain from an event to its consequences would break at an aggregate."""
     async with InMemoryEventBus(storage) as bus:

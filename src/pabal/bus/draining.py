@@ -14,6 +14,8 @@ async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float |
     """Return when everything published is handled or parked, and saved. Raises DrainTimeoutError."""
     try:
         async with asyncio.timeout(timeout):
+            # What a unit of work committed in this turn of the loop is heard of in the next.
+            await asyncio.sleep(0)
             while not _is_drained(engine, inbox, intake, retries):
                 await engine.background.until(lambda: _is_drained(engine, inbox, intake, retries))
                 await engine.settlement.flush()
