@@ -13,7 +13,7 @@ from pabal.delivery.replaying import Replaying, ReplayRun
 from pabal.delivery.settlement import progress_of
 from pabal.delivery.watermark import WatermarkTracker
 from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
-from pabal.ports.storage import Cursor, EventStorage, PendingRetry, SubscriptionRecord
+from pabal.ports.storage import Cursor, EventStorage, PendingRetry
 from pabal.ports.telemetry import StorageTrouble, SubscriptionResumed, WorkUnclaimed
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Leases:
 
     async def start(self) -> None:
         """Open every subscription, and look for work that nobody claims."""
+        await self.count_parked()  # before anything can be parked, or find that there is no room for it
         for consumer in list(self._engine.consumers.values()):
             await self.open(consumer)
         await self._look_for_unclaimed()
@@ -202,21 +203,20 @@ class Leases:
             self._engine.redelivery.release_key(consumer, key)
 
     async def _look_for_unclaimed(self) -> None:
-        """Report durable names with unfinished work that nobody subscribes under, and count dead letters."""
+        """Report durable names with unfinished work that nobody subscribes under."""
         engine = self._engine
-        for record in await self.count_parked():
+        for record in await self._storage.list_subscriptions():
             unfinished = record.unfinished + max(0, self._feed.head - record.frontier)
             if record.name not in engine.consumers and record.owner is None and unfinished:
                 report = WorkUnclaimed(record.name, unfinished)
                 self.unclaimed.append(report)
                 engine.report(report)
 
-    async def count_parked(self) -> list[SubscriptionRecord]:
-        """Count the dead letters there are, and return what they were counted from."""
+    async def count_parked(self) -> None:
+        """Count the dead letters there are, and what queues behind them."""
         records = await self._storage.list_subscriptions()
         self._engine.parked = sum(record.parked for record in records)
         self._engine.redelivery.waiting = sum(record.queued for record in records)
-        return records
 
     # -- keeping --------------------------------------------------------------------------------------
 
@@ -252,13 +252,18 @@ class Leases:
         self._engine.pending -= consumer.drop_lanes()
 
     async def reopen(self, consumer: Consumer) -> None:
-        """Take a halted subscription up again from what is saved of it."""
+        """Take a subscription that was set aside up again from what is saved of it."""
+        controls = await self._storage.read_controls([consumer.name])
+        await self.count_parked()
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self._forget(consumer)
         consumer.state = STARTING
         await self.open_or_stand_by(consumer)
-        # Last: what is asked after the cursor was read reopens once more, what came before is counted here.
-        await self.count_parked()
+        for control in controls if consumer.tracker is not None else ():
+            if consumer.reopenings != control.reopenings:
+                # A dead letter was retried or discarded after they were counted.
+                consumer.reopenings = control.reopenings
+                self._feed.controls.look()
 
     def let_go(self, consumer: Consumer) -> None:
         """Save and give up a subscription that was ended while the bus runs."""
