@@ -25,10 +25,10 @@ def way_of_an_event(say: Say) -> Drawing:
     title = say("The way of an event: publish, log, lane, worker, handler, watermark")
     d = Drawing(960, 592, title)
     d.frame(20, 20, 920, 152, say("publishing"))
-    d.box(40, 70, 120, 64, "publish()", say("any coroutine"))
-    d.box(200, 70, 140, 64, say("stamp"), say("id, time, cause"))
-    d.box(380, 70, 140, 64, say("encode"), say("and read back"))
-    d.box(
+    publish = d.box(40, 70, 120, 64, "publish()", say("any coroutine"))
+    stamp = d.box(200, 70, 140, 64, say("stamp"), say("id, time, cause"))
+    encode = d.box(380, 70, 140, 64, say("encode"), say("and read back"))
+    writer = d.box(
         560,
         70,
         160,
@@ -37,7 +37,7 @@ def way_of_an_event(say: Say) -> Drawing:
         say("groups, one COMMIT"),
         kind="log",
     )
-    d.box(
+    log = d.box(
         760,
         60,
         160,
@@ -53,7 +53,7 @@ def way_of_an_event(say: Say) -> Drawing:
     d.text(370, 41, say("receipt: only after the COMMIT"), style="small soft")
 
     d.frame(20, 200, 920, 148, say("delivery, for each subscription"))
-    d.box(
+    feed = d.box(
         740,
         242,
         180,
@@ -63,7 +63,7 @@ def way_of_an_event(say: Say) -> Drawing:
         say("from disk where it lags"),
         kind="log",
     )
-    d.box(
+    route = d.box(
         540,
         242,
         160,
@@ -72,7 +72,7 @@ def way_of_an_event(say: Say) -> Drawing:
         say("class, pattern,"),
         say("ordering key"),
     )
-    d.box(
+    lane = d.box(
         350,
         242,
         150,
@@ -82,7 +82,7 @@ def way_of_an_event(say: Say) -> Drawing:
         say("publish order"),
         kind="work",
     )
-    d.box(
+    worker = d.box(
         190,
         242,
         120,
@@ -92,7 +92,7 @@ def way_of_an_event(say: Say) -> Drawing:
         say("attempt first"),
         kind="work",
     )
-    d.box(40, 242, 110, 72, say("handler"), say("your code"), kind="work")
+    handler = d.box(40, 242, 110, 72, say("handler"), say("your code"), kind="work")
     d.arrow((830, 144), (830, 242))
     d.text(838, 190, say("commit"), style="small soft", anchor="start")
     for x in (740, 540, 350, 190):
@@ -100,7 +100,7 @@ def way_of_an_event(say: Say) -> Drawing:
 
     d.frame(20, 396, 920, 176, "")
     d.text(926, 417, say("what comes of it"), style="small soft", anchor="end")
-    d.box(
+    finished = d.box(
         40,
         440,
         110,
@@ -110,8 +110,8 @@ def way_of_an_event(say: Say) -> Drawing:
         say("filtered out"),
         kind="work",
     )
-    d.box(190, 440, 140, 84, say("retry policy"), say("a pure decision"))
-    d.box(
+    policy = d.box(190, 440, 140, 84, say("retry policy"), say("a pure decision"))
+    later = d.box(
         420,
         412,
         200,
@@ -122,7 +122,7 @@ def way_of_an_event(say: Say) -> Drawing:
     )
     d.box(420, 464, 200, 42, say("dead letter"), "park, park_key", kind="dead")
     d.box(420, 516, 200, 42, say("halt"), "stop", kind="dead")
-    d.box(
+    cursor = d.box(
         770,
         440,
         150,
@@ -145,6 +145,9 @@ def way_of_an_event(say: Say) -> Drawing:
     d.text(695, 476, say("saved in"), style="small soft")
     d.text(695, 503, say("one transaction"), style="small soft")
     d.arrow((95, 524), (95, 565), (845, 565), (845, 524))
+    first = publish, stamp, encode, writer, log, feed, route
+    attempt = lane, worker, handler
+    d.walk(*first, *attempt, policy, later, *attempt, finished, cursor)
     return d
 
 

@@ -29,6 +29,7 @@ _DARK = {
     "dead": ("#3c0614", "#f85149"),
 }
 KINDS = ("plain", "log", "work", "wait", "dead")
+_STEP_SECONDS = 1.2
 _FONT = "system-ui,-apple-system,'Segoe UI','Noto Sans KR','Apple SD Gothic Neo','Malgun Gothic',sans-serif"
 
 
@@ -48,6 +49,10 @@ def palette_css(*, dark: bool) -> str:
     return "".join(rules)
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, width, height."""
+
+
 class Drawing:
     """Collect shapes; ``svg()`` gives the picture. Coordinates are pixels, text is centred on them."""
 
@@ -56,6 +61,7 @@ class Drawing:
         self._height = height
         self._title = title
         self._shapes: list[str] = []
+        self._steps = 0
 
     def box(
         self,
@@ -65,8 +71,8 @@ class Drawing:
         height: float,
         *lines: str,
         kind: str = "plain",
-    ) -> None:
-        """Draw a box with centred lines: the first is bold, those that follow are small."""
+    ) -> Box:
+        """Draw a box with centred lines, the first bold, the others small; return its place for ``walk``."""
         self._shapes.append(
             f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>'
         )
@@ -75,6 +81,7 @@ class Drawing:
         for number, line in enumerate(lines):
             style = "bold" if number == 0 else "small"
             self.text(x + width / 2, top + number * step, line, style=style)
+        return x, y, width, height
 
     def frame(self, x: float, y: float, width: float, height: float, label: str) -> None:
         """Draw a dashed frame around things that belong together, its label at the top left."""
@@ -98,6 +105,30 @@ class Drawing:
         if label and at:
             self.text(*at, label, style="small soft")
 
+    def walk(self, *boxes: Box) -> None:
+        """Light boxes up one after the other, over and over.
+
+        It is all in the style: where nothing moves, or the reader asked for that, the picture stands still.
+        """
+        self._steps = len(boxes)
+        for number, (x, y, width, height) in enumerate(boxes):
+            self._shapes.append(
+                f'<rect class="lit" style="animation-delay:{number * _STEP_SECONDS:g}s" '
+                f'x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>'
+            )
+
+    def _walking_css(self) -> str:
+        if not self._steps:
+            return ""
+        share = 100 / self._steps
+        return (
+            ".lit{fill:none;stroke:#bf3989;stroke-width:4;opacity:0}"
+            f"@keyframes lit{{0%{{opacity:0}}{share * 0.15:.2f}%,{share * 0.85:.2f}%{{opacity:1}}"
+            f"{share * 1.15:.2f}%,100%{{opacity:0}}}}"
+            "@media (prefers-reduced-motion:no-preference){"
+            f".lit{{animation:lit {self._steps * _STEP_SECONDS:g}s linear infinite}}}}"
+        )
+
     def svg(self) -> str:
         """Return the picture. Its own page lies behind it, so no theme of the site makes it illegible."""
         dark = palette_css(dark=True)
@@ -106,6 +137,7 @@ class Drawing:
             ".code{font-family:ui-monospace,SFMono-Regular,Menlo,monospace;font-size:12px}"
             "rect,path{stroke-width:1.4}.dash{stroke-dasharray:5 4}"
             f"{palette_css(dark=False)}@media (prefers-color-scheme:dark){{{dark}}}"
+            f"{self._walking_css()}"
         )
         body = "\n".join(self._shapes)
         return (
