@@ -1,6 +1,7 @@
 """The conformance suite itself: it finds what is wrong with a storage, and says so."""
 
 import asyncio
+import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,11 +19,12 @@ from pabal.ports.storage import (
     Page,
     Progress,
     Start,
+    StreamAppend,
 )
 from pabal.testing.conformance import PORTS, Case, cases_for
 from pabal.testing.conformance.case import StorageFactory, cases_of, check, equal, refused
 
-SIMPLEST = Capabilities(persistent=False, shared=False)
+SIMPLEST = Capabilities(persistent=False, shared=False, aggregates=True)
 
 
 class StoresTwice(InMemoryEventStorage):
@@ -65,6 +67,53 @@ class ChecksNoVersion(InMemoryEventStorage):
         self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
     ) -> list[int]:
         return await super().append(aggregate_type, aggregate_id, events, expected_version=None)
+
+
+class AppendsOneByOne(InMemoryEventStorage):
+    """Appends to the streams before the one that is elsewhere."""
+
+    def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
+        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        positions: list[int] = []
+        for change in changes:
+            one = super().append_streams([change])
+            if (error := one.exception()) is not None:
+                done.set_exception(error)
+                return done
+            positions += one.result()
+        done.set_result(positions)
+        return done
+
+
+class BeginsAtTheVersion(InMemoryEventStorage):
+    """Returns the event at the version as well."""
+
+    async def read_history(
+        self, aggregate_type: str, aggregate_id: str, after_version: int = 0
+    ) -> list[StoredRecord]:
+        return await super().read_history(aggregate_type, aggregate_id, max(0, after_version - 1))
+
+
+class NormalizesIds(InMemoryEventStorage):
+    """Takes two spellings of a letter for one."""
+
+    async def save_snapshot(
+        self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
+    ) -> None:
+        composed = unicodedata.normalize("NFC", aggregate_id)
+        await super().save_snapshot(aggregate_type, composed, version, data)
+
+
+class KeepsTheNewest(InMemoryEventStorage):
+    """Keeps a snapshot of a higher version though another was saved since."""
+
+    async def save_snapshot(
+        self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
+    ) -> None:
+        newest = self.__dict__.setdefault("newest", {})
+        if version >= newest.get((aggregate_type, aggregate_id), 0):
+            newest[aggregate_type, aggregate_id] = version
+            await super().save_snapshot(aggregate_type, aggregate_id, version, data)
 
 
 class SettlesLate(InMemoryEventStorage):
@@ -163,6 +212,11 @@ FOUND: list[tuple[type[InMemoryEventStorage], str]] = [
     (ReordersPages, "log: pages cover the log without gap or overlap"),
     (TellsLate, "log: listeners hear every commit in order"),
     (ChecksNoVersion, "streams: of two that saw one version one wins"),
+    (AppendsOneByOne, "aggregates: one stream elsewhere leaves nothing of any"),
+    (AppendsOneByOne, "aggregates: one bad event leaves nothing of any stream"),
+    (BeginsAtTheVersion, "aggregates: a history is read from a version on"),
+    (NormalizesIds, "aggregates: ids are told apart to the last letter"),
+    (KeepsTheNewest, "aggregates: the last snapshot is kept"),
     (SettlesLate, "subscriptions: the place of a new name is settled at the call"),
     (HasTwoHolders, "subscriptions: one at a time holds a subscription"),
     (IsNotFenced, "subscriptions: progress of an epoch that is over is refused"),
@@ -193,22 +247,26 @@ def test_capabilities_select_the_cases() -> None:
     """A storage without a file would be asked to survive its end."""
     carrier = Capabilities(persistent=False, shared=False, versioned=False, searchable=False, steered=False)
     persistent = Capabilities(persistent=True, shared=False)
+    everything = Capabilities(persistent=True, shared=True, aggregates=True)
     needs = [
         {need for case in cases_for(capabilities) for need in case.needs}
-        for capabilities in (carrier, SIMPLEST, persistent, Capabilities(persistent=True, shared=True))
+        for capabilities in (carrier, SIMPLEST, persistent, everything)
     ]
     beyond = {"versioned", "searchable", "steered"}
-    assert needs == [set(), beyond, {*beyond, "persistent"}, {*beyond, "persistent", "shared"}]
-    assert {case.port for case in cases_for(carrier)} == set(PORTS) - {"streams", "queries", "controls"}
+    whole = {*beyond, "aggregates"}
+    assert needs == [set(), whole, {*beyond, "persistent"}, {*whole, "persistent", "shared"}]
+    left_out = {"streams", "aggregates", "queries", "controls"}
+    assert {case.port for case in cases_for(carrier)} == set(PORTS) - left_out
 
 
 def test_every_port_has_cases_with_a_sentence_and_a_name_of_their_own() -> None:
     """A report of failures would name two things alike, or say nothing."""
+    everything = Capabilities(persistent=True, shared=True, aggregates=True)
     for port in PORTS:
-        found = cases_for(Capabilities(persistent=True, shared=True), port)
+        found = cases_for(everything, port)
         assert found
         assert {case.port for case in found} == {port}
-    names = [str(case) for case in cases_for(Capabilities(persistent=True, shared=True))]
+    names = [str(case) for case in cases_for(everything)]
     assert len(set(names)) == len(names)
     assert all(case.sentence.endswith(".") for case in cases_for(SIMPLEST))
 

@@ -28,6 +28,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Finds events by type, aggregate, chain of causes and time (``LogQueries``)."""
     steered: bool = True
     """Subscriptions can be paused, moved and given a range again from anywhere (``SubscriptionControl``)."""
+    aggregates: bool = False
+    """Appends to several streams at once, and keeps histories and snapshots (``AggregateStorage``)."""
 
 
 PROCESS_DIED = "ProcessDied"

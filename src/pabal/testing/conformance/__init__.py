@@ -18,6 +18,7 @@ case that fails raises AssertionError with a sentence of what was expected.
 
 from pabal.ports.storage import Capabilities
 from pabal.testing.conformance import (
+    aggregates,
     bus,
     bus_dead_letters,
     controls,
@@ -33,6 +34,7 @@ from pabal.testing.conformance.case import Case, StorageFactory, cases_of
 _MODULES = {
     "log": log,
     "streams": streams,
+    "aggregates": aggregates,
     "queries": queries,
     "subscriptions": subscriptions,
     "dead_letters": dead_letters,
