@@ -1,0 +1,1 @@
+"""Explore a log in a Jupyter notebook, and plot it."""

@@ -1,0 +1,46 @@
+"""The notebook runs from its first cell to its last, and both languages run the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+HERE = Path(__file__).parent
+
+
+def _load(name: str) -> NotebookNode:
+    return nbformat.read(HERE / name, as_version=4)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _code(notebook: NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_cell_runs_and_the_plots_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook that fails in its third cell teaches that the library fails."""
+    monkeypatch.delenv("PABAL_LOG", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    notebook = _load("explore_a_log.ipynb")
+
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert len(pictures) == 3
+    assert "candles: 1 x ImpossiblePriceError" in printed
+    assert "order.filled" in printed
+
+
+def test_the_korean_notebook_runs_the_same_cells_and_neither_keeps_outputs() -> None:
+    """The Korean one would show something else, or a picture of a run long ago."""
+    english, korean = _load("explore_a_log.ipynb"), _load("explore_a_log.ko.ipynb")
+
+    assert _code(english) == _code(korean)
+    assert [cell.cell_type for cell in english.cells] == [cell.cell_type for cell in korean.cells]
+    for notebook in (english, korean):
+        assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
