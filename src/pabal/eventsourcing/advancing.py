@@ -83,6 +83,7 @@ class Advance:
         page = await self._storage.read_page(generation.position, limit=self._batch)
         if page.upto == generation.position:
             return False
+        self.refuse_gap(generation, page.rows[0].position if page.rows else 0)
         tasks = await self._sort(page.rows, strict)
         if tasks or page.upto - generation.saved >= _SAVE_EVERY:
             try:
@@ -95,6 +96,15 @@ class Advance:
             generation.saved = page.upto
         generation.position = page.upto
         return True
+
+    def refuse_gap(self, generation: Generation, first: int) -> None:
+        """Raise ProjectionError if events before ``first``, which is next in the log, are in no table."""
+        if first > generation.position + 1:
+            raise ProjectionError(
+                projection=self._name,
+                reason=f"the log begins at position {first}, and its tables hold the events up to position "
+                f"{generation.position}: what lies between was trimmed, and cannot be projected",
+            )
 
     def _write(self, tx: Statements, generation: Generation, tasks: list[Task], upto: int) -> None:
         advance(tx, self._name, generation, upto)

@@ -28,7 +28,7 @@ from pabal.eventsourcing.generations import (
     read_generations,
     swap,
 )
-from pabal.eventsourcing.read_model import Catalogue, Handler, Model, Tables, handlers_of
+from pabal.eventsourcing.read_model import Catalogue, Handler, Model, Statements, Tables, handlers_of
 from pabal.ports.storage import Committed
 
 Progress = Callable[[int, int], object]
@@ -201,6 +201,23 @@ class Projection:
                 projection=self.name, reason="somebody else has begun to rebuild it"
             ) from None
 
+    async def remove(self) -> None:
+        """Drop its tables and its position for good, so that it holds back no ``trim``.
+
+        Raises UsageError while it runs, StorageError. Another process that runs it stops with a
+        ProjectionError.
+        """
+        async with self._changing:
+            if self.is_running:
+                raise UsageError(f"projection {self.name!r} runs: stop() it first")
+
+            def drop(tx: Statements) -> None:
+                for generation in read_generations(tx, self.name):
+                    discard(tx, self.name, generation)
+
+            await self._advance.transact(drop)
+            self._live = None
+
     async def _open(self, progress: Progress | None) -> Generation:
         while True:
             live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
@@ -221,17 +238,17 @@ class Projection:
         )
 
     async def _build(self, progress: Progress | None, *, anew: bool) -> Generation:
-        first = await self._storage.read_page(0, limit=1)
-        if first.rows and first.rows[0].position > 1:
-            raise ProjectionError(
-                projection=self.name,
-                reason=f"the log begins at position {first.rows[0].position}: what came before was trimmed, "
-                "and cannot be projected",
-            )
+        page = await self._storage.read_page(0, limit=1)
+        first = page.rows[0].position if page.rows else 0
         model = self.model
-        built = await self._advance.transact(
-            lambda tx: begin(tx, model.name, model.version, model.tables, anew=anew)
-        )
+
+        def begin_where_the_log_begins(tx: Statements) -> Generation:
+            built = begin(tx, model.name, model.version, model.tables, anew=anew)
+            self._advance.refuse_gap(built, first)
+            return built
+
+        # From here on its row keeps the log from being trimmed above it.
+        built = await self._advance.transact(begin_where_the_log_begins)
         try:
             while not await self._build_once(built, progress):
                 pass

@@ -1,4 +1,4 @@
-"""Delete what the log need not keep any longer, never more than every subscription has finished."""
+"""Delete what the log need not keep, never more than every subscription and projection has finished."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ class Trimmed(msgspec.Struct, frozen=True):
 
     deleted: int
     held_back_by: tuple[str, ...] = ()
-    """Names of subscriptions that have not finished events which are due to go."""
+    """Names of subscriptions that have not finished events which are due to go.
+
+    Also ``projection NAME`` for a projection whose tables do not hold them yet, and
+    ``projection NAME (rebuild)`` for tables that are being built beside the live ones.
+    """
 
 
 class Vacuumed(msgspec.Struct, frozen=True):
@@ -44,8 +48,9 @@ def find_bound(
 ) -> Bound:
     """Return the highest position that is to go and may go; any of the limits makes an event go.
 
-    Below it lies nothing that a subscription has not finished, that waits for a retry, or that queues
-    behind a parked event. The newest event always stays, so that positions go on from it.
+    Below it lies nothing that a subscription has not finished, that waits for a retry, that queues behind a
+    parked event, or that the tables of a projection do not hold. The newest event always stays, so that
+    positions go on from it.
     """
     sql = statements()
     head = tx.execute(sql["head"]).fetchone()[0]
@@ -60,8 +65,29 @@ def find_bound(
         due = max(due, _due_by_size(tx, head, max_bytes))
     due = min(due, head - 1)
     slowest = tx.execute(sql["trim_bound"]).fetchone()[0]
-    held = tuple(name for (name,) in tx.execute(sql["slower_than"], (due,)))
-    return Bound(due if slowest is None else min(due, slowest), held)
+    held = [name for (name,) in tx.execute(sql["slower_than"], (due,))]
+    held += [name for name, position in _projections(tx) if position < due]
+    upto = _unprojected(tx, due)
+    return Bound(upto if slowest is None else min(upto, slowest), tuple(held))
+
+
+def _projections(tx: Transaction) -> list[tuple[str, int]]:
+    """Return every set of projected tables, and the position up to which it is made.
+
+    One whose next event is gone already needs nothing that is left: it holds back nothing.
+    """
+    sql = statements()
+    if tx.execute(sql["has_projections"]).fetchone() is None:
+        return []
+    return [
+        (f"projection {name}" if is_live else f"projection {name} (rebuild)", position)
+        for name, is_live, position in tx.execute(sql["projections"])
+    ]
+
+
+def _unprojected(tx: Transaction, upto: int) -> int:
+    """Return how far one may delete, at most up to a position, without taking an event from a projection."""
+    return min([upto, *(position for _, position in _projections(tx))])
 
 
 def next_size(size: int, seconds: float) -> int:
@@ -73,10 +99,11 @@ def next_size(size: int, seconds: float) -> int:
 def trim_slice(tx: Transaction, upto: int, size: int) -> int:
     """Delete the oldest events up to a position, at most ``size`` of them; return how many.
 
-    Of each stream the newest entry of the index stays, so that its versions go on from there.
+    Of each stream the newest entry of the index stays, so that its versions go on from there. A projection
+    whose rebuild has begun since the bound was found keeps what it needs.
     """
     sql = statements()
-    last = tx.execute(sql["slice_end"], (upto, size)).fetchone()[0]
+    last = tx.execute(sql["slice_end"], (_unprojected(tx, upto), size)).fetchone()[0]
     if last is None:
         return 0
     tx.index_streams()

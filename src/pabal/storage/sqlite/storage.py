@@ -270,11 +270,11 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
         Each limit deletes by itself. Deletes in small commits between which publishers go on. Never deletes
-        what a subscription has not finished or is to be replayed, whatever its age; ``held_back_by`` names
-        those that are in the way. Dead letters keep a copy of their own. The history of an aggregate is
-        deleted like everything else, so do not trim a log from which aggregates are loaded. ``max_bytes``
-        counts what is used of the file, indexes and all. The file keeps its size, and new events fill the
-        room; ``vacuum`` gives it back.
+        what a subscription has not finished or is to be replayed, or what a projection's tables do not hold
+        yet, whatever its age; ``held_back_by`` names those that are in the way. Dead letters keep a copy of
+        their own. The history of an aggregate is deleted like everything else, so do not trim a log from
+        which aggregates are loaded. ``max_bytes`` counts what is used of the file, indexes and all. The file
+        keeps its size, and new events fill the room; ``vacuum`` gives it back.
         """
         if max_age is None and max_events is None and max_bytes is None:
             raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")

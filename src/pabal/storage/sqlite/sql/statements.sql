@@ -313,6 +313,13 @@ SELECT min(bound) FROM (
 -- name: slower_than
 SELECT name FROM subscriptions WHERE watermark < ? ORDER BY name
 
+-- name: has_projections
+SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'pabal_projections'
+
+-- name: projections
+SELECT name, is_live, position FROM pabal_projections
+WHERE position >= (SELECT min(position) FROM events) - 1 ORDER BY name, generation
+
 -- name: slice_end
 SELECT max(position) FROM (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)
 

@@ -1,0 +1,178 @@
+"""A log that is trimmed under projections: none loses an event, and none goes on over one that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.errors import ProjectionError, UsageError
+from pabal.eventsourcing import Projection
+from pabal.storage.sqlite import retention
+from pabal.storage.sqlite.transaction import Transaction
+from tests.eventsourcing.read_models import Balances, BalancesAgain
+from tests.eventsourcing.samples import Deposited
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[SqliteEventStorage]:
+    async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
+        yield storage
+
+
+async def _store(storage: SqliteEventStorage, count: int) -> int:
+    return (await storage.store_events([Deposited("a", Decimal(1)) for _ in range(count)]))[-1]
+
+
+async def _entries(projection: Projection) -> int:
+    return int((await projection.rows("SELECT coalesce(sum(entries), 0) FROM {balances}"))[0][0])
+
+
+async def _first(storage: SqliteEventStorage) -> int:
+    return (await storage.read_page(0, limit=1)).rows[0].position
+
+
+async def _stand_at(storage: SqliteEventStorage, count: int) -> Balances:
+    """Return a projection that has stopped where ``count`` events were stored."""
+    balances = Balances(storage)
+    async with balances:
+        await balances.reached(await _store(storage, count), timeout=30)
+    return balances
+
+
+class _StopHereError(Exception):
+    pass
+
+
+async def _interrupt_rebuild(storage: SqliteEventStorage, at: int) -> None:
+    """Leave a rebuild at a position, as a process that dies in it does."""
+
+    def stop_at(position: int, head: int) -> None:
+        if position >= at:
+            raise _StopHereError
+
+    with pytest.raises(_StopHereError):
+        await Balances(storage, batch=5).rebuild(progress=stop_at)
+
+
+async def test_what_a_projection_has_not_seen_is_not_trimmed(storage: SqliteEventStorage) -> None:
+    """Its tables would lack events for ever, and look whole. Promise 33."""
+    balances = await _stand_at(storage, 20)
+    last = await _store(storage, 15)
+    assert await storage.trim(max_events=1) == retention.Trimmed(20, ("projection balances",))
+    assert await _first(storage) == 21
+    async with balances:
+        await balances.reached(last, timeout=30)
+        assert await _entries(balances) == 35
+        assert await storage.trim(max_events=1) == retention.Trimmed(14)
+        await balances.reached(await _store(storage, 5), timeout=30)
+        assert await _entries(balances) == 40
+
+
+async def test_the_slowest_of_all_holds_the_log(storage: SqliteEventStorage) -> None:
+    """A subscription that is far would hide a projection that is not, or the other way round."""
+    await storage.open_subscription("mailer", "beginning")
+    await _stand_at(storage, 20)
+    await _store(storage, 15)
+    held = ("mailer", "projection balances")
+    assert await storage.trim(max_events=5) == retention.Trimmed(0, held)
+    assert await storage.trim(max_events=20) == retention.Trimmed(0, ("mailer",))
+
+
+async def test_a_rebuild_that_was_interrupted_keeps_what_it_needs(storage: SqliteEventStorage) -> None:
+    """A release that was stopped in its first start would never start again."""
+    balances = await _stand_at(storage, 30)
+    await _interrupt_rebuild(storage, at=10)
+    assert await storage.trim(max_events=1) == retention.Trimmed(10, ("projection balances (rebuild)",))
+
+    def remove_live(tx: Transaction) -> None:
+        tx.execute("DELETE FROM pabal_projections WHERE is_live")
+        tx.execute("DROP TABLE balances")
+
+    await storage.transact(remove_live)
+    async with balances:
+        assert await _entries(balances) == 30
+
+
+async def test_a_trim_beside_a_rebuild_takes_nothing_from_it(storage: SqliteEventStorage) -> None:
+    """The nightly trim would break the start of every new version that is built meanwhile."""
+    await _stand_at(storage, 200)
+    trims: list[asyncio.Task[retention.Trimmed]] = []
+    again = BalancesAgain(storage, batch=10)
+    await again.start(
+        progress=lambda position, head: trims.append(asyncio.create_task(storage.trim(max_events=1)))
+    )
+    assert len(trims) >= 20
+    await asyncio.gather(*trims)
+    assert await again.rows("SELECT cents FROM {balances}") == [(20_000,)]
+    assert (await storage.trim(max_events=1)).held_back_by == ()
+    assert await _first(storage) == 200
+    await again.stop()
+
+
+async def test_a_rebuild_that_begins_within_a_trim_keeps_what_it_needs(storage: SqliteEventStorage) -> None:
+    """The bound was found before there was a rebuild, and holds for many commits."""
+    await _stand_at(storage, 30)
+    bound = await storage.transact(lambda tx: retention.find_bound(tx, None, 1, None))
+    assert bound.upto == 29
+    await _interrupt_rebuild(storage, at=10)
+    assert await storage.transact(lambda tx: retention.trim_slice(tx, bound.upto, 100)) == 10
+    assert await storage.transact(lambda tx: retention.trim_slice(tx, bound.upto, 100)) == 0
+
+
+async def test_a_trimmed_log_is_not_rebuilt_from(storage: SqliteEventStorage) -> None:
+    """Good tables would be replaced by ones that lack the beginning."""
+    balances = await _stand_at(storage, 30)
+    assert (await storage.trim(max_events=10)).deleted == 20
+    with pytest.raises(ProjectionError, match="begins at position 21"):
+        await balances.rebuild()
+    with pytest.raises(ProjectionError, match="begins at position 21"):
+        await BalancesAgain(storage).start()
+    tables = "SELECT name FROM sqlite_schema WHERE name LIKE 'balances%' AND type = 'table'"
+    assert await storage.query(tables) == [("balances",)]
+    async with balances:
+        await balances.reached(await _store(storage, 1), timeout=30)
+        assert await _entries(balances) == 31
+
+
+async def test_a_projection_stops_where_events_are_gone(storage: SqliteEventStorage) -> None:
+    """Trimmed by something else, the log would be followed as if nothing had been in between."""
+    balances = await _stand_at(storage, 10)
+    last = await _store(storage, 20)
+    await storage.transact(lambda tx: tx.execute("DELETE FROM events WHERE position <= 15"))
+    await balances.start()
+    with pytest.raises(ProjectionError, match=r"begins at position 16.* up to position 10"):
+        await balances.reached(last, timeout=30)
+    assert await _entries(balances) == 10
+    # It needs nothing that is left.
+    assert await storage.trim(max_events=1) == retention.Trimmed(14)
+    await balances.stop()
+
+
+async def test_a_projection_that_is_removed_holds_nothing(storage: SqliteEventStorage) -> None:
+    """One that nobody runs any longer would keep the log from ever being trimmed."""
+    balances = await _stand_at(storage, 10)
+    await _interrupt_rebuild(storage, at=5)
+    await _store(storage, 10)
+    async with balances:
+        with pytest.raises(UsageError, match="stop"):
+            await balances.remove()
+    await balances.remove()
+    await balances.remove()
+    assert balances.position == 0
+    assert await storage.query("SELECT name FROM sqlite_schema WHERE name LIKE 'balances%'") == []
+    assert await storage.trim(max_events=1) == retention.Trimmed(19)
+
+
+async def test_a_projection_that_somebody_else_removed_stops(storage: SqliteEventStorage) -> None:
+    """It would make tables again that were just thrown away, or wait for ever."""
+    async with Balances(storage) as balances:
+        await balances.reached(await _store(storage, 10), timeout=30)
+        await Balances(storage).remove()
+        last = await _store(storage, 1)
+        with pytest.raises(ProjectionError, match="removed"):
+            await balances.reached(last, timeout=30)
