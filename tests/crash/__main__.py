@@ -125,13 +125,16 @@ async def run(counts: Counts, folder: Path) -> Report:
 
 async def _share(report: Report, folder: Path, counts: Counts) -> None:
     accounts, wrong = await share_a_file(folder / "shared.db", 8, counts.shared_seconds)
+    longest = max(account.longest_wait for account in accounts)
+    if longest > 2.0:
+        wrong.append(f"somebody waited {longest:.2f} s")
     for what in wrong:
         report.failed(f"shared file: {what}")
     published = sum(account.published for account in accounts)
     report.section(
         "Eight processes publishing into one file",
         f"Promise 36, for {counts.shared_seconds:.0f} s: {published:,} events published, "
-        f"{len(wrong)} errors, the longest wait {max(a.longest_wait for a in accounts):.2f} s; "
+        f"{len(wrong)} errors, the longest wait {longest:.2f} s; "
         f"{sum(bool(a.handled) for a in accounts)} processes held the subscription, one at a time.",
     )
     delays = await measure_delay(folder / "delay.db", counts.delay_seconds)

@@ -11,8 +11,8 @@ from tests.crash.crowd import share_a_file
 pytestmark = pytest.mark.crash
 
 
-async def test_processes_that_share_a_file_neither_fail_nor_wait_nor_handle_twice(tmp_path: Path) -> None:
-    """Promise 36, in short: no "database is locked", no wait above 2 s, one holder at a time."""
+async def test_processes_that_share_a_file_neither_fail_nor_handle_twice(tmp_path: Path) -> None:
+    """Promise 36, in short and without its times: no "database is locked" surfaces, one holder at a time."""
     accounts, wrong = await share_a_file(tmp_path / "shared.db", processes=8, seconds=3)
     assert not wrong, wrong[:10]
     assert all(account.published for account in accounts[:8])
