@@ -11,6 +11,7 @@ from pabal.bus import waiting
 from pabal.delivery import consumer, feed, leases, redelivery, settlement, worker
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.delivery.watermark import WatermarkTracker
+from pabal.eventsourcing import advancing
 from pabal.storage.sqlite import appender, cursors, journal, statements, writer
 from tests.docs.pages import ROOT
 
@@ -38,6 +39,8 @@ _FIGURES = [
     ("architecture.ko", f"{feed._POLL_FASTEST * 1000:.0f}~{feed._POLL_SLOWEST * 1000:.0f}ms"),
     ("architecture.ko", f"{cursors.LEASE_SECONDS:.0f}초짜리 리스"),
     ("architecture.ko", f"{leases._RENEW_EVERY:.0f}초마다 갱신"),
+    ("event-sourcing", f"saves its position every {advancing._SAVE_EVERY:,} events"),
+    ("event-sourcing.ko", f"이벤트 {advancing._SAVE_EVERY:,}개마다"),
     ("decisions/0002-one-writer-thread-with-group-commit", f"up to {writer._GROUP_ROWS:,} rows"),
     ("decisions/0002-one-writer-thread-with-group-commit", f"statements of {_CHUNKS}"),
     ("decisions/0004-the-cursor-row-and-its-exceptions", f"more than {_UNFINISHED:,} unfinished positions"),
