@@ -16,7 +16,7 @@ from pabal.ports.telemetry import Report
 T = TypeVar("T")
 R = TypeVar("R", bound=Report)
 
-LIMIT = 10.0
+LIMIT = 60.0
 """Seconds after which a test gives up waiting; never reached by a passing one."""
 AT_ONCE = RetryPolicy(max_attempts=4, base_delay=0.0)
 ONCE = RetryPolicy(max_attempts=1)

@@ -41,14 +41,14 @@ async def refused(
         await bus.publish(event)
     with pytest.raises(error, match=message) as caught:
         await bus.publish(event, delay=10)
-    await bus.drain(10)
+    await bus.drain(60)
     assert len(seen) == 0
     figures = bus.get_statistics()
     assert (figures["events_published"], figures["events_scheduled"], figures["queue_size"]) == (0, 0, 0)
     if bus.storage is not None:
         assert await bus.storage.head() == 0
     await bus.publish(Moved("after"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert len(seen) == 1
     return caught.value
 

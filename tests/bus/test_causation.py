@@ -26,7 +26,7 @@ async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause
     bus.subscribe(Moved, on_moved)
     bus.subscribe(Noted, on_noted)
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert len(chain) == 4
     first = chain[0]
     assert (first.correlation_id, first.causation_id) == (None, None)
@@ -51,7 +51,7 @@ async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
     bus.subscribe(Noted, on_noted)
     event = Moved("rook", correlation_id="theirs")
     await bus.publish(event)
-    await bus.drain(10)
+    await bus.drain(60)
     by_n = {noted.n: noted for noted in seen}
     assert (by_n[1].correlation_id, by_n[1].causation_id) == ("mine", event.event_id)
     assert (by_n[2].correlation_id, by_n[2].causation_id) == ("theirs", "other")
@@ -71,7 +71,7 @@ async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -
     bus.subscribe(Moved, on_moved)
     bus.subscribe(Noted, on_noted)
     receipt = await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert [event.causation_id for event in seen] == [receipt.event_id] * 2
 
 
@@ -88,7 +88,7 @@ async def test_what_is_published_outside_a_handler_has_no_cause(backend: Backend
     bus.subscribe(Moved, on_moved)
     bus.subscribe(Noted, on_noted)
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     await bus.publish(Noted(1))
-    await bus.drain(10)
+    await bus.drain(60)
     assert [(event.correlation_id, event.causation_id) for event in seen] == [(None, None)]

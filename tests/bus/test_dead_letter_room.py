@@ -36,17 +36,17 @@ async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
     bus.subscribe(Moved, healthy, name="healthy")
     halted = reports_of(bus, SubscriptionHalted)
     await bus.publish_batch([Moved("A", n) for n in range(20)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert len(await bus.dead_letters.list()) == 5
     assert figures(bus, "broken")["state"] == "halted"
     assert "no room for more dead letters" in halted[0].reason
     assert numbers(healthy.handled) == list(range(20))
     broken.mended = True
     assert await bus.resume("broken")
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(broken.handled) == list(range(5, 20))
     assert await bus.dead_letters.retry("all") == 5
-    await bus.drain(10)
+    await bus.drain(60)
     assert sorted(numbers(broken.handled)) == list(range(20))
 
 
@@ -60,19 +60,19 @@ async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
     bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
     for n in range(30):
         await bus.publish(Moved("AB"[n % 2], n))
-        await bus.drain(10)
+        await bus.drain(60)
     assert figures(bus, "broken")["state"] == "halted"
     [record] = await bus.subscriptions.list()
     assert (record.parked, record.queued) == (1, 7)
     bus = await stored.again(bus)
     bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
     await bus.start()
-    await bus.drain(10)
+    await bus.drain(60)
     assert figures(bus, "broken")["state"] == "halted"
     broken.mended = True
     monkeypatch.setattr(redelivery, "MOST_KEPT", 100)
     assert await bus.resume("broken")
     assert await bus.dead_letters.retry("all") == 1
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(broken.handled) == {"A": list(range(0, 30, 2)), "B": list(range(1, 30, 2))}
     assert bus._engine.redelivery.waiting == 0

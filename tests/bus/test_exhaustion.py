@@ -43,7 +43,7 @@ async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE)
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled) == {
         "A": [1, 2, 4, 5, 6, 7, 8, 9, 10],
         "B": list(range(101, 111)),
@@ -60,7 +60,7 @@ async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop", ordering=lambda event: "all")
     bus.subscribe(Moved, other, name="other")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(fragile.handled) == [1, 101, 2, 102]
     assert len(other.handled) == 20
     assert await bus.dead_letters.list() == []
@@ -81,10 +81,10 @@ async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend
     fragile = Fragile(1)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
     await bus.publish(Moved("A", 1))
-    await bus.drain(10)
+    await bus.drain(60)
     for n in range(2, 50):
         await bus.publish(Moved("A", n))
-    await bus.drain(10)
+    await bus.drain(60)
     assert fragile.handled == []
     assert bus.get_statistics()["queue_size"] == 0
     assert figures(bus, "book")["watermark"] == (0 if backend.stored else None)
@@ -96,13 +96,13 @@ async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     with pytest.raises(SubscriptionNotFoundError, match="book"):
         await bus.resume("other name")
     fragile.poison.clear()
     assert await bus.resume("book")
     await bus.publish(Moved("A", 11))
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled) == {"A": list(range(1, 12)), "B": list(range(101, 111))}
     assert bus.health().status == "ok"
     assert not await bus.resume("book"), "it is not halted any more"
@@ -114,11 +114,11 @@ async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend)
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
     await bus.publish(Moved("A", 3))
-    await bus.drain(10)
+    await bus.drain(60)
     await bus.publish(Moved("A", 4))
     assert await bus.resume("book")
     await bus.publish_batch([Moved("A", 5), Moved("B", 6)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert sorted(numbers(fragile.handled)) == [5, 6]
     assert bus.health().status == "ok"
 
@@ -131,11 +131,11 @@ async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -
     for round_ in range(1, 4):
         if round_ == 1 or not backend.stored:
             await bus.publish(Moved("A", 1))
-        await bus.drain(10)
+        await bus.drain(60)
         assert figures(bus, "book")["state"] == "halted"
         assert fragile.attempts[1] == round_
         assert await bus.resume("book")
-    await bus.drain(10)
+    await bus.drain(60)
 
 
 async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: Backend) -> None:
@@ -144,7 +144,7 @@ async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: B
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     bus = await stored.again(bus)
     mended = Fragile()
     bus.subscribe(Moved, mended, name="book")
@@ -199,7 +199,7 @@ async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice
     assert most == 1, "concurrent on one key"
     release.set()
     assert await resuming
-    await bus.drain(10)
+    await bus.drain(60)
     assert most == 1
 
 
@@ -211,7 +211,7 @@ async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_key
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled) == {"A": [1, 2], "B": list(range(101, 111))}
     [letter] = await bus.dead_letters.list()
     assert (letter.event.n, letter.queued, letter.key) == (3, 7, "piece/A")
@@ -225,14 +225,14 @@ async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: B
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     fragile.poison.clear()
     [letter] = await bus.dead_letters.list()
     assert await bus.dead_letters.retry(letter.id) == 1
     for n in range(11, 16):
         await bus.publish(Moved("A", n))
         await asyncio.sleep(0)
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled)["A"] == list(range(1, 16))
     assert await bus.dead_letters.list() == []
     assert figures(bus, "book")["blocked_keys"] == 0
@@ -245,16 +245,16 @@ async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend
     fragile = Fragile(3, 6)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     fragile.poison.discard(3)
     assert await bus.dead_letters.retry("all") == 1
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled)["A"] == [1, 2, 3, 4, 5]
     [letter] = await bus.dead_letters.list()
     assert (letter.event.n, letter.queued) == (6, 4)
     fragile.poison.clear()
     await bus.dead_letters.retry(letter.id)
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled)["A"] == list(range(1, 11))
 
 
@@ -264,11 +264,11 @@ async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) 
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     [letter] = await bus.dead_letters.list()
     for _ in range(2):
         await bus.dead_letters.retry(letter.id)
-        await bus.drain(10)
+        await bus.drain(60)
     assert by_piece(fragile.handled)["A"] == [1, 2]
     [again] = await bus.dead_letters.list()
     assert (again.id, again.queued, fragile.attempts[3]) == (letter.id, 7, 3)
@@ -280,10 +280,10 @@ async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     assert await bus.clear_failed_events() == 1
     await bus.publish(Moved("A", 11))
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(fragile.handled)["A"] == [1, 2, *range(4, 12)]
 
 
@@ -293,18 +293,18 @@ async def test_a_parked_key_waits_across_a_restart(stored: Backend) -> None:
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
     await publish_keys(bus)
-    await bus.drain(10)
+    await bus.drain(60)
     bus = await stored.again(bus)
     mended = Fragile()
     bus.subscribe(Moved, mended, name="book", retry=ONCE, on_exhausted="park_key")
     await bus.start()
     await bus.publish(Moved("A", 11))
-    await bus.drain(10)
+    await bus.drain(60)
     assert mended.handled == []
     [letter] = await bus.dead_letters.list()
     assert letter.queued == 8
     await bus.dead_letters.retry(letter.id)
-    await bus.drain(10)
+    await bus.drain(60)
     assert by_piece(mended.handled) == {"A": list(range(3, 12))}
 
 
@@ -317,7 +317,7 @@ async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
     fragile = Fragile(3)
     bus.subscribe(Noted, fragile, retry=ONCE, on_exhausted=policy)
     await bus.publish_batch([Noted(n) for n in range(10)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert sorted(numbers(fragile.handled)) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     [letter] = await bus.dead_letters.list()
     assert (letter.event.n, letter.queued) == (3, 0)

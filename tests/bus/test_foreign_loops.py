@@ -58,7 +58,7 @@ async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(back
         error = await in_thread(functools.partial(run_elsewhere, work))
         assert isinstance(error, WrongLoopError)
         assert "publish_threadsafe" in str(error)
-    await bus.drain(10)
+    await bus.drain(60)
     assert seen == [1, 2]
 
 
@@ -77,7 +77,7 @@ def test_a_second_loop_in_the_same_thread_is_another_loop_too(tmp_path: Any) -> 
     async def begin() -> None:
         await bus.start()
         await bus.publish(Moved("rook", 1))
-        await bus.drain(10)
+        await bus.drain(60)
 
     owner.run_until_complete(begin())
     try:

@@ -45,7 +45,7 @@ async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backen
 
     bus.subscribe(Moved, note, name="book")
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     await bus.stop()
     with pytest.raises(BusNotRunningError):
         await CALLS[call](bus)
@@ -116,7 +116,7 @@ async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> N
     await asyncio.gather(bus.stop(), bus.stop(), bus.start())
     assert bus.is_running
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     await bus.stop()
 
 
@@ -207,7 +207,7 @@ async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None
     release.set()
     await bus.start()
     await bus.publish_batch([Moved("rook", 3), Noted(13)])
-    await bus.drain(10)
+    await bus.drain(60)
     expected = [0, 1, 2, 3, 10, 11, 12, 13] if backend.stored else [3, 13]
     assert sorted(numbers(seen)) == expected
 
@@ -233,7 +233,7 @@ async def test_handlers_cancelled_at_the_stop_count_neither_as_attempts_nor_as_f
 
     bus.subscribe(Moved, note, name="book", retry=ONCE)
     await bus.start()
-    await bus.drain(10)
+    await bus.drain(60)
     assert seen == [1]
     assert await bus.dead_letters.list() == []
 

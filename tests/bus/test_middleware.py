@@ -36,7 +36,7 @@ async def test_middleware_runs_around_the_handler_in_the_order_it_was_used(backe
     bus.subscribe(Moved, handle)
     bus.use(layer("inner"))
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert order == ["outer in", "inner in", "handler", "inner out", "outer out"]
 
 
@@ -58,7 +58,7 @@ async def test_middleware_sees_every_attempt_with_its_context(backend: Backend) 
     bus.use(trace)
     bus.subscribe(Moved, fail, name="book", retry=RetryPolicy(max_attempts=2, base_delay=0))
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert seen == [("book", 1, "rook"), ("book", 2, "rook")]
     assert len(await bus.dead_letters.list()) == 1
 
@@ -79,7 +79,7 @@ async def test_middleware_that_does_not_call_on_skips_the_handler_and_the_event_
     bus.use(only_even)
     bus.subscribe(Moved, handle)
     await bus.publish_batch([Moved("rook", n) for n in range(6)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert seen == [0, 2, 4]
     assert await bus.dead_letters.list() == []
 
@@ -101,7 +101,7 @@ async def test_middleware_that_raises_fails_the_attempt(backend: Backend) -> Non
     bus.use(breaker)
     bus.subscribe(Moved, handle, retry=AT_ONCE)
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert calls == 1
 
 
@@ -125,7 +125,7 @@ async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
     bus.use(twice)
     bus.subscribe(Moved, fail_once, retry=ONCE)
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert calls == 2
     assert await bus.dead_letters.list() == []
 
@@ -162,7 +162,7 @@ async def test_middleware_is_around_handlers_of_every_shape(backend: Backend, sh
         bus.subscribe(Moved, handle)
     event: Any = Ticket("A1") if shape == "dataclass" else Moved("rook", 1)
     await bus.publish(event)
-    await bus.drain(10)
+    await bus.drain(60)
     assert around == [[event] if shape == "batch" else event]
     assert around == handled
 
@@ -189,7 +189,7 @@ async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hol
     bus.subscribe(Moved, handle, timeout=0.05, retry=ONCE)
     bus.subscribe(Noted, on_noted)
     receipt = await bus.publish(Moved("rook", 7))
-    await bus.drain(10)
+    await bus.drain(60)
     assert [(event.n, event.causation_id) for event in seen] == [(7, receipt.event_id)]
     [letter] = await bus.dead_letters.list()
     assert letter.attempts[0].error_type == "TimeoutError"
@@ -206,7 +206,7 @@ async def test_middleware_used_while_the_bus_runs_holds_from_the_next_delivery(b
 
     bus.subscribe(Moved, handle)
     await bus.publish(Moved("rook", 1))
-    await bus.drain(10)
+    await bus.drain(60)
 
     async def note(event: Any, context: DeliveryContext, call_next: Next) -> Any:
         around.add(event.n)
@@ -214,6 +214,6 @@ async def test_middleware_used_while_the_bus_runs_holds_from_the_next_delivery(b
 
     bus.use(note)
     await bus.publish(Moved("rook", 2))
-    await bus.drain(10)
+    await bus.drain(60)
     assert around == [2]
     assert numbers(handled) == [1, 2]

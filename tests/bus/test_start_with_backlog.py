@@ -33,6 +33,6 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
     for number in range(others):
         bus.subscribe(Noted, ignore, name=f"other-{number}", start="beginning")
     async with bus:
-        await bus.drain(10)
+        await bus.drain(60)
         assert figures(bus, "answer")["failed_attempts"] == 0
         assert figures(bus, "other-0")["handled"] == 500

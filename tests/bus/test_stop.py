@@ -138,7 +138,7 @@ async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend)
 
         bus.subscribe(Moved, note, name="book")
         await bus.start()
-        await bus.drain(10)
+        await bus.drain(60)
         assert seen == [1]
 
 
@@ -235,6 +235,6 @@ async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Bac
     bus.subscribe(Moved, stop)
     await bus.publish(Moved("rook"))
     await errors.reach(2)
-    await bus.drain(10)
+    await bus.drain(60)
     assert bus.is_running
     assert "inside a handler" in errors[0]

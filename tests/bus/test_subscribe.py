@@ -19,7 +19,7 @@ async def publish_some(bus: InMemoryEventBus) -> None:
     await bus.publish(Jumped("knight", 2))
     await bus.publish(Noted(3))
     await bus.publish(Ticket("A1"))
-    await bus.drain(10)
+    await bus.drain(60)
 
 
 def types_of(seen: Seen[Any]) -> list[str]:
@@ -78,7 +78,7 @@ async def test_a_pattern_takes_the_events_of_classes_defined_after_it(backend: B
             n: int = 0
 
         await bus.publish(Latecomer(1))
-        await bus.drain(10)
+        await bus.drain(60)
     assert numbers(seen) == [1]
 
 
@@ -107,7 +107,7 @@ async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_don
 
     bus.subscribe(Moved, note, name="even", where=lambda event: event.n % 2 == 0)
     await bus.publish_batch([Moved("rook", n) for n in range(6)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(seen) == [0, 2, 4]
     assert (figures(bus, "even")["handled"], figures(bus, "even")["filtered"]) == (3, 3)
     assert figures(bus, "even")["watermark"] == (6 if backend.stored else None)
@@ -121,7 +121,7 @@ async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend:
 
     bus.subscribe(Noted, note, where=lambda event: event.missing, retry=ONCE)
     await bus.publish(Noted(1))
-    await bus.drain(10)
+    await bus.drain(60)
     [letter] = await bus.dead_letters.list()
     assert letter.attempts[0].error_type == "AttributeError"
 
@@ -169,7 +169,7 @@ async def test_one_function_may_subscribe_twice_under_two_names(backend: Backend
     bus.subscribe(Moved, note, name="one")
     bus.subscribe(Moved, note, name="two")
     await bus.publish(Moved("rook", 1))
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(seen) == [1, 1]
 
 
@@ -186,13 +186,13 @@ async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it
     one = bus.subscribe(Moved, note, name="one")
     two = bus.subscribe(Moved, note, name="two")
     await bus.publish(Moved("rook", 1))
-    await bus.drain(10)
+    await bus.drain(60)
     assert bus.unsubscribe(one)
     assert bus.unsubscribe(two.id)
     assert not bus.unsubscribe(one)
     assert not bus.unsubscribe("sub-unheard-of")
     await bus.publish(Moved("rook", 2))
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(seen) == [1, 1]
     assert bus.get_statistics()["subscription_count"] == 0
 
@@ -207,12 +207,12 @@ async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Bac
 
     subscription = bus.subscribe(Moved, note, name="book")
     await bus.publish(Moved("rook", 1))
-    await bus.drain(10)
+    await bus.drain(60)
     bus.unsubscribe(subscription)
     await bus.publish(Moved("rook", 2))
     bus.subscribe(Moved, note, name="book")
     await bus.publish(Moved("rook", 3))
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(seen) == [1, 2, 3]
 
 
@@ -241,5 +241,5 @@ async def test_a_float_field_is_compared_with_where_like_any_other(backend: Back
     bus.subscribe(Measured, note, where=lambda event: event.value > 1.0)
     await bus.publish(Measured(0.5))
     await bus.publish(Measured(1.5))
-    await bus.drain(10)
+    await bus.drain(60)
     assert [event.value for event in seen] == [1.5]

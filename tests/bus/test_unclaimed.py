@@ -18,7 +18,7 @@ async def test_a_renamed_handler_with_pending_work_is_reported_and_nothing_is_di
 
     bus = await stored.running()
     bus.subscribe(Moved, handle, name="before")
-    await bus.drain(10)
+    await bus.drain(60)
     bus = await stored.again(bus)
     assert bus.storage is not None
     await bus.storage.store_events([Moved("A", n) for n in range(5)])
@@ -28,10 +28,10 @@ async def test_a_renamed_handler_with_pending_work_is_reported_and_nothing_is_di
     assert [(report.subscription, report.unfinished) for report in reports] == [("before", 5)]
     assert bus.health().status == "degraded"
     assert any("nothing subscribes under it" in reason for reason in bus.health().reasons)
-    await bus.drain(10)
+    await bus.drain(60)
     bus = await stored.again(bus)
     bus.subscribe(Moved, handle, name="before")
     await bus.start()
-    await bus.drain(10)
+    await bus.drain(60)
     assert numbers(handled) == list(range(5))
     assert bus.health().status == "ok"

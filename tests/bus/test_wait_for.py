@@ -45,7 +45,7 @@ async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend
     bus.subscribe(Moved, answer)
     for n in range(5):
         receipt = await bus.publish(Moved("rook", n))
-        await bus.drain(10)
+        await bus.drain(60)
         assert (await bus.wait_for(Noted, since=receipt, timeout=10)).n == n
 
 
@@ -77,7 +77,7 @@ async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
     with pytest.raises(TimeoutError):
         await bus.wait_for(Moved, timeout=0.05)
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
 
 
 async def test_several_wait_for_the_same_event(backend: Backend) -> None:
@@ -183,5 +183,5 @@ async def test_it_works_inside_a_handler(backend: Backend) -> None:
     bus.subscribe(Moved, ask)
     bus.subscribe(Noted, answer)
     await bus.publish(Moved("rook"))
-    await bus.drain(10)
+    await bus.drain(60)
     assert answers == [2]

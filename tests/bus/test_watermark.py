@@ -118,7 +118,7 @@ async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event
         await ended.reach(step)
         await asyncio.sleep(0)
         unfinished.remove(n)
-    await bus.drain(10)
+    await bus.drain(60)
     assert figures(bus, "book")["watermark"] == count
 
 
@@ -149,7 +149,7 @@ async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_
 
     bus.subscribe(Moved, note, name="book")
     await bus.start()
-    await bus.drain(10)
+    await bus.drain(60)
     assert again == [0, 50]
 
 
@@ -163,7 +163,7 @@ async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend)
 
     bus.subscribe(Moved, handle, name="book", where=lambda event: event.n % 2 == 0, retry=ONCE)
     await bus.publish_batch([Moved(f"piece-{n % 3}", n) for n in range(100)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert figures(bus, "book")["watermark"] == 100
     assert figures(bus, "book")["parked"] == 10
     assert bus.storage is not None
@@ -186,7 +186,7 @@ async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_
         await bus.publish_batch([Moved(f"piece-{n % 9}", n) for n in range(999)])
         await bus.publish(Noted(1))
     await bus.publish_batch([Moved("rook", n) for n in range(999)])
-    await bus.drain(10)
+    await bus.drain(60)
     assert len(seen) == 3
     assert bus.storage is not None
     [record] = await bus.storage.list_subscriptions()
@@ -197,7 +197,7 @@ async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_
     await bus.start()
     [record] = await bus.storage.list_subscriptions()  # type: ignore[union-attr]
     assert record.watermark == 3999
-    await bus.drain(10)
+    await bus.drain(60)
     assert len(seen) == 3
 
 

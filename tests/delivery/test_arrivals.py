@@ -99,7 +99,7 @@ async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_oth
         assert seen == [2, 3]
         assert bus.get_statistics()["queue_size"] == 2
         gate.set()
-        await bus.drain(timeout=10)
+        await bus.drain(timeout=60)
         assert seen == [2, 3, 0, 1]
 
 
@@ -121,7 +121,7 @@ async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> Non
         assert bus.unsubscribe(subscription)
         assert bus.get_statistics()["queue_size"] == 1
         gate.set()
-        await bus.drain(timeout=10)
+        await bus.drain(timeout=60)
         assert begun == [0]
         assert bus.get_statistics()["queue_size"] == 0
 
@@ -141,7 +141,7 @@ async def test_a_failed_event_without_a_key_is_parked_on_either_way(waits: bool)
     async with bus:
         for n in range(4):
             await bus.publish(Careless(n))
-            await bus.drain(timeout=10)
+            await bus.drain(timeout=60)
         [letter] = await bus.dead_letters.list()
         assert letter.event == Careless(1)
         assert bus.get_statistics()["subscriptions"]["careless"]["handled"] == 3

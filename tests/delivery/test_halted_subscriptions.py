@@ -25,7 +25,7 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
     bus.subscribe(TemperatureRead, refuse_two, name="refuse-two", retry_count=0, on_exhausted="stop")
     await bus.start()
     await bus.publish_batch([TemperatureRead(degrees) for degrees in range(6)])
-    await bus.drain(timeout=10)
+    await bus.drain(timeout=60)
     assert max(seen) == 2, "nothing after the failed event is handled"
     assert bus.get_statistics()["queue_size"] == 0
     assert bus.health().status == "failing"

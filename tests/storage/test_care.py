@@ -67,7 +67,7 @@ async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
             bus.subscribe(Tick, Recorder(), name="gone")
-            await bus.drain(10)
+            await bus.drain(60)
             assert await storage.list_abandoned(timedelta(0)) == []
         assert [record.name for record in await storage.list_abandoned(timedelta(0))] == ["gone"]
         assert await storage.list_abandoned(timedelta(days=1)) == []
@@ -102,7 +102,7 @@ async def test_a_rebuilt_file_goes_on_where_the_old_one_stood(path: Path, tmp_pa
         async with InMemoryEventBus(storage) as bus:
             bus.subscribe(Tick, handle, name="clerk", on_exhausted="park_key")
             assert await bus.dead_letters.retry("all") == 1
-            await bus.drain(10)
+            await bus.drain(60)
     assert sorted(seen) == [*range(1, 201), *range(1001, 1006)]
 
 

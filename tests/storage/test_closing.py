@@ -35,7 +35,7 @@ async def use(storage: SqliteEventStorage) -> None:
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, seen, name="s", start="beginning")
         await bus.publish_batch(ticks(10))
-        await bus.drain(timeout=10)
+        await bus.drain(timeout=60)
     await asyncio.gather(*(storage.head() for _ in range(20)))
     storage.poll_head()
 

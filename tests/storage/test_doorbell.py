@@ -96,7 +96,7 @@ async def test_a_bus_hears_of_another_process_by_its_bell_alone(
     handler = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, handler, name="held", start="beginning")
-        await bus.drain(10)
+        await bus.drain(60)
         script = (
             "import asyncio, sys\n"
             "from pabal import SqliteEventStorage\n"

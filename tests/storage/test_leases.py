@@ -86,7 +86,7 @@ async def test_of_two_buses_on_one_storage_one_stands_by_and_takes_over(
     await one.stop()
     await two.publish(Tick("A", 2))
     await second.reaches(1)
-    await two.drain(timeout=10)
+    await two.drain(timeout=60)
     await two.stop()
     assert (first.numbers, second.numbers) == ([1], [2])
 
@@ -125,7 +125,7 @@ async def test_another_process_stands_by_and_takes_over_on_release(path: Path) -
             await other.process.wait()
             await bus.publish(Tick("A", 3))
             await here.reaches(1)
-            await bus.drain(timeout=10)
+            await bus.drain(timeout=60)
         assert here.numbers == [3]
 
 
@@ -161,14 +161,14 @@ async def test_a_frozen_holder_is_replaced_after_its_lease_and_its_late_progress
             bus.subscribe(Tick, here, name="held", start="beginning")
             await bus.publish(Tick("A", 2))
             await reaches(bus, lambda: 2 in here.numbers)
-            await bus.drain(timeout=10)
+            await bus.drain(timeout=60)
             (before,) = await storage.list_subscriptions()
             os.kill(other.process.pid, signal.SIGCONT)
             # It goes on, finds out, and stands by; what is published goes to the new holder alone.
             await other.order("publish 3")
             await other.says("drained")
             await reaches(bus, lambda: 3 in here.numbers)
-            await bus.drain(timeout=10)
+            await bus.drain(timeout=60)
             (after,) = await storage.list_subscriptions()
         assert after.epoch == before.epoch
         assert after.watermark == 3
@@ -212,7 +212,7 @@ async def test_events_of_another_process_wake_this_one(path: Path) -> None:
     here = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, here, name="here")
-        await bus.drain(10)  # where it begins is settled, so what comes from elsewhere comes after it
+        await bus.drain(60)  # where it begins is settled, so what comes from elsewhere comes after it
         async with SqliteEventStorage(path) as elsewhere:
             for number in range(1, 4):
                 await elsewhere.store_event(Tick("A", number))

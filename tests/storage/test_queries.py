@@ -56,7 +56,7 @@ async def test_unprocessed_events_are_those_some_subscription_has_not_finished(a
     async with InMemoryEventBus(any_storage) as bus:
         bus.subscribe(Tick, Recorder(), name="quick", start="beginning")
         await bus.publish_batch(ticks(3))
-        await bus.drain(timeout=10)
+        await bus.drain(timeout=60)
     assert await any_storage.get_unprocessed_events() == []
     cursor = await any_storage.open_subscription("slow", 1)
     assert cursor is not None
@@ -101,5 +101,5 @@ async def test_check_finds_nothing_wrong_with_a_used_file(path: Path) -> None:
             bus.subscribe(Tick, Recorder(), name="s")
             await bus.publish_batch(ticks(1500))
             await bus.publish(Note("later"), delay=1000)
-            await bus.drain(timeout=10)
+            await bus.drain(timeout=60)
         assert await storage.check() == []
