@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 import msgspec
 import pytest
 
-from pabal.domain import DomainEvent, register_event, registry
+from pabal.domain import DomainEvent, registry
 from pabal.domain.definition import EventMeta
 from pabal.errors import (
     EventDefinitionError,
@@ -352,125 +352,6 @@ def test_a_type_that_refers_to_itself_is_accepted() -> None:
 
 class Tree(msgspec.Struct, frozen=True):
     children: tuple["Tree", ...]
-
-
-# -- registered dataclasses --------------------------------------------------------------------------------
-
-
-def test_a_frozen_dataclass_round_trips_once_registered() -> None:
-    """A domain layer that knows nothing of pabal could not use the bus."""
-
-    @dataclass(frozen=True)
-    class PriceSeen:
-        symbol: str
-        price: Decimal = Decimal(0)
-
-    assert register_event(PriceSeen, event_type="price.seen", aggregate_id="symbol") is PriceSeen
-    record = encode(PriceSeen("BTC", Decimal("1.50")))
-    assert (record.event_type, record.aggregate_id) == ("price.seen", "BTC")
-    assert stored_and_read(PriceSeen("BTC", Decimal("1.50"))) == PriceSeen("BTC", Decimal("1.50"))
-
-
-def test_the_aggregate_id_of_a_dataclass_may_be_computed() -> None:
-    """An id made of two fields could not be told."""
-
-    @dataclass(frozen=True)
-    class Moved:
-        board: str
-        piece: int
-
-    register_event(
-        Moved, aggregate_id=lambda e: f"{e.board}/{e.piece}", aggregate_type="piece", schema_version=2
-    )
-    record = encode(Moved("b", 1))
-    assert (record.event_type, record.aggregate_type, record.aggregate_id) == ("Moved", "piece", "b/1")
-    assert record.schema_version == 2
-
-
-def test_a_property_may_name_the_aggregate_id_of_a_dataclass() -> None:
-    """Only fields would be accepted, though the class computes the id already."""
-
-    @dataclass(frozen=True)
-    class Moved:
-        board: str
-
-        @property
-        def key(self) -> str:
-            return f"board-{self.board}"
-
-    register_event(Moved, aggregate_id="key")
-    assert encode(Moved("7")).aggregate_id == "board-7"
-
-
-def test_computed_fields_of_a_dataclass_survive() -> None:
-    """A field that ``__post_init__`` sets would be missing when the event is read back."""
-
-    @dataclass(frozen=True)
-    class Squared:
-        side: int
-        area: int = field(init=False)
-
-        def __post_init__(self) -> None:
-            object.__setattr__(self, "area", self.side**2)
-
-    register_event(Squared)
-    assert stored_and_read(Squared(3)) == Squared(3)
-
-
-def test_what_is_no_frozen_dataclass_cannot_be_registered() -> None:
-    """A mutable object would be shared between handlers."""
-
-    @dataclass
-    class Mutable:
-        x: int
-
-    class Plain:
-        pass
-
-    for cls in (Mutable, Plain, dict):
-        with pytest.raises(EventDefinitionError, match="frozen dataclasses"):
-            register_event(cls)
-
-
-def test_an_aggregate_id_that_is_no_field_is_refused() -> None:
-    """A misspelt name would fail at the first publish."""
-
-    @dataclass(frozen=True)
-    class PriceSeen:
-        symbol: str
-
-    with pytest.raises(EventDefinitionError, match="symbl"):
-        register_event(PriceSeen, aggregate_id="symbl")
-
-
-def test_a_dataclass_field_that_cannot_be_stored_is_refused() -> None:
-    """Adopted classes would be checked less than derived ones."""
-
-    @dataclass(frozen=True)
-    class Opened:
-        path: Path
-
-    @dataclass(frozen=True)
-    class Seeded:
-        seed: InitVar[int]
-
-    with pytest.raises(UnsupportedFieldError) as caught:
-        register_event(Opened)
-    assert caught.value.field == "path"
-    with pytest.raises(UnsupportedFieldError, match="InitVar"):
-        register_event(Seeded)
-
-
-def test_a_dataclass_may_name_a_class_defined_further_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two dataclasses of one module that refer to each other could not be registered."""
-
-    @dataclass(frozen=True)
-    class Early:
-        content: "LateContent"  # type: ignore[name-defined]  # noqa: F821
-
-    register_event(Early)
-    monkeypatch.setitem(globals(), "LateContent", int)
-    assert stored_and_read(Early(5)) == Early(5)
 
 
 # -- what a handler could change ---------------------------------------------------------------------------
