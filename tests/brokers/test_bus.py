@@ -16,7 +16,6 @@ from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionTaken
 from pabal.delivery.retry import RetryPolicy
 from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
-from pabal.operations import operations_of
 from pabal.ports.storage import Progress
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server, free_port
@@ -377,28 +376,3 @@ async def test_the_factory_reads_everything_from_the_url(shared_server: Server, 
     assert (noted.numbers, bus.group) == ([1], "risk")
     with pytest.raises(UsageError, match="group"):
         EventBusFactory.from_url(shared_server.url)
-
-
-async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Server, namespace: str) -> None:
-    """Whoever is on call would see an empty bus in memory instead of the one on the server."""
-    refused = True
-
-    async def handle(event: Moved) -> None:
-        if refused:
-            raise ValueError("not yet")
-        handled.append(event.number)
-
-    handled: list[int] = []
-    async with make(shared_server, namespace, handle) as bus:
-        operations = operations_of(bus)
-        await bus.publish(Moved("k1", 1))
-        await bus.drain(timeout=30)
-        overview = await operations.overview()
-        assert (overview.target.kind, overview.target.live) == (shared_server.url.partition(":")[0], True)
-        assert (overview.health, [reason.code for reason in overview.reasons]) == ("degraded", ["parked"])
-        (group,) = await operations.dead_letter_groups()
-        refused = False
-        assert (await operations.retry(group.newest_id)).count == 1
-        await until(lambda: handled == [1])
-        await bus.drain(timeout=30)
-        assert await operations.dead_letter_groups() == []

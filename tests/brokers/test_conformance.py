@@ -18,7 +18,7 @@ keeps no indexes of events. Steering: a subscription has a cursor in each partit
 """
 
 ASKS_FOR_VERSIONS = {"an_event_that_is_due_is_the_event_that_was_scheduled"}
-"""Cases of other ports that look at versions, too; ``test_schedules`` asks the rest of what they ask."""
+"""Cases of other ports that look at versions, too; ``test_bus`` schedules an event itself."""
 
 CASES = [
     case

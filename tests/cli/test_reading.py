@@ -43,7 +43,7 @@ def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
     """Whoever is on call would have to look for it."""
     told = pabal("status", file)
     assert "degraded" in told.output
-    assert "subscription 'pack' has 2 dead letters; retry or discard them" in told.output
+    assert "subscription 'pack' has dead letters (2); retry or discard them" in told.output
     assert "8 events, 1 subscriptions, largest lag 0" in told.output
 
 

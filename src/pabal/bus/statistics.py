@@ -98,7 +98,7 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
             skipped = consumer.figures.skipped
             degraded.append(f"subscription {consumer.name!r} skipped {skipped} events of unregistered types")
     if engine.parked:
-        degraded.append(f"there are {engine.parked} dead letters; list, retry or discard them")
+        degraded.append(f"there are dead letters ({engine.parked}); list, retry or discard them")
     if not stored and engine.pending >= max_queue_size:
         degraded.append(f"the queue is full ({engine.pending} deliveries)")
     if engine.feed is not None:

@@ -193,7 +193,7 @@ _SENTENCES = {
     "{retries} retries, {parked} dead letters, {queued} queued behind them, {scheduled} scheduled": "재시도 {retries}, 데드 레터 {parked}, 그 뒤의 대기 {queued}, 예약 {scheduled}",
     "subscription {name} is paused, {number} events wait": "구독 {name} 일시 정지, 이벤트 {number}개 대기",
     "subscription {name} has {number} unfinished events, but nobody handles it": "구독 {name}: 끝나지 않은 이벤트 {number}개, 처리 주체 없음",
-    "subscription {name} has {number} dead letters; retry or discard them": "구독 {name}: 데드 레터 {number}개. 재시도하거나 폐기하세요",
+    "subscription {name} has dead letters ({number}); retry or discard them": "구독 {name}: 데드 레터 {number}개. 재시도하거나 폐기하세요",
     "subscription {name} keeps {number} events behind dead letters of their key": "구독 {name}: 같은 키의 데드 레터 뒤에 이벤트 {number}개 대기",
     "there is no durable subscription": "내구성 구독이 없습니다",
     "{name} is paused already": "{name}: 이미 일시 정지 상태입니다",

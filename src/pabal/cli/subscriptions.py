@@ -78,7 +78,7 @@ def status(target: str, as_json: bool) -> None:
 _REASONS = {
     "paused": "subscription {name} is paused, {number} events wait",
     "unclaimed": "subscription {name} has {number} unfinished events, but nobody handles it",
-    "parked": "subscription {name} has {number} dead letters; retry or discard them",
+    "parked": "subscription {name} has dead letters ({number}); retry or discard them",
     "queued": "subscription {name} keeps {number} events behind dead letters of their key",
 }
 

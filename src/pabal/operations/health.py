@@ -38,7 +38,7 @@ def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
     elif view.state == "standby" and target.live and view.lag and _is_stale(view, now):
         add("stuck", "degraded", "is held by another process that does not get on with it", view.lag)
     if view.parked:
-        add("parked", "degraded", f"has {view.parked:,} dead letters; retry or discard them", view.parked)
+        add("parked", "degraded", f"has dead letters ({view.parked:,}); retry or discard them", view.parked)
     if view.queued:
         add(
             "queued",

@@ -69,7 +69,7 @@ def judged(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: 
             if reason not in halted and reason not in degraded and "dead letters" not in reason
         ]
     if engine.parked:
-        degraded.append(f"there are {engine.parked} dead letters; list, retry or discard them")
+        degraded.append(f"there are dead letters ({engine.parked}); list, retry or discard them")
     if failing:
         return Health("failing", (*failing, *degraded))
     return Health("degraded" if degraded else "ok", tuple(degraded))

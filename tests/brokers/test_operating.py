@@ -1,0 +1,33 @@
+"""What an operator sees of a bus on a server, and mends."""
+
+from __future__ import annotations
+
+from pabal.operations import operations_of
+from tests.brokers.events import Moved, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+
+async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Server, namespace: str) -> None:
+    """Whoever is on call would see an empty bus in memory instead of the one on the server."""
+    refused = True
+
+    async def handle(event: Moved) -> None:
+        if refused:
+            raise ValueError("not yet")
+        handled.append(event.number)
+
+    handled: list[int] = []
+    async with make(shared_server, namespace, handle) as bus:
+        operations = operations_of(bus)
+        await bus.publish(Moved("k1", 1))
+        await bus.drain(timeout=30)
+        overview = await operations.overview()
+        assert (overview.target.kind, overview.target.live) == (shared_server.url.partition(":")[0], True)
+        assert (overview.health, [reason.code for reason in overview.reasons]) == ("degraded", ["parked"])
+        (group,) = await operations.dead_letter_groups()
+        refused = False
+        assert (await operations.retry(group.newest_id)).count == 1
+        await until(lambda: handled == [1])
+        await bus.drain(timeout=30)
+        assert await operations.dead_letter_groups() == []
