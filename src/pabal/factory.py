@@ -8,8 +8,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, u
 
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import MissingExtraError, StorageUnavailableError, UsageError
-from pabal.operations import Masking, Operations, StorageSource
+from pabal.operations import GroupSource, Masking, Operations, StorageSource
 from pabal.operations.doctor import Diagnosis, Finding
+from pabal.ports.operations import OperationsSource
 from pabal.storage.sqlite import SqliteEventStorage
 
 if TYPE_CHECKING:
@@ -98,11 +99,28 @@ async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
         from pabal.brokers.redis.link import masked
     except ImportError as error:
         raise _missing(error) from error
-    rest = [pair for pair in parse_qsl(parts.query) if pair[0] not in (*_REDIS_SETTINGS, *_INTEGERS)]
-    server = urlunsplit(parts._replace(scheme=parts.scheme.replace("valkey", "redis"), query=urlencode(rest)))
+    server, _ = _server_of(parts)
     found = await examine_server(server, namespace)
     findings = tuple(Finding(one.level, one.text, one.advice) for one in found)
     return Diagnosis(masked(server), findings)
+
+
+def _server_of(parts: SplitResult) -> tuple[str, dict[str, str]]:
+    """Take what a bus needs out of a server's URL: return what the client understands, and the rest."""
+    _check_password(parts)
+    mine = (*_REDIS_SETTINGS, *_INTEGERS, "backpressure")
+    pairs = parse_qsl(parts.query)
+    rest = [pair for pair in pairs if pair[0] not in mine]
+    server = urlunsplit(parts._replace(scheme=parts.scheme.replace("valkey", "redis"), query=urlencode(rest)))
+    return server, {name: text for name, text in pairs if name in mine}
+
+
+def _check_password(parts: SplitResult) -> None:
+    """Refuse a URL that a password has broken in two: its second half would be shown as a path or setting."""
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}" and "@" not in parts.netloc:
+        raise UsageError(
+            f"a {parts.scheme}:// URL whose password holds / ? or # has to write them as %2F, %3F and %23"
+        )
 
 
 def _missing(error: ImportError) -> ImportError:
@@ -117,12 +135,29 @@ def open_operations(
 ) -> Operations:
     """Open the log of a bus that runs elsewhere, or not at all, for looking and steering.
 
-    ``target`` is the path of an existing file, or a URL such as ``sqlite:///trading.db``; closing the
-    operations closes it. Raises UsageError for a URL that says nothing known, StorageUnavailableError for a
-    file that does not exist, NotAPabalDatabaseError for one that is no log.
+    ``target`` is the path of an existing file, or a URL such as ``sqlite:///trading.db``, or that of a bus on
+    a server: ``redis://host:6379/0?group=risk``, which is connected to when it is asked first, and joins
+    nothing (the only group of a log need not be named). Closing the operations closes it. Raises UsageError
+    for a URL that says nothing known, StorageUnavailableError for a file that does not exist,
+    NotAPabalDatabaseError for one that is no log, and MissingExtraError without ``pabal[redis]``.
     """
-    source = StorageSource(open_log(target), owns_storage=True)
+    source: OperationsSource
+    if isinstance(target, str) and "://" in target and urlsplit(target).scheme in _REDIS:
+        source = _group_of(target)
+    else:
+        source = StorageSource(open_log(target), owns_storage=True)
     return Operations(source, masking=masking, actor=actor)
+
+
+def _group_of(url: str) -> GroupSource:
+    try:
+        from pabal.brokers.redis.inspector import GroupInspector
+    except ImportError as error:
+        raise _missing(error) from error
+    server, mine = _server_of(urlsplit(url))
+    return GroupSource(
+        GroupInspector(server, group=mine.get("group"), namespace=mine.get("namespace", "pabal"))
+    )
 
 
 def open_log(target: str | Path) -> SqliteEventStorage:
@@ -144,10 +179,13 @@ def _path_of(target: str | Path) -> str | Path:
         return _file_of(target, parts)
     if parts.scheme in _REDIS:
         raise UsageError(
-            f"a {parts.scheme}:// log is looked after through its bus: health(), get_statistics() "
-            "and dead_letters"
+            f"a {parts.scheme}:// URL names a server, and this needs the file of a log; "
+            "pabal doctor looks at how the server keeps it"
         )
-    raise UsageError(f"{target!r} holds no log; name a file, sqlite:///trading.db, or redis://host:6379/0")
+    # The URL itself may hold a password.
+    raise UsageError(
+        f"a {parts.scheme}:// URL holds no log; name a file, sqlite:///trading.db, or redis://host:6379/0"
+    )
 
 
 def _file_of(url: str, parts: SplitResult) -> str:
@@ -162,6 +200,7 @@ def _file_of(url: str, parts: SplitResult) -> str:
 def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
     """Take pabal's settings out of a server's URL; the rest of it is for the client."""
     parts = urlsplit(url)
+    _check_password(parts)
     name = f"a {parts.scheme}:// URL"  # the URL itself may hold a password
     settings: dict[str, Any] = {}
     rest: list[tuple[str, str]] = []

@@ -12,6 +12,7 @@ from pabal.bus.in_memory import InMemoryEventBus
 from pabal.operations.bus_source import BusSource
 from pabal.operations.facade import Operations
 from pabal.operations.filters import parse_filter
+from pabal.operations.group_source import GroupSource
 from pabal.operations.masking import DEFAULT_FIELDS, HIDDEN, Masking
 from pabal.operations.storage_source import StorageSource
 from pabal.ports.inspection import InspectableStorage
@@ -21,6 +22,7 @@ __all__ = [
     "DEFAULT_FIELDS",
     "HIDDEN",
     "BusSource",
+    "GroupSource",
     "Masking",
     "Operations",
     "StorageSource",

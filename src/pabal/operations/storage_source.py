@@ -255,7 +255,7 @@ class StorageSource:
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
         """Return actions, newest first."""
-        return [_entry(record) for record in await self._storage.list_actions(before=before, limit=limit)]
+        return [entry_of(record) for record in await self._storage.list_actions(before=before, limit=limit)]
 
     async def aclose(self) -> None:
         """Close the storage if it was opened for this."""
@@ -294,7 +294,8 @@ def _pair(cursor: str) -> tuple[str, str]:
         ) from None
 
 
-def _entry(record: ActionRecord) -> AuditEntry:
+def entry_of(record: ActionRecord) -> AuditEntry:
+    """Show an action as it was written down."""
     return AuditEntry(
         record.id,
         record.at,

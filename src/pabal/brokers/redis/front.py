@@ -17,12 +17,13 @@ class LogFront(GroupLetters, Unsteered):
 
     def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
         super().__init__(log, keys)
+        self._whole = log
         self._schedule = Schedule(log)
 
     async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
         """Append events, all or none; return a number for each one's place in the whole log."""
-        places = await self._log.append_to_all(events)
-        return [self._log.receipt_position(partition, position) for partition, position in places]
+        places = await self._whole.append_to_all(events)
+        return [self._whole.receipt_position(partition, position) for partition, position in places]
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""

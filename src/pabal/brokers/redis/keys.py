@@ -52,6 +52,8 @@ class GroupKeys:
         self.letter_index = base + "letter-index"
         self.letter_ids = base + "letter-ids"
         self.letter_counter = base + "letter-counter"
+        self.actions = base + "actions"
+        self.action_counter = base + "action-counter"
 
     def of(self, partition: int) -> PartitionKeys:
         """Return the names of what a group keeps for one partition."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from pabal.brokers.redis.cursors import (
     SavedLetter,
@@ -13,7 +14,7 @@ from pabal.brokers.redis.cursors import (
     shown_letter,
 )
 from pabal.brokers.redis.keys import GroupKeys
-from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.wire import sealed
 from pabal.delivery.dead_letters import edited
@@ -25,10 +26,19 @@ from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
 _PAGE = 200
 
 
+class Linked(Protocol):
+    """Be connected to a server: as a log that is joined, or as an operator who only looks."""
+
+    @property
+    def link(self) -> Link:
+        """Return the connection."""
+        ...
+
+
 class GroupLetters:
     """List, retry and discard the dead letters of one group, or of one of its partitions."""
 
-    def __init__(self, log: RedisLog, keys: GroupKeys, partition: int | None = None) -> None:
+    def __init__(self, log: Linked, keys: GroupKeys, partition: int | None = None) -> None:
         self._log = log
         self._keys = keys
         self._partition = partition

@@ -42,8 +42,15 @@ def masked(url: str) -> str:
 
     >>> masked("rediss://risk:secret@10.0.0.1:6379/0?group=risk")
     'rediss://10.0.0.1:6379/0'
+
+    A password that is not escaped may end the host's part early; then nothing of what follows is shown.
+
+    >>> masked("redis://risk:half/other@10.0.0.1:6379/0")
+    'redis://…'
     """
     parts = urlsplit(url)
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return f"{parts.scheme}://…"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
@@ -195,6 +202,9 @@ class Link:
             before = self.connections
             try:
                 await self._serve()
+            except asyncio.CancelledError:
+                await self._drop()  # the loop may be ending, with nobody left to close
+                raise
             except (RedisError, OSError, BrokerError, EOFError) as error:
                 lost = BrokerUnavailableError(path=self.address, reason=_reason(error))
                 lost.__cause__ = error
@@ -331,4 +341,10 @@ def _pool_of(url: str, address: str) -> ConnectionPool:
             url, protocol=2, socket_timeout=None, socket_connect_timeout=5.0, client_name="pabal"
         )
     except ValueError as error:
-        raise UsageError(f"{address!r} is no server's URL: {error}") from None
+        # What cannot be read as a port may be a piece of a password that was not escaped.
+        reason = (
+            "the port is no number; in a password, write %2F for / and so on"
+            if "ort" in str(error)
+            else error
+        )
+        raise UsageError(f"{address!r} is no server's URL: {reason}") from None

@@ -11,6 +11,7 @@ _NAMES = (
     "append",
     "declare",
     "discard",
+    "extent",
     "join",
     "known",
     "open",

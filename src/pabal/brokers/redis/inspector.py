@@ -1,0 +1,293 @@
+"""Look at a group from outside: no member, no lease, no new log, only what lies on the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.extent import Extent, extents
+from pabal.brokers.redis.keys import GroupKeys, LogKeys
+from pabal.brokers.redis.letters import GroupLetters
+from pabal.brokers.redis.link import Link, masked
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.steering import Unsteered
+from pabal.domain.envelope import to_microseconds
+from pabal.errors import StorageUnavailableError, UsageError
+from pabal.ports.inspection import ActionRecord
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
+from pabal.ports.views import SubscriptionView, Totals
+
+_ACTIONS_KEPT = 10_000
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_action = msgspec.msgpack.Decoder(ActionRecord).decode
+
+
+class _Sign(NamedTuple):
+    """Hold a process's sign of life, when it was seen first, and when it last was another than before."""
+
+    sign: bytes
+    first_seen: float
+    moved: float | None
+
+
+class GroupInspector(Unsteered):
+    """Answer an operator about one group; connects when it is asked first.
+
+    Without ``group`` it is the only one of the log. The connection belongs to the event loop that asks; in
+    another loop another one is made. A process that gives no sign of life for ``silence`` seconds (it gives
+    several a second) is not counted as handling anything. That decides what is shown, and nothing else: who
+    may take a dead process's partitions is decided by the lease alone.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        group: str | None = None,
+        namespace: str = "pabal",
+        patience: float = 5.0,
+        silence: float = 3.0,
+    ) -> None:
+        self.address = masked(url)
+        self._url = url
+        self._group = group
+        self._log = LogKeys(namespace)
+        self._namespace = namespace
+        self._patience = patience
+        self._silence = silence
+        self._link: Link | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._keys = GroupKeys(self._log, group or "")
+        self._partitions = 0
+        self._signs: dict[bytes, _Sign] = {}
+
+    @property
+    def link(self) -> Link:
+        """Return the connection, which must have been opened."""
+        assert self._link is not None
+        return self._link
+
+    # -- the connection -------------------------------------------------------------------------------
+
+    async def _ready(self) -> Link:
+        """Connect, and find the log and the group; nothing is made where there is none."""
+        if self._loop is not asyncio.get_running_loop():
+            # What was opened in a loop that has ended was closed with it.
+            self._loop, self._link, self._opening = asyncio.get_running_loop(), None, asyncio.Lock()
+        async with self._opening:
+            if self._link is None:
+                link = Link(self._url, patience=self._patience, loads_scripts=False)
+                await link.open()
+                try:
+                    await self._find(link)
+                except BaseException:
+                    await link.close()
+                    raise
+                self._link = link
+        return self._link
+
+    async def _find(self, link: Link) -> None:
+        count = await link.call("HGET", self._log.meta, "partitions")
+        if count is None:
+            raise StorageUnavailableError(
+                path=self.address, reason=f"there is no log under the namespace {self._namespace!r}"
+            )
+        known = sorted(name.decode() for name in await link.call("SMEMBERS", self._log.groups))
+        names = ", ".join(known) or "none"
+        if self._group is None:
+            if len(known) != 1:
+                raise UsageError(f"{self.address}: say which group, with ?group=…; there are: {names}")
+            self._keys = GroupKeys(self._log, known[0])
+        elif self._group not in known:
+            raise UsageError(f"{self.address}: there is no group {self._group!r}; there are: {names}")
+        self._partitions = int(count)
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+        link, self._link = self._link, None
+        if link is not None and self._loop is asyncio.get_running_loop():
+            await link.close()
+
+    # -- figures --------------------------------------------------------------------------------------
+
+    async def _extents(self, since: datetime | None = None) -> list[Extent]:
+        link = await self._ready()
+        keys: list[str] = []
+        for part in range(self._partitions):
+            keys += (self._log.log(part), self._log.part(part))
+        moment = "" if since is None else str(to_microseconds(since))
+        return extents(await link.run(script("extent"), tuple(keys), moment))
+
+    async def totals(self) -> Totals:
+        """Return what the log holds; positions are counted over all partitions."""
+        found = await self._extents()
+        scheduled = await self.link.call("ZCARD", self._log.schedule)
+        held = sum(one.given(one.first - 1, one.head) for one in found if one.first)
+        return Totals(held, sum(one.given(0, one.head) for one in found), int(scheduled))
+
+    async def published_since(self, moment: datetime) -> int:
+        """Return how many events entered the log since then, as far as it still holds them."""
+        found = await self._extents(moment)
+        return sum(one.given(one.since, one.head) for one in found if one.since is not None)
+
+    async def subscriptions(self) -> list[SubscriptionView]:
+        """Return every durable subscription of the group, by name, summed over the partitions."""
+        found = await self._extents()
+        living = await self._living()
+        letters = Counter(
+            (int(part), name)
+            for part, name, _ in (
+                at.split(b"\0") for at in await self.link.call("HKEYS", self._keys.letter_index)
+            )
+        )
+        totals: dict[bytes, SubscriptionView] = {}
+        handled: dict[bytes, set[bytes]] = {}
+        for part, extent in enumerate(found):
+            for name, view, owner in await self._in_partition(part, extent):
+                parked = letters[part, name]
+                totals[name] = _summed(totals.get(name), msgspec.structs.replace(view, parked=parked))
+                if owner in living:
+                    handled.setdefault(name, set()).add(owner)
+        return [
+            msgspec.structs.replace(
+                view,
+                state="active" if name in handled else "idle",
+                owner=b", ".join(sorted(handled.get(name, ()))).decode() or None,
+            )
+            for name, view in sorted(totals.items())
+        ]
+
+    async def _in_partition(self, part: int, extent: Extent) -> list[tuple[bytes, SubscriptionView, bytes]]:
+        """Return name, figures and owner (empty: nobody) of each subscription in one partition."""
+        keys, call = self._keys.of(part), self.link.call
+        calls = [
+            call("HGETALL", keys.cursors),
+            call("HGETALL", keys.epochs),
+            call("HKEYS", keys.retries),
+            call("HKEYS", keys.queued),
+            call("HGET", keys.lease, "owner"),
+        ]
+        cursors, epochs, retries, queued, owner = [await one for one in calls]
+        epochs = as_pairs(epochs)
+        retrying, waiting = _by_name(retries), _by_name(queued)
+        views: list[tuple[bytes, SubscriptionView, bytes]] = []
+        for name, data in as_pairs(cursors).items():
+            cursor = decode_cursor(data)
+            view = SubscriptionView(
+                name=name.decode(),
+                state="",
+                watermark=extent.given(0, cursor.watermark),
+                frontier=extent.given(0, cursor.frontier),
+                lag=extent.given(cursor.frontier, extent.head) + len(cursor.unfinished) + waiting[name],
+                retries=retrying[name],
+                parked=0,
+                queued=waiting[name],
+                epoch=int(epochs.get(name, 0)),
+                updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
+            )
+            views.append((name, view, (owner or b"") if name + b"\0held" in epochs else b""))
+        return views
+
+    async def _living(self) -> set[bytes]:
+        """Return the processes that give signs of life; one seen first is watched until it does, or not."""
+        while True:
+            now = time.monotonic()
+            seen: dict[bytes, _Sign] = {}
+            for name, sign in as_pairs(await self.link.call("HGETALL", self._keys.members)).items():
+                earlier = self._signs.get(name)
+                if earlier is None:
+                    seen[name] = _Sign(sign, now, None)
+                else:
+                    seen[name] = earlier if earlier.sign == sign else _Sign(sign, earlier.first_seen, now)
+            self._signs = seen
+            if not any(one.moved is None and now - one.first_seen <= self._silence for one in seen.values()):
+                break
+            await asyncio.sleep(0.05)
+        return {
+            name for name, one in seen.items() if one.moved is not None and now - one.moved <= self._silence
+        }
+
+    # -- dead letters ---------------------------------------------------------------------------------
+
+    async def _letters(self) -> GroupLetters:
+        await self._ready()
+        return GroupLetters(self, self._keys)
+
+    async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
+        """Return dead letters by ascending id."""
+        return await (await self._letters()).list_dead_letters(**filters)
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        return await (await self._letters()).group_dead_letters()
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        return await (await self._letters()).get_dead_letter(dead_letter_id)
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark one as being retried and leave word for its partition's owner; None if it is already."""
+        return await (await self._letters()).begin_retry(dead_letter_id, payload, now)
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove one and leave word for its partition's owner. Raises DeadLetterNotFoundError."""
+        return await (await self._letters()).discard_dead_letter(dead_letter_id)
+
+    # -- the audit log --------------------------------------------------------------------------------
+
+    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
+        """Write an action down and return its number; the newest 10,000 are kept."""
+        link = await self._ready()
+        number = int(await link.call("INCR", self._keys.action_counter))
+        plain = msgspec.to_builtins(details)
+        await self._write(ActionRecord(number, datetime.now(UTC), actor, action, subject, plain))
+        await link.call("HDEL", self._keys.actions, number - _ACTIONS_KEPT)
+        return number
+
+    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
+        """Write down what came of an action."""
+        link = await self._ready()
+        known = await link.call("HGET", self._keys.actions, number)
+        if known is not None:
+            begun = _decode_action(known)
+            await self._write(msgspec.structs.replace(begun, result=result, succeeded=succeeded))
+
+    async def _write(self, record: ActionRecord) -> None:
+        await self.link.call("HSET", self._keys.actions, record.id, _encode(record))
+
+    async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
+        """Return actions by descending number, from below ``before``."""
+        link = await self._ready()
+        newest = int(await link.call("GET", self._keys.action_counter) or 0)
+        last = newest if before is None else min(newest, before - 1)
+        numbers = range(last, max(0, last - limit), -1)
+        if not numbers:
+            return []
+        found = await link.call("HMGET", self._keys.actions, *numbers)
+        return [_decode_action(data) for data in found if data is not None]
+
+
+def _by_name(fields: Iterable[bytes]) -> Mapping[bytes, int]:
+    return Counter(at.partition(b"\0")[0] for at in fields)
+
+
+def _summed(total: SubscriptionView | None, more: SubscriptionView) -> SubscriptionView:
+    if total is None:
+        return more
+    times = [at for at in (total.updated_at, more.updated_at) if at is not None]
+    figures = ("watermark", "frontier", "lag", "retries", "parked", "queued")
+    added = {name: getattr(total, name) + getattr(more, name) for name in figures}
+    return msgspec.structs.replace(
+        total, **added, epoch=max(total.epoch, more.epoch), updated_at=max(times, default=None)
+    )

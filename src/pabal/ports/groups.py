@@ -1,0 +1,86 @@
+"""What an operator asks of a group of processes whose log lies on a server.
+
+Answered without being one of the processes: nothing here takes, renews or gives up a lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from pabal.domain.envelope import StoredRecord
+from pabal.ports.inspection import ActionRecord
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
+from pabal.ports.views import SubscriptionView, Totals
+
+
+class GroupInspection(Protocol):
+    """Look at one group from outside, and decide about its dead letters. Raises StorageError throughout."""
+
+    @property
+    def address(self) -> str:
+        """Return the server's URL, without user and password."""
+        ...
+
+    async def totals(self) -> Totals:
+        """Return what the log holds; positions are counted over all partitions."""
+        ...
+
+    async def subscriptions(self) -> list[SubscriptionView]:
+        """Return every durable subscription of the group, by name, summed over the partitions."""
+        ...
+
+    async def published_since(self, moment: datetime) -> int:
+        """Return how many events entered the log since then."""
+        ...
+
+    async def find_events(self, wanted: Any, **where: Any) -> list[StoredRecord]:
+        """Return events by what is indexed. Raises UsageError where nothing is."""
+        ...
+
+    async def list_dead_letters(
+        self,
+        *,
+        subscription: str | None = None,
+        event_type: str | None = None,
+        error_type: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[DeadLetterRecord]:
+        """Return dead letters by ascending id, from above ``after``."""
+        ...
+
+    async def group_dead_letters(self) -> list[DeadLetterGroup]:
+        """Count dead letters by subscription and type of the last error, largest group first."""
+        ...
+
+    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Return one. Raises DeadLetterNotFoundError."""
+        ...
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        """Mark one as being retried and leave word for whoever handles it; None if it is already."""
+        ...
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        """Remove one and leave word for whoever handles it. Raises DeadLetterNotFoundError."""
+        ...
+
+    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
+        """Write an action down and return its number."""
+        ...
+
+    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
+        """Write down what came of an action."""
+        ...
+
+    async def list_actions(self, *, before: int | None = None, limit: int = 100) -> Sequence[ActionRecord]:
+        """Return actions by descending number, from below ``before``."""
+        ...
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+        ...

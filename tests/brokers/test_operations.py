@@ -1,0 +1,352 @@
+"""An operator looks at a group on a server from outside, and decides about its dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.link import Link, masked
+from pabal.cli.app import commands
+from pabal.dashboard import create_dashboard
+from pabal.errors import (
+    ActionNotPossibleError,
+    DeadLetterNotFoundError,
+    DecodeError,
+    StorageUnavailableError,
+    UsageError,
+)
+from pabal.factory import open_operations
+from pabal.operations import Operations
+from pabal.ports.operations import DeadLetterFilter
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+ODD = DeadLetterFilter(error_type="ValueError")
+
+
+def url_of(server: Server, namespace: str, group: str = "g") -> str:
+    return f"{server.url}?namespace={namespace}" + (f"&group={group}" if group else "")
+
+
+def refuse_odd(event: Moved) -> None:
+    if event.number % 2:
+        raise ValueError(f"{event.number} is odd")
+
+
+@asynccontextmanager
+async def parked(server: Server, namespace: str, count: int = 6) -> AsyncIterator[Operations]:
+    """Look at a group that has parked every second of ``count`` events, and whose process has ended."""
+    async with make(server, namespace, refuse_odd) as bus:
+        await bus.publish_batch(moves(3, count))
+        await bus.drain(timeout=30)
+    async with open_operations(url_of(server, namespace), actor="kim") as operations:
+        yield operations
+
+
+async def everything_on(server: Server, namespace: str) -> dict[bytes, bytes]:
+    """Return every key of a namespace with its content."""
+    link = Link(server.url, loads_scripts=False)
+    await link.open()
+    try:
+        keys = await link.call("KEYS", f"{{{namespace}}}:*")
+        return {key: await link.call("DUMP", key) for key in sorted(keys)}
+    finally:
+        await link.close()
+
+
+async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator would have to start the application to learn why it is behind."""
+    async with make(shared_server, namespace, Noted().handle) as bus:
+        await bus.publish_batch(moves(4, 20))
+        await bus.drain(timeout=30)
+    async with make(shared_server, namespace) as publisher:
+        await publisher.publish_batch(moves(4, 7))
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        overview = await operations.overview()
+        [view] = await operations.subscriptions()
+    assert (view.name, view.state, view.lag, view.watermark, view.owner) == ("sub", "idle", 7, 20, None)
+    assert (overview.totals.events, overview.totals.head, overview.lag) == (27, 27, 7)
+    assert (overview.health, [one.code for one in overview.reasons]) == ("degraded", ["unclaimed"])
+    assert overview.published_per_second == round(27 / 60, 3)
+
+
+async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namespace: str) -> None:
+    """A healthy group would be reported as abandoned."""
+    async with make(shared_server, namespace, Noted().handle) as bus:
+        await bus.publish_batch(moves(4, 20))
+        await bus.drain(timeout=30)
+        async with open_operations(url_of(shared_server, namespace)) as operations:
+            [view] = await operations.subscriptions()
+            assert (view.state, view.lag) == ("active", 0)
+            assert view.owner is not None
+
+
+async def test_a_process_without_signs_of_life_handles_nothing(shared_server: Server, namespace: str) -> None:
+    """A group of which every process was killed would be shown as active for ever."""
+    async with parked(shared_server, namespace):
+        link = Link(shared_server.url, loads_scripts=False)
+        await link.open()
+        base = f"{{{namespace}}}:group:g:"
+        await link.call("HSET", base + "members", "ghost", 7)
+        for part in range(8):
+            await link.call("HSET", f"{base}{part}:lease", "owner", "ghost")
+            await link.call("HSET", f"{base}{part}:epochs", "sub\0held", 1)
+        await link.close()
+        inspector = GroupInspector(shared_server.url, group="g", namespace=namespace, silence=0.1)
+        for _ in range(2):
+            [view] = await inspector.subscriptions()
+            assert (view.state, view.owner) == ("idle", None)
+        await inspector.aclose()
+
+
+def test_the_dashboard_reports_a_group_and_another_loop_may_close(
+    shared_server: Server, namespace: str
+) -> None:
+    """The page would fail on a server, or the command end with an error because it closes in another loop."""
+
+    async def prepare() -> None:
+        async with parked(shared_server, namespace):
+            pass
+
+    async def look(operations: Operations) -> list[httpx.Response]:
+        transport = httpx.ASGITransport(create_dashboard(operations))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            paths = (
+                "report",
+                "dead-letters",
+                "dead-letters/1",
+                "dead-letters/groups",
+                "audit",
+                "types",
+                "events",
+            )
+            return [await client.get(f"/api/{path}") for path in paths]
+
+    asyncio.run(prepare())
+    operations = open_operations(url_of(shared_server, namespace))
+    answers = asyncio.run(look(operations))
+    again = asyncio.run(look(operations))
+    asyncio.run(operations.aclose())
+    codes = [answer.status_code for answer in answers]
+    assert codes == [answer.status_code for answer in again] == [200, 200, 200, 200, 200, 200, 400]
+    assert answers[1].json()["count"] == 3
+    assert "cannot search the log" in answers[-1].text
+
+
+async def test_looking_changes_nothing_on_the_server(shared_server: Server, namespace: str) -> None:
+    """Looking would join the group, take a lease or move the log to another incarnation."""
+    async with parked(shared_server, namespace) as operations:
+        before = await everything_on(shared_server, namespace)
+        await operations.overview()
+        await operations.subscriptions()
+        await operations.dead_letters()
+        await operations.dead_letter(1)
+        await operations.dead_letter_groups()
+        await operations.audit()
+        assert await everything_on(shared_server, namespace) == before
+
+
+async def test_positions_never_given_are_no_lag(own_server: Server, namespace: str) -> None:
+    """A restart of the server would look like four billion events behind."""
+    async with make(own_server, namespace, Noted().handle) as bus:
+        await bus.publish_batch(moves(1, 5))
+        await bus.drain(timeout=30)
+    await own_server.restart()
+    async with make(own_server, namespace) as publisher:
+        await publisher.publish_batch(moves(1, 3))
+    async with open_operations(url_of(own_server, namespace)) as operations:
+        [view] = await operations.subscriptions()
+        overview = await operations.overview()
+    assert (view.lag, view.watermark) == (3, 5)
+    assert (overview.totals.events, overview.totals.head) == (8, 8)
+    assert overview.published_per_second == round(8 / 60, 3)
+
+
+async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server, namespace: str) -> None:
+    """An operator would see only the first page, or letters of others."""
+    async with parked(shared_server, namespace, 10) as operations:
+        first = await operations.dead_letters(limit=3)
+        rest = await operations.dead_letters(after=first.next or 0, limit=3)
+        assert len(first.dead_letters) == 3
+        assert (len(rest.dead_letters), rest.next) == (2, None)
+        numbers = {one.event.payload["number"] for one in (*first.dead_letters, *rest.dead_letters)}
+        assert numbers == {1, 3, 5, 7, 9}
+        for none in (DeadLetterFilter(subscription="x"), DeadLetterFilter(event_type="x")):
+            assert (await operations.dead_letters(none)).dead_letters == ()
+        assert len((await operations.dead_letters(ODD)).dead_letters) == 5
+        [group] = await operations.dead_letter_groups()
+        assert (group.subscription, group.error_type, group.count) == ("sub", "ValueError", 5)
+        shown = await operations.dead_letter(first.dead_letters[0].id)
+        assert [attempt.error_type for attempt in shown.attempts] == ["ValueError", "ValueError"]
+        with pytest.raises(DeadLetterNotFoundError):
+            await operations.dead_letter(999)
+
+
+async def test_the_running_owner_hears_of_a_retry_an_edit_and_a_discard(
+    shared_server: Server, namespace: str
+) -> None:
+    """What an operator decides would wait for the next start of the application."""
+    handled: list[int] = []
+    healed = False
+
+    def handle(event: Moved) -> None:
+        if event.number < 3 and not healed:
+            raise ValueError("not yet")
+        handled.append(event.number)
+
+    async with make(shared_server, namespace, handle) as bus:
+        await bus.publish_batch(moves(3, 3))
+        await bus.drain(timeout=30)
+        healed = True
+        async with open_operations(url_of(shared_server, namespace), actor="kim") as operations:
+            letters = {
+                one.event.payload["number"]: one.id for one in (await operations.dead_letters()).dead_letters
+            }
+            retried = await operations.retry(letters[0])
+            assert (retried.count, retried.pending) == (1, True)
+            with pytest.raises(DecodeError):
+                await operations.edit_and_retry(letters[1], {"key": 5})
+            await operations.edit_and_retry(letters[1], {"key": "k1", "number": 100})
+            await operations.discard(letters[2])
+            await until(lambda: sorted(handled) == [0, 100])
+            await _until_empty(operations)
+            entries = [(one.actor, one.action, one.succeeded) for one in await operations.audit()]
+        assert entries == [
+            ("kim", "discard", True),
+            ("kim", "edit", True),
+            ("kim", "edit", False),
+            ("kim", "retry", True),
+        ]
+
+
+async def _until_empty(operations: Operations) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if not (await operations.dead_letters()).dead_letters:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_decided_while_the_group_is_down_happens_at_its_next_start(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator would have to wait for the application before mending what broke it."""
+    async with parked(shared_server, namespace) as operations:
+        result = await operations.retry_matching(ODD)
+        assert (result.count, result.pending) == (3, True)
+        assert (await operations.retry_matching(ODD)).count == 0
+        noted = Noted()
+        async with make(shared_server, namespace, noted.handle):
+            await until(lambda: sorted(noted.numbers) == [1, 3, 5])
+            await _until_empty(operations)
+
+
+Act = Callable[[Operations], Any]
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (lambda one: one.pause("sub"), ActionNotPossibleError),
+        (lambda one: one.resume("sub"), ActionNotPossibleError),
+        (lambda one: one.reset("sub", "beginning"), ActionNotPossibleError),
+        (lambda one: one.replay("sub"), ActionNotPossibleError),
+        (lambda one: one.events(), UsageError),
+        (lambda one: one.event("x"), UsageError),
+        (lambda one: one.streams(), UsageError),
+        (lambda one: one.stream("x"), UsageError),
+    ],
+)
+async def test_what_a_server_cannot_do_is_refused(
+    shared_server: Server, namespace: str, act: Act, error: type[Exception]
+) -> None:
+    """An operator would take an empty answer for an empty log, or wait for a pause that never comes."""
+    async with parked(shared_server, namespace, 2) as operations:
+        with pytest.raises(error, match=r"a log on Redis|its processes"):
+            await act(operations)
+
+
+async def test_the_only_group_need_not_be_named_and_another_must(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator would look at another application's dead letters without noticing."""
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        with pytest.raises(StorageUnavailableError, match="no log under the namespace"):
+            await operations.overview()
+    async with parked(shared_server, namespace), open_operations(url_of(shared_server, namespace, "")) as one:
+        assert (await one.overview()).parked == 3
+    async with make(shared_server, namespace, Noted().handle, group="other"):
+        for group, word in (("", "say which group"), ("nobody", "there is no group 'nobody'")):
+            async with open_operations(url_of(shared_server, namespace, group)) as operations:
+                with pytest.raises(UsageError, match=f"{word}.*there are: g, other"):
+                    await operations.overview()
+
+
+async def test_the_commands_take_a_servers_url(shared_server: Server, namespace: str) -> None:
+    """The shell would stay closed to whoever runs a distributed bus."""
+    async with parked(shared_server, namespace) as operations:
+        [letter, *_] = (await operations.dead_letters()).dead_letters
+    url = url_of(shared_server, namespace)
+
+    def call(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(commands, ["--lang", "en", *args])
+        return done.exit_code, done.output
+
+    def calls() -> list[tuple[int, str]]:
+        return [
+            call("status", url),
+            call("subscriptions", "list", url),
+            call("dead-letters", "list", url),
+            call("dead-letters", "show", url, str(letter.id)),
+            call("dead-letters", "discard", url, str(letter.id), "--yes"),
+            call("audit", url),
+            call("subscriptions", "pause", url, "sub"),
+            call("events", "list", url),
+            call("vacuum", url),
+        ]
+
+    status, listed, letters, shown, gone, audit, pause, events, vacuum = await asyncio.to_thread(calls)
+    assert (status[0], "6 events, 1 subscriptions" in status[1]) == (0, True), status
+    assert (listed[0], "idle" in listed[1]) == (0, True), listed
+    assert (letters[0], letters[1].count("ValueError")) == (0, 3), letters
+    assert (shown[0], "failed 2 of 2 attempts" in shown[1]) == (0, True), shown
+    assert gone == (0, "1 done\n")
+    assert (audit[0], "discard" in audit[1]) == (0, True), audit
+    assert (pause[0], "stop the processes" in pause[1]) == (1, True), pause
+    assert (events[0], "cannot search the log" in events[1]) == (2, True), events
+    assert (vacuum[0], "needs the file of a log" in vacuum[1]) == (2, True), vacuum
+
+
+SECRETS = [
+    "redis://kim:hunter2@127.0.0.1:1/0",
+    "redis://kim:hun/hunter2@127.0.0.1:1/0",
+    "redis://kim:hunter2#x@127.0.0.1:1/0",
+    "redis://kim:hunter2?x@127.0.0.1:1/0",
+    "postgres://kim:hunter2@127.0.0.1:1/0",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_no_password_of_a_url_is_printed(url: str) -> None:
+    """A password would stand in terminals and logs, also where it was not escaped as it should be."""
+    done = CliRunner().invoke(commands, ["status", url])
+    assert done.exit_code in (2, 3)
+    assert "hunter2" not in done.output + masked(url)
+
+
+def test_operations_do_not_import_the_client() -> None:
+    """The command line would not start without an extra that a file does not need."""
+    code = "import sys, pabal.factory, pabal.cli.base, pabal.operations; assert 'redis' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
