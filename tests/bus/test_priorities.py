@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 from typing import Any
 
-from pabal import RetryPolicy
+import pytest
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import AT_ONCE, ONCE, Backend, Seen, turns
+from tests.bus.support import AT_ONCE, LIMIT, ONCE, Backend, Seen, turns
 
 
 class Tiers:
@@ -55,6 +58,39 @@ async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attem
     await bus.drain(20)
     assert len(tiers.history) == 2 * 3 * 200
     assert tiers.violations([1, 2, 3]) == []
+
+
+async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 16, right after subscribing: an order would be sent before the check of risk is there."""
+    opened = asyncio.Event()
+    storage = SqliteEventStorage(tmp_path / "log.db")
+    open_subscription = storage.open_subscription
+
+    async def late(opening: Any) -> Any:
+        await opened.wait()
+        return await opening
+
+    def slowly(name: str, start: Any) -> Any:
+        opening = open_subscription(name, start)  # where it begins is settled here
+        return late(opening) if name == "low" else opening
+
+    monkeypatch.setattr(storage, "open_subscription", slowly)
+    seen: list[str] = []
+    async with storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Moved, lambda _: seen.append("high"), name="high", priority=2)
+        bus.subscribe(Moved, lambda _: seen.append("low"), name="low", priority=1)
+        bus.subscribe(Moved, lambda _: seen.append("beside"), name="beside", priority=1)
+        await bus.publish(Moved("rook", 1))
+        async with asyncio.timeout(LIMIT):
+            while not seen:  # noqa: ASYNC110 - a sync handler, in a thread
+                await asyncio.sleep(0.001)
+        await turns()
+        assert seen == ["beside"]
+        opened.set()
+        await bus.drain(60)
+    assert seen == ["beside", "low", "high"]
 
 
 async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None:

@@ -300,6 +300,8 @@ class Consumer:
     def holder(self, position: int, event: DomainEvent) -> Consumer | None:
         """Return a subscription of a lower priority number that has not attempted this event yet."""
         for lower in self.lowers:
+            if lower.state == STARTING and lower.wants(kind_of(event)):
+                return lower  # it is being opened; where it begins is settled already
             if lower.state != ACTIVE:
                 continue  # one that does not run must not hold up those that do
             if position in lower.unattempted:

@@ -112,6 +112,7 @@ class Leases:
 
     def _stand_by(self, consumer: Consumer) -> None:
         consumer.state = STANDBY
+        consumer.release_followers()
         self._engine.background.spawn_later(_STANDBY_PAUSE, partial(self._try_again, consumer))
         self._engine.background.noticed()
 
@@ -141,6 +142,7 @@ class Leases:
             return
         for retry in cursor.retries:
             self._take_up(consumer, retry)
+        consumer.release_followers()  # who waited for its opening asks anew
         if consumer.followed:
             consumer.unattempted.update(p for p in cursor.unfinished if p not in consumer.failing)
         consumer.state = ACTIVE
