@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from pabal.domain.envelope import decode_event
-from pabal.domain.registry import registry
-from pabal.errors import ActionNotPossibleError, UnknownEventTypeError
+from pabal.errors import ActionNotPossibleError
+from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.storage_source import entry_of
 from pabal.operations.views import event_view, letter_view
 from pabal.ports.groups import GroupInspection
@@ -113,14 +111,7 @@ class GroupSource:
 
     async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
         """Return dead letters by ascending id."""
-        found = await self._group.list_dead_letters(
-            subscription=wanted.subscription,
-            event_type=wanted.event_type,
-            error_type=wanted.error_type,
-            after=after,
-            limit=limit,
-        )
-        return [letter_view(letter) for letter in found]
+        return await matching_letters(self._group, wanted, after=after, limit=limit)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
         """Return one. Raises DeadLetterNotFoundError."""
@@ -151,16 +142,7 @@ class GroupSource:
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
         """Deliver a dead letter again, where its partition is handled, now or later."""
         letter = await self._group.get_dead_letter(dead_letter_id)
-        if letter.record is not None and payload is None:
-            try:
-                decode_event(letter.record)  # what fits no class would only be parked again
-            except UnknownEventTypeError:
-                pass  # this process need not know the class; the one that handles it does
-        elif letter.record is not None:
-            registry.schema_named(letter.record.event_type, letter.position)
-        begun = await self._group.begin_retry(dead_letter_id, payload, time.time()) is not None
-        action = "retry" if payload is None else "edit"
-        return ActionResult(action, str(dead_letter_id), int(begun), pending=begun)
+        return await retry_elsewhere(self._group, letter, payload)
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
         """Remove a dead letter for good; what queues behind it goes on where its partition is handled."""

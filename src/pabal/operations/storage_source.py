@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
@@ -10,10 +9,9 @@ from typing import Any, get_args
 import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
-from pabal.domain.envelope import decode_event
-from pabal.domain.registry import registry
-from pabal.errors import InvalidFilterError, UnknownEventTypeError
+from pabal.errors import InvalidFilterError
 from pabal.operations.filters import parse_position
+from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
 from pabal.ports.inspection import ActionRecord, InspectableStorage
@@ -163,14 +161,7 @@ class StorageSource:
 
     async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
         """Return dead letters by ascending id."""
-        found = await self._storage.list_dead_letters(
-            subscription=wanted.subscription,
-            event_type=wanted.event_type,
-            error_type=wanted.error_type,
-            after=after,
-            limit=limit,
-        )
-        return [letter_view(letter) for letter in found]
+        return await matching_letters(self._storage, wanted, after=after, limit=limit)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
         """Return one. Raises DeadLetterNotFoundError."""
@@ -222,17 +213,9 @@ class StorageSource:
             edited = msgspec.json.decode(payload)
             begun = await self._bus.dead_letters.edit_and_retry(dead_letter_id, edited)
             return ActionResult("edit", subject, int(begun))
-        if payload is None and letter.record is not None:
-            try:
-                decode_event(letter.record)  # what fits no class would only be parked again
-            except UnknownEventTypeError:
-                pass  # this process need not know the class; the one that handles it does
-        elif payload is not None and letter.record is not None:
-            registry.schema_named(letter.record.event_type, letter.position)
-        begun_letter = await self._storage.begin_retry(dead_letter_id, payload, time.time())
+        result = await retry_elsewhere(self._storage, letter, payload)
         await self._storage.request_reopening(letter.subscription)
-        action = "retry" if payload is None else "edit"
-        return ActionResult(action, subject, int(begun_letter is not None), pending=begun_letter is not None)
+        return result
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
         """Remove a dead letter for good."""

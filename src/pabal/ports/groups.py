@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 from pabal.domain.envelope import StoredRecord
 from pabal.ports.inspection import ActionRecord
-from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
+from pabal.ports.storage import DeadLetterStore
 from pabal.ports.views import SubscriptionView, Totals
 
 
-class GroupInspection(Protocol):
-    """Look at one group from outside, and decide about its dead letters. Raises StorageError throughout."""
+class GroupInspection(DeadLetterStore, Protocol):
+    """Look at one group from outside, and decide about its dead letters. Raises StorageError throughout.
+
+    A retry or discard leaves word for whoever handles the subscription.
+    """
 
     @property
     def address(self) -> str:
@@ -37,36 +40,6 @@ class GroupInspection(Protocol):
 
     async def find_events(self, wanted: Any, **where: Any) -> list[StoredRecord]:
         """Return events by what is indexed. Raises UsageError where nothing is."""
-        ...
-
-    async def list_dead_letters(
-        self,
-        *,
-        subscription: str | None = None,
-        event_type: str | None = None,
-        error_type: str | None = None,
-        after: int = 0,
-        limit: int = 100,
-    ) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id, from above ``after``."""
-        ...
-
-    async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
-        ...
-
-    async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
-        ...
-
-    async def begin_retry(
-        self, dead_letter_id: int, payload: bytes | None, now: float
-    ) -> DeadLetterRecord | None:
-        """Mark one as being retried and leave word for whoever handles it; None if it is already."""
-        ...
-
-    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove one and leave word for whoever handles it. Raises DeadLetterNotFoundError."""
         ...
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
