@@ -21,7 +21,7 @@ def _default(function: object, parameter: str) -> int:
 
 
 _UNFINISHED = _default(WatermarkTracker.snapshot, "most")
-_CHUNKS = ", ".join(map(str, statements.INSERT_CHUNKS[:-1])) + f" and {statements.INSERT_CHUNKS[-1]} rows"
+_INSERTED = f"{len(statements.INSERT_SIZES)} sizes, of 1 to {statements.INSERT_SIZES[0]:,} rows"
 
 _FIGURES = [
     ("guide", f"the last {waiting._REMEMBERED:,} events"),
@@ -42,7 +42,7 @@ _FIGURES = [
     ("event-sourcing", f"saves its position every {advancing._SAVE_EVERY:,} events"),
     ("event-sourcing.ko", f"이벤트 {advancing._SAVE_EVERY:,}개마다"),
     ("decisions/0002-one-writer-thread-with-group-commit", f"up to {writer._GROUP_ROWS:,} rows"),
-    ("decisions/0002-one-writer-thread-with-group-commit", f"statements of {_CHUNKS}"),
+    ("decisions/0002-one-writer-thread-with-group-commit", _INSERTED),
     ("decisions/0004-the-cursor-row-and-its-exceptions", f"more than {_UNFINISHED:,} unfinished positions"),
     ("decisions/0004-the-cursor-row-and-its-exceptions", f"every {settlement._SAVE_EVERY:,} positions"),
     ("decisions/0005-attempts-are-counted-in-a-mapped-journal", f"slot of {journal._SLOT.size} bytes"),

@@ -179,7 +179,7 @@ def encode_event(event: DomainEvent, max_payload_bytes: int) -> EventRecord:
         raise UnserializableEventError(
             event_type=schema.event_type, event_id=event_id, reason=str(error)
         ) from error
-    return EventRecord(*head, checksum)
+    return EventRecord._make((*head, checksum))
 
 
 def _plain_texts(event: DomainEvent, event_type: str) -> list[str | None]:

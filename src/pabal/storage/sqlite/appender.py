@@ -12,7 +12,7 @@ from pabal.domain.event import DomainEvent
 from pabal.errors import ConcurrencyError, DuplicateEventError
 from pabal.ports.storage import Committed
 from pabal.storage.sqlite.places import read_number
-from pabal.storage.sqlite.statements import INSERT_CHUNKS, insert_events, statements
+from pabal.storage.sqlite.statements import COLUMNS, INSERT_SIZES, insert_events, statements
 
 Stream = tuple[str, str]
 """Aggregate id and type ('' where the event class has none)."""
@@ -122,30 +122,28 @@ class Appender:
         """Insert records; return the first one's position. Raises sqlite3.IntegrityError for a known id."""
         now = self._recorded = max(self._recorded, time.time_ns() // 1000)
         first = position = self._head + 1
-        rows: list[tuple[object, ...]] = []
+        heads, part = self._heads, self._part
+        values: list[object] = []
         for record in records:
             version = None
             aggregate_id = record[4]
             if aggregate_id is not None:
                 stream = (aggregate_id, record[3] or "")
-                version = self._version(stream) + 1
-                self._heads[stream] = version
-                self._part.append((stream, version, position))
+                version = heads[stream] = (heads.get(stream) or self._version(stream)) + 1
+                part.append((stream, version, position))
             checksum = checksum_at(record[10], position, version, now)
-            rows.append((position, *record[:10], checksum, version, now))
+            values += (position, *record[:10], checksum, version, now)
             position += 1
-        self._insert_rows(rows)
+        self._insert_values(values)
         self._head = position - 1
         return first
 
-    def _insert_rows(self, rows: list[tuple[object, ...]]) -> None:
+    def _insert_values(self, values: list[object]) -> None:
         start = 0
-        for size in INSERT_CHUNKS:
-            while len(rows) - start >= size:
-                flat: list[object] = []
-                for row in rows[start : start + size]:
-                    flat += row
-                self._connection.execute(insert_events(size), flat)
+        for rows in INSERT_SIZES:
+            size = rows * COLUMNS
+            while len(values) - start >= size:
+                self._connection.execute(insert_events(rows), values[start : start + size])
                 start += size
 
     def append(

@@ -37,9 +37,13 @@ def schema_script() -> str:
     return _text("schema.sql")
 
 
-INSERT_CHUNKS = (256, 64, 16, 4, 1)
-"""Rows per INSERT statement, largest first."""
-_ROW = "(" + ",".join("?" * 14) + ")"
+INSERT_SIZES = tuple(
+    sorted({1, 2, 3} | {step << shift for shift in range(9) for step in (4, 5, 6, 7)} | {2048}, reverse=True)
+)
+"""Rows per INSERT statement, largest first: four sizes for each power of two, so few make up any number."""
+
+COLUMNS = 14
+_ROW = "(" + ",".join("?" * COLUMNS) + ")"
 
 
 @cache

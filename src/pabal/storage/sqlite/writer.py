@@ -24,6 +24,9 @@ _log = logging.getLogger("pabal")
 _GROUP_ROWS = 10_000
 """Rows after which a group is committed though more wait, so nobody waits for a very long commit."""
 
+_WORTH_A_GROUP = 250
+"""Rows of one caller that take several times as long to write as to sync, so nothing is gained by waiting."""
+
 _LONGEST_WAIT = 10.0
 """Seconds to wait for other processes that write, before callers get an error."""
 
@@ -85,9 +88,9 @@ class Writer:
             gathered = self._gathered[job.loop] = []
             job.loop.call_soon(self._hand_over, job.loop)
         gathered.append(job)
-        if len(gathered) >= self._last_group:
+        if len(gathered) >= self._last_group or len(job.records) >= _WORTH_A_GROUP:
             # As many as came last time: most likely nobody else is coming, so the thread can begin while
-            # this loop goes on with its deliveries.
+            # this loop goes on with its deliveries. A large batch keeps it busy while others are encoded.
             self._hand_over(job.loop)
         return job.future
 
