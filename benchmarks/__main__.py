@@ -28,6 +28,7 @@ from benchmarks.scenarios import (
     memory,
     processes,
     recovery,
+    retention,
     sourcing,
     specification,
 )
@@ -42,6 +43,7 @@ SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
     catch_up.NAME: catch_up.measure,
     growth.NAME: growth.measure,
     recovery.NAME: recovery.measure,
+    retention.NAME: retention.measure,
     processes.NAME: processes.measure,
     sourcing.NAME: sourcing.measure,
     memory.NAME: memory.measure,

@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     isolation,
     latency,
     memory,
+    retention,
     sourcing,
     specification,
 )
@@ -215,6 +216,14 @@ GOALS: tuple[Goal, ...] = (
     _sourcing(sourcing.LOAD, sourcing.LOADS),
     _growth(growth.ACTIVE[0]),
     _growth(growth.ACTIVE[1]),
+    Quotient(
+        "publishing while 1,000,000 events are deleted, on disk",
+        Spot(retention.NAME, retention.CASE, retention.TRIMMING, retention.P99),
+        Spot(retention.NAME, retention.CASE, retention.ALONE, retention.P99),
+        3,
+        "p99 without it",
+        at_most=True,
+    ),
     Bound(
         "memory per queued event, 1 key", _queued(memory.queued_case(1)), 200, "≤ 200 bytes beyond the event"
     ),
