@@ -14,8 +14,10 @@ from tests.crash.crowd import measure_delay, share_a_file
 from tests.crash.disk.build import build_disk
 from tests.crash.laboratory import ROOT, Laboratory
 from tests.crash.points import POINTS
+from tests.crash.positions import PUBLISHERS, read_while_publishing
 from tests.crash.power import PowerCuts, PowerReport, run_on_simulated_disk
 from tests.crash.report import FUZZED, WORDS, Report, section_in
+from tests.crash.snapshot import hold_a_snapshot
 
 MODES = ("full", "normal")
 
@@ -30,6 +32,8 @@ class Counts:
         self.power_acks = 1_500 if full else 200
         self.shared_seconds = 60.0 if full else 3.0
         self.delay_seconds = 20.0 if full else 3.0
+        self.snapshot_seconds = 60.0 if full else 3.0
+        self.positions = 1_000_000 if full else 5_000
 
 
 async def kill_publishers(folder: Path, mode: str, counts: Counts) -> tuple[Laboratory, Findings]:
@@ -120,6 +124,8 @@ async def run(counts: Counts, folder: Path) -> Report:
         ],
     )
     await _share(report, folder, counts)
+    await _hold(report, folder, counts)
+    await _follow(report, folder, counts)
     return report
 
 
@@ -145,6 +151,31 @@ async def _share(report: Report, folder: Path, counts: Counts) -> None:
         f"p50 {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms. The promise is 5 ms and 15 ms on a machine "
         "that does nothing else; a figure above it is no failure of this run, it says that the machine was "
         "busy, or slow.",
+    )
+
+
+async def _hold(report: Report, folder: Path, counts: Counts) -> None:
+    held = await hold_a_snapshot(folder / "snapshot.db", counts.snapshot_seconds)
+    if held.cut_after is None:
+        report.failed("the write-ahead log was not cut within a minute of the reader's end")
+    after = "not within 60 s" if held.cut_after is None else f"{held.cut_after:.1f} s later"
+    report.section(
+        "A reader that holds a snapshot",
+        f"Promise 35, for {counts.snapshot_seconds:.0f} s under load, `full`: {held.published:,} events were "
+        f"published meanwhile, the longest wait {held.longest_wait:.2f} s. The write-ahead log had grown to "
+        f"{held.largest >> 20:,} MiB when the reader let go, and was below 64 MiB {after}, with publishing "
+        "going on.",
+    )
+
+
+async def _follow(report: Report, folder: Path, counts: Counts) -> None:
+    wrong = await read_while_publishing(folder / "positions.db", counts.positions)
+    for what in wrong:
+        report.failed(f"positions: {what}")
+    report.section(
+        "A reader that follows the log",
+        f"Promise 15: {counts.positions:,} events by {PUBLISHERS} publishers, read meanwhile through another "
+        f"connection: {len(wrong)} times a position came out of order, twice or not at all.",
     )
 
 

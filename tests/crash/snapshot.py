@@ -1,0 +1,91 @@
+"""A reader that holds a snapshot of the log while others publish, and lets go of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pabal import EventBusFactory
+from pabal.storage.sqlite.wal import LIMIT
+from tests.crash.events import Step
+
+PUBLISHERS = 20
+AT_ONCE = 20
+FILLER = "x" * 400
+
+
+class Held(NamedTuple):
+    """Say what happened while a snapshot was held, and after it."""
+
+    before: int
+    """Events that the reader saw, first and last."""
+    published: int
+    handled: int
+    longest_wait: float
+    """Seconds that a publisher waited at most."""
+    largest: int
+    """Bytes of the write-ahead log when the reader let go."""
+    cut_after: float | None
+    """Seconds until it was below its limit; None if that took more than a minute."""
+
+
+async def hold_a_snapshot(path: Path, seconds: float) -> Held:
+    """Publish and handle beside a reader with an open transaction, and go on until the log is cut."""
+    bus, storage = EventBusFactory.create_complete_event_system(path)
+    handled = published = 0
+    longest = 0.0
+    done = False
+
+    async def handle(event: Step) -> None:
+        nonlocal handled
+        handled += 1
+
+    async def publish(key: str) -> None:
+        nonlocal published, longest
+        number = 0
+        while not done:
+            events = [Step(key, number + one, FILLER) for one in range(AT_ONCE)]
+            begun = time.monotonic()
+            await bus.publish_batch(events)
+            longest = max(longest, time.monotonic() - begun)
+            number += AT_ONCE
+            published += AT_ONCE
+
+    bus.subscribe(Step, handle, name="handler")
+    async with bus, asyncio.TaskGroup() as publishers:
+        await bus.publish(Step("first", 0))
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        before = _count(reader)
+        for number in range(PUBLISHERS):
+            publishers.create_task(publish(f"key-{number}"))
+        await asyncio.sleep(seconds)
+        assert _count(reader) == before, "the snapshot moved"
+        largest, while_held, wait = _size(path), published, longest
+        reader.close()
+        cut_after = await _cut(path)
+        done = True
+    await storage.aclose()
+    assert handled == published + 1, f"handled {handled} of {published + 1}"
+    return Held(before, while_held, handled, wait, largest, cut_after)
+
+
+def _count(reader: sqlite3.Connection) -> int:
+    return int(reader.execute("SELECT count(*) FROM events").fetchone()[0])
+
+
+def _size(path: Path) -> int:
+    return os.stat(f"{path}-wal").st_size
+
+
+async def _cut(path: Path) -> float | None:
+    begun = time.monotonic()
+    while time.monotonic() - begun < 60:
+        if _size(path) < LIMIT:
+            return time.monotonic() - begun
+        await asyncio.sleep(0.05)
+    return None
