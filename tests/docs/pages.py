@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 KOREAN = ".ko.md"
 
 _FENCE = re.compile(r"^( *)(`{3,})([^`]*)$")
-_PLAIN_INFO = re.compile(r'^python( title="[^"]+")?$')
+_PLAIN_INFO = re.compile(r'^python( title="(?P<title>[^"]+)")?$')
 _UNTESTED_INFO = re.compile(r'^python( title="[^"]+")? notest="(?P<reason>[^"]{12,})"$')
 _ALIASES = ("py", "python3", "pycon", "py3")
 
@@ -28,6 +28,12 @@ class Block(NamedTuple):
     def where(self) -> str:
         """Return the place as an editor jumps to it."""
         return f"{name_of(self.page)}:{self.line}"
+
+    @property
+    def title(self) -> str | None:
+        """Return the name under which a reader saves the block, where it is a program of its own."""
+        found = _PLAIN_INFO.match(self.info)
+        return found["title"] if found else None
 
 
 def name_of(page: Path) -> str:

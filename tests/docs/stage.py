@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import inspect
 import io
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Self
 
@@ -26,9 +28,10 @@ class WrongOutputError(AssertionError):
 class Stage:
     """Be the module and the event loop that the blocks of one page share.
 
-    A block may use ``await`` at the top level, as in ``python -m asyncio``. What it prints has to be what its
-    ``# →`` comments say. At the beginning no event class is known but
-    pabal's own, and those that it defines are forgotten.
+    A block may use ``await`` at the top level, as in ``python -m asyncio``. One with a title is a program: it
+    is saved under that name in the present folder and run by an interpreter of its own. What a block prints
+    has to be what its ``# →`` comments say. At the beginning no event class is known but pabal's own; those
+    that it defines are forgotten.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,7 +60,7 @@ class Stage:
     def run(self, blocks: Iterable[Block]) -> None:
         """Run blocks in order. What they raise comes out, with the page's own line numbers."""
         for block in blocks:
-            printed = self._run(block)
+            printed = self._run(block) if block.title is None else _run_program(block, block.title)
             expected = [line.strip()[len(_OUTPUT) :] for line in block.text.splitlines() if _is_output(line)]
             if printed != expected:
                 raise WrongOutputError(f"{block.where} prints\n{printed}\nand its comments say\n{expected}")
@@ -76,6 +79,14 @@ class Stage:
 
     async def _awaited(self, code: object) -> None:
         await eval(code, self._module.__dict__)  # type: ignore[arg-type]
+
+
+def _run_program(block: Block, name: str) -> list[str]:
+    Path(name).write_text(block.text, "utf-8")
+    done = subprocess.run([sys.executable, name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WrongOutputError(f"{block.where} ends with {done.returncode}\n{done.stderr}")
+    return done.stdout.splitlines()
 
 
 def _is_output(line: str) -> bool:
