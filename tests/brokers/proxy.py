@@ -1,16 +1,18 @@
-"""A proxy between the bus and the server that delays, swallows and cuts."""
+"""A proxy between the bus and the server that delays, swallows and cuts, or speaks TLS for it."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Self
 
 
 class Proxy:
-    """Pass bytes on in both directions, until told otherwise."""
+    """Pass bytes on in both directions, until told otherwise; with ``tls`` to those alone who speak it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = port
+        self._tls = tls
         self.port = 0
         self.delay = 0.0
         self.swallow = False
@@ -25,7 +27,7 @@ class Proxy:
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -61,7 +63,7 @@ class Proxy:
                     await asyncio.sleep(self.delay)
                 if not self.swallow:
                     sink.write(data)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass
         finally:
             self._writers.discard(sink)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import math
 import random
+import re
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +18,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -32,6 +35,9 @@ _LONGEST_PAUSE = 2.0
 _ANSWER_WITHIN = 10.0
 """Seconds without any answer after which a connection counts as dead, though nobody has closed it."""
 _TRANSIENT = (BusyLoadingError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+_FINAL = (AuthenticationError, NoPermissionError, ssl.SSLCertVerificationError)
+"""What no waiting mends: the server does not let this user in, or is not the one that it should be."""
+_NOT_ALLOWED = re.compile(r"^User .* has no permissions")
 
 Argument = bytes | str | int | float
 Call = Callable[..., "asyncio.Future[Any]"]
@@ -115,6 +121,8 @@ class Link:
         future: asyncio.Future[Any] = loop.create_future()
         if self._task is None:
             future.set_exception(StorageClosedError(path=self.address, reason="closed"))
+        elif self._task.done():
+            future.set_exception(self.trouble or StorageClosedError(path=self.address, reason="closed"))
         elif self.is_connected:
             self._send(pack(args), future)
         else:
@@ -161,7 +169,11 @@ class Link:
         return self._open
 
     async def open(self) -> None:
-        """Connect; return when the server answers. Raises BrokerUnavailableError after ``patience``."""
+        """Connect; return when the server answers.
+
+        Raises BrokerUnavailableError after ``patience``, and at once where the server refuses the password or
+        the user, or shows a certificate that is not to be trusted.
+        """
         if self._task is not None and self._open:
             return
         self.begin()
@@ -211,8 +223,9 @@ class Link:
                 self.trouble = lost
                 self._open = False
                 await self._drop()
-                self._fail(lost)
-                if isinstance(error, AuthenticationError) and not self.connections:
+                is_final = _is_final(error) and not self.connections
+                self._fail(lost, held=is_final)
+                if is_final:
                     raise lost from error
                 if self._on_loss is not None and self.connections > before:
                     self._on_loss(lost)
@@ -295,7 +308,7 @@ class Link:
 
     def _described(self, error: Exception) -> BrokerError:
         kind = BrokerUnavailableError if isinstance(error, _TRANSIENT) else BrokerError
-        described = kind(path=self.address, reason=f"the server refused: {error}")
+        described = kind(path=self.address, reason=f"the server refused: {_reason(error)}")
         described.__cause__ = error
         return described
 
@@ -329,10 +342,20 @@ class Link:
                 future.set_exception(BrokerUnavailableError(path=self.address, reason=_reason(self.trouble)))
 
 
+def _is_final(error: BaseException | None) -> bool:
+    """Tell whether no waiting mends this; the client wraps what the connection says of certificates."""
+    while error is not None:
+        if isinstance(error, _FINAL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _reason(error: Exception | None) -> str:
     if isinstance(error, BrokerError):
         return error.reason
-    return f"{error or type(error).__name__}".rstrip(".")
+    said = f"{error or type(error).__name__}".rstrip(".")
+    return _NOT_ALLOWED.sub("the user has no permissions", said)
 
 
 def _pool_of(url: str, address: str) -> ConnectionPool:

@@ -1,0 +1,281 @@
+"""Certificates, users and passwords: what is let in, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pabal import EventBusFactory
+from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.link import Argument, Link
+from pabal.delivery.retry import RetryPolicy
+from pabal.errors import BrokerError, BrokerUnavailableError, StorageError
+from pabal.factory import open_operations
+from pabal.ports.operations import DeadLetterFilter
+from tests.brokers.certificates import Certificate, make_certificate
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.proxy import Proxy
+from tests.brokers.server import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+USER, PASSWORD = "risk-user", "correct-horse"
+WRONG = "wrong-staple"
+FOR_EVER = 3600.0
+"""Patience that no test would outlive: what is refused must not be waited for."""
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "IP:127.0.0.1")
+
+
+@pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Log what every library has to say."""
+    with caplog.at_level(logging.DEBUG):
+        yield caplog
+
+
+def acl(page: str = "redis.md") -> list[str]:
+    """Return the command that a page of the documentation gives for a user."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    [block] = re.findall(r"```text\n(ACL SETUSER risk .+?)```", text, re.DOTALL)
+    return shlex.split(block)
+
+
+async def admin(server: Server, *command: Argument) -> Any:
+    link = Link(server.url, loads_scripts=False)
+    await link.open()
+    try:
+        return await link.call(*command)
+    finally:
+        await link.close()
+
+
+@asynccontextmanager
+async def limited(server: Server) -> AsyncIterator[str]:
+    """Make the user of the documentation, close the door to all others, and give the user's URL."""
+    command = [PASSWORD.join(word.split("PASSWORD")) for word in acl()]
+    command[2] = USER
+    await admin(server, *command)
+    yield url_for(server.port)
+    assert await admin(server, "ACL", "LOG") == []
+
+
+def url_for(port: int, password: str = PASSWORD, scheme: str = "redis", **settings: object) -> str:
+    query = "&".join(f"{name}={value}" for name, value in {"group": "risk", **settings}.items())
+    return f"{scheme}://{USER}:{password}@127.0.0.1:{port}/0?{query}"
+
+
+def bus_at(url: str, handler: Any = None, **options: Any) -> RedisEventBus:
+    options = {"partitions": 4, "lease": 1.0, "patience": 30.0, **options}
+    bus = cast(RedisEventBus, EventBusFactory.from_url(url, **options))
+    if handler is not None:
+        bus.subscribe(Moved, handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0.01))
+    return bus
+
+
+def refuse_odd(event: Moved) -> None:
+    if event.number % 2:
+        raise ValueError(f"{event.number} is odd")
+
+
+def assert_hidden(*shown: object) -> None:
+    """Fail where a secret stands in anything that is shown, whether as text or as its repr."""
+    for one in shown:
+        for secret in (USER, PASSWORD, WRONG):
+            assert secret not in f"{one} {one!r}", one
+
+
+# -- certificates -------------------------------------------------------------------------------------
+
+
+async def test_a_group_works_and_is_looked_at_through_tls(
+    shared_server: Server, namespace: str, certificate: Certificate
+) -> None:
+    """A bus would speak plainly to a server that asks for TLS, or one of its connections would.
+
+    No server here is built with TLS (Valkey's says "Failed finding TLS support"), so a proxy in this process
+    ends it in front of a real server. It takes nothing from whoever does not speak TLS.
+    """
+    noted = Noted()
+    async with Proxy(shared_server.port, tls=certificate.server_context()) as proxy:
+        settings = {"namespace": namespace, "ssl_ca_certs": certificate.file}
+        url = f"rediss://127.0.0.1:{proxy.port}/0?group=risk&" + "&".join(
+            f"{name}={value}" for name, value in settings.items()
+        )
+        async with bus_at(url, noted) as bus:
+            await bus.publish_batch(moves(8, 40))
+            await bus.drain(timeout=30)
+            await _take_over_from(bus_at(url, noted), bus)
+            await bus.publish_batch(moves(8, 8))
+            await until(lambda: len(noted.numbers) >= 48)
+            async with open_operations(url) as operations:
+                assert (await operations.overview()).totals.events == 48
+            assert bus.address == f"rediss://127.0.0.1:{proxy.port}/0"
+        plain = Link(proxy.url, patience=0.3)
+        with pytest.raises(BrokerUnavailableError):
+            await plain.open()
+
+
+async def _take_over_from(dying: RedisEventBus, bus: RedisEventBus) -> None:
+    """Let a process join and fall silent; who takes its place notes attempts on a connection of its own."""
+    await dying.start()
+    await until(lambda: len(bus.partitions) == len(dying.partitions) == 2)
+    assert dying._coordinator is not None
+    assert dying._coordinator._task is not None
+    dying._coordinator._task.cancel()
+    await until(lambda: len(bus.partitions) == 4)
+    await dying.stop(timeout=1.0)
+
+
+@pytest.mark.parametrize("fault", ["unknown authority", "another name"])
+async def test_a_wrong_certificate_is_refused_at_once(
+    shared_server: Server,
+    namespace: str,
+    tmp_path: Path,
+    certificate: Certificate,
+    fault: str,
+    everything_logged: pytest.LogCaptureFixture,
+) -> None:
+    """The password would be sent to whoever answers, or an application would wait without saying why.
+
+    A proxy ends TLS in front of a real server, as above.
+    """
+    shown = make_certificate(tmp_path, "IP:127.0.0.1" if fault == "unknown authority" else "DNS:other.host")
+    trusted = certificate if fault == "unknown authority" else shown
+    async with Proxy(shared_server.port, tls=shown.server_context()) as proxy:
+        url = url_for(proxy.port, scheme="rediss", namespace=namespace, ssl_ca_certs=trusted.file)
+        bus = bus_at(url, Noted(), patience=FOR_EVER)
+        with pytest.raises(BrokerUnavailableError, match=r"rediss://127\.0\.0\.1.*certificate") as caught:
+            await bus.start()
+        async with open_operations(url) as operations:
+            with pytest.raises(BrokerUnavailableError, match="certificate") as looked:
+                await operations.overview()
+    assert_hidden(caught.value, looked.value, bus, bus.health(), everything_logged.text)
+
+
+# -- users and passwords ------------------------------------------------------------------------------
+
+
+async def test_the_user_of_the_documentation_can_do_all_that_a_group_needs(
+    own_server: Server, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    """Whoever follows the documentation would be refused in the middle of a takeover or a retry."""
+    noted = Noted()
+    reports: list[Any] = []
+
+    async def handle(event: Moved) -> None:
+        refuse_odd(event)
+        await noted.handle(event)
+
+    async with limited(own_server) as url:
+        bus = bus_at(url, handle)
+        bus.listen(reports.append)
+        async with bus:
+            await bus.publish_batch(moves(4, 20))
+            await bus.publish(Moved("later", 100), delay=0.01)
+            await until(lambda: 100 in noted.numbers)
+            await bus.drain(timeout=30)
+            first, second, *_ = await bus.dead_letters.list()
+            await bus.dead_letters.retry(first.id)
+            await bus.dead_letters.discard(second.id)
+            await _take_over_from(bus_at(url, handle), bus)
+            await bus.publish_batch(moves(4, 20))
+            await until(lambda: len(noted.numbers) >= 21)
+            figures, health = bus.get_statistics(), bus.health()
+        async with open_operations(url) as operations:
+            overview = await operations.overview()
+            letters = await operations.dead_letters()
+            await operations.retry_matching(DeadLetterFilter(error_type="ValueError"))
+            entries = await operations.audit()
+        shown = [bus, figures, health, overview, letters, entries, operations.target, *reports]
+        assert_hidden(*shown, everything_logged.text, bus._log, bus._log.link, bus.address)
+        assert overview.totals.events == 41
+
+
+@pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
+def test_the_user_of_the_documentation_may_run_what_pabal_runs_and_no_more(page: str) -> None:
+    """A command that is new in the code would be refused on servers, or one nobody needs stay allowed."""
+    allowed = {word[1:] for word in acl(page) if word.startswith("+")}
+    folder = ROOT / "src" / "pabal" / "brokers" / "redis"
+    code = "".join(one.read_text("utf-8") for one in folder.glob("*.py") if one.name != "doctor.py")
+    scripts = "".join(one.read_text("utf-8") for one in folder.glob("lua/*.lua"))
+    called = re.findall(r'(?:call|_call_now|pack\(|send_command)\(\s*"([A-Z]+)"(?:, "([A-Z]+)")?', code)
+    used = {
+        f"{name}|{word}".lower() if name in ("CLIENT", "SCRIPT") else name.lower() for name, word in called
+    }
+    used |= {name.lower() for name in re.findall(r"redis\.call\('([A-Z]+)'", scripts)}
+    assert allowed == used | {"client|setname", "client|setinfo"}  # the client names itself
+
+
+async def test_a_group_cannot_look_into_another(
+    own_server: Server, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    """One application's password would open what another one keeps."""
+    async with bus_at(f"{own_server.url}?group=payroll", refuse_odd) as payroll:
+        await payroll.publish_batch(moves(4, 8))
+        await payroll.drain(timeout=30)
+    command = [PASSWORD.join(word.split("PASSWORD")) for word in acl()]
+    command[2] = USER
+    await admin(own_server, *command)
+    url = url_for(own_server.port).replace("group=risk", "group=payroll")
+    async with open_operations(url) as operations:
+        with pytest.raises(BrokerError, match="No permissions") as looked:
+            await operations.dead_letters()
+    bus = bus_at(url, Noted())
+    with pytest.raises(StorageError, match="No permissions") as caught:
+        await bus.start()
+    assert not bus.is_running
+    assert_hidden(looked.value, caught.value, bus, everything_logged.text)
+
+
+@pytest.mark.parametrize("who", ["wrong password", "nobody", "not allowed"])
+async def test_a_wrong_password_is_refused_at_once_and_not_shown(
+    own_server: Server, who: str, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    """An application would wait half a minute without saying why, or the log would give the password away."""
+    url = url_for(own_server.port, WRONG)
+    if who == "nobody":
+        await admin(own_server, "CONFIG", "SET", "requirepass", PASSWORD)
+        url = f"{own_server.url}?group=risk"
+    if who == "not allowed":
+        await admin(own_server, "ACL", "SETUSER", USER, "on", f">{WRONG}", "~*", "+@all", "-info")
+    bus = bus_at(url, Noted(), patience=FOR_EVER)
+    why = {"wrong password": "invalid", "nobody": "required", "not allowed": "the user has no permissions"}
+    with pytest.raises(BrokerUnavailableError, match=rf"redis://127\.0\.0\.1:\d+/0: .*{why[who]}") as caught:
+        await bus.start()
+    async with open_operations(url) as operations:
+        with pytest.raises(StorageError) as looked:
+            await operations.overview()
+    assert_hidden(caught.value, looked.value, bus, bus.health(), everything_logged.text)
+
+
+async def test_a_password_that_is_changed_is_reported_and_waited_for(
+    own_server: Server, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    """A bus would end for good, or be silently idle, where somebody changes a password too early."""
+    noted = Noted()
+    reports: list[Any] = []
+    async with limited(own_server) as url:
+        bus = bus_at(url, noted, patience=FOR_EVER)
+        bus.listen(reports.append)
+        async with bus:
+            await admin(own_server, "ACL", "SETUSER", USER, "resetpass", f">{WRONG}")
+            await admin(own_server, "CLIENT", "KILL", "USER", USER)
+            await until(lambda: "username-password" in str(bus.health()))
+            health = bus.health()
+            assert health.status == "failing"
+            assert_hidden(health, bus, bus.get_statistics(), *reports)
+            await admin(own_server, "ACL", "SETUSER", USER, f">{PASSWORD}")
+            await bus.publish_batch(moves(4, 8))
+            await until(lambda: len(noted.numbers) == 8)
+        assert_hidden(everything_logged.text)
+        await admin(own_server, "ACL", "LOG", "RESET")  # the refused passwords are in it
