@@ -348,3 +348,24 @@ async def test_one_subscriptions_failures_leave_the_others_alone(backend: Backen
 
 async def _events_of(bus: Any) -> list[Any]:
     return [letter.event for letter in await bus.dead_letters.list()]
+
+
+async def test_without_a_storage_nothing_is_gathered_for_one(memory: Backend) -> None:
+    """Nobody would ever save it, so a bus that lives for months would grow with each retry."""
+    handled: Seen[int] = Seen()
+    failed: set[int] = set()
+
+    async def fail_once(event: Moved) -> None:
+        if event.n not in failed:
+            failed.add(event.n)
+            raise ValueError("not now")
+        handled.add(event.n)
+
+    bus = await memory.running()
+    bus.subscribe(Moved, fail_once, name="mover", retry=RetryPolicy(max_attempts=2, base_delay=0.0))
+    await bus.publish_batch([Moved(f"p{n}", n) for n in range(20)])
+    await bus.drain(60)
+    assert len(handled) == 20
+    [consumer] = bus._engine.consumers.values()
+    assert not consumer.failing
+    assert not consumer.unsaved.cleared

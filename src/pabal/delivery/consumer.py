@@ -345,10 +345,10 @@ class Consumer:
 
     def finished(self, position: int) -> None:
         """Note that nothing remains to be done for a position."""
-        if self.failing and self.failing.pop(position, None) is not None:
+        tracker = self.tracker
+        if self.failing and self.failing.pop(position, None) is not None and tracker is not None:
             self.unsaved.retries.pop(position, None)
             self.unsaved.cleared.add(position)
-        tracker = self.tracker
         if tracker is not None:
             self.queued -= 1
             if self.outside and position in self.outside:
