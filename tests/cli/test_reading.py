@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Pabal
+from tests.operations.conftest import mend
 
 READING = [
     ["status"],
@@ -70,6 +72,20 @@ def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> Non
     assert machine["cause"]["event_id"] == packed["causation_id"]
     tree = json.loads(pabal("events", "trace", file, packed["event_id"], "--json").stdout)
     assert tree["roots"][0]["effects"][0]["event"]["event_id"] == packed["event_id"]
+
+
+def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, file: Path) -> None:
+    """The errors of yesterday's trouble would be gone with the trouble."""
+    letter = json.loads(pabal("dead-letters", "show", file, 1, "--json").stdout)
+    asyncio.run(mend(file))
+    show = ("events", "show", file, letter["event"]["event_id"])
+    (delivery,) = json.loads(pabal(*show, "--json").stdout)["deliveries"]
+    assert (delivery["state"], delivery["attempts"]) == ("finished", 3)
+    assert [failure["error_type"] for failure in delivery["failures"]] == ["ValueError"] * 2
+    assert delivery["finished_at"].endswith("Z")
+    _, *lines = pabal(*show, "--payloads", "full").output.partition("delivery pack: ")[2].splitlines()
+    assert [line.split()[0] for line in lines] == ["1.", "2.", "succeeded"]
+    assert "ValueError: no such quantity for kim@example.com" in lines[0]
 
 
 def test_an_export_holds_every_event_with_its_payload(pabal: Pabal, file: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, RetryPolicy
 from pabal.bus.dead_letters import DeadLetter
 from pabal.errors import PabalError
+from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.storage import EventStorage
 from pabal.testing import VirtualClock
 
@@ -180,6 +181,11 @@ class System:
                 (one.name, one.watermark, one.frontier, one.unfinished, one.retries, one.parked, one.queued)
                 for one in await self.storage.list_subscriptions()
             ],
+            "deliveries": [
+                (position, *_told(one))
+                for position in range(floor + 1, await self.storage.head() + 1)
+                for one in await self.storage.deliveries_at(position)
+            ],
             "unprocessed": [event.number for event in unprocessed if event.event_id in there],
         }
 
@@ -211,6 +217,11 @@ def _shown(letter: DeadLetter) -> tuple[Any, ...]:
     attempts = tuple((one.attempt, one.error_type, one.message) for one in letter.attempts)
     kept = (letter.state, letter.key or "", letter.queued, letter.event_id, letter.event_type)
     return (letter.subscription, letter.position, letter.reason, *kept, attempts, str(letter.payload))
+
+
+def _told(delivery: DeliveryRecord) -> tuple[Any, ...]:
+    failures = tuple((one.attempt, one.error_type, one.message) for one in delivery.failures)
+    return (delivery.subscription, delivery.state, delivery.attempts, delivery.finished_at, *failures)
 
 
 def is_for(name: str, event: Any) -> bool:

@@ -24,7 +24,7 @@ from pabal.ports.storage import (
 from pabal.testing.conformance import PORTS, Case, cases_for
 from pabal.testing.conformance.case import StorageFactory, cases_of, check, equal, refused
 
-SIMPLEST = Capabilities(persistent=False, shared=False, aggregates=True)
+SIMPLEST = Capabilities(persistent=False, shared=False, aggregates=True, inspectable=True)
 
 
 class StoresTwice(InMemoryEventStorage):
@@ -206,6 +206,15 @@ class ReplaysTwice(InMemoryEventStorage):
         return await super().save_progress(changes)
 
 
+class ForgetsFailures(InMemoryEventStorage):
+    """Forgets the failed attempts of a delivery once it has succeeded."""
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        for change in changes:
+            change.recovered = ()
+        return await super().save_progress(changes)
+
+
 FOUND: list[tuple[type[InMemoryEventStorage], str]] = [
     (StoresTwice, "log: the same event again is stored once"),
     (StoresParts, "log: a batch with a bad event leaves nothing"),
@@ -223,6 +232,8 @@ FOUND: list[tuple[type[InMemoryEventStorage], str]] = [
     (ForgetsPauses, "controls: a pause is kept until it is lifted"),
     (ReplaysTwice, "controls: replays wait in the cursor until they are done"),
     (LosesItsPlace, "queries: pages follow one another"),
+    (ForgetsFailures, "inspection: a delivery that recovered keeps its failed attempts"),
+    (ForgetsFailures, "inspection: a dead letter that recovered keeps its failed attempts"),
     (ForgetsRetries, "bus: a retry keeps its time over a restart"),
     (RetriesTwice, "dead_letters: a retry is begun once"),
     (IsImpatient, "schedules: events enter the log when they are due"),
@@ -247,21 +258,21 @@ def test_capabilities_select_the_cases() -> None:
     """A storage without a file would be asked to survive its end."""
     carrier = Capabilities(persistent=False, shared=False, versioned=False, searchable=False, steered=False)
     persistent = Capabilities(persistent=True, shared=False)
-    everything = Capabilities(persistent=True, shared=True, aggregates=True)
+    everything = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
     needs = [
         {need for case in cases_for(capabilities) for need in case.needs}
         for capabilities in (carrier, SIMPLEST, persistent, everything)
     ]
     beyond = {"versioned", "searchable", "steered"}
-    whole = {*beyond, "aggregates"}
+    whole = {*beyond, "aggregates", "inspectable"}
     assert needs == [set(), whole, {*beyond, "persistent"}, {*whole, "persistent", "shared"}]
-    left_out = {"streams", "aggregates", "queries", "controls"}
+    left_out = {"streams", "aggregates", "queries", "controls", "inspection"}
     assert {case.port for case in cases_for(carrier)} == set(PORTS) - left_out
 
 
 def test_every_port_has_cases_with_a_sentence_and_a_name_of_their_own() -> None:
     """A report of failures would name two things alike, or say nothing."""
-    everything = Capabilities(persistent=True, shared=True, aggregates=True)
+    everything = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
     for port in PORTS:
         found = cases_for(everything, port)
         assert found

@@ -113,6 +113,32 @@ def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stag
         expect(page.locator("tbody tr").first).to_contain_text("subscription=mail")
 
 
+def test_an_event_shows_what_failed_before_it_succeeded(chromium: Browser, base: str, stage: Stage) -> None:
+    """The page of an event that was late says that it was handled, and not why so late."""
+    with opened(chromium, base) as window:
+        settle(window)
+        page = window.open("dead-letters?subscription=mail")
+        page.locator("tbody .row-link").first.click()
+        letter = re.sub(r"^.*?/dead-letters", "dead-letters", page.url)
+        page.locator("main a[href*='/events/']").first.click()
+        delivery = page.locator(".deliveries > li", has_text="mail")
+        attempts = delivery.locator(".attempts > li")
+        expect(attempts).to_have_count(2)
+        expect(delivery.locator(".badge")).to_have_text("dead letter")
+        event = re.sub(r"^.*?/events", "events", page.url)
+        stage.mended = True
+        window.open(letter)
+        page.get_by_role("button", name="Retry", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Retry", exact=True).click()
+        expect(page.locator("main")).to_contain_text("This dead letter is gone")
+        window.faults.clear()  # the browser notes that it is gone
+        window.open(event)
+        expect(delivery.locator(".badge")).to_have_text("finished")
+        expect(attempts).to_have_count(3)
+        expect(attempts.first).to_contain_text("MailServerDownError")
+        expect(attempts.last).to_contain_text("Then succeeded")
+
+
 def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> None:
     """A wrong number in a payload cannot be mended in the page, or a typing error is sent."""
     with opened(chromium, base) as window:

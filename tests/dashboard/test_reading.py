@@ -82,6 +82,23 @@ async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBu
         assert shown["graph"]["nodes"][0]["parked"] is True
 
 
+async def test_an_event_that_was_handled_at_last_shows_what_failed_before(
+    bus: InMemoryEventBus, scale: Scale
+) -> None:
+    """Once the scale is mended, nobody can see any more that it had been broken, and when."""
+    scale.mended = True
+    await bus.dead_letters.retry("all")
+    await bus.drain()
+    async with client(bus) as http:
+        row = (await http.get("/api/events", params={"aggregate": "p-2"})).json()["items"][-1]
+        (delivery,) = (await http.get(f"/api/events/{row['event_id']}")).json()["deliveries"]
+    assert (delivery["state"], delivery["dead_letter_id"]) == ("finished", None)
+    assert [attempt["message"] for attempt in delivery["attempts"]] == [
+        "p-2 weighs 0 g, says kim@example.com"
+    ]
+    assert delivery["finished_at"] > delivery["attempts"][0]["failed_at"]
+
+
 async def test_streams_are_found_by_prefix_and_read_in_order(bus: InMemoryEventBus) -> None:
     """An aggregate's history cannot be found, or comes in the wrong order."""
     async with client(bus) as http:

@@ -17,7 +17,7 @@ from pabal.errors import (
 )
 from pabal.factory import open_operations
 from pabal.operations import HIDDEN, Masking, operations_of, parse_filter
-from tests.operations.conftest import Shop, ShopOrder
+from tests.operations.conftest import Shop, ShopOrder, mend
 
 
 async def test_the_overview_of_a_stopped_log_says_what_is_wrong(stopped: Path) -> None:
@@ -94,6 +94,22 @@ async def test_one_event_shows_cause_effects_and_deliveries(stopped: Path) -> No
         assert effect.cause.event_id == done.event.event_id
         with pytest.raises(EventNotFoundError):
             await operations.event("0190a000-0000-7000-8000-000000000000")
+
+
+async def test_a_delivery_that_succeeded_at_last_shows_what_failed_before(stopped: Path) -> None:
+    """Whoever asks why an order was late would read that it was handled, and no more."""
+    await mend(stopped)
+    for mode in ("full", "masked"):
+        async with open_operations(stopped, masking=Masking(mode)) as operations:
+            orders = (await operations.events(parse_filter({"type": "shop.ordered"}))).events
+            detail = await operations.event(orders[-2].event_id)
+        (delivery,) = detail.deliveries
+        assert (delivery.state, delivery.attempts, delivery.dead_letter_id) == ("finished", 3, None)
+        assert [failure.error_type for failure in delivery.failures] == ["ValueError"] * 2
+        assert delivery.finished_at is not None
+        assert delivery.finished_at >= delivery.failures[-1].failed_at
+        text = msgspec.json.encode(delivery).decode()
+        assert ("kim@example.com" in text) == (mode == "full")
 
 
 async def test_a_trace_is_a_tree_from_any_event_of_the_chain(stopped: Path) -> None:

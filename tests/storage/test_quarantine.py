@@ -75,6 +75,18 @@ async def test_suspects_are_made_alone_and_first(path: Path) -> None:
     assert any(watched.beside[number] for number in (6, 7, 8, 9, 10))
 
 
+async def test_a_death_that_a_delivery_survived_stays_in_its_history(path: Path) -> None:
+    """Nobody could tell later which event a process had died with."""
+    await die_in(path, [2])
+    await handled_after(path)
+    async with SqliteEventStorage(path) as storage:
+        [shown] = await storage.deliveries_at(2)
+        [other] = await storage.deliveries_at(3)
+    assert (shown.state, shown.attempts) == ("finished", 2)
+    assert [failure.error_type for failure in shown.failures] == ["ProcessDied"]
+    assert (other.state, other.attempts) == ("finished", 0)
+
+
 async def test_suspects_without_an_order_are_made_alone_too(path: Path) -> None:
     """They lie in a lane that several workers share, among others."""
     await die_in(path, [2, 3, 5])

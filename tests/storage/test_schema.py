@@ -58,21 +58,22 @@ def test_every_older_version_has_its_script_and_its_migration() -> None:
 async def test_a_migration_keeps_the_events_and_runs_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way a version 2 will take, with a migration of this test's own."""
+    """The way the next version will take, with a migration of this test's own."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
     calls: list[str] = []
+    version = schema.SCHEMA_VERSION
 
     def add_column(connection: sqlite3.Connection) -> None:
-        calls.append("1 to 2")
+        calls.append("to the next")
         connection.execute("ALTER TABLE events ADD COLUMN shard INTEGER")
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setitem(schema.MIGRATIONS, 1, add_column)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
+    monkeypatch.setitem(schema.MIGRATIONS, version, add_column)
     for _ in range(2):
         async with SqliteEventStorage(path) as storage:
             assert len(await storage.get_events_by_aggregate("KRW-BTC", "symbol")) == 3
-    assert calls == ["1 to 2"]
+    assert calls == ["to the next"]
 
 
 async def test_a_failed_migration_leaves_the_file_at_its_old_version(
@@ -88,8 +89,8 @@ async def test_a_failed_migration_leaves_the_file_at_its_old_version(
         raise sqlite3.DatabaseError("malformed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 2)
-        patch.setitem(schema.MIGRATIONS, 1, break_down)
+        patch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+        patch.setitem(schema.MIGRATIONS, schema.SCHEMA_VERSION - 1, break_down)
         with pytest.raises(StorageError):
             SqliteEventStorage(path)
     assert described(path) == before

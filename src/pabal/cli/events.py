@@ -132,6 +132,8 @@ def _print_detail(detail: EventDetail) -> None:
         for failure in delivery.failures:
             text = f"{failure.attempt}. {moment(failure.failed_at)} {failure.error_type}: {failure.message}"
             out.print(f"  {escape(text)}")
+        if delivery.finished_at is not None:
+            out.print(f"  {t('succeeded')} {moment(delivery.finished_at)}")
 
 
 @events.command("trace")

@@ -155,6 +155,7 @@ _WORDS = {
     "caused by": "원인",
     "caused": "결과",
     "delivery": "전달",
+    "succeeded": "성공",
     "dead letter": "데드 레터",
     "subscription": "구독",
     "state": "상태",

@@ -46,6 +46,7 @@ def detail(found: EventDetail, masking: Masking) -> dict[str, Any]:
             "state": one.state,
             "due_at": one.due_at,
             "attempts": one.failures,
+            "finished_at": one.finished_at,
             "dead_letter_id": one.dead_letter_id,
         }
         for one in found.deliveries

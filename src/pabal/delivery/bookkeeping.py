@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pabal.delivery.spread import Spread
-from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry
+from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 
 
 class Failing(msgspec.Struct):
@@ -27,6 +27,7 @@ class Unsaved(msgspec.Struct):
 
     retries: dict[int, PendingRetry] = msgspec.field(default_factory=dict)
     cleared: set[int] = msgspec.field(default_factory=set)
+    recovered: list[RecoveredDelivery] = msgspec.field(default_factory=list)
     parked: list[ParkedDelivery] = msgspec.field(default_factory=list)
     queued: list[tuple[str, int]] = msgspec.field(default_factory=list)
 

@@ -15,7 +15,7 @@ from pabal.delivery.tracebacks import traceback_text
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.domain.registry import registry
-from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry
+from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 from pabal.ports.telemetry import AttemptFailed, EventParked
 
 if TYPE_CHECKING:
@@ -89,10 +89,14 @@ class Failures:
         return verdict is Verdict.GO_ON
 
     def succeeded(self, lane: Lane, consumer: Consumer, items: list[Item]) -> None:
-        """Tidy up after a delivery that came from a dead letter, or queued behind one."""
+        """Tidy up after a delivery that failed before, came from a dead letter, or queued behind one."""
         for position, _ in items:
             failing = consumer.failing.get(position)
-            if failing is not None and failing.from_dead_letter:
+            if failing is None:
+                continue
+            if failing.failures and consumer.tracker is not None:
+                self._keep_history(consumer, position, failing)
+            if failing.from_dead_letter:
                 self._engine.redelivery.done(consumer, position)
         if consumer.blocked and not lane.shared:
             self._engine.redelivery.unblock(consumer, lane)
@@ -151,6 +155,15 @@ class Failures:
                     position, attempt, clock.time() + delay, failures, from_dead_letter
                 )
                 self._engine.settlement.mark(consumer)
+
+    def _keep_history(self, consumer: Consumer, position: int, failing: Failing) -> None:
+        """Let the save that clears a delivery's retry tell how it came to succeed."""
+        # One that came from a dead letter counts its attempts anew, its failures go on from the first.
+        attempts = max(failing.attempts, len(failing.failures)) + 1
+        finished_at = self._engine.clock.time()
+        consumer.unsaved.recovered.append(
+            RecoveredDelivery(position, attempts, failing.failures, finished_at)
+        )
 
     def _give_up(
         self, lane: Lane, consumer: Consumer, item: Item, reason: str, failure: AttemptFailure | None

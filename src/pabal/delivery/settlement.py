@@ -10,7 +10,7 @@ from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, Consumer
 from pabal.delivery.sampling import Sampler
 from pabal.errors import StorageClosedError, StorageError
-from pabal.ports.storage import Progress, SubscriptionStore
+from pabal.ports.storage import RECOVERIES_KEPT, Progress, SubscriptionStore
 from pabal.ports.telemetry import StorageTrouble
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ def progress_of(consumer: Consumer, unsaved: Unsaved) -> Progress:
         unfinished=unfinished,
         retries=tuple(unsaved.retries.values()),
         cleared=tuple(unsaved.cleared - unsaved.retries.keys()),
+        recovered=tuple(unsaved.recovered),
         parked=tuple(unsaved.parked),
         queued=tuple(unsaved.queued),
         replayed=() if consumer.replay is None else (consumer.replay.progress,),
@@ -208,6 +209,7 @@ def _restore(consumer: Consumer, unsaved: Unsaved) -> None:
     consumer.unsaved = Unsaved(
         retries={**retries, **later.retries},
         cleared=unsaved.cleared | later.cleared,
+        recovered=(unsaved.recovered + later.recovered)[-RECOVERIES_KEPT:],
         parked=unsaved.parked + later.parked,
         queued=unsaved.queued + later.queued,
     )

@@ -101,6 +101,7 @@ def delivery_view(record: DeliveryRecord) -> DeliveryView:
         None if record.due_at is None else datetime.fromtimestamp(record.due_at, UTC),
         record.failures,
         record.dead_letter_id,
+        None if record.finished_at is None else datetime.fromtimestamp(record.finished_at, UTC),
     )
 
 

@@ -6,7 +6,7 @@ Rows are returned as stored, so a process that has none of the application's cla
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord
 from pabal.ports.samples import SampleStore
-from pabal.ports.storage import AttemptFailure, EventStorage
+from pabal.ports.storage import AttemptFailure, EventStorage, RecoveredDelivery
 
 
 class LogFigures(msgspec.Struct, frozen=True):
@@ -33,9 +33,12 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     state: str
     """``finished``, ``pending``, ``retrying``, ``parked`` or ``queued``."""
     attempts: int = 0
+    """How many were made, as far as is known: none are, where a delivery finished without a failed one."""
     due_at: float | None = None
     failures: tuple[AttemptFailure, ...] = ()
     dead_letter_id: int | None = None
+    finished_at: float | None = None
+    """Where it is known: for a delivery that succeeded after failed attempts."""
 
 
 class ActionRecord(msgspec.Struct, frozen=True):
@@ -75,7 +78,11 @@ class LogInspection(Protocol):
         ...
 
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
-        """Return what is stored of a position at every durable subscription, by name."""
+        """Return what is stored of a position at every durable subscription, by name.
+
+        With the failed attempts of a delivery that succeeded at last, while its event and its subscription
+        are there, and ``RECOVERIES_KEPT`` others have not recovered since.
+        """
         ...
 
     async def request_reopening(self, name: str) -> None:
@@ -105,3 +112,16 @@ class InspectableStorage(EventStorage, LogInspection, SampleStore, Protocol):
 def state_of(position: int, frontier: int, unfinished: Container[int]) -> str:
     """Return the state of a delivery of which no retry, dead letter or queue says otherwise."""
     return "pending" if position > frontier or position in unfinished else "finished"
+
+
+def with_recoveries(record: DeliveryRecord, earlier: Sequence[RecoveredDelivery]) -> DeliveryRecord:
+    """Put before what is stored of a delivery how it recovered before: once, or again with each replay."""
+    if not earlier:
+        return record
+    failures = [failure for one in earlier for failure in one.failures]
+    return msgspec.structs.replace(
+        record,
+        attempts=sum(one.attempts for one in earlier) + record.attempts,
+        failures=(*failures, *record.failures),
+        finished_at=earlier[-1].finished_at if record.state == "finished" else None,
+    )

@@ -30,6 +30,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Subscriptions can be paused, moved and given a range again from anywhere (``SubscriptionControl``)."""
     aggregates: bool = False
     """Appends to several streams at once, and keeps histories and snapshots (``AggregateStorage``)."""
+    inspectable: bool = False
+    """Tells operators what became of each delivery, with its failed attempts (``deliveries_at``)."""
 
 
 PROCESS_DIED = "ProcessDied"
@@ -70,6 +72,20 @@ class ParkedDelivery(msgspec.Struct, frozen=True):
     event: DomainEvent | None = None
     key: str | None = None
     blocks: bool = False
+
+
+RECOVERIES_KEPT = 10_000
+"""How many recovered deliveries a storage keeps at most, the newest ones; each with all its failures."""
+
+
+class RecoveredDelivery(msgspec.Struct, frozen=True):
+    """Tell of a delivery that succeeded after failed attempts; ``attempts`` counts the last one, too."""
+
+    position: int
+    attempts: int
+    failures: tuple[AttemptFailure, ...]
+    finished_at: float
+    """Seconds since 1970."""
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True):
@@ -122,6 +138,11 @@ class Progress(msgspec.Struct):
     retries: tuple[PendingRetry, ...] = ()
     cleared: tuple[int, ...] = ()
     """Positions whose retry row, if any, is over."""
+    recovered: tuple[RecoveredDelivery, ...] = ()
+    """Of those, the ones that succeeded after failed attempts, whether or not these were ever saved.
+
+    A storage that is ``inspectable`` keeps the newest ``RECOVERIES_KEPT``.
+    """
     parked: tuple[ParkedDelivery, ...] = ()
     queued: tuple[tuple[str, int], ...] = ()
     """(key, position) of events that queue behind a parked one."""

@@ -20,6 +20,7 @@ from pabal.domain.event import DomainEvent
 from pabal.ports.records import (
     DIED_AMONG_OTHERS,
     PROCESS_DIED,
+    RECOVERIES_KEPT,
     AttemptFailure,
     Capabilities,
     Committed,
@@ -32,6 +33,7 @@ from pabal.ports.records import (
     ParkedDelivery,
     PendingRetry,
     Progress,
+    RecoveredDelivery,
     Replay,
     Start,
     StreamAppend,
@@ -41,6 +43,7 @@ from pabal.ports.records import (
 __all__ = [
     "DIED_AMONG_OTHERS",
     "PROCESS_DIED",
+    "RECOVERIES_KEPT",
     "AttemptFailure",
     "AttemptJournal",
     "Capabilities",
@@ -58,6 +61,7 @@ __all__ = [
     "ParkedDelivery",
     "PendingRetry",
     "Progress",
+    "RecoveredDelivery",
     "Replay",
     "Start",
     "StreamAppend",

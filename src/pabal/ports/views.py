@@ -162,7 +162,8 @@ class DeliveryView(msgspec.Struct, frozen=True):
 
     ``state`` is ``finished`` (handled, or not wanted: the log does not tell these apart), ``pending``,
     ``retrying``, ``parked`` or ``queued`` (behind a dead letter of its key).
-    A finished delivery has no row of its own, so its attempts are not kept.
+    A finished delivery has a row of its own only if attempts had failed: what these were, and when it
+    succeeded, is kept of the newest 10,000 in a log.
     """
 
     subscription: str
@@ -171,6 +172,8 @@ class DeliveryView(msgspec.Struct, frozen=True):
     due_at: datetime | None = None
     failures: tuple[AttemptFailure, ...] = ()
     dead_letter_id: int | None = None
+    finished_at: datetime | None = None
+    """When it succeeded, where attempts had failed before."""
 
 
 class EventDetail(msgspec.Struct, frozen=True):

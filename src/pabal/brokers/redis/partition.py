@@ -56,6 +56,7 @@ class PartitionStorage(PartitionLog, Unsteered):
     """
 
     capabilities = Capabilities(persistent=True, shared=False)
+    """Not ``inspectable``: the server finds no event by its id, so nobody could ask for its deliveries."""
     journal: AttemptJournal | None = None
 
     def __init__(

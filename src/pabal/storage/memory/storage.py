@@ -50,7 +50,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     another start on the same object, as after a restart.
     """
 
-    capabilities = Capabilities(persistent=False, shared=False, aggregates=True)
+    capabilities = Capabilities(persistent=False, shared=False, aggregates=True, inspectable=True)
     journal: AttemptJournal | None = None
     path = ":memory:"
 

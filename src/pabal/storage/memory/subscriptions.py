@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
@@ -11,12 +12,14 @@ import msgspec
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
-from pabal.ports.inspection import DeliveryRecord, state_of
+from pabal.ports.inspection import DeliveryRecord, state_of, with_recoveries
 from pabal.ports.storage import (
+    RECOVERIES_KEPT,
     Control,
     Cursor,
     PendingRetry,
     Progress,
+    RecoveredDelivery,
     Replay,
     Start,
     SubscriptionRecord,
@@ -67,6 +70,7 @@ class MemorySubscriptions:
         self._by_name: dict[str, MemorySubscription] = {}
         self._numbers = count(1)
         self._replay_ids = count(1)
+        self._recovered: deque[tuple[str, RecoveredDelivery]] = deque(maxlen=RECOVERIES_KEPT)
 
     def of(self, name: str) -> MemorySubscription:
         """Return what is known of a name that was opened once."""
@@ -141,6 +145,7 @@ class MemorySubscriptions:
         for position in change.cleared:
             known.clear(position)
             self._letters.finish_retry(change.name, position)
+        self._recovered.extend((change.name, one) for one in change.recovered)
         for parked in change.parked:
             if parked.record is None and 0 < parked.position <= len(self._rows):
                 # One that is parked again may have been edited, which the log does not know.
@@ -214,6 +219,8 @@ class MemorySubscriptions:
         known = self._by_name.get(name)
         if known is not None and known.held:
             raise SubscriptionInUseError(name=name)
+        kept = [(owner, one) for owner, one in self._recovered if owner != name]
+        self._recovered = deque(kept, RECOVERIES_KEPT)
         return self._by_name.pop(name, None) is not None
 
     def request_reopening(self, name: str) -> bool:
@@ -263,7 +270,13 @@ class MemorySubscriptions:
 
     def deliveries_at(self, position: int) -> list[DeliveryRecord]:
         """Return what is known of a position at every durable name."""
-        return [self._delivery(name, known, position) for name, known in sorted(self._by_name.items())]
+        recovered = [(name, one) for name, one in self._recovered if one.position == position]
+        return [
+            with_recoveries(
+                self._delivery(name, known, position), [one for owner, one in recovered if owner == name]
+            )
+            for name, known in sorted(self._by_name.items())
+        ]
 
     def _delivery(self, name: str, known: MemorySubscription, position: int) -> DeliveryRecord:
         letter = self._letters.find(name, position)

@@ -78,7 +78,13 @@ def forget(tx: Transaction, database: Path, name: str) -> bool:
         return False
     if not _is_free(tx, database, name):
         raise SubscriptionInUseError(name=name)
-    for statement in ("forget_retries", "forget_queue", "forget_replays", "forget_subscription"):
+    for statement in (
+        "forget_retries",
+        "forget_queue",
+        "forget_replays",
+        "forget_recoveries",
+        "forget_subscription",
+    ):
         tx.execute(sql[statement], (name,))
     return True
 

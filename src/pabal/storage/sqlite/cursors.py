@@ -15,11 +15,13 @@ from pabal.domain.envelope import from_microseconds
 from pabal.ports.storage import (
     DIED_AMONG_OTHERS,
     PROCESS_DIED,
+    RECOVERIES_KEPT,
     AttemptFailure,
     Cursor,
     ParkedDelivery,
     PendingRetry,
     Progress,
+    RecoveredDelivery,
     Replay,
     Start,
     SubscriptionRecord,
@@ -203,6 +205,8 @@ def save(tx: Transaction, changes: Sequence[Progress], owner: str) -> list[str]:
             tx.execute(sql["delete_retry"], (change.name, position))
             tx.execute(sql["delete_queued"], (change.name, position))
             tx.execute(sql["dead_letter_done"], (change.name, position))
+        if change.recovered:
+            _keep_recoveries(tx, change.name, change.recovered)
         for parked in change.parked:
             park(tx, change.name, parked)
         if change.retries:
@@ -214,6 +218,19 @@ def save(tx: Transaction, changes: Sequence[Progress], owner: str) -> list[str]:
                 tx.execute(sql["advance_replay"], (upto, replay, change.name))
             tx.execute(sql["finish_replays"], (change.name,))
     return lost
+
+
+def _keep_recoveries(tx: Transaction, name: str, recovered: Sequence[RecoveredDelivery]) -> None:
+    """Keep how deliveries recovered, as long as their events are there and they are among the newest."""
+    sql = statements()
+    tx.executemany(
+        sql["keep_recovery"],
+        [
+            (name, one.attempts, encode_failures(one.failures), one.finished_at, one.position)
+            for one in recovered
+        ],
+    )
+    tx.execute(sql["bound_recoveries"], (RECOVERIES_KEPT,))
 
 
 def _retry_row(name: str, retry: PendingRetry) -> tuple[Any, ...]:

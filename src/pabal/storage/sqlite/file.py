@@ -29,7 +29,7 @@ _log = logging.getLogger("pabal")
 class DatabaseFile:
     """Open a file and close it; everything that is done with it goes through what is made here."""
 
-    capabilities = Capabilities(persistent=True, shared=True, aggregates=True)
+    capabilities = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
 
     def __init__(
         self,

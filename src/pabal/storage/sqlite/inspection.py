@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pabal.domain.envelope import StoredRecord, from_microseconds
-from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures, state_of
+from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures, state_of, with_recoveries
+from pabal.ports.storage import RecoveredDelivery
 from pabal.storage.sqlite import control, reader
 from pabal.storage.sqlite.cursors import decode_failures, unpack_positions
 from pabal.storage.sqlite.statements import numbered, statements
@@ -148,4 +149,8 @@ def _deliveries_at(connection: Connection, position: int) -> list[DeliveryRecord
         known = found.get(name)
         due_at = known.due_at if known is not None and state == "retrying" else None
         found[name] = DeliveryRecord(name, state, len(attempts), due_at, attempts, number)
-    return [found[name] for name in sorted(found)]
+    recoveries: dict[str, list[RecoveredDelivery]] = {}
+    for name, at, made, failures, finished_at in connection.execute(sql["recoveries_at"], (position,)):
+        earlier = RecoveredDelivery(at, made, decode_failures(failures), finished_at)
+        recoveries.setdefault(name, []).append(earlier)
+    return [with_recoveries(found[name], recoveries.get(name, ())) for name in sorted(found)]

@@ -14,7 +14,16 @@ from pabal.storage.sqlite.schema import connect
 from pabal.storage.sqlite.statements import insert_events, statements
 
 _CHUNK = 64
-_TABLES = ("subscriptions", "retries", "replays", "dead_letters", "queued", "scheduled", "processed")
+_TABLES = (
+    "subscriptions",
+    "retries",
+    "recoveries",
+    "replays",
+    "dead_letters",
+    "queued",
+    "scheduled",
+    "processed",
+)
 """What is copied beside the events; the indexes are made from these."""
 
 

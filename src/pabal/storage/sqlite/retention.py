@@ -108,7 +108,7 @@ def trim_slice(tx: Transaction, upto: int, size: int) -> int:
         return 0
     tx.index_streams()
     tx.execute(sql["trim_streams"], (last,))
-    for statement in ("trim_types", "trim_correlations", "trim_marks"):
+    for statement in ("trim_types", "trim_correlations", "trim_marks", "trim_recoveries"):
         tx.execute(sql[statement], (last,))
     return tx.execute(sql["trim_events"], (last,)).rowcount
 

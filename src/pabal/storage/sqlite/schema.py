@@ -15,15 +15,15 @@ from pabal.errors import (
     StorageUnavailableError,
 )
 from pabal.storage.sqlite.faults import is_busy, translated
-from pabal.storage.sqlite.statements import schema_script
+from pabal.storage.sqlite.statements import migration_script, schema_script
 
 APPLICATION_ID = 0x50414241
 """``PABA``: the mark in the file header by which a pabal database is known."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: dict[int, Migration] = {}
+MIGRATIONS: dict[int, Migration] = {1: lambda connection: _run(connection, migration_script(1))}
 """From version n to n + 1. A fresh schema and a migrated one are equal (tested)."""
 
 _BUSY_MS = 10_000
@@ -170,8 +170,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
         # Another process may have done it while we waited for the lock.
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            for statement in _split(schema_script()):
-                connection.execute(statement)
+            _run(connection, schema_script())
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             version = SCHEMA_VERSION
         while version < SCHEMA_VERSION:
@@ -183,6 +182,12 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Execute a script within the transaction that is open; ``executescript`` would commit it."""
+    for statement in _split(script):
+        connection.execute(statement)
 
 
 def _split(script: str) -> list[str]:

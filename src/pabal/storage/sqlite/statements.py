@@ -37,6 +37,11 @@ def schema_script() -> str:
     return _text("schema.sql")
 
 
+def migration_script(version: int) -> str:
+    """Return the script that brings a database from a version to the next one."""
+    return _text(f"v{version}_to_v{version + 1}.sql")
+
+
 INSERT_SIZES = tuple(
     sorted({1, 2, 3} | {step << shift for shift in range(9) for step in (4, 5, 6, 7)} | {2048}, reverse=True)
 )

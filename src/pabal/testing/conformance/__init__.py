@@ -23,6 +23,7 @@ from pabal.testing.conformance import (
     bus_dead_letters,
     controls,
     dead_letters,
+    inspection,
     log,
     queries,
     schedules,
@@ -40,6 +41,7 @@ _MODULES = {
     "dead_letters": dead_letters,
     "controls": controls,
     "schedules": schedules,
+    "inspection": inspection,
     "bus": bus,
     "bus dead letters": bus_dead_letters,
 }

@@ -1,4 +1,4 @@
--- Schema version 1. Applied statement by statement to an empty database.
+-- Schema version 2. Applied statement by statement to an empty database.
 
 -- The log. position = rowid, assigned by the writer: consecutive, in commit order.
 CREATE TABLE events (
@@ -82,6 +82,18 @@ CREATE TABLE retries (
     from_dead_letter INTEGER NOT NULL,
     PRIMARY KEY (subscription, position)
 ) STRICT, WITHOUT ROWID;
+
+-- Deliveries that succeeded after failed attempts: how. The newest 10,000, for operators alone.
+CREATE TABLE recoveries (
+    id           INTEGER PRIMARY KEY,
+    subscription TEXT    NOT NULL,
+    position     INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL,     -- the last one included
+    failures     BLOB    NOT NULL,     -- JSON
+    finished_at  REAL    NOT NULL      -- seconds since 1970
+) STRICT;
+
+CREATE INDEX recoveries_by_position ON recoveries (position, subscription);
 
 -- Deliveries that were given up, with a copy of the event that retention leaves alone.
 CREATE TABLE dead_letters (

@@ -197,6 +197,13 @@ INSERT INTO retries (subscription, position, attempts, due_at, failures, from_de
 ON CONFLICT (subscription, position) DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at,
     failures = excluded.failures, from_dead_letter = excluded.from_dead_letter
 
+-- name: keep_recovery
+INSERT INTO recoveries (subscription, position, attempts, failures, finished_at)
+SELECT ?, position, ?, ?, ? FROM events WHERE position = ?
+
+-- name: bound_recoveries
+DELETE FROM recoveries WHERE id <= (SELECT max(id) FROM recoveries) - ?
+
 -- name: delete_retry
 DELETE FROM retries WHERE subscription = ? AND position = ?
 
@@ -341,11 +348,17 @@ DELETE FROM events_by_correlation WHERE (correlation_id, position) IN (
 -- name: trim_marks
 DELETE FROM processed WHERE position <= ?
 
+-- name: trim_recoveries
+DELETE FROM recoveries WHERE position <= ?
+
 -- name: trim_events
 DELETE FROM events WHERE position <= ?
 
 -- name: forget_retries
 DELETE FROM retries WHERE subscription = ?
+
+-- name: forget_recoveries
+DELETE FROM recoveries WHERE subscription = ?
 
 -- name: forget_queue
 DELETE FROM queued WHERE subscription = ?
@@ -385,6 +398,9 @@ SELECT subscription FROM queued WHERE position = ?
 
 -- name: retries_at
 SELECT subscription, attempts, due_at, failures FROM retries WHERE position = ?
+
+-- name: recoveries_at
+SELECT subscription, position, attempts, failures, finished_at FROM recoveries WHERE position = ? ORDER BY id
 
 -- name: dead_letters_at
 SELECT subscription, id, state, failures FROM dead_letters WHERE position = ?

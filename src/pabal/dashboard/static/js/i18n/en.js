@@ -190,6 +190,7 @@ export const en = {
   "due": "due",
   "to-dead-letter": "To the dead letter",
   "attempt": "Attempt {v}",
+  "attempt.succeeded": "Then succeeded",
   "attempts": "Attempts",
   "attempts.failed": "Failed attempts",
   "traceback": "Traceback",

@@ -190,6 +190,7 @@ export const ko = {
   "due": "예정",
   "to-dead-letter": "데드 레터로",
   "attempt": "{v}차 시도",
+  "attempt.succeeded": "이후 성공",
   "attempts": "시도",
   "attempts.failed": "실패한 시도",
   "traceback": "트레이스백",

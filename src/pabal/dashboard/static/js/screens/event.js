@@ -36,7 +36,10 @@ const Delivery = ({ delivery }) => html`
       html`<a class="small push" href=${to(["dead-letters", String(delivery.dead_letter_id)])}>${t("to-dead-letter")}</a>`}
     </div>
     ${delivery.attempts.length > 0 &&
-    html`<ol class="attempts">${delivery.attempts.map((attempt) => html`<${Attempt} attempt=${attempt} />`)}</ol>`}
+    html`<ol class="attempts">
+      ${delivery.attempts.map((attempt) => html`<${Attempt} attempt=${attempt} />`)}
+      ${delivery.finished_at && html`<li><div class="row"><span class="soft">${t("attempt.succeeded")}</span><${Time} at=${delivery.finished_at} /></div></li>`}
+    </ol>`}
   </li>
 `;
 

@@ -1,0 +1,163 @@
+"""What operators ask of a log: what became of one event at each subscription, with every failed attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pabal.ports.inspection import DeliveryRecord
+from pabal.ports.storage import RECOVERIES_KEPT, Progress, RecoveredDelivery
+from pabal.testing.conformance.case import StorageFactory, case, equal, opened
+from pabal.testing.conformance.dead_letters import NOW, only, park, parked
+from pabal.testing.conformance.subscriptions import failure, retry, take, ticks
+
+NEEDS = ("inspectable",)
+
+DONE_AT = 1_700_000_050.5
+
+
+def recovered(position: int, failed: int = 1, *, finished_at: float = DONE_AT) -> RecoveredDelivery:
+    """Return a delivery that succeeded after so many failed attempts."""
+    failures = tuple(failure(number) for number in range(1, failed + 1))
+    return RecoveredDelivery(position, failed + 1, failures, finished_at)
+
+
+async def delivery(storage: Any, position: int) -> DeliveryRecord:
+    """Return the only delivery of a position."""
+    found = await storage.deliveries_at(position)
+    equal(len(found), 1, f"how many deliveries of position {position} are shown")
+    return found[0]  # type: ignore[no-any-return]
+
+
+@case()
+async def each_subscription_has_one_delivery_with_its_state(factory: StorageFactory) -> None:
+    """Show by name who has finished a position, not yet, waits for a retry, parked it, or queues it."""
+    async with opened(factory) as storage:
+        await ticks(storage, 5)
+        other = await take(storage, "other")
+        cursor = await take(storage)
+        change = Progress(
+            "sub", cursor.epoch, 1, 4, (2,), (retry(2, 2),), parked=(parked(3, key="k"),), queued=(("k", 4),)
+        )
+        await storage.save_progress([change, Progress("other", other.epoch, 5, 5)])
+        [letter] = await storage.list_dead_letters()
+        waiting = retry(2, 2)
+        for position, expected in (
+            (1, DeliveryRecord("sub", "finished")),
+            (2, DeliveryRecord("sub", "retrying", 2, waiting.due_at, waiting.failures)),
+            (3, DeliveryRecord("sub", "parked", 2, None, parked(3).failures, letter.id)),
+            (4, DeliveryRecord("sub", "queued")),
+            (5, DeliveryRecord("sub", "pending")),
+        ):
+            shown = await storage.deliveries_at(position)
+            equal(shown, [DeliveryRecord("other", "finished"), expected], f"deliveries of {position}")
+
+
+@case()
+async def a_delivery_that_recovered_keeps_its_failed_attempts(factory: StorageFactory) -> None:
+    """Show them, and when it succeeded, whether or not a retry was saved before; others show none."""
+    async with opened(factory) as storage:
+        await ticks(storage, 3)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 0, 3, (1,), (retry(1, 2),))])
+        both = (recovered(1, 2), recovered(2))
+        change = Progress("sub", cursor.epoch, 3, 3, cleared=(1, 2), recovered=both)
+        await storage.save_progress([change])
+        for position, failed in ((1, 2), (2, 1)):
+            failures = recovered(position, failed).failures
+            expected = DeliveryRecord("sub", "finished", failed + 1, failures=failures, finished_at=DONE_AT)
+            equal(await delivery(storage, position), expected, f"the delivery of {position}")
+        equal(await delivery(storage, 3), DeliveryRecord("sub", "finished"), "one that never failed")
+
+
+@case()
+async def a_dead_letter_that_recovered_keeps_its_failed_attempts(factory: StorageFactory) -> None:
+    """Show them after its retry succeeded, when the dead letter itself is gone."""
+    async with opened(factory) as storage:
+        await ticks(storage, 1)
+        cursor = await park(storage, parked(1))
+        await storage.begin_retry((await only(storage)).id, None, NOW)
+        change = Progress("sub", cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1, 2),))
+        await storage.save_progress([change])
+        shown = await delivery(storage, 1)
+        equal((shown.state, shown.dead_letter_id), ("finished", None), "its state and its dead letter")
+        equal((shown.attempts, shown.failures), (3, parked(1).failures), "its attempts")
+
+
+@case()
+async def what_recovered_under_an_epoch_that_is_over_is_not_kept(factory: StorageFactory) -> None:
+    """Keep nothing of a save that was refused: the delivery is made again."""
+    async with opened(factory) as storage:
+        await ticks(storage, 1)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 0, 1, (1,), (retry(1),))])
+        late = Progress("sub", cursor.epoch + 7, 1, 1, cleared=(1,), recovered=(recovered(1),))
+        equal(await storage.save_progress([late]), ["sub"], "names whose lease is lost")
+        shown = await delivery(storage, 1)
+        equal((shown.state, shown.attempts, shown.finished_at), ("retrying", 1, None), "the delivery")
+
+
+@case()
+async def a_delivery_that_recovered_again_shows_both_times(factory: StorageFactory) -> None:
+    """Show what a replay made of a position behind what was there before, and a retry behind that."""
+    async with opened(factory) as storage:
+        await ticks(storage, 1)
+        cursor = await take(storage)
+        for failed, finished_at in ((1, DONE_AT), (2, DONE_AT + 60)):
+            one = recovered(1, failed, finished_at=finished_at)
+            await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, cleared=(1,), recovered=(one,))])
+        shown = await delivery(storage, 1)
+        failures = (failure(1), failure(1), failure(2))
+        found = (shown.state, shown.attempts, shown.failures, shown.finished_at)
+        equal(found, ("finished", 5, failures, DONE_AT + 60), "the delivery after a replay")
+        await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, retries=(retry(1),))])
+        shown = await delivery(storage, 1)
+        found = (shown.state, shown.attempts, shown.failures, shown.finished_at)
+        equal(found, ("retrying", 6, (*failures, failure(1)), None), "the delivery while a replay is retried")
+
+
+@case()
+async def the_newest_that_recovered_are_kept(factory: StorageFactory) -> None:
+    """Forget the oldest beyond ``RECOVERIES_KEPT``, in one save or over several."""
+    async with opened(factory) as storage:
+        await ticks(storage, 3)
+        cursor = await take(storage)
+
+        async def save(*some: RecoveredDelivery) -> None:
+            await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(1,), recovered=some)])
+
+        plain = RecoveredDelivery(3, 2, (), DONE_AT)
+        await save(recovered(1), recovered(2))
+        await save(*[plain] * (RECOVERIES_KEPT - 1))
+        shown = [(await delivery(storage, position)).attempts for position in (1, 2, 3)]
+        equal(shown, [0, 2, 2 * (RECOVERIES_KEPT - 1)], "attempts that are shown of three positions")
+        await save(plain)
+        equal((await delivery(storage, 2)).attempts, 0, "attempts of what is no longer among the newest")
+
+
+@case("steered")
+async def what_recovered_is_forgotten_with_its_subscription(factory: StorageFactory) -> None:
+    """Show nothing of it under the name of another subscription that comes later."""
+    async with opened(factory) as storage:
+        await ticks(storage, 1)
+        for name in ("sub", "other"):
+            cursor = await take(storage, name)
+            change = Progress(name, cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1),))
+            await storage.save_progress([change])
+            await storage.release_subscription(name, cursor.epoch)
+        equal(await storage.forget_subscription("sub"), True, "whether there was one to forget")
+        equal([one.subscription for one in await storage.deliveries_at(1)], ["other"], "who shows a delivery")
+        await take(storage, "sub", "now")
+        attempts = {one.subscription: one.attempts for one in await storage.deliveries_at(1)}
+        equal(attempts, {"other": 2, "sub": 0}, "attempts, once the name is taken again")
+
+
+@case("persistent")
+async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -> None:
+    """Show the failed attempts to whoever looks into a log that was closed."""
+    async with opened(factory) as storage:
+        await ticks(storage, 1)
+        cursor = await take(storage)
+        change = Progress("sub", cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1),))
+        await storage.save_progress([change])
+    async with opened(factory) as storage:
+        equal((await delivery(storage, 1)).failures, (failure(1),), "its failed attempts")

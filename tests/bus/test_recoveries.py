@@ -1,0 +1,216 @@
+"""A delivery that failed and then succeeded: its failed attempts can still be looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
+from pabal.errors import StorageUnavailableError
+from pabal.ports.inspection import DeliveryRecord
+from pabal.ports.storage import PendingRetry, Progress, RecoveredDelivery
+from pabal.ports.telemetry import AttemptFailed, StorageTrouble
+from pabal.testing import VirtualClock
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import AT_ONCE, Backend, Seen, reports_of
+
+LATER = RetryPolicy(max_attempts=4, base_delay=20.0, multiplier=1.0, jitter=0.0)
+
+
+class Moody:
+    """Be a handler that refuses each event as often as it is told."""
+
+    def __init__(self, fails: int) -> None:
+        self.fails = fails
+        self.calls: dict[int, int] = {}
+        self.handled: Seen[int] = Seen()
+
+    async def handle(self, event: Moved | Noted) -> None:
+        call = self.calls[event.n] = self.calls.get(event.n, 0) + 1
+        if call <= self.fails:
+            raise LookupError(f"call {call} on {event.n}")
+        self.handled.add(event.n)
+
+
+class Watched(InMemoryEventStorage):
+    """Remember every progress that was saved; hold saves back while ``gate`` is not set, or refuse them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.held: Seen[None] = Seen()
+        self.refusing = False
+        self.retries: list[PendingRetry] = []
+        self.recovered: list[RecoveredDelivery] = []
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        if not self.gate.is_set():
+            self.held.add(None)
+            await self.gate.wait()
+        if self.refusing:
+            raise StorageUnavailableError(path="events.db", reason="the disk is full")
+        for change in changes:
+            self.retries += change.retries
+            self.recovered += change.recovered
+        return await super().save_progress(changes)
+
+
+async def deliveries(bus: InMemoryEventBus, position: int | None) -> list[DeliveryRecord]:
+    storage: Any = bus.storage
+    await bus.drain(60, retries=False)
+    found: list[DeliveryRecord] = await storage.deliveries_at(position)
+    return found
+
+
+async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
+    stored: Backend, clock: VirtualClock
+) -> None:
+    """Whoever looks for the reason of a delay would find an event that was handled, and nothing more."""
+    moody = Moody(fails=2)
+    bus = stored.bus(clock=clock)
+    bus.subscribe(Moved, moody, name="book", retry=LATER)
+    failed = reports_of(bus, AttemptFailed)
+    await bus.start()
+    receipt = await bus.publish(Moved("rook", 7))
+    await failed.reach(1)
+    [before] = await deliveries(bus, receipt.position)
+    assert (before.state, before.attempts, before.finished_at) == ("retrying", 1, None)
+
+    bus = await stored.again(bus, clock=clock)
+    bus.subscribe(Moved, moody, name="book", retry=LATER)
+    failed = reports_of(bus, AttemptFailed)
+    await bus.start()
+    await clock.advance(20)
+    await failed.reach(1)
+    await clock.advance(20)
+    await moody.handled.reach(1)
+    [shown] = await deliveries(bus, receipt.position)
+    assert (shown.subscription, shown.state, shown.attempts) == ("book", "finished", 3)
+    assert shown.finished_at == clock.time()
+    assert [one.attempt for one in shown.failures] == [1, 2]
+    times = [datetime.fromtimestamp(clock.time() - ago, UTC) for ago in (40, 20)]
+    assert [one.failed_at for one in shown.failures] == times
+    assert [one.message for one in shown.failures] == ["call 1 on 7", "call 2 on 7"]
+    assert all("raise LookupError" in one.traceback for one in shown.failures)
+
+    bus = await stored.again(bus, clock=clock)
+    bus.subscribe(Moved, moody, name="book", retry=LATER)
+    await bus.start()
+    assert await deliveries(bus, receipt.position) == [shown]
+
+
+async def test_a_retry_that_succeeds_before_anything_was_saved_keeps_what_failed() -> None:
+    """A retry without delay is quicker than a disk: the most common failures would leave no trace."""
+    storage, moody = Watched(), Moody(fails=2)
+    bus = InMemoryEventBus(storage)
+    bus.subscribe((Moved, Noted), moody, name="book", retry=AT_ONCE)
+    async with bus:
+        storage.gate.clear()
+        moody.fails = 0
+        await bus.publish(Noted(1))
+        await storage.held.reach(1)  # from here on, whatever happens waits for the next save
+        moody.fails = 2
+        receipt = await bus.publish(Moved("rook", 2))
+        await moody.handled.reach(2)
+        storage.gate.set()
+        [shown] = await deliveries(bus, receipt.position)
+    assert storage.retries == []
+    assert (shown.state, shown.attempts) == ("finished", 3)
+    assert [one.message for one in shown.failures] == ["call 1 on 2", "call 2 on 2"]
+
+
+@pytest.mark.parametrize("on_exhausted", ["park", "park_key"])
+async def test_a_dead_letter_that_succeeds_at_last_keeps_all_its_attempts(
+    stored: Backend, on_exhausted: Any
+) -> None:
+    """The dead letter is gone then, and with it would be why it had been one."""
+    moody = Moody(fails=3)
+    bus = await stored.running()
+    twice = RetryPolicy(max_attempts=2, base_delay=0.0)
+    bus.subscribe(Moved, moody, name="book", retry=twice, on_exhausted=on_exhausted)
+    first = await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    moody.calls[2] = moody.fails  # the next one of its key succeeds at once
+    second = await bus.publish(Moved("rook", 2))
+    await bus.drain(60)
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(60)
+    [shown] = await deliveries(bus, first.position)
+    assert (shown.state, shown.attempts, shown.dead_letter_id) == ("finished", 4, None)
+    assert [one.attempt for one in shown.failures] == [1, 2, 1]
+    assert [one.message for one in shown.failures] == [f"call {n} on 1" for n in (1, 2, 3)]
+    assert await deliveries(bus, second.position) == [DeliveryRecord("book", "finished")]
+
+
+async def test_a_dead_letter_that_was_discarded_leaves_no_failed_attempts(stored: Backend) -> None:
+    """It would look as if it had succeeded in the end."""
+    moody = Moody(fails=1)
+    bus = await stored.running()
+    bus.subscribe(Moved, moody, name="book", retry=RetryPolicy(max_attempts=1))
+    receipt = await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    await bus.dead_letters.discard("all")
+    assert await deliveries(bus, receipt.position) == [DeliveryRecord("book", "finished")]
+
+
+async def test_each_event_of_a_batch_that_failed_keeps_that(stored: Backend) -> None:
+    """A batch is retried as a whole, so all of its events were late."""
+    calls: Seen[int] = Seen()
+
+    async def handle(events: list[Moved]) -> None:
+        calls.add(len(events))
+        if len(calls) == 1:
+            raise LookupError("not now")
+
+    bus = await stored.running()
+    bus.subscribe(Moved, handle, name="book", retry=AT_ONCE, batch=10)
+    receipts = await bus.publish_batch([Moved("rook", n) for n in range(3)])
+    await bus.drain(60)
+    assert sum(calls) == 3 + calls[0]
+    shown = [(await deliveries(bus, receipt.position))[0] for receipt in receipts]
+    assert [one.state for one in shown] == ["finished"] * 3
+    late, prompt = shown[: calls[0]], shown[calls[0] :]
+    assert [(one.attempts, len(one.failures)) for one in late] == [(2, 1)] * len(late)
+    assert [one.attempts for one in prompt] == [0] * len(prompt)
+
+
+async def test_what_recovered_while_saving_failed_is_kept_once() -> None:
+    """What could not be saved is put back and saved later, and must come neither twice nor never."""
+    storage, moody, clock = Watched(), Moody(fails=1), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    failed, trouble = reports_of(bus, AttemptFailed), reports_of(bus, StorageTrouble)
+    bus.subscribe(Moved, moody, name="book", retry=AT_ONCE)
+    async with bus:
+        storage.refusing = True
+        first = await bus.publish(Moved("rook", 1))
+        await failed.reach(1)
+        await clock.advance(0)
+        await moody.handled.reach(1)
+        await trouble.reach(1)
+        second = await bus.publish(Moved("king", 2))
+        await failed.reach(2)
+        await clock.advance(0)
+        await moody.handled.reach(2)
+        storage.refusing = False
+        await clock.advance(10)
+        for receipt in (first, second):
+            [shown] = await deliveries(bus, receipt.position)
+            assert (shown.state, shown.attempts, len(shown.failures)) == ("finished", 2, 1)
+    assert [one.position for one in storage.recovered] == [first.position, second.position]
+
+
+async def test_a_delivery_that_never_failed_has_nothing_to_keep() -> None:
+    """A row for each delivery would bring back the cost that the cursor avoids."""
+    storage, moody = Watched(), Moody(fails=0)
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Moved, moody, name="book")
+        await bus.publish_batch([Moved(f"p{n}", n) for n in range(50)])
+        await bus.drain(60)
+    assert len(moody.handled) == 50
+    assert (storage.retries, storage.recovered) == ([], [])
