@@ -33,7 +33,7 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
     state: str
     """``finished``, ``pending``, ``retrying``, ``parked`` or ``queued``."""
     attempts: int = 0
-    """How many were made, as far as is known: none are, where a delivery finished without a failed one."""
+    """How many are known of; where a delivery finished, they are all known if any of them failed."""
     due_at: float | None = None
     failures: tuple[AttemptFailure, ...] = ()
     dead_letter_id: int | None = None
@@ -115,7 +115,7 @@ def state_of(position: int, frontier: int, unfinished: Container[int]) -> str:
 
 
 def with_recoveries(record: DeliveryRecord, earlier: Sequence[RecoveredDelivery]) -> DeliveryRecord:
-    """Put before what is stored of a delivery how it recovered before: once, or again with each replay."""
+    """Put before what is stored of a delivery how it recovered before: once, or again after a replay."""
     if not earlier:
         return record
     failures = [failure for one in earlier for failure in one.failures]
