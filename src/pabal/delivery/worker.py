@@ -14,6 +14,7 @@ from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.context import current_event
 from pabal.delivery.failure import Verdict
 from pabal.delivery.lane import IDLE, READY, RUNNING, Item, Lane
+from pabal.delivery.short import go_short, go_short_stored
 from pabal.delivery.straight import go_straight
 
 if TYPE_CHECKING:
@@ -98,13 +99,14 @@ class Worker:
             self._burst += elapsed
             if self._burst > _TURN:
                 self._burst = 0.0
+                current_event.set(None)  # a task that its handler left behind does not publish inside of it
                 await asyncio.sleep(0)
 
     async def _make_slice(self, lane: Lane, consumer: Consumer) -> None:
         if consumer.plain and consumer.tracker is None:
-            await self._plain(lane, consumer)
+            await go_short(self, lane, consumer)
         elif consumer.plain and consumer.replay is None and not consumer.failing and not consumer.outside:
-            await self._plain_stored(lane, consumer)
+            await go_short_stored(self, lane, consumer)
         elif lane.shared:
             await self._shared(lane, consumer)
         elif consumer.subscription.batch is not None:
@@ -119,99 +121,7 @@ class Worker:
         elif made >= consumer.slice and elapsed < _TURN / 2:
             consumer.slice = min(_SLICE_MOST, consumer.slice << 1)
 
-    # -- the short way: nothing around the handler ----------------------------------------------------
-
-    async def _plain(self, lane: Lane, consumer: Consumer) -> None:
-        """Make a slice of a lane's deliveries on a bus without storage; ``go_straight`` is shorter still."""
-        engine = self.engine
-        figures = consumer.figures
-        items = lane.items
-        handler = consumer.handler
-        set_current = current_event.set
-        failing = consumer.failing
-        if lane.shared:
-            self._share(lane)
-        else:
-            lane.state = RUNNING
-        item: Item | None = None
-        left = size = consumer.slice
-        consumer.in_flight += 1
-        try:
-            while items and left:
-                left -= 1
-                item = items.popleft()
-                event = item[1]
-                set_current(event)
-                await handler(event)
-                if failing:
-                    self._recover(lane, consumer, item)
-                engine.pending -= 1
-        except BaseException as error:
-            assert item is not None
-            figures.handled -= 1
-            self.after_failure(lane, consumer, item, error)
-        else:
-            self.put_back(lane)
-        finally:
-            consumer.in_flight -= 1
-            figures.timed += size - left
-            figures.handled += size - left
-
-    async def _plain_stored(self, lane: Lane, consumer: Consumer) -> None:
-        """Make a slice like ``_plain``, noting each attempt and what is finished.
-
-        Taken while no delivery of the subscription has failed; the first that does ends it.
-        """
-        engine = self.engine
-        tracker, journal = consumer.tracker, consumer.journal
-        assert tracker is not None
-        items, failing = lane.items, consumer.failing
-        slot, number = self.slot, consumer.number
-        handler = consumer.handler
-        if lane.shared:
-            self._share(lane)
-        else:
-            lane.state = RUNNING
-        left = size = consumer.slice
-        error: BaseException | None = None
-        item: Item | None = None
-        consumer.in_flight += 1
-        while items and left and not failing:
-            left -= 1
-            item = items.popleft()
-            position, event = item
-            if journal is not None:
-                journal.begin(slot, number, position, position, 1)
-            current_event.set(event)
-            try:
-                await handler(event)
-            except BaseException as caught:
-                error = caught
-            if journal is not None:
-                journal.end(slot)
-            if error is not None or consumer.tracker is not tracker:
-                break
-            engine.pending -= 1
-            consumer.queued -= 1
-            tracker.finish(position)
-        consumer.in_flight -= 1
-        consumer.figures.timed += size - left
-        consumer.figures.handled += size - left - (error is not None)
-        if consumer.tracker is not tracker:
-            engine.pending -= 1  # taken over or reopened while the handler ran: not ours to note
-            return
-        consumer.noted()
-        if error is None or item is None:
-            if consumer.followed and item is not None:
-                consumer.attempted(item[0])  # somebody began to wait for it during this very delivery
-            self.put_back(lane)
-        else:
-            self.after_failure(lane, consumer, item, error)
-
-    def _recover(self, lane: Lane, consumer: Consumer, item: Item) -> None:
-        """Tidy up after a delivery while others of its subscription have failed, and perhaps it too."""
-        self.engine.failures.succeeded(lane, consumer, [item])
-        consumer.finished(item[0])
+    # -- what the short and the full way share ----------------------------------------------------------
 
     def after_failure(self, lane: Lane, consumer: Consumer, item: Item, error: BaseException) -> None:
         """Let follow what follows a failure on the short way, or raise the end of the worker."""
@@ -237,7 +147,7 @@ class Worker:
 
     async def _shared(self, lane: Lane, consumer: Consumer) -> None:
         items = lane.items
-        self._share(lane)
+        self.occupy(lane)
         left = consumer.slice
         while items and left and consumer.state == ACTIVE:
             left -= 1
@@ -367,9 +277,11 @@ class Worker:
                 consumer.attempted(position)
         return verdict is Verdict.GO_ON
 
-    def _share(self, lane: Lane) -> None:
-        """Offer the rest of a shared lane to the other workers."""
-        if len(lane.items) > 1:
+    def occupy(self, lane: Lane) -> None:
+        """Keep the others away from a lane, or offer them the rest of a shared one."""
+        if not lane.shared:
+            lane.state = RUNNING
+        elif len(lane.items) > 1:
             lane.state = READY
             self.engine.ready.append(lane)
             if self.engine.resting:
