@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 from click.shell_completion import get_completion_class
 
@@ -21,20 +19,25 @@ from pabal.cli.schema import schema
 from pabal.cli.subscriptions import replay, status, subscriptions
 
 
-def _choose(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    if not ctx.resilient_parsing:
-        language.choose(value)
-    return value
+class _Commands(Group):
+    """Choose the language before anything else is looked at, for a mistake is told in it too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options in front of the command."""
+        if not ctx.resilient_parsing:
+            language.choose(language.asked_for(args))
+        return super().parse_args(ctx, args)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="pabal")
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="pabal", message="%(prog)s %(version)s", help="Show the version and exit.")
 @click.option(
     "--lang",
     type=click.Choice(language.LANGUAGES),
     is_eager=True,
     expose_value=False,
-    callback=_choose,
     help="Speak this language; by default that of the locale.",
 )
 def commands() -> None:

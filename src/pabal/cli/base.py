@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pabal.cli.command import Spoken
 from pabal.cli.language import t
+from pabal.cli.speaking import told
 from pabal.errors import PabalError, StorageError, UsageError
 from pabal.factory import open_operations
 from pabal.operations import Masking, Operations
@@ -37,61 +38,17 @@ UNAVAILABLE = 3
 INTERRUPTED = 130
 
 
-class Command(click.Command):
-    """Show help in the language spoken."""
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help page."""
-        with _spoken(self):
-            super().format_help(ctx, formatter)
-
-    def get_short_help_str(self, limit: int = 72) -> str:
-        """Return the first sentence."""
-        return spoken_help(self.help).partition("\n")[0].rstrip(".")
+class Command(Spoken):
+    """Speak the language chosen."""
 
 
-class Group(click.Group):
-    """Show help in the language spoken, and make commands that do."""
+class Group(Spoken, click.Group):
+    """Speak the language chosen, and make commands that do."""
 
     command_class = Command
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help page."""
-        with _spoken(self):
-            super().format_help(ctx, formatter)
-
-    def get_short_help_str(self, limit: int = 72) -> str:
-        """Return the first sentence."""
-        return spoken_help(self.help).partition("\n")[0].rstrip(".")
-
 
 Group.group_class = Group
-
-
-def spoken_help(text: str | None) -> str:
-    """Return a help text in the language spoken, paragraph by paragraph; examples stay as they are."""
-    spoken: list[str] = []
-    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
-        joined = " ".join(paragraph.split("\n"))
-        label, colon, example = joined.partition(":")
-        is_example = label == "Example" and colon
-        spoken.append(f"{t('Example:')}{example}" if is_example else t(joined))
-    return "\n\n".join(spoken)
-
-
-@contextmanager
-def _spoken(command: click.Command) -> Iterator[None]:
-    options = [param for param in command.params if isinstance(param, click.Option)]
-    kept = [command.help, *(option.help for option in options)]
-    command.help = spoken_help(command.help)
-    for option in options:
-        option.help = t(option.help) if option.help else option.help
-    try:
-        yield
-    finally:
-        command.help = kept[0]
-        for option, text in zip(options, kept[1:], strict=True):
-            option.help = text
 
 
 def compose(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -179,11 +136,11 @@ def errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        fail(str(error), WRONG_USAGE)
+        fail(told(error), WRONG_USAGE)
     except StorageError as error:
-        fail(str(error), UNAVAILABLE)
+        fail(told(error), UNAVAILABLE)
     except PabalError as error:
-        fail(str(error), REFUSED)
+        fail(told(error), REFUSED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
@@ -272,9 +229,15 @@ def print_result(result: ActionResult, *, as_json: bool = False) -> None:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask, unless told not to; a no ends with code 1 and nothing changed."""
-    if not yes and not click.confirm(question):
-        click.echo(t("nothing was changed"))
-        sys.exit(REFUSED)
+    while not yes:
+        # Not click.confirm: what it says of an answer that is neither is English.
+        answer = click.prompt(f"{question} [y/N]", default="", show_default=False).strip().lower()
+        if answer in ("", "n", "no"):
+            click.echo(t("nothing was changed"))
+            sys.exit(REFUSED)
+        if answer in ("y", "yes"):
+            return
+        click.echo(t("Error: {message}", message=t("answer y or n")))
 
 
 @contextmanager

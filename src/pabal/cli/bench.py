@@ -65,7 +65,7 @@ def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> No
         return
     made = table("way", ">median", ">lowest", ">highest")
     for one in found:
-        row(made, one.way, f"{one.median:,.0f}", f"{one.lowest:,.0f}", f"{one.highest:,.0f}")
+        row(made, t(one.way), f"{one.median:,.0f}", f"{one.lowest:,.0f}", f"{one.highest:,.0f}")
     show(made, "")
 
 

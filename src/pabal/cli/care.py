@@ -36,6 +36,7 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.language import t
+from pabal.cli.speaking import spoken
 from pabal.factory import open_log
 from pabal.storage.sqlite import SqliteEventStorage
 
@@ -90,7 +91,7 @@ def check(target: str, as_json: bool) -> None:
         print_json({"problems": problems})
     else:
         for problem in problems:
-            click.echo(problem)
+            click.echo(spoken(problem))
         if not problems:
             click.echo(t("structure and every checksum are right"))
     sys.exit(REFUSED if problems else 0)
@@ -176,6 +177,13 @@ def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
         return
     made = table(">number", "time", "who", "action", "subject", "result")
     for entry in found:
-        result = entry.result or t("not finished")
+        result = _came_of(entry.result)
         row(made, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, result)
     show(made, "no action was written down")
+
+
+def _came_of(result: str | None) -> str:
+    if result is None:
+        return t("not finished")
+    error_class, colon, message = result.partition("Error: ")
+    return f"{error_class}{colon}{spoken(message)}" if colon else spoken(result)

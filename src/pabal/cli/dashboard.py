@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, Command
+from pabal.cli.speaking import spoken, told
 from pabal.dashboard import serve
 from pabal.errors import PabalError, StorageError
 from pabal.factory import open_operations
@@ -45,7 +46,7 @@ def dashboard(
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise click.ClickException(f"cannot import {module}: {error}") from error
+            raise click.ClickException(spoken(f"cannot import {module!r}: {error}")) from error
     try:
         operations = open_operations(target)
         try:
@@ -53,5 +54,5 @@ def dashboard(
         finally:
             asyncio.run(operations.aclose())
     except (PabalError, OSError) as error:
-        click.echo(f"pabal dashboard: {error}", err=True)
+        click.echo(f"pabal dashboard: {told(error)}", err=True)
         sys.exit(UNAVAILABLE if isinstance(error, StorageError | OSError) else WRONG_USAGE)

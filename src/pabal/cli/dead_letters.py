@@ -35,6 +35,7 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.language import t
+from pabal.cli.speaking import spoken, told
 from pabal.errors import UnknownEventTypeError
 from pabal.operations import Operations
 from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterView
@@ -75,14 +76,14 @@ def list_letters(
     if as_json:
         print_json(page)
         return
-    made = table(">number", "subscription", "event", "error", ">attempts", "parked", "state")
+    made = table(">number", "subscription", "event", "error", ">attempts", "parked at", "state")
     for letter in page.dead_letters:
         row(
             made,
             letter.id,
             letter.subscription,
             letter.event.event_type,
-            letter.error_type or letter.reason,
+            letter.error_type or spoken(letter.reason),
             len(letter.attempts),
             moment(letter.parked_at),
             t(letter.state),
@@ -123,9 +124,8 @@ def show_letter(target: str, number: int, payloads: str, as_json: bool) -> None:
 def _print_letter(letter: DeadLetterView) -> None:
     out = console()
     event = letter.event
-    out.print(
-        f"[bold]{letter.id}[/] {escape(letter.subscription)}: {t(letter.state)}, {escape(letter.reason)}"
-    )
+    state = f"{letter.subscription}: {t(letter.state)}, {spoken(letter.reason)}"
+    out.print(f"[bold]{letter.id}[/] {escape(state)}")
     out.print(f"[bold]{escape(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
     out.print(escape(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
     if letter.queued:
@@ -263,7 +263,7 @@ def edit(
             return await operations.edit_and_retry(number, payload)
         except UnknownEventTypeError as error:
             hint = t("name the module of the event class with --import")
-            raise click.ClickException(f"{error} ({hint})") from error
+            raise click.ClickException(f"{told(error)} ({hint})") from error
 
     print_result(run(target, act), as_json=as_json)
 
@@ -292,4 +292,4 @@ def _edited(payload: Any) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        fail(t("this is no JSON: {reason}", reason=str(error)), WRONG_USAGE)
+        fail(t("this is no JSON: {reason}", reason=told(error)), WRONG_USAGE)

@@ -21,6 +21,8 @@ from pabal.cli.base import Command
 from pabal.cli.demo_files import fresh_path, latest_path
 from pabal.cli.demo_summary import print_summary
 from pabal.cli.demo_view import LiveView, PlainView, View
+from pabal.cli.language import t
+from pabal.cli.speaking import told
 from pabal.demo.app import TradingDemo
 from pabal.demo.errors import RunError
 from pabal.demo.events import RunStarted
@@ -64,7 +66,8 @@ class Speed(click.ParamType[str]):
         except ValueError:
             is_good = False
         if not is_good:
-            self.fail(f"{text!r} is neither a positive number of events per second nor 'max'", param, ctx)
+            problem = t("{text} is neither a positive number of events per second nor 'max'", text=repr(text))
+            self.fail(problem, param, ctx)
         return text
 
 
@@ -118,11 +121,11 @@ def demo(**options: Any) -> None:
     """
     asked = Options(**options)
     if asked.resume and asked.new:
-        raise click.UsageError("--resume goes on with an old run, --new starts one; give one of them")
+        raise click.UsageError(t("--resume goes on with an old run, --new starts one; give one of them"))
     try:
         summary = asyncio.run(_until_told(_play(asked)))
     except PabalError as error:
-        click.echo(f"pabal demo: {error}", err=True)
+        click.echo(f"pabal demo: {told(error)}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(_stopped(asked, _INTERRUPTED))
@@ -163,7 +166,8 @@ async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
 
 
 def _stopped(asked: Options, code: int) -> int:
-    click.echo(f"Stopped; what was published is stored. Go on with: {_resume_command(asked.file)}", err=True)
+    resume = _resume_command(asked.file)
+    click.echo(t("Stopped; what was published is stored. Go on with: {resume}", resume=resume), err=True)
     return code
 
 

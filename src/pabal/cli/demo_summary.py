@@ -7,6 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pabal.cli.demo_tables import NAMES, READS, counted, holdings_table, money, table
+from pabal.cli.language import t
+from pabal.cli.speaking import spoken
 from pabal.demo.report import Summary
 
 
@@ -16,12 +18,15 @@ def print_summary(console: Console, summary: Summary) -> None:
     def write(line: str = "", style: str = "") -> None:
         console.print(Text(line, style=style), soft_wrap=True)
 
-    what = "a SIMULATED tape" if summary.simulated else summary.tape
-    write(f"Played {what} in {summary.seconds:.1f} s.", "bold")
+    what = t("a SIMULATED tape") if summary.simulated else summary.tape
+    write(t("Played {what} in {seconds} s.", what=what, seconds=f"{summary.seconds:.1f}"), "bold")
     if summary.resumed_at is not None:
         write(
-            f"Resumed after {counted(summary.resumed_at, 'event')} of the tape. What was handled, retried "
-            "and timed is said of this process alone."
+            t(
+                "Resumed after {events} of the tape. What was handled, retried and timed is said of this "
+                "process alone.",
+                events=counted(summary.resumed_at, "event"),
+            )
         )
     write()
     for part in (
@@ -33,26 +38,46 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(part)
         write()
     write(
-        f"profit and loss {money(summary.profit)} in paper money: realized {money(summary.realized)}, "
-        f"unrealized {money(summary.unrealized)}, fees {money(-summary.fees)}"
+        t(
+            "profit and loss {profit} in paper money: realized {realized}, unrealized {unrealized}, "
+            "fees {fees}",
+            profit=money(summary.profit),
+            realized=money(summary.realized),
+            unrealized=money(summary.unrealized),
+            fees=money(-summary.fees),
+        )
     )
     for letter in summary.dead_letters:
-        why = " (the demo put this event there to show it)" if letter.injected else ""
-        write(
-            f"dead letter: {letter.subscription} gave up {letter.event_type} {letter.event_id} "
-            f"after {counted(letter.attempts, 'attempt')}: {letter.error}{why}"
+        why = f" ({t('the demo put this event there to show it')})" if letter.injected else ""
+        told = t(
+            "dead letter: {subscription} gave up {event} after {attempts}: {error}",
+            subscription=letter.subscription,
+            event=f"{letter.event_type} {letter.event_id}",
+            attempts=counted(letter.attempts, "attempt"),
+            error=spoken(letter.error),
         )
+        write(f"{told}{why}")
     write()
     write(
-        f"result {summary.result}: the same for each run of this tape, however often it is killed and resumed"
+        t(
+            "result {result}: the same for each run of this tape, however often it is killed and resumed",
+            result=summary.result,
+        )
     )
-    write(f"log    {summary.file}, {counted(summary.events, 'event')}, durability {summary.durability}")
+    write(
+        t(
+            "log    {file}, {events}, durability {durability}",
+            file=summary.file,
+            events=counted(summary.events, "event"),
+            durability=summary.durability,
+        )
+    )
 
 
 def _events_table(summary: Summary) -> Table:
     made = table("events in the log", "type", "count", left=2)
     for event_type, count in _in_order(summary.by_type):
-        made.add_row(NAMES.get(event_type, ""), Text(event_type, style="dim"), f"{count:,}")
+        made.add_row(t(NAMES.get(event_type, "")), Text(event_type, style="dim"), f"{count:,}")
     return made
 
 
@@ -63,17 +88,19 @@ def _in_order(by_type: dict[str, int]) -> list[tuple[str, int]]:
 
 def _figures_table(summary: Summary) -> Table:
     made = Table.grid(padding=(0, 2, 0, 0))
-    pace = "paced; --speed max lifts that" if summary.paced_at else "as fast as it goes"
+    pace = t("paced; --speed max lifts that") if summary.paced_at else t("as fast as it goes")
     p50, p99 = summary.latency_p50, summary.latency_p99
     latency = (
-        "nothing was left to handle" if p50 is None or p99 is None else f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        t("nothing was left to handle")
+        if p50 is None or p99 is None
+        else f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     )
     for name, value, note in (
-        ("handled", f"{summary.handled:,}", "deliveries to subscriptions"),
-        ("retried", f"{summary.retried:,}", "failed attempts, made again"),
-        ("parked", f"{summary.parked:,}", "dead letters"),
-        ("events/s", f"{summary.events_per_second:,.0f}", pace),
-        ("publish → handled", latency, "waits for retries included"),
+        (t("handled"), f"{summary.handled:,}", t("deliveries to subscriptions")),
+        (t("retried"), f"{summary.retried:,}", t("failed attempts, made again")),
+        (t("parked"), f"{summary.parked:,}", t("dead letters")),
+        (t("events/s"), f"{summary.events_per_second:,.0f}", pace),
+        (t("publish → handled"), latency, t("waits for retries included")),
     ):
         made.add_row(name, Text(value, style="bold"), Text(note, style="dim"))
     return made
@@ -84,7 +111,7 @@ def _subscriptions_table(summary: Summary) -> Table:
     for one in summary.subscriptions:
         made.add_row(
             one.name,
-            Text(READS[one.name], style="dim"),
+            Text(t(READS[one.name]), style="dim"),
             f"{one.handled:,}",
             f"{one.retried:,}",
             f"{one.parked:,}",

@@ -7,6 +7,8 @@ from decimal import Decimal
 from rich.table import Table
 from rich.text import Text
 
+from pabal.cli.language import language, t
+from pabal.cli.speaking import spoken
 from pabal.demo.portfolio import Holding
 
 NAMES = {
@@ -32,7 +34,20 @@ READS = {
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun in the right form."""
+    if language() == "ko":
+        return t(f"{{number}} {one}", number=f"{number:,}")
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def seconds(at: float, width: int = 0) -> str:
+    """Return a time of the run, aligned to the right of ``width`` places before its unit."""
+    return t("{seconds} s", seconds=f"{at:{width}.1f}")
+
+
+def error_line(text: str) -> str:
+    """Return ``name: error`` with the error in the language spoken."""
+    name, colon, error = text.partition(": ")
+    return f"{name}{colon}{spoken(error)}" if colon else spoken(text)
 
 
 def money(value: Decimal) -> str:
@@ -44,7 +59,7 @@ def table(*columns: str, left: int) -> Table:
     """Return an empty table without lines, whose first ``left`` columns are text and the others numbers."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for number, name in enumerate(columns):
-        made.add_column(name, justify="left" if number < left else "right", no_wrap=True)
+        made.add_column(t(name), justify="left" if number < left else "right", no_wrap=True)
     return made
 
 

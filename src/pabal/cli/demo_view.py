@@ -13,7 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pabal.cli.demo_tables import NAMES, READS, counted, holdings_table, table
+from pabal.cli.demo_tables import NAMES, READS, counted, error_line, holdings_table, seconds, table
+from pabal.cli.language import t
+from pabal.cli.speaking import spoken
 from pabal.demo.events import RunStarted
 from pabal.demo.meter import News
 from pabal.demo.report import Phase, Snapshot
@@ -70,8 +72,8 @@ class Rates:
 def title_of(run: RunStarted) -> str:
     """Return what is played, in words."""
     if run.simulated:
-        return f"SIMULATED tape (seed {run.settings.seed}), no real market"
-    return f"recorded {run.kind}: {Path(run.tape).name}"
+        return t("SIMULATED tape (seed {seed}), no real market", seed=run.settings.seed)
+    return t("recorded {kind}: {tape}", kind=t(run.kind), tape=Path(run.tape).name)
 
 
 # -- plain ------------------------------------------------------------------------------------------------
@@ -95,7 +97,14 @@ class PlainView:
     def __enter__(self) -> Self:
         """Say what is played."""
         self._print(f"pabal demo: {title_of(self._run)}")
-        self._print(f"log {self._path}, process {self._process}; if interrupted: {self._resume}")
+        self._print(
+            t(
+                "log {path}, process {process}; if interrupted: {resume}",
+                path=self._path,
+                process=self._process,
+                resume=self._resume,
+            )
+        )
         return self
 
     def __exit__(
@@ -111,14 +120,21 @@ class PlainView:
         self._rates.note(now)
         for news in now.news:
             if news.kind == "dead letter" and news.at > self._told:
-                self._print(f"{news.at:6.1f} s  DEAD LETTER  {news.what}; {news.then}")
+                what, then = error_line(news.what), spoken(news.then)
+                self._print(f"{seconds(news.at, 6)}  {t('DEAD LETTER')}  {what}; {then}")
                 self._told = news.at
         lags = ", ".join(f"{one.name} {one.lag}" for one in now.subscriptions if one.lag)
-        self._print(
-            f"{now.elapsed:6.1f} s  {now.phase}: {now.fed:,} of {now.length:,} events, "
-            f"{self._rates.of(''):,.0f}/s; lag: {lags or 'none'}; "
-            f"{counted(now.retries, 'retry', 'retries')}, {counted(now.dead_letters, 'dead letter')}"
+        played = t(
+            "{phase}: {fed} of {length} events, {rate}/s; lag: {lags}; {retries}, {letters}",
+            phase=t(now.phase),
+            fed=f"{now.fed:,}",
+            length=f"{now.length:,}",
+            rate=f"{self._rates.of(''):,.0f}",
+            lags=lags or t("none"),
+            retries=counted(now.retries, "retry", "retries"),
+            letters=counted(now.dead_letters, "dead letter"),
         )
+        self._print(f"{seconds(now.elapsed, 6)}  {played}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, emoji=False)
@@ -181,15 +197,15 @@ class LiveView:
     def _head(self, now: Snapshot) -> Text:
         head = Text.assemble(("pabal demo", "bold"), "  ", no_wrap=True, overflow="ellipsis")
         head.append(title_of(self._run), style="bold yellow" if self._run.simulated else "bold green")
-        head.append(f"  {now.phase}, {now.elapsed:.1f} s", style="dim")
+        head.append(f"  {t(now.phase)}, {seconds(now.elapsed)}", style="dim")
         return head
 
     def _progress(self, now: Snapshot) -> Table:
         line = Table.grid(padding=(0, 2))
         line.add_row(
             ProgressBar(total=now.length, completed=now.fed, width=34),
-            Text(f"{now.fed:,} of {now.length:,} events"),
-            Text(f"{self._rates.of(''):,.0f}/s"),
+            Text(t("{fed} of {length} events", fed=f"{now.fed:,}", length=f"{now.length:,}")),
+            Text(t("{rate}/s", rate=f"{self._rates.of(''):,.0f}")),
         )
         return line
 
@@ -198,7 +214,7 @@ class LiveView:
         for one in now.subscriptions:
             made.add_row(
                 Text(one.name),
-                Text(READS[one.name], style="dim"),
+                Text(t(READS[one.name]), style="dim"),
                 Text(f"{one.handled:,}"),
                 Text(f"{self._rates.of(one.name):,.0f}"),
                 Text(f"{one.lag:,}", style="yellow" if one.lag else "dim"),
@@ -209,9 +225,9 @@ class LiveView:
 
     def _foot(self) -> Text:
         foot = Text(style="dim", no_wrap=True, overflow="ellipsis")
-        foot.append("try it: ")
+        foot.append(t("try it: "))
         foot.append(f"kill -9 {self._process}", style="bold")
-        foot.append(", then: ")
+        foot.append(t(", then: "))
         foot.append(self._resume, style="bold")
         return foot
 
@@ -223,7 +239,7 @@ def _flow(now: Snapshot) -> Text:
         if event_type in now.by_type or flow:
             flow.append(" / " if name == "rejected" else " → " if flow else "", style="dim")
             flow.append(f"{now.by_type.get(event_type, 0):,}", style="bold")
-            flow.append(f" {name}")
+            flow.append(f" {t(name)}")
     return flow
 
 
@@ -231,16 +247,18 @@ def _news(news: tuple[News, ...]) -> list[Text]:
     """Show the last dead letter, which stays, and the last retries in what room is left of three lines."""
     letters = [one for one in news if one.kind == "dead letter"][-1:]
     retries = [one for one in news if one.kind == "retry"][-(1 if letters else 3) :]
-    lines = [_line(one.at, "retry", "yellow", f"{one.what}; {one.then}") for one in retries]
+    lines = [
+        _line(one.at, t("retry"), "yellow", f"{error_line(one.what)}; {spoken(one.then)}") for one in retries
+    ]
     for one in letters:
-        lines.append(_line(one.at, "DEAD LETTER", "bold red", one.what))
-        lines.append(Text(f"{'':9}{one.then}", no_wrap=True, overflow="ellipsis"))
+        lines.append(_line(one.at, t("DEAD LETTER"), "bold red", error_line(one.what)))
+        lines.append(Text(f"{'':9}{spoken(one.then)}", no_wrap=True, overflow="ellipsis"))
     return lines + [Text()] * (3 - len(lines))
 
 
 def _line(at: float, kind: str, style: str, text: str) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(f"{at:5.1f} s  ", style="dim")
+    line.append(f"{seconds(at, 5)}  ", style="dim")
     line.append(f"{kind}  ", style=style)
     line.append(text)
     return line

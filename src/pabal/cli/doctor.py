@@ -8,16 +8,19 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
 from pabal.cli.base import Command
+from pabal.cli.language import t
+from pabal.cli.speaking import spoken, told
 from pabal.errors import PabalError
 from pabal.factory import examine_redis
 from pabal.operations.doctor import Diagnosis, examine
 from pabal.storage.sqlite.storage import SqliteEventStorage
 
-_MARKS = {"ok": "[green]ok[/]      ", "warning": "[yellow]warning[/] ", "problem": "[red]problem[/] "}
+_COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 _EXIT = {"ok": 0, "warning": 1, "problem": 2}
 
 
@@ -36,12 +39,12 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
     """
     on_server = "://" in target
     if not on_server and not Path(target).exists():
-        raise click.ClickException(f"{target} does not exist; name the file of a log")
+        raise click.ClickException(t("{target} does not exist; name the file of a log", target=target))
     try:
         examining = examine_redis(target, namespace) if on_server else _examine(Path(target))
         diagnosis = asyncio.run(examining)
     except PabalError as error:
-        click.echo(f"problem  {error}", err=True)
+        click.echo(f"{t('problem')}  {told(error)}", err=True)
         sys.exit(_EXIT["problem"])
     if as_json:
         findings = msgspec.to_builtins(diagnosis.findings)
@@ -61,6 +64,11 @@ def _show(diagnosis: Diagnosis) -> None:
     console = Console(highlight=False)
     console.print(escape(diagnosis.path), soft_wrap=True)
     for finding in diagnosis.findings:
-        console.print(f"{_MARKS[finding.level]} {escape(finding.text)}", soft_wrap=True)
+        mark, level = _COLORS[finding.level], t(finding.level)
+        console.print(f"[{mark}]{level}[/]{_room(level)} {escape(spoken(finding.text))}", soft_wrap=True)
         if finding.advice:
-            console.print(f"         → {escape(finding.advice)}", style="dim", soft_wrap=True)
+            console.print(f"         → {escape(spoken(finding.advice))}", style="dim", soft_wrap=True)
+
+
+def _room(level: str) -> str:
+    return " " * (7 - cell_len(level))

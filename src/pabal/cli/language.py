@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from pabal.cli.korean import KOREAN
+from pabal.cli.korean.click_words import HELP_PAGE
+from pabal.cli.korean.demo import DEMO
+from pabal.cli.korean.own import OWN
+from pabal.cli.korean.particles import with_particles
 
 LANGUAGES = ("en", "ko")
+KOREAN = {**DEMO, **OWN, **HELP_PAGE}
 
 
 class _Language:
@@ -17,6 +22,19 @@ class _Language:
 def choose(language: str | None) -> None:
     """Speak this language from now on; None follows the environment."""
     _Language.chosen = language
+
+
+def asked_for(arguments: Sequence[str]) -> str | None:
+    """Return the language that ``--lang`` in front of the command asks for; None where there is none."""
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name == "--lang":
+            value = value if equals else next(waiting, "")
+            return value if value in LANGUAGES else None
+        if not argument.startswith("-"):
+            break
+    return None
 
 
 def language() -> str:
@@ -32,6 +50,7 @@ def language() -> str:
 
 def t(text: str, /, **fields: Any) -> str:
     """Return a message in the language spoken, with its fields filled in."""
-    if language() == "ko":
-        text = KOREAN.get(text, text)
-    return text.format(**fields) if fields else text
+    if language() == "en":
+        return text.format(**fields) if fields else text
+    text = KOREAN.get(text, text)
+    return with_particles(text.format(**fields)) if fields else text

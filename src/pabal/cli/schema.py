@@ -21,6 +21,7 @@ from pabal.cli.base import (
     print_json,
 )
 from pabal.cli.language import t
+from pabal.cli.speaking import spoken, told
 from pabal.domain.schema_check import SchemaFinding, check_schema
 from pabal.domain.schema_export import export_schema
 
@@ -52,7 +53,7 @@ def export(modules: tuple[str, ...], output: Path | None) -> None:
         try:
             output.write_text(text, "utf-8")
         except OSError as error:
-            fail(str(error), WRONG_USAGE)
+            fail(told(error), WRONG_USAGE)
 
 
 @schema.command()
@@ -71,8 +72,10 @@ def check(snapshot: Path, modules: tuple[str, ...], as_json: bool) -> None:
             import_module(module)
         try:
             findings = check_schema(msgspec.json.decode(snapshot.read_bytes()))
-        except (OSError, msgspec.DecodeError) as error:
-            fail(f"{snapshot}: {error}", WRONG_USAGE)
+        except OSError as error:
+            fail(f"{snapshot}: {spoken(error.strerror or str(error))}", WRONG_USAGE)
+        except msgspec.DecodeError as error:
+            fail(f"{snapshot}: {told(error)}", WRONG_USAGE)
     failures = sum(finding.level == "failure" for finding in findings)
     if as_json:
         print_json({"ok": not failures, "findings": findings})
@@ -87,6 +90,6 @@ def _show(findings: list[SchemaFinding], failures: int) -> None:
         place = finding.event_type + (f".{finding.field}" if finding.field else "")
         style = _MARKS[finding.level]
         level = t("failure") if finding.level == "failure" else t("note")
-        out.print(f"[{style}]{level}[/] {escape(f'{place}: {finding.problem}')}")
-        out.print(f"  → {escape(finding.advice)}", style="dim")
+        out.print(f"[{style}]{level}[/] {escape(f'{place}: {spoken(finding.problem)}')}")
+        out.print(f"  → {escape(spoken(finding.advice))}", style="dim")
     out.print(t("{count} failures", count=failures) if failures else t("everything stored can be read"))

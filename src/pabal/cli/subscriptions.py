@@ -29,6 +29,7 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.language import language, t
+from pabal.cli.speaking import spoken
 from pabal.errors import SubscriptionNotFoundError
 from pabal.operations import Operations
 from pabal.operations.filters import parse_moment
@@ -80,12 +81,14 @@ _REASONS = {
     "unclaimed": "subscription {name} has {number} unfinished events, but nobody handles it",
     "parked": "subscription {name} has dead letters ({number}); retry or discard them",
     "queued": "subscription {name} keeps {number} events behind dead letters of their key",
+    "stuck": "subscription {name} is held by another process that does not get on with it",
+    "skipped": "subscription {name} skipped {number} events of unregistered types",
 }
 
 
 def _told(reason: Reason) -> str:
     if language() == "en" or reason.code not in _REASONS:
-        return reason.text
+        return spoken(reason.text)
     return t(_REASONS[reason.code], name=repr(reason.subscription), number=f"{reason.number:,}")
 
 

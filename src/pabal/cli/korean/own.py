@@ -1,10 +1,23 @@
-"""The Korean of every message; the keys are the English ones that stand in the code."""
+"""The Korean of what the command line itself says; the keys are the English that stands in the code."""
 
 from __future__ import annotations
 
 _HELP = {
     "Run pabal, a durable event bus that lives inside a Python application.": "파이썬 애플리케이션 안에서 동작하는 내구성 이벤트 버스 pabal을 다룹니다.",
     "Example:": "예:",
+    "Usage:": "사용법:",
+    "Show this message and exit.": "이 도움말을 보여 주고 끝냅니다.",
+    "Show the version and exit.": "버전을 보여 주고 끝냅니다.",
+    "Try '{command} {option}' for help.": "도움말: {command} {option}",
+    "Error: {message}": "오류: {message}",
+    "Aborted!": "중단했습니다.",
+    "answer y or n": "y나 n으로 답하세요",
+    "{target} does not exist; name the file of a log": "{target}: 그런 파일이 없습니다. 로그 파일을 지정하세요",
+    "warning": "경고",
+    "problem": "문제",
+    "in memory": "메모리",
+    "on disk, normal": "디스크, normal",
+    "on disk, full": "디스크, full",
     "Keep the events of an application readable: write their schemas down, and check them later.": "애플리케이션의 이벤트를 계속 읽을 수 있게 합니다: 스키마를 기록하고 나중에 검사합니다.",
     "Write the JSON Schema of every event that importing MODULES registers.": "MODULES를 임포트하면 등록되는 모든 이벤트의 JSON Schema를 씁니다.",
     "Commit the file, and let the build run pabal schema check against it.": "파일을 커밋하고 빌드에서 pabal schema check로 비교하세요.",
@@ -163,6 +176,7 @@ _WORDS = {
     "retries": "재시도",
     "dead letters": "데드 레터",
     "updated": "갱신 시각",
+    "parked at": "보관 시각",
     "number": "번호",
     "error": "오류",
     "attempts": "시도",
@@ -196,6 +210,8 @@ _SENTENCES = {
     "subscription {name} has {number} unfinished events, but nobody handles it": "구독 {name}: 끝나지 않은 이벤트 {number}개, 처리 주체 없음",
     "subscription {name} has dead letters ({number}); retry or discard them": "구독 {name}: 데드 레터 {number}개. 재시도하거나 폐기하세요",
     "subscription {name} keeps {number} events behind dead letters of their key": "구독 {name}: 같은 키의 데드 레터 뒤에 이벤트 {number}개 대기",
+    "subscription {name} is held by another process that does not get on with it": "구독 {name}: 다른 프로세스가 쥐고 있지만 진행되지 않음",
+    "subscription {name} skipped {number} events of unregistered types": "구독 {name}: 등록되지 않은 타입의 이벤트 {number}개를 건너뜀",
     "there is no durable subscription": "내구성 구독이 없습니다",
     "{name} is paused already": "{name}: 이미 일시 정지 상태입니다",
     "{name} is not paused": "{name}: 일시 정지 상태가 아닙니다",
@@ -234,4 +250,4 @@ _SENTENCES = {
     "not finished": "끝나지 않음",
 }
 
-KOREAN = {**_HELP, **_OPTIONS, **_WORDS, **_SENTENCES}
+OWN = {**_HELP, **_OPTIONS, **_WORDS, **_SENTENCES}

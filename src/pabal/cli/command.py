@@ -1,0 +1,176 @@
+"""Commands that speak: what Click says of its own in the language spoken, by the hooks Click has for it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.cells import cell_len
+
+from pabal.cli.korean.click_words import EXTRAS, METAVARS
+from pabal.cli.language import language, t
+from pabal.cli.speaking import spoken
+
+
+class _Formatter(click.HelpFormatter):
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, args, f"{t('Usage:')} " if prefix is None else prefix)
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        with super().section(t(name)):
+            yield
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        if language() == "en":
+            super().write_dl(rows, col_max, col_spacing)
+            return
+        told = [(_metavar(first), _extras(second)) for first, second in rows]
+        column = min(max((cell_len(first) for first, _ in told), default=0), col_max) + col_spacing
+        for first, second in told:
+            self.write(f"{'':{self.current_indent}}{first}")
+            room = column - cell_len(first)
+            lines = _wrapped(second, self.width - self.current_indent - column)
+            if room < col_spacing and lines:
+                self.write(f"\n{'':{self.current_indent}}")
+                room = column
+            margin = "\n" + " " * (self.current_indent + column)
+            self.write(" " * room + margin.join(lines) + "\n" if lines else "\n")
+
+    def write_text(self, text: str) -> None:
+        if language() == "en":
+            super().write_text(text)
+            return
+        margin = " " * self.current_indent
+        paragraphs = text.split("\n\n")
+        wrapped = [_wrapped(paragraph, self.width - self.current_indent) for paragraph in paragraphs]
+        self.write("\n\n".join("\n".join(f"{margin}{line}" for line in lines) for lines in wrapped) + "\n")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break a text between its words; a letter of Korean takes two places, which Click does not know."""
+    lines: list[str] = []
+    for word in re.findall(r"\S+\s*", text):
+        if lines and cell_len(lines[-1] + word.rstrip()) <= width:
+            lines[-1] += word
+        else:
+            lines.append(word)
+    return [line.rstrip() for line in lines]
+
+
+def _metavar(text: str) -> str:
+    names, space, metavar = text.partition(" ") if ", " not in text else _after_last_comma(text)
+    return f"{names}{space}{METAVARS.get(metavar, metavar)}"
+
+
+def _after_last_comma(text: str) -> tuple[str, str, str]:
+    before, comma, last = text.rpartition(", ")
+    name, space, metavar = last.partition(" ")
+    return f"{before}{comma}{name}", space, metavar
+
+
+def _extras(text: str) -> str:
+    """Say what stands in the last brackets, where Click puts defaults and ranges."""
+    found = re.search(r"\s\s\[([^\]]*)\]$", text)
+    if found is None:
+        return text
+    extras = found[1]
+    for english, korean in EXTRAS.items():
+        extras = re.sub(rf"(?<![^ ]){english}", korean, extras)
+    return f"{text[: found.start()]}  [{extras}]"
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+class Spoken(click.Command):
+    """Be a command whose help page and mistakes are told in the language spoken."""
+
+    context_class = _Context
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help page."""
+        with _translated(self):
+            super().format_help(ctx, formatter)
+
+    def get_short_help_str(self, limit: int = 72) -> str:
+        """Return the first sentence."""
+        return spoken_help(self.help).partition("\n")[0].rstrip(".")
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return ``--help``."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = t("Show this message and exit.")
+        return option
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return what follows the command's name in the line of usage."""
+        return [t(piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, and end the process; a mistake is told in one line, with the exit code that Click gives it."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            _show(error)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo(t("Aborted!"), err=True)
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.ClickException) -> None:
+    # What is no mistake but the help page, of a group without a command, is spoken already.
+    if language() == "en" or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is not None:
+        click.echo(ctx.get_usage(), err=True)
+        option = max(ctx.help_option_names, key=len)
+        click.echo(t("Try '{command} {option}' for help.", command=ctx.command_path, option=option), err=True)
+        click.echo(err=True)
+    click.echo(t("Error: {message}", message=spoken(error.format_message())), err=True)
+
+
+def spoken_help(text: str | None) -> str:
+    """Return a help text in the language spoken, paragraph by paragraph; examples stay as they are."""
+    told: list[str] = []
+    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
+        joined = " ".join(paragraph.split("\n"))
+        label, colon, example = joined.partition(":")
+        is_example = label == "Example" and colon
+        told.append(f"{t('Example:')}{example}" if is_example else t(joined))
+    return "\n\n".join(told)
+
+
+@contextmanager
+def _translated(command: click.Command) -> Iterator[None]:
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    kept = [command.help, *(option.help for option in options)]
+    command.help = spoken_help(command.help)
+    for option in options:
+        option.help = t(option.help) if option.help else option.help
+    try:
+        yield
+    finally:
+        command.help = kept[0]
+        for option, text in zip(options, kept[1:], strict=True):
+            option.help = text

@@ -1,0 +1,1 @@
+"""The catalogues of Korean: what the command line says, what Click says, what the library says."""
