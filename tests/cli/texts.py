@@ -6,27 +6,34 @@ import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 
 import pabal.cli
 from pabal.cli.app import commands
 from pabal.cli.dead_letters import _QUESTIONS
+from pabal.cli.demo_tables import NAMES, READS
 from pabal.cli.subscriptions import _REASONS
+from pabal.demo.report import Phase
+from pabal.operations.doctor import Level
 
-_TEXT_ARGUMENTS = {"t": slice(0, 1), "table": slice(0, None), "show": slice(1, 2)}
+_TEXT_ARGUMENTS = {"t": slice(0, 1), "table": slice(0, None), "show": slice(1, 2), "counted": slice(1, 2)}
 STATES = {
     *("active", "starting", "standby", "halted", "paused", "idle", "finished", "pending", "retrying"),
     *("parked", "queued", "ok", "degraded", "failing"),
 }
 """Words of the facade that are shown translated."""
+DEMO = {*NAMES.values(), *READS.values(), *get_args(Phase), "trades", "candles"}
+"""Words of the demo that are."""
+BENCH = {"in memory", "on disk, normal", "on disk, full"}
 
 
 def said() -> set[str]:
-    found = {*STATES, *_QUESTIONS.values(), *_REASONS.values(), *helps(commands)}
+    found = {*STATES, *DEMO, *BENCH, *get_args(Level), *_QUESTIONS.values(), *_REASONS.values()}
+    found |= set(helps(commands))
     for path in Path(pabal.cli.__file__).parent.glob("*.py"):
-        if not path.name.startswith("demo") and path.name != "doctor.py":
-            found |= set(_arguments(ast.parse(path.read_text("utf-8"))))
+        found |= set(_arguments(ast.parse(path.read_text("utf-8"))))
     return found - {""}
 
 
@@ -35,7 +42,8 @@ def _arguments(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _TEXT_ARGUMENTS:
             for argument in node.args[_TEXT_ARGUMENTS[node.func.id]]:
                 if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                    yield argument.value.removeprefix(">")
+                    text = argument.value.removeprefix(">")
+                    yield f"{{number}} {text}" if node.func.id == "counted" else text
 
 
 def helps(command: click.Command) -> Iterator[str]:
@@ -43,7 +51,7 @@ def helps(command: click.Command) -> Iterator[str]:
         if not paragraph.startswith("Example:"):
             yield " ".join(paragraph.split("\n"))
     for param in command.params:
-        if isinstance(param, click.Option) and param.help and param.is_eager <= (param.name == "lang"):
+        if isinstance(param, click.Option) and param.help:
             yield param.help
     if isinstance(command, click.Group):
         for below in command.commands.values():

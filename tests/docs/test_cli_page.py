@@ -11,7 +11,8 @@ import pytest
 
 from pabal.cli import base
 from pabal.cli.app import commands
-from pabal.cli.korean import KOREAN
+from pabal.cli.korean.demo import DEMO
+from pabal.cli.korean.own import OWN
 from tests.cli.texts import said
 from tests.docs.pages import ROOT
 
@@ -60,14 +61,15 @@ def test_the_page_lists_every_exit_code(page: str) -> None:
 
 def test_the_korean_catalogue_holds_exactly_what_is_said() -> None:
     """A Korean reader would meet English in the middle, or the catalogue keep what nobody says."""
-    assert set(KOREAN) == said() | {"Example:"}
+    assert {*OWN, *DEMO} == said() | {"Example:"}
 
 
-@pytest.mark.parametrize("english", sorted(KOREAN))
+@pytest.mark.parametrize("english", sorted({**OWN, **DEMO}))
 def test_a_translation_fills_in_the_same_fields(english: str) -> None:
     """A name or a count would be missing in Korean, or the message end in a KeyError."""
     fields = [
-        {name for _, name, _, _ in Formatter().parse(text) if name} for text in (english, KOREAN[english])
+        {name for _, name, _, _ in Formatter().parse(text) if name}
+        for text in (english, {**OWN, **DEMO}[english])
     ]
     assert fields[0] == fields[1]
 
