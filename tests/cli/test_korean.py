@@ -16,6 +16,7 @@ import click
 import msgspec
 import pytest
 
+from pabal import upcaster
 from pabal.brokers.redis.doctor import judge_server
 from pabal.cli import language
 from pabal.cli.app import commands
@@ -25,6 +26,9 @@ from pabal.cli.korean.findings import FINDINGS
 from pabal.cli.korean.reasons import REASONS
 from pabal.cli.speaking import spoken, told
 from pabal.delivery.retry import GiveUp, RetryPolicy, decide_retry
+from pabal.domain import registry
+from pabal.domain.schema_check import check_schema
+from pabal.domain.schema_export import export_schema
 from pabal.errors import (
     CorruptLogError,
     DeadLetterNotFoundError,
@@ -37,6 +41,7 @@ from pabal.ports.storage import SubscriptionRecord
 from tests.cli.conftest import Pabal
 from tests.cli.english import HANGUL, english_in, sentences_of_errors
 from tests.cli.test_processes import LIMIT, ROOT, environment
+from tests.cqrs.test_schema import _define
 from tests.docs.test_cli_page import leaves
 
 
@@ -180,6 +185,39 @@ def test_everything_the_doctor_finds_has_korean(korean: None) -> None:
     known = re.compile(r"(Redis|SQLite|Valkey) [\d.]+|")
     assert {text for text in texts if not HANGUL.search(spoken(text)) and not known.fullmatch(text)} == set()
     assert [english for text in texts for english in english_in(spoken(text))] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "version"),
+    [
+        ({"order": str, "note": str}, {"order": str}, 1),
+        ({"amount": int}, {"amount": str}, 1),
+        ({"order": str}, {"order": str, "note": str}, 1),
+        ({"note": (str, "")}, {"note": str}, 1),
+        ({"amount": int}, {"amount": str}, 2),
+        ({"amount": int}, {"amount": int}, 3),
+        ({"amount": int}, {"amount": int}, 0),
+        ({"amount": int}, {}, 1),
+    ],
+)
+def test_everything_the_schema_check_finds_has_korean(
+    korean: None, before: dict[str, Any], after: dict[str, Any], version: int
+) -> None:
+    """A failed build would not say in Korean what to do."""
+    with registry.isolated():
+        _define("korean.order", version=max(1, 2 - version), **before)
+        snapshot = export_schema()
+    with registry.isolated():
+        if after:
+            _define("korean.order", version=version or 1, **after)
+            if version == 2:
+                upcaster("korean.order", from_version=1)(lambda payload: payload)
+        _define("korean.fresh")
+        findings = [each for each in check_schema(snapshot) if each.event_type.startswith("korean.")]
+    assert len(findings) == 2
+    for text in (text for finding in findings for text in (finding.problem, finding.advice)):
+        assert HANGUL.search(spoken(text)), text
+        assert english_in(spoken(text)) == []
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -53,7 +53,13 @@ class Options(msgspec.Struct, frozen=True):
     plain: bool
 
 
-class Speed(click.ParamType[str]):
+if TYPE_CHECKING:
+    _Text = click.ParamType[str]
+else:
+    _Text = click.ParamType  # which takes no type arguments in older releases of Click
+
+
+class Speed(_Text):
     """Take a positive number of events per second, or ``max``."""
 
     name = "N|max"
