@@ -1,0 +1,87 @@
+"""One slice of a worker may go on through the lanes of several keys; nobody is to notice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.ports.storage import Progress
+from tests.bus.support import Seen, figures
+from tests.storage.events import Tick
+
+
+async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 4. A crash would bring back what had long been handled, and figures would lag as far."""
+    gate = asyncio.Event()
+    entered = asyncio.Event()
+    saved: Seen[int] = Seen()
+    save = storage.save_progress
+
+    async def watched(changes: list[Progress]) -> Any:
+        lost = await save(changes)
+        for change in changes:
+            saved.add(change.watermark)
+        return lost
+
+    monkeypatch.setattr(storage, "save_progress", watched)
+
+    async def handle(event: Tick) -> None:
+        if event.symbol == "slow":
+            entered.set()
+            await gate.wait()
+
+    async with InMemoryEventBus(storage, worker_count=1) as bus:
+        bus.subscribe(Tick, handle, name="s")
+        await bus.publish_batch([Tick("A"), Tick("B"), Tick("C"), Tick("slow"), Tick("D")])
+        await entered.wait()
+        await saved.until(lambda marks: 3 in marks)
+        assert figures(bus, "s")["handled"] == 3
+        gate.set()
+        await bus.drain(60)
+        assert figures(bus, "s")["handled"] == 5
+
+
+async def test_a_key_that_waits_leaves_the_rest_of_the_slice_to_others(storage: SqliteEventStorage) -> None:
+    """Promise 13. The worker that waits would keep what it might have gone on with to itself."""
+    gate = asyncio.Event()
+    done: Seen[str] = Seen()
+
+    async def handle(event: Tick) -> None:
+        if event.symbol == "slow":
+            await gate.wait()
+        done.add(event.symbol)
+
+    async with InMemoryEventBus(storage, worker_count=2) as bus:
+        bus.subscribe(Tick, handle, name="s")
+        others = [f"key-{n}" for n in range(50)]
+        await bus.publish_batch([Tick(symbol) for symbol in [*others[:3], "slow", *others[3:]]])
+        await done.until(lambda symbols: len(symbols) == 50)
+        assert sorted(done) == sorted(others)
+        gate.set()
+        await bus.drain(60)
+        assert done[-1] == "slow"
+
+
+async def test_a_failure_in_the_middle_of_a_slice_concerns_its_own_key(storage: SqliteEventStorage) -> None:
+    """Promise 26. The dead letter would name another event, or a neighbour would be handled twice."""
+    seen: list[str] = []
+
+    async def handle(event: Tick) -> None:
+        seen.append(event.symbol)
+        if event.symbol == "key-7":
+            raise ValueError("no")
+
+    async with InMemoryEventBus(storage, worker_count=1) as bus:
+        bus.subscribe(Tick, handle, name="s", retry_count=0)
+        await bus.publish_batch([Tick(f"key-{n}") for n in range(20)])
+        await bus.drain(60)
+        [letter] = await bus.dead_letters.list()
+        assert letter.event.symbol == "key-7"
+    assert seen == [f"key-{n}" for n in range(20)]
+    [record] = await storage.list_subscriptions()
+    assert (record.watermark, record.parked) == (20, 1)
