@@ -71,7 +71,10 @@ def list_events(
         print_json(found)
         return
     show(_table(found.events), "no event matches")
-    if found.older is not None and len(found.events) == limit:
+    upwards = after is not None and before is None
+    if upwards and found.newer is not None:
+        click.echo(t("newer: --after {cursor}", cursor=found.newer), err=True)
+    elif found.older is not None and (not upwards or len(found.events) == limit):
         click.echo(t("older: --before {cursor}", cursor=found.older), err=True)
 
 
@@ -80,7 +83,7 @@ def _table(found: Sequence[EventView]) -> Any:
     for event in found:
         row(
             made,
-            event.position,
+            event.cursor,
             moment(event.recorded_at),
             event.event_type,
             _aggregate(event),
@@ -93,7 +96,8 @@ def _aggregate(event: EventView) -> str:
     if event.aggregate_id is None:
         return ""
     kind = f"{event.aggregate_type}/" if event.aggregate_type else ""
-    return f"{kind}{event.aggregate_id} v{event.stream_version}"
+    version = "" if event.stream_version is None else f" v{event.stream_version}"
+    return f"{kind}{event.aggregate_id}{version}"
 
 
 @events.command("show")
@@ -117,7 +121,7 @@ def _print_detail(detail: EventDetail) -> None:
     event = detail.event
     out.print(f"[bold]{escape(event.event_type)}[/] {event.event_id}")
     out.print(
-        f"{t('position')} {event.position}  {t('recorded')} {moment(event.recorded_at)}  {_aggregate(event)}"
+        f"{t('position')} {event.cursor}  {t('recorded')} {moment(event.recorded_at)}  {_aggregate(event)}"
     )
     out.print(escape(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
     if event.metadata is not msgspec.UNSET:
@@ -167,7 +171,7 @@ def _print_trace(trace: Trace) -> None:
 
 def _label(event: EventView) -> str:
     aggregate = escape(_aggregate(event))
-    return f"[bold]{escape(event.event_type)}[/] {aggregate} [dim]{event.position} {event.event_id}[/]"
+    return f"[bold]{escape(event.event_type)}[/] {aggregate} [dim]{event.cursor} {event.event_id}[/]"
 
 
 @events.command("export")
@@ -243,11 +247,12 @@ def tail(
         wanted = wanted_events(**chosen)
         start = after if after is not None or wanted.since is None else "0"
         left = count
-        async for event in operations.follow(wanted, after=start, every=every):
-            _print_tailed(event, as_json=as_json)
-            left = None if left is None else left - 1
-            if left == 0:
-                return
+        async with contextlib.aclosing(operations.follow(wanted, after=start, every=every)) as coming:
+            async for event in coming:
+                _print_tailed(event, as_json=as_json)
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
 
     # Ctrl-C is how this ends.
     try:
@@ -262,7 +267,7 @@ def _print_tailed(event: EventView, *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(event).decode())
     else:
         payload = msgspec.json.encode(event.payload).decode()
-        place = f"[dim]{event.position} {moment(event.recorded_at)}[/]"
+        place = f"[dim]{event.cursor} {moment(event.recorded_at)}[/]"
         console().print(f"{place} [bold]{escape(event.event_type)}[/] {escape(payload)}")
     with contextlib.suppress(ValueError):
         sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -10,6 +10,7 @@ import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import ActionNotPossibleError, SubscriptionNotFoundError
+from pabal.operations.following import poll
 from pabal.operations.storage_source import reasons_of, with_bus
 from pabal.operations.views import shown_letter, with_figures
 from pabal.ports.operations import (
@@ -94,6 +95,12 @@ class BusSource:
     async def events(self, wanted: EventFilter, **page: Any) -> list[EventView]:
         """Return nothing: there is no log."""
         return []
+
+    def follow(
+        self, wanted: EventFilter, *, after: str | None, every: float
+    ) -> AsyncGenerator[EventView, None]:
+        """Wait for ever: there is no log."""
+        return poll(self, wanted, after, every)
 
     async def event(self, event_id: str) -> EventView | None:
         """Return nothing: there is no log."""

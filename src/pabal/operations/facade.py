@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import EventNotFoundError, InvalidFilterError
 from pabal.operations.actions import Actions
+from pabal.operations.following import read_on
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
 from pabal.operations.trace import build_trace
 from pabal.ports.operations import (
     AuditEntry,
+    CutShort,
     DeadLetterFilter,
     DeadLetterGroup,
     DeadLetterPage,
@@ -137,28 +139,21 @@ class Operations(Actions):
         page = [self.masking.event(event) for event in found[:limit]]
         if upwards:
             page.reverse()
+        # Where a search is cut short, the next page begins where it has come to.
+        cut = found.at if isinstance(found, CutShort) else None
         if not page:
-            return EventPage((), None, None)
-        older = page[-1].cursor if upwards or more else None
-        newer = page[0].cursor if (more if upwards else before is not None) else None
+            return EventPage((), None if upwards else cut, cut if upwards else None)
+        older = page[-1].cursor if upwards or more else cut
+        newer = page[0].cursor if (more if upwards else before is not None) else cut if upwards else None
         return EventPage(tuple(page), older, newer)
 
     async def read(
         self, wanted: EventFilter = _EVERYTHING, *, after: str | None = None, limit: int | None = None
-    ) -> AsyncIterator[EventView]:
+    ) -> AsyncGenerator[EventView, None]:
         """Iterate over matching events with their payloads, oldest first, up to where the log ends now."""
-        left = limit
-        while left is None or left > 0:
-            size = 500 if left is None else min(500, left)
-            page = await self._source.events(
-                wanted, before=None, after=after, limit=size, payloads=True, oldest_first=True
-            )
-            for event in page:
+        async with aclosing(read_on(self._source, wanted, after, limit)) as events:
+            async for event in events:
                 yield self.masking.event(event)
-            if len(page) < size:
-                return
-            after = page[-1].cursor
-            left = None if left is None else left - len(page)
 
     async def follow(
         self,
@@ -166,22 +161,15 @@ class Operations(Actions):
         *,
         after: str | None = None,
         every: float = 0.25,
-    ) -> AsyncIterator[EventView]:
+    ) -> AsyncGenerator[EventView, None]:
         """Iterate over matching events as they are published, for ever; without ``after``, only new ones.
 
-        Looks every ``every`` seconds, so it goes on across restarts of whoever publishes.
+        Goes on across restarts of whoever publishes: a file is looked at every ``every`` seconds, a server
+        tells.
         """
-        if after is None:
-            after = await self._source.newest()
-        while True:
-            # What was looked through is not looked through again, whether or not anything in it matched.
-            head = await self._source.newest()
-            if head != after:
-                async for event in self.read(wanted, after=after):
-                    yield event
-                    head = max(head, event.cursor, key=_rank)
-                after = head
-            await asyncio.sleep(every)
+        async with aclosing(self._source.follow(wanted, after=after, every=every)) as events:
+            async for event in events:
+                yield self.masking.event(event)
 
     async def event(self, event_id: str) -> EventDetail:
         """Return one event: payload, deliveries with their failed attempts, cause and effects.
@@ -226,7 +214,8 @@ class Operations(Actions):
         )
         if not found:
             raise EventNotFoundError(event_id=correlation_id)
-        return build_trace(correlation_id, found[:limit], complete=len(found) <= limit)
+        complete = len(found) <= limit and not isinstance(found, CutShort)
+        return build_trace(correlation_id, found[:limit], complete=complete)
 
     # -- streams --------------------------------------------------------------------------------------
 
@@ -288,7 +277,3 @@ def _checked(limit: int) -> int:
     if not 1 <= limit <= _MOST:
         raise InvalidFilterError(field="limit", value=str(limit), reason=f"it must lie between 1 and {_MOST}")
     return limit
-
-
-def _rank(cursor: str) -> tuple[int, str]:
-    return (len(cursor), cursor)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import translate
 
 from pabal.errors import InvalidFilterError
+from pabal.ports.groups import Matches, Place
 from pabal.ports.operations import EventFilter
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -106,6 +107,40 @@ def parse_position(field: str, value: str | None) -> int | None:
     if not (value.isascii() and value.isdecimal() and len(value) <= 18):
         raise InvalidFilterError(field=field, value=value, reason="it must be a position, a whole number")
     return int(value)
+
+
+def parse_place(field: str, value: str | None) -> Place | None:
+    """Return the place that a cursor of a log in partitions stands for. Raises InvalidFilterError.
+
+    >>> parse_place("before", "3:1200")
+    Place(partition=3, position=1200)
+    """
+    if value is None or value == "":
+        return None
+    found = re.fullmatch(r"(\d{1,4}):(\d{1,18})", value, re.ASCII)
+    if found is None:
+        raise InvalidFilterError(
+            field=field, value=value, reason="it must be a partition and a position in it, such as 3:1200"
+        )
+    return Place(int(found[1]), int(found[2]))
+
+
+def matcher(wanted: EventFilter) -> Matches:
+    """Return what tells whether a row is one of those that are wanted, whatever its time."""
+    known: dict[str, bool] = {}
+
+    def has_type(name: str) -> bool:
+        if name not in known:
+            known[name] = not wanted.types or bool(types_matching(wanted.types, [name]))
+        return known[name]
+
+    return lambda row: (
+        has_type(row.event_type)
+        and wanted.aggregate_id in (None, row.aggregate_id)
+        and wanted.aggregate_type in (None, row.aggregate_type or "")
+        and wanted.correlation_id in (None, row.correlation_id, row.id_text)
+        and wanted.causation_id in (None, row.causation_id)
+    )
 
 
 def types_matching(patterns: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:

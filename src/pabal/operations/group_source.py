@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, NoReturn
 
-from pabal.errors import ActionNotPossibleError
+import msgspec
+
+from pabal.domain.envelope import to_microseconds
+from pabal.errors import ActionNotPossibleError, UsageError
+from pabal.operations.filters import matcher, parse_place
 from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.storage_source import entry_of
-from pabal.operations.views import event_view, letter_view
-from pabal.ports.groups import GroupInspection
+from pabal.operations.views import delivery_view, event_view, letter_view
+from pabal.ports.groups import GroupInspection, Place, Placed
 from pabal.ports.operations import (
     Action,
     ActionResult,
     AuditEntry,
+    CutShort,
     DeadLetterFilter,
     DeadLetterGroup,
     DeadLetterView,
@@ -30,11 +36,16 @@ from pabal.ports.operations import (
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
 
+_TYPES_OF = 500
+_NO_STREAMS = (
+    "a log on Redis keeps no streams of aggregates; list events with the filter aggregate=TYPE/ID, "
+    "or keep a local storage and feed the bus with relay(storage, bus)"
+)
 _ANOTHER_NAME = "a log on Redis cannot move a subscription; subscribe under another name, with start=…"
 
 
 class GroupSource:
-    """Answer about one group. Its log cannot be searched, and its subscriptions cannot be steered."""
+    """Answer about one group. Its log is read where others have an index; its subscriptions go their way."""
 
     actions: frozenset[Action] = frozenset(("retry", "edit", "discard"))
 
@@ -45,7 +56,7 @@ class GroupSource:
     def target(self) -> Target:
         """Return what is being looked at."""
         address = self._group.address
-        return Target(address.partition(":")[0], address, live=False, has_log=False)
+        return Target(address.partition(":")[0], address, live=False, has_log=True)
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -61,14 +72,10 @@ class GroupSource:
         """Return nothing: what is wrong, the subscriptions say."""
         return []
 
-    async def newest(self) -> str:
-        """Refuse, as for every search: nobody can go on from a cursor. Raises UsageError."""
-        await self._search()
-        return "0"
-
     async def types(self) -> list[str]:
-        """Return nothing: there is no index of them."""
-        return []
+        """Return the names of event types among the newest events."""
+        found = await self._group.search(lambda row: True, limit=_TYPES_OF, oldest_first=False)
+        return sorted({one.row.event_type for one in found.events})
 
     async def series(self, edges: Sequence[int]) -> Series | None:
         """Return nothing: nothing is kept of the past."""
@@ -82,32 +89,64 @@ class GroupSource:
         """Return how many events entered the log since then."""
         return await self._group.published_since(moment)
 
-    async def events(self, wanted: EventFilter, **page: Any) -> list[EventView]:
-        """Refuse: nothing is indexed. Raises UsageError."""
-        return await self._search(wanted, **page)
+    async def events(
+        self,
+        wanted: EventFilter,
+        *,
+        before: str | None,
+        after: str | None,
+        limit: int,
+        payloads: bool,
+        oldest_first: bool,
+    ) -> list[EventView]:
+        """Return up to ``limit`` events between two places, by the time at which they entered the log."""
+        since = _moment(wanted.since)
+        behind = parse_place("after", after)
+        if oldest_first and behind is None and wanted.correlation_id is not None:
+            # A chain begins with the event that it is named after: nothing of it lies before.
+            root = await self._group.find_event(wanted.correlation_id)
+            since = since if root is None else max(since or 0, root.row.recorded_at)
+        found = await self._group.search(
+            matcher(wanted),
+            before=parse_place("before", before),
+            after=behind,
+            since=since,
+            until=_moment(wanted.until),
+            limit=limit,
+            oldest_first=oldest_first,
+        )
+        views = [_view(one, payload=payloads) for one in found.events]
+        return views if found.cut is None else CutShort(views, str(found.cut))
+
+    async def follow(
+        self, wanted: EventFilter, *, after: str | None, every: float
+    ) -> AsyncGenerator[EventView, None]:
+        """Iterate over matching events as they enter the log; the server tells of them."""
+        place = Place(0, 0) if after == "0" else parse_place("after", after)
+        async with aclosing(self._group.follow(matcher(wanted), place, _moment(wanted.since))) as coming:
+            async for one in coming:
+                yield _view(one, payload=True)
 
     async def event(self, event_id: str) -> EventView | None:
-        """Refuse: nothing is indexed. Raises UsageError."""
-        await self._search()
-        return None
+        """Return one event with its payload, or None; the server knows the last ids of each partition."""
+        found = await self._group.find_event(event_id)
+        return None if found is None else _view(found, payload=True)
 
     async def deliveries(self, event: EventView) -> list[DeliveryView]:
-        """Return nothing: no event is found here."""
-        return []
+        """Return what is known of an event at each subscription of the group."""
+        place = parse_place("cursor", event.cursor)
+        assert place is not None
+        return [delivery_view(record) for record in await self._group.deliveries_at(place)]
 
     async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
-        """Refuse: nothing is indexed. Raises UsageError."""
-        await self._search()
-        return StreamPage((), None)
+        """Refuse: nothing is indexed by aggregate. Raises UsageError."""
+        raise UsageError(_NO_STREAMS)
 
     async def stream(
         self, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
     ) -> list[EventView]:
-        """Refuse: nothing is indexed. Raises UsageError."""
-        return await self._search()
-
-    async def _search(self, wanted: Any = None, **page: Any) -> list[EventView]:
-        return [event_view(row, payload=False) for row in await self._group.find_events(wanted, **page)]
+        """Refuse: aggregates have no versions here. Raises UsageError."""
+        raise UsageError(_NO_STREAMS)
 
     async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
         """Return dead letters by ascending id."""
@@ -166,6 +205,15 @@ class GroupSource:
     async def aclose(self) -> None:
         """Disconnect."""
         await self._group.aclose()
+
+
+def _view(one: Placed, *, payload: bool) -> EventView:
+    view = event_view(one.row, payload=payload)
+    return msgspec.structs.replace(view, cursor=str(Place(one.partition, one.row.position)))
+
+
+def _moment(at: datetime | None) -> int | None:
+    return None if at is None else to_microseconds(at)
 
 
 def _refuse(action: Action, name: str, reason: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ import msgspec
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import InvalidFilterError
 from pabal.operations.filters import parse_position
+from pabal.operations.following import poll
 from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
@@ -131,6 +132,12 @@ class StorageSource:
             oldest_first=oldest_first,
         )
         return [event_view(row, payload=payloads) for row in rows]
+
+    def follow(
+        self, wanted: EventFilter, *, after: str | None, every: float
+    ) -> AsyncGenerator[EventView, None]:
+        """Iterate over matching events as they enter the log; goes on across restarts of who publishes."""
+        return poll(self, wanted, after, every)
 
     async def event(self, event_id: str) -> EventView | None:
         """Return one event with its payload, or None."""

@@ -5,14 +5,41 @@ Answered without being one of the processes: nothing here takes, renews or gives
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pabal.domain.envelope import StoredRecord
-from pabal.ports.inspection import ActionRecord
+from pabal.ports.inspection import ActionRecord, DeliveryRecord
 from pabal.ports.storage import DeadLetterStore
 from pabal.ports.views import SubscriptionView, Totals
+
+Matches = Callable[[StoredRecord], bool]
+
+
+class Place(NamedTuple):
+    """Name a place in a log of several partitions; positions count from 1 within each."""
+
+    partition: int
+    position: int
+
+    def __str__(self) -> str:
+        """Return the cursor that people type."""
+        return f"{self.partition}:{self.position}"
+
+
+class Placed(NamedTuple):
+    """Hold an event and the partition that it lies in."""
+
+    partition: int
+    row: StoredRecord
+
+
+class Found(NamedTuple):
+    """Hold what a search has found; ``cut`` is how far it came where it has looked at too much (or None)."""
+
+    events: tuple[Placed, ...]
+    cut: Place | None
 
 
 class GroupInspection(DeadLetterStore, Protocol):
@@ -38,8 +65,36 @@ class GroupInspection(DeadLetterStore, Protocol):
         """Return how many events entered the log since then."""
         ...
 
-    async def find_events(self, wanted: Any, **where: Any) -> list[StoredRecord]:
-        """Return events by what is indexed. Raises UsageError where nothing is."""
+    async def search(
+        self,
+        matches: Matches,
+        *,
+        before: Place | None = None,
+        after: Place | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int,
+        oldest_first: bool,
+    ) -> Found:
+        """Return up to ``limit`` events strictly between two places, by the time they entered the log.
+
+        ``since`` (included) and ``until`` (not) are times in microseconds. Raises InvalidFilterError for a
+        place that the log does not have.
+        """
+        ...
+
+    def follow(
+        self, matches: Matches, after: Place | None, since: int | None
+    ) -> AsyncGenerator[Placed, None]:
+        """Iterate over matching events as they enter the log, for ever; without a place, only new ones."""
+        ...
+
+    async def find_event(self, event_id: str) -> Placed | None:
+        """Return an event by its id, as far back as ids are known."""
+        ...
+
+    async def deliveries_at(self, place: Place) -> list[DeliveryRecord]:
+        """Return what is stored of an event at every durable subscription of the group, by name."""
         ...
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:

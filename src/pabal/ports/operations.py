@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -36,6 +36,7 @@ __all__ = [
     "Action",
     "ActionResult",
     "AuditEntry",
+    "CutShort",
     "DeadLetterFilter",
     "DeadLetterGroup",
     "DeadLetterPage",
@@ -57,6 +58,14 @@ __all__ = [
     "Trace",
     "TraceNode",
 ]
+
+
+class CutShort(list[EventView]):
+    """Hold what a search found before it had looked at too much; ``at`` is the cursor to go on from."""
+
+    def __init__(self, found: Iterable[EventView], at: str) -> None:
+        super().__init__(found)
+        self.at = at
 
 
 class OperationsSource(Protocol):
@@ -82,10 +91,6 @@ class OperationsSource(Protocol):
 
     async def reasons(self) -> list[Reason]:
         """Return what is wrong beyond what the subscriptions say of themselves."""
-        ...
-
-    async def newest(self) -> str:
-        """Return the cursor of the newest event, or of the log's beginning where it is empty."""
         ...
 
     async def types(self) -> list[str]:
@@ -116,7 +121,17 @@ class OperationsSource(Protocol):
     ) -> list[EventView]:
         """Return up to ``limit`` events strictly between two cursors, from one end or the other.
 
-        None as a cursor means that end of the log. Raises InvalidFilterError for a text that is no cursor.
+        None as a cursor means that end of the log. Where nothing is indexed a search may be CutShort. Raises
+        InvalidFilterError for a text that is no cursor.
+        """
+        ...
+
+    def follow(
+        self, wanted: EventFilter, *, after: str | None, every: float
+    ) -> AsyncGenerator[EventView, None]:
+        """Iterate over matching events with payloads as they enter the log, for ever.
+
+        Without ``after`` only over new ones; ``every`` is how long to wait where nobody tells of them.
         """
         ...
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.deliveries import deliveries
 from pabal.brokers.redis.extent import Extent, extents
 from pabal.brokers.redis.keys import GroupKeys, LogKeys
 from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.link import Link, masked
+from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.steering import Unsteered
-from pabal.domain.envelope import to_microseconds
-from pabal.errors import StorageUnavailableError, UsageError
-from pabal.ports.inspection import ActionRecord
+from pabal.domain.envelope import id_to_bytes, to_microseconds
+from pabal.errors import InvalidEventError, StorageUnavailableError, UsageError
+from pabal.ports.groups import Found, Matches, Place, Placed
+from pabal.ports.inspection import ActionRecord, DeliveryRecord
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
 from pabal.ports.views import SubscriptionView, Totals
 
 _ACTIONS_KEPT = 10_000
+_PAGE = 500
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_action = msgspec.msgpack.Decoder(ActionRecord).decode
@@ -44,7 +49,8 @@ class GroupInspector(Unsteered):
     Without ``group`` it is the only one of the log. The connection belongs to the event loop that asks; in
     another loop another one is made. A process that gives no sign of life for ``silence`` seconds (it gives
     several a second) is not counted as handling anything. That decides what is shown, and nothing else: who
-    may take a dead process's partitions is decided by the lease alone.
+    may take a dead process's partitions is decided by the lease alone. A search looks at up to ``most``
+    events.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class GroupInspector(Unsteered):
         namespace: str = "pabal",
         patience: float = 5.0,
         silence: float = 3.0,
+        most: int = MOST_SEARCHED,
     ) -> None:
         self.address = masked(url)
         self._url = url
@@ -63,11 +70,13 @@ class GroupInspector(Unsteered):
         self._namespace = namespace
         self._patience = patience
         self._silence = silence
+        self._most = most
         self._link: Link | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._keys = GroupKeys(self._log, group or "")
         self._partitions = 0
+        self._followers: set[Link] = set()
         self._signs: dict[bytes, _Sign] = {}
 
     @property
@@ -116,6 +125,8 @@ class GroupInspector(Unsteered):
         link, self._link = self._link, None
         if link is not None and self._loop is asyncio.get_running_loop():
             await link.close()
+            for follower in tuple(self._followers):
+                await follower.close()
 
     # -- figures --------------------------------------------------------------------------------------
 
@@ -215,6 +226,56 @@ class GroupInspector(Unsteered):
         return {
             name for name, one in seen.items() if one.moved is not None and now - one.moved <= self._silence
         }
+
+    # -- the log --------------------------------------------------------------------------------------
+
+    async def _reader(self) -> LogReader:
+        return LogReader(await self._ready(), self._log, self._partitions, most=self._most)
+
+    async def search(self, matches: Matches, **where: Any) -> Found:
+        """Return events between two places and times, newest or oldest first."""
+        return await (await self._reader()).search(matches, **where)
+
+    async def follow(
+        self, matches: Matches, after: Place | None, since: int | None
+    ) -> AsyncGenerator[Placed, None]:
+        """Iterate over what lies behind a place (without one: over nothing), and then over what comes in."""
+        reader = await self._reader()
+        heads = await reader.heads()
+        while after is not None:
+            found = await reader.search(
+                matches, after=after, since=since, upto=heads, limit=_PAGE, oldest_first=True
+            )
+            for one in found.events:
+                yield one
+            after = found.cut
+            if len(found.events) == _PAGE:
+                last = found.events[-1]
+                after = Place(last.partition, last.row.position)
+        blocking = Link(self._url, patience=self._patience, loads_scripts=False)
+        self._followers.add(blocking)
+        try:
+            await blocking.open()
+            async with aclosing(reader.follow(blocking, heads)) as coming:
+                async for one in coming:
+                    if matches(one.row) and (since is None or one.row.recorded_at >= since):
+                        yield one
+        finally:
+            self._followers.discard(blocking)
+            await blocking.close()
+
+    async def find_event(self, event_id: str) -> Placed | None:
+        """Return an event by its id, if that is among the last 20,000 of a partition at least, or None."""
+        try:
+            wanted = id_to_bytes(event_id)
+        except InvalidEventError:
+            return None
+        return await (await self._reader()).find(wanted)
+
+    async def deliveries_at(self, place: Place) -> list[DeliveryRecord]:
+        """Return what is stored of an event at every durable subscription of the group, by name."""
+        link = await self._ready()
+        return await deliveries(GroupLetters(self, self._keys), link, self._keys, place)
 
     # -- dead letters ---------------------------------------------------------------------------------
 

@@ -197,6 +197,7 @@ _WORDS = {
 
 _SENTENCES = {
     "no event matches": "조건에 맞는 이벤트가 없습니다",
+    "newer: --after {cursor}": "다음 쪽: --after {cursor}",
     "older: --before {cursor}": "이전 쪽: --before {cursor}",
     "next: --after {cursor}": "다음 쪽: --after {cursor}",
     "there are more events than these {count}": "이 {count}개 말고도 이벤트가 더 있습니다",

@@ -17,6 +17,11 @@ export function number(value) {
   return maker(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(value);
 }
 
+/** Where an event lies: a position, or on a server a partition and the position in it. */
+export function place(cursor) {
+  return cursor?.includes(":") ? cursor : number(cursor || null);
+}
+
 /** 12,345 as it is; beyond that in thousands and millions (만, 억). */
 export function short(value) {
   if (value === null || value === undefined) return NONE;

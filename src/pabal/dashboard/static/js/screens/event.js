@@ -3,7 +3,7 @@
 import { html } from "../lib.js";
 import { useLoaded } from "../api.js";
 import { t } from "../i18n.js";
-import { number } from "../format.js";
+import { number, place } from "../format.js";
 import { to } from "../router.js";
 import { Ago, Badge, Blank, Card, Copy, EventLink, Head, Loaded, StreamLink, Time } from "../components/basics.js";
 import { Graph } from "../components/graph.js";
@@ -48,7 +48,7 @@ const Facts = ({ event }) => html`
     <dt>${t("event-id")}</dt>
     <dd class="row with-copy"><span class="mono">${event.event_id}</span><${Copy} text=${event.event_id} /></dd>
     <dt>${t("position")}</dt>
-    <dd class="num">${number(event.position)}</dd>
+    <dd class="num">${place(event.cursor)}</dd>
     <dt>${t("stream")}</dt>
     <dd>
       <${StreamLink} type=${event.aggregate_type} id=${event.aggregate_id} />

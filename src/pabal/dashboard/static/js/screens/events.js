@@ -3,7 +3,7 @@
 import { html, useEffect, useState, useStore } from "../lib.js";
 import { useLoaded } from "../api.js";
 import { t } from "../i18n.js";
-import { number } from "../format.js";
+import { number, place } from "../format.js";
 import { report } from "../live.js";
 import { go, to } from "../router.js";
 import { Blank, Button, Card, EventLink, Head, Loaded, StreamLink, Time, shortId } from "../components/basics.js";
@@ -26,9 +26,9 @@ export const EventTable = ({ rows, stream }) => html`
       <tbody>
         ${rows.map(
           (row) => html`
-            <tr key=${row.position}>
+            <tr key=${row.cursor}>
               <td class="right tight faint" data-label=${t(stream ? "version" : "position")}>
-                ${number(stream ? row.stream_version : row.position)}
+                ${stream ? number(row.stream_version) : place(row.cursor)}
               </td>
               <td class="tight" data-label=${t("time")}><${Time} at=${row.occurred_at} /></td>
               <td class="nowrap whole"><${EventLink} id=${row.event_id}>${row.event_type}<//></td>
@@ -140,7 +140,7 @@ export function Events({ query }) {
             <span class="num">
               ${found.complete || found.items.length >= found.limit
                 ? t("events.count", { n: found.items.length })
-                : t("events.searched", { n: found.items.length, from: number(found.searched_to) })}
+                : t("events.searched", { n: found.items.length, from: place(found.searched_to) })}
             </span>
             <span class="row push">
               ${query.before && html`<a class="button" href=${page({})}>${t("page.newest")}</a>`}

@@ -1,0 +1,265 @@
+"""Read a whole log from outside: all partitions, merged by the time at which their events entered it.
+
+Nothing is indexed by what an operator asks for, so it is read and compared, from one end or the other, up to
+a limit. Within a partition events keep the order of their positions, whatever the server's clock has done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from pabal.brokers.redis.extent import extents
+from pabal.brokers.redis.keys import LogKeys
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.wire import decode_entry
+from pabal.domain.envelope import StoredRecord
+from pabal.errors import BrokerUnavailableError, InvalidFilterError
+from pabal.ports.groups import Found, Matches, Place, Placed
+
+MOST_SEARCHED = 100_000
+"""Events that one search looks at; it can be gone on with."""
+_MOST_ENTRIES = 16
+_BLOCK_MS = 2000
+_PAUSE = 0.1
+_END = 2**62
+"""Above every position."""
+
+
+class _Stretch:
+    """Give the rows of one partition between two positions, from one end or the other."""
+
+    def __init__(self, log: LogReader, partition: int, after: int, upto: int, *, newest_first: bool) -> None:
+        self._log = log
+        self._newest_first = newest_first
+        self._after = after
+        self._upto = upto
+        self._start = ""
+        """Where the next read from the newest end starts; '' where that is yet to be found out."""
+        self._entries = 1
+        self.partition = partition
+        self.rows: deque[StoredRecord] = deque()
+
+    async def fill(self) -> bool:
+        """Read on unless there are rows; tell whether there are any now. Raises CorruptLogError."""
+        while not self.rows and self._after < self._upto:
+            after, upto = self._after, self._upto
+            found = await (self._downwards() if self._newest_first else self._upwards())
+            # Entries are named by their last position, so the first one may begin, or end, outside.
+            self.rows.extend(row for row in found if after < row.position <= upto)
+        return bool(self.rows)
+
+    async def _upwards(self) -> list[StoredRecord]:
+        entries = await self._log.entries(self.partition, self._after, "+", self._limit())
+        if not entries:
+            self._after = self._upto
+            return []
+        self._after = entries[-1][-1].position
+        return [row for entry in entries for row in entry]
+
+    async def _downwards(self) -> list[StoredRecord]:
+        start = self._start or await self._log.start_at(self.partition, self._upto)
+        entries = await self._log.entries(
+            self.partition, self._after, start, self._limit(), newest_first=True
+        )
+        if not entries:
+            self._upto = self._after
+            return []
+        self._upto = entries[-1][0].position - 1
+        self._start = str(self._upto)
+        return [row for entry in entries for row in reversed(entry)]
+
+    def _limit(self) -> int:
+        """Return how many entries to ask for: few at first, for most pages are small, and entries large."""
+        entries, self._entries = self._entries, min(_MOST_ENTRIES, self._entries * 2)
+        return entries
+
+
+class LogReader:
+    """Search and follow a log on a connection that is there already; nothing is written."""
+
+    def __init__(self, link: Link, keys: LogKeys, partitions: int, *, most: int = MOST_SEARCHED) -> None:
+        self._link = link
+        self._keys = keys
+        self._partitions = range(partitions)
+        self._most = most
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def entries(
+        self, partition: int, after: int, upto: str, limit: int, *, newest_first: bool = False
+    ) -> list[tuple[StoredRecord, ...]]:
+        """Return up to ``limit`` entries that hold something above ``after``, up to an entry's id."""
+        key, low = self._keys.log(partition), f"{after + 1}-0"
+        command = ("XREVRANGE", key, upto, low) if newest_first else ("XRANGE", key, low, upto)
+        found = await self._link.call(*command, "COUNT", limit)
+        return [decode_entry(entry_id, fields, self._link.address).rows for entry_id, fields in found]
+
+    async def start_at(self, partition: int, position: int) -> str:
+        """Return the id of the newest entry that begins at or below a position, or one above it."""
+        if position >= _END:
+            return "+"
+        found = await self.entries(partition, position - 1, "+", 1)
+        if found and found[0][0].position <= position:
+            return f"{found[0][-1].position}"
+        return f"{position}"
+
+    async def heads(self) -> list[int]:
+        """Return the highest position of each partition."""
+        calls = [self._link.call("HGET", self._keys.part(part), "head") for part in self._partitions]
+        return [int(await call or 0) for call in calls]
+
+    async def find(self, event_id: bytes) -> Placed | None:
+        """Return an event by its id, as far back as the server knows ids; None where it does not."""
+        call = self._link.call
+        calls = [
+            (part, call("HGET", key, event_id))
+            for part in self._partitions
+            for key in self._keys.append_keys(part)[2:]
+        ]
+        for part, known in calls:
+            value = await known
+            if value is not None:
+                position = int(value[4:])
+                for entry in await self.entries(part, position - 1, "+", 1):
+                    for row in entry:
+                        if row.position == position:
+                            return Placed(part, row)
+        return None
+
+    # -- searching ------------------------------------------------------------------------------------
+
+    async def search(
+        self,
+        matches: Matches,
+        *,
+        before: Place | None = None,
+        after: Place | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        upto: Sequence[int] | None = None,
+        limit: int,
+        oldest_first: bool,
+    ) -> Found:
+        """Return up to ``limit`` events that match, between two places and times, from one end.
+
+        ``upto`` holds the highest position to look at in each partition.
+        """
+        low, high = await self._bounds(before, after, since, until, upto)
+        stretches = [
+            _Stretch(self, part, low[part], high[part], newest_first=not oldest_first)
+            for part in self._partitions
+        ]
+        filled = await asyncio.gather(*(one.fill() for one in stretches))
+        sign = 1 if oldest_first else -1
+        heap = [_rank(one, sign) for one, has_rows in zip(stretches, filled, strict=True) if has_rows]
+        heapq.heapify(heap)
+        found: list[Placed] = []
+        looked = 0
+        last: Place | None = None
+        while heap and len(found) < limit:
+            if looked >= self._most:
+                return Found(tuple(found), last)
+            looked += 1
+            part = sign * heap[0][1]
+            stretch = stretches[part]
+            row = stretch.rows.popleft()
+            last = Place(part, row.position)
+            if _within(row, since, until) and matches(row):
+                found.append(Placed(part, row))
+            if stretch.rows or await stretch.fill():
+                heapq.heapreplace(heap, _rank(stretch, sign))
+            else:
+                heapq.heappop(heap)
+        return Found(tuple(found), None)
+
+    async def _bounds(
+        self,
+        before: Place | None,
+        after: Place | None,
+        since: int | None,
+        until: int | None,
+        upto: Sequence[int] | None,
+    ) -> tuple[list[int], list[int]]:
+        """Return for each partition the position above which, and that up to which, events lie between."""
+        low, high = [0] * len(self._partitions), list(upto or [_END] * len(self._partitions))
+        if since is not None:
+            low = await self._below(since)
+        if until is not None:
+            high = _each(min, high, await self._below(until))
+        if after is not None and after.position:
+            low = _each(max, low, await self._sides(after))
+        if before is not None:
+            there = await self._sides(before)
+            there[before.partition] -= 1
+            high = _each(min, high, there)
+        return low, high
+
+    async def _sides(self, place: Place) -> list[int]:
+        """Return for each partition the highest position before a place, in its own the place itself."""
+        if place.partition not in self._partitions:
+            raise InvalidFilterError(
+                field="cursor", value=str(place), reason=f"the log has {len(self._partitions)} partitions"
+            )
+        entries = await self.entries(place.partition, place.position - 1, "+", 1)
+        if not entries:
+            return [_END] * len(self._partitions)
+        if entries[0][0].position > place.position:
+            reason = "the log does not go back so far any more; begin without it"
+            raise InvalidFilterError(field="cursor", value=str(place), reason=reason)
+        moment = entries[0][0].recorded_at
+        sides = await self._below(moment)
+        sides[: place.partition] = (await self._below(moment + 1))[: place.partition]
+        sides[place.partition] = place.position
+        return sides
+
+    async def _below(self, moment: int) -> list[int]:
+        """Return for each partition the highest position that entered the log before a time."""
+        keys: list[str] = []
+        for part in self._partitions:
+            keys += (self._keys.log(part), self._keys.part(part))
+        found = extents(await self._link.run(script("extent"), tuple(keys), str(moment)))
+        return [_END if one.since is None else one.since for one in found]
+
+    # -- following ------------------------------------------------------------------------------------
+
+    async def follow(self, blocking: Link, places: list[int]) -> AsyncGenerator[Placed, None]:
+        """Iterate over what comes in above ``places``, for ever, on a connection that is blocked by it.
+
+        While the server is away it waits.
+        """
+        names = {self._keys.log(part).encode(): part for part in self._partitions}
+        while True:
+            starts = [f"{place + 1}-0" for place in places]
+            try:
+                found = await blocking.call(
+                    "XREAD", "COUNT", _MOST_ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", *names, *starts
+                )
+            except BrokerUnavailableError:
+                await asyncio.sleep(_PAUSE)
+                continue
+            rows: list[Placed] = []
+            for name, entries in found or ():
+                part = names[name]
+                for entry_id, fields in entries:
+                    entry = decode_entry(entry_id, fields, blocking.address)
+                    rows += [Placed(part, row) for row in entry.rows if row.position > places[part]]
+                    places[part] = max(places[part], entry.last)
+            for one in sorted(rows, key=lambda one: (one.row.recorded_at, one.partition, one.row.position)):
+                yield one
+
+
+def _rank(stretch: _Stretch, sign: int) -> tuple[int, int, int]:
+    row = stretch.rows[0]
+    return sign * row.recorded_at, sign * stretch.partition, sign * row.position
+
+
+def _within(row: StoredRecord, since: int | None, until: int | None) -> bool:
+    return (since is None or row.recorded_at >= since) and (until is None or row.recorded_at < until)
+
+
+def _each(choose: Callable[[int, int], int], one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [choose(*pair) for pair in zip(one, other, strict=True)]

@@ -1,0 +1,78 @@
+"""Read a log to its end, and follow it by looking again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from pabal.ports.operations import CutShort, EventFilter, EventView
+
+_PAGE = 500
+
+
+class Searched(Protocol):
+    """Be a log that can be searched."""
+
+    async def events(
+        self,
+        wanted: EventFilter,
+        *,
+        before: str | None,
+        after: str | None,
+        limit: int,
+        payloads: bool,
+        oldest_first: bool,
+    ) -> list[EventView]:
+        """Return up to ``limit`` events strictly between two cursors."""
+        ...
+
+
+class Polled(Searched, Protocol):
+    """Be a log that says where it ends."""
+
+    async def newest(self) -> str:
+        """Return the cursor of the newest event."""
+        ...
+
+
+async def read_on(
+    source: Searched, wanted: EventFilter, after: str | None, limit: int | None = None
+) -> AsyncGenerator[EventView, None]:
+    """Iterate over matching events with their payloads, oldest first, up to where the log ends now."""
+    left = limit
+    while left is None or left > 0:
+        size = _PAGE if left is None else min(_PAGE, left)
+        page = await source.events(
+            wanted, before=None, after=after, limit=size, payloads=True, oldest_first=True
+        )
+        for event in page:
+            yield event
+        if isinstance(page, CutShort):
+            after = page.at
+        elif len(page) < size:
+            return
+        else:
+            after = page[-1].cursor
+        left = None if left is None else left - len(page)
+
+
+async def poll(
+    source: Polled, wanted: EventFilter, after: str | None, every: float
+) -> AsyncGenerator[EventView, None]:
+    """Iterate over matching events as they enter the log, for ever; without ``after``, only new ones."""
+    if after is None:
+        after = await source.newest()
+    while True:
+        # What was looked through is not looked through again, whether or not anything in it matched.
+        head = await source.newest()
+        if head != after:
+            async for event in read_on(source, wanted, after):
+                yield event
+                head = max(head, event.cursor, key=_rank)
+            after = head
+        await asyncio.sleep(every)
+
+
+def _rank(cursor: str) -> tuple[int, str]:
+    return (len(cursor), cursor)

@@ -1,0 +1,334 @@
+"""An operator looks at the events of a group on a server: lists, finds, traces and follows them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from pabal import DomainEvent
+from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.reader import LogReader
+from pabal.cli.app import commands
+from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError
+from pabal.factory import open_operations
+from pabal.operations import Operations
+from pabal.operations.group_source import GroupSource
+from pabal.ports.operations import EventFilter, EventView
+from tests.brokers.events import Moved, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import everything_on, parked, refuse_odd, url_of
+
+
+class Answered(DomainEvent):
+    event_type: ClassVar[str] = "test.redis.answered"
+    number: int
+
+
+def numbers(events: Any) -> list[int]:
+    return [event.payload["number"] for event in events]
+
+
+async def publish_one_by_one(server: Server, namespace: str, first: int, count: int) -> list[Moved]:
+    """Publish so that each event enters the log after the one before, in some partition."""
+    events = [Moved(f"k{number % 11}", number) for number in range(first, first + count)]
+    async with make(server, namespace) as bus:
+        for event in events:
+            await bus.publish(event)
+    return events
+
+
+async def everything(operations: Operations, limit: int, wanted: EventFilter, **page: Any) -> list[int]:
+    """Page through a log from its newest event to its oldest."""
+    found: list[int] = []
+    before: str | None = None
+    while True:
+        shown = await operations.events(wanted, before=before, limit=limit, payloads=True, **page)
+        found += numbers(shown.events)
+        if shown.older is None:
+            return found
+        before = shown.older
+
+
+async def test_events_are_listed_newest_first_and_paged_over_all_partitions(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator would see the events of one partition only, or one twice where two pages meet."""
+    await publish_one_by_one(shared_server, namespace, 0, 40)
+    async with make(shared_server, namespace) as bus:
+        await bus.publish_batch([Moved(f"k{number % 11}", number) for number in range(40, 80)])
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        for limit in (1, 7, 1000):
+            found = await everything(operations, limit, EventFilter())
+            assert sorted(found) == list(range(80))
+            assert found[40:] == list(range(39, -1, -1))
+        whole = (await operations.events(limit=1000)).events
+        assert len({event.cursor for event in whole}) == 80
+        places = [event.cursor.partition(":") for event in whole]
+        assert {int(part) for part, _, _ in places} <= set(range(8))
+        for event, after in zip(whole[10:70:13], whole[9:69:13], strict=True):
+            newer = await operations.events(after=event.cursor, limit=1)
+            assert [one.cursor for one in newer.events] == [after.cursor]
+            between = await operations.events(before=whole[0].cursor, after=event.cursor, limit=1000)
+            assert [one.cursor for one in between.events] == [
+                one.cursor for one in whole[1 : whole.index(event)]
+            ]
+        read = [event.cursor async for event in operations.read(after=whole[50].cursor)]
+        assert read == [one.cursor for one in whole[49::-1]]
+
+
+async def test_filters_choose_by_type_aggregate_chain_and_time(shared_server: Server, namespace: str) -> None:
+    """An operator would have to read through everything, or would miss what was looked for."""
+
+    async with make(shared_server, namespace) as bus:
+
+        async def answer(event: Moved) -> None:
+            await bus.publish(Answered(event.number))
+
+        bus.subscribe(Moved, answer, name="sub", start="beginning")
+        first, *_ = moves(3, 9)
+        await bus.publish(first)
+        await bus.drain(timeout=30)
+        await bus.publish_batch(moves(3, 9))
+        await bus.drain(timeout=30)
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        assert await operations.types() == [Answered.event_type, Moved.event_type]
+        whole = [event async for event in operations.read()]
+        for wanted, count in (
+            (EventFilter(types=("test.redis.a*",)), 10),
+            (EventFilter(types=("other.*",)), 0),
+            (EventFilter(aggregate_id="k1"), 3),
+            (EventFilter(aggregate_type="thing"), 10),
+            (EventFilter(aggregate_type="other", aggregate_id="k1"), 0),
+            (EventFilter(correlation_id=first.event_id), 2),
+            (EventFilter(causation_id=first.event_id), 1),
+            (EventFilter(since=whole[1].recorded_at), 19),
+            (EventFilter(until=whole[1].recorded_at), 1),
+            (EventFilter(since=whole[-1].recorded_at + timedelta(seconds=1)), 0),
+            (EventFilter(until=whole[0].recorded_at), 0),
+        ):
+            assert len((await operations.events(wanted)).events) == count, wanted
+            assert len([event async for event in operations.read(wanted)]) == count, wanted
+        trace = await operations.trace(first.event_id)
+        assert (trace.count, trace.complete, len(trace.roots)) == (2, True, 1)
+        for cursor in ("7", "9:1", "x:1", "1:2:3"):
+            with pytest.raises(InvalidFilterError):
+                await operations.events(before=cursor)
+
+
+async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
+    shared_server: Server, namespace: str
+) -> None:
+    """The dashboard would hang on a large log, or an operator take half an answer for the whole."""
+    await publish_one_by_one(shared_server, namespace, 0, 50)
+    inspector = GroupInspector(shared_server.url, namespace=namespace, most=20)
+    async with Operations(GroupSource(inspector)) as operations:
+        rare = EventFilter(aggregate_id="k3")
+        expected = list(range(47, -1, -11))
+        page = await operations.events(rare, payloads=True)
+        assert numbers(page.events) == expected[:2]
+        assert page.older is not None
+        assert await everything(operations, 50, rare) == expected
+        nothing = await operations.events(EventFilter(aggregate_id="k99"))
+        assert nothing.events == ()
+        assert nothing.older is not None
+        upwards = await operations.events(EventFilter(aggregate_id="k99"), after=nothing.older)
+        assert upwards.newer is None
+        assert numbers([event async for event in operations.read(rare)]) == expected[::-1]
+
+
+async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, namespace: str) -> None:
+    """An operator who has an id from a log line would not learn where the event failed, or why."""
+    async with make(shared_server, namespace, refuse_odd) as bus:
+        even, odd = Moved("a", 2), Moved("b", 3)
+        await bus.publish_batch([even, odd])
+        await bus.drain(timeout=30)
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        shown = await operations.event(odd.event_id)
+        [delivery] = shown.deliveries
+        assert (shown.event.payload, delivery.state, delivery.attempts) == (
+            {"key": "b", "number": 3},
+            "parked",
+            2,
+        )
+        assert [failure.error_type for failure in delivery.failures] == ["ValueError", "ValueError"]
+        assert delivery.dead_letter_id is not None
+        [finished] = (await operations.event(even.event_id)).deliveries
+        assert (finished.state, finished.attempts) == ("finished", 0)
+        await operations.retry(delivery.dead_letter_id)
+        assert (await operations.event(odd.event_id)).deliveries[0].state == "retrying"
+        async with make(shared_server, namespace) as publisher:
+            later = Moved("b", 4)
+            await publisher.publish(later)
+        assert (await operations.event(later.event_id)).deliveries[0].state == "pending"
+        for unknown in (Moved("a", 1).event_id, "no id"):
+            with pytest.raises(EventNotFoundError):
+                await operations.event(unknown)
+
+
+async def test_what_was_trimmed_is_passed_over_and_no_place_to_go_on_from(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator would see events twice, or miss some without a word, where others trim the log."""
+    events = await publish_one_by_one(shared_server, namespace, 0, 40)
+    link = Link(shared_server.url, loads_scripts=False)
+    await link.open()
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        whole = (await operations.events(limit=1000)).events
+        for name in await link.call("KEYS", f"{{{namespace}}}:log:*"):
+            await link.call("XTRIM", name, "MAXLEN", 1)
+        await link.close()
+        left = (await operations.events(limit=1000)).events
+        assert 0 < len(left) < 12
+        assert [event.cursor for event in left] == [one.cursor for one in whole if one in left]
+        assert [event.cursor async for event in operations.read()] == [one.cursor for one in reversed(left)]
+        with pytest.raises(InvalidFilterError, match="go back so far"):
+            await operations.events(before=whole[-1].cursor)
+        with pytest.raises(InvalidFilterError, match="go back so far"):
+            await operations.events(after=whole[-1].cursor)
+        with pytest.raises(EventNotFoundError):
+            await operations.event(events[0].event_id)
+
+
+async def test_a_damaged_entry_is_reported_and_never_shown(shared_server: Server, namespace: str) -> None:
+    """An operator would decide by bytes that nobody has published."""
+    await publish_one_by_one(shared_server, namespace, 0, 1)
+    link = Link(shared_server.url, loads_scripts=False)
+    await link.open()
+    [name] = await link.call("KEYS", f"{{{namespace}}}:log:*")
+    await link.call("XADD", name, "2-1", "t", "1", "e", "damaged")
+    await link.close()
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        with pytest.raises(CorruptLogError):
+            await operations.events()
+
+
+async def test_what_comes_in_is_followed_over_all_partitions(shared_server: Server, namespace: str) -> None:
+    """An operator who watches would miss events, see them twice, or see those of one partition only."""
+    await publish_one_by_one(shared_server, namespace, 0, 30)
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        whole = (await operations.events(limit=1000)).events
+        seen: dict[str, list[EventView]] = {"new": [], "behind": [], "all": [], "chosen": []}
+
+        async def follow(name: str, wanted: EventFilter, after: str | None) -> None:
+            async with aclosing(operations.follow(wanted, after=after)) as coming:
+                async for event in coming:
+                    seen[name].append(event)
+
+        tasks = [
+            asyncio.create_task(follow("new", EventFilter(), None)),
+            asyncio.create_task(follow("behind", EventFilter(), whole[5].cursor)),
+            asyncio.create_task(follow("all", EventFilter(), "0")),
+            asyncio.create_task(follow("chosen", EventFilter(aggregate_id="k3"), None)),
+        ]
+        source = operations._source
+        assert isinstance(source, GroupSource)
+        inspector = source._group
+        assert isinstance(inspector, GroupInspector)
+        await until(lambda: sum(link.is_connected for link in inspector._followers) == 4)
+        await publish_one_by_one(shared_server, namespace, 30, 30)
+        await until(lambda: len(seen["new"]) == 30 and len(seen["all"]) == 60 and len(seen["chosen"]) == 3)
+        await until(lambda: len(seen["behind"]) == 35)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert inspector._followers == set()
+    assert sorted(numbers(seen["new"])) == list(range(30, 60))
+    assert numbers(seen["all"])[:30] == list(range(30))
+    assert numbers(seen["behind"])[:5] == list(range(25, 30))
+    assert sorted(numbers(seen["behind"])) == list(range(25, 60))
+    assert numbers(seen["chosen"]) == [36, 47, 58]
+    for key in range(11):
+        of_key = [event.payload["number"] for event in seen["all"] if event.aggregate_id == f"k{key}"]
+        assert of_key == list(range(key, 60, 11))
+
+
+async def test_following_goes_on_when_the_server_comes_back(own_server: Server, namespace: str) -> None:
+    """Whoever watches would have to notice that nothing comes any more, and start again."""
+    await publish_one_by_one(own_server, namespace, 0, 1)
+    seen: list[int] = []
+    inspector = GroupInspector(own_server.url, namespace=namespace)
+    async with Operations(GroupSource(inspector)) as operations:
+
+        async def follow() -> None:
+            async with aclosing(operations.follow()) as coming:
+                async for event in coming:
+                    seen.append(event.payload["number"])  # noqa: PERF401
+
+        task = asyncio.create_task(follow())
+        await until(lambda: any(link.is_connected for link in inspector._followers))
+        await own_server.restart()
+        await publish_one_by_one(own_server, namespace, 1, 3)
+        await until(lambda: seen == [1, 2, 3])
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_listing_finding_and_following_change_nothing_on_the_server(
+    shared_server: Server, namespace: str
+) -> None:
+    """Looking would join the group, take a lease or move the log to another incarnation."""
+    async with parked(shared_server, namespace) as operations:
+        before = await everything_on(shared_server, namespace)
+        page = await operations.events()
+        await operations.types()
+        await operations.events(after=page.events[-1].cursor)
+        await operations.event(page.events[0].event_id)
+        await operations.trace(page.events[0].event_id)
+        coming = operations.follow(after="0")
+        assert len([await anext(coming) for _ in range(6)]) == 6
+        waiting = asyncio.ensure_future(anext(coming))
+        source = operations._source
+        assert isinstance(source, GroupSource)
+        inspector = source._group
+        assert isinstance(inspector, GroupInspector)
+        await until(lambda: any(link.is_connected for link in inspector._followers))
+        assert await everything_on(shared_server, namespace) == before
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await coming.aclose()
+
+
+async def test_the_commands_list_show_and_follow_events_on_a_server(
+    shared_server: Server, namespace: str
+) -> None:
+    """The shell would show a file's events only."""
+    events = await publish_one_by_one(shared_server, namespace, 0, 12)
+    url = url_of(shared_server, namespace)
+
+    def call(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(commands, ["--lang", "en", *args])
+        return done.exit_code, done.output
+
+    def calls() -> list[tuple[int, str]]:
+        return [
+            call("events", "list", url, "--limit", "5", "--json"),
+            call("events", "list", url, "--limit", "5"),
+            call("events", "show", url, events[3].event_id),
+            call("events", "export", url),
+            call("tail", url, "--since", "1h", "--count", "12"),
+        ]
+
+    as_json, listed, shown, exported, tailed = await asyncio.to_thread(calls)
+    page = msgspec.json.decode(as_json[1])
+    assert (as_json[0], numbers_of(page["events"])) == (0, [11, 10, 9, 8, 7])
+    assert (listed[0], f"older: --before {page['older']}" in listed[1]) == (0, True), listed
+    assert (shown[0], '"number": 3' in shown[1]) == (0, True), shown
+    assert (exported[0], exported[1].count(Moved.event_type)) == (0, 12), exported
+    assert (tailed[0], tailed[1].count(Moved.event_type)) == (0, 12), tailed
+
+
+def numbers_of(events: list[dict[str, Any]]) -> list[int]:
+    return [event["payload"]["number"] for event in events]
+
+
+def test_a_reader_states_its_limit() -> None:
+    """The documentation would name another limit than searches have."""
+    assert LogReader.__init__.__kwdefaults__ == {"most": 100_000}
