@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     isolation,
     latency,
     memory,
+    redis_streams,
     retention,
     sourcing,
     specification,
@@ -139,6 +140,14 @@ def _beside(case: str, neighbour: str, metric: str) -> Spot:
     return Spot(isolation.NAME, case, neighbour, metric)
 
 
+def _through(rival: str) -> Spot:
+    return Spot(redis_streams.NAME, redis_streams.THROUGH, rival, redis_streams.RATE)
+
+
+def _shared(rival: str) -> Spot:
+    return Spot(redis_streams.NAME, redis_streams.SHARED, rival, redis_streams.RATE)
+
+
 def _queued(case: str) -> Spot:
     return Spot(memory.NAME, case, PABAL, memory.PER_EVENT)
 
@@ -223,6 +232,33 @@ GOALS: tuple[Goal, ...] = (
         3,
         "p99 without it",
         at_most=True,
+    ),
+    Quotient(
+        "through Redis",
+        _through(PABAL),
+        _through(redis_streams.LOOP),
+        2,
+        "a pipeline loop on redis-py, one event per entry",
+    ),
+    Quotient("through Redis", _through(PABAL), _through(redis_streams.FASTSTREAM), 30, "FastStream"),
+    Quotient(
+        "through Redis, 2 processes, handler of 1 ms",
+        _shared(redis_streams.TWO),
+        _shared(redis_streams.ONE),
+        1.6,
+        "one process",
+    ),
+    Bound(
+        "through Redis, 2,000 events/s",
+        Spot(redis_streams.NAME, redis_streams.PACED, PABAL, redis_streams.P99),
+        10,
+        "p99 publish→handler ≤ 10 ms",
+    ),
+    Bound(
+        "kill -9 of a process on Redis",
+        Spot(redis_streams.NAME, redis_streams.KILLED, PABAL, redis_streams.SECONDS),
+        redis_streams.LEASE + 1,
+        "another has handled everything within the lease (2 s) + 1 s",
     ),
     Bound(
         "memory per queued event, 1 key", _queued(memory.queued_case(1)), 200, "≤ 200 bytes beyond the event"

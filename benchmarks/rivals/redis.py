@@ -1,0 +1,165 @@
+"""What runs in a process of its own: a publisher or a consumer on a server, of pabal or of a rival.
+
+Run as ``python -m benchmarks.rivals.redis ROLE URL EVENTS NUMBER``. A role says "ready" when it is; a
+publisher then waits for a line, and a consumer says at the end what it has handled and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+from typing import Any
+
+import redis.asyncio
+
+from benchmarks.events import OrderPlaced, fields_of, make_events
+from benchmarks.model import percentile
+from pabal.brokers.redis import RedisEventBus
+from pabal.domain.envelope import encode_event
+
+_KEYS = 1_000
+_PIPELINE = 100
+
+
+async def pabal_publisher(url: str, events: int, rate: float) -> None:
+    bus = RedisEventBus(url, group="publisher")
+    made = make_events(events, _KEYS)
+    async with bus:
+        _say("ready")
+        await _wait_for_line()
+        _say(time.time())
+        if rate:
+            await _paced(bus, made, rate)
+            return
+        waiting: list[asyncio.Task[Any]] = []
+        for first in range(0, events, _PIPELINE):
+            waiting.append(asyncio.create_task(bus.publish_batch(made[first : first + _PIPELINE])))
+            if len(waiting) == 20:
+                await asyncio.gather(*waiting)
+                waiting.clear()
+        await asyncio.gather(*waiting)
+
+
+async def _paced(bus: RedisEventBus, made: list[OrderPlaced], rate: float) -> None:
+    begun = time.perf_counter()
+    tasks: list[asyncio.Task[Any]] = []
+    for number, event in enumerate(made):
+        ahead = begun + number / rate - time.perf_counter()
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+        fresh = OrderPlaced(*(getattr(event, name) for name in event.__struct_fields__[:6]))
+        tasks.append(asyncio.create_task(bus.publish(fresh)))
+    await asyncio.gather(*tasks)
+
+
+async def pabal_consumer(url: str, events: int, handler_ms: float) -> None:
+    bus = RedisEventBus(url, group="consumer", lease=2.0)
+    delays: list[float] = []
+    handled = 0
+    done = asyncio.Event()
+
+    async def handle(event: OrderPlaced) -> None:
+        nonlocal handled
+        if handler_ms:
+            await asyncio.sleep(handler_ms / 1000)
+        delays.append(time.time() - event.occurred_at.timestamp())
+        handled += 1
+        if handled == events:
+            done.set()
+
+    bus.subscribe(OrderPlaced, handle, name="count", start="beginning")
+    await bus.start()
+    _say("ready")
+    stopping = asyncio.create_task(_wait_for_line())
+    await asyncio.wait({stopping, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await bus.drain(timeout=120)
+    delays.sort()
+    figures = {"ended": time.time(), "handled": handled}
+    if delays:
+        figures |= {"p50": percentile(delays, 0.5), "p99": percentile(delays, 0.99)}
+    _say(json.dumps(figures))
+    await bus.stop()
+
+
+async def raw_publisher(url: str, events: int, rate: float) -> None:
+    client: Any = redis.asyncio.Redis.from_url(url)
+    payloads = [encode_event(event, 1 << 20).payload for event in make_events(events, _KEYS)]
+    _say("ready")
+    await _wait_for_line()
+    _say(time.time())
+    for first in range(0, events, _PIPELINE):
+        pipeline = client.pipeline(transaction=False)
+        for payload in payloads[first : first + _PIPELINE]:
+            pipeline.xadd("raw", {"e": payload})
+        await pipeline.execute()
+    await client.aclose()
+
+
+async def raw_consumer(url: str, events: int, handler_ms: float) -> None:
+    client: Any = redis.asyncio.Redis.from_url(url)
+    await client.xgroup_create("raw", "g", id="0", mkstream=True)
+    _say("ready")
+    handled = 0
+    while handled < events:
+        for _, entries in await client.xreadgroup("g", "c", {"raw": ">"}, count=100, block=1000):
+            handled += len(entries)
+            await client.xack("raw", "g", *(entry_id for entry_id, _ in entries))
+    _say(json.dumps({"ended": time.time(), "handled": handled}))
+    await client.aclose()
+
+
+async def faststream_publisher(url: str, events: int, rate: float) -> None:
+    broker = importlib.import_module("faststream.redis").RedisBroker(url, logger=None)
+    names = OrderPlaced.__struct_fields__[:6]
+    made = [dict(zip(names, fields_of(number, _KEYS), strict=True)) for number in range(events)]
+    await broker.connect()
+    _say("ready")
+    await _wait_for_line()
+    _say(time.time())
+    for first in range(0, events, _PIPELINE):
+        await asyncio.gather(
+            *(broker.publish(event, stream="raw") for event in made[first : first + _PIPELINE])
+        )
+    await broker.stop()
+
+
+async def faststream_consumer(url: str, events: int, handler_ms: float) -> None:
+    library = importlib.import_module("faststream.redis")
+    broker = library.RedisBroker(url, logger=None)
+    handled = 0
+    done = asyncio.Event()
+
+    async def handle(event: dict[str, Any]) -> None:
+        nonlocal handled
+        handled += 1
+        if handled == events:
+            done.set()
+
+    stream = library.StreamSub("raw", group="g", consumer="c", max_records=_PIPELINE)
+    broker.subscriber(stream=stream)(handle)
+    await broker.start()
+    _say("ready")
+    await done.wait()
+    # The last event is finished when the server has its acknowledgement.
+    client: Any = redis.asyncio.Redis.from_url(url)
+    while (await client.xpending("raw", "g"))["pending"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    _say(json.dumps({"ended": time.time(), "handled": handled}))
+    await client.aclose()
+    await broker.stop()
+
+
+def _say(text: object) -> None:
+    print(text, flush=True)
+
+
+async def _wait_for_line() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
+if __name__ == "__main__":
+    _role, _url, _events, _number = sys.argv[1:]
+    asyncio.run(globals()[_role](_url, int(_events), float(_number)))

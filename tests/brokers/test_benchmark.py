@@ -1,0 +1,38 @@
+"""The benchmark on a server counts what was handled, whoever is measured."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.__main__ import SCENARIOS
+from benchmarks.harness import IncompleteError, Settings
+from benchmarks.scenarios import redis_streams
+
+from tests.brokers.server import valkey_binary
+
+
+@pytest.mark.parametrize("rival", ["pabal", "raw"])
+def test_the_clock_stops_when_every_event_is_handled(rival: str) -> None:
+    """A figure for work that was not done would look fast."""
+    assert redis_streams.end_to_end(rival, 500)[redis_streams.RATE] > 0
+
+
+def test_a_role_that_does_not_start_gives_no_figure() -> None:
+    """A rival that is broken would hang the whole suite."""
+    role = redis_streams.Role("nobody", "redis://127.0.0.1:1/0", 1)
+    with pytest.raises(IncompleteError, match="did not start"):
+        role.__enter__()
+    assert role.process.returncode
+
+
+def test_the_scenario_is_listed_and_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite would fail, or print figures without rivals, where a server or a package is missing."""
+    assert redis_streams.NAME in SCENARIOS
+    assert redis_streams.server_binary() == valkey_binary()
+    monkeypatch.setattr(redis_streams, "server_binary", lambda: None)
+    outcome = redis_streams.measure(Settings(runs=1, quick=True))
+    assert {series.measured for series in outcome.series} == {False}
+    assert all(series.note.startswith("no server") for series in outcome.series)
+    monkeypatch.setattr(redis_streams, "installed", lambda name: None)
+    monkeypatch.setattr(redis_streams, "server_binary", valkey_binary)
+    outcome = redis_streams.measure(Settings(runs=1, quick=True, rivals=(redis_streams.FASTSTREAM,)))
+    assert [series.note for series in outcome.series] == ["not installed"]
