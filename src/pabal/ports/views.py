@@ -163,7 +163,7 @@ class DeliveryView(msgspec.Struct, frozen=True):
     ``state`` is ``finished`` (handled, or not wanted: the log does not tell these apart), ``pending``,
     ``retrying``, ``parked`` or ``queued`` (behind a dead letter of its key).
     A finished delivery has a row of its own only if attempts had failed: what these were, and when it
-    succeeded, is kept of the newest 10,000 in a log.
+    succeeded, is kept of the newest 10,000 in a log (on a server: of none).
     """
 
     subscription: str

@@ -56,7 +56,9 @@ class PartitionStorage(PartitionLog, Unsteered):
     """
 
     capabilities = Capabilities(persistent=True, shared=False)
-    """Not ``inspectable``: the server finds no event by its id, so nobody could ask for its deliveries."""
+    """Not ``inspectable``: operators look at a whole group from outside, and the server, which keeps all it
+    has in memory, is not burdened with the failures of what has succeeded.
+    """
     journal: AttemptJournal | None = None
 
     def __init__(
