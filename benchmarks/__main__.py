@@ -53,7 +53,7 @@ SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
     importing.NAME: importing.measure,
     specification.NAME: specification.measure,
 }
-FULL_ONLY = {growth.NAME}
+FULL_ONLY = {growth.NAME, redis_streams.NAME}
 DOCS = ROOT / "docs"
 DATA = ROOT / "build" / "benchmarks"
 QUICK = DATA / "quick"
