@@ -380,6 +380,22 @@ def test_a_korean_locale_is_enough(place: Path) -> None:
     )
 
 
+def test_without_the_extra_it_is_told_in_korean_too(place: Path) -> None:
+    """The first line that a new user sees would be foreign."""
+    script = "import sys; sys.modules['click'] = None; from pabal.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--lang", "ko", "status"],
+        cwd=place,
+        env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == 'pabal 명령에는 선택 설치 항목이 필요합니다: pip install "pabal[cli]"\n'
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_whole_demo_is_korean(resumed: bool, place: Path) -> None:
     """The first thing that somebody tries would be half English."""

@@ -11,7 +11,10 @@ def main() -> None:
         import click  # noqa: F401
         import rich  # noqa: F401
     except ImportError:
-        print('pabal\'s commands need an optional part: pip install "pabal[cli]"', file=sys.stderr)
+        from pabal.cli.language import asked_for, choose, t
+
+        choose(asked_for(sys.argv[1:]))
+        print(t('pabal\'s commands need an optional part: pip install "pabal[cli]"'), file=sys.stderr)
         sys.exit(2)
     from pabal.cli.app import commands
 

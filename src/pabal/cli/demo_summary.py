@@ -98,7 +98,7 @@ def _figures_table(summary: Summary) -> Table:
     for name, value, note in (
         (t("handled"), f"{summary.handled:,}", t("deliveries to subscriptions")),
         (t("retried"), f"{summary.retried:,}", t("failed attempts, made again")),
-        (t("parked"), f"{summary.parked:,}", t("dead letters")),
+        (t("parked"), f"{summary.parked:,}", t("kept as dead letters")),
         (t("events/s"), f"{summary.events_per_second:,.0f}", pace),
         (t("publish → handled"), latency, t("waits for retries included")),
     ):

@@ -67,6 +67,7 @@ _SUMMARY = {
     "nothing was left to handle": "처리할 것이 남지 않음",
     "deliveries to subscriptions": "구독에 전달한 횟수",
     "failed attempts, made again": "실패하여 다시 시도한 횟수",
+    "kept as dead letters": "포기하여 보관한 전달",
     "events/s": "초당 이벤트",
     "publish → handled": "발행 → 처리",
     "waits for retries included": "재시도 대기 포함",

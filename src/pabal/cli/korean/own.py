@@ -10,6 +10,7 @@ _HELP = {
     "Show the version and exit.": "버전을 보여 주고 끝냅니다.",
     "Try '{command} {option}' for help.": "도움말: {command} {option}",
     "Error: {message}": "오류: {message}",
+    'pabal\'s commands need an optional part: pip install "pabal[cli]"': 'pabal 명령에는 선택 설치 항목이 필요합니다: pip install "pabal[cli]"',
     "Aborted!": "중단했습니다.",
     "answer y or n": "y나 n으로 답하세요",
     "{target} does not exist; name the file of a log": "{target}: 그런 파일이 없습니다. 로그 파일을 지정하세요",
