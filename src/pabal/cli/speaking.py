@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from string import Formatter
 
@@ -57,7 +57,7 @@ def spoken(sentence: str) -> str:
     return sentence
 
 
-def _filled(korean: str, fields: dict[str, object]) -> str:
+def _filled(korean: str, fields: Mapping[str, object]) -> str:
     said = {name: spoken(value) for name, value in fields.items() if name in _SAID and isinstance(value, str)}
     return with_particles(korean.format(**{**fields, **said}))
 
