@@ -1,0 +1,87 @@
+"""Operators of a bus that has no log see what there is, and are told what cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pabal import EventBusFactory
+from pabal.errors import ActionNotPossibleError, EventNotFoundError, SubscriptionNotFoundError
+from pabal.operations import Operations, operations_of
+from pabal.ports.operations import DeadLetterFilter
+from tests.operations.conftest import Shop, ShopOrder
+
+
+@pytest.fixture
+async def memory_shop() -> AsyncIterator[Shop]:
+    """A shop in memory with one dead letter, of an order of -1."""
+    async with EventBusFactory.create_in_memory_event_bus() as bus:
+        shop = Shop(bus)
+        await bus.publish(ShopOrder("o-1", -1))
+        await bus.drain()
+        yield shop
+
+
+async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) -> None:
+    """Every page of the dashboard would fail on a bus in memory, though it has something to show."""
+    operations = operations_of(memory_shop.bus)
+    overview = await operations.overview()
+    assert (overview.subscriptions, overview.parked, overview.published_per_second) == (1, 1, 0)
+    assert await operations.types() == []
+    assert await operations.series([0, 60]) is None
+    assert await operations.latest_samples(timedelta(hours=1)) == []
+    assert await operations.published_since(datetime(2020, 1, 1, tzinfo=UTC)) == 0
+    assert (await operations.streams()).streams == ()
+    assert await operations.stream("o-1") == []
+    with pytest.raises(EventNotFoundError):
+        await operations.event("0198c0de-0000-7000-8000-000000000000")
+    await operations.aclose()
+    await memory_shop.bus.publish(ShopOrder("o-2", 1))  # the bus is its application's, and goes on
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda operations: operations.pause("pack"),
+        lambda operations: operations.reset("pack", "beginning"),
+        lambda operations: operations.replay("pack", 1, 1),
+    ],
+    ids=["pause", "reset", "replay"],
+)
+async def test_what_needs_a_log_is_refused_with_the_reason(
+    memory_shop: Shop, action: Callable[[Operations], Awaitable[Any]]
+) -> None:
+    """An operator would believe that it was done, and wait for what nobody remembers."""
+    with pytest.raises(ActionNotPossibleError, match="pack"):
+        await action(operations_of(memory_shop.bus))
+
+
+async def test_a_subscription_that_is_not_there_is_not_resumed(memory_shop: Shop) -> None:
+    """A name mistyped at night would look like a success."""
+    operations = operations_of(memory_shop.bus)
+    with pytest.raises(SubscriptionNotFoundError, match="pack"):
+        await operations.resume("pck")
+    assert (await operations.resume("pack")).count == 0  # it was not halted
+
+
+async def test_dead_letters_in_memory_are_edited_and_discarded_and_that_is_written_down(
+    memory_shop: Shop,
+) -> None:
+    """What cannot be mended at a bus in memory is lost with its process."""
+    operations = operations_of(memory_shop.bus, actor="kim")
+    assert (await operations.dead_letter(1)).subscription == "pack"
+    page = await operations.dead_letters(DeadLetterFilter(event_type="shop.ordered"))
+    assert [one.id for one in page.dead_letters] == [1]
+    await operations.edit_and_retry(1, {"order_id": "o-1", "quantity": 7, "email": ""})
+    await memory_shop.bus.drain()
+    assert memory_shop.packed == [7]
+    await memory_shop.bus.publish(ShopOrder("o-3", -3))
+    await memory_shop.bus.drain()
+    assert (await operations.discard(2)).count == 1
+    assert (await operations.dead_letters()).dead_letters == ()
+    told = [(one.actor, one.action, one.subject, one.succeeded) for one in await operations.audit()]
+    assert told == [("kim", "discard", "2", True), ("kim", "edit", "1", True)]
+    assert [one.action for one in await operations.audit(before=2)] == ["edit"]
