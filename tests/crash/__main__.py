@@ -141,7 +141,7 @@ async def _share(report: Report, folder: Path, counts: Counts) -> None:
         "Eight processes publishing into one file",
         f"Promise 36, for {counts.shared_seconds:.0f} s: {published:,} events published, "
         f"{len(wrong)} errors, the longest wait {longest:.2f} s; "
-        f"{sum(bool(a.handled) for a in accounts)} processes held the subscription, one at a time.",
+        f"{sum(bool(a.handled) for a in accounts)} of them held the subscription, one at a time.",
     )
     delays = await measure_delay(folder / "delay.db", counts.delay_seconds)
     middle, late = delays[len(delays) // 2], delays[int(len(delays) * 0.99)]
