@@ -9,13 +9,11 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 
 from pabal import DomainEvent
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.reader import LogReader
-from pabal.cli.app import commands
 from pabal.errors import CorruptLogError, EventNotFoundError, InvalidFilterError
 from pabal.factory import open_operations
 from pabal.operations import Operations
@@ -24,7 +22,7 @@ from pabal.ports.operations import EventFilter, EventView
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
-from tests.brokers.test_operations import everything_on, parked, refuse_odd, url_of
+from tests.brokers.test_operations import call, everything_on, parked, refuse_odd, url_of
 
 
 class Answered(DomainEvent):
@@ -302,10 +300,6 @@ async def test_the_commands_list_show_and_follow_events_on_a_server(
     """The shell would show a file's events only."""
     events = await publish_one_by_one(shared_server, namespace, 0, 12)
     url = url_of(shared_server, namespace)
-
-    def call(*args: str) -> tuple[int, str]:
-        done = CliRunner().invoke(commands, ["--lang", "en", *args])
-        return done.exit_code, done.output
 
     def calls() -> list[tuple[int, str]]:
         return [

@@ -34,6 +34,12 @@ from tests.brokers.test_bus import make
 ODD = DeadLetterFilter(error_type="ValueError")
 
 
+def call(*args: str) -> tuple[int, str]:
+    """Run a command of the shell in English; return its exit code and what it wrote."""
+    done = CliRunner().invoke(commands, ["--lang", "en", *args])
+    return done.exit_code, done.output
+
+
 def url_of(server: Server, namespace: str, group: str = "g") -> str:
     return f"{server.url}?namespace={namespace}" + (f"&group={group}" if group else "")
 
@@ -300,10 +306,6 @@ async def test_the_commands_take_a_servers_url(shared_server: Server, namespace:
     async with parked(shared_server, namespace) as operations:
         [letter, *_] = (await operations.dead_letters()).dead_letters
     url = url_of(shared_server, namespace)
-
-    def call(*args: str) -> tuple[int, str]:
-        done = CliRunner().invoke(commands, ["--lang", "en", *args])
-        return done.exit_code, done.output
 
     def calls() -> list[tuple[int, str]]:
         return [

@@ -21,10 +21,7 @@ FILLER = "x" * 400
 class Held(NamedTuple):
     """Say what happened while a snapshot was held, and after it."""
 
-    before: int
-    """Events that the reader saw, first and last."""
     published: int
-    handled: int
     longest_wait: float
     """Seconds that a publisher waited at most."""
     largest: int
@@ -71,7 +68,7 @@ async def hold_a_snapshot(path: Path, seconds: float) -> Held:
         done = True
     await storage.aclose()
     assert handled == published + 1, f"handled {handled} of {published + 1}"
-    return Held(before, while_held, handled, wait, largest, cut_after)
+    return Held(while_held, wait, largest, cut_after)
 
 
 def _count(reader: sqlite3.Connection) -> int:

@@ -72,7 +72,7 @@ class BusSource:
         """Return what is wrong beyond what the subscriptions say of themselves."""
         return reasons_of(self._bus)
 
-    async def newest(self) -> str:
+    async def _newest(self) -> str:
         """Return the beginning of a log that is not there."""
         return "0"
 
@@ -100,7 +100,7 @@ class BusSource:
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
         """Wait for ever: there is no log."""
-        return poll(self, wanted, after, every)
+        return poll(self, self._newest, wanted, after, every)
 
     async def event(self, event_id: str) -> EventView | None:
         """Return nothing: there is no log."""

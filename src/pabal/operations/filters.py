@@ -10,6 +10,7 @@ from fnmatch import translate
 from pabal.errors import InvalidFilterError
 from pabal.ports.groups import Matches, Place
 from pabal.ports.operations import EventFilter
+from pabal.ports.storage import LogFilter
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TYPE = re.compile(r"[\w.*?:\-\[\]!/+]+")
@@ -134,13 +135,13 @@ def matcher(wanted: EventFilter) -> Matches:
             known[name] = not wanted.types or bool(types_matching(wanted.types, [name]))
         return known[name]
 
-    return lambda row: (
-        has_type(row.event_type)
-        and wanted.aggregate_id in (None, row.aggregate_id)
-        and wanted.aggregate_type in (None, row.aggregate_type or "")
-        and wanted.correlation_id in (None, row.correlation_id, row.id_text)
-        and wanted.causation_id in (None, row.causation_id)
+    rest = LogFilter(
+        aggregate_id=wanted.aggregate_id,
+        aggregate_type=wanted.aggregate_type,
+        correlation_id=wanted.correlation_id,
+        causation_id=wanted.causation_id,
     )
+    return lambda row: has_type(row.event_type) and rest.admits(row)
 
 
 def types_matching(patterns: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:

@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from pabal.ports.operations import CutShort, EventFilter, EventView
+from pabal.ports.operations import CutShort, EventFilter, EventView, OperationsSource
 
 _PAGE = 500
 
 
-class Searched(Protocol):
-    """Be a log that can be searched."""
-
-    async def events(
-        self,
-        wanted: EventFilter,
-        *,
-        before: str | None,
-        after: str | None,
-        limit: int,
-        payloads: bool,
-        oldest_first: bool,
-    ) -> list[EventView]:
-        """Return up to ``limit`` events strictly between two cursors."""
-        ...
-
-
-class Polled(Searched, Protocol):
-    """Be a log that says where it ends."""
-
-    async def newest(self) -> str:
-        """Return the cursor of the newest event."""
-        ...
-
-
 async def read_on(
-    source: Searched, wanted: EventFilter, after: str | None, limit: int | None = None
+    source: OperationsSource, wanted: EventFilter, after: str | None, limit: int | None = None
 ) -> AsyncGenerator[EventView, None]:
     """Iterate over matching events with their payloads, oldest first, up to where the log ends now."""
     left = limit
@@ -58,14 +32,21 @@ async def read_on(
 
 
 async def poll(
-    source: Polled, wanted: EventFilter, after: str | None, every: float
+    source: OperationsSource,
+    newest: Callable[[], Awaitable[str]],
+    wanted: EventFilter,
+    after: str | None,
+    every: float,
 ) -> AsyncGenerator[EventView, None]:
-    """Iterate over matching events as they enter the log, for ever; without ``after``, only new ones."""
+    """Iterate over matching events as they enter the log, for ever; without ``after``, only new ones.
+
+    ``newest`` returns the cursor at which the log ends now.
+    """
     if after is None:
-        after = await source.newest()
+        after = await newest()
     while True:
         # What was looked through is not looked through again, whether or not anything in it matched.
-        head = await source.newest()
+        head = await newest()
         if head != after:
             async for event in read_on(source, wanted, after):
                 yield event

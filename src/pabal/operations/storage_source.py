@@ -89,7 +89,7 @@ class StorageSource:
         """Return what is wrong beyond what the subscriptions say of themselves."""
         return [] if self._bus is None else reasons_of(self._bus)
 
-    async def newest(self) -> str:
+    async def _newest(self) -> str:
         """Return the head as a cursor."""
         return str(await self._storage.head())
 
@@ -137,7 +137,7 @@ class StorageSource:
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
         """Iterate over matching events as they enter the log; goes on across restarts of who publishes."""
-        return poll(self, wanted, after, every)
+        return poll(self, self._newest, wanted, after, every)
 
     async def event(self, event_id: str) -> EventView | None:
         """Return one event with its payload, or None."""

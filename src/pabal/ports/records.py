@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from pabal.domain.envelope import StoredRecord
+from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.domain.event import DomainEvent
 
 Start = Literal["now", "beginning"] | int | datetime
@@ -242,6 +242,18 @@ class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     causation_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def admits(self, row: StoredRecord) -> bool:
+        """Tell whether a row is one of those that are wanted."""
+        return (
+            (not self.types or row.event_type in self.types)
+            and self.aggregate_id in (None, row.aggregate_id)
+            and self.aggregate_type in (None, row.aggregate_type or "")
+            and self.correlation_id in (None, row.correlation_id, row.id_text)
+            and self.causation_id in (None, row.causation_id)
+            and (self.since is None or row.recorded_at >= to_microseconds(self.since))
+            and (self.until is None or row.recorded_at < to_microseconds(self.until))
+        )
 
 
 class Page(msgspec.Struct, frozen=True):

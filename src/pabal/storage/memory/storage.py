@@ -22,7 +22,6 @@ from pabal.domain.envelope import (
     from_microseconds,
     id_to_bytes,
     to_envelope,
-    to_microseconds,
 )
 from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.registry import registry
@@ -266,7 +265,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
                 raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
         stop = len(self._rows) if before is None else before - 1
         rows = self._rows[max(0, after) : max(0, stop)]
-        found = (row for row in (reversed(rows) if newest_first else rows) if _matches(row, wanted))
+        found = (row for row in (reversed(rows) if newest_first else rows) if wanted.admits(row))
         return list(islice(found, limit))
 
     async def list_event_types(self) -> list[str]:
@@ -369,16 +368,3 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     ) -> None:
         """Close."""
         self.close()
-
-
-def _matches(row: StoredRecord, wanted: LogFilter) -> bool:
-    """Tell whether a filter lets a row pass."""
-    return (
-        (not wanted.types or row.event_type in wanted.types)
-        and wanted.aggregate_id in (None, row.aggregate_id)
-        and wanted.aggregate_type in (None, row.aggregate_type or "")
-        and wanted.correlation_id in (None, row.correlation_id, row.id_text)
-        and wanted.causation_id in (None, row.causation_id)
-        and (wanted.since is None or row.recorded_at >= to_microseconds(wanted.since))
-        and (wanted.until is None or row.recorded_at < to_microseconds(wanted.until))
-    )
