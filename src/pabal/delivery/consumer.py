@@ -222,13 +222,10 @@ class Consumer:
 
     def _computed_key(self, event: DomainEvent) -> Any:
         subscription = self.subscription
-        if subscription.batch is None:
-            return subscription.key_of(event, body_of(event))
-        if subscription.ordering == BY_AGGREGATE:
-            # One lane for all: batches follow publish order, which keeps the order of every aggregate.
-            return BATCH_KEY
+        if subscription.is_one_lane:
+            return BATCH_KEY  # which keeps the order of every aggregate
         key = subscription.key_of(event, body_of(event))
-        return BATCH_KEY if key is UNORDERED else key
+        return BATCH_KEY if key is UNORDERED and subscription.batch is not None else key
 
     def _prune(self, lanes: dict[Any, Lane]) -> None:
         """Forget lanes that are empty, so that ever new keys take no ever growing room."""
@@ -273,6 +270,12 @@ class Consumer:
         self.spilled = 0
         self.release_followers()
         return dropped
+
+    def has_room(self) -> bool:
+        """Tell whether it may take more into memory, if need be after leaving some on disk."""
+        if self.queued >= BUFFER_HIGH:
+            self.make_room()
+        return self.queued < BUFFER_HIGH
 
     def make_room(self) -> None:
         """Leave the tail of the longest lane on disk where it takes room from other keys."""
@@ -370,6 +373,11 @@ class Consumer:
         self.queued -= len(items)
         self.noted()
 
+    def pass_over(self, position: int) -> None:
+        """Finish a position that is under way but enters no lane."""
+        self.queued += 1  # ``finished`` takes it off again
+        self.finished(position)
+
     def noted(self) -> None:
         """See that progress is saved, and that more is read once there is room."""
         self.engine.settlement.mark(self)
@@ -388,12 +396,3 @@ class Consumer:
             event.causation_id,
             None if key is UNORDERED or key is BATCH_KEY else key,
         )
-
-
-def key_text(key: Any) -> str:
-    """Return an ordering key as the text under which storages keep it."""
-    if isinstance(key, str):
-        return key
-    if isinstance(key, tuple):
-        return "/".join("" if part is None else str(part) for part in key)
-    return repr(key)

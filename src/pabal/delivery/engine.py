@@ -13,7 +13,7 @@ from pabal.delivery.admission import Admission
 from pabal.delivery.arrivals import Arrivals
 from pabal.delivery.background import Background
 from pabal.delivery.clock import SystemClock
-from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer, key_text
+from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer
 from pabal.delivery.context import Mark, Middleware, current_event, wrap
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.delivery.failure import Failures
@@ -23,7 +23,7 @@ from pabal.delivery.quarantine import Quarantine
 from pabal.delivery.redelivery import Redelivery
 from pabal.delivery.router import Router
 from pabal.delivery.settlement import Settlement
-from pabal.delivery.subscription import Subscription
+from pabal.delivery.subscription import Subscription, key_text
 from pabal.delivery.timers import Timers
 from pabal.delivery.watchdog import Watchdog
 from pabal.delivery.worker import Worker

@@ -7,10 +7,11 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Failing
-from pabal.delivery.consumer import Consumer, key_text
+from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import Item, Lane
 from pabal.delivery.redelivery import NO_ROOM
 from pabal.delivery.retry import GiveUp, RetryAfter, decide_retry
+from pabal.delivery.subscription import key_text
 from pabal.delivery.tracebacks import traceback_text
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import DomainEvent, kind_of

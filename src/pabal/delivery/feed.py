@@ -10,12 +10,12 @@ from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAU
 from pabal.delivery.control import Controls
 from pabal.delivery.lane import IDLE, LOADING, Lane
 from pabal.delivery.leases import Leases
-from pabal.domain.envelope import StoredRecord, decode_event
-from pabal.domain.event import DomainEvent, kind_of, private_copy
-from pabal.domain.registry import registry
-from pabal.errors import CorruptLogError, DecodeError, StorageClosedError, StorageError, UnknownEventTypeError
+from pabal.delivery.pages import decode_for, route_page
+from pabal.domain.envelope import StoredRecord
+from pabal.domain.event import kind_of, private_copy
+from pabal.errors import CorruptLogError, StorageClosedError, StorageError
 from pabal.ports.storage import Committed, EventStorage
-from pabal.ports.telemetry import EventSkipped, StorageTrouble
+from pabal.ports.telemetry import StorageTrouble
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
@@ -149,7 +149,7 @@ class Feed:
                 tracker = consumer.tracker
                 if tracker is None or not consumer.live or position <= tracker.seen:
                     continue  # what was read from the log may reach further than the commits heard of
-                if consumer.queued >= BUFFER_HIGH and not self._has_room(consumer):
+                if consumer.queued >= BUFFER_HIGH and not consumer.has_room():
                     consumer.live = False
                     tracker.seen = position - 1
                     continue
@@ -159,11 +159,6 @@ class Feed:
                 else:
                     engine.accept(consumer, position, event)
             position += 1
-
-    def _has_room(self, consumer: Consumer) -> bool:
-        if consumer.queued >= BUFFER_HIGH:
-            consumer.make_room()
-        return consumer.queued < BUFFER_HIGH
 
     def moved(self, head: int) -> None:
         """Take note that another process wrote up to ``head``."""
@@ -236,8 +231,7 @@ class Feed:
                     and after <= consumer.tracker.seen < page.upto
                     and consumer.queued < BUFFER_HIGH
                 )
-                for row in page.rows:
-                    self._route_row(row, together)
+                route_page(self._engine, page.rows, together)
             except CorruptLogError as error:
                 self._stuck(after, error)
                 continue
@@ -272,52 +266,11 @@ class Feed:
             ):
                 self._engine.halt(consumer, f"position {after + 1}: {error}")
 
-    def _route_row(self, row: StoredRecord, consumers: tuple[Consumer, ...]) -> None:
-        """Hand a row of a page to those who have not seen it and want it."""
-        event: DomainEvent | None = None
-        kind = registry.class_named(row.event_type)
-        for consumer in consumers:
-            tracker = consumer.tracker
-            if tracker is None or consumer.state != ACTIVE or row.position <= tracker.seen:
-                continue
-            if consumer.queued >= BUFFER_HIGH and not self._has_room(consumer):
-                # Full: it stays where it is, for ``_run`` moves it only as far as it has followed.
-                continue
-            if kind is None:
-                wanted = consumer.subscription.matcher.matches_name(row.event_type)
-            else:
-                wanted = consumer.wants(kind)
-            if wanted:
-                tracker.add(row.position)
-                event = self._hand_over(row, consumer, event)
-            else:
-                tracker.seen = row.position
-
-    def _hand_over(
-        self, row: StoredRecord, consumer: Consumer, event: DomainEvent | None
-    ) -> DomainEvent | None:
-        """Decode a row unless that was done, and accept it; return the event for others to share."""
-        try:
-            event = decode_event(row) if event is None else event
-        except UnknownEventTypeError:
-            consumer.figures.skipped += 1
-            self._pass_over(consumer, row.position)
-            self._engine.report(EventSkipped(consumer.name, row.event_type, row.position))
-            return None
-        except DecodeError as error:
-            self._engine.failures.reject(consumer, row.position, None, row, error)
-            return None
-        consumer.wants(kind_of(event))  # so that it knows whether to copy
-        self._engine.accept(consumer, row.position, event)
-        return event
-
     def hand_over(self, row: StoredRecord, consumer: Consumer) -> None:
-        """Put a row into the lanes of one consumer."""
-        self._hand_over(row, consumer, None)
-
-    def _pass_over(self, consumer: Consumer, position: int) -> None:
-        consumer.queued += 1  # it never entered a lane; ``finished`` takes it off again
-        consumer.finished(position)
+        """Put a row that the tracker knows into the lanes of one consumer."""
+        event = decode_for(self._engine, consumer, row)
+        if event is not None:
+            self._engine.accept(consumer, row.position, event)
 
     # -- again ----------------------------------------------------------------------------------------
 
@@ -328,12 +281,12 @@ class Feed:
         if rows is None or not consumer.is_open(tracker):
             return
         for gone in set(positions) - {row.position for row in rows}:
-            self._pass_over(consumer, gone)
+            consumer.pass_over(gone)
         for row in rows:
             if consumer.subscription.matcher.matches_name(row.event_type):
-                self._hand_over(row, consumer, None)
+                self.hand_over(row, consumer)
             else:
-                self._pass_over(consumer, row.position)
+                consumer.pass_over(row.position)
 
     async def reload(self, lane: Lane) -> None:
         """Read back the next deliveries of a lane whose tail was left on disk."""
@@ -349,9 +302,9 @@ class Feed:
         lane.spilled = None
         consumer.spilled -= len(chunk)
         for gone in set(chunk) - {row.position for row in rows}:
-            self._pass_over(consumer, gone)
+            consumer.pass_over(gone)
         for row in rows:
-            self._hand_over(row, consumer, None)
+            self.hand_over(row, consumer)
         lane.spilled = rest or None
         if lane.items:
             self._engine.make_ready(lane)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Failing
-from pabal.delivery.consumer import Consumer, key_text
+from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import IDLE, WAITING, Item, Lane
+from pabal.delivery.subscription import key_text
 from pabal.delivery.watermark import WatermarkTracker
 from pabal.domain.envelope import decode_event
 from pabal.domain.event import DomainEvent

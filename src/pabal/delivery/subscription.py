@@ -45,6 +45,11 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
     start: Start
     batch: int | None
 
+    @property
+    def is_one_lane(self) -> bool:
+        """Tell whether every event goes into the same lane: batches that follow publish order."""
+        return self.batch is not None and self.ordering == BY_AGGREGATE
+
     def key_of(self, event: DomainEvent, body: Any) -> Any:
         """Return the ordering key of an event, or UNORDERED."""
         ordering = self.ordering
@@ -129,3 +134,12 @@ def _checked_start(start: Any) -> Start:
     raise SubscriptionError(
         f"start is {start!r}; it must be 'now', 'beginning', a position, or an aware datetime"
     )
+
+
+def key_text(key: Any) -> str:
+    """Return an ordering key as the text under which storages keep it."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, tuple):
+        return "/".join("" if part is None else str(part) for part in key)
+    return repr(key)

@@ -1,0 +1,101 @@
+"""Hand a page of the log to the subscriptions that lag: who wants what is looked up once for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, Consumer
+from pabal.delivery.lane import Lane
+from pabal.domain.envelope import StoredRecord, decode_event
+from pabal.domain.event import DomainEvent, kind_of
+from pabal.domain.registry import registry
+from pabal.errors import DecodeError, UnknownEventTypeError
+from pabal.ports.telemetry import EventSkipped
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+
+class _Way(NamedTuple):
+    """Say how events of one type reach one subscription."""
+
+    wanted: bool
+    direct: bool = False
+    """Only the aggregate id, or nothing at all, decides about the lane."""
+    lanes: dict[Any, Lane] | None = None
+
+
+_UNWANTED = _Way(wanted=False)
+
+
+def route_page(engine: Engine, rows: Sequence[StoredRecord], consumers: Iterable[Consumer]) -> None:
+    """Hand rows to those who have not seen them and have room; each is decoded once for all who want it.
+
+    A consumer that is full, or ends meanwhile, is not moved further than it has followed. No priority is
+    broken by serving one after the other: who has not seen an event yet holds up those of higher numbers.
+    """
+    events: dict[int, DomainEvent] = {}
+    for consumer in consumers:
+        _follow(engine, rows, consumer, events)
+
+
+def _follow(
+    engine: Engine, rows: Sequence[StoredRecord], consumer: Consumer, events: dict[int, DomainEvent]
+) -> None:
+    tracker = consumer.tracker
+    ways: dict[str, _Way] = {}
+    for row in rows:
+        if tracker is None or consumer.tracker is not tracker or consumer.state != ACTIVE:
+            return
+        position = row.position
+        if position <= tracker.seen:
+            continue
+        if consumer.queued >= BUFFER_HIGH and not consumer.has_room():
+            return
+        way = ways.get(row.event_type)
+        if way is None:
+            way = ways[row.event_type] = _way_of(consumer, row.event_type)
+        if not way.wanted:
+            tracker.seen = position
+            continue
+        tracker.add(position)
+        event = events.get(position)
+        if event is None:
+            event = decode_for(engine, consumer, row)
+            if event is None:
+                continue
+            events[position] = event
+        if way.direct:
+            engine.enter_direct(consumer, way.lanes, position, event)
+        else:
+            engine.accept(consumer, position, event)
+
+
+def _way_of(consumer: Consumer, event_type: str) -> _Way:
+    kind = registry.class_named(event_type)
+    if kind is None:
+        return _Way(consumer.subscription.matcher.matches_name(event_type))
+    if not consumer.wants(kind):
+        return _UNWANTED
+    lanes = consumer.lanes_of(kind)
+    direct = not (consumer.followed or consumer.blocked) and (
+        lanes is not None or consumer.subscription.is_one_lane
+    )
+    return _Way(wanted=True, direct=direct, lanes=lanes)
+
+
+def decode_for(engine: Engine, consumer: Consumer, row: StoredRecord) -> DomainEvent | None:
+    """Decode a row that a consumer has begun; None if that failed and was dealt with."""
+    try:
+        event = decode_event(row)
+    except UnknownEventTypeError:
+        consumer.figures.skipped += 1
+        consumer.pass_over(row.position)
+        engine.report(EventSkipped(consumer.name, row.event_type, row.position))
+        return None
+    except DecodeError as error:
+        engine.failures.reject(consumer, row.position, None, row, error)
+        return None
+    consumer.wants(kind_of(event))  # so that it knows whether to copy
+    return event
