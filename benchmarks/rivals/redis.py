@@ -11,6 +11,7 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import redis.asyncio
@@ -26,13 +27,13 @@ _PIPELINE = 100
 
 async def pabal_publisher(url: str, events: int, rate: float) -> None:
     bus = RedisEventBus(url, group="publisher")
-    made = make_events(events, _KEYS)
+    made = make_events(0 if rate else events, _KEYS)
     async with bus:
         _say("ready")
         await _wait_for_line()
         _say(time.time())
         if rate:
-            await _paced(bus, made, rate)
+            await _paced(bus.publish, events, rate)
             return
         waiting: list[asyncio.Task[Any]] = []
         for first in range(0, events, _PIPELINE):
@@ -43,15 +44,17 @@ async def pabal_publisher(url: str, events: int, rate: float) -> None:
         await asyncio.gather(*waiting)
 
 
-async def _paced(bus: RedisEventBus, made: list[OrderPlaced], rate: float) -> None:
+async def _paced(
+    publish: Callable[[OrderPlaced], Coroutine[Any, Any, Any]], events: int, rate: float
+) -> None:
+    """Publish each event when it is due, whether or not those before it are stored."""
     begun = time.perf_counter()
     tasks: list[asyncio.Task[Any]] = []
-    for number, event in enumerate(made):
+    for number in range(events):
         ahead = begun + number / rate - time.perf_counter()
         if ahead > 0:
             await asyncio.sleep(ahead)
-        fresh = OrderPlaced(*(getattr(event, name) for name in event.__struct_fields__[:6]))
-        tasks.append(asyncio.create_task(bus.publish(fresh)))
+        tasks.append(asyncio.create_task(publish(OrderPlaced(*fields_of(number, _KEYS)))))
     await asyncio.gather(*tasks)
 
 
@@ -76,21 +79,26 @@ async def pabal_consumer(url: str, events: int, handler_ms: float) -> None:
     stopping = asyncio.create_task(_wait_for_line())
     await asyncio.wait({stopping, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
     await bus.drain(timeout=120)
-    delays.sort()
-    figures = {"ended": time.time(), "handled": handled}
-    if delays:
-        figures |= {"p50": percentile(delays, 0.5), "p99": percentile(delays, 0.99)}
-    _say(json.dumps(figures))
+    _report(handled, delays)
     await bus.stop()
 
 
 async def raw_publisher(url: str, events: int, rate: float) -> None:
-    client: Any = redis.asyncio.Redis.from_url(url)
-    payloads = [encode_event(event, 1 << 20).payload for event in make_events(events, _KEYS)]
+    # Each call takes a connection for itself; one more than there are waits.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=20, timeout=None)
+    client: Any = redis.asyncio.Redis.from_pool(pool)
+    payloads = [encode_event(event, 1 << 20).payload for event in make_events(0 if rate else events, _KEYS)]
     _say("ready")
     await _wait_for_line()
     _say(time.time())
-    for first in range(0, events, _PIPELINE):
+
+    async def publish(event: OrderPlaced) -> None:
+        made_at = event.occurred_at.timestamp()
+        await client.xadd("raw", {"e": encode_event(event, 1 << 20).payload, "t": made_at})
+
+    if rate:
+        await _paced(publish, events, rate)
+    for first in range(0, len(payloads), _PIPELINE):
         pipeline = client.pipeline(transaction=False)
         for payload in payloads[first : first + _PIPELINE]:
             pipeline.xadd("raw", {"e": payload})
@@ -102,12 +110,15 @@ async def raw_consumer(url: str, events: int, handler_ms: float) -> None:
     client: Any = redis.asyncio.Redis.from_url(url)
     await client.xgroup_create("raw", "g", id="0", mkstream=True)
     _say("ready")
+    delays: list[float] = []
     handled = 0
     while handled < events:
         for _, entries in await client.xreadgroup("g", "c", {"raw": ">"}, count=100, block=1000):
             handled += len(entries)
+            now = time.time()
+            delays += [now - float(fields[b"t"]) for _, fields in entries if b"t" in fields]
             await client.xack("raw", "g", *(entry_id for entry_id, _ in entries))
-    _say(json.dumps({"ended": time.time(), "handled": handled}))
+    _report(handled, delays)
     await client.aclose()
 
 
@@ -147,9 +158,17 @@ async def faststream_consumer(url: str, events: int, handler_ms: float) -> None:
     client: Any = redis.asyncio.Redis.from_url(url)
     while (await client.xpending("raw", "g"))["pending"]:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
-    _say(json.dumps({"ended": time.time(), "handled": handled}))
+    _report(handled, [])
     await client.aclose()
     await broker.stop()
+
+
+def _report(handled: int, delays: list[float]) -> None:
+    figures = {"ended": time.time(), "handled": handled}
+    if delays:
+        delays.sort()
+        figures |= {"p50": percentile(delays, 0.5), "p99": percentile(delays, 0.99)}
+    _say(json.dumps(figures))
 
 
 def _say(text: object) -> None:
