@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -12,39 +12,16 @@ from benchmarks.charts import bar_chart, short
 from benchmarks.goals import Verdict, judge
 from benchmarks.machine import Environment
 from benchmarks.model import PABAL, Outcome, Series, Table, cases_of, ratio
+from benchmarks.words import ENGLISH, ENGLISH_GOALS, KOREAN, KOREAN_GOALS, GoalWords, PageWords
 
 MARKDOWN = "benchmarks.md"
+KOREAN_MARKDOWN = "benchmarks.ko.md"
 JSON = "benchmarks.json"
 CHARTS = "benchmarks"
 
-_INTRODUCTION = """# Benchmarks
-
-Written by `make bench`; do not edit. In every table the rivals took turns within one run (A B C A B C …),
-after one round to warm up. A figure is the median of the rounds; the range beside it runs from the lowest
-to the highest. The quotient is formed round by round, so what disturbed a whole round cancels out; its
-median and range are given. A rival that is not installed, or failed, is shown as such. Durability: `full`
-waits for the disk before a publish returns; `normal` survives a crash of the process and may lose the
-newest events at a power cut; `memory` is nothing on disk. Timings are never asserted in tests; `make guard`
-compares instruction counts instead.
-"""
-
-
 GOALS_BEGIN = "<!-- goals: written by make bench -->"
 GOALS_END = "<!-- goals end -->"
-
-
-class GoalWords(NamedTuple):
-    """Hold what the table of goals says in a language; scenarios keep the names they have in the code."""
-
-    head: str
-    yes: str
-    no: str
-    unknown: str
-
-
-ENGLISH = GoalWords("| scenario | goal | measured | met? |", "yes", "no", "not measured")
-KOREAN = GoalWords("| 시나리오 | 목표 | 측정값 | 달성 |", "예", "아니요", "측정하지 않음")
-GOAL_PAGES = {"performance.md": ENGLISH, "performance.ko.md": KOREAN}
+GOAL_PAGES = {"performance.md": ENGLISH_GOALS, "performance.ko.md": KOREAN_GOALS}
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -82,11 +59,16 @@ def load(folder: Path) -> Book | None:
 
 
 def write(book: Book, folder: Path) -> None:
-    """Write the three kinds of files."""
+    """Write the page in both languages, the figures, and the charts."""
     charts = folder / CHARTS
     charts.mkdir(parents=True, exist_ok=True)
     (folder / JSON).write_bytes(msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
-    (folder / MARKDOWN).write_text(markdown(book), "utf-8")
+    english = markdown(book)
+    (folder / MARKDOWN).write_text(english, "utf-8")
+    # What a Korean page says of the English one it matches; docs/translations.py looks at it.
+    revision = sha256(english.encode()).hexdigest()[:12]
+    korean = f"<!-- revision: {revision} of {MARKDOWN} -->\n{markdown(book, KOREAN)}"
+    (folder / KOREAN_MARKDOWN).write_text(korean, "utf-8")
     for measured in book.scenarios:
         for table in measured.outcome.tables:
             if table.chart:
@@ -103,35 +85,37 @@ def chart(measured: Measured, table: Table) -> str:
     return bar_chart(table.title, subtitle, _of_metric(measured.outcome, table.metrics[0]), PABAL)
 
 
-def markdown(book: Book) -> str:
-    """Return the whole report."""
-    parts = [_INTRODUCTION, _machine(book), "## Goals\n", goals_table(judge(book.outcomes()))]
+def markdown(book: Book, words: PageWords = ENGLISH) -> str:
+    """Return the whole report in a language."""
+    goals = goals_table(judge(book.outcomes()), words.of_goals)
+    parts = [words.introduction, _machine(book, words), f"## {words.goals}\n", goals]
     for measured in book.scenarios:
         outcome = measured.outcome
-        parts.append(f"## {outcome.title}\n\n{outcome.text}\n")
+        title, text = words.scenarios.get(outcome.scenario, (outcome.title, outcome.text))
+        parts.append(f"## {title}\n\n{text}\n")
         if outcome.quick:
-            parts.append("*Small sizes (`make bench-quick`): an indication, no result.*\n")
+            parts.append(f"{words.quick}\n")
         for table in outcome.tables:
             if table.chart:
                 parts.append(f"![{table.title}]({CHARTS}/{table.chart}.svg)\n")
-            parts.append(figures_table(outcome, table))
+            parts.append(figures_table(outcome, table, words.columns))
             parts.append(f"<sub>{measured.environment.line}</sub>\n")
     return "\n".join(parts)
 
 
-def _machine(book: Book) -> str:
+def _machine(book: Book, words: PageWords) -> str:
     if not book.scenarios:
         return ""
     one = book.scenarios[-1].environment
     versions = " · ".join(f"{name} {version}" for name, version in one.versions.items())
     return (
-        f"## Machine\n\n{one.cpu}, {one.cores} cores, {one.memory_gib:.0f} GiB · {one.system} · {one.python} "
-        f"· SQLite {one.sqlite} · {one.filesystem}, write and sync of 4 KiB {one.sync_us:.0f} µs "
+        f"## {words.machine}\n\n{one.cpu}, {one.cores} cores, {one.memory_gib:.0f} GiB · {one.system} · "
+        f"{one.python} · SQLite {one.sqlite} · {one.filesystem}, {words.synced} {one.sync_us:.0f} µs "
         f"({one.sync_low_us:.0f}–{one.sync_high_us:.0f})\n\n{versions}\n"
     )
 
 
-def goals_table(verdicts: Iterable[Verdict], words: GoalWords = ENGLISH) -> str:
+def goals_table(verdicts: Iterable[Verdict], words: GoalWords = ENGLISH_GOALS) -> str:
     """Return the table goal / measured / met."""
     met = {True: words.yes, False: f"**{words.no}**", None: words.unknown}
     rows = [f"| {v.scenario} | {v.goal} | {v.measured or '–'} | {met[v.met]} |" for v in verdicts]
@@ -153,9 +137,9 @@ def write_goals(book: Book, folder: Path) -> list[Path]:
     return written
 
 
-def figures_table(outcome: Outcome, table: Table) -> str:
+def figures_table(outcome: Outcome, table: Table, columns: Sequence[str] = ENGLISH.columns) -> str:
     """Return one table of figures."""
-    head = ["case", "rival", "version", "durability", "events", *table.metrics]
+    head = [*columns, *table.metrics]
     if table.reference:
         head.append(f"× {table.reference}")
     rows = [

@@ -8,12 +8,15 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 from benchmarks import report
+from benchmarks.__main__ import SCENARIOS
 from benchmarks.charts import bar_chart, scale_for, short
 from benchmarks.goals import GOALS, judge
 from benchmarks.machine import Environment, describe
 from benchmarks.model import Outcome, Series, Table
 from benchmarks.report import Book, Measured
 from benchmarks.scenarios import in_memory
+from benchmarks.words import KOREAN
+from docs.translations import revision_of
 
 CASE = in_memory.case_name(1, 1, "asyncio")
 
@@ -162,3 +165,22 @@ def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environmen
 
     assert report.write_goals(Book((Measured(outcome(), environment),)), tmp_path) == []
     assert (tmp_path / "performance.md").read_text("utf-8") == "no room here\n"
+
+
+def test_the_korean_page_has_words_for_every_scenario_and_says_which_english_one_it_matches(
+    tmp_path: Path, environment: Environment
+) -> None:
+    """A scenario without words would stand in English on the Korean page, and one that lags would pass."""
+    book = Book((Measured(outcome(measured("pabal", 2e6)), environment),))
+
+    report.write(book, tmp_path)
+
+    assert set(KOREAN.scenarios) == set(SCENARIOS)
+    korean = (tmp_path / report.KOREAN_MARKDOWN).read_text("utf-8")
+    title, text = KOREAN.scenarios[in_memory.NAME]
+    assert f"## {title}\n\n{text}\n" in korean
+    assert "Some words." not in korean
+    assert "| pabal | 1.0 | memory | 1,000 | 2,000,000 (2,000,000–2,000,000, n=1) |" in korean
+    assert (
+        f"revision: {revision_of(tmp_path / report.MARKDOWN)} of {report.MARKDOWN}" in korean.splitlines()[0]
+    )
