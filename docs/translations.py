@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+_FOLDERS = ("", "docs/**/", "release/", "benchmarks/")
 _STAMP = re.compile(r"^<!-- revision: (?P<revision>[0-9a-f]{12}) of (?P<name>\S+) -->$", re.MULTILINE)
 
 
@@ -42,7 +43,7 @@ def revision_of(page: Path) -> str:
 
 def translations(root: Path = ROOT) -> Iterator[Translation]:
     """Yield every Korean page."""
-    for korean in sorted([*root.glob("*.ko.md"), *root.glob("docs/**/*.ko.md")]):
+    for korean in sorted(page for folder in _FOLDERS for page in root.glob(f"{folder}*.ko.md")):
         english = korean.with_name(korean.name.replace(".ko.md", ".md"))
         stamp = _STAMP.search(korean.read_text("utf-8"))
         written_from = stamp["revision"] if stamp and stamp["name"] == english.name else None

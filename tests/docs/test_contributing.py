@@ -10,18 +10,24 @@ import pytest
 from tests.docs.pages import ROOT, blocks_of, first_column, section_of, spans_of
 
 
-def test_contributing_describes_every_target_that_developers_use() -> None:
+_PAGES = pytest.mark.parametrize("language", ["", ".ko"], ids=["english", "korean"])
+
+
+@_PAGES
+def test_contributing_describes_every_target_that_developers_use(language: str) -> None:
     """A command would be unknown to contributors, or promised and not there."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE))
-    spans = spans_of(ROOT / "CONTRIBUTING.md") | spans_of(ROOT / "README.md")
-    text = "\n".join([*spans, *(block.text for block in blocks_of(ROOT / "README.md"))])
+    readme, contributing = ROOT / f"README{language}.md", ROOT / f"CONTRIBUTING{language}.md"
+    spans = spans_of(contributing) | spans_of(readme)
+    text = "\n".join([*spans, *(block.text for block in blocks_of(readme))])
     described = set(re.findall(r"^make (?:[A-Z_]+=\S+ )*([a-z-]+)", text, re.MULTILINE))
     assert described <= targets
     assert targets - described <= {"clean", "help"}
 
 
-def test_contributing_shows_the_layers_that_the_linter_enforces() -> None:
+@_PAGES
+def test_contributing_shows_the_layers_that_the_linter_enforces(language: str) -> None:
     """A contributor would put something where the linter refuses it, or look for a room that is not there."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
         "contracts"
@@ -29,7 +35,8 @@ def test_contributing_shows_the_layers_that_the_linter_enforces() -> None:
     enforced = [
         set(re.findall(r"\w+", line)) for contract in contracts for line in contract.get("layers", ())
     ]
-    (block,) = [block for block in blocks_of(ROOT / "CONTRIBUTING.md") if "eventsourcing" in block.text]
+    blocks = blocks_of(ROOT / f"CONTRIBUTING{language}.md")
+    (block,) = [block for block in blocks if "eventsourcing" in block.text]
     shown = [line.split("    ")[0] for line in block.text.splitlines()]
     assert [set(re.findall(r"\w+", line)) for line in shown] == enforced
     for name in set().union(*enforced):
