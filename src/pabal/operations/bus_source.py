@@ -34,6 +34,8 @@ from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import DeadLetterRecord, Start
 
 _PAGE = 500
+_IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
+_ON_A_SERVER: frozenset[Action] = _IN_MEMORY | {"pause"}
 _NO_LOG = "this bus keeps no log; give it an event_storage"
 
 
@@ -43,11 +45,10 @@ class BusSource:
     The audit log is in memory, and ends with this object.
     """
 
-    actions: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
-
     def __init__(self, bus: InMemoryEventBus) -> None:
         self._bus = bus
-        address: str = getattr(bus, "address", "memory://")  # a bus whose log lies on a server says where
+        self._has_server = hasattr(bus, "address")  # a bus whose log lies on a server says where
+        address: str = getattr(bus, "address", "memory://")
         self._target = Target(address.partition(":")[0], address, live=True, has_log=False)
         self._audit: list[AuditEntry] = []
 
@@ -55,6 +56,11 @@ class BusSource:
     def target(self) -> Target:
         """Return what is being looked at."""
         return self._target
+
+    @property
+    def actions(self) -> frozenset[Action]:
+        """Return what can be done here."""
+        return _ON_A_SERVER if self._has_server else _IN_MEMORY
 
     async def totals(self) -> Totals:
         """Return figures of the whole."""
@@ -145,11 +151,13 @@ class BusSource:
         return group_by_error(letters)
 
     async def pause(self, name: str) -> ActionResult:
-        """Refuse: nothing would remember what waits."""
-        self._refuse("pause", name)
+        """Let a subscription take no more events; refused in memory, where nothing would remember them."""
+        if not self._has_server:
+            self._refuse("pause", name)
+        return ActionResult("pause", name, int(await self._bus.subscriptions.pause(name)))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a halted subscription go on."""
+        """Let a halted or paused subscription go on."""
         known = sorted(self._bus.get_statistics()["subscriptions"])
         if name not in known:
             raise SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
@@ -210,5 +218,6 @@ def _view(name: str, figures: Any, parked: int) -> SubscriptionView:
         retries=figures["retrying"],
         parked=parked,
         queued=0,
+        paused=figures["state"] == "paused",
     )
     return with_figures(view, figures)

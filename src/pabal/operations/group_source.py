@@ -47,7 +47,7 @@ _ANOTHER_NAME = "a log on Redis cannot move a subscription; subscribe under anot
 class GroupSource:
     """Answer about one group. Its log is read where others have an index; its subscriptions go their way."""
 
-    actions: frozenset[Action] = frozenset(("retry", "edit", "discard"))
+    actions: frozenset[Action] = frozenset(("pause", "resume", "retry", "edit", "discard"))
 
     def __init__(self, group: GroupInspection) -> None:
         self._group = group
@@ -163,12 +163,12 @@ class GroupSource:
     # -- steering -------------------------------------------------------------------------------------
 
     async def pause(self, name: str) -> ActionResult:
-        """Refuse."""
-        _refuse("pause", name, "a log on Redis cannot pause a subscription; stop the processes of its group")
+        """Let a subscription take no more events, in whatever processes its partitions are handled."""
+        return ActionResult("pause", name, int(await self._group.pause_subscription(name)))
 
     async def resume(self, name: str) -> ActionResult:
-        """Refuse: only the processes that halted know of it."""
-        _refuse("resume", name, "call bus.resume() in its processes, or start them again")
+        """Let a paused subscription go on; of one that halted, only the process that did knows."""
+        return ActionResult("resume", name, int(await self._group.resume_subscription(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
         """Refuse."""

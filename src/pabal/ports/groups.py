@@ -43,9 +43,10 @@ class Found(NamedTuple):
 
 
 class GroupInspection(DeadLetterStore, Protocol):
-    """Look at one group from outside, and decide about its dead letters. Raises StorageError throughout.
+    """Look at one group from outside, decide about its dead letters, and steer its subscriptions.
 
-    A retry or discard leaves word for whoever handles the subscription.
+    Whoever handles the subscription obeys within moments, or at its next start. Raises StorageError
+    throughout.
     """
 
     @property
@@ -59,6 +60,17 @@ class GroupInspection(DeadLetterStore, Protocol):
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every durable subscription of the group, by name, summed over the partitions."""
+        ...
+
+    async def pause_subscription(self, name: str) -> bool:
+        """Let a subscription take no more events; False if it is paused already.
+
+        Raises SubscriptionNotFoundError.
+        """
+        ...
+
+    async def resume_subscription(self, name: str) -> bool:
+        """Let a paused subscription go on; False if it is not paused. Raises SubscriptionNotFoundError."""
         ...
 
     async def published_since(self, moment: datetime) -> int:

@@ -17,6 +17,7 @@ from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.notes import NoteLine
 from pabal.brokers.redis.reports import ConnectionLost
+from pabal.brokers.redis.subscriptions import GroupSubscriptions
 from pabal.brokers.redis.tail import Tail
 from pabal.brokers.redis.waiting import first_match, whole_group_drained
 from pabal.brokers.redis.wire import PartitionKey, aggregate_key
@@ -93,6 +94,9 @@ class RedisEventBus(InMemoryEventBus):
             backpressure=backpressure,
             clock=clock,
             seed=seed,
+        )
+        self.subscriptions = GroupSubscriptions(
+            self._group_engine, cast(EventStorage, self._front), self._check_running, self._declare
         )
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
@@ -266,11 +270,11 @@ class RedisEventBus(InMemoryEventBus):
         async with asyncio.timeout(timeout):
             return await first_match(self._log, event_type, where, since)
 
-    async def resume(self, name: str) -> bool:
-        """Let a halted subscription go on in every partition of this process; False if it is not halted."""
-        self._check_running("resume")
-        resumed = [await engine.resume(name) for engine in self._group_engine.engines()]
-        return any(resumed)
+    async def _declare(self, name: str) -> None:
+        """Give a subscription that was made a moment ago its place, so that it can be steered."""
+        consumer = self._group_engine.consumers.get(name)
+        if consumer is not None and self._coordinator is not None:
+            await self._coordinator.declare(name, consumer.subscription.start)
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -278,14 +282,15 @@ class RedisEventBus(InMemoryEventBus):
         """Return figures of this process since the start, and the ``partitions`` it handles."""
         engine = self._group_engine
         uptime = engine.clock.monotonic() - self._started_at if self.is_running else 0.0
+        coordinator = self._coordinator
         figures = collected(
             engine,
+            () if coordinator is None else coordinator.controls.paused,
             uptime=uptime,
             published=self._intake.published,
             scheduled=self._intake.scheduled,
             is_running=self.is_running,
         )
-        coordinator = self._coordinator
         figures["events_lost"] = coordinator.lost_events if coordinator is not None else 0
         figures["members"] = list(coordinator.membership.living) if coordinator is not None else []
         return figures

@@ -22,6 +22,7 @@ from pabal.brokers.redis.reports import (
     PartitionTaken,
 )
 from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.steering import ControlWatch
 from pabal.brokers.redis.tail import Tail
 from pabal.errors import BrokerError, StorageClosedError, StorageError
 from pabal.ports.telemetry import StorageTrouble
@@ -60,6 +61,7 @@ class Coordinator:
         self._line = line
         self._on_due = on_due
         self.membership = Membership(log, keys, member, lease)
+        self.controls = ControlWatch(log, keys)
         self._tick = min(lease / 3, _LONGEST_TICK)
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
@@ -155,6 +157,9 @@ class Coordinator:
             await self._log.rejoin()
         self._heard_at = sent_at
         self._engine.parked = view.dead_letters
+        if await self.controls.look(view.asked):
+            for running in self._engine.running.values():
+                running.storage.heard.tell()
         mine = {number for number, running in self._engine.running.items()}
         await self._carry_out(make_plan(self.membership.member, view, mine))
         for running in tuple(self._engine.running.values()):

@@ -83,14 +83,28 @@ def decode_cursor(data: bytes) -> SavedCursor:
 
 
 def opened_cursor(
-    name: str, number: int, epoch: int, data: bytes, retries: Sequence[bytes], keys: Sequence[bytes]
+    name: str,
+    number: int,
+    epoch: int,
+    data: bytes,
+    retries: Sequence[bytes],
+    keys: Sequence[bytes],
+    paused: bool,
 ) -> Cursor:
     """Return what a subscription goes on with."""
     saved = decode_cursor(data)
     pending = sorted((decode_retry(one) for one in retries), key=lambda retry: retry.position)
     blocked = tuple(sorted({key.decode() for key in keys}))
     return Cursor(
-        name, number, epoch, saved.watermark, saved.frontier, saved.positions(), tuple(pending), blocked
+        name,
+        number,
+        epoch,
+        saved.watermark,
+        saved.frontier,
+        saved.positions(),
+        tuple(pending),
+        blocked,
+        paused,
     )
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from pabal.brokers.redis.group import GroupEngine
 from pabal.bus.statistics import Health, collect, judge
+from pabal.delivery.consumer import PAUSED
 
 _SUMMED = ("events_dropped", "queue_size", "retry_queue_size")
 _OF_SUBSCRIPTION = ("in_flight", "retrying", "blocked_keys", "lag")
 _COUNTED = ("handled", "filtered", "failed_attempts", "retried", "parked", "dropped", "skipped")
 
 
-def collected(engine: GroupEngine, **facts: Any) -> dict[str, Any]:
-    """Return the figures of ``get_statistics``; watermarks are those of each partition owned."""
+def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict[str, Any]:
+    """Return the figures of ``get_statistics``; watermarks are those of each partition owned.
+
+    ``paused`` are the names that are paused in the group; a process that owns nothing has no other sign.
+    """
     total = collect(engine, **facts)
     parts = {
         number: collect(running.engine, uptime=0.0, published=0, scheduled=0, is_running=True)
@@ -26,6 +31,8 @@ def collected(engine: GroupEngine, **facts: Any) -> dict[str, Any]:
         consumer = engine.consumers[name]
         timed, busy = consumer.figures.timed, consumer.figures.busy_seconds
         watermarks: dict[int, int] = {}
+        if name in paused and not parts:
+            mine["state"] = PAUSED
         for number, figures in parts.items():
             theirs = figures["subscriptions"].get(name)
             if theirs is None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pabal.brokers.redis.extent import extents
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.letters import GroupLetters
+from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.schedule import Schedule
-from pabal.brokers.redis.steering import Unsteered
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.standing import count_over_all, read_standing
+from pabal.brokers.redis.steering import Steered
 from pabal.domain.event import DomainEvent
+from pabal.ports.storage import SubscriptionRecord
 
 
-class LogFront(GroupLetters, Unsteered):
+class LogFront(GroupLetters, Steered):
     """Take in what is published and scheduled, and show the dead letters of the whole group."""
 
     def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
@@ -32,3 +37,15 @@ class LogFront(GroupLetters, Unsteered):
     async def release_due(self, now: float) -> float | None:
         """Append every scheduled event that is due; return when the next one is, or None."""
         return await self._schedule.release(now)
+
+    # -- subscriptions --------------------------------------------------------------------------------
+
+    async def _steering(self) -> tuple[Link, GroupKeys]:
+        return self._whole.link, self._keys
+
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        """Return every durable subscription of the group; positions are counted over all partitions."""
+        log, parts = self._whole, range(self._whole.partitions)
+        keys = tuple(key for part in parts for key in (log.keys.log(part), log.keys.part(part)))
+        found = extents(await log.link.run(script("extent"), keys, ""))
+        return count_over_all(await read_standing(log.link, self._keys, parts), found)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.cursors import as_pairs
 from pabal.brokers.redis.deliveries import deliveries
 from pabal.brokers.redis.extent import Extent, extents
 from pabal.brokers.redis.keys import GroupKeys, LogKeys
@@ -20,12 +19,13 @@ from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.link import Link, masked
 from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.steering import Unsteered
+from pabal.brokers.redis.standing import count_over_all, head_of, read_standing
+from pabal.brokers.redis.steering import Steered
 from pabal.domain.envelope import id_to_bytes, to_microseconds
 from pabal.errors import InvalidEventError, StorageUnavailableError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
-from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, SubscriptionRecord
 from pabal.ports.views import SubscriptionView, Totals
 
 _ACTIONS_KEPT = 10_000
@@ -43,7 +43,7 @@ class _Sign(NamedTuple):
     moved: float | None
 
 
-class GroupInspector(Unsteered):
+class GroupInspector(Steered):
     """Answer an operator about one group; connects when it is asked first.
 
     Without ``group`` it is the only one of the log. The connection belongs to the event loop that asks; in
@@ -153,60 +153,13 @@ class GroupInspector(Unsteered):
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every durable subscription of the group, by name, summed over the partitions."""
         found = await self._extents()
-        living = await self._living()
-        letters = Counter(
-            (int(part), name)
-            for part, name, _ in (
-                at.split(b"\0") for at in await self.link.call("HKEYS", self._keys.letter_index)
-            )
-        )
-        totals: dict[bytes, SubscriptionView] = {}
-        handled: dict[bytes, set[bytes]] = {}
-        for part, extent in enumerate(found):
-            for name, view, owner in await self._in_partition(part, extent):
-                parked = letters[part, name]
-                totals[name] = _summed(totals.get(name), msgspec.structs.replace(view, parked=parked))
-                if owner in living:
-                    handled.setdefault(name, set()).add(owner)
-        return [
-            msgspec.structs.replace(
-                view,
-                state="active" if name in handled else "idle",
-                owner=b", ".join(sorted(handled.get(name, ()))).decode() or None,
-            )
-            for name, view in sorted(totals.items())
-        ]
+        living = {name.decode() for name in await self._living()}
+        standing = await read_standing(self.link, self._keys, range(self._partitions))
+        head = head_of(found)
+        return [_view(record, head) for record in count_over_all(standing, found, living)]
 
-    async def _in_partition(self, part: int, extent: Extent) -> list[tuple[bytes, SubscriptionView, bytes]]:
-        """Return name, figures and owner (empty: nobody) of each subscription in one partition."""
-        keys, call = self._keys.of(part), self.link.call
-        calls = [
-            call("HGETALL", keys.cursors),
-            call("HGETALL", keys.epochs),
-            call("HKEYS", keys.retries),
-            call("HKEYS", keys.queued),
-            call("HGET", keys.lease, "owner"),
-        ]
-        cursors, epochs, retries, queued, owner = [await one for one in calls]
-        epochs = as_pairs(epochs)
-        retrying, waiting = _by_name(retries), _by_name(queued)
-        views: list[tuple[bytes, SubscriptionView, bytes]] = []
-        for name, data in as_pairs(cursors).items():
-            cursor = decode_cursor(data)
-            view = SubscriptionView(
-                name=name.decode(),
-                state="",
-                watermark=extent.given(0, cursor.watermark),
-                frontier=extent.given(0, cursor.frontier),
-                lag=extent.given(cursor.frontier, extent.head) + len(cursor.unfinished) + waiting[name],
-                retries=retrying[name],
-                parked=0,
-                queued=waiting[name],
-                epoch=int(epochs.get(name, 0)),
-                updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
-            )
-            views.append((name, view, (owner or b"") if name + b"\0held" in epochs else b""))
-        return views
+    async def _steering(self) -> tuple[Link, GroupKeys]:
+        return await self._ready(), self._keys
 
     async def _living(self) -> set[bytes]:
         """Return the processes that give signs of life; one seen first is watched until it does, or not."""
@@ -339,16 +292,19 @@ class GroupInspector(Unsteered):
         return [_decode_action(data) for data in found if data is not None]
 
 
-def _by_name(fields: Iterable[bytes]) -> Mapping[bytes, int]:
-    return Counter(at.partition(b"\0")[0] for at in fields)
-
-
-def _summed(total: SubscriptionView | None, more: SubscriptionView) -> SubscriptionView:
-    if total is None:
-        return more
-    times = [at for at in (total.updated_at, more.updated_at) if at is not None]
-    figures = ("watermark", "frontier", "lag", "retries", "parked", "queued")
-    added = {name: getattr(total, name) + getattr(more, name) for name in figures}
-    return msgspec.structs.replace(
-        total, **added, epoch=max(total.epoch, more.epoch), updated_at=max(times, default=None)
+def _view(record: SubscriptionRecord, head: int) -> SubscriptionView:
+    state = "active" if record.owner else "idle"
+    return SubscriptionView(
+        name=record.name,
+        state="paused" if record.paused else state,
+        watermark=record.watermark,
+        frontier=record.frontier,
+        lag=max(0, head - record.frontier) + record.unfinished,
+        retries=record.retries,
+        parked=record.parked,
+        queued=record.queued,
+        paused=record.paused,
+        owner=record.owner,
+        epoch=record.epoch,
+        updated_at=record.updated_at,
     )

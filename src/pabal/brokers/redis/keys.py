@@ -45,6 +45,7 @@ class GroupKeys:
         base = self.base = f"{log.base}group:{group}:"
         self.members = base + "members"
         self.names = base + "names"
+        self.controls = base + "controls"
         self.notes = base + "notes"
         self.letters = base + "letters"
         self.letter_rows = base + "letter-rows"

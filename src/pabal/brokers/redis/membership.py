@@ -36,6 +36,8 @@ class View(NamedTuple):
     leases: tuple[Lease, ...]
     called: tuple[int, ...] = ()
     """Partitions about whose dead letters somebody left word."""
+    asked: int = 0
+    """Counts whatever was asked of the group's subscriptions."""
 
 
 class Plan(NamedTuple):
@@ -100,10 +102,11 @@ class Membership:
             self._log.keys.meta,
             self._log.keys.schedule,
             self._keys.letter_ids,
+            self._keys.controls,
         )
         for partition in range(self._log.partitions):
             keys += (self._keys.of(partition).lease, self._keys.of(partition).calls)
-        known, same, due, letters, members, leases = await self._log.link.run(
+        known, same, due, letters, members, leases, asked = await self._log.link.run(
             script("survey"), keys, self.member, self._log.token
         )
         living, dead = self._judge({name.decode(): int(sign) for name, sign in as_pairs(members).items()})
@@ -120,6 +123,7 @@ class Membership:
                 for owner, epoch in zip(leases[::3], leases[1::3], strict=True)
             ),
             tuple(partition for partition, calls in enumerate(leases[2::3]) if calls),
+            int(asked),
         )
 
     def _judge(self, members: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pabal.brokers.redis import cursors
-from pabal.brokers.redis.cursors import as_pairs, decode_cursor, encode_cursor, encode_letter, encode_retry
+from pabal.brokers.redis.cursors import encode_cursor, encode_letter, encode_retry
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.letters import GroupLetters
+from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.partition_log import PartitionLog
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.steering import Unsteered
+from pabal.brokers.redis.standing import read_standing
+from pabal.brokers.redis.steering import Heard, Steered
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.settlement import progress_of
@@ -48,7 +50,7 @@ _SAVE_PAUSE = 0.025
 """Seconds between two saves of a partition's progress."""
 
 
-class PartitionStorage(PartitionLog, Unsteered):
+class PartitionStorage(PartitionLog, Steered):
     """Be an event storage on one partition of a log, for one group and one owner among its processes.
 
     The lease of the partition is taken with the first subscription, unless the owner holds it already. It is
@@ -78,6 +80,7 @@ class PartitionStorage(PartitionLog, Unsteered):
         self._gives_up = gives_up
         self._letters = GroupLetters(log, keys, partition)
         self._schedule = Schedule(log, partition)
+        self.heard = Heard()
         self._save_at = 0.0
         self._held: dict[str, int] = {}
         """The epoch of each name that some bus of this object holds; 0 while it is being opened."""
@@ -100,15 +103,23 @@ class PartitionStorage(PartitionLog, Unsteered):
             number = await self._declare(name, await self.place(start))
             opened = await self.log.link.run(
                 script("open"),
-                (keys.lease, keys.epochs, keys.cursors, keys.retries, keys.queue, keys.blocking),
+                (
+                    keys.lease,
+                    keys.epochs,
+                    keys.cursors,
+                    keys.retries,
+                    keys.queue,
+                    keys.blocking,
+                    self._group_keys.controls,
+                ),
                 self._owner,
                 name,
             )
             if opened is None:
                 return None
-            epoch, saved, retries, blocked = opened
+            epoch, saved, retries, blocked, paused = opened
             self._held[name] = epoch
-            return cursors.opened_cursor(name, number, epoch, saved, retries, blocked)
+            return cursors.opened_cursor(name, number, epoch, saved, retries, blocked, bool(paused))
         finally:
             if not epoch:
                 self._held.pop(name, None)
@@ -277,39 +288,7 @@ class PartitionStorage(PartitionLog, Unsteered):
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
         """Return every durable subscription of the group, with its figures in this partition."""
-        keys = self._keys
-        call = self.log.link.call
-        calls = [
-            call("HGETALL", keys.cursors),
-            call("HGETALL", keys.epochs),
-            call("HKEYS", keys.retries),
-            call("HKEYS", keys.queued),
-            call("HKEYS", self._group_keys.letter_index),
-            call("HGET", keys.lease, "owner"),
-        ]
-        saved, epochs, retries, queued, letters, owner = [await one for one in calls]
-        epochs = as_pairs(epochs)
-        prefix = f"{self.partition}\0".encode()
-        letters = [at[len(prefix) :] for at in letters if at.startswith(prefix)]
-        records: list[SubscriptionRecord] = []
-        for raw, data in sorted(as_pairs(saved).items()):
-            cursor = decode_cursor(data)
-            in_queue = _count(queued, raw)
-            held = owner and (raw + b"\0held") in epochs
-            records.append(
-                SubscriptionRecord(
-                    name=raw.decode(),
-                    watermark=cursor.watermark,
-                    frontier=cursor.frontier,
-                    unfinished=len(cursor.unfinished) + in_queue,
-                    retries=_count(retries, raw),
-                    parked=_count(letters, raw),
-                    queued=in_queue,
-                    owner=owner.decode() if held else None,
-                    epoch=int(epochs.get(raw, 0)),
-                    updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
-                )
-            )
+        [records] = await read_standing(self.log.link, self._group_keys, [self.partition])
         return records
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
@@ -319,6 +298,21 @@ class PartitionStorage(PartitionLog, Unsteered):
             "ZRANGEBYLEX", self._keys.queue, f"[{prefix}\0", f"({prefix}\1", "LIMIT", 0, limit
         )
         return [int(member[-16:]) for member in found]
+
+    # -- what is asked --------------------------------------------------------------------------------
+
+    async def _steering(self) -> tuple[Link, GroupKeys]:
+        return self.log.link, self._group_keys
+
+    async def _set_paused(self, name: str, paused: bool) -> bool:
+        changed = await super()._set_paused(name, paused)
+        if changed:
+            self.heard.tell()
+        return changed
+
+    def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` when something is asked here, or was asked elsewhere; return its remover."""
+        return self.heard.add(listener)
 
     # -- dead letters and schedules -------------------------------------------------------------------
 
@@ -376,7 +370,3 @@ def retries_of(consumer: Consumer) -> list[PendingRetry]:
         )
         for position, failing in consumer.failing.items()
     ]
-
-
-def _count(fields: Sequence[bytes], name: bytes) -> int:
-    return sum(at.startswith(name + b"\0") for at in fields)

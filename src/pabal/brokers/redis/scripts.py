@@ -15,6 +15,8 @@ _NAMES = (
     "join",
     "known",
     "open",
+    "pause",
+    "recall",
     "release",
     "restore",
     "retry",

@@ -1,28 +1,66 @@
-"""What a log on the server does not offer, refused with a sentence that says what to use instead."""
+"""What is asked of a group's subscriptions: kept on the server, and seen by every process of the group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.scripts import script
 from pabal.domain.envelope import StoredRecord
-from pabal.errors import UsageError
+from pabal.errors import SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, Replay, Start
 
+_VERSION = b"\0version"
+"""The field that counts whatever was asked of the group."""
+PAUSED = b"1"
+"""What a subscription's field holds while it is paused."""
 
-class Unsteered:
-    """Refuse to pause, move or replay durable subscriptions, and to search the log by what is indexed.
+
+class Steered:
+    """Pause subscriptions and let them go on; refuse to move and to replay, and to search by what is indexed.
 
     A subscription's place on the server is one cursor in each partition, each moved by its owner alone.
     """
 
+    async def _steering(self) -> tuple[Link, GroupKeys]:
+        """Return the connection, open, and the names of what belongs to the group."""
+        raise NotImplementedError
+
     async def pause_subscription(self, name: str) -> bool:
-        """Raise UsageError."""
-        _refuse("pause a subscription", "stop the processes of its group")
+        """Let a subscription take no more events in any partition; False if it is paused already."""
+        return await self._set_paused(name, True)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Raise UsageError."""
-        _refuse("resume a subscription", "start the processes of its group")
+        """Let a paused subscription go on; False if it is not paused."""
+        return await self._set_paused(name, False)
+
+    async def _set_paused(self, name: str, paused: bool) -> bool:
+        link, keys = await self._steering()
+        changed = await link.run(script("pause"), (keys.names, keys.controls), name, int(paused))
+        if changed < 0:
+            known = sorted(one.decode() for one in await link.call("HKEYS", keys.names))
+            raise SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
+        return bool(changed)
+
+    async def read_controls(self, names: Sequence[str]) -> list[Control]:
+        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        if not names:
+            return []
+        link, keys = await self._steering()
+        known, asked = link.call("HMGET", keys.names, *names), link.call("HMGET", keys.controls, *names)
+        return [
+            Control(name, paused == PAUSED, ())
+            for name, number, paused in zip(names, await known, await asked, strict=True)
+            if number is not None
+        ]
+
+    def poll_controls(self) -> bool:
+        """Return False: whoever looks after the partitions tells."""
+        return False
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Raise UsageError."""
@@ -40,18 +78,6 @@ class Unsteered:
         """Raise UsageError."""
         _refuse("forget a subscription", "use a group of another name")
 
-    async def read_controls(self, names: Sequence[str]) -> list[Control]:
-        """Return nothing: nothing can be asked."""
-        return []
-
-    def poll_controls(self) -> bool:
-        """Return False: nothing can be asked."""
-        return False
-
-    def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Return what takes ``listener`` away; it is never called."""
-        return lambda: None
-
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
         """Return nothing: only replays ask."""
         return []
@@ -63,6 +89,54 @@ class Unsteered:
     async def list_event_types(self) -> list[str]:
         """Raise UsageError."""
         _refuse("list event types", "keep a local storage and feed the bus with relay(storage, bus)")
+
+
+class Heard:
+    """Tell whoever listens in this process that something was asked."""
+
+    def __init__(self) -> None:
+        self._asked: list[Callable[[], None]] = []
+
+    def add(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` from now on; return what takes it away."""
+        self._asked.append(listener)
+        return lambda: self._asked.remove(listener)
+
+    def tell(self) -> None:
+        """Call every listener."""
+        for listener in tuple(self._asked):
+            listener()
+
+
+class ControlWatch:
+    """Notice that something was asked of the group, and put it back where the server has forgotten it.
+
+    Everything asked raises one number, which each process reads with its sign of life anyway.
+    """
+
+    def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
+        self._log = log
+        self._key = keys.controls
+        self._seen = 0
+        self._known: Mapping[bytes, bytes] = {}
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """Return the names that are paused, as far as seen."""
+        return frozenset(name.decode() for name, value in self._known.items() if value == PAUSED)
+
+    async def look(self, version: int) -> bool:
+        """Tell whether something was asked since the last look; ``version`` is what the server says now."""
+        if version == self._seen:
+            return False
+        link = self._log.link
+        if version < self._seen:
+            facts = [part for pair in self._known.items() for part in pair]
+            await link.run(script("recall"), (self._key,), self._seen, *facts)
+        known = as_pairs(await link.call("HGETALL", self._key))
+        self._seen = int(known.pop(_VERSION, 0))
+        self._known = known
+        return True
 
 
 def _refuse(what: str, instead: str) -> NoReturn:

@@ -123,7 +123,7 @@ async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: 
         return True
     cursors = await coordinator.cursors()
     for name, consumer in engine.consumers.items():
-        if consumer.state == HALTED:
+        if consumer.state == HALTED or name in coordinator.controls.paused:
             continue
         marks = cursors.get(name, {})
         if any(marks.get(part, 0) < head for part, head in enumerate(heads) if part not in owned):

@@ -34,8 +34,6 @@ _OPERATIONS = {
     "pass the 'next' of a page of streams": "목록이 알려 준 다음 쪽의 커서를 쓰세요",
     "payloads is {mode}; it must be 'none', 'masked' or 'full'": "payloads={mode}: 'none', 'masked', 'full' 가운데 하나여야 합니다",
     "this bus keeps no log; give it an event_storage": "이 버스에는 로그가 없습니다. event_storage를 주세요",
-    "a log on Redis cannot pause a subscription; stop the processes of its group": "Redis의 로그에서는 구독을 일시 정지할 수 없으니 그룹의 프로세스를 멈추세요",
-    "call bus.resume() in its processes, or start them again": "그 프로세스에서 bus.resume()을 호출하거나 다시 시작하세요",
     "a log on Redis cannot move a subscription; subscribe under another name, with start=…": "Redis의 로그에서는 구독의 위치를 옮길 수 없으니 start=…을 주고 다른 이름으로 구독하세요",
     "search the log": "로그 검색",
     "list event types": "이벤트 타입 나열",

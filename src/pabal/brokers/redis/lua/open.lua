@@ -1,6 +1,7 @@
 -- Take one subscription in a partition that this owner holds, or that nobody does.
--- KEYS: lease, epochs, cursors, retries, queue, blocking. ARGV: owner, name.
--- Returns nil while another owner has the partition, else epoch, cursor, retries and the blocked keys.
+-- KEYS: lease, epochs, cursors, retries, queue, blocking, controls. ARGV: owner, name.
+-- Returns nil while another owner has the partition, else epoch, cursor, retries, the blocked keys and whether
+-- it is paused.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if not owner or owner == '' then
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)
@@ -33,4 +34,4 @@ while true do
   keys[#keys + 1] = key
   from = '[' .. prefix .. key .. '\1'
 end
-return {epoch, cursor, retries, keys}
+return {epoch, cursor, retries, keys, redis.call('HGET', KEYS[7], name) == '1' and 1 or 0}

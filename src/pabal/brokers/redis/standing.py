@@ -1,0 +1,117 @@
+"""How the subscriptions of a group stand: in each partition, and counted over all of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.extent import Extent
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.steering import PAUSED
+from pabal.ports.storage import SubscriptionRecord
+
+_SUMMED = ("watermark", "frontier", "unfinished", "retries", "parked", "queued")
+
+
+async def read_standing(
+    link: Link, keys: GroupKeys, partitions: Iterable[int]
+) -> list[list[SubscriptionRecord]]:
+    """Return each subscription as it stands in each of the partitions, by name; positions are those there."""
+    letters = Counter(
+        (int(part), name)
+        for part, name, _ in (at.split(b"\0") for at in await link.call("HKEYS", keys.letter_index))
+    )
+    controls = as_pairs(await link.call("HGETALL", keys.controls))
+    return [await _in_partition(link, keys, part, letters, controls) for part in partitions]
+
+
+async def _in_partition(
+    link: Link,
+    group: GroupKeys,
+    part: int,
+    letters: Mapping[tuple[int, bytes], int],
+    controls: Mapping[bytes, bytes],
+) -> list[SubscriptionRecord]:
+    keys, call = group.of(part), link.call
+    calls = [
+        call("HGETALL", keys.cursors),
+        call("HGETALL", keys.epochs),
+        call("HKEYS", keys.retries),
+        call("HKEYS", keys.queued),
+        call("HGET", keys.lease, "owner"),
+    ]
+    cursors, epochs, retries, queued, owner = [await one for one in calls]
+    epochs = as_pairs(epochs)
+    retrying, waiting = _by_name(retries), _by_name(queued)
+    records: list[SubscriptionRecord] = []
+    for name, data in sorted(as_pairs(cursors).items()):
+        cursor = decode_cursor(data)
+        held = owner and (name + b"\0held") in epochs
+        records.append(
+            SubscriptionRecord(
+                name=name.decode(),
+                watermark=cursor.watermark,
+                frontier=cursor.frontier,
+                unfinished=len(cursor.unfinished) + waiting[name],
+                retries=retrying[name],
+                parked=letters[part, name],
+                queued=waiting[name],
+                owner=owner.decode() if held else None,
+                epoch=int(epochs.get(name, 0)),
+                updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
+                paused=controls.get(name) == PAUSED,
+            )
+        )
+    return records
+
+
+def count_over_all(
+    parts: Sequence[Sequence[SubscriptionRecord]],
+    extents: Sequence[Extent],
+    living: Collection[str] | None = None,
+) -> list[SubscriptionRecord]:
+    """Return each subscription once, by name, with positions counted over all partitions.
+
+    Owners that are not among the ``living`` are left out, where those are known.
+    """
+    totals: dict[str, SubscriptionRecord] = {}
+    owners: dict[str, set[str]] = {}
+    for records, extent in zip(parts, extents, strict=True):
+        for record in records:
+            counted = msgspec.structs.replace(
+                record,
+                watermark=extent.given(0, record.watermark),
+                frontier=extent.given(0, record.frontier),
+            )
+            total = totals.get(record.name)
+            totals[record.name] = counted if total is None else _sum(total, counted)
+            if record.owner is not None and (living is None or record.owner in living):
+                owners.setdefault(record.name, set()).add(record.owner)
+    return [
+        msgspec.structs.replace(record, owner=", ".join(sorted(owners.get(name, ()))) or None)
+        for name, record in sorted(totals.items())
+    ]
+
+
+def head_of(extents: Iterable[Extent]) -> int:
+    """Return how many positions were given in all partitions together."""
+    return sum(extent.given(0, extent.head) for extent in extents)
+
+
+def _by_name(fields: Iterable[bytes]) -> Counter[bytes]:
+    return Counter(at.partition(b"\0")[0] for at in fields)
+
+
+def _sum(total: SubscriptionRecord, more: SubscriptionRecord) -> SubscriptionRecord:
+    added = {name: getattr(total, name) + getattr(more, name) for name in _SUMMED}
+    return msgspec.structs.replace(
+        total,
+        **added,
+        epoch=max(total.epoch, more.epoch),
+        updated_at=max(total.updated_at, more.updated_at),
+    )

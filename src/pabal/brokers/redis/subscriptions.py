@@ -1,0 +1,67 @@
+"""``bus.subscriptions`` of a bus on a server: what is asked holds in every partition of the group."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from pabal.brokers.redis.group import GroupEngine
+from pabal.bus.subscriptions import Subscriptions
+from pabal.delivery.consumer import Consumer
+from pabal.delivery.feed import Feed
+from pabal.errors import BusNotRunningError
+from pabal.ports.storage import EventStorage
+
+
+class GroupSubscriptions(Subscriptions):
+    """Steer by durable name, whichever processes of the group have the partitions."""
+
+    def __init__(
+        self,
+        engine: GroupEngine,
+        storage: EventStorage,
+        check_running: Callable[[str], None],
+        declare: Callable[[str], Awaitable[None]],
+    ) -> None:
+        super().__init__(engine, storage, check_running)
+        self._group = engine
+        self._declare = declare
+
+    def _consumers(self, name: str) -> list[tuple[Feed, Consumer]]:
+        """Return what handles a subscription in each partition of this process."""
+        return [
+            (engine.feed, engine.consumers[name])
+            for engine in self._group.engines()
+            if engine.feed is not None and name in engine.consumers
+        ]
+
+    async def pause(self, name: str) -> bool:
+        """Let a subscription take no more events until it is resumed; False if it is paused already.
+
+        Handlers that run go on to their end. In the partitions of this process it holds when the call
+        returns, in those of others within moments.
+        """
+        self._check_running("pause a subscription")
+        await self._declare(name)
+        for feed, consumer in self._consumers(name):
+            with suppress(BusNotRunningError):
+                await feed.controls.opened(consumer)
+        return await super().pause(name)
+
+    async def resume(self, name: str) -> bool:
+        """Let a paused subscription go on everywhere, and a halted one here; False if it is neither.
+
+        One that another process halted is resumed there.
+        """
+        self._check_running("resume a subscription")
+        await self._declare(name)
+        resumed = await super().resume(name)
+        halted = [await engine.resume(name) for engine in self._group.engines()]
+        return resumed or any(halted)
+
+    async def _obey(self) -> None:
+        self._group.nudge()
+        for engine in self._group.engines():
+            if engine.feed is not None:
+                with suppress(BusNotRunningError):  # its partition is handed over: the next owner sees it
+                    await engine.feed.controls.obey()

@@ -1,0 +1,266 @@
+"""Subscriptions of a group are steered, from its processes and from outside, and every process obeys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.reports import GroupRestored
+from pabal.cli.app import commands
+from pabal.delivery.consumer import PAUSED
+from pabal.errors import SubscriptionNotFoundError
+from pabal.factory import open_operations
+from pabal.operations import Operations, operations_of
+from pabal.ports.telemetry import Report, SubscriptionPaused, SubscriptionResumed
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import everything_on, url_of
+from tests.dashboard.support import client, own_page
+
+
+class Both:
+    """What the subscription that is steered gets, and what another one beside it gets."""
+
+    def __init__(self) -> None:
+        self.sub, self.other = Noted(), Noted()
+
+    def bus(self, server: Server, namespace: str, **options: Any) -> RedisEventBus:
+        bus = make(server, namespace, self.sub, **options)
+        bus.subscribe(Moved, self.other, name="other")
+        return bus
+
+
+@asynccontextmanager
+async def shared(
+    server: Server, namespace: str, both: Both
+) -> AsyncIterator[tuple[RedisEventBus, RedisEventBus]]:
+    """Run two processes of a group that have shared the partitions out."""
+    async with both.bus(server, namespace) as one, both.bus(server, namespace) as two:
+        await until(lambda: len(one.partitions) == len(two.partitions) == 4)
+        yield one, two
+
+
+def states(bus: RedisEventBus) -> set[str]:
+    """Return the states of the steered subscription in the partitions of a process."""
+    return {engine.consumers["sub"].state for engine in bus._group_engine.engines()}
+
+
+async def published(bus: RedisEventBus, *others: RedisEventBus, first: int = 0, count: int = 50) -> None:
+    """Publish over many keys, and wait until everything that is not paused is handled."""
+    await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(first, first + count)])
+    await asyncio.gather(*(one.drain(timeout=30) for one in (bus, *others)))
+
+
+def call(*args: str, lang: str = "en") -> tuple[int, str]:
+    """Run a command of the shell; return its exit code and what it wrote."""
+    done = CliRunner().invoke(commands, ["--lang", lang, *args])
+    return done.exit_code, done.output
+
+
+async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
+    shared_server: Server, namespace: str
+) -> None:
+    """Half of a paused subscription would go on, in the processes that were not asked."""
+    both = Both()
+    async with shared(shared_server, namespace, both) as (one, two):
+        await published(one, two)
+        reports: list[Report] = []
+        two.listen(reports.append)
+        assert await one.subscriptions.pause("sub")
+        assert states(one) == {PAUSED}
+        assert not await two.subscriptions.pause("sub")
+        await until(lambda: states(two) == {PAUSED})
+        await published(two, one, first=50)
+        assert sorted(both.other.numbers) == list(range(100))
+        assert sorted(both.sub.numbers) == list(range(50))
+        assert [record.paused for record in await two.subscriptions.list()] == [False, True]
+        assert (one.health().status, one.get_statistics()["subscriptions"]["sub"]["state"]) == (
+            "degraded",
+            "paused",
+        )
+        assert await two.resume("sub")
+        assert not await one.resume("sub")
+        await until(lambda: len(both.sub.numbers) == 100)
+        assert sum(isinstance(report, SubscriptionPaused) for report in reports) == 4
+        await until(lambda: sum(isinstance(report, SubscriptionResumed) for report in reports) == 4)
+    for key in range(16):
+        assert both.sub.by_key[f"k{key}"] == list(range(key, 100, 16))
+
+
+async def test_a_pause_outlives_processes_and_the_server(own_server: Server, namespace: str) -> None:
+    """What an operator has stopped would begin again by itself with the next deployment."""
+    both = Both()
+    async with both.bus(own_server, namespace) as bus:
+        await bus.subscriptions.pause("sub")
+    await own_server.restart()
+    async with both.bus(own_server, namespace) as bus:
+        assert states(bus) == {PAUSED}
+        await published(bus, count=20)
+        await own_server.restart()
+        await published(bus, first=20, count=20)
+        assert (len(both.other.numbers), both.sub.numbers) == (40, [])
+        assert await bus.subscriptions.resume("sub")
+        await bus.drain(timeout=30)
+    assert sorted(both.sub.numbers) == list(range(40))
+
+
+async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, namespace: str) -> None:
+    """A FLUSHALL would let a subscription go on that was paused for a reason."""
+    both = Both()
+    reports: list[Report] = []
+    bus = both.bus(own_server, namespace)
+    bus.listen(reports.append)
+    async with bus:
+        await bus.subscriptions.pause("sub")
+        await bus.subscriptions.pause("other")
+        await bus.subscriptions.resume("other")
+        await published(bus, count=20)
+        assert bus._coordinator is not None
+        controls = bus._coordinator.controls
+        await until(lambda: controls.paused == {"sub"})
+        await bus._log.link.call("FLUSHALL")
+        await until(lambda: sum(isinstance(report, GroupRestored) for report in reports) == 8)
+        await published(bus, first=20, count=20)
+        assert (len(both.other.numbers), both.sub.numbers) == (40, [])
+        assert [record.paused for record in await bus.subscriptions.list()] == [False, True]
+
+
+async def test_a_process_that_joins_later_finds_the_pause(shared_server: Server, namespace: str) -> None:
+    """A process started to share the load would handle what is paused in the others."""
+    both = Both()
+    async with both.bus(shared_server, namespace) as one:
+        await one.subscriptions.pause("sub")
+        async with both.bus(shared_server, namespace) as two:
+            await until(lambda: len(two.partitions) == 4 and states(two) == {PAUSED})
+            await published(two, one)
+            assert both.sub.numbers == []
+
+
+async def test_the_shell_pauses_a_running_group_without_joining_it(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator on call would have to stop every process to keep one handler quiet."""
+    both, url = Both(), url_of(shared_server, namespace)
+
+    async with shared(shared_server, namespace, both) as (one, two):
+        members = one.get_statistics()["members"]
+        assert await asyncio.to_thread(call, "subscriptions", "pause", url, "sub") == (0, "1 done\n")
+        again = await asyncio.to_thread(call, "subscriptions", "pause", url, "sub")
+        assert (again[0], "'sub' is paused already" in again[1]) == (1, True), again
+        await until(lambda: states(one) == states(two) == {PAUSED})
+        await published(one, two)
+        assert both.sub.numbers == []
+        status = await asyncio.to_thread(call, "status", url)
+        assert "subscription 'sub' is paused, 50 events wait" in status[1]
+        listed = await asyncio.to_thread(call, "subscriptions", "list", url)
+        assert "paused" in listed[1]
+        assert await asyncio.to_thread(call, "subscriptions", "resume", url, "sub") == (0, "1 done\n")
+        await until(lambda: len(both.sub.numbers) == 50)
+        assert one.get_statistics()["members"] == members
+        async with open_operations(url) as operations:
+            done = [(entry.action, entry.subject, entry.succeeded) for entry in await operations.audit()]
+        assert done == [("resume", "sub", True), ("pause", "sub", True), ("pause", "sub", True)]
+
+
+async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str) -> None:
+    """Whoever reads Korean would be answered in English at three in the morning."""
+    url = url_of(shared_server, namespace)
+    async with make(shared_server, namespace, Noted()) as bus:
+        await bus.publish_batch(moves(4, 3))
+        await bus.drain(timeout=30)
+
+    def calls() -> list[tuple[int, str]]:
+        return [
+            call("subscriptions", "pause", url, "sub", lang="ko"),
+            call("subscriptions", "pause", url, "sub", lang="ko"),
+            call("status", url, lang="ko"),
+            call("subscriptions", "resume", url, "sub", lang="ko"),
+            call("subscriptions", "resume", url, "nobody", lang="ko"),
+        ]
+
+    pause, again, status, resume, nobody = await asyncio.to_thread(calls)
+    assert pause == resume
+    assert pause[0] == 0
+    assert (again[0], "일시 정지" in again[1]) == (1, True), again
+    assert "구독 'sub' 일시 정지, 이벤트 0개 대기" in status[1]
+    assert (nobody[0], "구독" in nobody[1], "sub" in nobody[1]) == (1, True, True), nobody
+
+
+async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Server, namespace: str) -> None:
+    """A typing error would be taken for a pause."""
+    both = Both()
+    async with (
+        both.bus(shared_server, namespace) as bus,
+        open_operations(url_of(shared_server, namespace)) as operations,
+    ):
+        acts = (bus.subscriptions.pause, bus.subscriptions.resume, operations.pause, operations.resume)
+        for act in acts:
+            with pytest.raises(SubscriptionNotFoundError, match="other, sub"):
+                await act("sup")
+
+
+async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: str) -> None:
+    """The page would show what is stuck, and send its reader to a shell."""
+    both = Both()
+    async with both.bus(shared_server, namespace) as bus:
+        outside = open_operations(url_of(shared_server, namespace))
+        for target in (outside, bus):
+            async with client(target, allow_actions=True) as http:
+                [_, row] = (await http.get("/api/report")).json()["subscriptions"]
+                assert (row["name"], row["can"]["pause"], row["can"]["resume"]) == ("sub", True, True)
+                for action, state in (("pause", "paused"), ("resume", "active")):
+                    headers = await own_page(http)
+                    done = await http.post(
+                        f"/api/subscriptions/{action}", json={"name": "sub"}, headers=headers
+                    )
+                    assert done.status_code == 200, done.text
+                    await until(lambda state=state: states(bus) == {state})  # type: ignore[misc]
+                    [_, row] = (await http.get("/api/report")).json()["subscriptions"]
+                    assert row["state"] == state
+        await outside.aclose()
+
+
+async def test_looking_at_a_paused_group_changes_nothing(shared_server: Server, namespace: str) -> None:
+    """Looking would count as asking, and wake every process of the group."""
+    async with make(shared_server, namespace, Noted()) as bus:
+        await bus.publish_batch(moves(4, 10))
+        await bus.subscriptions.pause("sub")
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        before = await everything_on(shared_server, namespace)
+        assert f"{{{namespace}}}:group:g:controls".encode() in before
+        await _look(operations)
+        inspector = GroupInspector(shared_server.url, group="g", namespace=namespace)
+        [control] = await inspector.read_controls(["sub", "nobody"])
+        assert control.paused
+        await inspector.aclose()
+        assert await everything_on(shared_server, namespace) == before
+
+
+async def _look(operations: Operations) -> None:
+    await operations.overview()
+    await operations.subscriptions()
+    await operations.audit()
+    page = await operations.events()
+    await operations.event(page.events[0].event_id)
+
+
+async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
+    shared_server: Server, namespace: str
+) -> None:
+    """A dashboard mounted in the application would have no button for its own bus."""
+    both = Both()
+    async with both.bus(shared_server, namespace) as bus:
+        operations = operations_of(bus)
+        assert (await operations.pause("sub")).count == 1
+        assert states(bus) == {PAUSED}
+        views = {view.name: (view.state, view.paused) for view in await operations.subscriptions()}
+        assert views == {"sub": ("paused", True), "other": ("active", False)}
+        assert (await operations.resume("sub")).count == 1
