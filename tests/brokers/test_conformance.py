@@ -20,8 +20,8 @@ keeps no indexes of events.
 ASKS_FOR_VERSIONS = {"an_event_that_is_due_is_the_event_that_was_scheduled"}
 """Cases of other ports that look at versions, too; ``test_bus`` schedules an event itself."""
 
-STEERS = {"a_pause_is_kept_until_it_is_lifted"}
-"""What can be asked of a subscription: to pause, and to go on."""
+STEERS = {"a_pause_is_kept_until_it_is_lifted", "a_reset_knows_every_place_that_a_start_knows"}
+"""What can be asked of a subscription: to pause and to go on, and to stand elsewhere."""
 
 CASES = [
     case

@@ -268,7 +268,6 @@ Act = Callable[[Operations], Any]
 @pytest.mark.parametrize(
     ("act", "error"),
     [
-        (lambda one: one.reset("sub", "beginning"), ActionNotPossibleError),
         (lambda one: one.replay("sub"), ActionNotPossibleError),
         (lambda one: one.streams(), UsageError),
         (lambda one: one.stream("x"), UsageError),

@@ -93,12 +93,17 @@ class Controls:
         if control.paused:
             if consumer.state == ACTIVE:
                 self.pause(consumer)
+            elif consumer.state == PAUSED and control.reopenings != consumer.reopenings:
+                self._take_up_anew(consumer, resumes=False)
         elif consumer.state == PAUSED or (consumer.state == ACTIVE and _differs(consumer, control)):
             resumes = consumer.state == PAUSED
             if not resumes:
                 self._engine.set_aside(consumer, PAUSED)
-            self._reopening.add(consumer)
-            self._engine.background.spawn(self._reopen(consumer, resumes))
+            self._take_up_anew(consumer, resumes)
+
+    def _take_up_anew(self, consumer: Consumer, resumes: bool) -> None:
+        self._reopening.add(consumer)
+        self._engine.background.spawn(self._reopen(consumer, resumes))
 
     def pause(self, consumer: Consumer) -> None:
         """Let a subscription take no more events; what it has not finished stays in its cursor."""

@@ -35,7 +35,7 @@ from pabal.ports.storage import DeadLetterRecord, Start
 
 _PAGE = 500
 _IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
-_ON_A_SERVER: frozenset[Action] = _IN_MEMORY | {"pause"}
+_ON_A_SERVER: frozenset[Action] = _IN_MEMORY | {"pause", "reset"}
 _NO_LOG = "this bus keeps no log; give it an event_storage"
 
 
@@ -164,8 +164,10 @@ class BusSource:
         return ActionResult("resume", name, int(await self._bus.resume(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Refuse: there is nothing to go back to."""
-        self._refuse("reset", name)
+        """Move a subscription; refused in memory, where there is nothing to go back to."""
+        if not self._has_server:
+            self._refuse("reset", name)
+        return ActionResult("reset", name, 1, position=await self._bus.subscriptions.reset(name, to))
 
     async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
         """Refuse: there is nothing to read again."""

@@ -47,7 +47,7 @@ _ANOTHER_NAME = "a log on Redis cannot move a subscription; subscribe under anot
 class GroupSource:
     """Answer about one group. Its log is read where others have an index; its subscriptions go their way."""
 
-    actions: frozenset[Action] = frozenset(("pause", "resume", "retry", "edit", "discard"))
+    actions: frozenset[Action] = frozenset(("pause", "resume", "reset", "retry", "edit", "discard"))
 
     def __init__(self, group: GroupInspection) -> None:
         self._group = group
@@ -171,8 +171,10 @@ class GroupSource:
         return ActionResult("resume", name, int(await self._group.resume_subscription(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Refuse."""
-        _refuse("reset", name, _ANOTHER_NAME)
+        """Move a subscription in every partition; who handles one now obeys within moments."""
+        position = await self._group.reset_subscription(name, to)
+        pending = await self._group.is_moving(name)
+        return ActionResult("reset", name, 1, position=position, pending=pending)
 
     async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
         """Refuse."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pabal.domain.envelope import StoredRecord
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
-from pabal.ports.storage import DeadLetterStore
+from pabal.ports.storage import DeadLetterStore, Start
 from pabal.ports.views import SubscriptionView, Totals
 
 Matches = Callable[[StoredRecord], bool]
@@ -71,6 +71,17 @@ class GroupInspection(DeadLetterStore, Protocol):
 
     async def resume_subscription(self, name: str) -> bool:
         """Let a paused subscription go on; False if it is not paused. Raises SubscriptionNotFoundError."""
+        ...
+
+    async def reset_subscription(self, name: str, start: Start) -> int:
+        """Move a subscription in every partition; return its position, counted over all of them.
+
+        Raises SubscriptionNotFoundError, and UsageError for a position in a log of several partitions.
+        """
+        ...
+
+    async def is_moving(self, name: str) -> bool:
+        """Tell whether somebody who handles a subscription has still to obey a reset."""
         ...
 
     async def published_since(self, moment: datetime) -> int:

@@ -90,6 +90,7 @@ def opened_cursor(
     retries: Sequence[bytes],
     keys: Sequence[bytes],
     paused: bool,
+    reopenings: int,
 ) -> Cursor:
     """Return what a subscription goes on with."""
     saved = decode_cursor(data)
@@ -105,6 +106,7 @@ def opened_cursor(
         tuple(pending),
         blocked,
         paused,
+        reopenings=reopenings,
     )
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pabal.brokers.redis.extent import extents
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.letters import GroupLetters
-from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.moving import GroupSteered, measure
 from pabal.brokers.redis.schedule import Schedule
-from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.standing import count_over_all, read_standing
-from pabal.brokers.redis.steering import Steered
+from pabal.brokers.redis.steering import Group
 from pabal.domain.event import DomainEvent
 from pabal.ports.storage import SubscriptionRecord
 
 
-class LogFront(GroupLetters, Steered):
+class LogFront(GroupLetters, GroupSteered):
     """Take in what is published and scheduled, and show the dead letters of the whole group."""
 
     def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
@@ -40,12 +38,11 @@ class LogFront(GroupLetters, Steered):
 
     # -- subscriptions --------------------------------------------------------------------------------
 
-    async def _steering(self) -> tuple[Link, GroupKeys]:
-        return self._whole.link, self._keys
+    async def _steering(self) -> Group:
+        return Group(self._whole.link, self._whole.keys, self._keys, self._whole.partitions)
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
         """Return every durable subscription of the group; positions are counted over all partitions."""
-        log, parts = self._whole, range(self._whole.partitions)
-        keys = tuple(key for part in parts for key in (log.keys.log(part), log.keys.part(part)))
-        found = extents(await log.link.run(script("extent"), keys, ""))
-        return count_over_all(await read_standing(log.link, self._keys, parts), found)
+        group = await self._steering()
+        standing = await read_standing(group.link, group.keys, range(group.partitions))
+        return count_over_all(standing, await measure(group))

@@ -13,15 +13,14 @@ import msgspec
 
 from pabal.brokers.redis.cursors import as_pairs
 from pabal.brokers.redis.deliveries import deliveries
-from pabal.brokers.redis.extent import Extent, extents
 from pabal.brokers.redis.keys import GroupKeys, LogKeys
 from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.link import Link, masked
+from pabal.brokers.redis.moving import GroupSteered, measure
 from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
-from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.standing import count_over_all, head_of, read_standing
-from pabal.brokers.redis.steering import Steered
-from pabal.domain.envelope import id_to_bytes, to_microseconds
+from pabal.brokers.redis.steering import Group
+from pabal.domain.envelope import id_to_bytes
 from pabal.errors import InvalidEventError, StorageUnavailableError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
@@ -43,7 +42,7 @@ class _Sign(NamedTuple):
     moved: float | None
 
 
-class GroupInspector(Steered):
+class GroupInspector(GroupSteered):
     """Answer an operator about one group; connects when it is asked first.
 
     Without ``group`` it is the only one of the log. The connection belongs to the event loop that asks; in
@@ -130,36 +129,28 @@ class GroupInspector(Steered):
 
     # -- figures --------------------------------------------------------------------------------------
 
-    async def _extents(self, since: datetime | None = None) -> list[Extent]:
-        link = await self._ready()
-        keys: list[str] = []
-        for part in range(self._partitions):
-            keys += (self._log.log(part), self._log.part(part))
-        moment = "" if since is None else str(to_microseconds(since))
-        return extents(await link.run(script("extent"), tuple(keys), moment))
-
     async def totals(self) -> Totals:
         """Return what the log holds; positions are counted over all partitions."""
-        found = await self._extents()
+        found = await measure(await self._steering())
         scheduled = await self.link.call("ZCARD", self._log.schedule)
         held = sum(one.given(one.first - 1, one.head) for one in found if one.first)
         return Totals(held, sum(one.given(0, one.head) for one in found), int(scheduled))
 
     async def published_since(self, moment: datetime) -> int:
         """Return how many events entered the log since then, as far as it still holds them."""
-        found = await self._extents(moment)
+        found = await measure(await self._steering(), moment)
         return sum(one.given(one.since, one.head) for one in found if one.since is not None)
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every durable subscription of the group, by name, summed over the partitions."""
-        found = await self._extents()
+        found = await measure(await self._steering())
         living = {name.decode() for name in await self._living()}
         standing = await read_standing(self.link, self._keys, range(self._partitions))
         head = head_of(found)
         return [_view(record, head) for record in count_over_all(standing, found, living)]
 
-    async def _steering(self) -> tuple[Link, GroupKeys]:
-        return await self._ready(), self._keys
+    async def _steering(self) -> Group:
+        return Group(await self._ready(), self._log, self._keys, self._partitions)
 
     async def _living(self) -> set[bytes]:
         """Return the processes that give signs of life; one seen first is watched until it does, or not."""

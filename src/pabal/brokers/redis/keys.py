@@ -43,6 +43,7 @@ class GroupKeys:
 
     def __init__(self, log: LogKeys, group: str) -> None:
         base = self.base = f"{log.base}group:{group}:"
+        self.group = group
         self.members = base + "members"
         self.names = base + "names"
         self.controls = base + "controls"
@@ -85,6 +86,11 @@ class PartitionKeys:
     def blocking(self) -> str:
         """Return the hash of keys that dead letters block."""
         return self._prefix + "blocking"
+
+    @cached_property
+    def moves(self) -> str:
+        """Return the hash of places where subscriptions are asked to stand."""
+        return self._prefix + "moves"
 
     @cached_property
     def calls(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from pabal.brokers.redis.cursors import (
     SavedLetter,
     decode_letter,
@@ -106,9 +108,12 @@ class GroupLetters:
             letter = decode_letter(body)
             queued = 0
             if letter.key is not None:
+                of = keys.of(letter.partition)
                 prefix = f"{letter.subscription}\0{letter.key}"
-                queue = keys.of(letter.partition).queue
-                queued = int(await call("ZLEXCOUNT", queue, f"[{prefix}\0", f"({prefix}\1"))
+                blocks = call("HEXISTS", of.blocking, field(letter.subscription, number))
+                queued = int(await call("ZLEXCOUNT", of.queue, f"[{prefix}\0", f"({prefix}\1"))
+                if not await blocks:
+                    letter = msgspec.structs.replace(letter, key=None)  # since a reset
             loaded.append((letter, shown_letter(number, letter, row, state, queued)))
         return loaded
 

@@ -12,14 +12,14 @@ from pabal.brokers.redis import cursors
 from pabal.brokers.redis.cursors import encode_cursor, encode_letter, encode_retry
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.letters import GroupLetters
-from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.moving import move
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.partition_log import PartitionLog
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.standing import read_standing
-from pabal.brokers.redis.steering import Heard, Steered
+from pabal.brokers.redis.steering import Group, Heard, Steered, unknown
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.settlement import progress_of
@@ -29,7 +29,7 @@ from pabal.domain.envelope import (
     to_microseconds,
 )
 from pabal.domain.event import DomainEvent
-from pabal.errors import BrokerUnavailableError, StorageClosedError
+from pabal.errors import BrokerUnavailableError, StorageClosedError, SubscriptionInUseError
 from pabal.ports.storage import (
     AttemptJournal,
     Capabilities,
@@ -97,32 +97,42 @@ class PartitionStorage(PartitionLog, Steered):
         return self.log.hold_appends_for(self._open(name, start))
 
     async def _open(self, name: str, start: Start) -> Cursor | None:
-        keys = self._keys
         epoch = 0
         try:
             number = await self._declare(name, await self.place(start))
-            opened = await self.log.link.run(
-                script("open"),
-                (
-                    keys.lease,
-                    keys.epochs,
-                    keys.cursors,
-                    keys.retries,
-                    keys.queue,
-                    keys.blocking,
-                    self._group_keys.controls,
-                ),
-                self._owner,
-                name,
-            )
+            opened = await self._take(name)
+            if opened is not None and opened[-1]:
+                # It was asked to stand elsewhere, and nobody else can be handling anything of it now.
+                await move(await self._steering(), self.partition, name, epoch=opened[0])
+                opened = await self._take(name)
             if opened is None:
                 return None
-            epoch, saved, retries, blocked, paused = opened
+            epoch, saved, retries, blocked, paused, reopenings, _ = opened
             self._held[name] = epoch
-            return cursors.opened_cursor(name, number, epoch, saved, retries, blocked, bool(paused))
+            return cursors.opened_cursor(
+                name, number, epoch, saved, retries, blocked, bool(paused), reopenings
+            )
         finally:
             if not epoch:
                 self._held.pop(name, None)
+
+    async def _take(self, name: str) -> Any:
+        keys = self._keys
+        return await self.log.link.run(
+            script("open"),
+            (
+                keys.lease,
+                keys.epochs,
+                keys.cursors,
+                keys.retries,
+                keys.queue,
+                keys.blocking,
+                self._group_keys.controls,
+                keys.moves,
+            ),
+            self._owner,
+            name,
+        )
 
     async def restore(self, epoch: int, consumers: Sequence[Consumer]) -> bool:
         """Put back what the server has forgotten; False where somebody else has the partition by now."""
@@ -301,14 +311,25 @@ class PartitionStorage(PartitionLog, Steered):
 
     # -- what is asked --------------------------------------------------------------------------------
 
-    async def _steering(self) -> tuple[Link, GroupKeys]:
-        return self.log.link, self._group_keys
+    async def _steering(self) -> Group:
+        return Group(self.log.link, self.log.keys, self._group_keys, self.log.partitions)
 
     async def _set_paused(self, name: str, paused: bool) -> bool:
         changed = await super()._set_paused(name, paused)
         if changed:
             self.heard.tell()
         return changed
+
+    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
+        """Move the cursor in this partition alone. Raises SubscriptionInUseError."""
+        group = await self._steering()
+        if not await group.link.call("HEXISTS", group.keys.names, name):
+            raise await unknown(group, name)
+        place = await move(group, self.partition, name, await self.place(start), epoch or "")
+        if place == -1:
+            raise SubscriptionInUseError(name=name)
+        self.heard.tell()
+        return int(place)
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` when something is asked here, or was asked elsewhere; return its remover."""

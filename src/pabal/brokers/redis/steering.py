@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pabal.brokers.redis.cursors import as_pairs
-from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.keys import GroupKeys, LogKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.scripts import script
 from pabal.domain.envelope import StoredRecord
 from pabal.errors import SubscriptionNotFoundError, UsageError
-from pabal.ports.storage import Control, Replay, Start
+from pabal.ports.storage import Control, Replay
 
 _VERSION = b"\0version"
 """The field that counts whatever was asked of the group."""
@@ -20,14 +20,20 @@ PAUSED = b"1"
 """What a subscription's field holds while it is paused."""
 
 
+class Group(NamedTuple):
+    """Say where a group is: the connection, the names of what is kept, and how many partitions."""
+
+    link: Link
+    log: LogKeys
+    keys: GroupKeys
+    partitions: int
+
+
 class Steered:
-    """Pause subscriptions and let them go on; refuse to move and to replay, and to search by what is indexed.
+    """Pause subscriptions and let them go on; refuse to replay, and to search by what is indexed."""
 
-    A subscription's place on the server is one cursor in each partition, each moved by its owner alone.
-    """
-
-    async def _steering(self) -> tuple[Link, GroupKeys]:
-        """Return the connection, open, and the names of what belongs to the group."""
+    async def _steering(self) -> Group:
+        """Return where the group is, with an open connection."""
         raise NotImplementedError
 
     async def pause_subscription(self, name: str) -> bool:
@@ -39,32 +45,30 @@ class Steered:
         return await self._set_paused(name, False)
 
     async def _set_paused(self, name: str, paused: bool) -> bool:
-        link, keys = await self._steering()
-        changed = await link.run(script("pause"), (keys.names, keys.controls), name, int(paused))
+        group = await self._steering()
+        keys = (group.keys.names, group.keys.controls)
+        changed = await group.link.run(script("pause"), keys, name, int(paused))
         if changed < 0:
-            known = sorted(one.decode() for one in await link.call("HKEYS", keys.names))
-            raise SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
+            raise await unknown(group, name)
         return bool(changed)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
         """Return what was asked of each of these subscriptions; unknown names are left out."""
         if not names:
             return []
-        link, keys = await self._steering()
-        known, asked = link.call("HMGET", keys.names, *names), link.call("HMGET", keys.controls, *names)
+        link, _, keys, _ = await self._steering()
+        fields = [field for name in names for field in (name, f"{name}\0moves")]
+        known, asked = link.call("HMGET", keys.names, *names), link.call("HMGET", keys.controls, *fields)
+        numbers, values = await known, await asked
         return [
-            Control(name, paused == PAUSED, ())
-            for name, number, paused in zip(names, await known, await asked, strict=True)
+            Control(name, paused == PAUSED, (), int(moves or 0))
+            for name, number, paused, moves in zip(names, numbers, values[::2], values[1::2], strict=True)
             if number is not None
         ]
 
     def poll_controls(self) -> bool:
         """Return False: whoever looks after the partitions tells."""
         return False
-
-    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Raise UsageError."""
-        _refuse("move a subscription", "subscribe under another name, with start=…")
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
         """Raise UsageError."""
@@ -123,7 +127,9 @@ class ControlWatch:
     @property
     def paused(self) -> frozenset[str]:
         """Return the names that are paused, as far as seen."""
-        return frozenset(name.decode() for name, value in self._known.items() if value == PAUSED)
+        return frozenset(
+            name.decode() for name, value in self._known.items() if value == PAUSED and b"\0" not in name
+        )
 
     async def look(self, version: int) -> bool:
         """Tell whether something was asked since the last look; ``version`` is what the server says now."""
@@ -137,6 +143,12 @@ class ControlWatch:
         self._seen = int(known.pop(_VERSION, 0))
         self._known = known
         return True
+
+
+async def unknown(group: Group, name: str) -> SubscriptionNotFoundError:
+    """Return the error for a name under which nothing ever subscribed."""
+    known = sorted(one.decode() for one in await group.link.call("HKEYS", group.keys.names))
+    return SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
 
 
 def _refuse(what: str, instead: str) -> NoReturn:

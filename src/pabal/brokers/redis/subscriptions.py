@@ -10,7 +10,7 @@ from pabal.bus.subscriptions import Subscriptions
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.feed import Feed
 from pabal.errors import BusNotRunningError
-from pabal.ports.storage import EventStorage
+from pabal.ports.storage import EventStorage, Start
 
 
 class GroupSubscriptions(Subscriptions):
@@ -58,6 +58,25 @@ class GroupSubscriptions(Subscriptions):
         resumed = await super().resume(name)
         halted = [await engine.resume(name) for engine in self._group.engines()]
         return resumed or any(halted)
+
+    async def reset(self, name: str, to: Start) -> int:
+        """Move a subscription to the beginning, to now or to a time, in every partition; return its position.
+
+        Positions are counted over all partitions. Everything above is delivered, or delivered again. Waits
+        for its running handlers in this process; others obey within moments, once theirs have ended. Raises
+        UsageError for a position in a log of several partitions.
+        """
+        self._check_running("reset a subscription")
+        await self._declare(name)
+        position = await super().reset(name, to)
+        await self._obey()
+        for engine in self._group.engines():
+            consumer = engine.consumers.get(name)
+            if engine.feed is not None and consumer is not None:
+                with suppress(BusNotRunningError):
+                    await engine.resume(name)
+                    await engine.feed.controls.opened(consumer)
+        return position
 
     async def _obey(self) -> None:
         self._group.nudge()

@@ -34,6 +34,7 @@ _OPERATIONS = {
     "pass the 'next' of a page of streams": "목록이 알려 준 다음 쪽의 커서를 쓰세요",
     "payloads is {mode}; it must be 'none', 'masked' or 'full'": "payloads={mode}: 'none', 'masked', 'full' 가운데 하나여야 합니다",
     "this bus keeps no log; give it an event_storage": "이 버스에는 로그가 없습니다. event_storage를 주세요",
+    "a position has no meaning in a log of {count} partitions, each of which counts its own; move {name} to the beginning, to now or to a time": "파티션 {count}개가 저마다 위치를 세는 로그에서 위치 하나는 뜻이 없습니다. {name}은(는) beginning, now 또는 시각으로 옮기세요",
     "a log on Redis cannot move a subscription; subscribe under another name, with start=…": "Redis의 로그에서는 구독의 위치를 옮길 수 없으니 start=…을 주고 다른 이름으로 구독하세요",
     "search the log": "로그 검색",
     "list event types": "이벤트 타입 나열",

@@ -1,7 +1,7 @@
 -- Take one subscription in a partition that this owner holds, or that nobody does.
--- KEYS: lease, epochs, cursors, retries, queue, blocking, controls. ARGV: owner, name.
--- Returns nil while another owner has the partition, else epoch, cursor, retries, the blocked keys and whether
--- it is paused.
+-- KEYS: lease, epochs, cursors, retries, queue, blocking, controls, moves. ARGV: owner, name.
+-- Returns nil while another owner has the partition, else epoch, cursor, retries, the blocked keys, whether it
+-- is paused, how often it was asked to stand elsewhere, and whether it has still to do so.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if not owner or owner == '' then
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)
@@ -34,4 +34,6 @@ while true do
   keys[#keys + 1] = key
   from = '[' .. prefix .. key .. '\1'
 end
-return {epoch, cursor, retries, keys, redis.call('HGET', KEYS[7], name) == '1' and 1 or 0}
+local asked = redis.call('HMGET', KEYS[7], name, name .. '\0moves')
+local paused = asked[1] == '1' and 1 or 0
+return {epoch, cursor, retries, keys, paused, tonumber(asked[2] or '0'), redis.call('HEXISTS', KEYS[8], name)}

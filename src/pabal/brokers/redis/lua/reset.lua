@@ -1,0 +1,20 @@
+-- Ask that a subscription stands elsewhere in every partition; who handles one obeys when it opens it anew.
+-- What lies above each place is kept from now on.
+-- KEYS: names, controls, then for each partition its moves, what is held, and its hash.
+-- ARGV: group, name, then for each partition a position, or 'now' for the head.
+-- Returns the places, or nothing where nothing ever subscribed under the name.
+local group, name = ARGV[1], ARGV[2]
+if redis.call('HEXISTS', KEYS[1], name) == 0 then return false end
+local places = {}
+for part = 1, #ARGV - 2 do
+  local at = 3 * part
+  local head = redis.call('HGET', KEYS[at + 2], 'head') or '0'
+  local place, asked = ARGV[part + 2], ARGV[part + 2]
+  if place == 'now' or tonumber(place) > tonumber(head) then place = head end
+  redis.call('HSET', KEYS[at], name, (asked == 'now' and 'now:' or '') .. place)
+  redis.call('ZADD', KEYS[at + 1], string.format('%.0f', tonumber(place) + 1), group .. '\0' .. name .. '\0moved')
+  places[part] = place
+end
+redis.call('HINCRBY', KEYS[2], name .. '\0moves', 1)
+redis.call('HINCRBY', KEYS[2], '\0version', 1)
+return places

@@ -1,0 +1,315 @@
+"""Subscriptions of a group are moved in all partitions, and get exactly what lies above where they stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.partition import PartitionStorage
+from pabal.delivery.consumer import PAUSED
+from pabal.delivery.retry import RetryPolicy
+from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageError
+from pabal.factory import open_operations
+from pabal.operations import Operations, operations_of
+from pabal.ports.storage import Progress
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import everything_on, refuse_odd, url_of
+from tests.brokers.test_steering import Both, call, published, shared, states
+
+
+async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:
+    """Return position and lag of a subscription, as seen from outside."""
+    [view] = [view for view in await operations.subscriptions() if view.name == name]
+    return view.watermark, view.lag
+
+
+async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alone(
+    shared_server: Server, namespace: str
+) -> None:
+    """A part of the log would come again, that of the process which was asked, and nobody would notice."""
+    both = Both()
+    async with shared(shared_server, namespace, both) as (one, two):
+        await published(one, two)
+        assert await one.subscriptions.reset("sub", "beginning") == 0
+        await until(lambda: len(both.sub.numbers) == 100)
+        await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
+        assert await two.subscriptions.reset("sub", "now") == 50
+        await published(two, one, first=50, count=16)
+    assert Counter(both.sub.numbers) == {number: 2 if number < 50 else 1 for number in range(66)}
+    assert sorted(both.other.numbers) == list(range(66))
+    for key in range(16):
+        again = list(range(key, 50, 16))
+        assert both.sub.by_key[f"k{key}"] == [*again, *again, 50 + (key - 50) % 16]
+
+
+async def test_a_time_is_a_place_in_every_partition(shared_server: Server, namespace: str) -> None:
+    """What was handled since a faulty release could only be delivered again with all that came before."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as bus:
+        await bus.publish_batch(moves(16, 40))
+        await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(40, 60)])
+        await bus.drain(timeout=30)
+        async with open_operations(url_of(shared_server, namespace)) as operations:
+            newest = await operations.events(limit=20)
+            since = min(event.recorded_at for event in newest.events)
+            result = await operations.reset("sub", since)
+            assert (result.position, result.count) == (40, 1)
+        await until(lambda: len(noted.numbers) == 80)
+        await bus.drain(timeout=30)
+    assert Counter(noted.numbers) == {number: 1 if number < 40 else 2 for number in range(60)}
+
+
+async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
+    """An operator would have to start the application to have it begin elsewhere."""
+    noted, url = Noted(), url_of(shared_server, namespace)
+    async with make(shared_server, namespace, noted) as bus:
+        await bus.publish_batch(moves(16, 30))
+        await bus.drain(timeout=30)
+    dry = await asyncio.to_thread(
+        call, "subscriptions", "reset", url, "sub", "--to", "beginning", "--dry-run"
+    )
+    assert dry == (
+        0,
+        "Move 'sub' from position 30 to beginning? What lies above is delivered again.\n",
+    )
+    reset = ("subscriptions", "reset", url, "sub", "--to")
+    assert await asyncio.to_thread(call, *reset, "beginning", "--yes") == (0, "1 done, now at position 0\n")
+    async with open_operations(url) as operations:
+        assert await view_of(operations) == (0, 30)
+        [entry] = await operations.audit()
+        assert (entry.action, entry.subject, entry.succeeded) == ("reset", "sub", True)
+    async with make(shared_server, namespace, noted) as bus:
+        await bus.drain(timeout=30)
+    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+    assert await asyncio.to_thread(call, *reset, "0", "--yes") == (0, "1 done, now at position 0\n")
+    assert await asyncio.to_thread(call, *reset, "now", "--yes") == (0, "1 done, now at position 30\n")
+    async with make(shared_server, namespace, noted) as bus:
+        await bus.drain(timeout=30)
+    assert len(noted.numbers) == 60
+
+
+async def test_the_shell_moves_what_is_paused_in_running_processes(
+    shared_server: Server, namespace: str
+) -> None:
+    """Pause, move, look, resume: an operator could not do one step after the other."""
+    both, url = Both(), url_of(shared_server, namespace)
+    async with shared(shared_server, namespace, both) as (one, two):
+        await published(one, two)
+        await asyncio.to_thread(call, "subscriptions", "pause", url, "sub")
+        await until(lambda: states(one) == states(two) == {PAUSED})
+        code, said = await asyncio.to_thread(
+            call, "subscriptions", "reset", url, "sub", "--to", "beginning", "--yes"
+        )
+        assert (code, "1 done" in said) == (0, True), said
+        async with open_operations(url) as operations, asyncio.timeout(30):
+            while await view_of(operations) != (0, 50):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert states(one) == states(two) == {PAUSED}
+        assert len(both.sub.numbers) == 50
+        await one.subscriptions.resume("sub")
+        await until(lambda: len(both.sub.numbers) == 100)
+        await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
+    assert Counter(both.sub.numbers) == dict.fromkeys(range(50), 2)
+
+
+async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server, namespace: str) -> None:
+    """Each partition would be moved to another place than the one that was meant."""
+    url = url_of(shared_server, namespace)
+    async with make(shared_server, namespace, Noted()) as bus:
+        await bus.publish_batch(moves(16, 30))
+        await bus.drain(timeout=30)
+        for operations in (open_operations(url), operations_of(bus)):
+            with pytest.raises(UsageError, match="has no meaning in a log of 8 partitions"):
+                await operations.reset("sub", 7)
+            with pytest.raises(SubscriptionNotFoundError, match="sub"):
+                await operations.reset("sup", "now")
+            await operations.aclose()
+    before = await everything_on(shared_server, namespace)
+    code, said = await asyncio.to_thread(
+        call, "subscriptions", "reset", url, "sub", "--to", "7", "--yes", lang="ko"
+    )
+    assert (code, "파티션 8개" in said, "sub" in said) == (2, True, True), said
+    after = await everything_on(shared_server, namespace)
+    changed = {key for key in after if after[key] != before.get(key)}
+    assert {key.rpartition(b":")[2] for key in changed} == {b"actions", b"action-counter"}
+
+
+async def test_one_partition_alone_can_be_moved_to_a_position(shared_server: Server, namespace: str) -> None:
+    """A log of one partition would have no positions, though it counts as a file does."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted, partitions=1) as bus:
+        await bus.publish_batch(moves(4, 10))
+        await bus.drain(timeout=30)
+        assert await bus.subscriptions.reset("sub", 7) == 7
+        await until(lambda: len(noted.numbers) == 13)
+        await bus.drain(timeout=30)
+    assert noted.numbers[10:] == [7, 8, 9]
+
+
+async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
+    shared_server: Server, namespace: str
+) -> None:
+    """What somebody wants to skip would be delivered a second time instead."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted, lease=60.0) as bus:
+        await bus.publish_batch(moves(16, 30))
+        await bus.drain(timeout=30)
+        _silenced(bus)  # it sees nothing of what is asked, and goes on
+        async with open_operations(url_of(shared_server, namespace)) as operations:
+            result = await operations.reset("sub", "now")
+            assert (result.position, result.pending) == (30, True)
+        await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(30, 50)])
+        await bus.drain(timeout=30)
+        for running in bus._group_engine.running.values():
+            running.storage.heard.tell()
+        inspector = GroupInspector(shared_server.url, group="g", namespace=namespace)
+        async with asyncio.timeout(30):
+            while await inspector.is_moving("sub"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await inspector.aclose()
+        await bus.drain(timeout=30)
+    assert Counter(noted.numbers) == dict.fromkeys(range(50), 1)
+
+
+class Gate:
+    """Handle events, and stop at a number until the gate is opened."""
+
+    def __init__(self, stops_at: int) -> None:
+        self.stops_at = stops_at
+        self.opened = asyncio.Event()
+        self.begun: list[int] = []
+        self.most = self._now = 0
+
+    async def handle(self, event: Moved) -> None:
+        self.begun.append(event.number)
+        self._now += 1
+        self.most = max(self.most, self._now)
+        if event.number == self.stops_at:
+            await self.opened.wait()
+        self._now -= 1
+
+
+async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(
+    shared_server: Server, namespace: str
+) -> None:
+    """An event would be handled by two at once, or be trimmed before it could come again."""
+    gate = Gate(10)
+    async with make(shared_server, namespace, gate.handle, partitions=1) as bus:
+        await bus.publish_batch(moves(1, 10))
+        await bus.drain(timeout=30)
+        await bus.publish(Moved("k0", 10))
+        await until(lambda: len(gate.begun) == 11)
+        moving = asyncio.create_task(bus.subscriptions.reset("sub", "beginning"))
+        await until(lambda: states(bus) == {PAUSED})
+        coordinator = bus._coordinator
+        assert coordinator is not None
+        coordinator._keep = 0
+        await coordinator.trim()
+        assert not moving.done()
+        gate.opened.set()
+        assert await moving == 0
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["events_lost"] == 0
+        await coordinator.trim()
+        assert (await bus._log.link.call("HGET", bus._log.keys.part(0), "floor")) == b"11"
+    assert gate.begun == [*range(11), *range(11)]
+    assert gate.most == 1
+
+
+async def test_no_handler_moves_its_own_subscription(shared_server: Server, namespace: str) -> None:
+    """A handler would wait for its own end."""
+    refused: list[str] = []
+
+    async def handle(event: Moved) -> None:
+        try:
+            await bus.subscriptions.reset("sub", "beginning")
+        except InsideHandlerError as error:
+            refused.append(str(error))
+
+    async with make(shared_server, namespace, handle) as bus:
+        await bus.publish(Moved("a", 1))
+        await bus.drain(timeout=30)
+    assert len(refused) == 1
+
+
+async def test_a_reset_forgets_what_comes_again_and_frees_what_stays(
+    shared_server: Server, namespace: str
+) -> None:
+    """Old dead letters would block keys for ever, or be retried beside their own second delivery."""
+    bus = make(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, refuse_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
+    async with bus:
+        await bus.publish_batch([Moved("a", 1), Moved("a", 2), Moved("b", 3), Moved("b", 4)])
+        await bus.drain(timeout=30)
+        assert [letter.id for letter in await bus.dead_letters.list()] == [1, 2]
+        assert await bus.subscriptions.reset("sub", 2) == 2
+        await bus.drain(timeout=30)
+        letters = [
+            (one.id, one.event.key, one.record.key, one.record.queued)
+            for one in await bus.dead_letters.list()
+        ]
+        assert letters == [(1, "a", None, 0), (3, "b", "thing/b", 1)]
+        await bus.publish(Moved("a", 6))
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["subscriptions"]["sub"]["blocked_keys"] == 1
+        assert await bus.dead_letters.retry(1)
+        await bus.drain(timeout=30)
+        assert [letter.id for letter in await bus.dead_letters.list()] == [1, 3]
+
+
+async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
+    shared_server: Server, namespace: str
+) -> None:
+    """A process that wakes up late would put the subscription back where it was before."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted) as stale:
+        await stale.publish_batch(moves(16, 30))
+        await stale.drain(timeout=30)
+        held = _silenced(stale)
+        async with open_operations(url_of(shared_server, namespace)) as operations:
+            result = await operations.reset("sub", "beginning")
+            assert (result.position, result.pending) == (0, True)
+        async with make(shared_server, namespace, noted) as other:
+            await until(lambda: len(other.partitions) == 8)
+            await until(lambda: len(noted.numbers) == 60)
+            for storage, epochs in held:
+                late = [Progress(name, epoch, 99, 99) for name, epoch in epochs.items()]
+                assert await storage.save_progress(late) == ["sub"]
+            await other.drain(timeout=30)
+            [record] = await other.subscriptions.list()
+            assert record.watermark == 30
+    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+
+
+def _silenced(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
+    """Let a process give no sign of life any more, as under SIGSTOP; return what it holds."""
+    held = [(running.storage, dict(running.storage._held)) for running in bus._group_engine.running.values()]
+    assert bus._coordinator is not None
+    assert bus._coordinator._task is not None
+    bus._coordinator._task.cancel()
+    return held
+
+
+async def test_a_halted_subscription_goes_on_where_it_is_moved_to(
+    shared_server: Server, namespace: str
+) -> None:
+    """One poisonous event would have to be discarded by hand before its subscription could skip it."""
+    both = Both()
+    bus = make(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, refuse_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+    bus.subscribe(Moved, both.other, name="other")
+    async with bus:
+        await bus.publish_batch([Moved("a", 2), Moved("a", 3), Moved("a", 4)])
+        await bus.drain(timeout=30)
+        assert states(bus) == {"halted"}
+        assert await bus.subscriptions.reset("sub", "now") == 3
+        assert states(bus) == {"active"}
+        await bus.publish(Moved("a", 6))
+        await bus.drain(timeout=30)
+        assert bus.health().status == "ok"
