@@ -9,27 +9,10 @@ import pytest
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.partition import PartitionStorage
-from pabal.testing.conformance import PORTS, Case, cases_for
+from pabal.testing.conformance import Case, cases_for
 from tests.brokers.server import Server
 
-NOT_FOR_A_BROKER = {"streams", "queries"}
-"""Versions of aggregates: a broker carries events, an event store decides by versions. Searching: the server
-keeps no indexes of events.
-"""
-
-ASKS_FOR_VERSIONS = {"an_event_that_is_due_is_the_event_that_was_scheduled"}
-"""Cases of other ports that look at versions, too; ``test_bus`` schedules an event itself."""
-
-STEERS = {"a_pause_is_kept_until_it_is_lifted", "a_reset_knows_every_place_that_a_start_knows"}
-"""What can be asked of a subscription: to pause and to go on, and to stand elsewhere."""
-
-CASES = [
-    case
-    for case in cases_for(
-        PartitionStorage.capabilities, *(port for port in PORTS if port not in NOT_FOR_A_BROKER)
-    )
-    if case.name not in ASKS_FOR_VERSIONS and (case.port != "controls" or case.name in STEERS)
-]
+CASES = cases_for(PartitionStorage.capabilities)
 
 
 class OnePartition(PartitionStorage):

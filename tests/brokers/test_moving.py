@@ -190,9 +190,11 @@ class Gate:
         self.begun.append(event.number)
         self._now += 1
         self.most = max(self.most, self._now)
-        if event.number == self.stops_at:
-            await self.opened.wait()
-        self._now -= 1
+        try:
+            if event.number == self.stops_at:
+                await self.opened.wait()
+        finally:
+            self._now -= 1
 
 
 async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(

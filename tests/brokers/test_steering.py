@@ -23,6 +23,7 @@ from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
 from tests.brokers.test_operations import everything_on, url_of
+from tests.brokers.test_security import bus_at, limited
 from tests.dashboard.support import client, own_page
 
 
@@ -264,3 +265,27 @@ async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
         views = {view.name: (view.state, view.paused) for view in await operations.subscriptions()}
         assert views == {"sub": ("paused", True), "other": ("active", False)}
         assert (await operations.resume("sub")).count == 1
+
+
+async def test_the_user_of_the_documentation_may_steer(own_server: Server) -> None:
+    """Who follows the advice on users would find out on call that the button is refused."""
+    both = Both()
+    async with limited(own_server) as url:
+        bus = bus_at(url)
+        bus.subscribe(Moved, both.sub, name="sub")
+        async with bus, open_operations(url) as operations:
+            await published(bus, count=20)
+            await operations.pause("sub")
+            await until(lambda: states(bus) == {PAUSED})
+            assert (await operations.reset("sub", "beginning")).position == 0
+            await operations.resume("sub")
+            await until(lambda: len(both.sub.numbers) == 40)
+            await bus.drain(timeout=30)
+            assert await bus.subscriptions.reset("sub", "now") == 20
+            assert (await operations.replay("sub")).count == 20
+            await until(lambda: len(both.sub.numbers) == 60)
+            await bus.subscriptions.pause("sub")
+            assert (await operations.replay("sub")).count == 20
+            assert await bus.subscriptions.cancel_replays("sub") == 1
+        async with bus_at(url) as other:
+            assert await other.subscriptions.forget("sub")

@@ -197,6 +197,28 @@ def _start(text: str) -> Start:
     return at
 
 
+class _Place(click.IntRange):
+    """Take a position from 1 on, or any other text: the command reads it as a time."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a number or the text. Raises BadParameter."""
+        return value if _is_text(value) else super().convert(value, param, ctx)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not (value.isascii() and value.isdecimal())
+
+
+def _end(option: str, given: int | str) -> int | datetime:
+    if isinstance(given, int):
+        return given
+    at = parse_moment(option, given or " ", datetime.now(UTC))
+    assert at is not None
+    return at
+
+
 async def _view(operations: Operations, name: str) -> SubscriptionView:
     views = {view.name: view for view in await operations.subscriptions()}
     if name not in views:
@@ -207,23 +229,45 @@ async def _view(operations: Operations, name: str) -> SubscriptionView:
 @click.command(cls=Command)
 @target_argument
 @click.argument("name")
-@click.option("--from", "first", type=click.IntRange(1), default=1, show_default=True, help="First position.")
-@click.option("--to", "last", type=click.IntRange(1), help="Last position; by default as far as it has come.")
+@click.option(
+    "--from",
+    "first",
+    type=_Place(1),
+    default=1,
+    show_default=True,
+    help="First position, an age such as 2h, or a time.",
+)
+@click.option(
+    "--to",
+    "last",
+    type=_Place(1),
+    help="Last position, or the age or time before which it ends; by default as far as it has come.",
+)
 @compose(dry_run_option, yes_option, json_option)
 def replay(
-    target: str, name: str, first: int, last: int | None, dry_run: bool, yes: bool, **show_as: Any
+    target: str,
+    name: str,
+    first: int | str,
+    last: int | str | None,
+    dry_run: bool,
+    yes: bool,
+    **show_as: Any,
 ) -> None:
     """Deliver events once more, to one subscription alone, in order.
 
     Example: pabal replay trading.db build-report --from 1000 --to 2000
     """
+    with errors_as_exit_codes():
+        begin, end = _end("from", first), None if last is None else _end("to", last)
     view = run(target, lambda operations: _view(operations, name))
-    upto = min(last or view.frontier, view.frontier)
-    question = t(
-        "Deliver positions {first} to {last} to {name} once more?", first=first, last=upto, name=repr(name)
-    )
+    upto = last if isinstance(last, str) else min(last or view.frontier, view.frontier)
+    ends = {"first": first, "last": upto, "name": repr(name)}
+    if isinstance(first, str) or isinstance(last, str):
+        question = t("Deliver what lies between {first} and {last} to {name} once more?", **ends)
+    else:
+        question = t("Deliver positions {first} to {last} to {name} once more?", **ends)
     if dry_run:
         click.echo(question)
         return
     confirm(question, yes=yes)
-    print_result(run(target, lambda operations: operations.replay(name, first, last)), **show_as)
+    print_result(run(target, lambda operations: operations.replay(name, begin, end)), **show_as)

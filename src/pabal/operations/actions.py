@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -50,10 +51,13 @@ class Actions:
         """
         return await self._audited("reset", name, {"to": str(to)}, lambda: self._source.reset(name, to))
 
-    async def replay(self, name: str, first: int = 1, last: int | None = None) -> ActionResult:
+    async def replay(
+        self, name: str, first: int | datetime = 1, last: int | datetime | None = None
+    ) -> ActionResult:
         """Deliver the events from position ``first`` to ``last`` once more, to this subscription alone.
 
-        By default ``last`` is as far as it has come. Raises SubscriptionNotFoundError, and UsageError for a
+        A time stands for the events that entered the log then or later; as ``last``, for those before. By
+        default ``last`` is as far as it has come. Raises SubscriptionNotFoundError, and UsageError for a
         range that holds nothing.
         """
         details = {"first": first, "last": last}

@@ -11,7 +11,7 @@ import msgspec
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import ActionNotPossibleError, SubscriptionNotFoundError
 from pabal.operations.following import poll
-from pabal.operations.storage_source import reasons_of, with_bus
+from pabal.operations.storage_source import EVERY_ACTION, reasons_of, with_bus
 from pabal.operations.views import shown_letter, with_figures
 from pabal.ports.operations import (
     Action,
@@ -35,7 +35,7 @@ from pabal.ports.storage import DeadLetterRecord, Start
 
 _PAGE = 500
 _IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
-_ON_A_SERVER: frozenset[Action] = _IN_MEMORY | {"pause", "reset"}
+_ON_A_SERVER: frozenset[Action] = EVERY_ACTION
 _NO_LOG = "this bus keeps no log; give it an event_storage"
 
 
@@ -169,9 +169,13 @@ class BusSource:
             self._refuse("reset", name)
         return ActionResult("reset", name, 1, position=await self._bus.subscriptions.reset(name, to))
 
-    async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
-        """Refuse: there is nothing to read again."""
-        self._refuse("replay", name)
+    async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
+        """Deliver a range once more; refused in memory, where there is nothing to read again."""
+        steered: Any = self._bus.subscriptions
+        if not self._has_server:
+            self._refuse("replay", name)
+        replay = await steered.replay(name, first, last)
+        return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
 
     def _refuse(self, action: Action, name: str) -> NoReturn:
         raise ActionNotPossibleError(action=action, subject=name, reason=_NO_LOG)

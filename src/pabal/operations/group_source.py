@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from pabal.domain.envelope import to_microseconds
-from pabal.errors import ActionNotPossibleError, UsageError
+from pabal.errors import UsageError
 from pabal.operations.filters import matcher, parse_place
 from pabal.operations.letters import matching_letters, retry_elsewhere
-from pabal.operations.storage_source import entry_of
+from pabal.operations.storage_source import EVERY_ACTION, entry_of
 from pabal.operations.views import delivery_view, event_view, letter_view
 from pabal.ports.groups import GroupInspection, Place, Placed
 from pabal.ports.operations import (
-    Action,
     ActionResult,
     AuditEntry,
     CutShort,
@@ -41,13 +40,12 @@ _NO_STREAMS = (
     "a log on Redis keeps no streams of aggregates; list events with the filter aggregate=TYPE/ID, "
     "or keep a local storage and feed the bus with relay(storage, bus)"
 )
-_ANOTHER_NAME = "a log on Redis cannot move a subscription; subscribe under another name, with start=…"
 
 
 class GroupSource:
     """Answer about one group. Its log is read where others have an index; its subscriptions go their way."""
 
-    actions: frozenset[Action] = frozenset(("pause", "resume", "reset", "retry", "edit", "discard"))
+    actions = EVERY_ACTION
 
     def __init__(self, group: GroupInspection) -> None:
         self._group = group
@@ -176,9 +174,10 @@ class GroupSource:
         pending = await self._group.is_moving(name)
         return ActionResult("reset", name, 1, position=position, pending=pending)
 
-    async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
-        """Refuse."""
-        _refuse("replay", name, _ANOTHER_NAME)
+    async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
+        """Deliver once more what was finished, all of it or between two times."""
+        replay = await self._group.request_replay(name, first, last)
+        return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
 
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
         """Deliver a dead letter again, where its partition is handled, now or later."""
@@ -216,7 +215,3 @@ def _view(one: Placed, *, payload: bool) -> EventView:
 
 def _moment(at: datetime | None) -> int | None:
     return None if at is None else to_microseconds(at)
-
-
-def _refuse(action: Action, name: str, reason: str) -> NoReturn:
-    raise ActionNotPossibleError(action=action, subject=name, reason=reason)

@@ -108,9 +108,11 @@ class StorageSource:
     async def published_since(self, moment: datetime) -> int:
         """Return how many events entered the log since then."""
         extent = await self._storage.measure()
-        if not extent.head:
-            return 0
-        return extent.head + 1 - await position_at(self._storage, moment, extent.first, extent.head)
+        return extent.head + 1 - await self._position_at(moment) if extent.head else 0
+
+    async def _position_at(self, moment: datetime) -> int:
+        extent = await self._storage.measure()
+        return await position_at(self._storage, moment, extent.first, extent.head)
 
     async def events(
         self,
@@ -202,8 +204,10 @@ class StorageSource:
             position = await self._storage.reset_subscription(name, to)
         return ActionResult("reset", name, 1, position=position)
 
-    async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
+    async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
         """Deliver a range once more."""
+        first = first if isinstance(first, int) else await self._position_at(first)
+        last = await self._position_at(last) - 1 if isinstance(last, datetime) else last
         if self._running is not None:
             replay = await self._running.subscriptions.replay(name, first, last)
         else:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pabal.domain.envelope import StoredRecord
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
-from pabal.ports.storage import DeadLetterStore, Start
+from pabal.ports.storage import DeadLetterStore, Replay, Start
 from pabal.ports.views import SubscriptionView, Totals
 
 Matches = Callable[[StoredRecord], bool]
@@ -77,6 +77,14 @@ class GroupInspection(DeadLetterStore, Protocol):
         """Move a subscription in every partition; return its position, counted over all of them.
 
         Raises SubscriptionNotFoundError, and UsageError for a position in a log of several partitions.
+        """
+        ...
+
+    async def request_replay(self, name: str, first: int | datetime, last: int | datetime | None) -> Replay:
+        """Ask that what a subscription has finished is delivered once more: all of it, or between two times.
+
+        Raises SubscriptionNotFoundError, and UsageError for an empty range, and for positions in a log of
+        several partitions.
         """
         ...
 

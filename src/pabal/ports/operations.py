@@ -180,7 +180,7 @@ class OperationsSource(Protocol):
         """
         ...
 
-    async def replay(self, name: str, first: int, last: int | None) -> ActionResult:
+    async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
         """Deliver the events from one position to another (None: as far as it has come) once more.
 
         Raises SubscriptionNotFoundError, and UsageError for a range that holds nothing.

@@ -95,8 +95,11 @@ class RedisEventBus(InMemoryEventBus):
             clock=clock,
             seed=seed,
         )
-        self.subscriptions = GroupSubscriptions(
-            self._group_engine, cast(EventStorage, self._front), self._check_running, self._declare
+        self.subscriptions: GroupSubscriptions = GroupSubscriptions(
+            self._group_engine,
+            cast(EventStorage, self._front),
+            self._check_running,
+            lambda: self._coordinator,
         )
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
@@ -269,12 +272,6 @@ class RedisEventBus(InMemoryEventBus):
         self._check_running("wait_for")
         async with asyncio.timeout(timeout):
             return await first_match(self._log, event_type, where, since)
-
-    async def _declare(self, name: str) -> None:
-        """Give a subscription that was made a moment ago its place, so that it can be steered."""
-        consumer = self._group_engine.consumers.get(name)
-        if consumer is not None and self._coordinator is not None:
-            await self._coordinator.declare(name, consumer.subscription.start)
 
     # -- looking --------------------------------------------------------------------------------------
 

@@ -193,6 +193,10 @@ class Coordinator:
             self._declared.discard(name)
             raise
 
+    def undeclare(self, name: str) -> None:
+        """Give a subscription a place again when it is made the next time."""
+        self._declared.discard(name)
+
     async def _carry_out(self, plan: Plan) -> None:
         running = self._engine.running
         for partition in plan.lost:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
 from pabal.domain.envelope import StoredRecord
-from pabal.ports.storage import AttemptFailure, Cursor, DeadLetterRecord, ParkedDelivery, PendingRetry
+from pabal.ports.storage import AttemptFailure, Cursor, DeadLetterRecord, ParkedDelivery, PendingRetry, Replay
 
 NEW = b"new:"
 """What a cursor begins with that no save has touched yet; its position follows."""
@@ -82,32 +82,35 @@ def decode_cursor(data: bytes) -> SavedCursor:
     return _cursors.decode(data)
 
 
-def opened_cursor(
-    name: str,
-    number: int,
-    epoch: int,
-    data: bytes,
-    retries: Sequence[bytes],
-    keys: Sequence[bytes],
-    paused: bool,
-    reopenings: int,
-) -> Cursor:
-    """Return what a subscription goes on with."""
+def opened_cursor(name: str, number: int, opened: Sequence[Any]) -> Cursor:
+    """Return what a subscription goes on with: what the script ``open`` has answered."""
+    epoch, data, retries, keys, paused, moves, replays, _ = opened
     saved = decode_cursor(data)
     pending = sorted((decode_retry(one) for one in retries), key=lambda retry: retry.position)
-    blocked = tuple(sorted({key.decode() for key in keys}))
     return Cursor(
-        name,
-        number,
-        epoch,
-        saved.watermark,
-        saved.frontier,
-        saved.positions(),
-        tuple(pending),
-        blocked,
-        paused,
-        reopenings=reopenings,
+        name=name,
+        number=number,
+        epoch=epoch,
+        watermark=saved.watermark,
+        frontier=saved.frontier,
+        unfinished=saved.positions(),
+        retries=tuple(pending),
+        blocked_keys=tuple(sorted({key.decode() for key in keys})),
+        paused=bool(paused),
+        replays=replays_of(as_pairs(replays), name),
+        reopenings=moves,
     )
+
+
+def replays_of(stored: Mapping[bytes, bytes], name: str) -> tuple[Replay, ...]:
+    """Return what a partition is to deliver again to a subscription, oldest request first."""
+    prefix = f"{name}\0".encode()
+    found = [
+        Replay(int(at[len(prefix) :]), name, *(int(part) for part in text.split(b":")))
+        for at, text in stored.items()
+        if at.startswith(prefix)
+    ]
+    return tuple(sorted(found, key=lambda replay: replay.id))
 
 
 def encode_retry(retry: PendingRetry) -> bytes:

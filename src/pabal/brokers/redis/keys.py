@@ -93,6 +93,11 @@ class PartitionKeys:
         return self._prefix + "moves"
 
     @cached_property
+    def replays(self) -> str:
+        """Return the hash of ranges that are to be delivered again."""
+        return self._prefix + "replays"
+
+    @cached_property
     def calls(self) -> str:
         """Return the set of dead letters about which others left word."""
         return self._prefix + "calls"

@@ -10,16 +10,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pabal.brokers.redis.cursors import decode_cursor
 from pabal.brokers.redis.extent import Extent, extents
+from pabal.brokers.redis.replays import Range, ask_for_replay
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.steering import Group, Steered, unknown
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import UsageError
-from pabal.ports.storage import Start
+from pabal.ports.storage import Replay, Start
+
+EVERYTHING = 2**63 - 1
+"""Beyond every position: a range up to it ends where the subscription stands."""
 
 
 class GroupSteered(Steered):
-    """Move the subscriptions of a whole group."""
+    """Move the subscriptions of a whole group, and have what they finished delivered again."""
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move a subscription in every partition; return its position there, counted over all of them.
@@ -41,6 +46,44 @@ class GroupSteered(Steered):
         for one in moving:
             await one
         return sum(extent.given(0, int(place)) for extent, place in zip(found, asked, strict=True))
+
+    async def request_replay(self, name: str, first: int | datetime, last: int | datetime | None) -> Replay:
+        """Ask that what a subscription has finished is delivered once more: all, or from a time to another.
+
+        A time bounds every partition, the first one included and the last one not. What the server keeps no
+        more is left out. Positions of the replay are counted over all partitions. Raises UsageError where
+        nothing lies in it, and for positions in a log of several partitions.
+        """
+        group = await self._steering()
+        if group.partitions > 1 and _says_nothing(first, last):
+            raise UsageError(
+                f"positions have no meaning in a log of {group.partitions} partitions, each of which counts "
+                f"its own; replay everything to {name!r}, or what lies between two times"
+            )
+        saved = [
+            await one
+            for one in [
+                group.link.call("HGET", group.keys.of(part).cursors, name) for part in range(group.partitions)
+            ]
+        ]
+        found = await measure(group, first if isinstance(first, datetime) else None)
+        ends = await measure(group, last) if isinstance(last, datetime) else found
+        ranges: dict[int, Range] = {}
+        before = count = 0
+        for part, (cursor, extent, end) in enumerate(zip(saved, found, ends, strict=True)):
+            frontier = 0 if cursor is None else decode_cursor(cursor).frontier
+            low, high = _range(first, last, extent, end, frontier)
+            before += extent.given(0, low - 1)
+            if low <= high:
+                ranges[part] = (low, high)
+                count += extent.given(low - 1, high)
+        if not ranges and any(saved):
+            raise UsageError(
+                f"there is nothing to replay: in that range lies nothing that {name!r} has finished and the "
+                f"server still keeps"
+            )
+        number = await ask_for_replay(group, name, ranges)
+        return Replay(number, name, before + 1, before + count, before)
 
     async def is_moving(self, name: str) -> bool:
         """Tell whether somebody who handles a subscription has still to obey a reset."""
@@ -86,6 +129,7 @@ async def move(group: Group, part: int, name: str, place: int | str = "", epoch:
             of.moves,
             log.log(part),
             log.part(part),
+            of.replays,
         ),
         keys.group,
         part,
@@ -101,6 +145,27 @@ def _check(group: Group, name: str, start: Start) -> None:
             f"a position has no meaning in a log of {group.partitions} partitions, each of which counts "
             f"its own; move {name!r} to the beginning, to now or to a time"
         )
+
+
+def _says_nothing(first: int | datetime, last: int | datetime | None) -> bool:
+    """Tell whether one of two ends is a position that is not an end of the log."""
+    return (isinstance(first, int) and first > 1) or (isinstance(last, int) and last < EVERYTHING)
+
+
+def _range(
+    first: int | datetime, last: int | datetime | None, extent: Extent, end: Extent, frontier: int
+) -> Range:
+    """Return what of a partition lies between two ends, as far as it is there and finished; may be empty."""
+    low, high = extent.first or extent.head + 1, frontier
+    if isinstance(first, datetime):
+        low = max(low, extent.head + 1 if extent.since is None else extent.since + 1)
+    else:
+        low = max(low, first)
+    if isinstance(last, datetime):
+        high = min(high, end.head if end.since is None else end.since)
+    elif last is not None:
+        high = min(high, last)
+    return low, high
 
 
 def _place(start: Start, extent: Extent) -> int | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +15,10 @@ from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.moving import move
 from pabal.brokers.redis.pages import Lost
-from pabal.brokers.redis.partition_log import PartitionLog
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.standing import read_standing
-from pabal.brokers.redis.steering import Group, Heard, Steered, unknown
+from pabal.brokers.redis.steered_partition import SteeredPartition
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.settlement import progress_of
@@ -29,7 +28,7 @@ from pabal.domain.envelope import (
     to_microseconds,
 )
 from pabal.domain.event import DomainEvent
-from pabal.errors import BrokerUnavailableError, StorageClosedError, SubscriptionInUseError
+from pabal.errors import BrokerUnavailableError, StorageClosedError
 from pabal.ports.storage import (
     AttemptJournal,
     Capabilities,
@@ -50,16 +49,17 @@ _SAVE_PAUSE = 0.025
 """Seconds between two saves of a partition's progress."""
 
 
-class PartitionStorage(PartitionLog, Steered):
+class PartitionStorage(SteeredPartition):
     """Be an event storage on one partition of a log, for one group and one owner among its processes.
 
     The lease of the partition is taken with the first subscription, unless the owner holds it already. It is
     given up with the last one where ``gives_up`` is set. Nothing here renews it: see ``membership``.
     """
 
-    capabilities = Capabilities(persistent=True, shared=False)
-    """Not ``inspectable``: operators look at a whole group from outside, and the server, which keeps all it
-    has in memory, is not burdened with the failures of what has succeeded.
+    capabilities = Capabilities(persistent=True, shared=False, versioned=False, searchable=False)
+    """A broker carries events, an event store decides by versions. Not ``inspectable``: operators look at a
+    whole group from outside, and the server, which keeps all it has in memory, is not burdened with the
+    failures of what has succeeded.
     """
     journal: AttemptJournal | None = None
 
@@ -80,7 +80,6 @@ class PartitionStorage(PartitionLog, Steered):
         self._gives_up = gives_up
         self._letters = GroupLetters(log, keys, partition)
         self._schedule = Schedule(log, partition)
-        self.heard = Heard()
         self._save_at = 0.0
         self._held: dict[str, int] = {}
         """The epoch of each name that some bus of this object holds; 0 while it is being opened."""
@@ -107,11 +106,10 @@ class PartitionStorage(PartitionLog, Steered):
                 opened = await self._take(name)
             if opened is None:
                 return None
-            epoch, saved, retries, blocked, paused, reopenings, _ = opened
+            epoch = opened[0]
+            cursor = await self._without_called_off(cursors.opened_cursor(name, number, opened))
             self._held[name] = epoch
-            return cursors.opened_cursor(
-                name, number, epoch, saved, retries, blocked, bool(paused), reopenings
-            )
+            return cursor
         finally:
             if not epoch:
                 self._held.pop(name, None)
@@ -129,6 +127,7 @@ class PartitionStorage(PartitionLog, Steered):
                 keys.blocking,
                 self._group_keys.controls,
                 keys.moves,
+                keys.replays,
             ),
             self._owner,
             name,
@@ -177,25 +176,6 @@ class PartitionStorage(PartitionLog, Steered):
             place,
         )
         return int(answer)
-
-    async def place(self, start: Start) -> int | str:
-        """Return where a new subscription begins in this partition."""
-        if start == "now":
-            return "now"
-        if start == "beginning":
-            return 0
-        if not isinstance(start, datetime):
-            return int(start)
-        since = to_microseconds(start)
-        low, high = 0, await self.head()
-        while low < high:
-            middle = (low + high) // 2
-            entries = await self.log.read_entries(self.partition, middle, 1)
-            if not entries or entries[0].rows[0].recorded_at >= since:
-                high = middle
-            else:
-                low = max(entries[0].last, middle + 1)
-        return low
 
     async def renew_leases(self) -> list[str]:
         """Do nothing: the process as a whole gives signs of life."""
@@ -255,6 +235,7 @@ class PartitionStorage(PartitionLog, Steered):
                 group.letter_index,
                 group.letter_ids,
                 group.letter_counter,
+                keys.replays,
             ),
             self._owner,
             self._group,
@@ -282,6 +263,8 @@ class PartitionStorage(PartitionLog, Steered):
             operations += ("R", retry.position, encode_retry(retry))
         for key, position in change.queued:
             operations += ("Q", position, key)
+        for number, watermark in change.replayed:
+            operations += ("A", number, watermark)
         return operations
 
     async def _row_of(self, parked: ParkedDelivery) -> bytes:
@@ -308,32 +291,6 @@ class PartitionStorage(PartitionLog, Steered):
             "ZRANGEBYLEX", self._keys.queue, f"[{prefix}\0", f"({prefix}\1", "LIMIT", 0, limit
         )
         return [int(member[-16:]) for member in found]
-
-    # -- what is asked --------------------------------------------------------------------------------
-
-    async def _steering(self) -> Group:
-        return Group(self.log.link, self.log.keys, self._group_keys, self.log.partitions)
-
-    async def _set_paused(self, name: str, paused: bool) -> bool:
-        changed = await super()._set_paused(name, paused)
-        if changed:
-            self.heard.tell()
-        return changed
-
-    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move the cursor in this partition alone. Raises SubscriptionInUseError."""
-        group = await self._steering()
-        if not await group.link.call("HEXISTS", group.keys.names, name):
-            raise await unknown(group, name)
-        place = await move(group, self.partition, name, await self.place(start), epoch or "")
-        if place == -1:
-            raise SubscriptionInUseError(name=name)
-        self.heard.tell()
-        return int(place)
-
-    def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when something is asked here, or was asked elsewhere; return its remover."""
-        return self.heard.add(listener)
 
     # -- dead letters and schedules -------------------------------------------------------------------
 

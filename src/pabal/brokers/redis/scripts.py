@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 _NAMES = (
     "append",
+    "cancel",
     "declare",
     "discard",
     "extent",
+    "forget",
     "join",
     "known",
     "move",
@@ -19,6 +21,7 @@ _NAMES = (
     "pause",
     "recall",
     "release",
+    "replay",
     "reset",
     "restore",
     "retry",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor, replays_of
 from pabal.brokers.redis.extent import Extent
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
@@ -43,10 +43,11 @@ async def _in_partition(
         call("HGETALL", keys.epochs),
         call("HKEYS", keys.retries),
         call("HKEYS", keys.queued),
+        call("HGETALL", keys.replays),
         call("HGET", keys.lease, "owner"),
     ]
-    cursors, epochs, retries, queued, owner = [await one for one in calls]
-    epochs = as_pairs(epochs)
+    cursors, epochs, retries, queued, asked, owner = [await one for one in calls]
+    epochs, replays = as_pairs(epochs), as_pairs(asked)
     retrying, waiting = _by_name(retries), _by_name(queued)
     records: list[SubscriptionRecord] = []
     for name, data in sorted(as_pairs(cursors).items()):
@@ -65,6 +66,7 @@ async def _in_partition(
                 epoch=int(epochs.get(name, 0)),
                 updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
                 paused=controls.get(name) == PAUSED,
+                replays=replays_of(replays, name.decode()),
             )
         )
     return records
@@ -112,6 +114,7 @@ def _sum(total: SubscriptionRecord, more: SubscriptionRecord) -> SubscriptionRec
     return msgspec.structs.replace(
         total,
         **added,
+        replays=total.replays + more.replays,
         epoch=max(total.epoch, more.epoch),
         updated_at=max(total.updated_at, more.updated_at),
     )

@@ -11,8 +11,8 @@ from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.scripts import script
 from pabal.domain.envelope import StoredRecord
-from pabal.errors import SubscriptionNotFoundError, UsageError
-from pabal.ports.storage import Control, Replay
+from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
+from pabal.ports.storage import Control
 
 _VERSION = b"\0version"
 """The field that counts whatever was asked of the group."""
@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 class Steered:
-    """Pause subscriptions and let them go on; refuse to replay, and to search by what is indexed."""
+    """Pause subscriptions, let them go on, call off replays, forget; refuse to search by what is indexed."""
 
     async def _steering(self) -> Group:
         """Return where the group is, with an open connection."""
@@ -50,6 +50,8 @@ class Steered:
         changed = await group.link.run(script("pause"), keys, name, int(paused))
         if changed < 0:
             raise await unknown(group, name)
+        if changed:
+            self._asked()
         return bool(changed)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
@@ -70,21 +72,35 @@ class Steered:
         """Return False: whoever looks after the partitions tells."""
         return False
 
-    async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Raise UsageError."""
-        _refuse("replay to a subscription", "subscribe under another name, with start=…")
-
     async def cancel_replays(self, name: str) -> int:
-        """Raise UsageError."""
-        _refuse("cancel replays", "there are none")
+        """Call off what of its replays is not delivered yet; return how many there were."""
+        group = await self._steering()
+        keys = replay_keys(group)
+        count = await group.link.run(script("cancel"), keys, group.keys.group, name)
+        if count < 0:
+            raise await unknown(group, name)
+        if count:
+            self._asked()
+        return int(count)
 
     async def forget_subscription(self, name: str) -> bool:
-        """Raise UsageError."""
-        _refuse("forget a subscription", "use a group of another name")
+        """Remove a subscription from every partition; False if unknown. Its dead letters stay.
 
-    async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return nothing: only replays ask."""
-        return []
+        Raises SubscriptionInUseError while some process has it in some partition.
+        """
+        group = await self._steering()
+        keys: list[str] = [group.keys.names, group.keys.controls]
+        for part in range(group.partitions):
+            of = group.keys.of(part)
+            keys += (of.lease, of.epochs, of.cursors, of.retries, of.queued, of.queue, of.moves, of.replays)
+            keys += (group.log.marks(part), group.log.held(part))
+        gone = await group.link.run(script("forget"), tuple(keys), group.keys.group, name)
+        if gone < 0:
+            raise SubscriptionInUseError(name=name)
+        return bool(gone)
+
+    def _asked(self) -> None:
+        """Do nothing: other processes see it with their next sign of life."""
 
     async def find_events(self, wanted: Any, **where: Any) -> list[StoredRecord]:
         """Raise UsageError."""
@@ -145,9 +161,18 @@ class ControlWatch:
         return True
 
 
+def replay_keys(group: Group) -> tuple[str, ...]:
+    """Return what asking for a replay, or calling it off, touches."""
+    keys: list[str] = [group.keys.names, group.keys.controls]
+    for part in range(group.partitions):
+        keys += (group.keys.of(part).replays, group.log.held(part))
+    return tuple(keys)
+
+
 async def unknown(group: Group, name: str) -> SubscriptionNotFoundError:
     """Return the error for a name under which nothing ever subscribed."""
-    known = sorted(one.decode() for one in await group.link.call("HKEYS", group.keys.names))
+    names = await group.link.call("HKEYS", group.keys.names)
+    known = sorted(one.decode() for one in names if not one.startswith(b"\0"))
     return SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
+from typing import Any
 
+from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.group import GroupEngine
 from pabal.bus.subscriptions import Subscriptions
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.feed import Feed
 from pabal.errors import BusNotRunningError
-from pabal.ports.storage import EventStorage, Start
+from pabal.ports.storage import EventStorage, Replay, Start
 
 
 class GroupSubscriptions(Subscriptions):
@@ -21,11 +24,17 @@ class GroupSubscriptions(Subscriptions):
         engine: GroupEngine,
         storage: EventStorage,
         check_running: Callable[[str], None],
-        declare: Callable[[str], Awaitable[None]],
+        coordinator: Callable[[], Coordinator | None],
     ) -> None:
         super().__init__(engine, storage, check_running)
         self._group = engine
-        self._declare = declare
+        self._coordinator = coordinator
+
+    async def _declare(self, name: str) -> None:
+        """Give a subscription that was made a moment ago its place, so that it can be steered."""
+        consumer, coordinator = self._group.consumers.get(name), self._coordinator()
+        if consumer is not None and coordinator is not None:
+            await coordinator.declare(name, consumer.subscription.start)
 
     def _consumers(self, name: str) -> list[tuple[Feed, Consumer]]:
         """Return what handles a subscription in each partition of this process."""
@@ -56,8 +65,10 @@ class GroupSubscriptions(Subscriptions):
         self._check_running("resume a subscription")
         await self._declare(name)
         resumed = await super().resume(name)
-        halted = [await engine.resume(name) for engine in self._group.engines()]
-        return resumed or any(halted)
+        for engine in self._group.engines():
+            with suppress(BusNotRunningError):
+                resumed = await engine.resume(name) or resumed
+        return resumed
 
     async def reset(self, name: str, to: Start) -> int:
         """Move a subscription to the beginning, to now or to a time, in every partition; return its position.
@@ -77,6 +88,35 @@ class GroupSubscriptions(Subscriptions):
                     await engine.resume(name)
                     await engine.feed.controls.opened(consumer)
         return position
+
+    async def replay(
+        self, name: str, first: int | datetime = 1, last: int | datetime | None = None
+    ) -> Replay:
+        """Deliver once more, to this subscription alone, what it has finished: all, or between two times.
+
+        A time bounds every partition, ``first`` included and ``last`` not. What the server keeps no more is
+        left out, and so are dead letters. Positions of the replay are counted over all partitions. Raises
+        UsageError for a range that holds nothing, and for positions in a log of several partitions.
+        """
+        self._check_running("replay events")
+        await self._declare(name)
+        for engine in self._group.engines():
+            await engine.settlement.flush()  # the range is cut where its saved cursor stands
+        front: Any = self._storage("replay events")
+        replay: Replay = await front.request_replay(name, first, last)
+        await self._obey()
+        return replay
+
+    async def forget(self, name: str) -> bool:
+        """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
+
+        Its dead letters stay. Raises SubscriptionInUseError while some process has it in some partition.
+        """
+        forgotten = await super().forget(name)
+        coordinator = self._coordinator()
+        if coordinator is not None:
+            coordinator.undeclare(name)
+        return forgotten
 
     async def _obey(self) -> None:
         self._group.nudge()

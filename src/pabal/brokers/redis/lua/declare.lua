@@ -4,7 +4,9 @@
 -- Returns the number of the name.
 local number = redis.call('HGET', KEYS[1], ARGV[2])
 if not number then
-  number = redis.call('HLEN', KEYS[1]) + 1
+  number = 1
+  local known = redis.call('HGETALL', KEYS[1])
+  for index = 2, #known, 2 do number = math.max(number, tonumber(known[index]) + 1) end
   redis.call('HSET', KEYS[1], ARGV[2], number)
 end
 for part = 1, #ARGV - 2 do

@@ -1,7 +1,7 @@
 -- Let a subscription stand elsewhere in one partition, unless somebody else than the holder of an epoch has it.
--- Retries and places in queues are forgotten, and so are dead letters whose events come again; others stay.
+-- Retries, replays and places in queues are forgotten, and so are dead letters whose events come again; others stay.
 -- KEYS: lease, epochs, cursors, retries, queued, queue, blocking, marks, held, letters, letter rows,
--- letter states, letter index, letter ids, moves, log, the partition's hash.
+-- letter states, letter index, letter ids, moves, log, the partition's hash, replays.
 -- ARGV: group, partition, name, a position, 'now', or '' for what was asked, the epoch ('' for none).
 -- Returns the place, '' where nothing is asked (any more), or -1 where somebody else has it.
 local group, partition, name, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -32,6 +32,10 @@ each(KEYS[5], mine, function(at, position)
   redis.call('HDEL', KEYS[5], at)
   redis.call('ZREM', KEYS[6], mine .. key .. '\0' .. string.format('%016.0f', tonumber(position)))
   redis.call('ZREM', KEYS[9], group .. '\0' .. at)
+end)
+each(KEYS[18], mine, function(at, number)
+  redis.call('HDEL', KEYS[18], at)
+  redis.call('ZREM', KEYS[9], group .. '\0' .. mine .. 'replay\0' .. number)
 end)
 local first = math.huge  -- of what the log still has
 local oldest = redis.call('XRANGE', KEYS[16], '-', '+', 'COUNT', 1)[1]

@@ -1,7 +1,8 @@
 -- Take one subscription in a partition that this owner holds, or that nobody does.
--- KEYS: lease, epochs, cursors, retries, queue, blocking, controls, moves. ARGV: owner, name.
+-- KEYS: lease, epochs, cursors, retries, queue, blocking, controls, moves,
+-- replays. ARGV: owner, name.
 -- Returns nil while another owner has the partition, else epoch, cursor, retries, the blocked keys, whether it
--- is paused, how often it was asked to stand elsewhere, and whether it has still to do so.
+-- is paused, how often it was asked to stand elsewhere, its replays, and whether it has still to do so.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if not owner or owner == '' then
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)
@@ -36,4 +37,12 @@ while true do
 end
 local asked = redis.call('HMGET', KEYS[7], name, name .. '\0moves')
 local paused = asked[1] == '1' and 1 or 0
-return {epoch, cursor, retries, keys, paused, tonumber(asked[2] or '0'), redis.call('HEXISTS', KEYS[8], name)}
+local replays, all = {}, redis.call('HGETALL', KEYS[9])
+for index = 1, #all, 2 do
+  if string.sub(all[index], 1, #prefix) == prefix then
+    replays[#replays + 1] = all[index]
+    replays[#replays + 1] = all[index + 1]
+  end
+end
+local moves = tonumber(asked[2] or '0')
+return {epoch, cursor, retries, keys, paused, moves, replays, redis.call('HEXISTS', KEYS[8], name)}

@@ -1,11 +1,12 @@
 -- Save progress of subscriptions in one partition, each only while its epoch lasts.
 -- KEYS: lease, epochs, cursors, retries, queued, queue, blocking, marks, held, letters, letter rows,
--- letter states, letter index, letter ids, letter counter.
+-- letter states, letter index, letter ids, letter counter, replays.
 -- ARGV: owner, group, partition, then operations: a letter and what it needs.
 --   C name epoch cursor watermark   the cursor of a name; all that follows is the name's
 --   X position                      over: no retry, no place in a queue, no dead letter being retried
 --   R position retry                a retry
 --   Q position key                  a place in the queue behind a key
+--   A number watermark              how far a replay has come; one that is at its end is over
 --   P position letter row key       a dead letter; key '' where it blocks none
 -- Returns the names refused; {'\0gone'} where the server has forgotten the lease.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'\0gone'} end
@@ -59,6 +60,20 @@ while i <= #ARGV do
       redis.call('HSET', KEYS[5], field(position), key)
       redis.call('ZADD', KEYS[6], 0, name .. '\0' .. key .. '\0' .. string.format('%016.0f', tonumber(position)))
       redis.call('ZADD', KEYS[9], position, group .. '\0' .. field(position))
+    end
+    i = i + 3
+  elseif op == 'A' then
+    local known = ok and redis.call('HGET', KEYS[16], field(ARGV[i + 1]))
+    if known then
+      local range, last = string.match(known, '^(%d+:(%d+):)')
+      local mark, held = tonumber(ARGV[i + 2]), group .. '\0' .. name .. '\0replay\0' .. ARGV[i + 1]
+      if mark >= tonumber(last) then
+        redis.call('HDEL', KEYS[16], field(ARGV[i + 1]))
+        redis.call('ZREM', KEYS[9], held)
+      else
+        redis.call('HSET', KEYS[16], field(ARGV[i + 1]), range .. ARGV[i + 2])
+        redis.call('ZADD', KEYS[9], string.format('%.0f', mark + 1), held)
+      end
     end
     i = i + 3
   else

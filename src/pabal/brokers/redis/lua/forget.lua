@@ -1,0 +1,41 @@
+-- Remove a subscription that nobody has in any partition; its dead letters stay.
+-- KEYS: names, controls, then for each partition its lease, epochs, cursors, retries, queued, queue, moves,
+-- replays, marks and what is held. ARGV: group, name.
+-- Returns 1, 0 where nothing ever subscribed under the name, or -1 where somebody has it.
+local group, name = ARGV[1], ARGV[2]
+local number = redis.call('HGET', KEYS[1], name)
+if not number then return 0 end
+for part = 3, #KEYS, 10 do
+  local owner = redis.call('HGET', KEYS[part], 'owner') or ''
+  if owner ~= '' and redis.call('HEXISTS', KEYS[part + 1], name .. '\0held') == 1 then return -1 end
+end
+local mine = name .. '\0'
+local function each(key, act)
+  local all = redis.call('HKEYS', key)
+  for index = 1, #all do
+    if string.sub(all[index], 1, #mine) == mine then
+      act(string.sub(all[index], #mine + 1), redis.call('HGET', key, all[index]))
+      redis.call('HDEL', key, all[index])
+    end
+  end
+end
+for part = 3, #KEYS, 10 do
+  local queue, held = KEYS[part + 5], KEYS[part + 9]
+  each(KEYS[part + 3], function() end)
+  each(KEYS[part + 4], function(position, key)
+    redis.call('ZREM', queue, mine .. key .. '\0' .. string.format('%016.0f', tonumber(position)))
+    redis.call('ZREM', held, group .. '\0' .. mine .. position)
+  end)
+  each(KEYS[part + 7], function(replay) redis.call('ZREM', held, group .. '\0' .. mine .. 'replay\0' .. replay) end)
+  redis.call('ZREM', held, group .. '\0' .. mine .. 'moved')
+  redis.call('HDEL', KEYS[part + 1], name, name .. '\0held')
+  redis.call('HDEL', KEYS[part + 2], name)
+  redis.call('HDEL', KEYS[part + 6], name)
+  redis.call('ZREM', KEYS[part + 8], group .. '\0' .. name)
+end
+-- Its number is given to nobody else: notes of attempts name subscriptions by it.
+redis.call('HDEL', KEYS[1], name)
+redis.call('HSET', KEYS[1], '\0' .. number, number)
+redis.call('HDEL', KEYS[2], name, name .. '\0moves')
+redis.call('HINCRBY', KEYS[2], '\0version', 1)
+return 1

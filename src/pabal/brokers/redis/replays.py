@@ -1,0 +1,28 @@
+"""Replays of a group: one request, with a range of its own in each partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.steering import Group, replay_keys, unknown
+
+Range = tuple[int, int]
+
+
+async def read_replays(group: Group, part: int) -> Mapping[bytes, bytes]:
+    """Return every replay of a partition as it is stored."""
+    return as_pairs(await group.link.call("HGETALL", group.keys.of(part).replays))
+
+
+async def ask_for_replay(group: Group, name: str, ranges: Mapping[int, Range]) -> int:
+    """Ask for a range in some partitions; return the number of the replay."""
+    arguments: list[int | str] = []
+    for part in range(group.partitions):
+        arguments += ranges.get(part, ("", ""))
+    keys = replay_keys(group)
+    number = await group.link.run(script("replay"), keys, group.keys.group, name, *arguments)
+    if number < 0:
+        raise await unknown(group, name)
+    return int(number)

@@ -1,0 +1,126 @@
+"""One partition whose subscriptions are steered: what is asked, as the engine above it sees and obeys it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from pabal.brokers.redis.cursors import decode_cursor, field, replays_of
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.moving import move
+from pabal.brokers.redis.pages import Lost
+from pabal.brokers.redis.partition_log import PartitionLog
+from pabal.brokers.redis.replays import ask_for_replay, read_replays
+from pabal.brokers.redis.steering import Group, Heard, Steered, unknown
+from pabal.domain.envelope import to_microseconds
+from pabal.errors import SubscriptionInUseError, UsageError
+from pabal.ports.storage import Control, Cursor, Replay, Start
+
+
+class SteeredPartition(PartitionLog, Steered):
+    """Steer subscriptions where they are handled: places and ranges are those of this partition."""
+
+    def __init__(
+        self, log: RedisLog, keys: GroupKeys, partition: int, *, on_lost: Lost | None = None
+    ) -> None:
+        super().__init__(log, keys, partition, on_lost=on_lost)
+        self.heard = Heard()
+
+    async def _steering(self) -> Group:
+        return Group(self.log.link, self.log.keys, self._group_keys, self.log.partitions)
+
+    def _asked(self) -> None:
+        self.heard.tell()
+
+    def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` when something is asked here, or was asked elsewhere; return its remover."""
+        return self.heard.add(listener)
+
+    async def read_controls(self, names: Sequence[str]) -> list[Control]:
+        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        controls = await super().read_controls(names)
+        stored = await read_replays(await self._steering(), self.partition)
+        return [
+            msgspec.structs.replace(control, replays=replays_of(stored, control.name)) for control in controls
+        ]
+
+    # -- places ---------------------------------------------------------------------------------------
+
+    async def place(self, start: Start) -> int | str:
+        """Return where a new subscription begins in this partition."""
+        if start == "now":
+            return "now"
+        if start == "beginning":
+            return 0
+        if not isinstance(start, datetime):
+            return int(start)
+        since = to_microseconds(start)
+        low, high = 0, await self.head()
+        while low < high:
+            middle = (low + high) // 2
+            entries = await self.log.read_entries(self.partition, middle, 1)
+            if not entries or entries[0].rows[0].recorded_at >= since:
+                high = middle
+            else:
+                low = max(entries[0].last, middle + 1)
+        return low
+
+    async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
+        """Move the cursor in this partition alone. Raises SubscriptionInUseError."""
+        group = await self._steering()
+        if not await group.link.call("HEXISTS", group.keys.names, name):
+            raise await unknown(group, name)
+        place = await move(group, self.partition, name, await self.place(start), epoch or "")
+        if place == -1:
+            raise SubscriptionInUseError(name=name)
+        self._asked()
+        return int(place)
+
+    # -- replays --------------------------------------------------------------------------------------
+
+    async def request_replay(self, name: str, first: int, last: int) -> Replay:
+        """Ask that a range of this partition is delivered once more. Raises UsageError for an empty one."""
+        group = await self._steering()
+        saved = await group.link.call("HGET", self._keys.cursors, name)
+        if saved is None:
+            raise await unknown(group, name)
+        frontier = decode_cursor(saved).frontier
+        first, last = max(1, first), min(last, frontier)
+        if first > last:
+            raise UsageError(
+                f"positions {first} to {last} hold nothing to replay: "
+                f"{name!r} has come as far as {frontier}, and what follows is delivered anyway"
+            )
+        number = await ask_for_replay(group, name, {self.partition: (first, last)})
+        self._asked()
+        return Replay(number, name, first, last, first - 1)
+
+    async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
+        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        prefix = f"{self.partition}\0{field(name, '')}".encode()
+        fields = await self.log.link.call("HKEYS", self._group_keys.letter_index)
+        found = [int(at[len(prefix) :]) for at in fields if at.startswith(prefix)]
+        return sorted(position for position in found if after < position <= upto)
+
+    async def _without_called_off(self, cursor: Cursor) -> Cursor:
+        """Forget retries that are left over from replays which were cancelled: nothing delivers them more."""
+        left = [
+            retry.position
+            for retry in cursor.retries
+            if retry.position <= cursor.frontier
+            and not retry.from_dead_letter
+            and retry.position not in cursor.unfinished
+            and not any(one.watermark < retry.position <= one.last for one in cursor.replays)
+        ]
+        if not left:
+            return cursor
+        fields = [field(cursor.name, position) for position in left]
+        queued = await self.log.link.call("HMGET", self._keys.queued, *fields)
+        over = {position for position, key in zip(left, queued, strict=True) if key is None}
+        for position in over:
+            await self.log.link.call("HDEL", self._keys.retries, field(cursor.name, position))
+        kept = tuple(retry for retry in cursor.retries if retry.position not in over)
+        return msgspec.structs.replace(cursor, retries=kept)
