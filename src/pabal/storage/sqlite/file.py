@@ -109,9 +109,12 @@ class DatabaseFile:
         return self._bell.listen(heard)
 
     def close(self) -> None:
-        """Finish what was accepted, then let go of threads and files. Harmless when closed."""
-        self._is_open = False
+        """Finish what was accepted, then let go of threads and files. Harmless when closed.
+
+        Raises UsageError inside ``transact`` and in listeners to commits.
+        """
         self._writer.finish()
+        self._is_open = False
         self._reader.close()
         self._watch.close()
         # Last of all connections the one that writes: closing it moves the write-ahead log into the file.

@@ -108,15 +108,19 @@ class Writer:
         resolve(jobs)
 
     def finish(self) -> None:
-        """Finish everything submitted, and end the thread. Blocks; harmless when ended."""
+        """Finish everything submitted, and end the thread. Blocks; harmless when ended.
+
+        Raises UsageError in that thread itself, which cannot wait for its own end.
+        """
+        if threading.current_thread() is self._thread:
+            raise UsageError("close() inside transact() or a listener to commits; close from outside of it")
         for loop in list(self._gathered):
             self._hand_over(loop)
         with self._gate:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
 
     def close(self) -> None:
         """Close the connection, once the thread has ended."""

@@ -1,0 +1,219 @@
+"""The writer in trouble: a disk that fails, a file that is locked, a storage that closes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import ConcurrencyError, CorruptLogError, SqliteEventStorage
+from pabal.errors import StorageClosedError, StorageUnavailableError, UsageError
+from pabal.ports.storage import Committed
+from pabal.storage.sqlite import writer
+from tests.storage.events import Tick, ticks
+from tests.storage.tracing import Gate, Tracer
+
+
+def full_disk() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
+
+
+async def queued_together(tracer: Tracer, storage: SqliteEventStorage, *work: Any) -> list[Any]:
+    """Let several callers share one group, and return what each of them got."""
+    (connection,) = tracer.connections
+    trouble, gate = connection.before, Gate("COMMIT")
+    connection.before = gate
+    first = asyncio.ensure_future(storage.store_event(Tick("first")))
+    await asyncio.to_thread(gate.wait_until_reached)
+    tasks = [asyncio.ensure_future(one) for one in work]
+    await asyncio.sleep(0)  # each runs up to its await: all of them wait behind the first commit
+    connection.before = trouble
+    gate.open()
+    await first
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def fails_at(beginning: str, skip: int = 0) -> Callable[[str], None]:
+    """Return what makes a traced connection find the disk full at a statement, after some that went well."""
+    left = skip
+
+    def check(sql: str) -> None:
+        nonlocal left
+        if sql.startswith(beginning):
+            left -= 1
+            if left < 0:
+                raise full_disk()
+
+    return check
+
+
+@pytest.mark.parametrize("careful", [False, True])
+async def test_a_disk_that_fails_while_a_group_is_written_fails_all_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, careful: bool
+) -> None:
+    """Promise 37. After a fault nothing that SQLite says of the other parts can be trusted."""
+    tracer = Tracer(monkeypatch)
+    async with SqliteEventStorage(path) as storage:
+        work: list[Any] = [storage.store_event(Tick("A")), storage.store_events(ticks(2, "B"))]
+        if careful:
+            # A function of the user's own is to run once, so its group has savepoints from the start.
+            work.append(storage.transact(lambda tx: tx.store_event(Tick("C"))))
+        tracer.connections[0].before = fails_at("INSERT INTO events", skip=int(careful))
+        results = await queued_together(tracer, storage, *work)
+        assert {type(result) for result in results} == {StorageUnavailableError}
+        tracer.connections[0].before = lambda sql: None
+        assert await storage.store_event(Tick("D")) == 2, "of the group nothing was stored"
+        assert [e.stream_version async for e in storage.read()] == [1, 1]
+
+
+async def test_whoever_was_refused_keeps_his_own_reason_though_the_commit_fails(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told of a full disk instead of the conflict, it would try the same again once there is room."""
+    tracer = Tracer(monkeypatch)
+    async with SqliteEventStorage(path) as storage:
+        work = (
+            storage.store_event(Tick("A")),
+            storage.append("symbol", "B", [Tick("B")], expected_version=7),
+        )
+        tracer.connections[0].before = fails_at("COMMIT")
+        stored, refused = await queued_together(tracer, storage, *work)
+        assert (type(stored), type(refused)) == (StorageUnavailableError, ConcurrencyError)
+
+
+async def test_a_part_that_is_undone_leaves_the_versions_of_its_neighbours(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version counted from the undone part would leave a hole in the stream for ever."""
+    tracer = Tracer(monkeypatch)
+
+    def store_and_raise(tx: Any) -> None:
+        tx.store_event(Tick("A", 99))
+        raise ValueError("not after all")
+
+    async with SqliteEventStorage(path) as storage:
+        results = await queued_together(
+            tracer,
+            storage,
+            storage.append("symbol", "A", [Tick("A", 1)], expected_version=0),
+            storage.transact(store_and_raise),
+            storage.append("symbol", "A", [Tick("A", 2)], expected_version=1),
+        )
+        assert results[0] == [2]
+        assert isinstance(results[1], ValueError)
+        assert results[2] == [3]
+        history = await storage.read_history("symbol", "A")
+        assert [row.stream_version for row in history] == [1, 2]
+
+
+async def test_a_file_that_stays_locked_is_reported_and_written_once_it_is_free(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 36. A process that hangs with the lock in hands must not hang every other one."""
+    monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
+    async with SqliteEventStorage(path) as storage:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailableError, match="another process kept it locked"):
+            await storage.store_event(Tick("A"))
+        other.execute("ROLLBACK")
+        other.close()
+        assert await storage.store_event(Tick("A")) == 1
+
+
+async def test_bookkeeping_that_another_program_damages_stops_the_writing_until_it_is_mended(
+    path: Path,
+) -> None:
+    """Versions counted from a guess would be wrong in the log for ever."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_event(Tick("A"))
+        other = sqlite3.connect(path, isolation_level=None)
+        kept = other.execute("SELECT * FROM meta").fetchall()
+        other.execute("DELETE FROM meta")
+        for _ in range(2):
+            with pytest.raises(CorruptLogError, match="indexed_upto"):
+                await storage.store_event(Tick("A"))
+        places = ",".join("?" * len(kept[0]))
+        other.executemany(f"INSERT INTO meta VALUES ({places})", kept)
+        other.close()
+        assert await storage.append("symbol", "A", [Tick("A")], expected_version=1) == [2]
+
+
+async def test_large_batches_do_not_keep_a_small_one_from_its_commit(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a group as long as the queue, a publisher would wait for the whole of somebody's import."""
+    monkeypatch.setattr(writer, "_GROUP_ROWS", 20)
+    tracer = Tracer(monkeypatch)
+    async with SqliteEventStorage(path) as storage:
+        results = await queued_together(
+            tracer, storage, *(storage.store_events(ticks(500, symbol)) for symbol in "ABC")
+        )
+        assert [len(result) for result in results] == [500] * 3
+        assert tracer.connections[0].commits == 4
+
+
+# -- closing ------------------------------------------------------------------------------------------------
+
+
+async def test_closing_in_the_same_turn_stores_what_was_accepted_before(path: Path) -> None:
+    """The jobs of one turn go to the writer together: those that still wait for that would be forgotten."""
+    storage = SqliteEventStorage(path)
+    await asyncio.gather(*(storage.store_event(tick) for tick in ticks(3)))
+    publishing = asyncio.ensure_future(storage.store_event(Tick("A")))
+    await asyncio.sleep(0)
+    storage.close()
+    assert await publishing == 4
+
+
+async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Path) -> None:
+    """Queued behind the end of the thread, its event would never be answered, and the publisher hang."""
+    storage = SqliteEventStorage(path)
+
+    class CloseFirst:
+        """Be the lock between the two, and let whoever closes have it first."""
+
+        def __init__(self, lock: Any) -> None:
+            self.lock = lock
+
+        def __enter__(self) -> None:
+            storage._writer._gate = self.lock
+            closing = threading.Thread(target=storage.close)
+            closing.start()
+            closing.join()
+            self.lock.acquire()
+
+        def __exit__(self, *error: object) -> None:
+            self.lock.release()
+
+    storage._writer._gate = CloseFirst(storage._writer._gate)  # type: ignore[assignment]
+    with pytest.raises(StorageClosedError):
+        await storage.store_event(Tick("A"))
+    with SqliteEventStorage(path) as again:
+        assert await again.head() == 0
+
+
+async def test_a_storage_cannot_be_closed_from_within_its_own_writing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that writes would close its file under its own hands, and nobody get an answer any more."""
+    storage = SqliteEventStorage(path)
+
+    def close_when_told(batch: Committed) -> None:
+        storage.close()
+
+    remove = storage.add_listener(close_when_told)
+    with pytest.raises(UsageError, match="close"):
+        await storage.transact(lambda tx: storage.close())
+    assert await storage.store_event(Tick("A")) == 1
+    assert "a listener to commits" in caplog.text
+    remove()
+    assert await storage.store_event(Tick("A")) == 2
+    await storage.aclose()
