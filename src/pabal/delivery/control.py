@@ -49,8 +49,9 @@ class Controls:
 
     def stop(self) -> None:
         """Listen no more."""
-        if self._remove_listener is not None:
-            self._remove_listener()
+        remove, self._remove_listener = self._remove_listener, None
+        if remove is not None:
+            remove()
 
     def look(self) -> None:
         """Look, beside everything else, at what is asked."""

@@ -50,7 +50,7 @@ class Feed:
         self._wake: asyncio.Future[None] | None = None
         self._pause = _POLL_IDLE
         self._heard_at = -_IDLE_AFTER
-        self._hush: Callable[[], None] = lambda: None
+        self._hush: Callable[[], None] = _nothing
         self.leases = Leases(engine, storage, self)
         self.controls = Controls(engine, storage, self.leases)
 
@@ -76,11 +76,13 @@ class Feed:
             self._poll()
 
     async def stop(self) -> None:
-        """Take no more from the log."""
+        """Take no more from the log. Harmless when done before, as by a stop that was cancelled."""
         self.controls.stop()
-        self._hush()
-        if self._remove_listener is not None:
-            self._remove_listener()
+        hush, self._hush = self._hush, _nothing
+        hush()
+        remove, self._remove_listener = self._remove_listener, None
+        if remove is not None:
+            remove()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -312,3 +314,7 @@ class Feed:
             await self.reload(lane)
         else:
             lane.state = IDLE
+
+
+def _nothing() -> None:
+    """Have nothing to end."""

@@ -1,0 +1,76 @@
+"""A storage that lets a test act between a question and its answer: where every race of the engine lies."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pabal import InMemoryEventStorage
+from pabal.domain.envelope import StoredRecord
+from pabal.ports.storage import Control, DeadLetterRecord, Page, Progress
+
+Act = Callable[[], Awaitable[object]]
+
+
+class Between(InMemoryEventStorage):
+    """Make the calls in ``then``, once each, after the answer was found and before anybody has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: dict[str, Act] = {}
+
+    async def _answer(self, call: str) -> None:
+        act = self.then.pop(call, None)
+        if act is not None:
+            await act()
+
+    async def read_page(self, *arguments: Any, **named: Any) -> Page:
+        page = await super().read_page(*arguments, **named)
+        await self._answer("read_page")
+        return page
+
+    async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
+        rows = await super().read_positions(positions)
+        await self._answer("read_positions")
+        return rows
+
+    async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
+        positions = await super().parked_positions(name, after, upto)
+        await self._answer("parked_positions")
+        return positions
+
+    async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
+        positions = await super().queued_positions(name, key, limit)
+        await self._answer("queued_positions")
+        return positions
+
+    async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
+        letters = await super().list_dead_letters(**filters)
+        await self._answer("list_dead_letters")
+        return letters
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        letter = await super().begin_retry(dead_letter_id, payload, now)
+        await self._answer("begin_retry")
+        return letter
+
+    async def read_controls(self, names: Sequence[str]) -> list[Control]:
+        controls = await super().read_controls(names)
+        await self._answer("read_controls")
+        return controls
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        lost = await super().save_progress(changes)
+        await self._answer("save_progress")
+        return lost
+
+    async def pause_subscription(self, name: str) -> bool:
+        paused = await super().pause_subscription(name)
+        await self._answer("pause_subscription")
+        return paused
+
+    async def release_subscription(self, name: str, epoch: int) -> None:
+        await super().release_subscription(name, epoch)
+        await self._answer("release_subscription")

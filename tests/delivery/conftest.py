@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.delivery.desk import Desk
+
+from pabal.delivery import consumer as consumer_module
+from pabal.delivery import feed
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    made = Desk()
+    await made.bus.start()
+    yield made
+    await made.bus.stop(timeout=0)
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (consumer_module, feed):
+        monkeypatch.setattr(module, "BUFFER_HIGH", 32)
+        monkeypatch.setattr(module, "BUFFER_LOW", 16)
+    monkeypatch.setattr(consumer_module, "SPILL_KEEP", 4)
+    monkeypatch.setattr(feed, "_PAGE", 8)
