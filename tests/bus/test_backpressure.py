@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import QueueFullError, Receipt, RetryPolicy
+from pabal.errors import BusNotRunningError
 from pabal.ports.telemetry import EventDropped
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, Seen, figures, reports_of, turns
@@ -294,3 +295,60 @@ async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp
     assert bus.storage is not None
     assert await bus.storage.head() == 5
     await backend.close()
+
+
+async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(memory: Backend) -> None:
+    """Promise 19. What is being handled is never dropped, and dropping the new one would be silent."""
+    bus = await memory.running(worker_count=2, max_queue_size=1, backpressure="drop_oldest")
+    gate = Gate()
+    bus.subscribe(Moved, gate, name="gate")
+    await bus.publish(Moved("rook", 0))
+    await gate.entered.reach(1)
+    await bus.publish(Moved("bishop", 1))
+    await gate.entered.reach(2)
+    gate.open.set()
+    await bus.drain(60)
+    assert sorted(gate.handled) == [0, 1]
+    assert figures(bus, "gate")["dropped"] == 0
+
+
+async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Backend) -> None:
+    """Promise 16. Who waits for the first attempt of a lower number would wait for one that is dropped."""
+    bus = await memory.running(max_queue_size=4, backpressure="drop_oldest")
+    first, second = Gate(), Gate()
+    second.open.set()
+    bus.subscribe(Moved, first, name="first", priority=1)
+    bus.subscribe(Moved, second, name="second", priority=2)
+    await bus.publish(Moved("rook", 1))
+    await first.entered.reach(1)
+    await bus.publish(Moved("rook", 2))
+    await bus.publish(Moved("bishop", 3))  # for which the 1 of the second and the 2 of the first give way
+    first.open.set()
+    await bus.drain(60)
+    assert first.handled == [1, 3] or first.handled == [3, 1]
+    assert sorted(second.handled) == [2, 3]
+    assert figures(bus, "first")["dropped"] == figures(bus, "second")["dropped"] == 1
+
+
+async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend) -> None:
+    """Counted as let in, they would take away room from the next start's publishers for ever."""
+    bus = await memory.running(worker_count=1, max_queue_size=1)
+    gate = Gate()
+    bus.subscribe(Moved, gate, name="gate")
+    await bus.publish(Moved("rook", 0))
+    await gate.entered.reach(1)
+    impatient = asyncio.ensure_future(bus.publish(Moved("rook", 1)))
+    waiting = asyncio.ensure_future(bus.publish(Moved("rook", 2)))
+    await turns()
+    impatient.cancel()
+    await turns()
+    await bus.stop(timeout=0)
+    assert isinstance(await _outcome(waiting), BusNotRunningError)
+    assert impatient.cancelled()
+    gate.open.set()
+    await bus.start()
+    async with asyncio.timeout(60):
+        for n in range(3, 6):
+            await bus.publish(Moved("rook", n))
+    await bus.drain(60)
+    assert gate.handled == [3, 4, 5]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus
-from pabal.errors import SubscriptionNotFoundError
+from pabal.errors import SubscriptionError, SubscriptionNotFoundError
 from pabal.ports.telemetry import SubscriptionHalted
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, reports_of, turns
@@ -321,3 +321,25 @@ async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
     assert sorted(numbers(fragile.handled)) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     [letter] = await bus.dead_letters.list()
     assert (letter.event.n, letter.queued) == (3, 0)
+
+
+async def test_a_dead_letter_of_a_halted_subscription_waits_until_it_is_resumed(stored: Backend) -> None:
+    """Promise 26. Retried behind its back, a halted subscription would go on handling."""
+    bus = await stored.running()
+    fragile = Fragile(1, 2)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE)
+    await bus.publish(Moved("A", 1))
+    await bus.drain(60)
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    await bus.start()
+    await bus.publish(Moved("A", 2))
+    await bus.drain(60)
+    fragile.poison.clear()
+    [letter] = await bus.dead_letters.list()
+    with pytest.raises(SubscriptionError, match=r"halted; call bus\.resume"):
+        await bus.dead_letters.retry(letter.id)
+    assert await bus.resume("book")
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(60)
+    assert sorted(numbers(fragile.handled)) == [1, 2]

@@ -142,3 +142,18 @@ async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: 
     await bus.publish(Moved("rook", 5))
     await bus.drain(60)
     assert numbers(first) == [5]
+
+
+async def test_a_plain_function_that_returns_something_to_await_is_awaited(backend: Backend) -> None:
+    """A lambda around a coroutine function would look successful while its handler never ran."""
+    bus = await backend.running()
+    seen: Seen[Any] = Seen()
+
+    async def keep(event: Moved) -> None:
+        await asyncio.sleep(0)
+        seen.add(event)
+
+    bus.subscribe(Moved, lambda event: keep(event), name="keeper")
+    await bus.publish(Moved("rook", 5))
+    await bus.drain(60)
+    assert numbers(seen) == [5]

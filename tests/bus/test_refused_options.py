@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -63,6 +64,7 @@ async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
         ({"on_exhausted": "explode"}, "on_exhausted"),
         ({"start": "yesterday"}, "start"),
         ({"start": -1}, "start"),
+        ({"start": datetime(2026, 1, 1)}, "naive"),
         ({"batch": 0}, "batch"),
         ({"batch": True}, "batch"),
         ({"batch": 10, "on_exhausted": "park_key"}, "park_key"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -121,3 +122,28 @@ async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> No
         await bus.publish(Moved("rook"), delay=float("nan"))
     await bus.drain(60)
     assert bus.get_statistics()["events_scheduled"] == 0
+
+
+async def test_what_falls_due_while_the_bus_stops_is_not_begun_any_more(
+    memory: Backend, clock: VirtualClock
+) -> None:
+    """Without a log the stop works off what is queued: fed by a timer, it would not come to an end."""
+    bus = await memory.running(clock=clock)
+    entered, leave = asyncio.Event(), asyncio.Event()
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        entered.set()
+        await leave.wait()
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle)
+    await bus.publish(Moved("rook", 1))
+    await bus.publish(Moved("rook", 2), delay=5)
+    await entered.wait()
+    stopping = asyncio.ensure_future(bus.stop(timeout=600))
+    await clock.advance(10)
+    assert bus.get_statistics()["queue_size"] == 1
+    leave.set()
+    await stopping
+    assert seen == [1]

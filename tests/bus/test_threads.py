@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from pabal import BusNotRunningError, Receipt
@@ -316,3 +317,31 @@ async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend
             accepted.append(event_id)
     if bus.storage is not None:
         assert [envelope.event_id async for envelope in bus.storage.read()] == accepted
+
+
+async def test_an_event_that_is_wrong_on_its_own_does_not_hold_the_bus(backend: Backend) -> None:
+    """A batch of nothing but mistakes must come to an end like any other, or ``drain`` waits for ever."""
+    bus = await backend.running()
+    future = await in_thread(lambda: bus.publish_threadsafe(object()))
+    await bus.drain(LIMIT)
+    assert isinstance(future.exception(LIMIT), InvalidEventError)
+
+
+async def test_threads_that_wait_for_room_are_told_when_the_bus_stops(memory: Backend) -> None:
+    """Each of them may be blocked until its future is resolved: the program would not end."""
+    bus = await memory.running(worker_count=1, max_queue_size=1)
+    entered: Seen[int] = Seen()
+
+    async def hang(event: Moved) -> None:
+        entered.add(event.n)
+        await asyncio.Event().wait()
+
+    bus.subscribe(Moved, hang)
+    await bus.publish(Moved("rook", 0))
+    await entered.reach(1)
+    futures = await in_thread(lambda: [bus.publish_threadsafe(Moved("rook", n)) for n in range(1, 600)])
+    await turns()
+    await bus.stop(timeout=0)
+    errors = {type(await in_thread(partial(future.exception, LIMIT))) for future in futures}
+    assert errors == {BusNotRunningError}
+    assert entered == [0]

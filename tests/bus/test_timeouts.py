@@ -262,3 +262,52 @@ async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, c
     await bus.drain(60)
     assert sorted(numbers(seen)) == [0, 1, 2]
     assert len(await bus.dead_letters.list()) == 3
+
+
+async def test_of_several_attempts_under_way_each_ends_at_its_own_time(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """One timer watches all: set for the wrong one, the others would be cut short or hang."""
+    bus = await backend.running(clock=clock, worker_count=3)
+    failed = reports_of(bus, AttemptFailed)
+    entered: Seen[str] = Seen()
+
+    async def hang(event: Moved) -> None:
+        entered.add(event.piece)
+        await asyncio.Event().wait()
+
+    for seconds in (1.0, 2.0, 3.0):
+        bus.subscribe(Moved, hang, timeout=seconds, retry=ONCE, name=f"within {seconds}")
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(3)
+    for count, name in enumerate(("within 1.0", "within 2.0", "within 3.0"), start=1):
+        await clock.advance(0.75)
+        assert len(failed) == count - 1
+        await clock.advance(0.25)
+        await failed.reach(count)
+        assert failed[-1].subscription == name
+
+
+async def test_a_handler_that_is_cancelled_by_its_own_doing_failed_and_was_not_too_slow(
+    backend: Backend, clock: VirtualClock
+) -> None:
+    """A cancelled request of its own would be reported as a timeout, or end the worker."""
+    bus = await backend.running(clock=clock)
+    failed = reports_of(bus, AttemptFailed)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if not failed:
+            request = asyncio.ensure_future(asyncio.sleep(3600))
+            request.cancel()
+            await request
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle, timeout=5.0, retry=RetryPolicy(base_delay=1.0, jitter=0.0))
+    await bus.publish(Moved("rook", 1))
+    await failed.reach(1)
+    await clock.advance(1.0)
+    await seen.reach(1)
+    await bus.drain(60)
+    assert [type(report.error) for report in failed] == [asyncio.CancelledError]
+    assert seen == [1]

@@ -1,12 +1,17 @@
-"""Subscriptions that are being opened while the bus stops."""
+"""Subscriptions that are ended, or whose bus stops, while they are being opened."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import ClassVar
 
-from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+import pytest
+from tests.bus.support import Seen
+
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
+from pabal.errors import StorageUnavailableError
 from pabal.ports.storage import Cursor, Start
 from pabal.testing import VirtualClock
 
@@ -31,13 +36,20 @@ class AnswersLater(InMemoryEventStorage):
         return answer
 
     def answer(self) -> None:
+        self.later = False
         for future, cursor in self.answers:
             future.set_result(cursor)
 
+    def is_free(self, name: str) -> bool:
+        return not self._subscriptions.of(name).held
 
-async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back() -> None:
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(taken: bool) -> None:
     """Nobody would have it, and nobody could take it, for as long as the storage lives."""
     storage, clock = AnswersLater(), VirtualClock()
+    if taken:
+        assert await storage.open_subscription("late", "now") is not None
     bus = InMemoryEventBus(storage, worker_count=1, clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -59,6 +71,122 @@ async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back() ->
     bus._engine.workers[0].task.add_done_callback(lambda _: storage.answer())
     leave.set()
     await stopping
-    storage.later = False
-    assert storage.answers[0][1] is not None
-    assert await storage.open_subscription("late", "now") is not None
+    assert (storage.answers[0][1] is None) == taken
+    assert storage.is_free("late") != taken, "what somebody else holds is not given back"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_subscription_that_ends_while_it_is_opened_is_given_back(taken: bool) -> None:
+    """Given to one that nobody has any more, it would stand still until the process ends."""
+    storage, clock, seen = AnswersLater(), VirtualClock(), Seen[str]()
+    if taken:
+        assert await storage.open_subscription("late", "now") is not None
+
+    async def handle(event: Knocked) -> None:
+        seen.add(event.event_id)
+
+    bus = InMemoryEventBus(storage, clock=clock)
+    await bus.start()
+    storage.later = True
+    subscription = bus.subscribe(Knocked, handle, name="late")
+    await clock.settle()
+    assert bus.unsubscribe(subscription)
+    storage.answer()
+    await clock.settle()
+    assert storage.is_free("late") != taken
+    if not taken:
+        bus.subscribe(Knocked, handle, name="late")
+        await bus.publish(Knocked())
+        await bus.drain(timeout=None)
+        assert len(seen) == 1
+    await bus.stop()
+
+
+async def test_a_name_that_is_taken_and_ended_again_while_it_is_given_up_stays_free() -> None:
+    """Who waits for the name must look whether he still wants it, or nobody will ever give it back."""
+    storage, clock = AnswersLater(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Knocked) -> None:
+        entered.set()
+        await leave.wait()
+
+    first = bus.subscribe(Knocked, handle, name="door")
+    await bus.start()
+    await bus.publish(Knocked())
+    await entered.wait()
+    bus.unsubscribe(first)  # it is given up when its handler has ended
+    second = bus.subscribe(Knocked, handle, name="door")
+    await clock.settle()
+    bus.unsubscribe(second)
+    leave.set()
+    await clock.settle()
+    assert storage.is_free("door")
+    await bus.stop()
+
+
+async def test_one_that_stands_by_and_is_ended_asks_no_more() -> None:
+    """It would take the subscription one day, for a handler that was taken off."""
+    storage, clock = AnswersLater(), VirtualClock()
+    cursor = await storage.open_subscription("door", "now")
+    assert cursor is not None
+    bus = InMemoryEventBus(storage, clock=clock)
+
+    async def handle(event: Knocked) -> None: ...
+
+    subscription = bus.subscribe(Knocked, handle, name="door")
+    await bus.start()
+    assert bus.get_statistics()["subscriptions"]["door"]["state"] == "standby"
+    bus.unsubscribe(subscription)
+    await storage.release_subscription("door", cursor.epoch)
+    await clock.advance(10.0)
+    assert storage.is_free("door")
+    await bus.stop()
+
+
+async def test_a_fault_in_opening_is_logged_and_costs_no_other_subscription(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An exception that nobody foresaw would vanish with its task, and the silence have no reason."""
+    storage, clock, seen = AnswersLater(), VirtualClock(), Seen[str]()
+
+    async def handle(event: Knocked) -> None:
+        seen.add(event.event_id)
+
+    bus = InMemoryEventBus(storage, clock=clock)
+    bus.subscribe(Knocked, handle, name="well")
+    await bus.start()
+    storage.later = True
+    bus.subscribe(Knocked, handle, name="ill")
+    storage.answers[0][0].set_exception(ZeroDivisionError("a bug"))
+    await clock.settle()
+    assert "a background task of the bus failed" in caplog.text
+    await bus.publish(Knocked())
+    await seen.reach(1)
+    await bus.stop()
+
+
+async def test_a_bus_that_cannot_reserve_its_journal_says_so_and_starts_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half started, it would hold what it had opened, and could be started no more."""
+    seen: Seen[str] = Seen()
+
+    async def handle(event: Knocked) -> None:
+        seen.add(event.event_id)
+
+    def refuse(slots: int) -> int:
+        raise StorageUnavailableError(path="log.db", reason="no space left")
+
+    async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Knocked, handle, name="door")
+        with monkeypatch.context() as patch:
+            patch.setattr(storage.journal, "reserve", refuse)
+            with pytest.raises(StorageUnavailableError):
+                await bus.start()
+        assert not bus.is_running
+        async with bus:
+            await bus.publish(Knocked())
+        assert len(seen) == 1

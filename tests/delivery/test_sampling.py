@@ -104,6 +104,7 @@ async def test_a_series_adds_what_several_processes_handle(tmp_path: Path, kind:
         for source in ("a", "b"):
             for seconds in (5, 15, 25):
                 await storage.record_sample(sample((start + seconds) * 1_000_000, source))
+            await storage.record_sample(sample((start - 3600) * 1_000_000, source, handled=900))
         series = await storage.read_series(range(start - 30, start + 151, 30))
         assert series.at == (start, start + 30, start + 60, start + 90, start + 120, start + 150)
         assert series.handled == (None, 4.0, 4.0, 4.0, None, None)

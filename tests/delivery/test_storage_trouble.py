@@ -179,8 +179,13 @@ async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_los
     storage.lost = ["mover", "unknown"]
     epoch = bus._engine.consumers["mover"].epoch
     await storage.release_subscription("mover", epoch)  # as whoever took it did, when its process ended
+    storage.refused["open"] = FULL_DISK
     await clock.advance(3.0)
     assert figures(bus, "mover")["state"] == "standby"
+    storage.lost = ["mover"]  # of a renewal that was under way; it is given up already
+    await clock.advance(3.0)
+    assert figures(bus, "mover")["state"] == "standby"
+    storage.refused.clear()
     await bus.publish(Moved("a", 2))
     await clock.advance(0.5)
     await resumed.reach(1)
@@ -211,3 +216,27 @@ async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
     await bus.drain(timeout=None)
     assert seen == [1]
     await bus.stop()
+
+
+async def test_nothing_periodic_goes_on_while_a_bus_stops() -> None:
+    """Leases renewed, or samples taken, after a bus has given everything up would take it back again."""
+    storage, clock = Moody(), VirtualClock()
+    bus = InMemoryEventBus(storage, clock=clock)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        entered.set()
+        await leave.wait()
+
+    bus.subscribe(Moved, handle, name="mover")
+    await bus.start()
+    await bus.publish(Moved("a", 1))
+    await entered.wait()
+    stopping = asyncio.create_task(bus.stop(timeout=600.0))
+    await clock.settle()
+    renewed, sampled = storage.tries("renew"), len(storage._samples)
+    await clock.advance(60.0)
+    assert (storage.tries("renew"), len(storage._samples)) == (renewed, sampled)
+    leave.set()
+    await stopping
+    assert len(storage._samples) == sampled + 1, "the last seconds are noted at the end"

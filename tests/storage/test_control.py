@@ -38,3 +38,16 @@ async def test_what_another_process_handles_is_not_moved_until_it_has_died(path:
         await other.process.wait()
         assert await storage.reset_subscription("held", "beginning") == 0
         assert await storage.forget_subscription("held")
+
+
+async def test_asking_for_what_changes_nothing_wakes_nobody(path: Path) -> None:
+    """Everybody who follows the file would look through all subscriptions for nothing."""
+    async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
+        assert await storage.open_subscription("idle", "now") is not None
+        other.poll_head()
+        other.poll_controls()
+        assert await storage.cancel_replays("idle") == 0
+        await storage.request_reopening("unknown")
+        assert (other.poll_head(), other.poll_controls()) == (None, False)
+        assert await storage.pause_subscription("idle")
+        assert (other.poll_head(), other.poll_controls()) == (None, True)

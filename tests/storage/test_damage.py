@@ -274,3 +274,27 @@ def pending(position: int) -> PendingRetry:
 
 def parked(position: int) -> ParkedDelivery:
     return ParkedDelivery(position, "given up", (), 0.0, None)
+
+
+async def test_a_damaged_scheduled_event_is_not_rebuilt_and_no_file_is_left(
+    path: Path, tmp_path: Path
+) -> None:
+    """Promise 38. The new file is said to be whole: what cannot be released there must not pass for it."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.schedule_event(Tick("A"), 100.0)
+    alter(path, "UPDATE scheduled SET payload = x'7B7D'")
+    async with SqliteEventStorage(path) as storage:
+        with pytest.raises(CorruptLogError, match="scheduled event"):
+            await storage.rebuild(tmp_path / "new.db")
+    assert not list(tmp_path.glob("new.db*"))
+
+
+async def test_an_own_table_with_a_text_that_is_no_utf8_can_still_be_read(path: Path) -> None:
+    """One such name among thousands would make the whole table unreadable."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.transact(lambda tx: tx.execute("CREATE TABLE names (name TEXT)"))
+        await storage.transact(
+            lambda tx: tx.execute("INSERT INTO names VALUES ('kim'), (CAST(x'FF' AS TEXT))")
+        )
+        rows = await storage.query("SELECT name FROM names ORDER BY name")
+        assert rows == [("kim",), ("\udcff",)]

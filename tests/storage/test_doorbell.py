@@ -132,3 +132,16 @@ async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_pat
     bell.listen(lambda: None)()
     bell.ring()
     bell.close()
+
+
+async def test_an_empty_message_rings_like_any_other(path: Path) -> None:
+    """Taken for the end of the messages without a look, it would leave a commit unheard."""
+    heard = asyncio.Event()
+    async with SqliteEventStorage(path) as listener:
+        hush = listener.listen_to_others(heard.set)
+        [name] = bells(path)
+        ringer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ringer.sendto(b"", str(path.parent / name))
+        await hears(heard)
+        ringer.close()
+        hush()

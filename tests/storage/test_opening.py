@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from pabal import CorruptLogError, SqliteEventStorage, StorageError
 from pabal.errors import NewerSchemaError, NotAPabalDatabaseError, StorageUnavailableError, UsageError
 from pabal.storage.sqlite import schema
+from pabal.storage.sqlite.faults import translated
 from tests.storage.events import Tick, ticks
 
 
@@ -228,3 +230,51 @@ async def test_names_with_special_signs_are_only_names(tmp_path: Path) -> None:
             assert await storage.store_event(Tick("A")) == expected
             assert await storage.open_subscription("s", "now") is not None
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def in_another_mode(path: Path) -> sqlite3.Connection:
+    """Return a connection that reads the file in the journal mode of other programs."""
+    SqliteEventStorage(path).close()
+    reading = sqlite3.connect(path, isolation_level=None)
+    reading.execute("PRAGMA journal_mode = DELETE")
+    reading.execute("BEGIN")
+    reading.execute("SELECT count(*) FROM events").fetchone()
+    return reading
+
+
+def test_switching_to_the_write_ahead_log_waits_for_those_who_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite does not wait here by itself: of processes that start at once, all but one would fail."""
+    reading = in_another_mode(path)
+    monkeypatch.setattr(time, "sleep", lambda seconds: reading.close())
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    schema._use_wal(connection, str(path))
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_a_file_that_others_never_let_go_is_refused_in_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for ever, the application would neither start nor say why."""
+    monkeypatch.setattr(schema, "_BUSY_MS", 0)
+    reading = in_another_mode(path)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    with (
+        pytest.raises(StorageUnavailableError, match="another process kept it locked"),
+        translated(str(path)),
+    ):
+        schema._use_wal(connection, str(path))
+    connection.close()
+    reading.close()
+
+
+async def test_a_table_that_is_gone_is_told_in_an_error_of_pabal(path: Path) -> None:
+    """Whoever reads waits out ``StorageError``; one of sqlite3's own would end the reading for good."""
+    async with SqliteEventStorage(path) as storage:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("DROP TABLE events")
+        other.close()
+        with pytest.raises(StorageUnavailableError, match="no such table"):
+            await storage.head()

@@ -135,3 +135,48 @@ async def test_after_ten_seconds_everything_goes_on_beside_a_suspect(path: Path)
         await clock.advance(10)
         await seen.reaches(10)
         await bus.drain(timeout=20)
+
+
+async def test_a_batch_that_used_up_its_attempts_by_dying_is_made_singly(path: Path) -> None:
+    """Promise 6. Given up as a whole, a batch of five hundred would go for the one event that kills."""
+    await die_in(path, [1])  # a batch is known by its first event
+    batches: list[list[int]] = []
+
+    async def handle(events: list[Tick]) -> None:
+        batches.append([event.number for event in events])
+
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, handle, name="s", start="beginning", batch=5, retry=RetryPolicy(max_attempts=1))
+        await bus.drain(timeout=20)
+        letters = await bus.dead_letters.list()
+    assert letters == []
+    assert batches == [[1], [2], [3], [4], [5], [6, 7, 8, 9, 10]]
+
+
+async def test_an_event_given_up_for_killing_holds_up_no_one_of_a_higher_number(path: Path) -> None:
+    """Promise 16. No attempt is made on it here any more, so nobody may wait for one."""
+    await die_in(path, [2])
+    first, second = Watched(), Watched()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        once = RetryPolicy(max_attempts=1)
+        bus.subscribe(Tick, first, name="s", start="beginning", priority=1, retry=once)
+        bus.subscribe(Tick, second, name="follower", start="beginning", priority=2)
+        await bus.drain(timeout=20)
+    assert sorted(first.order) == [1, *range(3, 11)]
+    assert sorted(second.order) == list(range(1, 11))
+
+
+async def test_the_end_of_a_quarantine_that_is_over_already_concerns_nobody(path: Path) -> None:
+    """Its timer outlives it; it must not take the next quarantine for its own."""
+    await die_in(path, [2])
+    clock = VirtualClock(start=time.time() + 60)
+    seen = Recorder()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=clock) as bus:
+        bus.subscribe(Tick, seen, name="s", start="beginning")
+        await seen.reaches(10)
+        await bus.drain(timeout=20)
+        assert not bus._engine.quarantine.active
+        await clock.advance(10)
+        await bus.publish(Tick("key-1", 11))
+        await seen.reaches(11)
+    assert sorted(seen.numbers) == list(range(1, 12))

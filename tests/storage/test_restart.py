@@ -12,6 +12,7 @@ import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
 from pabal.errors import DeadLetterNotFoundError
+from pabal.storage.sqlite import letters
 from pabal.testing import VirtualClock
 from tests.storage.events import Note, Recorder, Tick, ticks
 
@@ -156,6 +157,8 @@ async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same
         await bus.drain(timeout=60)
         assert await storage.head() == 2
         assert bus.get_statistics()["subscriptions"]["all"]["skipped"] == 1
+        assert bus.health().status == "degraded"
+        assert "skipped 1 events of unregistered types" in bus.health().reasons[0]
 
 
 async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: Path) -> None:
@@ -225,3 +228,18 @@ async def test_a_known_name_goes_on_and_ignores_where_new_ones_begin(any_storage
             await bus.publish(Tick("A", round_number))
             await bus.drain(timeout=60)
         assert seen.numbers == [round_number]
+
+
+async def test_more_events_than_are_released_at_once_enter_the_log_in_the_order_of_their_times(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long stop everything is due at once: what one commit does not take must follow, in order."""
+    monkeypatch.setattr(letters, "_DUE_AT_ONCE", 3)
+    async with SqliteEventStorage(path) as storage:
+        for number in (7, 3, 1, 6, 2, 5, 4):
+            await storage.schedule_event(Tick("A", number), float(number))
+        await storage.schedule_event(Tick("A", 8), 500.0)
+        assert await storage.release_due(100.0) == 100.0, "there is more, so whoever asks comes at once"
+        assert await storage.release_due(100.0) == 100.0
+        assert await storage.release_due(100.0) == 500.0
+        assert [e.event.number async for e in storage.read()] == [1, 2, 3, 4, 5, 6, 7]

@@ -96,3 +96,20 @@ async def test_a_failed_migration_leaves_the_file_at_its_old_version(
     assert described(path) == before
     async with SqliteEventStorage(path) as storage:
         assert await storage.head() == 3
+
+
+async def test_a_migration_whose_transaction_sqlite_has_ended_says_why_it_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk SQLite rolls back by itself; undoing it once more would hide what had happened."""
+    make_old(path, 1)
+    before = described(path)
+
+    def fill_the_disk(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setitem(schema.MIGRATIONS, 1, fill_the_disk)
+    with pytest.raises(StorageError, match="disk is full"):
+        SqliteEventStorage(path)
+    assert described(path) == before

@@ -87,8 +87,7 @@ class Subscriptions:
         """
         self._check_running("replay events")
         storage = self._storage("replay events")
-        if self._engine.feed is not None:
-            await self._engine.settlement.flush()  # the range is cut where its saved cursor stands
+        await self._engine.settlement.flush()  # the range is cut where its saved cursor stands
         replay = await storage.request_replay(name, first, 2**63 - 1 if last is None else last)
         await self._obey()
         return replay
@@ -108,7 +107,7 @@ class Subscriptions:
         return await self._storage("forget a subscription").forget_subscription(name)
 
     async def _obey(self) -> None:
-        if self._engine.feed is not None:
+        if self._engine.feed is not None:  # the bus may have stopped while the storage answered
             await self._engine.feed.controls.obey()
 
     def _storage(self, action: str) -> EventStorage:

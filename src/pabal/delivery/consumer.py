@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -224,7 +223,7 @@ class Consumer:
         subscription = self.subscription
         if subscription.is_one_lane:
             return BATCH_KEY  # which keeps the order of every aggregate
-        key = subscription.key_of(event, body_of(event))
+        key = subscription.key_of(body_of(event))
         return BATCH_KEY if key is UNORDERED and subscription.batch is not None else key
 
     def _prune(self, lanes: dict[Any, Lane]) -> None:
@@ -292,9 +291,8 @@ class Consumer:
         self.engine.pending -= gone
 
     def spill_behind(self, lane: Lane, position: int) -> None:
-        """Add a position to the part of a lane that is left on disk."""
-        if lane.spilled is None:
-            lane.spilled = array("q")
+        """Add a position to the part of a lane that is left on disk, of which there is some already."""
+        assert lane.spilled is not None
         lane.spilled.append(position)
         self.spilled += 1
 

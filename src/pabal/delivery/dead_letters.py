@@ -12,7 +12,7 @@ from pabal.delivery.lane import Item
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import AdoptedEvent, kind_of, replace_header
 from pabal.domain.registry import registry
-from pabal.errors import DeadLetterNotFoundError, InvalidEventError
+from pabal.errors import DeadLetterNotFoundError
 from pabal.ports.records import group_by_error
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDelivery
 
@@ -188,8 +188,7 @@ def _with_payload(letter: DeadLetterRecord, payload: bytes) -> DeadLetterRecord:
     if letter.record is not None:
         return msgspec.structs.replace(letter, record=edited(letter.record, payload))
     event = letter.event
-    if event is None:
-        raise InvalidEventError("this dead letter holds no event to edit")
+    assert event is not None
     schema = registry.schema_of(kind_of(event))
     body = schema.decode_body(payload, letter.position)
     if isinstance(event, AdoptedEvent):

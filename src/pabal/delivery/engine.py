@@ -267,8 +267,8 @@ class Engine:
 
     def fenced(self, consumer: Consumer) -> None:
         """Let go of a subscription that another process took over."""
-        if self.feed is not None:
-            self.feed.leases.fenced(consumer)
+        assert self.feed is not None
+        self.feed.leases.fenced(consumer)
 
     async def resume(self, name: str) -> bool:
         """Let a halted consumer go on: from its watermark, or without storage with the next event."""

@@ -47,10 +47,8 @@ class Lane:
         """Positions that come after ``items`` and are left on disk until there is room."""
 
     def spill(self, keep: int) -> int:
-        """Leave everything behind the first ``keep`` items on disk; return how many went."""
+        """Leave everything behind the first ``keep`` of more items on disk; return how many went."""
         gone = len(self.items) - keep
-        if gone <= 0:
-            return 0
         tail = [self.items.pop()[0] for _ in range(gone)]
         tail.reverse()
         self.spilled = array("q", tail) + (self.spilled or array("q"))

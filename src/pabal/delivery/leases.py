@@ -90,7 +90,7 @@ class Leases:
         try:
             await self._take_over(consumer, opening)
         finally:
-            _settle(self._being_opened.pop(consumer))
+            self._being_opened.pop(consumer).set_result(None)
 
     async def _take_over(self, consumer: Consumer, opening: asyncio.Future[Cursor | None]) -> None:
         asked = self._feed.controls.asked
@@ -279,11 +279,8 @@ class Leases:
             closing = asyncio.ensure_future(self._close(consumer))
             self._engine.background.spawn(closing)
         self._closing[consumer.name] = closing
-        closing.add_done_callback(partial(self._closed, consumer.name))
-
-    def _closed(self, name: str, closing: asyncio.Future[None]) -> None:
-        if self._closing.get(name) is closing:
-            del self._closing[name]
+        # Whoever wants the name next waits for it, so it is not given up twice at a time.
+        closing.add_done_callback(lambda _: self._closing.pop(consumer.name, None))
 
     async def _close(self, consumer: Consumer) -> None:
         try:
@@ -319,8 +316,3 @@ class Leases:
             cursor = opening.result()
             if cursor is not None:
                 await self._storage.release_subscription(name, cursor.epoch)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

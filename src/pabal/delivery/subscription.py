@@ -11,7 +11,6 @@ import msgspec
 from pabal.delivery.handler import Handler
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
-from pabal.domain.event import DomainEvent
 from pabal.errors import SubscriptionError
 from pabal.ports.storage import Start
 
@@ -50,15 +49,11 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
         """Tell whether every event goes into the same lane: batches that follow publish order."""
         return self.batch is not None and self.ordering == BY_AGGREGATE
 
-    def key_of(self, event: DomainEvent, body: Any) -> Any:
-        """Return the ordering key of an event, or UNORDERED."""
-        ordering = self.ordering
-        if ordering == BY_AGGREGATE:
-            aggregate_id = event.aggregate_id
-            return UNORDERED if aggregate_id is None else (event.aggregate_type, aggregate_id)
-        if ordering is None:
+    def key_of(self, body: Any) -> Any:
+        """Return the key that an ordering function gives an event, or UNORDERED without one."""
+        if not callable(self.ordering):
             return UNORDERED
-        key = ordering(body)
+        key = self.ordering(body)
         return UNORDERED if key is None else key
 
 

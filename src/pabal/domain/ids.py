@@ -41,7 +41,7 @@ def _advance(milliseconds: int) -> tuple[int, str, count[int]]:
 
 
 # A forked child would otherwise go on counting with its parent's numbers.
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_forget)
 
 

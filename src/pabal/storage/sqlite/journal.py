@@ -20,7 +20,7 @@ from pabal.errors import StorageUnavailableError
 
 fcntl: Any = None
 """None on Windows; there, an owner is known to be dead only when its lease is over."""
-if sys.platform != "win32":
+if sys.platform != "win32":  # pragma: no branch - the other way is for Windows alone
     import fcntl
 
 _SLOT = Struct("<qqqq")

@@ -1,0 +1,43 @@
+"""Steering goes by the durable name, whether or not anything is subscribed under it here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pabal.errors import SubscriptionNotFoundError
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, Seen, numbers
+
+
+async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -> None:
+    """Who mistypes a name and is told "False" believes that the subscription runs."""
+    bus = await backend.running()
+
+    async def handle(event: Moved) -> None: ...
+
+    bus.subscribe(Moved, handle, name="clerk")
+    await bus.drain(60)
+    with pytest.raises(SubscriptionNotFoundError, match="clerk"):
+        await bus.resume("clark")
+    assert not await bus.resume("clerk")
+
+
+async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored: Backend) -> None:
+    """A new version of a program sets a cursor back before it takes the subscription up."""
+    seen: Seen[Any] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event)
+
+    bus = await stored.running()
+    subscription = bus.subscribe(Moved, handle, name="clerk")
+    await bus.publish_batch([Moved("rook", n) for n in range(1, 6)])
+    await bus.drain(60)
+    bus.unsubscribe(subscription)
+    await bus._engine.background.until(lambda: not bus._engine.background.tasks)
+    assert await bus.subscriptions.reset("clerk", 3) == 3
+    bus.subscribe(Moved, handle, name="clerk")
+    await bus.drain(60)
+    assert numbers(seen) == [1, 2, 3, 4, 5, 4, 5]

@@ -1,0 +1,128 @@
+"""Rows that a subscription has still to handle and that are not in the log, or not for it, any more."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.bus.samples import Jumped, Moved
+from tests.bus.support import Seen, figures, numbers
+from tests.delivery.desk import Desk
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal.delivery import feed
+
+LATER = RetryPolicy(max_attempts=3, base_delay=1000.0, jitter=0.0)
+
+
+def delete(path: Path, condition: str) -> None:
+    """Delete rows as only another program does."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    assert connection.execute(f"DELETE FROM events WHERE {condition}").rowcount > 0
+    connection.close()
+
+
+async def leave_unfinished(path: Path) -> None:
+    """Leave a log whose subscription has the second of three events to handle once more."""
+
+    async def handle(event: Moved) -> None:
+        if event.n == 2:
+            raise ConnectionError("not yet")
+
+    async with SqliteEventStorage(path, durability="normal") as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Moved, handle, name="mover", retry=LATER, start="beginning")
+        await bus.publish_batch([Moved("a", 1), Moved("b", 2), Moved("c", 3)])
+
+
+async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_path: Path) -> None:
+    """Waiting for it for ever, the subscription would hold back every trim, and ``drain`` never return."""
+    path = tmp_path / "log.db"
+    await leave_unfinished(path)
+    delete(path, "position = 2")
+    seen: Seen[Any] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event)
+
+    async with SqliteEventStorage(path, durability="normal") as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Moved, handle, name="mover", retry=LATER)
+        await bus.publish(Moved("b", 4))
+        await bus.drain(60)
+        assert figures(bus, "mover")["watermark"] == 4
+    assert numbers(seen) == [4]
+
+
+async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as_done(
+    tmp_path: Path,
+) -> None:
+    """A handler that was narrowed to other types would get one it does not know what to do with."""
+    path = tmp_path / "log.db"
+    await leave_unfinished(path)
+    seen: Seen[Any] = Seen()
+
+    async def handle(event: Jumped) -> None:
+        seen.add(event)
+
+    async with SqliteEventStorage(path, durability="normal") as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Jumped, handle, name="mover", retry=LATER)
+        await bus.publish(Jumped("b", 4))
+        await bus.drain(60)
+        assert figures(bus, "mover")["watermark"] == 4
+    assert numbers(seen) == [4]
+
+
+async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
+    tmp_path: Path, small_buffers: None
+) -> None:
+    """Promise 18. The lane would wait for rows that never come, and with it every later event of the key."""
+    path = tmp_path / "log.db"
+    gate = asyncio.Event()
+    seen: Seen[Any] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.piece == "busy":
+            await gate.wait()
+        seen.add(event)
+
+    async with SqliteEventStorage(path, durability="normal") as storage:
+        bus = InMemoryEventBus(storage, worker_count=2)
+        bus.subscribe(Moved, handle, name="mover")
+        async with bus:
+            await bus.drain(60)
+            for n in range(0, 100, 5):
+                await bus.publish_batch([Moved("busy", m) for m in range(n, n + 4)])
+                await bus.publish(Moved("free", n + 4))
+                await seen.reach(n // 5 + 1)
+            [lane] = [lane for lane in bus._engine.consumers["mover"].all_lanes() if lane.spilled is not None]
+            assert lane.spilled is not None
+            assert len(lane.spilled) > feed._PAGE, "it is read back in several steps"
+            kept = 1 + len(lane.items)
+            delete(path, f"aggregate_id = 'busy' AND position >= {lane.spilled[0]}")
+            gate.set()
+            await bus.drain(60)
+            await bus.publish(Moved("busy", 1000))
+            await bus.drain(60)
+            assert figures(bus, "mover")["watermark"] == 101
+    assert [e.n for e in seen if e.piece == "busy"][kept:] == [1000]
+
+
+async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
+    desk: Desk, small_buffers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 18. What found no room would be passed over, and the watermark move past it."""
+    monkeypatch.setattr(feed, "_PAGE", 50)
+    pieces = [f"piece-{n}" for n in range(200)]
+    await desk.bus.publish_batch([Moved(piece, n) for n, piece in enumerate(pieces)])
+    desk.clerk.gated = pieces
+    desk.clerk.gate.clear()
+    desk.employ(start="beginning")
+    await desk.clerk.entered.reach(1)
+    await desk.clock.settle()
+    assert sum(len(lane.items) for lane in desk.bus._engine.consumers["clerk"].all_lanes()) < 50
+    desk.clerk.gate.set()
+    await desk.rest()
+    assert sorted(numbers(desk.clerk.handled)) == list(range(200))
+    assert figures(desk.bus, "clerk")["watermark"] == 200

@@ -1,0 +1,274 @@
+"""What changes around a subscription in the very moment in which its handler runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.bus.samples import Moved
+from tests.bus.support import ONCE, Seen, figures, numbers
+from tests.delivery.desk import Desk
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
+from pabal.delivery.spread import Spread, quantiles
+
+
+async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery() -> None:
+    """Slices that go on the short way would pass by an audit, or a lock, that is already asked for."""
+    storage = InMemoryEventStorage()
+    seen: Seen[int] = Seen()
+    passed: Seen[int] = Seen()
+
+    async def audit(event: Any, context: Any, call_next: Any) -> Any:
+        passed.add(event.n)
+        return await call_next()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 3:
+            bus.use(audit)
+        seen.add(event.n)
+
+    bus = InMemoryEventBus(storage, worker_count=1)
+    bus.subscribe(Moved, handle, name="mover")
+    async with bus:
+        await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(1, 8)])
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    assert passed == [4, 5, 6, 7]
+
+
+async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_longer() -> None:
+    """Promise 16. It would overtake the delivery under way, or wait for its end for ever."""
+    storage = InMemoryEventStorage()
+    order: Seen[tuple[str, int]] = Seen()
+
+    async def follow(event: Moved) -> None:
+        order.add(("second", event.n))
+
+    async def lead(event: Moved) -> None:
+        if event.n == 1:
+            bus.subscribe(Moved, follow, name="second", priority=2, start="beginning")
+            await bus._engine.background.until(lambda: figures(bus, "second")["state"] == "active")
+        order.add(("first", event.n))
+
+    bus = InMemoryEventBus(storage, worker_count=2)
+    bus.subscribe(Moved, lead, name="first", priority=1)
+    async with bus:
+        await bus.publish_batch([Moved("a", 1), Moved("b", 2)])
+    assert sorted(order) == [("first", 1), ("first", 2), ("second", 1), ("second", 2)]
+    for n in (1, 2):
+        assert list(order).index(("first", n)) < list(order).index(("second", n))
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60.0}])
+async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted(
+    desk: Desk, options: dict[str, Any]
+) -> None:
+    """Promise 36. Its new holder handles the event; what is noted here would move another's cursor."""
+    desk.clerk.gate.clear()
+    desk.employ(**options)
+    await desk.publish(1)
+    await desk.publish(2)
+    await desk.clerk.entered.reach(1)
+    consumer = desk.bus._engine.consumers["clerk"]
+    await desk.storage.release_subscription("clerk", consumer.epoch)
+    taken = await desk.storage.open_subscription("clerk", "now")
+    assert taken is not None
+    desk.bus._engine.fenced(consumer)
+    desk.clerk.gate.set()
+    await desk.clerk.handled.reach(1)
+    await desk.rest()
+    [record] = await desk.storage.list_subscriptions()
+    assert (record.watermark, record.epoch) == (0, taken.epoch)
+    assert desk.bus.get_statistics()["queue_size"] == 0
+    await desk.storage.release_subscription("clerk", taken.epoch)
+    await desk.clock.advance(0.5)
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_workers_that_are_cancelled_from_outside_lose_nothing_that_is_stored(stored: bool) -> None:
+    """At the end of ``asyncio.run``, or in a task group that fails, a publisher would wake who is no more."""
+    storage = InMemoryEventStorage() if stored else None
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus = InMemoryEventBus(storage)
+    bus.subscribe(Moved, handle, name="mover")
+    await bus.start()
+    await bus.publish(Moved("a", 0))
+    await bus.drain(timeout=60)
+    workers = [worker.task for worker in bus._engine.workers]
+    for task in workers:
+        task.cancel()
+    # In the turn in which they are cancelled they still count as resting.
+    await bus.publish(Moved("a", 1))
+    await asyncio.wait(workers)
+    await bus.publish(Moved("a", 2))
+    assert seen == [0]
+    await bus.stop(timeout=0)
+    await bus.start()
+    await bus.publish(Moved("a", 3))
+    await bus.drain(timeout=60)
+    assert seen == ([0, 1, 2, 3] if stored else [0, 3])
+    await bus.stop()
+
+
+# -- what cannot even be delivered --------------------------------------------------------------------------
+
+
+def puzzled_by(n: int, when: list[bool]) -> Any:
+    """Return an ordering function that raises for one event while ``when`` says so."""
+
+    def key_of(event: Moved) -> str:
+        if event.n == n and when[0]:
+            raise LookupError("no such key")
+        return event.piece
+
+    return key_of
+
+
+async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_mended(desk: Desk) -> None:
+    """Promise 26. Parked against the wish of its subscription, the event would be passed over."""
+    when = [True]
+    desk.employ(ordering=puzzled_by(2, when), on_exhausted="stop")
+    await desk.publish(1)
+    await desk.publish(2, 3)
+    await desk.rest()
+    assert figures(desk.bus, "clerk")["state"] == "halted"
+    assert "no such key" in desk.bus.health().reasons[0]
+    assert await desk.bus.dead_letters.list() == []
+    when[0] = False
+    await desk.resume()
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == [1, 2, 3]
+
+
+async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is_mended(
+    desk: Desk,
+) -> None:
+    """The rest of the range would be delivered without it, as if its subscription did not halt at all."""
+    when = [False]
+    desk.employ(ordering=puzzled_by(2, when), on_exhausted="stop")
+    await desk.publish(1, 2, 3)
+    await desk.rest()
+    when[0] = True
+    desk.clerk.gate.clear()
+    await desk.bus.subscriptions.replay("clerk", 2, 3)
+    await desk.bus._engine.background.until(lambda: figures(desk.bus, "clerk")["state"] == "halted")
+    desk.clerk.gate.set()
+    await desk.clock.settle()
+    assert numbers(desk.clerk.handled) == [1, 2, 3]
+    when[0] = False
+    await desk.resume()
+    await desk.clerk.handled.reach(5)
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == [1, 2, 3, 2, 3]
+
+
+async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_given(desk: Desk) -> None:
+    """Promise 16. No attempt will ever be made on it, so waiting for the first one never ends."""
+    seen: Seen[int] = Seen()
+
+    async def follow(event: Moved) -> None:
+        seen.add(event.n)
+
+    desk.employ(ordering=puzzled_by(2, [True]), on_exhausted="park", priority=1)
+    desk.bus.subscribe(Moved, follow, name="second", priority=2)
+    await desk.rest()
+    await desk.publish(1)
+    await desk.publish(2, 3)
+    await desk.rest()
+    assert sorted(seen) == [1, 2, 3]
+    assert [letter.event.n for letter in await desk.bus.dead_letters.list()] == [2]
+
+
+async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(desk: Desk) -> None:
+    """Promise 16. The attempt they wait for was called off."""
+    seen: Seen[int] = Seen()
+
+    async def follow(event: Moved) -> None:
+        seen.add(event.n)
+
+    desk.clerk.refused = {1: NotRetryableError("never")}
+    desk.employ(priority=1, on_exhausted="park")
+    desk.bus.subscribe(Moved, follow, name="second", priority=2)
+    await desk.rest()
+    await desk.publish(1)
+    await desk.rest()
+    desk.clerk.gate.clear()
+    await desk.publish(2)
+    await desk.clerk.entered.reach(2)
+    [letter] = await desk.bus.dead_letters.list()
+    assert await desk.bus.dead_letters.retry(letter.id)  # it waits behind the one that runs
+    await desk.bus.dead_letters.discard(letter.id)
+    desk.clerk.gate.set()
+    await desk.publish(3)
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == [2, 3]
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stored: bool) -> None:
+    """Counted off twice, the number of dead letters would fall below zero, and room seem to be there."""
+    gate, entered = asyncio.Event(), asyncio.Event()
+    refuses = True
+
+    async def handle(event: Moved) -> None:
+        if refuses:
+            raise ValueError("no")
+        entered.set()
+        await gate.wait()
+
+    bus = InMemoryEventBus(InMemoryEventStorage() if stored else None)
+    bus.subscribe(Moved, handle, name="mover", retry=ONCE)
+    async with bus:
+        await bus.publish_batch([Moved("a", 1), Moved("b", 2)])
+        await bus.drain(60)
+        first, _ = await bus.dead_letters.list()
+        refuses = False
+        await bus.dead_letters.retry(first.id)
+        await entered.wait()
+        await bus.dead_letters.discard(first.id)
+        gate.set()
+        await bus.drain(60)
+        assert [letter.event.n for letter in await bus.dead_letters.list()] == [2]
+        assert bus.get_statistics()["failed_events_count"] == 1
+
+
+async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(desk: Desk, small_buffers: None) -> None:
+    """Promise 25. What had no room in memory would overtake the dead letter that it has to wait behind."""
+    desk.employ()
+    await desk.rest()
+    desk.clerk.gated, desk.clerk.refused = ("A",), {0: NotRetryableError("never")}
+    desk.clerk.gate.clear()
+    for n in range(0, 100, 5):
+        await desk.publish(*range(n, n + 4))
+        await desk.publish(n + 4, piece="free")
+        await desk.clerk.handled.reach(n // 5 + 1)
+    assert desk.bus._engine.consumers["clerk"].spilled > 0
+    desk.clerk.gate.set()
+    await desk.rest()
+    assert {event.piece for event in desk.clerk.handled} == {"free"}
+    [letter] = await desk.bus.dead_letters.list()
+    assert letter.queued == 79
+    desk.clerk.refused.clear()
+    await desk.bus.dead_letters.retry(letter.id)
+    await desk.clerk.handled.reach(100)
+    await desk.rest()
+    assert [e.n for e in desk.clerk.handled if e.piece == "A"] == [n for n in range(100) if n % 5 != 4]
+
+
+def test_durations_of_nothing_spoil_no_quantile() -> None:
+    """A coarse clock tells 0.0 for a short handler; it has no place on a scale of powers of two."""
+    spread = Spread()
+    spread.add(0.0, 50)
+    assert quantiles(spread.counts, 0.5) == [None]
+    spread.add(0.25)
+    [middle] = quantiles(spread.counts, 0.5)
+    assert middle is not None
+    assert 0.2 < middle < 0.3

@@ -1,0 +1,84 @@
+"""What is read from the journal of a process that died, and who counts as dead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.ports.storage import Cursor, PendingRetry, Progress
+from pabal.storage.sqlite import cursors, journal
+from pabal.storage.sqlite.journal import Attempt, journal_path
+from tests.storage.events import ticks
+
+DEAD = "d" * 32
+
+
+async def after_a_death(
+    path: Path,
+    progress: Callable[[Cursor], Progress],
+    attempts: Sequence[Attempt],
+    replay: tuple[int, int] | None = None,
+) -> Cursor:
+    """Leave a file as a process does that dies in these attempts, and open its subscription anew."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(5))
+        cursor = await storage.open_subscription("held", "beginning")
+        assert cursor is not None
+        assert await storage.save_progress([progress(cursor)]) == []
+        if replay is not None:
+            await storage.request_replay("held", *replay)
+        base = storage.journal.reserve(len(attempts))
+        for slot, attempt in enumerate(attempts):
+            storage.journal.begin(base + slot, cursor.number, attempt.first, attempt.last, attempt.attempt)
+        content = storage.journal.path.read_bytes()
+        await storage.transact(lambda tx: tx.execute("UPDATE subscriptions SET owner = ?", (DEAD,)))
+    journal_path(path, DEAD).write_bytes(content)
+    async with SqliteEventStorage(path) as storage:
+        again = await storage.open_subscription("held", "now")
+        assert again is not None
+        return again
+
+
+async def test_an_attempt_within_a_replay_is_counted_too(path: Path) -> None:
+    """Promise 6. What is replayed lies below the watermark; uncounted, it would kill every process anew."""
+    again = await after_a_death(
+        path, lambda held: Progress("held", held.epoch, 5, 5), [Attempt(2, 2, 1, 0)], replay=(1, 3)
+    )
+    assert [(retry.position, retry.attempts) for retry in again.retries] == [(2, 1)]
+
+
+async def test_what_was_finished_and_saved_is_not_taken_for_the_cause(path: Path) -> None:
+    """Another holder may have finished it meanwhile; delivered again, it would be handled twice."""
+    again = await after_a_death(
+        path,
+        lambda held: Progress("held", held.epoch, 2, 5, (3,)),
+        [Attempt(2, 2, 1, 0), Attempt(3, 3, 1, 0)],
+    )
+    assert [retry.position for retry in again.retries] == [3]
+
+
+async def test_an_attempt_that_was_counted_is_not_counted_twice(path: Path) -> None:
+    """An event would be given up after half of its attempts."""
+    counted = PendingRetry(2, 2, time.time())
+    again = await after_a_death(
+        path, lambda held: Progress("held", held.epoch, 1, 5, (2,), (counted,)), [Attempt(2, 2, 2, 0)]
+    )
+    assert [(retry.attempts, retry.failures) for retry in again.retries] == [(2, ())]
+
+
+async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lease_is_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is on Windows. Taken for dead before that, two processes would handle one subscription."""
+    monkeypatch.setattr(journal, "fcntl", None)
+    async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
+        assert await one.open_subscription("held", "now") is not None
+        assert await two.open_subscription("held", "now") is None
+        monkeypatch.setattr(cursors, "LEASE_SECONDS", -1.0)
+        assert await one.renew_leases() == []
+        assert await two.open_subscription("held", "now") is not None
+        assert await one.renew_leases() == ["held"]

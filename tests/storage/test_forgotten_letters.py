@@ -1,0 +1,39 @@
+"""Dead letters whose subscription was forgotten, in a file and in the reference model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pabal.ports.storage import ParkedDelivery, Progress
+from tests.storage.events import ticks
+
+
+async def forgotten(storage: Any) -> list[int]:
+    """Leave two dead letters of a subscription that is gone; return their ids."""
+    await storage.store_events(ticks(2))
+    cursor = await storage.open_subscription("gone", "beginning")
+    rows = await storage.read_positions([1, 2])
+    parked = [ParkedDelivery(row.position, "no", (), 5.0, row) for row in rows]
+    assert await storage.save_progress([Progress("gone", cursor.epoch, 2, 2, parked=tuple(parked))]) == []
+    await storage.release_subscription("gone", cursor.epoch)
+    assert await storage.forget_subscription("gone")
+    return [letter.id for letter in await storage.list_dead_letters()]
+
+
+async def test_letters_of_a_forgotten_subscription_can_be_retried_and_discarded(any_storage: Any) -> None:
+    """They outlive it on purpose; whoever clears them up must not fall over the name that is gone."""
+    first, second = await forgotten(any_storage)
+    letter = await any_storage.begin_retry(first, None, 6.0)
+    assert (letter.state, letter.position) == ("retrying", 1)
+    assert await any_storage.begin_retry(first, None, 7.0) is None, "its retry has begun"
+    await any_storage.discard_dead_letter(first)
+    await any_storage.discard_dead_letter(second)
+    assert await any_storage.list_dead_letters() == []
+
+
+async def test_a_name_that_is_used_again_knows_nothing_of_before(any_storage: Any) -> None:
+    """Retries left under the old name would deliver events that the new subscription never asked for."""
+    [first, _] = await forgotten(any_storage)
+    await any_storage.discard_dead_letter(first)
+    cursor = await any_storage.open_subscription("gone", "now")
+    assert (cursor.watermark, cursor.unfinished, cursor.retries) == (2, (), ())
