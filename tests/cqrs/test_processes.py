@@ -243,6 +243,7 @@ def test_what_a_step_does_wrong_is_told() -> None:
 
     class Careless(ProcessManager):
         count: int = 0
+        price: Decimal = Decimal(0)
         process_type: ClassVar[str] = "careless"
 
         @on_timeout("late")
@@ -256,7 +257,10 @@ def test_what_a_step_does_wrong_is_told() -> None:
     careless.count = "three"  # type: ignore[assignment]
     with pytest.raises(ProcessDefinitionError, match="its state cannot be stored"):
         Careless.codec.encode(careless)
-    careless.count = 3
+    careless.count, careless.price = 3, "1.5"  # type: ignore[assignment]
+    with pytest.raises(ProcessDefinitionError, match=r"price is '1.5' and would come back as Dec"):
+        Careless.codec.encode(careless)
+    careless.price = Decimal("1.5")
     careless.other = 5  # type: ignore[attr-defined]
     with pytest.raises(ProcessDefinitionError, match="other has no annotation"):
         Careless.codec.encode(careless)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -112,6 +112,12 @@ def test_nothing_changed_is_nothing_found() -> None:
         ),
         ({"at": Decimal}, {"at": str}, "at", "changed from string (decimal) to string"),
         ({"to": Address}, {"to": str}, "to", "changed from Address to string"),
+        (
+            {"side": Literal["buy", "sell"]},
+            {"side": int},
+            "side",
+            "changed from one of ['buy', 'sell'] to integer",
+        ),
         ({"order": str}, {"order": str, "note": str}, "note", "is new and has no default"),
         ({"note": (str, "")}, {"note": str}, "note", "lost its default"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.applications import Starlette
 
-from pabal import DomainEvent, EventBusFactory, InMemoryEventBus, RetryPolicy
+from pabal import DomainEvent, EventBusFactory, InMemoryEventBus, RetryPolicy, register_event
 from pabal.errors import UsageError
 from pabal.integrations.starlette import bus_lifespan
 from pabal.observability import prometheus
@@ -70,6 +71,17 @@ async def test_logging_ends_when_told(caplog: pytest.LogCaptureFixture) -> None:
         async with bus:
             await bus.publish(Metered("1"))
     assert [record for record in caplog.records if record.name == "shop"] == []
+
+
+async def test_what_the_logger_does_not_want_costs_no_message(caplog: pytest.LogCaptureFixture) -> None:
+    """A level that is set on purpose would be overridden, and the log be full of what nobody wants."""
+    bus = InMemoryEventBus()
+    log_reports(bus, "shop", levels={telemetry.AttemptFailed: logging.DEBUG})
+    bus.subscribe(Metered, _fail, name="charge", retry_count=0)
+    with caplog.at_level(logging.INFO, "shop"):
+        async with bus:
+            await bus.publish(Metered("1"))
+    assert [vars(record)["pabal_report"] for record in caplog.records] == ["EventParked"]
 
 
 def _kinds(base: type[telemetry.Report]) -> list[type[telemetry.Report]]:
@@ -190,6 +202,22 @@ async def test_durations_are_measured_where_asked_for() -> None:
     ]
 
 
+async def test_the_durations_of_two_buses_stand_side_by_side() -> None:
+    """The second bus could not be measured at all: a metric of this name is registered already."""
+    exporter = PrometheusExporter()
+
+    async def fine(event: Metered) -> None: ...
+
+    for name in ("shop", "store"):
+        bus = InMemoryEventBus()
+        exporter.watch(bus, name=name, durations=True)
+        bus.subscribe(Metered, fine, name="note")
+        async with bus:
+            await bus.publish(Metered("1"))
+    counts = re.findall(r"pabal_attempt_duration_seconds_count{bus=\"(\w+)\".*?} (\S+)", exporter.text())
+    assert sorted(counts) == [("shop", "1.0"), ("store", "1.0")]
+
+
 def test_figures_that_only_some_buses_have_are_left_out() -> None:
     """A scrape would fail as a whole: on Redis a watermark is a figure for each partition."""
 
@@ -294,6 +322,37 @@ async def test_an_old_event_and_a_batch_begin_traces_of_their_own_with_links() -
     assert len(published) == 2
     assert all(span.parent is None for span in attempts)
     assert {link.context.span_id for span in attempts for link in span.links} == published
+
+
+@dataclass(frozen=True)
+class Swiped:
+    """Be no DomainEvent, so that it carries no trace of its own to a batch."""
+
+    card: str
+
+
+register_event(Swiped, event_type="telemetry.swiped")
+
+
+async def test_a_batch_is_one_span_that_tells_how_many_whatever_its_events_are() -> None:
+    """An event without metadata would fail its whole batch in the tracing, not in the handler."""
+    provider, spans = _recording()
+    bus = InMemoryEventBus()
+    instrument(bus, tracer=provider.get_tracer("test"))
+    seen: list[Any] = []
+
+    async def many(events: list[Any]) -> None:
+        seen.extend(events)
+
+    bus.subscribe((Metered, Swiped), many, name="many", batch=10)
+    async with bus:
+        await bus.publish_batch([Metered("1"), Swiped("2")])
+    assert len(seen) == 2
+    publish, process = _span(spans, "publish"), _span(spans, "process")
+    assert dict(publish.attributes or {})["messaging.batch.message_count"] == 2
+    assert dict(process.attributes or {})["messaging.batch.message_count"] == 2
+    assert publish.context is not None
+    assert [link.context.span_id for link in process.links] == [publish.context.span_id]
 
 
 def test_a_bus_is_instrumented_once() -> None:

@@ -61,6 +61,17 @@ def test_what_is_not_as_expected_fails() -> None:
         refused.then_raises(ValueError)
 
 
+def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> None:
+    """What it recorded would be stored by whoever catches the error and goes on."""
+
+    def deposit_and_raise(account: Account) -> None:
+        account.deposit(FIVE)
+        raise OverdrawnError("too late")
+
+    with pytest.raises(AssertionError, match=r"it raised, but recorded:\n.*Deposited"):
+        given(Account).when(deposit_and_raise).then_raises(OverdrawnError)
+
+
 class UnderUnittest(unittest.TestCase):
     """The kit needs nothing of pytest."""
 

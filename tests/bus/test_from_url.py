@@ -1,0 +1,67 @@
+"""``EventBusFactory.from_url``: what a URL may say, and what is said of one that makes no sense."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pabal import EventBusFactory, SqliteEventStorage
+from pabal.errors import MissingExtraError, UsageError
+
+
+async def test_a_url_describes_a_bus_in_memory_with_its_settings() -> None:
+    """A setting that is passed over would show in production, under load."""
+    async with EventBusFactory.from_url("memory://?worker_count=2&backpressure=raise") as bus:
+        assert bus.storage is None
+        assert bus.get_statistics()["worker_count"] == 2
+
+
+async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
+    """Four slashes are an absolute path: with one more or less, the log would lie somewhere else."""
+    path = tmp_path / "trading.db"
+    async with EventBusFactory.from_url(f"sqlite:///{path}?durability=normal", worker_count=3) as bus:
+        assert isinstance(bus.storage, SqliteEventStorage)
+        assert (bus.storage.path, bus.storage.durability) == (str(path.resolve()), "normal")
+        assert bus.get_statistics()["worker_count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("kafka://localhost", "a URL begins with memory://, sqlite:/// or redis://"),
+        ("trading.db", "a URL begins with"),
+        ("memory://?worker_count=many", "worker_count must be a whole number, not 'many'"),
+        ("memory://?worker_count=-1", "worker_count must be a whole number"),
+        ("memory://?workers=2", "unknown setting 'workers'"),
+        ("sqlite://trading.db", "names no file"),
+        ("sqlite:///", "names no file"),
+    ],
+)
+def test_a_url_that_says_nothing_known_is_refused_by_name(url: str, message: str) -> None:
+    """A misspelt setting would be a default, and a misspelt scheme a bus that forgets everything."""
+    with pytest.raises(UsageError, match=message):
+        EventBusFactory.from_url(url)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Make as if a package were not installed, for modules that are imported from now on."""
+    for name in [name for name in sys.modules if name.startswith(("pabal.brokers.redis", f"{package}."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_where_the_client_is_not_installed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "No module named redis" does not say what to install."""
+    without(monkeypatch, "redis")
+    with pytest.raises(MissingExtraError, match=r"pabal\[redis\]"):
+        EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
+
+
+def test_where_something_else_is_missing_that_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to install what is installed, nobody would find what is broken."""
+    without(monkeypatch, "pabal.brokers.redis.bus")
+    with pytest.raises(ImportError, match=r"pabal\.brokers\.redis\.bus") as caught:
+        EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
+    assert not isinstance(caught.value, MissingExtraError)

@@ -1,0 +1,131 @@
+"""Process managers beside which something changes: a new release, little memory, a command not foreseen."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
+from pabal.cqrs import (
+    Command,
+    CommandBus,
+    Idempotency,
+    ProcessManager,
+    ProcessManagers,
+    on_timeout,
+    process_runner,
+    reacts,
+    starts,
+)
+from pabal.cqrs.process_events import CommandRejected
+from pabal.testing import VirtualClock
+from tests.cqrs.support import Fulfilment, OrderPaid, OrderPlaced, PlaceOrder, RefusedError
+from tests.cqrs.test_processes import Shop
+
+
+async def test_processes_that_do_not_fit_into_memory_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many orders at a time, all but the last would begin anew or stand still."""
+    monkeypatch.setattr(process_runner, "_KEPT", 1)
+    shop = Shop(InMemoryEventStorage())
+    async with shop.bus:
+        for number in range(4):
+            await shop.commands.execute(PlaceOrder(f"o-{number}"))
+        await shop.settle()
+        for number in range(4):
+            assert await shop.history(f"o-{number}") == ("placed", "paid", "shipped")
+
+
+async def test_what_a_new_release_takes_no_more_is_left_aside() -> None:
+    """An answer to a command that an older release sent would be retried until it is parked."""
+    shop = Shop(InMemoryEventStorage())
+    async with shop.bus:
+        await shop.commands.execute(PlaceOrder("o-1"))
+        await shop.settle()
+        before = await shop.bus.storage.head()  # type: ignore[union-attr]
+        placed = Fulfilment("o-2")
+        await shop.bus.publish(OrderPlaced("o-2"))
+        await shop.settle()
+        await shop.bus.publish(
+            CommandRejected(placed.process_type, "o-2", "c-1", "GoneCommand", "RefusedError", "no")
+        )
+        await shop.settle()
+        assert await shop.bus.dead_letters.list() == []
+        process = await shop.processes.load(Fulfilment, "o-2")
+        assert process is not None
+        assert "refused" not in process.steps
+        assert before < await shop.bus.storage.head()  # type: ignore[union-attr]
+
+
+class Remind(Command[None]):
+    order: str
+
+
+class Reminder(ProcessManager):
+    """Set a timeout at first, and leave it alone afterwards."""
+
+    process_type: ClassVar[str] = "cqrs_reminder"
+    rejections = (RefusedError,)
+    heard: int = 0
+
+    @starts(OrderPlaced, key="order")
+    def placed(self, event: OrderPlaced) -> None:
+        self.set_timeout("late", 60)
+
+    @reacts(OrderPaid, key="order")
+    def paid(self, event: OrderPaid) -> None:
+        self.heard += 1
+
+    @on_timeout("late")
+    def late(self, event: object) -> None:
+        self.send(Remind(self.key))
+
+
+async def reminding(refuse: bool) -> tuple[InMemoryEventBus, VirtualClock, list[str]]:
+    """Return a running bus with the process above, and the orders that were reminded of."""
+    clock, reminded = VirtualClock(), []
+    bus = InMemoryEventBus(InMemoryEventStorage(), clock=clock)
+    commands = CommandBus()
+    commands.use(Idempotency(bus))
+
+    @commands.handles(Remind)
+    async def remind(command: Remind) -> None:
+        if refuse:
+            raise RefusedError("not now")
+        reminded.append(command.order)
+
+    processes = ProcessManagers(bus, commands, clock=clock)
+    processes.add(Reminder, start="beginning", retry=RetryPolicy(max_attempts=1))
+    await bus.start()
+    return bus, clock, reminded
+
+
+async def test_a_timeout_that_later_steps_leave_alone_comes_once_and_at_its_time() -> None:
+    """Published anew by each step, it would come as often; taken as moved by it, too late."""
+    bus, clock, reminded = await reminding(refuse=False)
+    await bus.publish(OrderPlaced("o-1"))
+    await bus.drain(timeout=None)
+    await clock.advance(30)
+    for _ in range(3):
+        await bus.publish(OrderPaid("o-1"))
+    await bus.drain(timeout=None)
+    await clock.advance(29)
+    assert reminded == []
+    await clock.advance(1)
+    await bus.drain(timeout=None)
+    await clock.advance(600)
+    assert reminded == ["o-1"]
+    await bus.stop()
+
+
+async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:
+    """Taken for said, the refusal would vanish: the process waits on, and nobody sees why."""
+    bus, clock, reminded = await reminding(refuse=True)
+    await bus.publish(OrderPlaced("o-1"))
+    await bus.drain(timeout=None)
+    await clock.advance(60)
+    await bus.drain(timeout=None)
+    [letter] = await bus.dead_letters.list()
+    assert letter.attempts[0].error_type == "RefusedError"
+    assert reminded == []
+    await bus.stop()

@@ -1,0 +1,112 @@
+"""Changes of one aggregate on their way to the log together, and copies in memory that have to give way."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import CorruptLogError, SqliteEventStorage
+from pabal.errors import InvalidEventError, UsageError
+from pabal.eventsourcing import Repository
+from tests.eventsourcing.conftest import AnyStorage
+from tests.eventsourcing.samples import Account, Deposited
+
+ONE = Decimal(1)
+
+
+async def test_of_changes_that_go_together_only_the_one_with_a_known_id_fails(storage: AnyStorage) -> None:
+    """The error would come to somebody else, whose change was right, and the wrong one look stored."""
+    accounts = Repository(Account, storage)
+    used = Deposited("b", Decimal(7))
+    await storage.store_event(used)
+
+    def repeat(account: Account) -> None:
+        account.let_happen(Deposited("a", Decimal(9), event_id=used.event_id))
+
+    results = await asyncio.gather(
+        accounts.update("a", lambda account: account.deposit(ONE)),
+        accounts.update("a", repeat),
+        accounts.update("a", lambda account: account.deposit(ONE)),
+        return_exceptions=True,
+    )
+    kinds = [type(result).__name__ for result in results]
+    assert kinds == ["Decimal", "DuplicateEventError", "Decimal"]
+    loaded = await Repository(Account, storage).load("a")
+    assert (loaded.balance, loaded.version) == (Decimal(2), 2)
+
+
+async def test_a_change_that_goes_alone_and_does_not_fit_is_refused(storage: AnyStorage) -> None:
+    """Taken for a conflict, it would be decided again and again, for ever."""
+    storage.max_payload_bytes = 200
+    accounts = Repository(Account, storage)
+    with pytest.raises(InvalidEventError, match="limit"):
+        await accounts.update("a", lambda account: account.deposit(Decimal("1" * 300)))
+    assert await storage.head() == 0
+    assert await accounts.update("a", lambda account: account.deposit(ONE)) == ONE
+
+
+async def test_an_aggregate_on_its_way_to_the_log_stays_in_memory(storage: AnyStorage) -> None:
+    """Loaded anew meanwhile, it would be decided on without its newest events: a conflict, or worse."""
+    accounts = Repository(Account, storage, keep=1)
+    names = [name for name in "abc" for _ in range(5)]
+    await asyncio.gather(
+        *(accounts.update(name, lambda account: account.deposit(ONE), retries=0) for name in names)
+    )
+    for name in "abc":
+        assert (await accounts.load(name)).balance == Decimal(5)
+    await accounts.update("d", lambda account: account.deposit(ONE))
+    assert len(accounts.lives) == 1, "those that are stored have given way"
+
+
+async def test_a_copy_that_was_replaced_takes_nothing_along(storage: AnyStorage) -> None:
+    """A change that fails late would throw out the right copy that was loaded in the meantime."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", lambda account: account.deposit(ONE))
+    old = accounts.lives.get("a")
+    assert old is not None
+    async with accounts.edit("a") as account:  # which takes the aggregate out of memory
+        account.deposit(ONE)
+    fresh = accounts.lives.get("a")
+    assert fresh is not None
+    accounts.lives.discard(old)
+    assert (accounts.lives.get("a") is fresh) == (old is not fresh)
+    assert await accounts.update("a", lambda account: account.deposit(ONE)) == Decimal(3)
+
+
+async def test_a_future_in_place_of_a_result_is_refused_like_a_coroutine(storage: AnyStorage) -> None:
+    """Whoever forgets to await would be told that his change is stored, with a future for a result."""
+    accounts = Repository(Account, storage)
+
+    def later(account: Account) -> Any:
+        account.deposit(ONE)
+        return asyncio.get_running_loop().create_future()
+
+    with pytest.raises(UsageError, match="something to await"):
+        await accounts.update("a", later)
+    assert await storage.head() == 0
+
+
+async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_path: Path) -> None:
+    """Half a history makes a wrong balance that looks like a right one."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        accounts = Repository(Account, storage)
+        for _ in range(5):
+            await accounts.update("a", lambda account: account.deposit(ONE))
+        await storage.trim(max_events=2)
+        with pytest.raises(CorruptLogError, match="its first events were trimmed"):
+            await Repository(Account, storage).load("a")
+
+
+async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage) -> None:
+    """A snapshot of nothing would stand in the way of the first event."""
+    accounts = Repository(Account, storage, snapshot_when_slower=0.0)
+    assert not await accounts.exists("a")
+    async with accounts.edit("a") as account:
+        assert account.version == 0
+    assert await storage.load_snapshot("account", "a") is None
+    await accounts.update("a", lambda account: account.deposit(ONE))
+    assert (await Repository(Account, storage, snapshot_when_slower=0.0).load("a")).balance == ONE
