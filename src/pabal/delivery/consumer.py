@@ -271,9 +271,8 @@ class Consumer:
         return dropped
 
     def has_room(self) -> bool:
-        """Tell whether it may take more into memory, if need be after leaving some on disk."""
-        if self.queued >= BUFFER_HIGH:
-            self.make_room()
+        """Leave on disk what can be of it, now that it is full; tell whether that has made room."""
+        self.make_room()
         return self.queued < BUFFER_HIGH
 
     def make_room(self) -> None:
