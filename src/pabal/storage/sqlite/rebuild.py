@@ -10,6 +10,7 @@ from pabal.domain.envelope import StoredRecord, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.storage.sqlite import care
 from pabal.storage.sqlite.faults import translated
+from pabal.storage.sqlite.projected import copy_projections
 from pabal.storage.sqlite.schema import connect
 from pabal.storage.sqlite.statements import insert_events, statements
 
@@ -24,7 +25,7 @@ _TABLES = (
     "scheduled",
     "processed",
 )
-"""What is copied beside the events; the indexes are made from these."""
+"""What is copied beside the events and projections; the indexes are made from these."""
 
 
 def rebuild(source: sqlite3.Connection, path: str, target: Path) -> int:
@@ -41,10 +42,11 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path) -> int:
                 count = _copy_events(source, path, connection)
                 for table in _TABLES:
                     _copy_table(source, connection, table)
+                copy_projections(source, connection)
                 connection.execute(statements()["disown_all"])
                 _index(connection)
             finally:
-                source.execute("COMMIT")
+                source.execute("ROLLBACK")  # it only read; after a damaged page a COMMIT is refused
             connection.execute("COMMIT")
             problems = care.check(connection, str(target))
             if problems:

@@ -305,9 +305,12 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def rebuild(self, path: str | Path) -> int:
         """Copy everything into a new file, event by event, and make its indexes anew; return the events.
 
-        For a file whose indexes are damaged, or that should be packed. Subscriptions, dead letters and
-        schedules come along. Every checksum is verified: raises CorruptLogError at the first altered event,
-        and leaves no file then. Raises StorageUnavailableError if the file exists or cannot be written.
+        For a file whose indexes are damaged, or that should be packed. Subscriptions, dead letters, schedules
+        and projections come along, and a projection's rebuild goes on where it stood; tables of a projection
+        that cannot be read whole stay behind, with a warning, and are built anew at its next start. An
+        application's own tables stay behind. Every checksum is verified: raises CorruptLogError at the first
+        altered event, and leaves no file then. Raises StorageUnavailableError if the file exists or cannot be
+        written.
         """
         return await self._reader.run(lambda c: rebuild.rebuild(c, self.path, Path(path)))
 

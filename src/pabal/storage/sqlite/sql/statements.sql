@@ -321,11 +321,33 @@ SELECT min(bound) FROM (
 SELECT name FROM subscriptions WHERE watermark < ? ORDER BY name
 
 -- name: has_projections
-SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'pabal_projections'
+SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'pabal_projections'
 
 -- name: projections
 SELECT name, is_live, position FROM pabal_projections
 WHERE position >= (SELECT min(position) FROM events) - 1 ORDER BY name, generation
+
+-- name: generations
+SELECT name, generation, version, position, is_live, tables FROM pabal_projections ORDER BY name, generation
+
+-- name: insert_generation
+INSERT INTO pabal_projections (name, generation, version, position, is_live, tables) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: made_for_table
+SELECT type, sql FROM sqlite_schema WHERE tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL
+ORDER BY type <> 'table', rowid
+
+-- name: stored_columns
+SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid
+
+-- name: autoincrement
+SELECT seq FROM sqlite_sequence WHERE name = ?
+
+-- name: forget_autoincrement
+DELETE FROM sqlite_sequence WHERE name = ?
+
+-- name: set_autoincrement
+INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)
 
 -- name: slice_end
 SELECT max(position) FROM (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)
