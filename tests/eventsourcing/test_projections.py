@@ -239,6 +239,35 @@ async def test_a_higher_version_is_built_at_start_and_replaces_the_lower(bus: In
     assert await _sum(back) == 7
 
 
+async def test_a_version_that_was_removed_leaves_alone_what_another_one_built(bus: InMemoryEventBus) -> None:
+    """Both stand at the same position in a first set of tables: old methods would write into new ones."""
+    async with Balances(bus) as balances:
+        await balances.reached(await _publish(bus, 6), timeout=30)
+        again = BalancesAgain(bus)
+        await again.remove()
+        async with again:
+            pass
+        receipt = await _publish(bus, 1)
+        with pytest.raises(ProjectionError, match="version 2"):
+            await balances.reached(receipt, timeout=30)
+        async with again:
+            await again.reached(receipt, timeout=30)
+            assert await again.rows(BALANCES) == [("a0", 300), ("a1", 200), ("a2", 200)]
+
+
+async def test_a_newer_version_stops_where_an_older_one_rebuilt_the_tables(bus: InMemoryEventBus) -> None:
+    """After a release was taken back, its processes would go on with methods that do not fit the tables."""
+    async with BalancesAgain(bus) as again:
+        await again.reached(await _publish(bus, 6), timeout=30)
+        await Balances(bus).rebuild()
+        receipt = await _publish(bus, 1)
+        with pytest.raises(ProjectionError, match="rebuilt by version 1, this class is version 2"):
+            await again.reached(receipt, timeout=30)
+        await again.start()
+        await again.reached(receipt, timeout=30)
+        assert (await again.rows(BALANCES))[0] == ("a0", 300)
+
+
 async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEventBus) -> None:
     """A long build that was stopped would begin at the first event again, or count what it had done twice."""
     await _publish(bus, 50)

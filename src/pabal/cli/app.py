@@ -15,6 +15,7 @@ from pabal.cli.dead_letters import dead_letters
 from pabal.cli.demo import demo
 from pabal.cli.doctor import doctor
 from pabal.cli.events import events, streams, tail
+from pabal.cli.projections import projections
 from pabal.cli.schema import schema
 from pabal.cli.subscriptions import replay, status, subscriptions
 
@@ -69,6 +70,7 @@ for command in (
     subscriptions,
     dead_letters,
     replay,
+    projections,
     retention,
     backup,
     check,

@@ -57,6 +57,7 @@
     ├── DeadLetterNotFoundError
     ├── EventNotFoundError
     ├── SubscriptionNotFoundError
+    ├── ProjectionNotFoundError
     ├── ActionNotPossibleError              an operator's action that cannot be done here or now
     └── StorageError                        the file or the disk: an operator must look
         ├── StorageClosedError
@@ -124,6 +125,7 @@ from pabal.errors.sourcing import (
     ProjectionDefinitionError,
     ProjectionError,
     ProjectionHandlerError,
+    ProjectionNotFoundError,
     SnapshotError,
     SnapshotOfOtherClassError,
     SpoiledAggregateError,
@@ -201,6 +203,7 @@ __all__ = [
     "ProjectionDefinitionError",
     "ProjectionError",
     "ProjectionHandlerError",
+    "ProjectionNotFoundError",
     "QueueFullError",
     "SnapshotError",
     "SnapshotOfOtherClassError",

@@ -82,6 +82,14 @@ class SnapshotOfOtherClassError(SnapshotError):
     template = "the snapshot is of {found}, not of {wanted}; delete it, or load it with its own class"
 
 
+class ProjectionNotFoundError(PabalError):
+    """Report a projection of which a file holds nothing. Fields: ``name, known`` (the names there are)."""
+
+    name: str
+    known: str
+    template = "there is no projection {name!r}; there are: {known}"
+
+
 class ProjectionDefinitionError(UsageError):
     """Report a projection class that cannot work as written. Field: ``projection``."""
 

@@ -97,8 +97,9 @@ def advance(tx: Statements, name: str, generation: Generation, upto: int) -> Non
     """Save how far a generation has come. Raises MovedOnError unless it stands where it was last seen."""
     moved = tx.execute(
         "UPDATE pabal_projections SET position = ? "
-        "WHERE name = ? AND generation = ? AND position = ? AND is_live = ?",
-        (upto, name, generation.number, generation.saved, generation.is_live),
+        "WHERE name = ? AND generation = ? AND version = ? AND position = ? AND is_live = ?",
+        # The version, too: after a removal numbers begin again, and another one may stand at the same place.
+        (upto, name, generation.number, generation.version, generation.saved, generation.is_live),
     )
     if moved.rowcount != 1:
         raise MovedOnError

@@ -29,6 +29,7 @@ from pabal.eventsourcing.generations import (
     swap,
 )
 from pabal.eventsourcing.read_model import Catalogue, Handler, Model, Statements, Tables, handlers_of
+from pabal.eventsourcing.stored import drop
 from pabal.ports.storage import Committed
 
 Progress = Callable[[int, int], object]
@@ -211,11 +212,7 @@ class Projection:
             if self.is_running:
                 raise UsageError(f"projection {self.name!r} runs: stop() it first")
 
-            def drop(tx: Statements) -> None:
-                for generation in read_generations(tx, self.name):
-                    discard(tx, self.name, generation)
-
-            await self._advance.transact(drop)
+            await self._advance.transact(lambda tx: drop(tx, self.name))
             self._live = None
 
     async def _open(self, progress: Progress | None) -> Generation:
@@ -332,6 +329,12 @@ class Projection:
                 raise ProjectionError(projection=self.name, reason="its tables were removed")
             if live.version > self.version:
                 self._refuse_newer(live)
+            if live.version < self.version:
+                raise ProjectionError(
+                    projection=self.name,
+                    reason=f"its tables were rebuilt by version {live.version}, this class is version "
+                    f"{self.version}; start it again, and it builds its own",
+                )
             self._live = live
         self._arrived()
 

@@ -63,6 +63,23 @@ class Actions:
         details = {"first": first, "last": last}
         return await self._audited("replay", name, details, lambda: self._source.replay(name, first, last))
 
+    # -- projections ----------------------------------------------------------------------------------
+
+    async def remove_projection(self, name: str, *, unfinished: bool = False) -> ActionResult:
+        """Drop a projection's tables and its position for good, so that it holds back no retention.
+
+        Its class is not needed. One that runs somewhere stops with a ProjectionError at its next event; one
+        that starts again builds its tables anew. With ``unfinished`` only what a rebuild has made so far
+        goes, and a rebuild that is still under way fails. Raises ProjectionNotFoundError,
+        ActionNotPossibleError.
+        """
+        return await self._audited(
+            "remove",
+            f"projection {name}",
+            {"unfinished": unfinished},
+            lambda: self._source.remove_projection(name, unfinished=unfinished),
+        )
+
     # -- dead letters ---------------------------------------------------------------------------------
 
     async def retry(self, dead_letter_id: int) -> ActionResult:

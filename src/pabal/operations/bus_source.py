@@ -11,6 +11,7 @@ import msgspec
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import ActionNotPossibleError, SubscriptionNotFoundError
 from pabal.operations.following import poll
+from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.storage_source import EVERY_ACTION, reasons_of, with_bus
 from pabal.operations.views import shown_letter, with_figures
 from pabal.ports.operations import (
@@ -35,11 +36,11 @@ from pabal.ports.storage import DeadLetterRecord, Start
 
 _PAGE = 500
 _IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
-_ON_A_SERVER: frozenset[Action] = EVERY_ACTION
+_ON_A_SERVER: frozenset[Action] = EVERY_ACTION - PROJECTION_ACTIONS
 _NO_LOG = "this bus keeps no log; give it an event_storage"
 
 
-class BusSource:
+class BusSource(NoProjections):
     """Answer from a bus that lives in memory alone, or whose log lies on a server.
 
     The audit log is in memory, and ends with this object.

@@ -27,6 +27,7 @@ from pabal.ports.operations import (
     EventView,
     OperationsSource,
     Overview,
+    ProjectionView,
     StreamPage,
     SubscriptionView,
     Target,
@@ -234,6 +235,15 @@ class Operations(Actions):
         """Return an aggregate's history above a version, oldest first; empty for an unknown one."""
         found = await self._source.stream(aggregate_id, aggregate_type, after_version, _checked(limit))
         return [self.masking.event(event) for event in found]
+
+    # -- projections ----------------------------------------------------------------------------------
+
+    async def projections(self, *, rows: bool = False) -> list[ProjectionView]:
+        """Return every projection by name, as the file shows it; none where there is no file.
+
+        ``rows`` counts what the tables hold, which reads all of them.
+        """
+        return await self._source.projections(rows=rows)
 
     # -- dead letters ---------------------------------------------------------------------------------
 

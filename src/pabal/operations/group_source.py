@@ -13,6 +13,7 @@ from pabal.domain.envelope import to_microseconds
 from pabal.errors import UsageError
 from pabal.operations.filters import matcher, parse_place
 from pabal.operations.letters import matching_letters, retry_elsewhere
+from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.storage_source import EVERY_ACTION, entry_of
 from pabal.operations.views import delivery_view, event_view, letter_view
 from pabal.ports.groups import GroupInspection, Place, Placed
@@ -42,10 +43,10 @@ _NO_STREAMS = (
 )
 
 
-class GroupSource:
+class GroupSource(NoProjections):
     """Answer about one group. Its log is read where others have an index; its subscriptions go their way."""
 
-    actions = EVERY_ACTION
+    actions = EVERY_ACTION - PROJECTION_ACTIONS
 
     def __init__(self, group: GroupInspection) -> None:
         self._group = group

@@ -14,6 +14,7 @@ from pabal.operations.filters import parse_position
 from pabal.operations.following import poll
 from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.log import find_rows, position_at
+from pabal.operations.projections import list_projections, remove_projection
 from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
 from pabal.ports.inspection import ActionRecord, InspectableStorage
 from pabal.ports.operations import (
@@ -26,6 +27,7 @@ from pabal.ports.operations import (
     DeliveryView,
     EventFilter,
     EventView,
+    ProjectionView,
     Reason,
     StreamPage,
     StreamView,
@@ -180,6 +182,10 @@ class StorageSource:
         """Return how many dead letters there are of each subscription and error type."""
         return await self._storage.group_dead_letters()
 
+    async def projections(self, *, rows: bool) -> list[ProjectionView]:
+        """Return every projection by name."""
+        return await list_projections(self._storage, rows=rows)
+
     # -- steering -------------------------------------------------------------------------------------
 
     @property
@@ -236,6 +242,10 @@ class StorageSource:
             letter = await self._storage.discard_dead_letter(dead_letter_id)
             await self._storage.request_reopening(letter.subscription)
         return ActionResult("discard", str(dead_letter_id), 1)
+
+    async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
+        """Drop a projection's tables and position."""
+        return await remove_projection(self._storage, name, unfinished=unfinished)
 
     # -- the audit log --------------------------------------------------------------------------------
 

@@ -22,7 +22,9 @@ from pabal.ports.views import (
     EventView,
     Level,
     Overview,
+    ProjectionView,
     Reason,
+    RebuildView,
     StreamPage,
     StreamView,
     SubscriptionView,
@@ -49,7 +51,9 @@ __all__ = [
     "Level",
     "OperationsSource",
     "Overview",
+    "ProjectionView",
     "Reason",
+    "RebuildView",
     "StreamPage",
     "StreamView",
     "SubscriptionView",
@@ -196,6 +200,17 @@ class OperationsSource(Protocol):
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
         """Remove a dead letter for good. Raises DeadLetterNotFoundError."""
+        ...
+
+    async def projections(self, *, rows: bool) -> list[ProjectionView]:
+        """Return every projection by name; with ``rows``, count what its tables hold."""
+        ...
+
+    async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
+        """Drop a projection's tables and position; with ``unfinished``, only what a rebuild has made so far.
+
+        Count 0 where there was nothing of the kind. Raises ProjectionNotFoundError.
+        """
         ...
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:

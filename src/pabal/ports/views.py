@@ -14,7 +14,7 @@ import msgspec
 
 from pabal.ports.storage import AttemptFailure
 
-Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard"]
+Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard", "remove"]
 """What a source may be able to do."""
 
 Level = Literal["ok", "degraded", "failing"]
@@ -216,6 +216,33 @@ class StreamPage(msgspec.Struct, frozen=True):
 
     streams: tuple[StreamView, ...]
     next: str | None
+
+
+class RebuildView(msgspec.Struct, frozen=True):
+    """Show tables that are being built beside the live ones, or that an interrupted rebuild has left."""
+
+    version: int
+    position: int
+    lag: int
+
+
+class ProjectionView(msgspec.Struct, frozen=True):
+    """Show what a file holds of a projection. Nobody can tell from it whether the projection runs.
+
+    ``position`` is the one that was saved last: where few events concern a projection, it may be up to
+    10,000 behind the real one, and ``lag`` as much too high.
+    """
+
+    name: str
+    version: int | None
+    """None, and position 0, until its tables are built for the first time."""
+    position: int
+    lag: int
+    """How many positions the log is ahead."""
+    tables: tuple[str, ...]
+    rebuild: RebuildView | None
+    rows: dict[str, int] | None = None
+    """By table, where they were counted; one that is gone is left out."""
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,0 +1,122 @@
+"""``pabal projections``: the read models of a file, of which nobody need have the classes."""
+
+from __future__ import annotations
+
+import click
+
+from pabal.cli.base import (
+    REFUSED,
+    Group,
+    compose,
+    confirm,
+    dry_run_option,
+    fail,
+    json_option,
+    print_json,
+    print_result,
+    row,
+    run,
+    show,
+    table,
+    target_argument,
+    yes_option,
+)
+from pabal.cli.language import t
+from pabal.errors import ProjectionNotFoundError
+from pabal.operations import Operations
+from pabal.ports.operations import ProjectionView
+
+
+@click.group(cls=Group)
+def projections() -> None:
+    """Look at the projections of a log, and remove those that nobody runs any longer."""
+
+
+@projections.command("list")
+@target_argument
+@click.option("--rows", is_flag=True, help="Count the rows of every table, which reads all of them.")
+@json_option
+def list_projections(target: str, rows: bool, as_json: bool) -> None:
+    """List projections: version, position, lag, tables, and whether one is being rebuilt.
+
+    The position is the one saved last: where few events concern a projection, it may be up to 10,000 behind.
+
+    Example: pabal projections list trading.db
+    """
+    found = run(target, lambda operations: operations.projections(rows=rows))
+    if as_json:
+        print_json(found)
+        return
+    made = table("projection", ">version", ">position", ">lag", "tables", "rebuild")
+    for view in found:
+        row(made, view.name, view.version, view.position, view.lag, _tables(view), _rebuild(view))
+    show(made, "there is no projection")
+
+
+def _tables(view: ProjectionView) -> str:
+    counted = view.rows or {}
+    return ", ".join(
+        t("{table} ({count} rows)", table=each, count=f"{counted[each]:,}") if each in counted else each
+        for each in view.tables
+    )
+
+
+def _rebuild(view: ProjectionView) -> str:
+    if view.rebuild is None:
+        return ""
+    return t(
+        "version {version}, at position {position}",
+        version=view.rebuild.version,
+        position=view.rebuild.position,
+    )
+
+
+@projections.command("remove")
+@target_argument
+@click.argument("name")
+@click.option("--unfinished", is_flag=True, help="Drop only what a rebuild has made so far.")
+@compose(dry_run_option, yes_option, json_option)
+def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Drop a projection's tables and its position, so that it holds back no retention.
+
+    Its class need not exist any more. Where it still runs, it stops; where it starts again, it is built anew.
+
+    Example: pabal projections remove trading.db open_orders
+    """
+    question = run(target, lambda operations: _question(operations, name, unfinished))
+    if question is None:
+        fail(t("no rebuild of {name} has left anything", name=repr(name)), REFUSED)
+    if dry_run:
+        click.echo(question)
+        return
+    confirm(question, yes=yes)
+    result = run(target, lambda operations: operations.remove_projection(name, unfinished=unfinished))
+    print_result(result, as_json=as_json)
+    if not result.count:
+        fail(t("no rebuild of {name} has left anything", name=repr(name)), REFUSED)
+
+
+async def _question(operations: Operations, name: str, unfinished: bool) -> str | None:
+    """Return what is to be confirmed; None where there is nothing to drop."""
+    views = {view.name: view for view in await operations.projections()}
+    if name not in views:
+        raise ProjectionNotFoundError(name=name, known=", ".join(views) or "none")
+    view = views[name]
+    if unfinished:
+        if view.rebuild is None:
+            return None
+        return t(
+            "Drop what the rebuild of {name} has made up to position {position}? "
+            "One that is under way fails.",
+            name=repr(name),
+            position=view.rebuild.position,
+        )
+    totals = (await operations.overview()).totals
+    fields = {"name": repr(name), "tables": ", ".join(view.tables) or "–"}
+    if totals.events < totals.head:
+        return t(
+            "Drop {name} and its tables ({tables}) for good? "
+            "The log was trimmed: nothing can build them again.",
+            **fields,
+        )
+    return t("Drop {name} and its tables ({tables})? Only its class can build them again.", **fields)

@@ -1,0 +1,43 @@
+"""What a file holds of projections, known without their classes: for operators, and for what is given up."""
+
+from __future__ import annotations
+
+from pabal.errors import ProjectionNotFoundError
+from pabal.eventsourcing.advancing import TableStorage
+from pabal.eventsourcing.generations import Generation, discard, read_generations
+from pabal.eventsourcing.read_model import Statements
+
+_HAS_ANY = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'pabal_projections'"
+_ALL = (
+    "SELECT name, generation, version, position, is_live, tables FROM pabal_projections "
+    "ORDER BY name, generation"
+)
+
+
+async def stored_projections(storage: TableStorage) -> dict[str, list[Generation]]:
+    """Return each projection's sets of tables by its name, oldest first. Writes nothing."""
+    found: dict[str, list[Generation]] = {}
+    if await storage.query(_HAS_ANY):
+        for name, number, version, position, is_live, tables in await storage.query(_ALL):
+            made = Generation(number, version, position, bool(is_live), tuple(tables.split()), position)
+            found.setdefault(name, []).append(made)
+    return found
+
+
+def drop(tx: Statements, name: str, *, unfinished: bool = False) -> int:
+    """Drop a projection's tables and position; with ``unfinished``, only what a rebuild has made so far.
+
+    Return how many sets of tables went.
+    """
+    going = [each for each in read_generations(tx, name) if not (unfinished and each.is_live)]
+    for generation in going:
+        discard(tx, name, generation)
+    return len(going)
+
+
+def drop_known(tx: Statements, name: str, *, unfinished: bool) -> int:
+    """Drop like ``drop``. Raises ProjectionNotFoundError for a name of which nothing is stored."""
+    if not read_generations(tx, name):
+        known = tx.execute("SELECT DISTINCT name FROM pabal_projections ORDER BY name").fetchall()
+        raise ProjectionNotFoundError(name=name, known=", ".join(each for (each,) in known) or "none")
+    return drop(tx, name, unfinished=unfinished)

@@ -1,0 +1,82 @@
+"""Projections as an operator finds them in a file, where nobody has their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from pabal.errors import ActionNotPossibleError, ProjectionNotFoundError, UsageError
+from pabal.eventsourcing.advancing import TableStorage
+from pabal.eventsourcing.generations import Generation, live_of
+from pabal.eventsourcing.stored import drop_known, stored_projections
+from pabal.ports.operations import Action, ActionResult, ProjectionView, RebuildView
+
+PROJECTION_ACTIONS: frozenset[Action] = frozenset(("remove",))
+"""What can be done with the file of a log alone."""
+
+
+class NoProjections:
+    """Have no tables for projections, for they lie in the file of a log."""
+
+    async def projections(self, *, rows: bool) -> list[ProjectionView]:
+        """Return none."""
+        return []
+
+    async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
+        """Refuse."""
+        self._refuse_projection(name)
+
+    def _refuse_projection(self, name: str) -> NoReturn:
+        reason = "projections lie in the file of a log, and this is none"
+        raise ActionNotPossibleError(action="remove", subject=f"projection {name}", reason=reason)
+
+
+async def list_projections(storage: Any, *, rows: bool) -> list[ProjectionView]:
+    """Return what the file holds, by name; with ``rows``, every live table is counted."""
+    if not hasattr(storage, "transact"):
+        return []  # in memory: there are no tables
+    found = await stored_projections(storage)
+    head = await storage.head()
+    return [
+        _view(name, generations, head, await _count(storage, generations) if rows else None)
+        for name, generations in found.items()
+    ]
+
+
+async def remove_projection(storage: Any, name: str, *, unfinished: bool) -> ActionResult:
+    """Drop tables and position; count 0 where nothing is unfinished. Raises ProjectionNotFoundError."""
+    if not hasattr(storage, "transact"):
+        raise ProjectionNotFoundError(name=name, known="none")
+    dropped = await storage.transact(partial(drop_known, name=name, unfinished=unfinished))
+    return ActionResult("remove", f"projection {name}", min(1, dropped))
+
+
+def _view(
+    name: str, generations: Sequence[Generation], head: int, rows: dict[str, int] | None
+) -> ProjectionView:
+    live = live_of(generations)
+    built = next((each for each in generations if not each.is_live), None)
+    position = 0 if live is None else live.position
+    return ProjectionView(
+        name=name,
+        version=None if live is None else live.version,
+        position=position,
+        lag=max(0, head - position),
+        tables=() if live is None else live.tables,
+        rebuild=None
+        if built is None
+        else RebuildView(built.version, built.position, max(0, head - built.position)),
+        rows=rows,
+    )
+
+
+async def _count(storage: TableStorage, generations: Sequence[Generation]) -> dict[str, int]:
+    live = live_of(generations)
+    counted: dict[str, int] = {}
+    for table in () if live is None else live.tables:
+        try:
+            counted[table] = (await storage.query(f'SELECT count(*) FROM "{table}"'))[0][0]
+        except UsageError:
+            continue  # dropped by hand, or since it was listed
+    return counted

@@ -1,0 +1,39 @@
+"""A read model of the shop, and an application in a process of its own that runs it until its input ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from pabal import EventBusFactory
+from pabal.errors import ProjectionError
+from pabal.eventsourcing import Projection, ProjectionTransaction, projects
+from tests.operations.conftest import ShopOrder
+
+
+class Quantities(Projection):
+    tables = "CREATE TABLE {quantities} (order_id TEXT PRIMARY KEY, quantity INTEGER NOT NULL)"
+
+    @projects(ShopOrder)
+    def _ordered(self, event: ShopOrder, tx: ProjectionTransaction) -> None:
+        tx.execute("INSERT INTO {quantities} VALUES (?, ?)", (event.order_id, event.quantity))
+
+
+async def main(path: str) -> None:
+    """Say where the model stands; then publish an order for each line read, and say whether it arrived."""
+    async with EventBusFactory.create_default_event_bus(path, durability="normal") as bus:
+        quantities = Quantities(bus)
+        await quantities.start()
+        print(f"running at {quantities.position}", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            receipt = await bus.publish(ShopOrder(line.strip(), 1))
+            try:
+                await quantities.reached(receipt, timeout=30)
+                print(f"reached {receipt.position}", flush=True)
+            except ProjectionError as error:
+                print(error, flush=True)
+        await quantities.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
