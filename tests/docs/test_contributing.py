@@ -9,7 +9,6 @@ import pytest
 
 from tests.docs.pages import ROOT, blocks_of, first_column, section_of, spans_of
 
-
 _PAGES = pytest.mark.parametrize("language", ["", ".ko"], ids=["english", "korean"])
 
 
