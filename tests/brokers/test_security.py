@@ -228,10 +228,10 @@ async def test_a_group_cannot_look_into_another(
     await admin(own_server, *command)
     url = url_for(own_server.port).replace("group=risk", "group=payroll")
     async with open_operations(url) as operations:
-        with pytest.raises(BrokerError, match="(?i)no permissions") as looked:
+        with pytest.raises(BrokerError, match=r"(?i)no permissions") as looked:
             await operations.dead_letters()
     bus = bus_at(url, Noted())
-    with pytest.raises(StorageError, match="(?i)no permissions") as caught:
+    with pytest.raises(StorageError, match=r"(?i)no permissions") as caught:
         await bus.start()
     assert not bus.is_running
     assert_hidden(looked.value, caught.value, bus, everything_logged.text)
