@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from typing import Any
 
 from pabal import EventBusFactory
 from pabal.errors import ProjectionError
@@ -17,6 +19,34 @@ class Quantities(Projection):
     @projects(ShopOrder)
     def _ordered(self, event: ShopOrder, tx: ProjectionTransaction) -> None:
         tx.execute("INSERT INTO {quantities} VALUES (?, ?)", (event.order_id, event.quantity))
+
+
+class Slow(Quantities):
+    """What the model became: so slow that whoever builds it loses patience."""
+
+    name = "quantities"
+    version = 2
+
+    def __init__(self, storage: Any) -> None:
+        super().__init__(storage, batch=10)
+
+    @projects(ShopOrder)
+    def _ordered(self, event: ShopOrder, tx: ProjectionTransaction) -> None:
+        time.sleep(0.01)
+        super()._ordered(event, tx)
+
+
+class Failing(Quantities):
+    name = "quantities"
+
+    @projects(ShopOrder)
+    def _ordered(self, event: ShopOrder, tx: ProjectionTransaction) -> None:
+        raise ValueError("no such quantity")
+
+
+class Demanding(Quantities):
+    def __init__(self, storage: Any, service: object) -> None:
+        super().__init__(storage)
 
 
 async def main(path: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing import Projection, Repository
+from pabal.eventsourcing.generations import abandon, read_generations
 from tests.eventsourcing.read_models import BALANCES, Balances, BalancesAgain, Choosy
 from tests.eventsourcing.samples import Account, Deposited, Stray
 
@@ -287,6 +289,31 @@ async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEvent
     await balances.stop()
     assert positions == [30, 40, 50]
     assert await _sum(balances) == 50
+
+
+async def test_a_cancelled_rebuild_leaves_the_live_tables_and_nothing_else(bus: InMemoryEventBus) -> None:
+    """Half a model would stay in the file for ever, and hold back trimming."""
+    async with Balances(bus, batch=10) as balances:
+        await balances.reached(await _publish(bus, 50), timeout=30)
+        rebuilding = asyncio.create_task(balances.rebuild(progress=lambda *at: rebuilding.cancel()))
+        with pytest.raises(asyncio.CancelledError):
+            await rebuilding
+        left = "SELECT name FROM sqlite_schema WHERE name LIKE 'balances%' AND type = 'table'"
+        assert await balances.rows(left) == [("balances",)]
+        assert (await bus.storage.trim(max_events=1)).held_back_by == ()  # type: ignore[union-attr]
+        await balances.reached(await _publish(bus, 1), timeout=30)
+        assert await _sum(balances) == 51
+
+
+async def test_a_rebuild_that_is_cancelled_once_it_is_done_stays_done(bus: InMemoryEventBus) -> None:
+    """The tables would be live, and without their position: no start would ever succeed again."""
+    async with Balances(bus) as balances:
+        await balances.reached(await _publish(bus, 5), timeout=30)
+    (live,) = await bus.storage.transact(lambda tx: read_generations(tx, "balances"))  # type: ignore[union-attr]
+    as_it_was_built = replace(live, is_live=False)
+    await bus.storage.transact(lambda tx: abandon(tx, "balances", as_it_was_built))  # type: ignore[union-attr]
+    async with balances:
+        assert await _sum(balances) == 5
 
 
 async def test_an_unknown_event_is_skipped_live_and_fails_a_rebuild(

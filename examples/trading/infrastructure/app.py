@@ -18,6 +18,7 @@ from examples.trading.infrastructure.projections import OrderBook, Portfolio
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.cqrs import CommandBus, Idempotency, ProcessManagers, QueryBus, retry_conflicts, validate
 from pabal.eventsourcing import Repository
+from pabal.integrations.progress import show_progress
 from pabal.ports.clock import Clock
 
 
@@ -46,8 +47,13 @@ class TradingApplication:
 
     async def __aenter__(self) -> Self:
         """Start."""
-        for part in (self.storage, self.bus, self.portfolio, self.order_book):
+        for part in (self.storage, self.bus):
             await self._open.enter_async_context(part)
+        for projection in (self.portfolio, self.order_book):
+            # A new version of one is built first, from the whole log: whoever waits sees how far it is.
+            with show_progress(projection.name) as progress:
+                await projection.start(progress=progress)
+            self._open.push_async_callback(projection.stop)
         return self
 
     async def __aexit__(

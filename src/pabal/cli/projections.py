@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from pabal.cli.base import (
@@ -10,7 +12,10 @@ from pabal.cli.base import (
     compose,
     confirm,
     dry_run_option,
+    errors_as_exit_codes,
     fail,
+    import_module,
+    import_option,
     json_option,
     print_json,
     print_result,
@@ -22,14 +27,20 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.language import t
-from pabal.errors import ProjectionNotFoundError
+from pabal.errors import ProjectionNotFoundError, UsageError
+from pabal.eventsourcing import Projection
+from pabal.eventsourcing.pace import Measured
+from pabal.integrations.progress import show_progress
 from pabal.operations import Operations
-from pabal.ports.operations import ProjectionView
+from pabal.ports.operations import ActionResult, ProjectionView
+
+_LINE_EVERY = 2.0
+"""Seconds between lines where there is no terminal."""
 
 
 @click.group(cls=Group)
 def projections() -> None:
-    """Look at the projections of a log, and remove those that nobody runs any longer."""
+    """Look at the projections of a log, build them anew, remove those that nobody runs any longer."""
 
 
 @projections.command("list")
@@ -69,6 +80,61 @@ def _rebuild(view: ProjectionView) -> str:
         version=view.rebuild.version,
         position=view.rebuild.position,
     )
+
+
+@projections.command("rebuild")
+@target_argument
+@click.argument("model", metavar="MODULE:CLASS")
+@compose(import_option, yes_option, json_option)
+def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Build a projection's tables anew from the whole log, beside the live ones, and swap them.
+
+    CLASS is a projection in MODULE, which is imported from the current directory or the environment, as it
+    has to import every event class. The application may run meanwhile; where it runs another version, that
+    is asked first. Ctrl-C leaves the live tables as they were.
+
+    Example: pabal projections rebuild trading.db shop.models:OpenOrders
+    """
+    with errors_as_exit_codes():
+        projection = _projection(model)
+    live = run(target, lambda operations: _version_of(operations, projection.name))
+    if live is not None and live != projection.version:
+        question = t(
+            "Put version {version} of {name} in place of version {live}? What runs that one stops.",
+            version=projection.version,
+            name=repr(projection.name),
+            live=live,
+        )
+        confirm(question, yes=yes)
+
+    async def act(operations: Operations) -> ActionResult:
+        with show_progress(projection.name, every=_LINE_EVERY, tell=_told) as progress:
+            return await operations.rebuild_projection(projection, progress=progress)
+
+    print_result(run(target, act, modules=modules), as_json=as_json)
+
+
+def _projection(model: str) -> type[Projection]:
+    module_name, _, class_name = model.partition(":")
+    if not module_name or not class_name:
+        raise UsageError("name a class: MODULE:CLASS")
+    import_module(module_name)
+    found = getattr(sys.modules[module_name], class_name, None)
+    if not isinstance(found, type) or not issubclass(found, Projection) or found is Projection:
+        raise UsageError(f"{module_name!r} has no projection named {class_name!r}; write MODULE:CLASS")
+    return found
+
+
+async def _version_of(operations: Operations, name: str) -> int | None:
+    return next((view.version for view in await operations.projections() if view.name == name), None)
+
+
+def _told(measured: Measured) -> str:
+    fields = {"position": f"{measured.position:,}", "head": f"{measured.head:,}"}
+    if measured.per_second is None:
+        return t("{position} of {head} events", **fields)
+    fields |= {"rate": f"{measured.per_second:,.0f}", "left": str(measured.left)}
+    return t("{position} of {head} events, {rate}/s, {left} left", **fields)
 
 
 @projections.command("remove")

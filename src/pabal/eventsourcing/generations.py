@@ -93,6 +93,13 @@ def discard(tx: Statements, name: str, generation: Generation) -> None:
     tx.execute("DELETE FROM pabal_projections WHERE name = ? AND generation = ?", (name, generation.number))
 
 
+def abandon(tx: Statements, name: str, built: Generation) -> None:
+    """Drop tables that were being built, unless a swap that nobody waited for has made them live."""
+    for each in read_generations(tx, name):
+        if (each.number, each.version, each.is_live) == (built.number, built.version, False):
+            discard(tx, name, each)
+
+
 def advance(tx: Statements, name: str, generation: Generation, upto: int) -> None:
     """Save how far a generation has come. Raises MovedOnError unless it stands where it was last seen."""
     moved = tx.execute(

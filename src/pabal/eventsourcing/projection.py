@@ -22,8 +22,8 @@ from pabal.eventsourcing.advancing import Advance, TableStorage, tables_of
 from pabal.eventsourcing.generations import (
     Generation,
     MovedOnError,
+    abandon,
     begin,
-    discard,
     live_of,
     read_generations,
     swap,
@@ -192,8 +192,9 @@ class Projection:
         """Build the tables anew from the whole log, beside the live ones, and swap them in one transaction.
 
         The live tables are read and kept up to date meanwhile. ``progress(position, head)`` is called after
-        each batch. If it fails, the live tables stay. Raises EventNotProjectedError, ProjectionHandlerError,
-        ProjectionError (events were trimmed, another process rebuilds it, too), StorageError.
+        each batch. If it fails or is cancelled, the live tables stay, and what was built so far goes. Raises
+        EventNotProjectedError, ProjectionHandlerError, ProjectionError (events were trimmed, another process
+        rebuilds it, too), StorageError.
         """
         try:
             await self._build(progress, anew=True)
@@ -249,8 +250,10 @@ class Projection:
         try:
             while not await self._build_once(built, progress):
                 pass
-        except ProjectionError:
-            await self._storage.transact(lambda tx: discard(tx, self.name, built))
+        except (ProjectionError, asyncio.CancelledError) as error:
+            # A start that was cancelled is gone on with at the next one; a rebuild would begin anew.
+            if anew or isinstance(error, ProjectionError):
+                await self._storage.transact(lambda tx: abandon(tx, self.name, built))
             raise
         self._arrived()
         return built

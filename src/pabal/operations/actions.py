@@ -16,7 +16,9 @@ from pabal.errors import (
     PabalError,
     SubscriptionError,
     UnserializableEventError,
+    UsageError,
 )
+from pabal.eventsourcing.projection import Progress, Projection
 from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSource
 from pabal.ports.storage import Start
 
@@ -78,6 +80,33 @@ class Actions:
             f"projection {name}",
             {"unfinished": unfinished},
             lambda: self._source.remove_projection(name, unfinished=unfinished),
+        )
+
+    async def rebuild_projection(
+        self, projection: type[Projection], *, progress: Progress | None = None
+    ) -> ActionResult:
+        """Build a projection's tables anew beside the live ones, and swap them; ``position`` is the last.
+
+        The application may run meanwhile. ``progress(position, head)`` is called after each batch. If it
+        fails or is cancelled, the live tables stay as they were. Raises what ``Projection.rebuild`` raises,
+        UsageError for a class that takes more than a storage, ActionNotPossibleError.
+        """
+
+        async def rebuild(storage: Any) -> int:
+            try:
+                made = projection(storage)
+            except TypeError as error:
+                raise UsageError(
+                    f"{projection.__qualname__} cannot be made of a storage alone: {error}"
+                ) from error
+            await made.rebuild(progress=progress)
+            return made.position
+
+        return await self._audited(
+            "rebuild",
+            f"projection {projection.name}",
+            {"version": projection.version},
+            lambda: self._source.rebuild_projection(projection.name, rebuild),
         )
 
     # -- dead letters ---------------------------------------------------------------------------------

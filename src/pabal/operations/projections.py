@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -12,7 +12,7 @@ from pabal.eventsourcing.generations import Generation, live_of
 from pabal.eventsourcing.stored import drop_known, stored_projections
 from pabal.ports.operations import Action, ActionResult, ProjectionView, RebuildView
 
-PROJECTION_ACTIONS: frozenset[Action] = frozenset(("remove",))
+PROJECTION_ACTIONS: frozenset[Action] = frozenset(("remove", "rebuild"))
 """What can be done with the file of a log alone."""
 
 
@@ -25,11 +25,19 @@ class NoProjections:
 
     async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
         """Refuse."""
-        self._refuse_projection(name)
+        _refuse("remove", name)
 
-    def _refuse_projection(self, name: str) -> NoReturn:
-        reason = "projections lie in the file of a log, and this is none"
-        raise ActionNotPossibleError(action="remove", subject=f"projection {name}", reason=reason)
+    async def rebuild_projection(self, name: str, rebuild: Callable[[Any], Awaitable[int]]) -> ActionResult:
+        """Refuse."""
+        _refuse("rebuild", name)
+
+
+def _refuse(action: Action, name: str) -> NoReturn:
+    raise ActionNotPossibleError(
+        action=action,
+        subject=f"projection {name}",
+        reason="projections lie in the file of a log, and this is none",
+    )
 
 
 async def list_projections(storage: Any, *, rows: bool) -> list[ProjectionView]:

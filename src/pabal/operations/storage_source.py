@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -246,6 +246,10 @@ class StorageSource:
     async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
         """Drop a projection's tables and position."""
         return await remove_projection(self._storage, name, unfinished=unfinished)
+
+    async def rebuild_projection(self, name: str, rebuild: Callable[[Any], Awaitable[int]]) -> ActionResult:
+        """Build a projection's tables anew; ``position`` says where they stand now."""
+        return ActionResult("rebuild", f"projection {name}", 1, position=await rebuild(self._storage))
 
     # -- the audit log --------------------------------------------------------------------------------
 

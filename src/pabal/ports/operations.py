@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -211,6 +211,10 @@ class OperationsSource(Protocol):
 
         Count 0 where there was nothing of the kind. Raises ProjectionNotFoundError.
         """
+        ...
+
+    async def rebuild_projection(self, name: str, rebuild: Callable[[Any], Awaitable[int]]) -> ActionResult:
+        """Have ``rebuild(storage)`` build a projection's tables anew; it returns the position they are at."""
         ...
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:

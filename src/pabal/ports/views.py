@@ -14,7 +14,7 @@ import msgspec
 
 from pabal.ports.storage import AttemptFailure
 
-Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard", "remove"]
+Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard", "remove", "rebuild"]
 """What a source may be able to do."""
 
 Level = Literal["ok", "degraded", "failing"]
@@ -304,4 +304,4 @@ class ActionResult(msgspec.Struct, frozen=True):
     skipped: int = 0
     pending: bool = False
     position: int | None = None
-    """Where a reset subscription stands now."""
+    """Where a reset subscription, or a rebuilt projection, stands now."""

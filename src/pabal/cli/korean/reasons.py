@@ -45,10 +45,24 @@ _OPERATIONS = {
     "reset": "재설정",
     "replay": "재전달",
     "remove": "삭제",
+    "rebuild": "다시 만들기",
     "projections lie in the file of a log, and this is none": "프로젝션은 로그 파일에 있는데, 이것은 파일이 아닙니다",
     "positions {first} to {last} hold nothing to replay: {name} has come as far as {frontier}, and what follows is delivered anyway": "위치 {first}부터 {last}까지는 다시 전달할 것이 없습니다. {name}은(는) {frontier}까지 처리했고, 그다음은 어차피 전달됩니다",
     "this dead letter holds no event to edit": "이 데드 레터에는 고칠 이벤트가 없습니다",
     "trim() would delete everything; give max_age, max_events or max_bytes": "기준이 없으면 모두 지우게 됩니다. max_age, max_events, max_bytes 가운데 하나를 주세요",
+}
+
+_PROJECTIONS = {
+    "the log begins at position {first}, and its tables hold the events up to position {position}: what lies between was trimmed, and cannot be projected": "로그는 위치 {first}에서 시작하는데 테이블에는 위치 {position}까지의 이벤트만 있습니다. 그 사이는 지워져서 반영할 수 없습니다",
+    "somebody else has begun to rebuild it": "다른 곳에서 다시 만들기 시작했습니다",
+    "SQLite refuses to make its tables: {error}": "SQLite가 테이블을 만들지 못합니다: {error}",
+    "SQLite refuses its tables: {error}": "SQLite가 테이블을 거절합니다: {error}",
+    "unknown event": "알 수 없는 이벤트",
+    "it has no method marked with @projects": "@projects로 표시한 메서드가 없습니다",
+    "version is {version}; it must be an int of at least 1": "version={version}: 1 이상의 정수여야 합니다",
+    "{name}() cannot be paused: it runs inside a transaction; make it a plain def": "{name}(): 트랜잭션 안에서 실행되므로 멈출 수 없습니다. 일반 def로 만드세요",
+    "{first}() and {second}() both project {event_class}; keep one": "{first}()와 {second}()가 모두 {event_class}을(를) 반영합니다. 하나만 남기세요",
+    "tables creates none; write tables = 'CREATE TABLE {{orders}} (id TEXT PRIMARY KEY)', with the name in braces": "tables가 테이블을 만들지 않습니다. tables = 'CREATE TABLE {{orders}} (id TEXT PRIMARY KEY)'처럼 이름을 중괄호로 감싸 쓰세요",
 }
 
 _DONE = {
@@ -150,6 +164,9 @@ _EVENTS = {
     "line {number}: {error}": "{number}행: {error}",
     "cannot import {module}: {error}": "{module}을(를) 임포트할 수 없습니다: {error}",
     "{module} has no bus named {bus}; write MODULE:BUS": "{module}에 버스 {bus}이(가) 없습니다. MODULE:BUS로 쓰세요",
+    "name a class: MODULE:CLASS": "클래스를 쓰세요: MODULE:CLASS",
+    "{module} has no projection named {name}; write MODULE:CLASS": "{module}에 프로젝션 {name}이(가) 없습니다. MODULE:CLASS로 쓰세요",
+    "{name} cannot be made of a storage alone: {error}": "{name}: 저장소만으로는 만들 수 없습니다: {error}",
     "name a module: MODULE or MODULE:BUS": "모듈을 쓰세요: MODULE 또는 MODULE:BUS",
     "this is no schema snapshot of format {format}; write one with pabal schema export": "형식 {format}의 스키마 스냅샷이 아닙니다. pabal schema export로 만드세요",
     "event_id {event_id} is no UUID; leave it out to get one, or derive a fixed one with str(uuid.uuid5(namespace, text))": "event_id {event_id}은(는) UUID가 아닙니다. 빼면 새로 만들어지고, 고정된 것이 필요하면 str(uuid.uuid5(namespace, text))로 만드세요",
@@ -239,6 +256,7 @@ REASONS = {
     **_FILES,
     **_SERVERS,
     **_EVENTS,
+    **_PROJECTIONS,
     **_DEFINITIONS,
     **_SYSTEM,
 }

@@ -1,0 +1,91 @@
+"""Show how far a projection is built: a bar on a terminal (extra ``cli``), a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
+
+from pabal.eventsourcing.pace import Measured, Pace
+
+Show = Callable[[Measured], object]
+
+
+def describe(measured: Measured) -> str:
+    """Return what is told of a build in English.
+
+    >>> describe(Measured(120_000, 1_000_000, 28_000.0))
+    '120,000 of 1,000,000 events, 28,000/s, 0:00:31 left'
+    """
+    text = f"{measured.position:,} of {measured.head:,} events"
+    if measured.per_second is None:
+        return text
+    return f"{text}, {measured.per_second:,.0f}/s, {measured.left} left"
+
+
+@contextmanager
+def show_progress(
+    label: str,
+    *,
+    stream: TextIO | None = None,
+    every: float = 5.0,
+    tell: Callable[[Measured], str] = describe,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a ``progress`` for a projection's ``start`` or ``rebuild``, and clear away what it shows.
+
+    On a terminal, and with ``pabal[cli]`` installed, it is a bar with events per second and the time that is
+    left; elsewhere a line each ``every`` seconds. Where nothing is built, nothing is shown; neither is
+    anything of a build that is over before the first line is due. ``stream`` is standard error by default.
+
+    >>> with show_progress("open_orders") as progress:
+    ...     pass  # await open_orders.start(progress=progress)
+    """
+    stream = sys.stderr if stream is None else stream
+    pace = Pace(clock)
+    with ExitStack() as shown:
+        show: Show | None = None
+
+        def progress(position: int, head: int) -> None:
+            nonlocal show
+            if show is None:
+                bar = _bar(label, stream, tell, shown) if stream.isatty() else None
+                show = bar or _lines(label, stream, every, tell, clock)
+            show(pace.measure(position, head))
+
+        yield progress
+
+
+def _lines(
+    label: str, stream: TextIO, every: float, tell: Callable[[Measured], str], clock: Callable[[], float]
+) -> Show:
+    due = clock() + every
+
+    def show(measured: Measured) -> None:
+        nonlocal due
+        now = clock()
+        if now >= due:
+            due = now + every
+            print(f"{label}: {tell(measured)}", file=stream, flush=True)
+
+    return show
+
+
+def _bar(label: str, stream: TextIO, tell: Callable[[Measured], str], shown: ExitStack) -> Show | None:
+    try:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import BarColumn, Progress, TextColumn
+    except ImportError:
+        return None
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}")]
+    console = Console(file=stream, highlight=False)
+    bar = shown.enter_context(Progress(*columns, console=console, transient=True))
+    task = bar.add_task(escape(label), total=None, told="")
+
+    def show(measured: Measured) -> None:
+        bar.update(task, total=measured.head, completed=measured.position, told=tell(measured))
+
+    return show
