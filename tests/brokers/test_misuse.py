@@ -1,0 +1,171 @@
+"""What a bus on a server refuses, by name and at once."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.brokers.redis import RedisEventBus, relay
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.wire import decode_entry
+from pabal.delivery.retry import RetryPolicy
+from pabal.domain.envelope import encode_event
+from pabal.errors import (
+    CorruptLogError,
+    InsideHandlerError,
+    StorageClosedError,
+    SubscriptionError,
+    UsageError,
+)
+from tests.brokers.events import Moved, Noted, moves
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": ""}, "group is ''"),
+        ({"group": "a{b}"}, "without braces"),
+        ({"namespace": "x" * 201}, "namespace is"),
+        ({"partitions": 0}, "partitions is 0"),
+        ({"partitions": True}, "partitions is True"),
+        ({"partitions": 2000}, "from 1 to 1024"),
+        ({"lease": 0}, "lease is 0"),
+        ({"patience": "long"}, "patience is 'long'"),
+        ({"when_disconnected": "cry"}, "use 'wait' or 'fail'"),
+        ({"keep": -1}, "keep is -1"),
+        ({"keep": 1.5}, "keep is 1.5"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_connected(
+    options: dict[str, Any], message: str
+) -> None:
+    """Found out by the server, the mistake would lie in a key that every process of the group shares."""
+    with pytest.raises(UsageError, match=message):
+        RedisEventBus("redis://127.0.0.1:1/0", **{"group": "g", **options})
+
+
+async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refused(
+    shared_server: Server, namespace: str
+) -> None:
+    """A handler that stops its own bus, or drains it, would wait for itself."""
+    errors: list[str] = []
+    bus = make(shared_server, namespace)
+
+    async def handle(event: Moved) -> None:
+        for call in (bus.stop, bus.drain):
+            try:
+                await call()
+            except InsideHandlerError as error:
+                errors.append(str(error))
+
+    bus.subscribe(Moved, handle, name="sub")
+    await bus.start()
+    partitions = bus.partitions
+    await bus.start()
+    assert bus.partitions == partitions
+    await bus.publish(Moved("a", 1))
+    await bus.drain(timeout=30)
+    assert len(errors) == 2
+    await bus.stop()
+    await bus.stop()
+    assert not bus.is_running
+
+
+async def test_a_relay_of_batches_of_nothing_is_refused(shared_server: Server, tmp_path: Path) -> None:
+    """It would carry nothing, for ever, without a word."""
+    bus = RedisEventBus(shared_server.url, group="g")
+    async with SqliteEventStorage(tmp_path / "local.db") as storage:
+        for batch in (0, True, 1.5):
+            with pytest.raises(SubscriptionError, match="batch is"):
+                relay(storage, bus, batch=batch)  # type: ignore[arg-type]
+
+
+async def test_a_log_that_is_not_open_says_so_and_opening_it_twice_is_harmless(
+    shared_server: Server, namespace: str
+) -> None:
+    """A call on a closed connection would wait for an answer that never comes."""
+    log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
+    with pytest.raises(StorageClosedError):
+        await log.link.call("PING")
+    await log.open()
+    connections = log.link.connections
+    await log.open()
+    assert await log.link.call("PING") == b"PONG"
+    assert log.link.connections == connections
+    await log.close()
+    with pytest.raises(StorageClosedError):
+        await log.link.call("PING")
+
+
+def test_an_entry_that_holds_another_number_of_events_than_its_id_says_is_refused() -> None:
+    """Events would get positions that others have, and pass for them."""
+    records = [encode_event(event, 1 << 20) for event in moves(1, 2)]
+    body = msgspec.msgpack.encode(records)
+    fields = [b"t", b"5", b"e", struct.pack("<I", crc32(body)) + body]
+    assert decode_entry(b"7-2", fields, "log").first == 6
+    with pytest.raises(CorruptLogError, match="2 events, not 3"):
+        decode_entry(b"7-3", fields, "log")
+
+
+# -- what changes while it runs -----------------------------------------------------------------------------
+
+
+async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
+    shared_server: Server, namespace: str
+) -> None:
+    """Only partitions taken later would hear of it, and the others go on as before."""
+    late, passed = Noted(), Noted()
+
+    async def audit(event: Moved, context: Any, call_next: Any) -> Any:
+        await passed.handle(event)
+        return await call_next()
+
+    async with make(shared_server, namespace, Noted()) as bus:
+        assert len(bus.partitions) == 8
+        await bus.publish_batch(moves(16, 16))
+        await bus.drain(timeout=30)
+        subscription = bus.subscribe(Moved, late, name="late")
+        await bus.drain(timeout=30)
+        bus.use(audit)
+        await bus.publish_batch([Moved(f"k{number}", number) for number in range(16, 32)])
+        await bus.drain(timeout=30)
+        assert sorted(late.numbers) == list(range(16, 32))
+        assert sorted(passed.numbers) == sorted([*range(16, 32), *range(16, 32)])
+        assert bus.unsubscribe(subscription)
+        await bus.publish_batch([Moved(f"k{number}", number) for number in range(32, 48)])
+        await bus.drain(timeout=30)
+        assert sorted(late.numbers) == list(range(16, 32))
+        assert "late" not in bus.get_statistics()["subscriptions"]
+
+
+async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resumed(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 26. One partition that stands still would hide behind seven that work."""
+    noted, broken = Noted(), True
+
+    async def handle(event: Moved) -> None:
+        if broken and event.number == 3:
+            raise ValueError("not this one")
+        await noted.handle(event)
+
+    bus = make(shared_server, namespace)
+    bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+    async with bus:
+        await bus.publish_batch(moves(16, 16))
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "halted"
+        assert bus.health().status == "failing"
+        broken = False
+        assert await bus.resume("sub")
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "active"
+    assert sorted(noted.numbers) == list(range(16))

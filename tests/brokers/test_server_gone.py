@@ -1,0 +1,169 @@
+"""Publishers whose server is gone, has forgotten its scripts, or knows an id already."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pabal import DomainEvent
+from pabal.brokers.redis import pages
+from pabal.errors import BrokerUnavailableError, DuplicateEventError, StorageClosedError
+from pabal.factory import open_operations
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.proxy import Proxy
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_network import through
+from tests.brokers.test_operations import parked, url_of
+
+
+class Whispered(DomainEvent):
+    """Be of another type than what is waited for."""
+
+    event_type = "test.redis.whispered"
+    number: int
+
+
+async def cut_off(proxy: Proxy, bus: object) -> None:
+    """Take the server away, and return when the bus has noticed."""
+    proxy.refuse = True
+    proxy.cut()
+    await until(lambda: not bus._log.link.is_connected)  # type: ignore[attr-defined]
+
+
+async def test_publishers_are_told_when_the_bus_stops_without_its_server(
+    shared_server: Server, namespace: str
+) -> None:
+    """Each of them would wait for ever, and the program not end."""
+    async with Proxy(shared_server.port) as proxy:
+        bus = through(proxy, namespace, Noted())
+        await bus.start()
+        await cut_off(proxy, bus)
+        publishing = [asyncio.ensure_future(bus.publish(event)) for event in moves(4, 20)]
+        await asyncio.sleep(0)
+        await bus.stop(timeout=0)
+        results = await asyncio.gather(*publishing, return_exceptions=True)
+        assert {type(result) for result in results} <= {BrokerUnavailableError, StorageClosedError}
+        assert len(results) == 20
+
+
+async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server, namespace: str) -> None:
+    """A publisher that was not told yet would have its event dropped by the closing."""
+    noted = Noted()
+    async with make(shared_server, namespace) as bus:
+        publishing = [asyncio.ensure_future(bus.publish(event)) for event in moves(4, 20)]
+        await asyncio.sleep(0)
+        await bus.stop()
+        receipts = await asyncio.gather(*publishing)
+    assert len({receipt.position for receipt in receipts}) == 20
+    async with make(shared_server, namespace) as bus:
+        bus.subscribe(Moved, noted, name="sub", start="beginning")
+        await bus.drain(timeout=30)
+    assert sorted(noted.numbers) == list(range(20))
+
+
+async def test_patience_has_an_end(shared_server: Server, namespace: str) -> None:
+    """A publisher would hang for as long as the server is away, though it was told how long to wait."""
+    async with Proxy(shared_server.port) as proxy:
+        bus = through(proxy, namespace, Noted(), patience=0.2)
+        async with bus:
+            await cut_off(proxy, bus)
+            with pytest.raises(BrokerUnavailableError):
+                await bus.publish(Moved("a", 1))
+            proxy.refuse = False
+            await until(lambda: bus._log.link.is_connected)
+            await bus.publish(Moved("a", 2))
+
+
+async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
+    own_server: Server, namespace: str
+) -> None:
+    """After SCRIPT FLUSH, by whoever else works on the server, nothing could be published any more."""
+    noted = Noted()
+    async with make(own_server, namespace, noted) as bus:
+        await bus.publish(Moved("a", 1))
+        await bus._log.link.call("SCRIPT", "FLUSH")
+        await bus.publish(Moved("a", 2))
+        await bus.drain(timeout=30)
+    assert noted.numbers == [1, 2]
+
+
+async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
+    shared_server: Server, namespace: str
+) -> None:
+    """Half of it would be stored, or its neighbours fail with it."""
+    async with make(shared_server, namespace, Noted()) as bus:
+        first, second = Moved("a", 1), Moved("a", 2)
+        await bus.publish_batch([first, second])
+        others = [
+            Moved("a", 10, event_id=first.event_id),
+            Moved("a", 11),
+            Moved("a", 12, event_id=second.event_id),
+        ]
+        refused, stored = await asyncio.gather(
+            bus.publish_batch(others), bus.publish(Moved("a", 3)), return_exceptions=True
+        )
+        assert isinstance(refused, DuplicateEventError)
+        assert not isinstance(stored, BaseException)
+        await bus.drain(timeout=30)
+
+
+async def test_ids_are_remembered_in_bounded_memory(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process has seen would be kept for ever: a leak of one id for each event."""
+    monkeypatch.setattr(pages, "_REMEMBERED", 10)
+    noted = Noted()
+    async with make(shared_server, namespace, noted, partitions=1) as bus:
+        for start in range(0, 100, 5):
+            await bus.publish_batch([Moved("a", start + n) for n in range(5)])
+        await bus.drain(timeout=30)
+        [running] = bus._group_engine.running.values()
+        held = running.storage.pages
+        assert len(held._recent) + len(held._older) <= 30
+    assert noted.numbers == list(range(100))
+
+
+async def test_what_is_waited_for_is_found_among_everything_else(
+    shared_server: Server, namespace: str
+) -> None:
+    """A request would get somebody else's answer, or none, because others publish, too."""
+    async with make(shared_server, namespace) as bus:
+        for number in range(5):
+            await bus.publish(Moved(f"k{number}", number))
+        receipt = await bus.publish(Moved("k0", 5))
+        for number in range(6, 12):
+            await bus.publish(Whispered(number))
+            await bus.publish(Moved(f"k{number}", number))
+        found = await bus.wait_for(Moved, where=lambda e: e.number == 11, since=receipt, timeout=30)
+        assert found.number == 11
+        waiting = asyncio.ensure_future(bus.wait_for(Moved, where=lambda e: e.number == 21, timeout=30))
+        await asyncio.sleep(0)
+        for number in (20, 22, 21):
+            await bus.publish(Whispered(number))
+            await bus.publish(Moved("k0", number))
+        assert (await waiting).number == 21
+
+
+async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_who_does(
+    shared_server: Server, namespace: str
+) -> None:
+    """The owner of the partition, an older release, would fall over a subscription it never had."""
+    async with parked(shared_server, namespace, 6):
+        pass
+    other, noted = Noted(), Noted()
+    bus = make(shared_server, namespace)
+    bus.subscribe(Moved, other, name="other")
+    async with bus, open_operations(url_of(shared_server, namespace)) as operations:
+        letters = {
+            one.event.payload["number"]: one.id for one in (await operations.dead_letters()).dead_letters
+        }
+        assert (await operations.retry(letters[1])).count == 1
+        assert (await operations.discard(letters[3])).count == 1
+        await bus.publish(Moved("k0", 100))
+        await bus.drain(timeout=30)
+        assert other.numbers == [100]
+    async with make(shared_server, namespace, noted):
+        await until(lambda: {1, 100} <= set(noted.numbers))
+    assert 3 not in noted.numbers
