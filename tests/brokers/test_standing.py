@@ -1,0 +1,145 @@
+"""How a group stands, as the server keeps it: shown from outside, and put back when it was forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pabal.brokers.redis import pages
+from pabal.brokers.redis.doctor import examine_server
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.pages import Pages
+from pabal.brokers.redis.reports import GroupRestored
+from pabal.delivery.retry import RetryPolicy
+from pabal.factory import open_operations
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import parked, url_of
+
+LATER = RetryPolicy(max_attempts=5, base_delay=3600.0, max_delay=3600.0, jitter=0.0)
+
+
+async def test_the_doctor_tells_of_dead_letters_and_of_groups_that_are_well(
+    shared_server: Server, namespace: str
+) -> None:
+    """A server full of dead letters would be called healthy, or a healthy group be warned of."""
+    async with parked(shared_server, namespace, 6):
+        findings = await examine_server(shared_server.url, namespace)
+    found = {finding.text: finding.level for finding in findings}
+    assert found["group 'g' has 3 dead letters"] == "warning"
+    assert found["group 'g': 0 processes, 0 positions behind"] == "ok"
+
+
+async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
+    shared_server: Server, namespace: str
+) -> None:
+    """An operator would look for an error, where an event only waits for its turn."""
+
+    async def handle(event: Moved) -> None:
+        raise ConnectionError("not now") if event.key == "a" else ValueError("never")
+
+    bus = make(shared_server, namespace)
+    retry = RetryPolicy(max_attempts=2, base_delay=3600.0, max_delay=3600.0, jitter=0.0, never=(ValueError,))
+    bus.subscribe(Moved, handle, name="sub", retry=retry, on_exhausted="park_key")
+    waiting, first, second = Moved("a", 1), Moved("b", 2), Moved("b", 3)
+    async with bus:
+        await bus.publish_batch([waiting, first, second])
+        await bus.drain(timeout=30, retries=False)
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        states = {
+            event.number: (await operations.event(event.event_id)).deliveries[0]
+            for event in (waiting, first, second)
+        }
+    assert {number: shown.state for number, shown in states.items()} == {
+        1: "retrying",
+        2: "parked",
+        3: "queued",
+    }
+    assert states[1].attempts == 1
+    assert [failure.error_type for failure in states[1].failures] == ["ConnectionError"]
+
+
+async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
+    own_server: Server, namespace: str
+) -> None:
+    """Promise 43. An event that kills its process would get all of its attempts anew, again and again."""
+    failed, attempts = asyncio.Event(), []
+
+    async def handle(event: Moved, context: Any) -> None:
+        attempts.append(context.attempt)
+        if len(attempts) == 1:
+            failed.set()
+            raise ConnectionError("not now")
+
+    reports: list[Any] = []
+    bus = make(own_server, namespace, partitions=1)
+    bus.subscribe(Moved, handle, name="sub", retry=LATER)
+    bus.listen(reports.append)
+    async with bus:
+        await bus.publish(Moved("a", 1))
+        await failed.wait()
+        await bus.drain(timeout=30, retries=False)
+        rows = await bus._log.link.call("DUMP", bus._log.keys.log(0))
+        await bus._log.link.call("FLUSHALL")
+        await until(lambda: any(isinstance(report, GroupRestored) for report in reports), 10.0)
+        [running] = bus._group_engine.running.values()
+        keys = running.storage._keys
+        assert await bus._log.link.call("HLEN", keys.retries) == 1
+        assert rows is not None
+
+
+def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
+    """Promise 42. Positions that a restart skipped would be reported as events that somebody deleted."""
+    lost: list[tuple[int, int]] = []
+    log = RedisLog("redis://127.0.0.1:1/0", namespace="n", partitions=1)
+    held = Pages(log, 0, lambda first, last: lost.append((first, last)))
+    facts = {b"floor": b"2", b"jump:20": b"9", b"jump:90": b"80"}
+    held._report_hole(facts, 1, 30)
+    assert lost == [(3, 9), (21, 30)]
+    lost.clear()
+    held._report_hole(facts, 10, 20)
+    assert lost == []
+
+
+async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 18. Everything published while a handler hangs would be kept in memory as well."""
+    monkeypatch.setattr(pages, "_CACHED_ROWS", 50)
+    for module in ("consumer", "feed"):
+        monkeypatch.setattr(f"pabal.delivery.{module}.BUFFER_LOW", 8)
+    gate, noted = asyncio.Event(), Noted()
+
+    async def handle(event: Moved) -> None:
+        await gate.wait()
+        await noted.handle(event)
+
+    async with make(shared_server, namespace, handle, partitions=1) as bus:
+        for start in range(0, 600, 20):
+            await bus.publish_batch([Moved("a", start + n) for n in range(20)])
+        [running] = bus._group_engine.running.values()
+        assert running.storage.pages._rows <= 50 + 20
+        gate.set()
+        await bus.drain(timeout=30)
+    assert noted.numbers == list(range(600))
+
+
+async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, namespace: str) -> None:
+    """What does not fit would be passed over, and count as handled."""
+    log = RedisLog(shared_server.url, namespace=namespace, partitions=1)
+    await log.open()
+    held = Pages(log, 0, lambda first, last: None)
+    for start in range(0, 12, 3):
+        await log.append(moves(1, 12)[start : start + 3])
+    seen: list[int] = []
+    after = 0
+    while len(seen) < 12:
+        page = await held.page(after, 6)
+        assert 0 < len(page.rows) <= 6
+        seen += [row.position for row in page.rows]
+        after = page.upto
+    assert seen == list(range(1, 13))
+    await log.close()
