@@ -57,7 +57,7 @@ async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refu
 ) -> None:
     """A handler that stops its own bus, or drains it, would wait for itself."""
     errors: list[str] = []
-    bus = make(shared_server, namespace)
+    bus = make(shared_server, namespace, lease=10.0)
 
     async def handle(event: Moved) -> None:
         for call in (bus.stop, bus.drain):
@@ -128,7 +128,7 @@ async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
         await passed.handle(event)
         return await call_next()
 
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make(shared_server, namespace, Noted(), lease=10.0) as bus:
         assert len(bus.partitions) == 8
         await bus.publish_batch(moves(16, 16))
         await bus.drain(timeout=30)
@@ -157,7 +157,7 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
             raise ValueError("not this one")
         await noted.handle(event)
 
-    bus = make(shared_server, namespace)
+    bus = make(shared_server, namespace, lease=10.0)
     bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
     async with bus:
         await bus.publish_batch(moves(16, 16))

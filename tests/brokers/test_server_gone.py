@@ -51,13 +51,13 @@ async def test_publishers_are_told_when_the_bus_stops_without_its_server(
 async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server, namespace: str) -> None:
     """A publisher that was not told yet would have its event dropped by the closing."""
     noted = Noted()
-    async with make(shared_server, namespace) as bus:
+    async with make(shared_server, namespace, lease=10.0) as bus:
         publishing = [asyncio.ensure_future(bus.publish(event)) for event in moves(4, 20)]
         await asyncio.sleep(0)
         await bus.stop()
         receipts = await asyncio.gather(*publishing)
     assert len({receipt.position for receipt in receipts}) == 20
-    async with make(shared_server, namespace) as bus:
+    async with make(shared_server, namespace, lease=10.0) as bus:
         bus.subscribe(Moved, noted, name="sub", start="beginning")
         await bus.drain(timeout=30)
     assert sorted(noted.numbers) == list(range(20))
@@ -66,11 +66,13 @@ async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server
 async def test_patience_has_an_end(shared_server: Server, namespace: str) -> None:
     """A publisher would hang for as long as the server is away, though it was told how long to wait."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), patience=0.2)
+        bus = through(proxy, namespace, Noted(), lease=10.0)
         async with bus:
             await cut_off(proxy, bus)
+            bus._log._patience = bus._log.link._patience = 0.05  # the connection itself was given more
             with pytest.raises(BrokerUnavailableError):
                 await bus.publish(Moved("a", 1))
+            bus._log._patience = bus._log.link._patience = 60.0
             proxy.refuse = False
             await until(lambda: bus._log.link.is_connected)
             await bus.publish(Moved("a", 2))
@@ -81,7 +83,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
 ) -> None:
     """After SCRIPT FLUSH, by whoever else works on the server, nothing could be published any more."""
     noted = Noted()
-    async with make(own_server, namespace, noted) as bus:
+    async with make(own_server, namespace, noted, lease=10.0) as bus:
         await bus.publish(Moved("a", 1))
         await bus._log.link.call("SCRIPT", "FLUSH")
         await bus.publish(Moved("a", 2))
@@ -93,7 +95,7 @@ async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
     shared_server: Server, namespace: str
 ) -> None:
     """Half of it would be stored, or its neighbours fail with it."""
-    async with make(shared_server, namespace, Noted()) as bus:
+    async with make(shared_server, namespace, Noted(), lease=10.0) as bus:
         first, second = Moved("a", 1), Moved("a", 2)
         await bus.publish_batch([first, second])
         others = [
@@ -115,7 +117,7 @@ async def test_ids_are_remembered_in_bounded_memory(
     """What a process has seen would be kept for ever: a leak of one id for each event."""
     monkeypatch.setattr(pages, "_REMEMBERED", 10)
     noted = Noted()
-    async with make(shared_server, namespace, noted, partitions=1) as bus:
+    async with make(shared_server, namespace, noted, partitions=1, lease=10.0) as bus:
         for start in range(0, 100, 5):
             await bus.publish_batch([Moved("a", start + n) for n in range(5)])
         await bus.drain(timeout=30)
@@ -129,7 +131,7 @@ async def test_what_is_waited_for_is_found_among_everything_else(
     shared_server: Server, namespace: str
 ) -> None:
     """A request would get somebody else's answer, or none, because others publish, too."""
-    async with make(shared_server, namespace) as bus:
+    async with make(shared_server, namespace, lease=10.0) as bus:
         for number in range(5):
             await bus.publish(Moved(f"k{number}", number))
         receipt = await bus.publish(Moved("k0", 5))

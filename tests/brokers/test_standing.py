@@ -41,7 +41,7 @@ async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
     async def handle(event: Moved) -> None:
         raise ConnectionError("not now") if event.key == "a" else ValueError("never")
 
-    bus = make(shared_server, namespace)
+    bus = make(shared_server, namespace, lease=10.0)
     retry = RetryPolicy(max_attempts=2, base_delay=3600.0, max_delay=3600.0, jitter=0.0, never=(ValueError,))
     bus.subscribe(Moved, handle, name="sub", retry=retry, on_exhausted="park_key")
     waiting, first, second = Moved("a", 1), Moved("b", 2), Moved("b", 3)
@@ -82,13 +82,11 @@ async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
         await bus.publish(Moved("a", 1))
         await failed.wait()
         await bus.drain(timeout=30, retries=False)
-        rows = await bus._log.link.call("DUMP", bus._log.keys.log(0))
         await bus._log.link.call("FLUSHALL")
-        await until(lambda: any(isinstance(report, GroupRestored) for report in reports), 10.0)
+        await until(lambda: any(isinstance(report, GroupRestored) for report in reports))
         [running] = bus._group_engine.running.values()
         keys = running.storage._keys
         assert await bus._log.link.call("HLEN", keys.retries) == 1
-        assert rows is not None
 
 
 def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
@@ -117,7 +115,7 @@ async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
         await gate.wait()
         await noted.handle(event)
 
-    async with make(shared_server, namespace, handle, partitions=1) as bus:
+    async with make(shared_server, namespace, handle, partitions=1, lease=10.0) as bus:
         for start in range(0, 600, 20):
             await bus.publish_batch([Moved("a", start + n) for n in range(20)])
         [running] = bus._group_engine.running.values()
