@@ -160,7 +160,7 @@ async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
     async with make(shared_server, namespace, noted, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        _silenced(bus)  # it sees nothing of what is asked, and goes on
+        silence(bus)  # it sees nothing of what is asked, and goes on
         async with open_operations(url_of(shared_server, namespace)) as operations:
             result = await operations.reset("sub", "now")
             assert (result.position, result.pending) == (30, True)
@@ -273,7 +273,7 @@ async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
     async with make(shared_server, namespace, noted) as stale:
         await stale.publish_batch(moves(16, 30))
         await stale.drain(timeout=30)
-        held = _silenced(stale)
+        held = silence(stale)
         async with open_operations(url_of(shared_server, namespace)) as operations:
             result = await operations.reset("sub", "beginning")
             assert (result.position, result.pending) == (0, True)
@@ -289,7 +289,7 @@ async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
     assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
 
 
-def _silenced(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
+def silence(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
     """Let a process give no sign of life any more, as under SIGSTOP; return what it holds."""
     held = [(running.storage, dict(running.storage._held)) for running in bus._group_engine.running.values()]
     assert bus._coordinator is not None

@@ -16,7 +16,7 @@ from pabal.operations import operations_of
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
-from tests.brokers.test_moving import Gate
+from tests.brokers.test_moving import Gate, silence
 from tests.brokers.test_operations import everything_on, refuse_odd, url_of
 from tests.brokers.test_steering import Both, call, published, shared, states
 
@@ -160,6 +160,28 @@ async def test_a_paused_subscription_is_not_replayed_to_until_it_goes_on(
         assert result.count == 30
         assert states(bus) == {PAUSED}
         await operations.resume("sub")
+        await until(lambda: len(noted.numbers) == 60)
+        await bus.drain(timeout=30)
+    assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)
+
+
+async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
+    shared_server: Server, namespace: str
+) -> None:
+    """What somebody asked last would be forgotten by what was asked before and obeyed after it."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted, lease=60.0) as bus:
+        await bus.publish_batch(moves(16, 30))
+        await bus.drain(timeout=30)
+        silence(bus)  # it sees nothing of what is asked until it is told
+        async with open_operations(url_of(shared_server, namespace)) as operations:
+            for _ in range(2):
+                assert (await operations.replay("sub")).count == 30
+            assert (await operations.reset("sub", "now")).pending
+            assert [len(record.replays) for record in await bus.subscriptions.list()] == [0]
+            assert (await operations.replay("sub")).count == 30
+        for running in bus._group_engine.running.values():
+            running.storage.heard.tell()
         await until(lambda: len(noted.numbers) == 60)
         await bus.drain(timeout=30)
     assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)

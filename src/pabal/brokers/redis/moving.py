@@ -7,6 +7,7 @@ handles it, the cursor is moved at once.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -37,14 +38,13 @@ class GroupSteered(Steered):
         found = await measure(group, start if isinstance(start, datetime) else None)
         keys: list[str] = [group.keys.names, group.keys.controls]
         for part in range(group.partitions):
-            keys += (group.keys.of(part).moves, group.log.held(part), group.log.part(part))
+            of = group.keys.of(part)
+            keys += (of.moves, group.log.held(part), group.log.part(part), of.replays)
         places = [_place(start, extent) for extent in found]
         asked = await group.link.run(script("reset"), tuple(keys), group.keys.group, name, *places)
         if asked is None:
             raise await unknown(group, name)
-        moving = [move(group, part, name) for part in range(group.partitions)]
-        for one in moving:
-            await one
+        await asyncio.gather(*(move(group, part, name) for part in range(group.partitions)))
         return sum(extent.given(0, int(place)) for extent, place in zip(found, asked, strict=True))
 
     async def request_replay(self, name: str, first: int | datetime, last: int | datetime | None) -> Replay:

@@ -33,10 +33,10 @@ each(KEYS[5], mine, function(at, position)
   redis.call('ZREM', KEYS[6], mine .. key .. '\0' .. string.format('%016.0f', tonumber(position)))
   redis.call('ZREM', KEYS[9], group .. '\0' .. at)
 end)
-each(KEYS[18], mine, function(at, number)
+if ARGV[4] ~= '' then each(KEYS[18], mine, function(at, number)
   redis.call('HDEL', KEYS[18], at)
   redis.call('ZREM', KEYS[9], group .. '\0' .. mine .. 'replay\0' .. number)
-end)
+end) end  -- else they were asked after it, and those before are gone
 local first = math.huge  -- of what the log still has
 local oldest = redis.call('XRANGE', KEYS[16], '-', '+', 'COUNT', 1)[1]
 if oldest then

@@ -1,18 +1,25 @@
 -- Ask that a subscription stands elsewhere in every partition; who handles one obeys when it opens it anew.
--- What lies above each place is kept from now on.
--- KEYS: names, controls, then for each partition its moves, what is held, and its hash.
+-- What lies above each place is kept from now on. Replays asked before are forgotten, those asked later are not.
+-- KEYS: names, controls, then for each partition its moves, what is held, its hash and its replays.
 -- ARGV: group, name, then for each partition a position, or 'now' for the head.
 -- Returns the places, or nothing where nothing ever subscribed under the name.
 local group, name = ARGV[1], ARGV[2]
 if redis.call('HEXISTS', KEYS[1], name) == 0 then return false end
-local places = {}
+local mine, places = name .. '\0', {}
 for part = 1, #ARGV - 2 do
-  local at = 3 * part
+  local at = 4 * part - 1
   local head = redis.call('HGET', KEYS[at + 2], 'head') or '0'
   local place, asked = ARGV[part + 2], ARGV[part + 2]
   if place == 'now' or tonumber(place) > tonumber(head) then place = head end
   redis.call('HSET', KEYS[at], name, (asked == 'now' and 'now:' or '') .. place)
   redis.call('ZADD', KEYS[at + 1], string.format('%.0f', tonumber(place) + 1), group .. '\0' .. name .. '\0moved')
+  local replays = redis.call('HKEYS', KEYS[at + 3])
+  for index = 1, #replays do
+    if string.sub(replays[index], 1, #mine) == mine then
+      redis.call('HDEL', KEYS[at + 3], replays[index])
+      redis.call('ZREM', KEYS[at + 1], group .. '\0' .. mine .. 'replay\0' .. string.sub(replays[index], #mine + 1))
+    end
+  end
   places[part] = place
 end
 redis.call('HINCRBY', KEYS[2], name .. '\0moves', 1)

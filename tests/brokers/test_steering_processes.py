@@ -1,0 +1,135 @@
+"""A group of real processes is steered from outside, also while one of them is stopped in its tracks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pabal.factory import open_operations
+from tests.brokers.events import Moved
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import url_of
+from tests.brokers.test_steering import call
+
+CODE = """
+import asyncio, sys
+from pabal.brokers.redis import RedisEventBus
+from tests.brokers.events import Moved
+async def main(url, namespace):
+    bus = RedisEventBus(url, group="g", namespace=namespace, partitions=8, lease=3.0)
+    def say(what): print(what, flush=True)
+    async def handle(event): say(f"sub {event.number}")
+    async def other(event): say(f"other {event.number}")
+    bus.subscribe(Moved, handle, name="sub")
+    bus.subscribe(Moved, other, name="other")
+    bus.listen(lambda report: say(type(report).__name__))
+    async with bus:
+        say("ready")
+        await asyncio.to_thread(sys.stdin.readline)
+    say("ended")
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Child:
+    """A process of the group, and what it has said so far."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.said: Counter[str] = Counter()
+        self._news = asyncio.Condition()
+
+    async def listen(self) -> None:
+        """Take note of each line until the process ends."""
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            async with self._news:
+                self.said[line.decode().strip()] += 1
+                self._news.notify_all()
+
+    def numbers(self, name: str = "sub") -> list[int]:
+        """Return what one of its subscriptions has handled."""
+        words = [line.split() for line in self.said.elements()]
+        return sorted(int(word[1]) for word in words if word[0] == name)
+
+    async def says(self, what: str, times: int = 1) -> None:
+        """Return when it has said something so often."""
+        async with asyncio.timeout(60), self._news:
+            await self._news.wait_for(lambda: self.said[what] >= times)
+
+    async def end(self) -> None:
+        """Let it stop as it would on request."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def child(server: Server, namespace: str) -> AsyncIterator[Child]:
+    """Run one process of the group; end it whatever happens."""
+    arguments = (sys.executable, "-c", CODE, server.url, namespace)
+    process = await asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, cwd=os.getcwd())
+    one = Child(process)
+    listening = asyncio.create_task(one.listen())
+    try:
+        await one.says("ready")
+        yield one
+        await one.end()
+        await listening
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        listening.cancel()
+
+
+async def handled(count: int, *children: Child, name: str = "sub") -> list[int]:
+    """Return what all have handled together, once that is so much."""
+    async with asyncio.timeout(60):
+        while True:
+            numbers = sorted(number for one in children for number in one.numbers(name))
+            if len(numbers) >= count:
+                return numbers
+            await asyncio.sleep(0.01)
+
+
+async def test_processes_obey_the_shell_and_one_that_is_stopped_undoes_nothing(
+    shared_server: Server, namespace: str
+) -> None:
+    """What is promised of a group would hold only for buses that share a process."""
+    url = url_of(shared_server, namespace)
+
+    async def shell(*words: str) -> None:
+        code, said = await asyncio.to_thread(call, *words[:2], url, *words[2:])
+        assert code == 0, said
+
+    async with child(shared_server, namespace) as one, child(shared_server, namespace) as two:
+        await two.says("PartitionTaken", 4)
+        async with make(shared_server, namespace) as publisher:
+            await publisher.publish_batch([Moved(f"k{number % 16}", number) for number in range(20)])
+            assert await handled(20, one, two) == list(range(20))
+            await shell("subscriptions", "pause", "sub")
+            await one.says("SubscriptionPaused", 4)
+            await two.says("SubscriptionPaused", 4)
+            await publisher.publish_batch([Moved(f"k{number % 16}", number) for number in range(20, 40)])
+            assert await handled(40, one, two, name="other") == list(range(40))
+            assert await handled(20, one, two) == list(range(20))
+            await shell("subscriptions", "resume", "sub")
+            assert await handled(40, one, two) == list(range(40))
+        one.process.send_signal(signal.SIGSTOP)
+        await shell("subscriptions", "reset", "sub", "--to", "beginning", "--yes")
+        assert await handled(80, one, two) == sorted([*range(40), *range(40)])
+        one.process.send_signal(signal.SIGCONT)
+        await one.says("PartitionLost")
+        async with open_operations(url) as operations, asyncio.timeout(60):
+            while {view.watermark for view in await operations.subscriptions()} != {40}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert len(await handled(80, one, two)) == 80
+    assert one.said["ended"] == two.said["ended"] == 1
