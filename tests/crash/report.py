@@ -20,6 +20,8 @@ WORDS = ("lost", "duplicate", "hole", "non-monotonic", "corrupt", "unseen", "out
 _HEAD = """\
 # Reliability of the SQLite storage
 
+[한국어](reliability.ko.md) · [README](../README.md) · [Guide](guide.md)
+
 What `make test-crash` found. It starts processes and kills them with `kill -9`, cuts the power of a
 simulated disk, and lets processes share one file; then it compares what publishers were told, and handlers
 saw, with what the file holds. `make test` does the same in a short form, and fills the disk."""

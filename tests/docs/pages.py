@@ -43,7 +43,8 @@ def name_of(page: Path) -> str:
 
 def all_pages() -> list[Path]:
     """Return every page for people."""
-    return sorted([*ROOT.glob("*.md"), *ROOT.glob("release/*.md"), *ROOT.glob("docs/**/*.md")])
+    folders = ("", "release/", "benchmarks/", "docs/**/")
+    return sorted(page for folder in folders for page in ROOT.glob(f"{folder}*.md"))
 
 
 def blocks_of(page: Path) -> Iterator[Block]:

@@ -12,8 +12,9 @@ from types import ModuleType
 
 import pytest
 
-from tests.docs.pages import KOREAN, ROOT, all_pages, blocks_of, name_of
+from tests.docs.pages import KOREAN, ROOT, all_pages, blocks_of, name_of, prose_of
 
+_ENGLISH_ALONE = {"CHANGELOG.md", "docs/demo.md"}
 _KOREAN_PAGES = [page for page in all_pages() if page.name.endswith(KOREAN)]
 
 
@@ -38,11 +39,32 @@ def test_no_korean_page_lags_behind_its_english_one() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ["README", "docs/architecture", "docs/guide"])
-def test_the_main_pages_exist_in_both_languages(name: str) -> None:
+def test_every_page_exists_in_both_languages() -> None:
     """Half of the readers would have no page."""
-    assert (ROOT / f"{name}.md").is_file()
-    assert (ROOT / f"{name}{KOREAN}").is_file()
+    english = {page for page in all_pages() if not page.name.endswith(KOREAN)}
+    alone = {name_of(page) for page in english - {_english_of(page) for page in _KOREAN_PAGES}}
+    assert alone - _ENGLISH_ALONE == set()
+
+
+@pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
+def test_the_pages_of_both_languages_lead_to_each_other(page: Path) -> None:
+    """A reader who came to the wrong language would have to search for the right one."""
+    english = _english_of(page)
+    assert f"[English]({english.name})" in page.read_text("utf-8")
+    assert f"[한국어]({page.name})" in english.read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
+def test_a_korean_page_leads_to_korean_pages(page: Path) -> None:
+    """A Korean reader would land on an English page though there is a Korean one."""
+    english = [
+        target
+        for text, target in re.findall(r"\[([^\]]*)\]\(([^)#\s]+\.md)[^)]*\)", prose_of(page))
+        if text != "English"
+        and not target.endswith(KOREAN)
+        and (page.parent / target.replace(".md", KOREAN)).is_file()
+    ]
+    assert english == []
 
 
 @pytest.mark.parametrize("page", _KOREAN_PAGES, ids=name_of)
