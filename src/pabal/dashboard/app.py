@@ -34,6 +34,7 @@ _READING: tuple[tuple[str, Endpoint], ...] = (
     ("/events/{event_id}", reading.event),
     ("/streams", reading.streams),
     ("/streams/{kind}/{identity:path}", reading.stream),
+    ("/projections", reading.projections),
     ("/dead-letters", reading.dead_letters),
     ("/dead-letters/groups", reading.dead_letter_groups),
     ("/dead-letters/{number:int}", reading.dead_letter),

@@ -117,6 +117,16 @@ async def _version_of(context: Context, identity: str, kind: str) -> int:
     )
 
 
+# -- projections -------------------------------------------------------------------------------------------
+
+
+async def projections(context: Context, request: Request) -> Any:
+    """Return how far each projection is, and the log's head."""
+    found = await context.operations.projections()
+    head = max((one.position + one.lag for one in found), default=0)
+    return {"items": found, "head": head}
+
+
 # -- dead letters ------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import { Event } from "./screens/event.js";
 import { Events } from "./screens/events.js";
 import { Login, login } from "./screens/login.js";
 import { Overview } from "./screens/overview.js";
+import { Projections } from "./screens/projections.js";
 import { Stream, Streams } from "./screens/streams.js";
 import { Subscriptions } from "./screens/subscriptions.js";
 
@@ -28,6 +29,7 @@ function screenOf({ parts: [place, first, second], query }) {
     return [place, html`<${Stream} key=${`${first}/${second}`} type=${first} id=${second} query=${query} />`];
   }
   if (place === "streams") return [place, html`<${Streams} query=${query} />`];
+  if (place === "projections") return [place, html`<${Projections} />`];
   if (place === "dead-letters" && first) return [place, html`<${DeadLetter} key=${first} id=${first} />`];
   if (place === "dead-letters") return [place, html`<${DeadLetters} query=${query} />`];
   if (place === "audit") return [place, html`<${Audit} query=${query} />`];
@@ -39,6 +41,7 @@ const KEYS = [
   ["g s", "nav.subscriptions"],
   ["g e", "nav.events"],
   ["g t", "nav.streams"],
+  ["g p", "nav.projections"],
   ["g d", "nav.dead-letters"],
   ["g a", "nav.audit"],
   ["/", "keys.filter"],
@@ -46,7 +49,7 @@ const KEYS = [
   ["k", "keys.up"],
   ["?", "keys.help"],
 ];
-const JUMPS = { o: "overview", s: "subscriptions", e: "events", t: "streams", d: "dead-letters", a: "audit" };
+const JUMPS = { o: "overview", s: "subscriptions", e: "events", t: "streams", p: "projections", d: "dead-letters", a: "audit" };
 
 const Keys = ({ onClose }) => html`
   <${Dialog} title=${t("keys")} onSubmit=${() => undefined} onClose=${onClose}>

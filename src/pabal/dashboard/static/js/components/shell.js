@@ -15,6 +15,7 @@ export const PLACES = [
   ["subscriptions", ["subscriptions"], "subscriptions"],
   ["events", ["events"], "events"],
   ["streams", ["streams"], "streams"],
+  ["projections", ["projections"], "projections"],
   ["dead-letters", ["dead-letters"], "deadLetters"],
   ["audit", ["audit"], "audit"],
 ];
