@@ -284,6 +284,7 @@ async def test_the_user_of_the_documentation_may_steer(own_server: Server) -> No
             assert await bus.subscriptions.reset("sub", "now") == 20
             assert (await operations.replay("sub")).count == 20
             await until(lambda: len(both.sub.numbers) == 60)
+            await bus.drain(timeout=30)  # also until it is saved that the replay is over
             await bus.subscriptions.pause("sub")
             assert (await operations.replay("sub")).count == 20
             assert await bus.subscriptions.cancel_replays("sub") == 1
