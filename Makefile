@@ -156,14 +156,14 @@ $(VENV)/.made $(VENV_BENCH)/.made $(VENV_RELEASE)/.made:
 	"$$python" -m venv "$(@D)"
 	@touch $@
 
-# coverage's own threshold (95 %) mixes lines with branches. The branches alone stand at 92 %; the aim is 95 % for
-# them too, and this floor keeps them from falling until they are there.
+# coverage's own threshold (95 %) mixes lines with branches, so it would let branches fall behind: they are held to
+# 95 % by themselves.
 define CHECK_BRANCHES
 import json, sys
 with open(sys.argv[1]) as file:
     totals = json.load(file)["totals"]
 covered, branches = totals["covered_branches"], totals["num_branches"]
-if covered < 0.90 * branches:
-    sys.exit(f"branch coverage is {covered / branches:.1%} ({covered} of {branches}); 90% is required")
+if covered < 0.95 * branches:
+    sys.exit(f"branch coverage is {covered / branches:.1%} ({covered} of {branches}); 95% is required")
 endef
 export CHECK_BRANCHES
