@@ -53,7 +53,10 @@ async def running(url: str, group: str, consumer: str, handler: Any, **options: 
     try:
         yield bus
     finally:
-        await bus.stop()
+        try:
+            await asyncio.wait_for(bus.stop(), 20)
+        except TimeoutError:
+            pytest.fail("stop() does not end: a loop cancelled while the client reads may still go round")
 
 
 async def test_task_1_what_one_process_publishes_another_handles(url: str) -> None:
