@@ -43,7 +43,7 @@ def show_progress(
     >>> with show_progress("open_orders") as progress:
     ...     pass  # await open_orders.start(progress=progress)
     """
-    stream = sys.stderr if stream is None else stream
+    out: TextIO = sys.stderr if stream is None else stream
     pace = Pace(clock)
     with ExitStack() as shown:
         show: Show | None = None
@@ -51,8 +51,8 @@ def show_progress(
         def progress(position: int, head: int) -> None:
             nonlocal show
             if show is None:
-                bar = _bar(label, stream, tell, shown) if stream.isatty() else None
-                show = bar or _lines(label, stream, every, tell, clock)
+                bar = _bar(label, out, tell, shown) if out.isatty() else None
+                show = bar or _lines(label, out, every, tell, clock)
             show(pace.measure(position, head))
 
         yield progress
