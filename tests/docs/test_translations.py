@@ -14,7 +14,7 @@ import pytest
 
 from tests.docs.pages import KOREAN, ROOT, all_pages, blocks_of, name_of, prose_of
 
-_ENGLISH_ALONE = {"CHANGELOG.md", "docs/demo.md"}
+_ENGLISH_ALONE = {"CHANGELOG.md"}
 _KOREAN_PAGES = [page for page in all_pages() if page.name.endswith(KOREAN)]
 
 
