@@ -42,7 +42,7 @@ class NewOrder(BaseModel):
 
 def create_app(file: str | Path = "orders.db") -> FastAPI:
     """Return the service on one SQLite file: its own table and the log of events lie side by side."""
-    bus, storage = EventBusFactory.create_complete_event_system(file)
+    bus, storage = EventBusFactory.create_complete_event_system(file, owns_storage=True)
     exporter = PrometheusExporter()
     exporter.watch(bus, name="orders")
 

@@ -1,5 +1,6 @@
 """The service as its clients see it, on a real file."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,6 @@ async def _service(file: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://orders") as client:
             yield app, client
-    app.state.storage.close()
 
 
 async def test_an_order_is_confirmed_behind_the_answer(tmp_path: Path) -> None:
@@ -47,6 +47,14 @@ async def test_an_order_that_the_process_left_behind_is_confirmed_after_a_restar
         await again.state.bus.subscriptions.resume("confirm-order")
         await again.state.bus.drain()
         assert (await client.get(f"/orders/{placed}")).json()["status"] == "confirmed"
+
+
+async def test_the_file_is_let_go_of_with_the_last_request(tmp_path: Path) -> None:
+    """A copy of the file alone would miss what still lay beside it after the service had ended."""
+    async with _service(tmp_path / "orders.db") as (_, client):
+        await client.post("/orders", json={"item": "lamp", "quantity": 2})
+        assert len(os.listdir(tmp_path)) > 1
+    assert os.listdir(tmp_path) == ["orders.db"]
 
 
 async def test_a_refused_event_leaves_no_row_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from pabal import SqliteEventStorage
 from tests.cli.conftest import Pabal
-from tests.operations.conftest import mend
+from tests.operations.conftest import ShopOrder, mend
+
+
+class ParcelSent(ShopOrder):
+    """An event of another kind of aggregate, with the id of an order."""
+
+    event_type: ClassVar[str] = "shop.parcel-sent"
+    aggregate_type: ClassVar[str | None] = "parcel"
+    quantity: int = 1
+
 
 READING = [
     ["status"],
@@ -72,6 +83,20 @@ def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> Non
     assert machine["cause"]["event_id"] == packed["causation_id"]
     tree = json.loads(pabal("events", "trace", file, packed["event_id"], "--json").stdout)
     assert tree["roots"][0]["effects"][0]["event"]["event_id"] == packed["event_id"]
+
+
+def test_streams_that_share_an_id_are_told_apart(pabal: Pabal, tmp_path: Path) -> None:
+    """Two histories would stand one below the other, each with a version 1, as if they were one."""
+
+    async def fill() -> None:
+        async with SqliteEventStorage(tmp_path / "shared.db") as storage:
+            await storage.store_events([ShopOrder("o-1", 1), ParcelSent("o-1")])
+
+    asyncio.run(fill())
+    lines = pabal("streams", "show", tmp_path / "shared.db", "o-1").output.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["order/o-1", "1"], ["parcel/o-1", "1"]]
+    one = pabal("streams", "show", tmp_path / "shared.db", "o-1", "--aggregate-type", "parcel").output
+    assert [line.split()[0] for line in one.splitlines()] == ["version", "1"]
 
 
 def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, file: Path) -> None:

@@ -329,8 +329,11 @@ def show_stream(
     if as_json:
         print_json(found)
         return
-    made = table(">version", "recorded", "type", "payload")
+    # Streams of several types that share the id: their versions alone would tell nothing.
+    several = len({event.aggregate_type for event in found}) > 1
+    made = table(*(["aggregate"] if several else []), ">version", "recorded", "type", "payload")
     for event in found:
         payload = msgspec.json.encode(event.payload).decode()
-        row(made, event.stream_version, moment(event.recorded_at), event.event_type, payload)
+        cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
+        row(made, *([f"{event.aggregate_type}/{aggregate_id}"] if several else []), *cells)
     show(made, "this aggregate has no events")

@@ -123,7 +123,7 @@ class Guard:
                     "without a token this dashboard serves only its own machine; start it with a token, "
                     "or pass auth=",
                 )
-            raise Problem(401, "login_required", "log in with the token first")
+            raise Problem(401, "login_required", "log in first")
         # A cookie goes along by itself, a header does not: the first needs a proof that our page sent it.
         if request.method not in _SAFE and not by_header:
             given = request.headers.get("x-csrf-token", "")

@@ -8,7 +8,7 @@ from pabal.demo import errors as demo
 _STORAGE: dict[type[errors.PabalError], str] = {
     errors.StorageError: "{path}: {reason}",
     errors.StorageClosedError: "{path}: 이미 닫힌 저장소입니다. 새로 여세요",
-    errors.StorageUnavailableError: "{path}: {reason}. 아무것도 쓰지 않았습니다. 공간을 확보하거나 권한을 고친 뒤 다시 시도하세요",
+    errors.StorageUnavailableError: "{path}: {reason}. 아무것도 쓰지 않았습니다. 경로나 디스크, 권한을 고친 뒤 다시 시도하세요",
     errors.NotAPabalDatabaseError: "{path}: pabal 데이터베이스가 아닙니다({reason}). 파일은 건드리지 않았습니다. 다른 경로를 쓰세요",
     errors.NewerSchemaError: "{path}: 스키마 버전이 {found}인데 {supported}까지만 지원합니다. 파일은 건드리지 않았습니다. pabal을 업그레이드하세요",
     errors.CorruptLogError: "{path}: 로그의 위치 {position}이(가) 손상되었습니다({reason}). 이 이벤트는 내보내지 않습니다. 백업을 복원하거나, backup()과 check()로 온전한 부분을 복사하세요",
