@@ -10,7 +10,7 @@ import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
 from tests.bus.samples import Moved
-from tests.bus.support import by_piece
+from tests.bus.support import ONCE, Backend, Seen, by_piece
 
 SEEDS = 1000
 
@@ -57,3 +57,38 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_inter
         await bus.drain(20)
         assert by_piece(handled)["A"] == list(range(1, 16)), seed
         await bus.stop()
+
+
+async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_waits_there(
+    backend: Backend,
+) -> None:
+    """Promise 25. One success of the key would let its events go on although their first is still parked."""
+    bus = await backend.running(worker_count=4)
+    handled: Seen[Moved] = Seen()
+    poison = {"A", "B"}
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1 and event.piece in poison:
+            raise NotRetryableError("not yet")
+        handled.add(event)
+
+    bus.subscribe(Moved, handle, name="sub", retry=ONCE, on_exhausted="park_key")
+    for piece, n in (("A", 1), ("A", 2), ("B", 1), ("B", 2)):
+        await bus.publish(Moved(piece, n))
+    await bus.drain(60)
+    letters = {letter.event.piece: letter for letter in await bus.dead_letters.list()}
+
+    assert await bus.dead_letters.edit_and_retry(letters["A"].id, {"piece": "B", "n": 9})
+    await bus.drain(60)
+    await bus.publish(Moved("B", 3))
+    await bus.drain(60)
+    assert by_piece(handled) == {"A": [2], "B": [9]}
+    [letter] = await bus.dead_letters.list()
+    assert (letter.id, letter.queued) == (letters["B"].id, 2)
+
+    poison.clear()
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(60)
+    await bus.publish(Moved("B", 4))
+    await bus.drain(60)
+    assert by_piece(handled)["B"] == [9, 1, 2, 3, 4]

@@ -53,7 +53,7 @@ class Redelivery:
         if event is None:
             assert letter.record is not None
             event = decode_event(letter.record)
-        lane = self._enter(consumer, letter.position, event)
+        lane = self._enter(consumer, letter.position, event, came_from=letter.key)
         if letter.key is not None and (lane.shared or key_text(lane.key) != letter.key):
             self._moved[consumer.name, letter.position] = letter.key
         consumer.failing[letter.position] = Failing(
@@ -202,7 +202,7 @@ class Redelivery:
                     return
                 fresh = [position for position in positions if position not in consumer.outside]
                 if fresh:
-                    await self._load(consumer, tracker, fresh)
+                    await self._load(consumer, tracker, key, fresh)
                     return  # the lane calls ``unblock`` when it has come to the end of these
                 if not positions and consumer.blocked.get(key) == added:
                     # Nothing came in while we looked: from here on events go straight to the lane.
@@ -210,7 +210,9 @@ class Redelivery:
         finally:
             self._draining.discard((tracker, key))
 
-    async def _load(self, consumer: Consumer, tracker: WatermarkTracker, positions: list[int]) -> None:
+    async def _load(
+        self, consumer: Consumer, tracker: WatermarkTracker, key: str, positions: list[int]
+    ) -> None:
         assert self.storage is not None
         storage = self.storage
         rows = await self._engine.background.insist(consumer, lambda: storage.read_positions(positions))
@@ -224,14 +226,25 @@ class Redelivery:
                 consumer.outside.add(row.position)
                 self._engine.failures.reject(consumer, row.position, None, row, error)
                 continue
-            self._enter(consumer, row.position, event)
+            self._enter(consumer, row.position, event, came_from=key)
 
-    def _enter(self, consumer: Consumer, position: int, event: DomainEvent) -> Lane:
+    def _enter(
+        self, consumer: Consumer, position: int, event: DomainEvent, *, came_from: str | None = None
+    ) -> Lane:
         if consumer.tracker is not None:
             consumer.outside.add(position)
             consumer.queued += 1
         else:
             consumer.arrivals.sort()  # an event of its key may be under way in no lane
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
+        if self._is_held_by_another(consumer, lane, came_from):
+            lane = consumer.shared  # in its key's lane, its success would let go what waits there
         self._engine.enter(consumer, lane, position, event)
         return lane
+
+    def _is_held_by_another(self, consumer: Consumer, lane: Lane, came_from: str | None) -> bool:
+        """Tell whether a lane stands still behind a dead letter that is not the one that blocks it."""
+        if lane.shared or lane.items or lane.state != IDLE:
+            return False
+        key = key_text(lane.key)
+        return key != came_from and key in consumer.blocked and (consumer.tracker, key) not in self._draining
