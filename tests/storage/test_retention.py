@@ -9,6 +9,7 @@ import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, SqliteEventStorage
 from pabal.errors import SubscriptionInUseError, UsageError
+from pabal.ports.storage import Progress
 from pabal.storage.sqlite import retention
 
 
@@ -98,6 +99,23 @@ async def test_nothing_is_deleted_above_the_slowest_watermark(path: Path) -> Non
             bus.subscribe(Filed, handle, name="clerk")
             await bus.drain(60)
         assert sorted(handled) == list(range(20))
+
+
+async def test_a_dry_run_says_what_the_trim_then_deletes_and_who_holds_back_the_rest(path: Path) -> None:
+    """Whoever is asked whether to delete has to know how much, before the answer."""
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.trim(max_events=1, dry_run=True) == retention.Trimmed(0)
+        cursor = await storage.open_subscription("slow", "now")
+        assert cursor is not None
+        await storage.store_events(filed(30))
+        would = await storage.trim(max_events=10, dry_run=True)
+        assert would == retention.Trimmed(0, ("slow",))
+        await storage.save_progress([Progress("slow", cursor.epoch, 12, 12, ())])
+        would = await storage.trim(max_events=10, dry_run=True)
+        assert would == retention.Trimmed(12, ("slow",))
+        assert await numbers(storage) == list(range(30))
+        assert await storage.trim(max_events=10) == would
+        assert await storage.trim(max_events=10, dry_run=True) == retention.Trimmed(0, ("slow",))
 
 
 async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(path: Path) -> None:

@@ -39,6 +39,7 @@ from pabal.cli.language import t
 from pabal.cli.speaking import spoken
 from pabal.factory import open_log
 from pabal.storage.sqlite import SqliteEventStorage
+from pabal.storage.sqlite.retention import Trimmed
 
 T = TypeVar("T")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -119,27 +120,33 @@ def retention(
     if max_age is None and max_events is None and max_bytes is None:
         fail(t("say what may go: --max-age, --max-events or --max-bytes"), WRONG_USAGE)
     age = None if max_age is None else _age(max_age)
-    events = run(target, lambda operations: operations.overview()).totals.events
-    question = t("Delete the oldest of {count} events?", count=f"{events:,}")
+
+    def trim(storage: SqliteEventStorage, *, dry_run: bool) -> Awaitable[Trimmed]:
+        return storage.trim(max_age=age, max_events=max_events, max_bytes=max_bytes, dry_run=dry_run)
+
+    due = _on_file(target, t("measuring"), lambda storage: trim(storage, dry_run=True))
+    total = run(target, lambda operations: operations.overview()).totals.events
+    question = t("Delete the {count} oldest of {total} events?", count=f"{due.deleted:,}", total=f"{total:,}")
     if dry_run:
-        click.echo(question)
+        _say(due, question, as_json=as_json)
         return
-    confirm(question, yes=yes)
+    if due.deleted:
+        confirm(question, yes=yes)
     done = _on_file(
         target,
         t("deleting"),
-        lambda storage: _written_down(
-            storage,
-            "retention",
-            lambda: storage.trim(max_age=age, max_events=max_events, max_bytes=max_bytes),
-        ),
+        lambda storage: _written_down(storage, "retention", lambda: trim(storage, dry_run=False)),
     )
+    _say(done, t("{count} events deleted", count=f"{done.deleted:,}"), as_json=as_json)
+
+
+def _say(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(done)
+        print_json(trimmed)
         return
-    click.echo(t("{count} events deleted", count=f"{done.deleted:,}"))
-    if done.held_back_by:
-        click.echo(t("held back by {names}", names=", ".join(done.held_back_by)))
+    click.echo(text)
+    if trimmed.held_back_by:
+        click.echo(t("held back by {names}", names=", ".join(trimmed.held_back_by)))
 
 
 def _age(text: str) -> timedelta:

@@ -266,7 +266,7 @@ _SENTENCES = {
     "{size} bytes in {path}": "{path}: {size}바이트",
     "structure and every checksum are right": "구조와 모든 체크섬이 올바릅니다",
     "say what may go: --max-age, --max-events or --max-bytes": "지울 기준을 지정하세요: --max-age, --max-events, --max-bytes",
-    "Delete the oldest of {count} events?": "이벤트 {count}개 중 오래된 것을 지울까요?",
+    "Delete the {count} oldest of {total} events?": "이벤트 {total}개 가운데 가장 오래된 {count}개를 지울까요?",
     "{count} events deleted": "이벤트 {count}개를 지웠습니다",
     "held back by {names}": "아직 필요로 하는 쪽: {names}",
     "{text} is no age; write 12h, 30d or 8w": "{text}은(는) 기간이 아닙니다. 12h, 30d, 8w처럼 쓰세요",

@@ -41,6 +41,8 @@ class Bound(msgspec.Struct, frozen=True):
 
     upto: int
     held_back_by: tuple[str, ...]
+    events: int
+    """How many events lie up to there."""
 
 
 def find_bound(
@@ -68,7 +70,10 @@ def find_bound(
     held = [name for (name,) in tx.execute(sql["slower_than"], (due,))]
     held += [name for name, position in _projections(tx) if position < due]
     upto = _unprojected(tx, due)
-    return Bound(upto if slowest is None else min(upto, slowest), tuple(held))
+    if slowest is not None:
+        upto = min(upto, slowest)
+    first = tx.execute(sql["first"]).fetchone()[0]
+    return Bound(upto, tuple(held), 0 if first is None else max(0, upto - first + 1))
 
 
 def _projections(tx: Transaction) -> list[tuple[str, int]]:

@@ -266,6 +266,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         max_age: timedelta | None = None,
         max_events: int | None = None,
         max_bytes: int | None = None,
+        dry_run: bool = False,
     ) -> Trimmed:
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
@@ -274,11 +275,14 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         yet, whatever its age; ``held_back_by`` names those that are in the way. Dead letters keep a copy of
         their own. The history of an aggregate is deleted like everything else, so do not trim a log from
         which aggregates are loaded. ``max_bytes`` counts what is used of the file, indexes and all. The file
-        keeps its size, and new events fill the room; ``vacuum`` gives it back.
+        keeps its size, and new events fill the room; ``vacuum`` gives it back. ``dry_run`` only says what
+        would go.
         """
         if max_age is None and max_events is None and max_bytes is None:
             raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
         bound = await self._do(lambda tx: retention.find_bound(tx, max_age, max_events, max_bytes))
+        if dry_run:
+            return Trimmed(bound.events, bound.held_back_by)
         deleted = 0
         size = retention.SLICE_FIRST
         begun = time.monotonic()
