@@ -296,11 +296,13 @@ async def test_a_stop_that_was_cancelled_can_be_asked_for_again(desk: Desk, mome
         reached.set()
         await asyncio.Event().wait()
 
+    desk.storage.then[moment] = hang
     await desk.publish(2)
     await desk.clerk.handled.reach(2)
-    desk.storage.then[moment] = hang
     stopping = asyncio.ensure_future(desk.bus.stop())
     await reached.wait()
+    await desk.clock.settle()  # until it waits for a save that has begun before it
+    assert not stopping.done()
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
