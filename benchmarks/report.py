@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+from docs.translations import revision_of
 
 from benchmarks.charts import bar_chart, short
 from benchmarks.goals import Verdict, judge
@@ -63,11 +63,8 @@ def write(book: Book, folder: Path) -> None:
     charts = folder / CHARTS
     charts.mkdir(parents=True, exist_ok=True)
     (folder / JSON).write_bytes(msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
-    english = markdown(book)
-    (folder / MARKDOWN).write_text(english, "utf-8")
-    # What a Korean page says of the English one it matches; docs/translations.py looks at it.
-    revision = sha256(english.encode()).hexdigest()[:12]
-    korean = f"<!-- revision: {revision} of {MARKDOWN} -->\n{markdown(book, KOREAN)}"
+    (folder / MARKDOWN).write_text(markdown(book), "utf-8")
+    korean = f"<!-- revision: {revision_of(folder / MARKDOWN)} of {MARKDOWN} -->\n{markdown(book, KOREAN)}"
     (folder / KOREAN_MARKDOWN).write_text(korean, "utf-8")
     for measured in book.scenarios:
         for table in measured.outcome.tables:

@@ -15,6 +15,7 @@ from pabal.domain.registry import registry
 from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.operations import DeadLetterView, DeliveryView, EventView, SubscriptionView
 from pabal.ports.storage import DeadLetterRecord, SubscriptionRecord
+from pabal.ports.views import stored_view
 
 
 def event_view(row: StoredRecord, *, payload: bool) -> EventView:
@@ -109,22 +110,7 @@ def subscription_view(
     record: SubscriptionRecord, head: int, figures: Mapping[str, Any] | None
 ) -> SubscriptionView:
     """Show a subscription as stored, with the figures of the bus that handles it here, if one does."""
-    lag = max(0, head - record.frontier) + record.unfinished
-    state = "paused" if record.paused else "idle" if record.owner is None else "active"
-    view = SubscriptionView(
-        name=record.name,
-        state=state,
-        watermark=record.watermark,
-        frontier=record.frontier,
-        lag=lag,
-        retries=record.retries,
-        parked=record.parked,
-        queued=record.queued,
-        paused=record.paused,
-        owner=record.owner,
-        epoch=record.epoch,
-        updated_at=record.updated_at,
-    )
+    view = stored_view(record, head)
     return view if figures is None else with_figures(view, figures)
 
 

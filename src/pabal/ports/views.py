@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.ports.storage import AttemptFailure
+from pabal.ports.storage import AttemptFailure, SubscriptionRecord
 
 Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard", "remove", "rebuild"]
 """What a source may be able to do."""
@@ -108,6 +108,25 @@ class SubscriptionView(msgspec.Struct, frozen=True):
     average_ms: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+
+
+def stored_view(record: SubscriptionRecord, head: int) -> SubscriptionView:
+    """Show a subscription as stored, in a log that reaches to ``head``."""
+    state = "paused" if record.paused else "idle" if record.owner is None else "active"
+    return SubscriptionView(
+        name=record.name,
+        state=state,
+        watermark=record.watermark,
+        frontier=record.frontier,
+        lag=max(0, head - record.frontier) + record.unfinished,
+        retries=record.retries,
+        parked=record.parked,
+        queued=record.queued,
+        paused=record.paused,
+        owner=record.owner,
+        epoch=record.epoch,
+        updated_at=record.updated_at,
+    )
 
 
 class EventFilter(msgspec.Struct, frozen=True, omit_defaults=True):

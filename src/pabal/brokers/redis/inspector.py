@@ -24,8 +24,8 @@ from pabal.domain.envelope import id_to_bytes
 from pabal.errors import InvalidEventError, StorageUnavailableError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
-from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, SubscriptionRecord
-from pabal.ports.views import SubscriptionView, Totals
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
+from pabal.ports.views import SubscriptionView, Totals, stored_view
 
 _ACTIONS_KEPT = 10_000
 _PAGE = 500
@@ -147,7 +147,7 @@ class GroupInspector(GroupSteered):
         living = {name.decode() for name in await self._living()}
         standing = await read_standing(self.link, self._keys, range(self._partitions))
         head = head_of(found)
-        return [_view(record, head) for record in count_over_all(standing, found, living)]
+        return [stored_view(record, head) for record in count_over_all(standing, found, living)]
 
     async def _steering(self) -> Group:
         return Group(await self._ready(), self._log, self._keys, self._partitions)
@@ -281,21 +281,3 @@ class GroupInspector(GroupSteered):
             return []
         found = await link.call("HMGET", self._keys.actions, *numbers)
         return [_decode_action(data) for data in found if data is not None]
-
-
-def _view(record: SubscriptionRecord, head: int) -> SubscriptionView:
-    state = "active" if record.owner else "idle"
-    return SubscriptionView(
-        name=record.name,
-        state="paused" if record.paused else state,
-        watermark=record.watermark,
-        frontier=record.frontier,
-        lag=max(0, head - record.frontier) + record.unfinished,
-        retries=record.retries,
-        parked=record.parked,
-        queued=record.queued,
-        paused=record.paused,
-        owner=record.owner,
-        epoch=record.epoch,
-        updated_at=record.updated_at,
-    )
