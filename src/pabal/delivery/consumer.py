@@ -219,10 +219,14 @@ class Consumer:
             lane = lanes[key] = Lane(self, key if lanes is self._by_key else (event.aggregate_type, key))
         return lane
 
+    def only_lane(self) -> Lane:
+        """Return the lane of a subscription that ``is_one_lane``: it keeps the order of every aggregate."""
+        return self._by_key.get(BATCH_KEY) or self._by_key.setdefault(BATCH_KEY, Lane(self, BATCH_KEY))
+
     def _computed_key(self, event: DomainEvent) -> Any:
         subscription = self.subscription
         if subscription.is_one_lane:
-            return BATCH_KEY  # which keeps the order of every aggregate
+            return BATCH_KEY
         key = subscription.key_of(body_of(event))
         return BATCH_KEY if key is UNORDERED and subscription.batch is not None else key
 

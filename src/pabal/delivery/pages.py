@@ -21,9 +21,10 @@ class _Way(NamedTuple):
     """Say how events of one type reach one subscription."""
 
     wanted: bool
-    direct: bool = False
-    """Only the aggregate id, or nothing at all, decides about the lane."""
     lanes: dict[Any, Lane] | None = None
+    """Its lanes by aggregate id, where nothing but that decides."""
+    lane: Lane | None = None
+    """The one lane of a subscription that has no other."""
 
 
 _UNWANTED = _Way(wanted=False)
@@ -66,7 +67,9 @@ def _follow(
             if event is None:
                 continue
             events[position] = event
-        if way.direct:
+        if way.lane is not None:
+            engine.enter_lane(consumer, way.lane, position, event)
+        elif way.lanes is not None:
             engine.enter_direct(consumer, way.lanes, position, event)
         else:
             engine.accept(consumer, position, event)
@@ -78,11 +81,11 @@ def _way_of(consumer: Consumer, event_type: str) -> _Way:
         return _Way(consumer.subscription.matcher.matches_name(event_type))
     if not consumer.wants(kind):
         return _UNWANTED
-    lanes = consumer.lanes_of(kind)
-    direct = not (consumer.followed or consumer.blocked) and (
-        lanes is not None or consumer.subscription.is_one_lane
-    )
-    return _Way(wanted=True, direct=direct, lanes=lanes)
+    if consumer.followed or consumer.blocked:
+        return _Way(wanted=True)
+    if consumer.subscription.is_one_lane:
+        return _Way(wanted=True, lane=consumer.only_lane())
+    return _Way(wanted=True, lanes=consumer.lanes_of(kind))
 
 
 def decode_for(engine: Engine, consumer: Consumer, row: StoredRecord) -> DomainEvent | None:

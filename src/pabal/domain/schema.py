@@ -43,7 +43,6 @@ class EventSchema:
         "_constrained",
         "_decoder",
         "_floats",
-        "_positional",
         "_row",
         "_values",
         "_verified",
@@ -54,6 +53,7 @@ class EventSchema:
         "fields",
         "mutable",
         "payload_type",
+        "positional",
         "version",
     )
 
@@ -78,7 +78,7 @@ class EventSchema:
         # Encoding a struct of the values costs a third of encoding a dictionary of them.
         self._row = msgspec.defstruct(f"{cls.__name__}Row", fields, gc=False)
         # Naming the fields costs a third of making an event, and only keyword-only ones have to be named.
-        self._positional = getattr(cls, "__match_args__", None) == fields
+        self.positional = issubclass(cls, msgspec.Struct) and cls.__match_args__ == fields
         # For each combination of value types seen to round-trip: which values to test still, and how.
         self._verified: dict[tuple[type, ...], tuple[tuple[int, Callable[[Any], bool]], ...]] = {}
         self._compile()
@@ -212,7 +212,7 @@ class EventSchema:
     def rebuild(self, body: Any, **header: Any) -> Any:
         """Make the event from a decoded payload and the header fields stored beside it."""
         values = self._values(body)
-        if self._positional:
+        if self.positional:
             return self.cls(*values, **header)
         return self.cls(**dict(zip(self.fields, values, strict=True)), **header)
 
