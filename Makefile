@@ -5,6 +5,7 @@
 #   ARGS=…    arguments for the target's program
 #   COVERAGE=1  have `make test` measure branch coverage, and fail below 95 %
 #   LOCKED=1  install the tested versions of release/dev.lock instead of the newest ones
+#   LOWEST=1  install the oldest versions that pabal says it works with
 
 SHELL = /bin/sh
 PYTHON ?=
@@ -119,7 +120,8 @@ $(VENV)/.installed-demo: pyproject.toml $(VENV)/.made
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	@echo 'installing pabal with its development tools into $(VENV)'
 	@if [ -n "$(LOCKED)" ]; then $(BIN)/python $(PIP_INSTALL) --require-hashes --requirement release/dev.lock; fi
-	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	@if [ -n "$(LOWEST)" ]; then $(BIN)/python release/lowest.py >$(VENV)/lowest.txt; else : >$(VENV)/lowest.txt; fi
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]' --constraint $(VENV)/lowest.txt
 	@touch $@
 
 $(VENV)/.installed-docs: pyproject.toml $(VENV)/.made

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
+from msgspec import StructMeta
 
 from pabal.domain.registry import payload_fields, registry
 from pabal.domain.schema import HEADER_FIELDS, EventSchema
 from pabal.errors import EventDefinitionError
-
-if TYPE_CHECKING:
-    from msgspec import StructMeta
-else:
-    StructMeta = type(msgspec.Struct)  # msgspec gives it a public name only since 0.20
 
 _CLASS_LEVEL = ("event_type", "aggregate_type", "schema_version", "to_dict")
 """What belongs to the class and so cannot be a field."""
