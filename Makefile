@@ -14,8 +14,10 @@ VENV_BENCH = .venv-bench
 VENV_RELEASE = .venv-release
 ARGS =
 COVERAGE =
-# One process of tests for each core, up to four: more would only get into each other's way.
-PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
+# One process of tests for each core, and one more for when they wait for a disk, a server or a process.
+PARALLEL = --numprocesses $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))) --maxprocesses 5 --dist worksteal
+# The tests start hundreds of processes; without bytecode each of them would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 CANDIDATES = $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11)
 BIN = $(VENV)/bin

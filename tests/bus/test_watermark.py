@@ -31,13 +31,17 @@ def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minu
         tracker.add(position)
     order = positions[:]
     chance.shuffle(order)
-    unfinished = set(positions)
+    finished: set[int] = set()
+    lowest = iter(positions)
+    expected = next(lowest) - 1
     for position in order:
-        assert tracker.watermark == min(unfinished) - 1
+        assert tracker.watermark == expected
         tracker.finish(position)
-        unfinished.remove(position)
-        assert len(tracker) == len(unfinished)
-        assert tracker.watermark == (min(unfinished) - 1 if unfinished else positions[-1])
+        finished.add(position)
+        assert len(tracker) == WINDOW - len(finished)
+        while expected + 1 in finished:
+            expected = next(lowest, positions[-1] + 1) - 1
+    assert tracker.watermark == positions[-1]
 
 
 @settings(max_examples=60, deadline=None)

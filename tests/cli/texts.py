@@ -46,6 +46,15 @@ def _arguments(tree: ast.AST) -> Iterator[str]:
                     yield f"{{number}} {text}" if node.func.id == "counted" else text
 
 
+def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Iterate over the commands of a group; those of ``pabal`` itself are imported by it."""
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None, name
+        yield name, command
+
+
 def helps(command: click.Command) -> Iterator[str]:
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         if not paragraph.startswith("Example:"):
@@ -54,5 +63,5 @@ def helps(command: click.Command) -> Iterator[str]:
         if isinstance(param, click.Option) and param.help:
             yield param.help
     if isinstance(command, click.Group):
-        for below in command.commands.values():
+        for _, below in subcommands(command):
             yield from helps(below)

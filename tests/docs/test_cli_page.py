@@ -13,7 +13,7 @@ from pabal.cli import base
 from pabal.cli.app import commands
 from pabal.cli.korean.demo import DEMO
 from pabal.cli.korean.own import OWN
-from tests.cli.texts import said
+from tests.cli.texts import said, subcommands
 from tests.docs.pages import ROOT
 
 PAGES = pytest.mark.parametrize("page", ["cli.md", "cli.ko.md"])
@@ -22,7 +22,7 @@ _DESCRIBED_ELSEWHERE = {"demo", "doctor"}
 
 def leaves(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
+        for name, below in subcommands(command):
             yield from leaves(below, f"{path} {name}".strip())
     else:
         yield path, command

@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
-from pabal.cli.base import Command, errors_as_exit_codes, import_module
+from pabal.cli.base import errors_as_exit_codes, import_module
+from pabal.cli.command import Command
 from pabal.errors import UsageError
 from pabal.integrations.asyncapi import asyncapi_document
 

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pabal.cli.command import Spoken
 from pabal.cli.language import t
 from pabal.cli.speaking import told
 from pabal.errors import PabalError, StorageError, UsageError
@@ -36,19 +35,6 @@ WRONG_USAGE = 2
 UNAVAILABLE = 3
 """Exit code: the file is no log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
-
-
-class Command(Spoken):
-    """Speak the language chosen."""
-
-
-class Group(Spoken, click.Group):
-    """Speak the language chosen, and make commands that do."""
-
-    command_class = Command
-
-
-Group.group_class = Group
 
 
 def compose(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:

@@ -13,7 +13,8 @@ import click
 import msgspec
 
 from pabal import DomainEvent, EventBusFactory, InMemoryEventBus
-from pabal.cli.base import Command, errors_as_exit_codes, json_option, print_json, progress, row, show, table
+from pabal.cli.base import errors_as_exit_codes, json_option, print_json, progress, row, show, table
+from pabal.cli.command import Command
 from pabal.cli.language import t
 
 _BATCH = 1000

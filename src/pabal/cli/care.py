@@ -16,7 +16,6 @@ import msgspec
 from pabal.cli.base import (
     REFUSED,
     WRONG_USAGE,
-    Command,
     actor,
     compose,
     confirm,
@@ -35,6 +34,7 @@ from pabal.cli.base import (
     target_argument,
     yes_option,
 )
+from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken
 from pabal.factory import open_log

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from pabal.cli.base import Command, errors_as_exit_codes, import_module, import_option, target_argument
+from pabal.cli.base import errors_as_exit_codes, import_module, import_option, target_argument
+from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.errors import InvalidEventError, PabalError
 from pabal.factory import open_log

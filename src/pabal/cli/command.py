@@ -174,3 +174,16 @@ def _translated(command: click.Command) -> Iterator[None]:
         command.help = kept[0]
         for option, text in zip(options, kept[1:], strict=True):
             option.help = text
+
+
+class Command(Spoken):
+    """Speak the language chosen."""
+
+
+class Group(Spoken, click.Group):
+    """Speak the language chosen, and make commands that do."""
+
+    command_class = Command
+
+
+Group.group_class = Group

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, Command
+from pabal.cli.base import UNAVAILABLE, WRONG_USAGE
+from pabal.cli.command import Command
 from pabal.cli.speaking import spoken, told
 from pabal.dashboard import serve
 from pabal.errors import PabalError, StorageError

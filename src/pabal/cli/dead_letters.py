@@ -13,7 +13,6 @@ from rich.markup import escape
 from pabal.cli.base import (
     REFUSED,
     WRONG_USAGE,
-    Group,
     compose,
     confirm,
     console,
@@ -34,6 +33,7 @@ from pabal.cli.base import (
     target_argument,
     yes_option,
 )
+from pabal.cli.command import Group
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken, told
 from pabal.errors import UnknownEventTypeError

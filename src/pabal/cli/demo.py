@@ -17,7 +17,7 @@ import msgspec
 from rich.console import Console
 
 from pabal import PabalError, SqliteEventStorage
-from pabal.cli.base import Command
+from pabal.cli.command import Command
 from pabal.cli.demo_files import fresh_path, latest_path
 from pabal.cli.demo_summary import print_summary
 from pabal.cli.demo_view import LiveView, PlainView, View

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
-from pabal.cli.base import Command
+from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken, told
 from pabal.errors import PabalError

@@ -14,8 +14,6 @@ from rich.tree import Tree
 
 from pabal.cli.base import (
     INTERRUPTED,
-    Command,
-    Group,
     compose,
     console,
     filter_options,
@@ -33,6 +31,7 @@ from pabal.cli.base import (
     wanted_events,
 )
 from pabal.cli.cloudevents import format_option, import_events, line_of, source_option
+from pabal.cli.command import Command, Group
 from pabal.cli.language import t
 from pabal.operations import Operations
 from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, TraceNode

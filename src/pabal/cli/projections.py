@@ -8,7 +8,6 @@ import click
 
 from pabal.cli.base import (
     REFUSED,
-    Group,
     compose,
     confirm,
     dry_run_option,
@@ -26,6 +25,7 @@ from pabal.cli.base import (
     target_argument,
     yes_option,
 )
+from pabal.cli.command import Group
 from pabal.cli.language import t
 from pabal.errors import ProjectionNotFoundError, UsageError
 from pabal.eventsourcing import Projection

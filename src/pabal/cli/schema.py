@@ -12,7 +12,6 @@ from rich.markup import escape
 from pabal.cli.base import (
     REFUSED,
     WRONG_USAGE,
-    Group,
     console,
     errors_as_exit_codes,
     fail,
@@ -20,6 +19,7 @@ from pabal.cli.base import (
     json_option,
     print_json,
 )
+from pabal.cli.command import Group
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken, told
 from pabal.domain.schema_check import SchemaFinding, check_schema

@@ -10,8 +10,6 @@ import click
 
 from pabal.cli.base import (
     REFUSED,
-    Command,
-    Group,
     compose,
     confirm,
     dry_run_option,
@@ -28,6 +26,7 @@ from pabal.cli.base import (
     target_argument,
     yes_option,
 )
+from pabal.cli.command import Command, Group
 from pabal.cli.language import language, t
 from pabal.cli.speaking import spoken
 from pabal.errors import SubscriptionNotFoundError
