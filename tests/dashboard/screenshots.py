@@ -17,7 +17,7 @@ from tests.dashboard.stage import Stage, play_demo
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures" / "dashboard"
 WIDTH, HEIGHT = 1160, 640
-LISTS, LIST_HEIGHT = ("events", "stream"), 480
+LISTS, LIST_HEIGHT = ("events", "stream", "projections"), 480
 EVENTS, PER_SECOND = 36_000, 400
 
 
@@ -37,6 +37,9 @@ def take(window: Watched, folder: Path, language: str) -> None:
     page.locator(".graph").wait_for()
     keep(page, folder, "event", language)
     keep(window.open("streams/candles/SIM-ETH"), folder, "stream", language)
+    page = window.open("projections")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    keep(page, folder, "projections", language)
     page = window.open("")
     page.locator(".uplot canvas").first.wait_for()
     expect(page.locator(".troubles li")).to_have_count(3)

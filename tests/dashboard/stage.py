@@ -16,13 +16,45 @@ from starlette.routing import Mount
 
 from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from pabal.dashboard import create_dashboard
-from pabal.demo.events import OrderFilled, OrderPlaced
+from pabal.demo.events import CandleClosed, OrderFilled, OrderPlaced
+from pabal.eventsourcing import Projection, ProjectionTransaction, projects
 
 DEMO_TIMEOUT = 240
 
 
 class MailServerDownError(Exception):
     """The mail server does not answer."""
+
+
+class Fills(Projection):
+    """What was bought and sold, and for how much."""
+
+    tables = (
+        "CREATE TABLE {fills} (order_id TEXT PRIMARY KEY, symbol TEXT NOT NULL, price TEXT NOT NULL);"
+        "CREATE TABLE {fees} (symbol TEXT PRIMARY KEY, fee REAL NOT NULL)"
+    )
+
+    @projects(OrderFilled)
+    def _filled(self, event: OrderFilled, tx: ProjectionTransaction) -> None:
+        tx.execute("INSERT INTO {fills} VALUES (?, ?, ?)", (event.order_id, event.symbol, str(event.price)))
+        tx.execute(
+            "INSERT INTO {fees} VALUES (?, ?) ON CONFLICT (symbol) DO UPDATE SET fee = fee + excluded.fee",
+            (event.symbol, float(event.fee)),
+        )
+
+
+class LastCandles(Projection):
+    """The last candle of each market."""
+
+    version = 2
+    tables = "CREATE TABLE {last_candles} (symbol TEXT PRIMARY KEY, number INTEGER, close TEXT NOT NULL)"
+
+    @projects(CandleClosed)
+    def _closed(self, event: CandleClosed, tx: ProjectionTransaction) -> None:
+        tx.execute(
+            "INSERT OR REPLACE INTO {last_candles} VALUES (?, ?, ?)",
+            (event.symbol, event.number, str(event.close)),
+        )
 
 
 class Stage:
@@ -59,7 +91,7 @@ class Stage:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
-            async with bus:
+            async with bus, Fills(bus), LastCandles(bus):
                 yield
 
         yield Starlette(routes=[Mount("/", dashboard)], lifespan=lifespan)

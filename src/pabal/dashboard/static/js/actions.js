@@ -107,6 +107,8 @@ export async function resume(name) {
 }
 
 const STARTS = ["beginning", "now", "position", "time"];
+// A log of several partitions counts positions within each of them, so there a position names no place.
+const hasPositions = () => ["sqlite", "memory"].includes(session.get()?.source.kind);
 
 export function ResetDialog({ subscription, onDone, onClose }) {
   const { name, watermark } = subscription;
@@ -149,7 +151,7 @@ export function ResetDialog({ subscription, onDone, onClose }) {
       <div class="field">
         <label for="reset-where">${t("reset.where")}</label>
         <select id="reset-where" class="input" value=${where} onChange=${change(setWhere)}>
-          ${STARTS.map((one) => html`<option value=${one}>${t(`reset.${one}`)}</option>`)}
+          ${STARTS.filter((one) => one !== "position" || hasPositions()).map((one) => html`<option value=${one}>${t(`reset.${one}`)}</option>`)}
         </select>
       </div>
       ${where === "position" &&

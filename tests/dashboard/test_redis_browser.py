@@ -1,0 +1,76 @@
+"""The dashboard of a group on a real Valkey server, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.sync_api import expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from pabal import EventBusFactory
+from pabal.dashboard import create_dashboard
+from pabal.factory import open_operations
+from tests.brokers.server import Server
+from tests.dashboard.browser import LONG, browser, opened, served
+from tests.operations.conftest import ShopOrder
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=LONG)
+
+
+async def _publish(url: str) -> None:
+    async with EventBusFactory.from_url(url) as bus:
+
+        async def pack(event: ShopOrder) -> None:
+            if event.quantity < 0:
+                raise ValueError("nobody packs less than nothing")
+
+        bus.subscribe(ShopOrder, pack, name="pack", retry_count=0)
+        await bus.publish_batch([ShopOrder(f"o-{n}", n) for n in (1, 2, -3)])
+        await bus.drain()
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = Server()
+    server.start()
+    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already: the browser's
+        pool.submit(lambda: asyncio.run(_publish(f"{server.url}?group=shop"))).result()
+    yield f"{server.url}?group=shop"
+    server.remove()
+
+
+def _dashboard(url: str) -> Starlette:
+    operations = open_operations(url)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with operations:
+            yield
+
+    routes = [Mount("/", create_dashboard(operations, allow_actions=True))]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def test_a_reset_offers_what_a_group_can_do(url: str) -> None:
+    """Whoever chose a position, which names no place in several partitions, would get an error for it."""
+    with browser() as running, served(_dashboard(url)) as base, opened(running, base) as window:
+        page = window.open("subscriptions")
+        row = page.locator("tbody tr", has_text="pack")
+        row.get_by_role("button", name="Reset pack").click()
+        choice = page.get_by_label("Where to")
+        assert choice.locator("option").evaluate_all("all => all.map(one => one.value)") == [
+            "beginning",
+            "now",
+            "time",
+        ]
+        choice.select_option("now")
+        page.get_by_role("button", name="See what that does").click()
+        page.get_by_label("Type pack to confirm").fill("pack")
+        page.get_by_role("button", name="Reset", exact=True).click()
+        expect(page.get_by_text("pack was reset.")).to_be_visible()
