@@ -51,7 +51,8 @@ async def waits(path: Path, events: int, published: int, *, trim: bool) -> Metri
 async def _trim(storage: SqliteEventStorage, events: int) -> float:
     start = time.perf_counter()
     trimmed = await storage.trim(max_events=1)
-    expect_handled("trim", min(trimmed.deleted, events), events)
+    # The newest event stays: the log's last, or by then one that was published meanwhile.
+    expect_handled("trim", min(trimmed.deleted, events - 1), events - 1)
     return trimmed.deleted / (time.perf_counter() - start)
 
 
@@ -86,7 +87,7 @@ def measure(settings: Settings) -> Outcome:
         text=(
             f"One publisher hands over {_PER_SECOND} events a second, each due at its time whatever happened "
             f"to the one before (open loop), and waits until it is synced: on a log of {events:,} "
-            f"events, and on a copy of it while `trim` deletes all of them. Milliseconds from when an event "
+            f"events, and on a copy of it while `trim` deletes them. Milliseconds from when an event "
             f"was due until `publish` returned; {min(_RUNS, settings.runs)} runs of at least {published:,} "
             "events each."
         ),
