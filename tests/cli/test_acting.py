@@ -81,12 +81,12 @@ def test_a_replay_is_asked_for(pabal: Pabal, file: Path) -> None:
 def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, file: Path) -> None:
     """The file would grow for ever."""
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
-    assert dry.output.strip() == "Delete the 6 oldest of 8 events?"
+    assert dry.output == "Delete the 6 oldest of 8 events?\n"
     dry = pabal("retention", file, "--max-events", 2, "--dry-run", "--json")
     assert json.loads(dry.stdout) == {"deleted": 6, "held_back_by": []}
     assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 8
     done = pabal("retention", file, "--max-events", 2, "--yes")
-    assert (done.exit_code, done.output.strip()) == (0, "6 events deleted")
+    assert (done.exit_code, done.output) == (0, "6 events deleted\n")
     assert pabal("vacuum", file).exit_code == 0
     assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 2
 

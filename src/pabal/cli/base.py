@@ -229,12 +229,15 @@ def confirm(question: str, *, yes: bool) -> None:
 @contextmanager
 def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal while something takes its time; yields what to tell how far it is."""
+    out = console(err=True)
+    if not out.is_terminal:
+        yield lambda done: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
     columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}")]
     if total is not None:
         columns += [BarColumn(), MofNCompleteColumn()]
-    out = console(err=True)
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+    with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task(text, total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -24,9 +24,9 @@ METAVARS = {
 
 MISTAKES = {
     "No such option {name}.": "그런 옵션이 없습니다: {name}",
-    "No such option: {name}": "그런 옵션이 없습니다: {name}",
-    "No such option: {name} Did you mean {possibility}?": "그런 옵션이 없습니다: {name} ({possibility}을(를) 쓰려고 하셨나요?)",
-    "No such option: {name} (Possible options: {possibilities})": "그런 옵션이 없습니다: {name} (이 가운데 하나인가요? {possibilities})",
+    "No such option: {name}": "그런 옵션이 없습니다: '{name}'",
+    "No such option: {name} Did you mean {possibility}?": "그런 옵션이 없습니다: '{name}' ({possibility}을(를) 쓰려고 하셨나요?)",
+    "No such option: {name} (Possible options: {possibilities})": "그런 옵션이 없습니다: '{name}' (이 가운데 하나인가요? {possibilities})",
     "No such command {name}.": "그런 명령이 없습니다: {name}",
     "{message} Did you mean {possibility}?": "{message} ({possibility}을(를) 쓰려고 하셨나요?)",
     "{message} (Did you mean one of: {possibilities}?)": "{message} (이 가운데 하나인가요? {possibilities})",
