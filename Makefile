@@ -122,8 +122,8 @@ $(VENV)/.installed-demo: pyproject.toml $(VENV)/.made
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	@echo 'installing pabal with its development tools into $(VENV)'
 	@if [ -n "$(LOCKED)" ]; then $(BIN)/python $(PIP_INSTALL) --require-hashes --requirement release/dev.lock; fi
-	@if [ -n "$(LOWEST)" ]; then $(BIN)/python release/lowest.py >$(VENV)/lowest.txt; else : >$(VENV)/lowest.txt; fi
-	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]' --constraint $(VENV)/lowest.txt
+	@if [ -n "$(LOWEST)" ]; then $(BIN)/python release/lowest.py >$(VENV)/lowest.txt; fi
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]' $(if $(LOWEST),--constraint $(VENV)/lowest.txt)
 	@touch $@
 
 $(VENV)/.installed-docs: pyproject.toml $(VENV)/.made

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 TOOLS = ("dev", "docs")
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\w.]+)")
 
 
-def lowest(project: dict[str, object]) -> list[str]:
+def lowest(project: dict[str, Any]) -> list[str]:
     """Return ``name==version`` for each dependency. Raises ValueError for one without a lower bound."""
-    extras: dict[str, list[str]] = project["optional-dependencies"]  # type: ignore[assignment]
-    needed: list[str] = [*project["dependencies"]]  # type: ignore[misc]
-    for extra, requirements in extras.items():
+    needed = list(project["dependencies"])
+    for extra, requirements in project["optional-dependencies"].items():
         if extra not in TOOLS:
             needed += requirements
     found = []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from playwright.sync_api import Browser, expect
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
 from tests.cli.models import Quantities
-from tests.dashboard.browser import LONG, axe_script, browser, opened, served
+from tests.dashboard.browser import LONG, axe_script, browser, opened, run_apart, served
 from tests.operations.conftest import ShopOrder
 
 pytestmark = pytest.mark.browser
@@ -57,8 +55,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = tmp_path_factory.mktemp("projections") / "log.db"
-    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already: the browser's
-        pool.submit(lambda: asyncio.run(_fill(path))).result()
+    run_apart(_fill(path))
     with SqliteEventStorage(path) as storage, served(create_dashboard(storage)) as address:
         yield address
 

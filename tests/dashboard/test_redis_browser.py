@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,7 +14,7 @@ from pabal import EventBusFactory
 from pabal.dashboard import create_dashboard
 from pabal.factory import open_operations
 from tests.brokers.server import Server
-from tests.dashboard.browser import LONG, browser, opened, served
+from tests.dashboard.browser import LONG, browser, opened, run_apart, served
 from tests.operations.conftest import ShopOrder
 
 pytestmark = pytest.mark.browser
@@ -39,10 +37,12 @@ async def _publish(url: str) -> None:
 def url() -> Iterator[str]:
     server = Server()
     server.start()
-    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already: the browser's
-        pool.submit(lambda: asyncio.run(_publish(f"{server.url}?group=shop"))).result()
-    yield f"{server.url}?group=shop"
-    server.remove()
+    try:
+        url = f"{server.url}?group=shop"
+        run_apart(_publish(url))
+        yield url
+    finally:
+        server.remove()
 
 
 def _dashboard(url: str) -> Starlette:

@@ -207,6 +207,8 @@ class Consumer:
             key = event.aggregate_id
             if key is None:
                 return self.shared
+        elif self.subscription.is_one_lane:
+            return self.only_lane()
         else:
             lanes = self._by_key
             key = self._computed_key(event)
@@ -224,11 +226,8 @@ class Consumer:
         return self._by_key.get(BATCH_KEY) or self._by_key.setdefault(BATCH_KEY, Lane(self, BATCH_KEY))
 
     def _computed_key(self, event: DomainEvent) -> Any:
-        subscription = self.subscription
-        if subscription.is_one_lane:
-            return BATCH_KEY
-        key = subscription.key_of(body_of(event))
-        return BATCH_KEY if key is UNORDERED and subscription.batch is not None else key
+        key = self.subscription.key_of(body_of(event))
+        return BATCH_KEY if key is UNORDERED and self.subscription.batch is not None else key
 
     def _prune(self, lanes: dict[Any, Lane]) -> None:
         """Forget lanes that are empty, so that ever new keys take no ever growing room."""

@@ -143,8 +143,8 @@ def id_to_bytes(event_id: str, *, strict: bool = False) -> bytes:
 
 def id_to_text(raw: bytes) -> str:
     """Return 16 bytes as UUID text."""
-    pairs = raw.hex("-", 2)  # most of the dashes of the canonical form, and three more
-    return f"{pairs[:4]}{pairs[5:29]}{pairs[30:34]}{pairs[35:]}"
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def encode_event(event: DomainEvent, max_payload_bytes: int) -> EventRecord:
@@ -221,11 +221,9 @@ def checksum_at(checksum: int, position: int, stream_version: int | None = None,
 
 def verify(row: StoredRecord, path: str) -> None:
     """Raise CorruptLogError unless a row holds exactly what was written at its position."""
-    version = row.stream_version
     try:
-        # What checksum_of and checksum_at do: called once for each row that is read, they are spelled out.
-        place = _pack_place(row.position, -1 if version is None else version, row.recorded_at)
-        intact = crc32(_pack_record(row[1:11])) ^ crc32(place) == row.checksum
+        checksum = checksum_at(checksum_of(row[1:11]), row.position, row.stream_version, row.recorded_at)
+        intact = checksum == row.checksum
     except (TypeError, AttributeError, UnicodeError, OverflowError, struct.error):
         intact = False
     if not intact:
@@ -246,7 +244,7 @@ def decode_event(row: StoredRecord) -> DomainEvent:
     metadata = NO_METADATA if row.metadata is None else _from_json(row, row.metadata)
     try:
         if schema.positional:
-            # As ``rebuild`` does it: passing the header on to that costs as much again as making the event.
+            # Passing the header on to ``rebuild`` costs as much again as making the event.
             event: DomainEvent = schema.cls(
                 *schema.values(body),
                 event_id=id_to_text(row.event_id),

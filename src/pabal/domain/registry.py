@@ -89,7 +89,7 @@ class EventRegistry:
         cls = self._by_name.get(event_type)
         if cls is None:
             raise UnknownEventTypeError(event_type=event_type, position=position, reason="not registered")
-        return self._by_class.get(cls) or self.schema_of(cls)
+        return self.schema_of(cls)
 
     def class_named(self, event_type: str) -> type | None:
         """Return the class registered under a type name, or None."""

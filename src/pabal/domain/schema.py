@@ -211,10 +211,7 @@ class EventSchema:
 
     def rebuild(self, body: Any, **header: Any) -> Any:
         """Make the event from a decoded payload and the header fields stored beside it."""
-        values = self._values(body)
-        if self.positional:
-            return self.cls(*values, **header)
-        return self.cls(**dict(zip(self.fields, values, strict=True)), **header)
+        return self.cls(**dict(zip(self.fields, self._values(body), strict=True)), **header)
 
     def decode_body(self, payload: bytes, position: int | None = None) -> Any:
         """Decode JSON to an instance of ``payload_type`` (a registered dataclass's own class)."""
