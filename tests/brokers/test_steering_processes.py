@@ -72,9 +72,9 @@ class Child:
 
 
 @asynccontextmanager
-async def child(server: Server, namespace: str) -> AsyncIterator[Child]:
+async def child(server: Server, namespace: str, *more: str, code: str = CODE) -> AsyncIterator[Child]:
     """Run one process of the group; end it whatever happens."""
-    arguments = (sys.executable, "-c", CODE, server.url, namespace)
+    arguments = (sys.executable, "-c", code, server.url, namespace, *more)
     process = await asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, cwd=os.getcwd())
     one = Child(process)
     listening = asyncio.create_task(one.listen())

@@ -10,7 +10,7 @@ import pytest
 
 from pabal import InMemoryEventBus
 from pabal.errors import SubscriptionError, SubscriptionNotFoundError
-from pabal.ports.telemetry import SubscriptionHalted
+from pabal.ports.telemetry import SubscriptionHalted, SubscriptionResumed
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, reports_of, turns
 
@@ -106,6 +106,20 @@ async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
     assert by_piece(fragile.handled) == {"A": list(range(1, 12)), "B": list(range(101, 111))}
     assert bus.health().status == "ok"
     assert not await bus.resume("book"), "it is not halted any more"
+
+
+async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backend) -> None:
+    """Whoever was woken by the halt would never be told that it is over."""
+    bus = await backend.running(worker_count=1)
+    resumed = reports_of(bus, SubscriptionResumed)
+    fragile = Fragile(1)
+    bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
+    await bus.publish(Moved("A", 1))
+    await bus.drain(60)
+    assert not resumed
+    fragile.poison.clear()
+    assert await bus.resume("book")
+    assert [report.subscription for report in resumed] == ["book"]
 
 
 async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend) -> None:

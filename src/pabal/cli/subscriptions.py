@@ -146,7 +146,7 @@ def pause(target: str, name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def resume(target: str, name: str, as_json: bool) -> None:
-    """Let a paused subscription go on.
+    """Let a paused subscription go on, and on Redis also one that has halted.
 
     Example: pabal subscriptions resume trading.db check-risk
     """

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pabal.delivery.consumer import ACTIVE, PAUSED, STARTING, Consumer
+from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STARTING, Consumer
 from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
 from pabal.ports.storage import Control, EventStorage, Start
 from pabal.ports.telemetry import StorageTrouble, SubscriptionPaused, SubscriptionResumed
@@ -91,7 +91,10 @@ class Controls:
     def _apply(self, consumer: Consumer, control: Control) -> None:
         if consumer.tracker is None or consumer in self._reopening:
             return  # it is about to be opened, with what its cursor says by then
-        if control.paused:
+        if consumer.state == HALTED:
+            if control.resumed:
+                self._take_up_anew(consumer, resumes=not control.paused)
+        elif control.paused:
             if consumer.state == ACTIVE:
                 self.pause(consumer)
             elif consumer.state == PAUSED and control.reopenings != consumer.reopenings:
@@ -112,17 +115,30 @@ class Controls:
         self._engine.report(SubscriptionPaused(consumer.name))
 
     async def _reopen(self, consumer: Consumer, resumes: bool) -> None:
+        try:
+            await self._open_from_rest(consumer, resumes)
+        except BusNotRunningError:
+            return  # the next start opens it
+
+    async def _open_from_rest(self, consumer: Consumer, resumes: bool) -> None:
         """Open a subscription anew, once its handlers have ended and what they did is saved."""
+        set_aside = consumer.state
         try:
             await self._at_rest(consumer)
-            if consumer.state == PAUSED:
+            if consumer.state == set_aside:
                 await self._leases.reopen(consumer)
                 if resumes:
                     self._engine.report(SubscriptionResumed(consumer.name))
-        except BusNotRunningError:
-            return  # the next start opens it
         finally:
             self._reopening.discard(consumer)
+
+    async def resume(self, consumer: Consumer) -> None:
+        """Return when a halted subscription is taken up anew. Raises BusNotRunningError."""
+        if consumer in self._reopening:
+            await self.opened(consumer)
+            return
+        self._reopening.add(consumer)
+        await self._open_from_rest(consumer, resumes=True)
 
     async def _at_rest(self, consumer: Consumer) -> None:
         await self._engine.background.until(lambda: not consumer.in_flight)

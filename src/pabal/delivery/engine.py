@@ -30,7 +30,7 @@ from pabal.delivery.worker import Worker
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.ports.clock import Clock
 from pabal.ports.storage import EventStorage
-from pabal.ports.telemetry import EventDropped, Listener, Report, SubscriptionHalted
+from pabal.ports.telemetry import EventDropped, Listener, Report, SubscriptionHalted, SubscriptionResumed
 
 _log = logging.getLogger("pabal")
 
@@ -278,15 +278,15 @@ class Engine:
         consumer = self.consumers.get(name)
         if consumer is None or consumer.state != HALTED:
             return False
+        if self.feed is not None:
+            await self.feed.controls.resume(consumer)
+            return True
         # What still runs would otherwise have its event, or the next of its key, handled beside it.
         await self.background.until(lambda: not consumer.in_flight)
         consumer.reason = ""
-        if self.feed is None:
-            consumer.state = ACTIVE
-            self.router.forget()
-        else:
-            await self.settlement.flush()
-            await self.feed.leases.reopen(consumer)
+        consumer.state = ACTIVE
+        self.router.forget()
+        self.report(SubscriptionResumed(consumer.name))
         return True
 
     def report(self, report: Report) -> None:

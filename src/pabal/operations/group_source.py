@@ -166,7 +166,7 @@ class GroupSource(NoProjections):
         return ActionResult("pause", name, int(await self._group.pause_subscription(name)))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a paused subscription go on; of one that halted, only the process that did knows."""
+        """Let a paused or halted subscription go on, in whatever processes its partitions are handled."""
         return ActionResult("resume", name, int(await self._group.resume_subscription(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:

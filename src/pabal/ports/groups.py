@@ -70,7 +70,10 @@ class GroupInspection(DeadLetterStore, Protocol):
         ...
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused subscription go on; False if it is not paused. Raises SubscriptionNotFoundError."""
+        """Let a paused or halted subscription go on; False if it is neither.
+
+        Raises SubscriptionNotFoundError.
+        """
         ...
 
     async def reset_subscription(self, name: str, start: Start) -> int:

@@ -175,6 +175,8 @@ class Control(msgspec.Struct, frozen=True):
     paused: bool
     replays: tuple[Replay, ...]
     reopenings: int = 0
+    resumed: bool = False
+    """It had halted where it is handled, and is to go on."""
 
 
 class SubscriptionRecord(msgspec.Struct, frozen=True):
@@ -194,6 +196,8 @@ class SubscriptionRecord(msgspec.Struct, frozen=True):
     paused: bool = False
     replays: tuple[Replay, ...] = ()
     created_at: datetime | None = None
+    halted: str = ""
+    """Why it has halted, where the log knows of that."""
 
 
 class DeadLetterGroup(msgspec.Struct, frozen=True):

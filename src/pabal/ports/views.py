@@ -113,6 +113,8 @@ class SubscriptionView(msgspec.Struct, frozen=True):
 def stored_view(record: SubscriptionRecord, head: int) -> SubscriptionView:
     """Show a subscription as stored, in a log that reaches to ``head``."""
     state = "paused" if record.paused else "idle" if record.owner is None else "active"
+    if record.halted:
+        state = "halted"
     return SubscriptionView(
         name=record.name,
         state=state,
@@ -126,6 +128,7 @@ def stored_view(record: SubscriptionRecord, head: int) -> SubscriptionView:
         owner=record.owner,
         epoch=record.epoch,
         updated_at=record.updated_at,
+        reason=record.halted,
     )
 
 

@@ -165,6 +165,7 @@ class Coordinator:
         for running in tuple(self._engine.running.values()):
             if running.engine.feed is not None:
                 running.engine.feed.moved(running.storage.pages.end)  # what ``heard`` put off
+                await running.storage.note_halts(running.engine.consumers.values())
         for partition in view.called:
             await self._answer_calls(partition)
         owners = {lease.owner for lease in view.leases}

@@ -7,7 +7,7 @@ from typing import Any
 
 from pabal.brokers.redis.group import GroupEngine
 from pabal.bus.statistics import Health, collect, judge
-from pabal.delivery.consumer import PAUSED
+from pabal.delivery.consumer import HALTED, PAUSED
 
 _SUMMED = ("events_dropped", "queue_size", "retry_queue_size")
 _OF_SUBSCRIPTION = ("in_flight", "retrying", "blocked_keys", "lag")
@@ -39,7 +39,7 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
                 continue
             for key in (*_COUNTED, *_OF_SUBSCRIPTION):
                 mine[key] += theirs[key]
-            if theirs["state"] != "active":
+            if theirs["state"] != "active" and mine["state"] != HALTED:
                 mine["state"] = theirs["state"]
             watermarks[number] = theirs["watermark"]
             own = engine.running[number].engine.consumers[name].figures

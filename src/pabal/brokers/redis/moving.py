@@ -39,7 +39,7 @@ class GroupSteered(Steered):
         keys: list[str] = [group.keys.names, group.keys.controls]
         for part in range(group.partitions):
             of = group.keys.of(part)
-            keys += (of.moves, group.log.held(part), group.log.part(part), of.replays)
+            keys += (of.moves, group.log.held(part), group.log.part(part), of.replays, of.epochs)
         places = [_place(start, extent) for extent in found]
         asked = await group.link.run(script("reset"), tuple(keys), group.keys.group, name, *places)
         if asked is None:

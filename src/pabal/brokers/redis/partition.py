@@ -109,6 +109,7 @@ class PartitionStorage(SteeredPartition):
             epoch = opened[0]
             cursor = await self._without_called_off(cursors.opened_cursor(name, number, opened))
             self._held[name] = epoch
+            self._halted.discard(name)
             return cursor
         finally:
             if not epoch:
@@ -136,6 +137,7 @@ class PartitionStorage(SteeredPartition):
     async def restore(self, epoch: int, consumers: Sequence[Consumer]) -> bool:
         """Put back what the server has forgotten; False where somebody else has the partition by now."""
         keys = self._keys
+        self._halted.clear()  # this, too, is written down anew
         arguments: list[Any] = [self._owner, epoch, self._group]
         for consumer in consumers:
             if consumer.tracker is None:

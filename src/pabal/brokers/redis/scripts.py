@@ -14,6 +14,7 @@ _NAMES = (
     "discard",
     "extent",
     "forget",
+    "halt",
     "join",
     "known",
     "move",

@@ -12,7 +12,7 @@ from pabal.brokers.redis.cursors import as_pairs, decode_cursor, replays_of
 from pabal.brokers.redis.extent import Extent
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
-from pabal.brokers.redis.steering import PAUSED
+from pabal.brokers.redis.steering import HELD, PAUSED
 from pabal.ports.storage import SubscriptionRecord
 
 _SUMMED = ("watermark", "frontier", "unfinished", "retries", "parked", "queued")
@@ -52,7 +52,7 @@ async def _in_partition(
     records: list[SubscriptionRecord] = []
     for name, data in sorted(as_pairs(cursors).items()):
         cursor = decode_cursor(data)
-        held = owner and (name + b"\0held") in epochs
+        mark = epochs.get(name + b"\0held", b"") if owner else b""
         records.append(
             SubscriptionRecord(
                 name=name.decode(),
@@ -62,11 +62,12 @@ async def _in_partition(
                 retries=retrying[name],
                 parked=letters[part, name],
                 queued=waiting[name],
-                owner=owner.decode() if held else None,
+                owner=owner.decode() if mark else None,
                 epoch=int(epochs.get(name, 0)),
                 updated_at=datetime.fromtimestamp(cursor.updated_at, UTC),
                 paused=controls.get(name) == PAUSED,
                 replays=replays_of(replays, name.decode()),
+                halted="" if mark == HELD else mark.decode(),
             )
         )
     return records
@@ -79,21 +80,23 @@ def count_over_all(
 ) -> list[SubscriptionRecord]:
     """Return each subscription once, by name, with positions counted over all partitions.
 
-    Owners that are not among the ``living`` are left out, where those are known.
+    Owners that are not among the ``living`` are left out, where those are known, and with them their halts.
     """
     totals: dict[str, SubscriptionRecord] = {}
     owners: dict[str, set[str]] = {}
     for records, extent in zip(parts, extents, strict=True):
         for record in records:
+            lives = record.owner is not None and (living is None or record.owner in living)
             counted = msgspec.structs.replace(
                 record,
+                halted=record.halted if lives else "",
                 watermark=extent.given(0, record.watermark),
                 frontier=extent.given(0, record.frontier),
             )
             total = totals.get(record.name)
             totals[record.name] = counted if total is None else _sum(total, counted)
-            if record.owner is not None and (living is None or record.owner in living):
-                owners.setdefault(record.name, set()).add(record.owner)
+            if lives:
+                owners.setdefault(record.name, set()).add(str(record.owner))
     return [
         msgspec.structs.replace(record, owner=", ".join(sorted(owners.get(name, ()))) or None)
         for name, record in sorted(totals.items())
@@ -117,4 +120,5 @@ def _sum(total: SubscriptionRecord, more: SubscriptionRecord) -> SubscriptionRec
         replays=total.replays + more.replays,
         epoch=max(total.epoch, more.epoch),
         updated_at=max(total.updated_at, more.updated_at),
+        halted=total.halted or more.halted,
     )

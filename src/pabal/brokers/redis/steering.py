@@ -18,6 +18,8 @@ _VERSION = b"\0version"
 """The field that counts whatever was asked of the group."""
 PAUSED = b"1"
 """What a subscription's field holds while it is paused."""
+HELD = b"1"
+"""What marks that a subscription is held in a partition; why it halted stands there instead, once it has."""
 
 
 class Group(NamedTuple):
@@ -41,12 +43,13 @@ class Steered:
         return await self._set_paused(name, True)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused subscription go on; False if it is not paused."""
+        """Let a paused subscription go on, and one that has halted anywhere; False if it is neither."""
         return await self._set_paused(name, False)
 
     async def _set_paused(self, name: str, paused: bool) -> bool:
         group = await self._steering()
-        keys = (group.keys.names, group.keys.controls)
+        epochs = (group.keys.of(part).epochs for part in range(group.partitions))
+        keys = (group.keys.names, group.keys.controls, *epochs)
         changed = await group.link.run(script("pause"), keys, name, int(paused))
         if changed < 0:
             raise await unknown(group, name)

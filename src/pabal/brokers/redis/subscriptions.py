@@ -10,7 +10,7 @@ from typing import Any
 from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.group import GroupEngine
 from pabal.bus.subscriptions import Subscriptions
-from pabal.delivery.consumer import Consumer
+from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.feed import Feed
 from pabal.errors import BusNotRunningError
 from pabal.ports.storage import EventStorage, Replay, Start
@@ -58,16 +58,20 @@ class GroupSubscriptions(Subscriptions):
         return await super().pause(name)
 
     async def resume(self, name: str) -> bool:
-        """Let a paused subscription go on everywhere, and a halted one here; False if it is neither.
+        """Let a paused or halted subscription go on, in every process; False if it is neither.
 
-        One that another process halted is resumed there.
+        Here it holds when the call returns, elsewhere within moments.
         """
         self._check_running("resume a subscription")
         await self._declare(name)
+        halted = [(feed, one) for feed, one in self._consumers(name) if one.state == HALTED]
         resumed = await super().resume(name)
         for engine in self._group.engines():
             with suppress(BusNotRunningError):
                 resumed = await engine.resume(name) or resumed
+        for feed, consumer in halted:
+            with suppress(BusNotRunningError):
+                await feed.controls.opened(consumer)
         return resumed
 
     async def reset(self, name: str, to: Start) -> int:

@@ -64,7 +64,7 @@ _HELP = {
     "Look at durable subscriptions, and pause, resume or reset them.": "내구성 구독을 보고, 일시 정지·재개·재설정합니다.",
     "List subscriptions: position, lag, retries, dead letters, who handles them.": "구독을 나열합니다: 위치, 지연, 재시도, 데드 레터, 처리 주체.",
     "Let a subscription take no more events until it is resumed, also across restarts.": "재개할 때까지 구독이 이벤트를 받지 않게 합니다. 재시작해도 유지됩니다.",
-    "Let a paused subscription go on.": "일시 정지된 구독을 재개합니다.",
+    "Let a paused subscription go on, and on Redis also one that has halted.": "일시 정지된 구독을 재개합니다. Redis에서는 중단된 구독도 재개합니다.",
     "Move a subscription's cursor: back delivers again, ahead skips.": "구독의 커서를 옮깁니다. 뒤로 옮기면 다시 전달하고, 앞으로 옮기면 건너뜁니다.",
     "Deliver events once more, to one subscription alone, in order.": "구독 하나에만 이벤트를 순서대로 다시 전달합니다.",
     "Look at the projections of a log, build them anew, remove those that nobody runs any longer.": "로그의 프로젝션을 보고, 새로 만들고, 아무도 돌리지 않는 것을 지웁니다.",

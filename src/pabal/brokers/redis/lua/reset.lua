@@ -1,13 +1,13 @@
 -- Ask that a subscription stands elsewhere in every partition; who handles one obeys when it opens it anew.
 -- What lies above each place is kept from now on. Replays asked before are forgotten, those asked later are not.
--- KEYS: names, controls, then for each partition its moves, what is held, its hash and its replays.
+-- KEYS: names, controls, then for each partition its moves, what is held, its hash, its replays and its epochs.
 -- ARGV: group, name, then for each partition a position, or 'now' for the head.
 -- Returns the places, or nothing where nothing ever subscribed under the name.
 local group, name = ARGV[1], ARGV[2]
 if redis.call('HEXISTS', KEYS[1], name) == 0 then return false end
 local mine, places = name .. '\0', {}
 for part = 1, #ARGV - 2 do
-  local at = 4 * part - 1
+  local at = 5 * part - 2
   local head = redis.call('HGET', KEYS[at + 2], 'head') or '0'
   local place, asked = ARGV[part + 2], ARGV[part + 2]
   if place == 'now' or tonumber(place) > tonumber(head) then place = head end
@@ -20,6 +20,8 @@ for part = 1, #ARGV - 2 do
       redis.call('ZREM', KEYS[at + 1], group .. '\0' .. mine .. 'replay\0' .. string.sub(replays[index], #mine + 1))
     end
   end
+  local held = redis.call('HGET', KEYS[at + 4], mine .. 'held')
+  if held and held ~= '1' then redis.call('HSET', KEYS[at + 4], mine .. 'held', '1') end  -- where it has halted
   places[part] = place
 end
 redis.call('HINCRBY', KEYS[2], name .. '\0moves', 1)

@@ -1,0 +1,279 @@
+"""A subscription that has halted is seen by every process of its group, and any of them lets it go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pabal.brokers.redis import RedisEventBus
+from pabal.delivery.retry import RetryPolicy
+from pabal.errors import SubscriptionNotFoundError
+from pabal.factory import open_operations
+from pabal.operations import Operations
+from pabal.ports.operations import SubscriptionView
+from pabal.ports.telemetry import Report, SubscriptionHalted, SubscriptionResumed
+from tests.brokers.events import Moved, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import url_of
+from tests.brokers.test_steering import call, states
+from tests.brokers.test_steering_processes import child, handled
+
+
+class Poisoned:
+    """Handle everything but one number, for as long as nobody has mended that."""
+
+    def __init__(self, poison: int = 3) -> None:
+        self.poison: int | None = poison
+        self.numbers: list[int] = []
+        self.reports: list[Report] = []
+
+    def bus(self, server: Server, namespace: str, **options: object) -> RedisEventBus:
+        bus = make(server, namespace, **options)
+        bus.subscribe(Moved, self.handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+        bus.listen(self.reports.append)
+        return bus
+
+    async def handle(self, event: Moved) -> None:
+        if event.number == self.poison:
+            raise ValueError("poison")
+        self.numbers.append(event.number)
+
+    def told(self, kind: type[Report]) -> int:
+        """Return how often something was reported."""
+        return sum(isinstance(report, kind) for report in self.reports)
+
+
+async def seen(operations: Operations, state: str, name: str = "sub") -> SubscriptionView:
+    """Return the view of a subscription once it is in a state, as seen from outside."""
+    async with asyncio.timeout(30):
+        while True:
+            [view] = [view for view in await operations.subscriptions() if view.name == name]
+            if view.state == state:
+                return view
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def halted(
+    server: Server, namespace: str, sick: Poisoned
+) -> AsyncIterator[tuple[RedisEventBus, Operations]]:
+    """Run a bus whose subscription has halted in one partition, and look at it from outside."""
+    async with (
+        sick.bus(server, namespace) as bus,
+        open_operations(url_of(server, namespace)) as operations,
+    ):
+        await bus.publish_batch([Moved("a", number) for number in range(6)])
+        await until(lambda: "halted" in states(bus))
+        await seen(operations, "halted")
+        yield bus, operations
+
+
+async def test_another_process_lets_a_halted_subscription_go_on(
+    shared_server: Server, namespace: str
+) -> None:
+    """A person on call would have to find the one process in which it has halted, and could not reach it."""
+    sick = Poisoned()
+    async with halted(shared_server, namespace, sick) as (bus, operations):
+        async with make(shared_server, namespace) as other:
+            sick.poison = None
+            assert await other.resume("sub")
+            await until(lambda: sick.numbers == list(range(6)))
+            await seen(operations, "active")
+            assert not await other.resume("sub")
+            assert not await bus.resume("sub")
+        assert (sick.told(SubscriptionHalted), sick.told(SubscriptionResumed)) == (1, 1)
+        assert bus.health().status == "ok"
+
+
+async def test_what_halts_again_can_be_let_go_on_again(shared_server: Server, namespace: str) -> None:
+    """Whoever resumes before the cause is mended would have had the only try."""
+    sick = Poisoned()
+    async with halted(shared_server, namespace, sick) as (bus, operations):
+        assert (await operations.resume("sub")).count == 1
+        await until(lambda: sick.told(SubscriptionHalted) == 2)
+        sick.poison = None
+        await seen(operations, "halted")
+        assert (await operations.resume("sub")).count == 1
+        await until(lambda: sick.numbers == list(range(6)))
+        await bus.drain(timeout=30)
+
+
+async def test_the_partitions_that_have_not_halted_are_left_in_peace(
+    shared_server: Server, namespace: str
+) -> None:
+    """Fifteen partitions that work would be taken up anew for the sake of one that does not."""
+    sick = Poisoned()
+    async with halted(shared_server, namespace, sick) as (bus, operations):
+        [ill] = [one for one in bus._group_engine.engines() if one.consumers["sub"].state == "halted"]
+        others = [one.consumers["sub"] for one in bus._group_engine.engines() if one is not ill]
+        epochs = [one.epoch for one in others]
+        sick.poison = None
+        await operations.resume("sub")
+        await until(lambda: len(sick.numbers) == 6)
+        assert [one.epoch for one in others] == epochs
+
+
+async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
+    shared_server: Server, namespace: str
+) -> None:
+    """`pabal status` would call a group healthy in which nothing is handled any more."""
+    sick, url = Poisoned(), url_of(shared_server, namespace)
+    async with halted(shared_server, namespace, sick) as (_, _):
+        code, said = await asyncio.to_thread(call, "status", url)
+        assert code != 0
+        assert "subscription 'sub' halted at event" in said
+        assert "at position 4" in said
+        code, said = await asyncio.to_thread(call, "status", url, lang="ko")
+        assert "중단됨" in said, said
+        assert "halted" not in said, said
+        _, said = await asyncio.to_thread(call, "subscriptions", "list", url)
+        assert "halted" in said
+        sick.poison = None
+        resume = ("subscriptions", "resume", url, "sub")
+        assert await asyncio.to_thread(call, *resume) == (0, "1 done\n")
+        await until(lambda: sick.numbers == list(range(6)))
+        code, said = await asyncio.to_thread(call, *resume)
+        assert (code, "'sub' is not paused" in said) == (1, True), said
+
+
+async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
+    shared_server: Server, namespace: str
+) -> None:
+    """The poisonous event could be skipped only from within the process that halted at it."""
+    sick = Poisoned()
+    async with halted(shared_server, namespace, sick) as (bus, operations):
+        await operations.reset("sub", "now")
+        await until(lambda: states(bus) == {"active"})
+        await bus.publish(Moved("a", 6))
+        await bus.drain(timeout=30)
+        assert sick.numbers == [0, 1, 2, 6]
+
+
+async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
+    shared_server: Server, namespace: str
+) -> None:
+    """Both would wait for each other: the reset for a subscription that runs, the halt for a reset."""
+    sick = Poisoned()
+    async with (
+        sick.bus(shared_server, namespace) as bus,
+        open_operations(url_of(shared_server, namespace)) as operations,
+    ):
+        await bus.drain(timeout=30)
+        coordinator = bus._coordinator
+        assert coordinator is not None
+        running = bus._group_engine.running
+        noting = {number: one.storage.note_halts for number, one in running.items()}
+
+        async def not_yet(consumers: object) -> None:
+            """Do nothing: the process has not come to it."""
+
+        for one in running.values():
+            one.storage.note_halts = not_yet  # type: ignore[method-assign, assignment]
+        await bus.publish_batch([Moved("a", number) for number in range(6)])
+        await until(lambda: "halted" in states(bus))
+        assert not (await operations.resume("sub")).count
+        assert (await operations.reset("sub", "now")).pending
+        for number, one in running.items():
+            one.storage.note_halts = noting[number]  # type: ignore[method-assign]
+        await until(lambda: states(bus) == {"active"})
+        await bus.publish(Moved("a", 6))
+        await bus.drain(timeout=30)
+        assert sick.numbers == [0, 1, 2, 6]
+
+
+async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
+    shared_server: Server, namespace: str
+) -> None:
+    """Pause, move, look, resume would begin to deliver at the second step."""
+    sick = Poisoned()
+    async with halted(shared_server, namespace, sick) as (bus, operations):
+        await operations.pause("sub")
+        await operations.reset("sub", "beginning")
+        await until(lambda: states(bus) == {"paused"})
+        assert sick.numbers == [0, 1, 2]
+        sick.poison = None
+        await operations.resume("sub")
+        await until(lambda: sick.numbers == [0, 1, 2, *range(6)])
+        assert sick.told(SubscriptionResumed) >= 1
+
+
+async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(
+    own_server: Server, namespace: str
+) -> None:
+    """After a FLUSHALL the subscription would stand still, and be called active."""
+    sick = Poisoned()
+    async with halted(own_server, namespace, sick) as (bus, operations):
+        await bus._log.link.call("FLUSHALL")
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await seen(operations, "halted")
+                    break
+                except (ValueError, SubscriptionNotFoundError):
+                    await asyncio.sleep(0.01)
+        sick.poison = None
+        await operations.resume("sub")
+        await until(lambda: states(bus) == {"active"})
+        await bus.publish(Moved("a", 6))
+        await until(lambda: 6 in sick.numbers)
+
+
+async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Server, namespace: str) -> None:
+    """Whoever takes over goes on, and the group would be called halted for ever."""
+    sick, url = Poisoned(), url_of(shared_server, namespace)
+    async with halted(shared_server, namespace, sick):
+        pass
+    async with open_operations(url) as operations:
+        await seen(operations, "idle")
+        sick.poison = None
+        async with sick.bus(shared_server, namespace):
+            await until(lambda: sick.numbers == list(range(6)))
+            await seen(operations, "active")
+
+
+CODE = """
+import asyncio, pathlib, sys
+from pabal.brokers.redis import RedisEventBus
+from pabal.delivery.retry import RetryPolicy
+from tests.brokers.events import Moved
+async def main(url, namespace, mended):
+    bus = RedisEventBus(url, group="g", namespace=namespace, partitions=8, lease=3.0)
+    def say(what): print(what, flush=True)
+    async def handle(event):
+        if event.number == 3 and not pathlib.Path(mended).exists():
+            raise ValueError("poison")
+        say(f"sub {event.number}")
+    bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+    bus.listen(lambda report: say(type(report).__name__))
+    async with bus:
+        say("ready")
+        await asyncio.to_thread(sys.stdin.readline)
+    say("ended")
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_the_shell_lets_it_go_on_in_whichever_process_it_has_halted(
+    shared_server: Server, namespace: str, tmp_path: Path
+) -> None:
+    """What holds for two buses in one process would not hold for two machines."""
+    url, mended = url_of(shared_server, namespace), tmp_path / "mended"
+    async with (
+        child(shared_server, namespace, str(mended), code=CODE) as one,
+        child(shared_server, namespace, str(mended), code=CODE) as two,
+        make(shared_server, namespace) as publisher,
+        open_operations(url) as operations,
+    ):
+        await two.says("PartitionTaken", 4)
+        await publisher.publish_batch([Moved("a", number) for number in range(6)])
+        assert await handled(3, one, two) == [0, 1, 2]
+        await seen(operations, "halted")
+        mended.touch()
+        code, said = await asyncio.to_thread(call, "subscriptions", "resume", url, "sub")
+        assert (code, said) == (0, "1 done\n")
+        assert await handled(6, one, two) == list(range(6))
+        view = await seen(operations, "active")
+        assert view.reason == ""
