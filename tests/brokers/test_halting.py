@@ -171,7 +171,7 @@ async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
             """Do nothing: the process has not come to it."""
 
         for one in running.values():
-            one.storage.note_halts = not_yet  # type: ignore[method-assign, assignment]
+            one.storage.note_halts = not_yet  # type: ignore[method-assign]
         await bus.publish_batch([Moved("a", number) for number in range(6)])
         await until(lambda: "halted" in states(bus))
         assert not (await operations.resume("sub")).count
