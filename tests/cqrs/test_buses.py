@@ -66,6 +66,18 @@ async def test_a_command_returns_what_its_handler_returns() -> None:
     assert await add(Add(1, 2)) == 3
 
 
+async def test_a_sync_handler_that_raises_stop_iteration_is_answered() -> None:
+    """A future of asyncio refuses StopIteration: its caller would wait for ever, and not be cancelled."""
+    commands = CommandBus()
+
+    @commands.handles(Add)
+    def add(command: Add) -> int:
+        return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await commands.execute(Add(1, 2))
+
+
 async def test_a_handlers_error_comes_to_the_caller_as_it_is() -> None:
     """A caller could not tell a refusal from a defect."""
     commands = CommandBus()

@@ -26,6 +26,7 @@ async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float |
 def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> bool:
     if engine.halting:
         return False  # what looks finished now may only be forgotten; ``until`` raises
+    engine.settlement.check()
     pending = engine.pending
     if not retries:
         pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())

@@ -50,7 +50,7 @@ class Expectations:
                     future.set_result(body_of(event))
                     continue
             except Exception as error:  # the caller's own ``where`` raised: it is told, the publisher is not
-                future.set_exception(error)
+                future.set_exception(_refused_by_no_future(error))
                 continue
             kept.append((matches, future))
         self.waiting[:] = kept
@@ -119,3 +119,7 @@ class Expectations:
             if page.upto == after:
                 await feed.grown(after)
             after = page.upto
+
+
+def _refused_by_no_future(error: Exception) -> Exception:
+    return RuntimeError("where= raised StopIteration") if isinstance(error, StopIteration) else error

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_type_hints
 
 import msgspec
 
+from pabal.delivery.handler import called_in_thread
 from pabal.errors import DependencyError, InvalidMessageHandlerError
 
 Provider = Callable[[Any], Any]
@@ -100,7 +101,7 @@ class Handler:
         given = {name: await self._find(name, wanted, context) for name, wanted in self._needs}
         if self._is_async:
             return await self.function(message, **given)
-        result = await asyncio.to_thread(self.function, message, **given)
+        result = await asyncio.to_thread(called_in_thread, self.function, message, **given)
         return await result if isawaitable(result) else result
 
     async def _find(self, name: str, wanted: Any, context: MessageContext) -> Any:

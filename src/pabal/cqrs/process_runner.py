@@ -24,6 +24,7 @@ from pabal.cqrs.process_events import (
 from pabal.delivery.clock import SystemClock
 from pabal.delivery.context import DeliveryContext, current_event, with_cause
 from pabal.delivery.subscription import Subscription
+from pabal.delivery.tracebacks import message_of
 from pabal.domain.envelope import decode_event, from_microseconds
 from pabal.errors import HandlerNotFoundError, ProcessDefinitionError, UsageError
 from pabal.eventsourcing.appending import storage_of
@@ -248,6 +249,6 @@ def _rejection(
         command.command_id,
         type(command).__qualname__,
         type(error).__qualname__,
-        str(error),
+        message_of(error),
         event_id=event_id,
     )

@@ -12,7 +12,7 @@ from pabal.delivery.lane import Item, Lane
 from pabal.delivery.redelivery import NO_ROOM
 from pabal.delivery.retry import GiveUp, RetryAfter, decide_retry
 from pabal.delivery.subscription import key_text
-from pabal.delivery.tracebacks import traceback_text
+from pabal.delivery.tracebacks import message_of, storable, traceback_text
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.domain.registry import registry
@@ -118,9 +118,10 @@ class Failures:
         self._engine.report(AttemptFailed(consumer.name, event_id, event_type, 1, error, None))
         full = self._has_no_room(consumer, position)
         if full or consumer.subscription.on_exhausted == "stop":
-            self._engine.halt(consumer, f"event {event_id} at position {position}: {error}")
+            self._engine.halt(consumer, f"event {event_id} at position {position}: {message_of(error)}")
             return
-        parked = ParkedDelivery(position, str(error), (failure,), self._engine.clock.time(), record, event)
+        reason = message_of(error)
+        parked = ParkedDelivery(position, reason, (failure,), self._engine.clock.time(), record, event)
         self._park(consumer, parked, event_id, event_type)
         if consumer.tracker is not None:
             consumer.queued += 1  # it never entered a lane; ``finished`` takes it off again
@@ -136,8 +137,8 @@ class Failures:
             attempt,
             datetime.fromtimestamp(self._engine.clock.time(), UTC),
             type(error).__name__,
-            str(error),
-            text[-_TRACEBACK_MOST:],
+            message_of(error),
+            storable(text[-_TRACEBACK_MOST:]),
         )
 
     def _remember(

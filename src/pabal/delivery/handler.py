@@ -26,6 +26,10 @@ class Handler:
         function = _callable_of(target)
         self.function: Callable[..., Any] = function
         self.name = _name_of(target, function)
+        if _is_generator(function):
+            raise InvalidHandlerError(
+                handler=self.name, reason="it is a generator, whose body nobody would run; remove its yield"
+            )
         self.is_async = _is_async(function)
         self.wants_context = _wants_context(function, self.name)
 
@@ -54,7 +58,7 @@ class Handler:
             arguments = (event, context) if wants_context else (event,)
             loop = asyncio.get_running_loop()
             # The thread sees the caller's context variables, so causation is inherited there too.
-            call = functools.partial(copy_context().run, function, *arguments)
+            call = functools.partial(copy_context().run, called_in_thread, function, *arguments)
             thread = loop.run_in_executor(executor(), call)
             result = await _uninterrupted(thread, stopping)
             if inspect.isawaitable(result):
@@ -62,6 +66,17 @@ class Handler:
             return result
 
         return call_sync
+
+
+def called_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call a function whose outcome travels in a future; raise RuntimeError where it raises StopIteration.
+
+    A future of asyncio refuses that one: whoever waits for the thread would never hear of its end.
+    """
+    try:
+        return function(*arguments, **named)
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 async def _uninterrupted(future: asyncio.Future[Any], stopping: Callable[[], bool]) -> Any:
@@ -93,19 +108,29 @@ def _callable_of(target: Any) -> Callable[..., Any]:
     return target  # type: ignore[no-any-return]
 
 
+def _is_generator(function: Callable[..., Any]) -> bool:
+    inner = _unwrapped(function)
+    return any(
+        inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
+        for one in (inner, getattr(inner, "__call__", None))  # noqa: B004 - the method itself is asked for
+    )
+
+
+def _unwrapped(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
 def _is_async(function: Callable[..., Any]) -> bool:
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
         getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for
     )
 
 
 def _name_of(target: Any, function: Callable[..., Any]) -> str:
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    inner = _unwrapped(function)
     if not hasattr(inner, "__qualname__"):
         inner = type(inner)
     if inspect.ismethod(inner):

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 
+from pabal.delivery.tracebacks import message_of
 from pabal.errors import NotRetryableError, SubscriptionError
 
 
@@ -72,7 +73,7 @@ def decide_retry(
 ) -> RetryAfter | GiveUp:
     """Decide what follows failed ``attempt`` number (from 1). Pure: ``chance`` is the randomness."""
     if isinstance(error, NotRetryableError):
-        return GiveUp(f"not retryable: {error}")
+        return GiveUp(f"not retryable: {message_of(error)}")
     if isinstance(error, policy.never):
         return GiveUp(f"{type(error).__name__} is declared as never retried")
     # A cancelled handler is treated like any other failure: it did not finish.

@@ -82,6 +82,11 @@ class Settlement:
         """Tell whether everything is saved."""
         return not self._dirty and not self._saving
 
+    def check(self) -> None:
+        """Raise why nothing is saved any more, once the storage was closed underneath."""
+        if self._task is not None and self._task.done() and self.trouble is not None:
+            raise self.trouble
+
     async def flush(self) -> None:
         """Return when everything that changed before the call is saved."""
         if self.idle or self._task is None or self._task.done():
@@ -128,6 +133,7 @@ class Settlement:
                 self._engine.report(StorageTrouble("", error))
                 if self._stopping or isinstance(error, StorageClosedError):
                     self._resolve_flushers(error)
+                    self._engine.background.noticed()  # who drains would wait for saves that never come
                     return
                 await self._pause(pause)
                 pause = min(_LONGEST_PAUSE, pause * 2)

@@ -11,6 +11,7 @@ import msgspec
 from pabal.delivery.handler import Handler
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
+from pabal.delivery.tracebacks import storable
 from pabal.errors import SubscriptionError
 from pabal.ports.storage import Start
 
@@ -114,6 +115,8 @@ def make_subscription(
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > 200:
         raise SubscriptionError(f"name is {name!r}; it must be text of 1 to 200 characters")
+    if storable(name) != name:
+        raise SubscriptionError(f"name is {name!r}; it holds a lone surrogate, which no storage can keep")
     return name
 
 
@@ -133,8 +136,13 @@ def _checked_start(start: Any) -> Start:
 
 def key_text(key: Any) -> str:
     """Return an ordering key as the text under which storages keep it."""
-    if isinstance(key, str):
-        return key
-    if isinstance(key, tuple):
-        return "/".join("" if part is None else str(part) for part in key)
-    return repr(key)
+    try:
+        if isinstance(key, str):
+            text = key
+        elif isinstance(key, tuple):
+            text = "/".join("" if part is None else str(part) for part in key)
+        else:
+            text = repr(key)
+    except Exception:  # a user's own ``__repr__``, or the ``__str__`` of a part
+        text = object.__repr__(key)
+    return storable(text)

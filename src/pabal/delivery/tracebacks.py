@@ -10,6 +10,24 @@ _known: dict[tuple[tuple[CodeType, int], ...], str] = {}
 """The text of stacks seen before, by where in which code each frame stood."""
 
 
+_MESSAGE_MOST = 16_000
+"""Characters of a message that are kept: some quote a whole document."""
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error says, as text that every storage can keep, also where its ``str()`` raises."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"<its str() raised {type(broken).__name__}>"
+    return storable(text[:_MESSAGE_MOST])
+
+
+def storable(text: str) -> str:
+    """Return a text with what UTF-8 has no place for (lone surrogates) escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def traceback_text(error: BaseException) -> str:
     """Return what ``traceback.format_exception`` does; a stack that failed before is not formatted again.
 

@@ -263,7 +263,15 @@ class Worker:
         """Tell the end of the worker from a failure of the handler."""
         if isinstance(error, asyncio.CancelledError):
             return self.engine.cancelling or bool(self.task.cancelling())
-        return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
+        if isinstance(error, GeneratorExit):
+            return not self._is_running()  # thrown in from outside, which only happens while nothing runs
+        return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+    def _is_running(self) -> bool:
+        try:
+            return asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
 
     def _conclude(
         self, lane: Lane, consumer: Consumer, items: list[Item], attempt: int, error: BaseException

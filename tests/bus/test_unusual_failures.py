@@ -1,0 +1,171 @@
+"""Handlers that fail in ways nobody thinks of: each costs its own delivery, never the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal.errors import InvalidHandlerError, StorageClosedError, SubscriptionError
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import ONCE, Backend, Seen, numbers
+
+SURROGATE = "\udcff"
+"""What a file name of undecodable bytes holds; UTF-8 has no place for it."""
+
+
+class SilentError(Exception):
+    """Be an error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Unspeakable:
+    """Be a key whose ``repr`` raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
+async def _one_that_fails(backend: Backend, error: BaseException, **options: Any) -> Any:
+    """Handle 0, which raises, and 1 of another key, which must not suffer; return the dead letter of 0."""
+    bus = await backend.running()
+    seen: Seen[Moved] = Seen()
+
+    @bus.on(Moved, name="board", retry=ONCE, **options)
+    async def move(event: Moved) -> None:
+        if event.n == 0:
+            raise error
+        seen.add(event)
+
+    await bus.publish(Moved("rook", 0))
+    await bus.publish(Moved("king", 1))
+    await bus.drain(30)
+    assert numbers(seen) == [1]
+    (letter,) = await bus.dead_letters.list()
+    return letter
+
+
+async def test_an_error_whose_text_raises_is_parked_like_any_other(backend: Backend) -> None:
+    """The worker that writes down what happened would die of it, and its key stand still for ever."""
+    letter = await _one_that_fails(backend, SilentError())
+    assert letter.attempts[0].error_type == "SilentError"
+    assert "RuntimeError" in letter.attempts[0].message
+
+
+async def test_an_error_that_quotes_undecodable_bytes_does_not_keep_progress_from_being_saved(
+    backend: Backend,
+) -> None:
+    """Failures are stored as UTF-8: one such text would fail every save from then on."""
+    letter = await _one_that_fails(backend, ValueError(f"no such file: {SURROGATE}"))
+    assert letter.attempts[0].message == "no such file: \\udcff"
+    assert "\\udcff" in letter.attempts[0].traceback
+
+
+async def test_an_error_of_a_megabyte_is_kept_shortened(backend: Backend) -> None:
+    """An error that quotes a whole document would be written again with each further attempt."""
+    letter = await _one_that_fails(backend, ValueError("x" * 1_000_000))
+    assert len(letter.attempts[0].message) < 20_000
+
+
+@pytest.mark.parametrize(
+    "key", [SURROGATE, Unspeakable(), (Unspeakable(), 1)], ids=["text", "object", "tuple"]
+)
+async def test_a_parked_key_need_not_be_fit_for_storing(backend: Backend, key: Any) -> None:
+    """A key is kept as text; one that has none must not take the worker, or all saves, with it."""
+    letter = await _one_that_fails(
+        backend,
+        ValueError(),
+        on_exhausted="park_key",
+        ordering=lambda event: key if event.n == 0 else event.piece,
+    )
+    letter.key.encode()
+
+
+async def test_generator_exit_raised_by_a_handler_is_a_failure_and_no_end_of_the_worker(
+    backend: Backend,
+) -> None:
+    """It ends a worker whose coroutine is closed from outside. Raised inside, it would cost one each time."""
+    letter = await _one_that_fails(backend, GeneratorExit())
+    assert letter.attempts[0].error_type == "GeneratorExit"
+
+
+async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(backend: Backend) -> None:
+    """A future of asyncio refuses StopIteration: the delivery would never end, not even cancelled."""
+    bus = await backend.running()
+
+    def first_of_none(event: Noted) -> None:
+        next(iter(()))
+
+    bus.subscribe(Noted, first_of_none, retry=ONCE)
+    await bus.publish(Noted(1))
+    await bus.drain(30)
+    (letter,) = await bus.dead_letters.list()
+    assert letter.attempts[0].message == "the handler raised StopIteration"
+
+
+async def test_a_where_of_wait_for_that_raises_stop_iteration_fails_its_own_caller(backend: Backend) -> None:
+    """Nor may it reach the publisher, who knows nothing of those who wait."""
+    bus = await backend.running()
+    waiting = asyncio.create_task(bus.wait_for(Noted, where=lambda event: next(iter(()))))
+    await asyncio.sleep(0)
+    assert await bus.publish(Noted(1))
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await waiting
+
+
+async def test_a_generator_is_refused_as_handler(backend: Backend) -> None:
+    """Calling one runs nothing of its body, so every event would count as handled without being looked at."""
+    bus = backend.bus()
+
+    async def each(event: Noted) -> AsyncIterator[int]:
+        yield event.n
+
+    def every(event: Noted) -> Iterator[int]:
+        yield event.n
+
+    class Handler:
+        async def handle(self, event: Noted) -> AsyncIterator[int]:
+            yield event.n
+
+    for generator in (each, every, Handler()):
+        with pytest.raises(InvalidHandlerError, match="yield"):
+            bus.subscribe(Noted, generator)
+
+
+async def test_a_name_that_no_storage_can_keep_is_refused_at_once(backend: Backend) -> None:
+    """Otherwise the start fails, or every save, with an error that says nothing of the name."""
+    bus = backend.bus()
+
+    async def note(event: Noted) -> None: ...
+
+    with pytest.raises(SubscriptionError, match="surrogate"):
+        bus.subscribe(Noted, note, name=f"mail-{SURROGATE}")
+
+
+async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) -> None:
+    """It waits for progress to be saved, which nobody does any more: without a time limit, for ever."""
+    bus = await Backend("sqlite", tmp_path).running()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @bus.on(Noted, name="slow")
+    async def slow(event: Noted) -> None:
+        begun.set()
+        await go_on.wait()
+
+    await bus.publish(Noted(1))
+    await begun.wait()
+    draining = asyncio.create_task(bus.drain())
+    storage = bus.storage
+    assert storage is not None
+    await storage.aclose()
+    go_on.set()
+    with pytest.raises(StorageClosedError):
+        await draining
+    with pytest.raises(StorageClosedError):
+        await bus.drain()
+    await bus.stop()
