@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
-from pabal.errors import ActionNotPossibleError, SubscriptionNotFoundError
+from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError
 from pabal.operations.following import poll
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
-from pabal.operations.storage_source import EVERY_ACTION, reasons_of, with_bus
+from pabal.operations.storage_source import EVERY_ACTION, entry_of, reasons_of, with_bus
 from pabal.operations.views import shown_letter, with_figures
+from pabal.ports.inspection import ActionLog
 from pabal.ports.operations import (
     Action,
     ActionResult,
@@ -43,7 +44,7 @@ _NO_LOG = "this bus keeps no log; give it an event_storage"
 class BusSource(NoProjections):
     """Answer from a bus that lives in memory alone, or whose log lies on a server.
 
-    The audit log is in memory, and ends with this object.
+    Of a bus in memory the audit log is there, too, and ends with this object; a server keeps it.
     """
 
     def __init__(self, bus: InMemoryEventBus) -> None:
@@ -51,6 +52,7 @@ class BusSource(NoProjections):
         self._has_server = hasattr(bus, "address")  # a bus whose log lies on a server says where
         address: str = getattr(bus, "address", "memory://")
         self._target = Target(address.partition(":")[0], address, live=True, has_log=False)
+        self._kept: ActionLog | None = getattr(bus, "action_log", None)
         self._audit: list[AuditEntry] = []
 
     @property
@@ -197,17 +199,26 @@ class BusSource(NoProjections):
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
         """Write down that an action begins."""
+        if self._kept is not None:
+            if not self._bus.is_running:
+                raise BusNotRunningError(action=action, state="stopped")
+            return await self._kept.begin_action(actor, action, subject, details)
         number = len(self._audit) + 1
         self._audit.append(AuditEntry(number, datetime.now(UTC), actor, action, subject, details, "", None))
         return number
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
         """Write down what came of it."""
+        if self._kept is not None:
+            await self._kept.finish_action(number, result, succeeded=succeeded)
+            return
         begun = self._audit[number - 1]
         self._audit[number - 1] = msgspec.structs.replace(begun, result=result, succeeded=succeeded)
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
         """Return actions, newest first."""
+        if self._kept is not None:
+            return [entry_of(record) for record in await self._kept.list_actions(before=before, limit=limit)]
         known = self._audit if before is None else self._audit[: max(0, before - 1)]
         return known[::-1][:limit]
 

@@ -5,12 +5,12 @@ Answered without being one of the processes: nothing here takes, renews or gives
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from pabal.domain.envelope import StoredRecord
-from pabal.ports.inspection import ActionRecord, DeliveryRecord
+from pabal.ports.inspection import ActionLog, DeliveryRecord
 from pabal.ports.storage import DeadLetterStore, Replay, Start
 from pabal.ports.views import SubscriptionView, Totals
 
@@ -42,7 +42,7 @@ class Found(NamedTuple):
     cut: Place | None
 
 
-class GroupInspection(DeadLetterStore, Protocol):
+class GroupInspection(DeadLetterStore, ActionLog, Protocol):
     """Look at one group from outside, decide about its dead letters, and steer its subscriptions.
 
     Whoever handles the subscription obeys within moments, or at its next start. Raises StorageError
@@ -129,18 +129,6 @@ class GroupInspection(DeadLetterStore, Protocol):
 
     async def deliveries_at(self, place: Place) -> list[DeliveryRecord]:
         """Return what is stored of an event at every durable subscription of the group, by name."""
-        ...
-
-    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
-        ...
-
-    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
-        ...
-
-    async def list_actions(self, *, before: int | None = None, limit: int = 100) -> Sequence[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
         ...
 
     async def aclose(self) -> None:

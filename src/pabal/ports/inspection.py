@@ -54,7 +54,23 @@ class ActionRecord(msgspec.Struct, frozen=True):
     succeeded: bool | None = None
 
 
-class LogInspection(Protocol):
+class ActionLog(Protocol):
+    """Keep the audit log: what operators did, and what came of it."""
+
+    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
+        """Write an action down and return its number."""
+        ...
+
+    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
+        """Write down what came of an action."""
+        ...
+
+    async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
+        """Return actions by descending number, from below ``before``."""
+        ...
+
+
+class LogInspection(ActionLog, Protocol):
     """Read rows and surroundings; keep the audit log."""
 
     async def measure(self) -> LogFigures:
@@ -90,18 +106,6 @@ class LogInspection(Protocol):
 
         For what was changed beside it: a dead letter that is to be retried, or was discarded.
         """
-        ...
-
-    async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
-        ...
-
-    async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
-        ...
-
-    async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
         ...
 
 

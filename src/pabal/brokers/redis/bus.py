@@ -9,6 +9,7 @@ import uuid
 from threading import get_ident
 from typing import Any, Literal, cast
 
+from pabal.brokers.redis.actions import GroupActions
 from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.figures import collected, judged
 from pabal.brokers.redis.front import LogFront
@@ -28,6 +29,7 @@ from pabal.delivery.engine import Engine
 from pabal.domain.envelope import Receipt
 from pabal.errors import DrainTimeoutError, InsideHandlerError, UsageError
 from pabal.ports.clock import Clock
+from pabal.ports.inspection import ActionLog
 from pabal.ports.storage import EventStorage
 
 WhenDisconnected = Literal["wait", "fail"]
@@ -127,6 +129,11 @@ class RedisEventBus(InMemoryEventBus):
     def storage(self) -> EventStorage | None:
         """Return None: the log lies on the server."""
         return None
+
+    @property
+    def action_log(self) -> ActionLog:
+        """Return what operators do to the group, as kept on the server, for ``operations_of``."""
+        return GroupActions(self._log, self._keys)
 
     @property
     def partitions(self) -> list[int]:

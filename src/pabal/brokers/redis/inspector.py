@@ -6,11 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
-import msgspec
-
+from pabal.brokers.redis.actions import GroupActions
 from pabal.brokers.redis.cursors import as_pairs
 from pabal.brokers.redis.deliveries import deliveries
 from pabal.brokers.redis.keys import GroupKeys, LogKeys
@@ -27,11 +26,7 @@ from pabal.ports.inspection import ActionRecord, DeliveryRecord
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
 from pabal.ports.views import SubscriptionView, Totals, stored_view
 
-_ACTIONS_KEPT = 10_000
 _PAGE = 500
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_action = msgspec.msgpack.Decoder(ActionRecord).decode
 
 
 class _Sign(NamedTuple):
@@ -251,33 +246,18 @@ class GroupInspector(GroupSteered):
 
     # -- the audit log --------------------------------------------------------------------------------
 
+    async def _actions(self) -> GroupActions:
+        await self._ready()
+        return GroupActions(self, self._keys)
+
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number; the newest 10,000 are kept."""
-        link = await self._ready()
-        number = int(await link.call("INCR", self._keys.action_counter))
-        plain = msgspec.to_builtins(details)
-        await self._write(ActionRecord(number, datetime.now(UTC), actor, action, subject, plain))
-        await link.call("HDEL", self._keys.actions, number - _ACTIONS_KEPT)
-        return number
+        """Write an action down and return its number."""
+        return await (await self._actions()).begin_action(actor, action, subject, details)
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
         """Write down what came of an action."""
-        link = await self._ready()
-        known = await link.call("HGET", self._keys.actions, number)
-        if known is not None:
-            begun = _decode_action(known)
-            await self._write(msgspec.structs.replace(begun, result=result, succeeded=succeeded))
-
-    async def _write(self, record: ActionRecord) -> None:
-        await self.link.call("HSET", self._keys.actions, record.id, _encode(record))
+        await (await self._actions()).finish_action(number, result, succeeded=succeeded)
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
         """Return actions by descending number, from below ``before``."""
-        link = await self._ready()
-        newest = int(await link.call("GET", self._keys.action_counter) or 0)
-        last = newest if before is None else min(newest, before - 1)
-        numbers = range(last, max(0, last - limit), -1)
-        if not numbers:
-            return []
-        found = await link.call("HMGET", self._keys.actions, *numbers)
-        return [_decode_action(data) for data in found if data is not None]
+        return await (await self._actions()).list_actions(before=before, limit=limit)

@@ -1,0 +1,68 @@
+"""What operators do to a group is kept on its server, whichever way they came."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pabal.brokers.redis import actions
+from pabal.errors import BusNotRunningError
+from pabal.factory import open_operations
+from pabal.operations import operations_of
+from tests.brokers.events import Noted
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_operations import call, url_of
+from tests.dashboard.support import client, own_page
+
+
+async def test_what_was_done_on_a_mounted_dashboard_is_known_after_a_restart(
+    shared_server: Server, namespace: str
+) -> None:
+    """Nobody could say who paused a subscription once its process had been deployed anew."""
+    async with (
+        make(shared_server, namespace, Noted()) as bus,
+        client(bus, allow_actions=True) as http,
+    ):
+        for action, name in (("pause", "sub"), ("resume", "nobody")):
+            headers = await own_page(http)
+            await http.post(f"/api/subscriptions/{action}", json={"name": name}, headers=headers)
+    url = url_of(shared_server, namespace)
+    code, said = await asyncio.to_thread(call, "audit", url)
+    assert (code, "pause" in said, "SubscriptionNotFoundError" in said) == (0, True, True), said
+    async with make(shared_server, namespace, Noted()) as bus:
+        operations = operations_of(bus, actor="kim")
+        await operations.resume("sub")
+        done = [(one.actor, one.action, one.subject, one.succeeded) for one in await operations.audit()]
+        async with open_operations(url) as outside:
+            assert await outside.audit() == await operations.audit()
+        assert [one.action for one in await operations.audit(before=3, limit=1)] == ["resume"]
+    assert done == [
+        ("kim", "resume", "sub", True),
+        ("local (dashboard)", "resume", "nobody", False),
+        ("local (dashboard)", "pause", "sub", True),
+    ]
+
+
+async def test_the_audit_log_on_a_server_does_not_grow_for_ever(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that acts every minute would fill the server's memory in the course of years."""
+    monkeypatch.setattr(actions, "_KEPT", 3)
+    async with make(shared_server, namespace, Noted()) as bus:
+        operations = operations_of(bus)
+        for _ in range(4):
+            await operations.pause("sub")
+            await operations.resume("sub")
+        assert [one.id for one in await operations.audit()] == [8, 7, 6]
+        assert await bus._log.link.call("HLEN", bus._keys.actions) == 3
+
+
+async def test_a_bus_that_is_stopped_says_so_when_it_is_acted_on(
+    shared_server: Server, namespace: str
+) -> None:
+    """Whoever acts too late would be told of a storage that is closed, and look for one."""
+    bus = make(shared_server, namespace, Noted())
+    with pytest.raises(BusNotRunningError, match="cannot pause: the bus is stopped"):
+        await operations_of(bus).pause("sub")
