@@ -29,7 +29,7 @@ from pabal.bus.subscriptions import Subscriptions
 from pabal.cli.app import commands
 from pabal.domain.envelope import Envelope, Receipt
 from pabal.ports import telemetry
-from pabal.ports.inspection import LogInspection
+from pabal.ports.inspection import ActionLog, LogInspection
 from pabal.ports.storage import AttemptFailure, SubscriptionRecord
 from pabal.storage.sqlite.transaction import Transaction
 from pabal.testing import pytest_plugin
@@ -186,7 +186,9 @@ def test_the_guide_describes_every_call_of_a_storage_that_an_application_makes()
         "schedule_event",
     }
     # What operators ask is described with pabal.operations.
-    for_the_bus |= {name for name in vars(LogInspection) if not name.startswith("_")}
+    for_the_bus |= {
+        name for port in (ActionLog, LogInspection) for name in vars(port) if not name.startswith("_")
+    }
     described = {name.removeprefix("storage.") for name in _names(section_of(_GUIDE, "Storage"))}
     for storage in (SqliteEventStorage, InMemoryEventStorage):
         assert _public(storage) - for_the_bus - described == set()
