@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
     QLabel,
     QListWidget,
     QMainWindow,
@@ -28,20 +31,27 @@ class TickerWindow(QMainWindow):
         self.setWindowTitle("pabal ticker")
         self.table = QTableWidget(len(SYMBOLS), 2)
         self.table.setHorizontalHeaderLabels(["Symbol", "Price"])
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.table.verticalHeader().hide()
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         for row, symbol in enumerate(SYMBOLS):
+            price = QTableWidgetItem("–")
+            price.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             self.table.setItem(row, 0, QTableWidgetItem(symbol))
-            self.table.setItem(row, 1, QTableWidgetItem("–"))
+            self.table.setItem(row, 1, price)
         self.table.setCurrentCell(0, 0)
         self.buy = QPushButton("Buy one")
         self.buy.clicked.connect(self._order)
         self.orders = QListWidget()
         self.status = QLabel()
         layout = QVBoxLayout()
-        for widget in (self.table, self.buy, self.orders, self.status):
+        for widget in (self.table, self.buy, QLabel("Orders"), self.orders, self.status):
             layout.addWidget(widget)
         centre = QWidget()
         centre.setLayout(layout)
         self.setCentralWidget(centre)
+        self.resize(320, 400)
 
     async def show_price(self, event: PriceTicked) -> None:
         """Handle a price: it runs in Qt's thread, so the widget is there to be changed."""
@@ -52,8 +62,8 @@ class TickerWindow(QMainWindow):
         self.status.setText(f"{self.ticks} prices")
 
     async def show_order(self, event: OrderRequested) -> None:
-        """Handle an order: list it."""
-        self.orders.addItem(f"{event.occurred_at:%H:%M:%S} {event.symbol}")
+        """Handle an order: list it, at the time of this place; events carry UTC."""
+        self.orders.addItem(f"{event.occurred_at.astimezone():%H:%M:%S}  {event.symbol}")
 
     def _order(self) -> None:
         """Publish from a slot, which cannot await."""
