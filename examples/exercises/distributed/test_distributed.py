@@ -45,6 +45,16 @@ class Recorder:
 
 
 @asynccontextmanager
+async def publishing(url: str) -> AsyncIterator[Any]:
+    """Play a process that only publishes; what it opened is closed, even when the test fails."""
+    bus = _module.RedisBus(url, "shop", "shop-1", [OrderPlaced])
+    try:
+        yield bus
+    finally:
+        await bus.stop()
+
+
+@asynccontextmanager
 async def running(url: str, group: str, consumer: str, handler: Any, **options: Any) -> AsyncIterator[Any]:
     """Play one process: a bus with one handler, as long as the block lasts."""
     bus = _module.RedisBus(url, group, consumer, [OrderPlaced], **options)
@@ -61,19 +71,16 @@ async def running(url: str, group: str, consumer: str, handler: Any, **options: 
 
 async def test_task_1_what_one_process_publishes_another_handles(url: str) -> None:
     ledger = Recorder()
-    shop = _module.RedisBus(url, "shop", "shop-1", [OrderPlaced])
-    async with running(url, "ledger", "ledger-1", ledger):
+    async with publishing(url) as shop, running(url, "ledger", "ledger-1", ledger):
         await shop.publish(OrderPlaced("o-1", 5))
         await ledger.reach(1)
-    await shop.stop()
     assert ledger.keys == ["o-1"]
 
 
 async def test_task_1_what_was_published_before_the_group_existed_is_not_missed(url: str) -> None:
     ledger = Recorder()
-    shop = _module.RedisBus(url, "shop", "shop-1", [OrderPlaced])
-    await shop.publish(OrderPlaced("o-1", 5))
-    await shop.stop()
+    async with publishing(url) as shop:
+        await shop.publish(OrderPlaced("o-1", 5))
     async with running(url, "ledger", "ledger-1", ledger):
         await ledger.reach(1)
     assert ledger.keys == ["o-1"]
