@@ -18,9 +18,9 @@ from pabal.brokers.redis.link import Link, masked
 from pabal.cli.app import commands
 from pabal.dashboard import create_dashboard
 from pabal.errors import (
+    BrokerError,
     DeadLetterNotFoundError,
     DecodeError,
-    StorageUnavailableError,
     UsageError,
 )
 from pabal.factory import open_operations
@@ -285,7 +285,7 @@ async def test_the_only_group_need_not_be_named_and_another_must(
 ) -> None:
     """An operator would look at another application's dead letters without noticing."""
     async with open_operations(url_of(shared_server, namespace)) as operations:
-        with pytest.raises(StorageUnavailableError, match="no log under the namespace"):
+        with pytest.raises(BrokerError, match="no log under the namespace"):
             await operations.overview()
     async with parked(shared_server, namespace), open_operations(url_of(shared_server, namespace, "")) as one:
         assert (await one.overview()).parked == 3

@@ -186,7 +186,7 @@ def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
     for entry in found:
         result = _came_of(entry.result)
         row(made, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, result)
-    show(made, "no action was written down")
+    show(made, "the audit log is empty")
 
 
 def _came_of(result: str | None) -> str:

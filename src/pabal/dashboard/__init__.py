@@ -1,4 +1,4 @@
-"""A web dashboard over a bus or its log: see what is stuck and why, and mend it.
+"""A web dashboard over a bus or its log: see what is stuck and why, and fix it.
 
 ``create_dashboard`` returns an ASGI application to serve or to mount in another one; ``serve`` serves one.
 Needs the extra ``dashboard``; importing this module does not.

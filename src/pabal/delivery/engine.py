@@ -256,7 +256,7 @@ class Engine:
 
     def halt(self, consumer: Consumer, reason: str) -> None:
         """Stop one subscription where it is; the others go on."""
-        consumer.reason = f"halted at {reason}; mend the cause, then restart the bus or call bus.resume()"
+        consumer.reason = f"halted at {reason}; fix the cause, then restart the bus or call bus.resume()"
         self.set_aside(consumer, HALTED)
         self.report(SubscriptionHalted(consumer.name, consumer.reason))
 

@@ -26,7 +26,7 @@
     │   ├── DependencyError                 what a handler asks for is not provided
     │   ├── ProcessDefinitionError          a process manager that cannot work as written
     │   └── MissingExtraError               an optional part is not installed
-    ├── InvalidEventError                   this event cannot be published: mend the event
+    ├── InvalidEventError                   this event cannot be published: fix the event
     │   ├── UnregisteredEventError
     │   ├── UnserializableEventError
     │   ├── NonFiniteNumberError

@@ -59,7 +59,7 @@ class InvalidMessageError(PabalError):
 
     message_type: str
     reason: str
-    template = "{message_type} is refused: {reason}; mend it and send it again"
+    template = "{message_type} is refused: {reason}; correct it and send it again"
 
 
 class NotAuthorisedError(PabalError):

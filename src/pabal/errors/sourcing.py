@@ -118,7 +118,7 @@ class ProjectionHandlerError(ProjectionError):
     position: int | None
     template = (
         "projection {projection!r} stands before position {position}: its handler of {event_type!r} raised "
-        "{reason}; nothing of the batch was written. Mend the handler and start the projection again"
+        "{reason}; nothing of the batch was written. Fix the handler and start the projection again"
     )
 
 

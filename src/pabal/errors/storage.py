@@ -25,7 +25,7 @@ class StorageUnavailableError(StorageError):
     Nothing of the refused operation is visible. The storage goes on by itself once the cause is gone.
     """
 
-    template = "{path}: {reason}; nothing was written. Mend the path, the disk or permissions, then try again"
+    template = "{path}: {reason}; nothing was written. Fix path, disk or permissions, then try again"
 
 
 class NotAPabalDatabaseError(StorageError):

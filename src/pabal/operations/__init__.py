@@ -1,4 +1,4 @@
-"""What an operator does with a bus: see what is stuck and why, and mend it.
+"""What an operator does with a bus: see what is stuck and why, and fix it.
 
 ``Operations`` is the one facade; the command line and the dashboard are built on it. ``operations_of`` makes
 one for a live bus or an open storage, ``pabal.factory.open_operations`` for a file or URL.

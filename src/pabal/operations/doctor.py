@@ -123,9 +123,7 @@ def _look_at(record: SubscriptionRecord, head: int, now: datetime) -> Finding:
     if record.queued:
         text += f", {record.queued} events queued behind a dead letter of their key"
     if record.parked:
-        return Finding(
-            "warning", text, "look at bus.dead_letters, mend the cause, then retry or discard them"
-        )
+        return Finding("warning", text, "look at bus.dead_letters, fix the cause, then retry or discard them")
     if lag and record.owner is None:
         silent = now - record.updated_at
         if silent > _LONG_AGO:

@@ -20,7 +20,7 @@ from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
 from pabal.brokers.redis.standing import count_over_all, head_of, read_standing
 from pabal.brokers.redis.steering import Group
 from pabal.domain.envelope import id_to_bytes
-from pabal.errors import InvalidEventError, StorageUnavailableError, UsageError
+from pabal.errors import BrokerError, InvalidEventError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed
 from pabal.ports.inspection import ActionRecord, DeliveryRecord
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord
@@ -101,8 +101,10 @@ class GroupInspector(GroupSteered):
     async def _find(self, link: Link) -> None:
         count = await link.call("HGET", self._log.meta, "partitions")
         if count is None:
-            raise StorageUnavailableError(
-                path=self.address, reason=f"there is no log under the namespace {self._namespace!r}"
+            raise BrokerError(
+                path=self.address,
+                reason=f"there is no log under the namespace {self._namespace!r}; "
+                "name its own with namespace=… in the URL",
             )
         known = sorted(name.decode() for name in await link.call("SMEMBERS", self._log.groups))
         names = ", ".join(known) or "none"

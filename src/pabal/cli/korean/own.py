@@ -271,7 +271,7 @@ _SENTENCES = {
     "held back by {names}": "아직 필요로 하는 쪽: {names}",
     "{text} is no age; write 12h, 30d or 8w": "{text}은(는) 기간이 아닙니다. 12h, 30d, 8w처럼 쓰세요",
     "{size} bytes given back": "{size}바이트를 돌려주었습니다",
-    "no action was written down": "기록된 동작이 없습니다",
+    "the audit log is empty": "감사 로그가 비어 있습니다",
     "not finished": "끝나지 않음",
 }
 

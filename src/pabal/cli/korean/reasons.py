@@ -78,8 +78,8 @@ _HALTS = {
     "failed {attempt} of {most} attempts": "{most}번 중 {attempt}번째 시도까지 실패",
     "the process died during attempt {attempt} of {most}": "{most}번 중 {attempt}번째 시도 도중 프로세스가 죽음",
     "{reason}, and there is no room for more dead letters, or behind them (retry or discard some)": "{reason}. 데드 레터나 그 뒤의 대기열에 자리가 없음(재시도하거나 폐기해서 비우세요)",
-    "halted at {reason}; mend the cause, then restart the bus or call bus.resume()": "{reason}에서 중단됨. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
-    "subscription {name} halted at {reason}; mend the cause, then restart the bus or call bus.resume()": "구독 {name}: {reason}에서 중단됨. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
+    "halted at {reason}; fix the cause, then restart the bus or call bus.resume()": "{reason}에서 중단됨. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
+    "subscription {name} halted at {reason}; fix the cause, then restart the bus or call bus.resume()": "구독 {name}: {reason}에서 중단됨. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
     "failed {attempts} attempts with its batch, and one on its own": "배치와 함께 {attempts}번, 따로 한 번 실패",
     "event {event_id} at position {position}: {reason}": "위치 {position}의 이벤트 {event_id}({reason})",
     "position {position}, which waits behind {key}: there is no room for more dead letters, or behind them (retry or discard some)": "{key}의 데드 레터 뒤에서 기다리는 위치 {position}(데드 레터나 그 뒤의 대기열에 자리가 없음. 재시도하거나 폐기해서 비우세요)",
@@ -120,7 +120,7 @@ _FILES = {
 }
 
 _SERVERS = {
-    "there is no log under the namespace {namespace}": "namespace {namespace}에 로그가 없습니다",
+    "there is no log under the namespace {namespace}; name its own with namespace=… in the URL": "namespace {namespace}에 로그가 없습니다. URL에 namespace=…로 로그의 namespace를 적으세요",
     "{address}: say which group, with ?group=…; there are: {known}": "{address}: ?group=…으로 그룹을 지정하세요. 있는 그룹: {known}",
     "{address}: there is no group {group}; there are: {known}": "{address}: 그룹 {group}이(가) 없습니다. 있는 그룹: {known}",
     "no connection within {seconds} s: {reason}": "{seconds}초 안에 연결하지 못했습니다: {reason}",
