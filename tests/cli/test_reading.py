@@ -57,7 +57,7 @@ def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
     told = pabal("status", file)
     assert "degraded" in told.output
     assert "subscription 'pack' has dead letters (2); retry or discard them" in told.output
-    assert "8 events, 1 subscriptions, largest lag 0" in told.output
+    assert "8 events, 1 subscription, largest lag 0" in told.output
 
 
 def test_events_are_listed_filtered_and_by_page(pabal: Pabal, file: Path) -> None:

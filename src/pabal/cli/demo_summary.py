@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pabal.cli.demo_tables import NAMES, READS, counted, holdings_table, money, table
-from pabal.cli.language import t
+from pabal.cli.demo_tables import NAMES, READS, holdings_table, money, table
+from pabal.cli.language import counted, t
 from pabal.cli.speaking import spoken
 from pabal.demo.report import Summary
 

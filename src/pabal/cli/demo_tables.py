@@ -7,7 +7,7 @@ from decimal import Decimal
 from rich.table import Table
 from rich.text import Text
 
-from pabal.cli.language import language, t
+from pabal.cli.language import t
 from pabal.cli.speaking import spoken
 from pabal.demo.portfolio import Holding
 
@@ -30,13 +30,6 @@ READS = {
     "positions": "fills",
     "portfolio": "positions, candles",
 }
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun in the right form."""
-    if language() == "ko":
-        return t(f"{{number}} {one}", number=f"{number:,}")
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def seconds(at: float, width: int = 0) -> str:

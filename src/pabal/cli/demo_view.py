@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pabal.cli.demo_tables import NAMES, READS, counted, error_line, holdings_table, seconds, table
-from pabal.cli.language import t
+from pabal.cli.demo_tables import NAMES, READS, error_line, holdings_table, seconds, table
+from pabal.cli.language import counted, t
 from pabal.cli.speaking import spoken
 from pabal.demo.events import RunStarted
 from pabal.demo.meter import News

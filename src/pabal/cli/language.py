@@ -54,3 +54,10 @@ def t(text: str, /, **fields: Any) -> str:
         return text.format(**fields) if fields else text
     text = KOREAN.get(text, text)
     return with_particles(text.format(**fields)) if fields else text
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun in the right form."""
+    if language() == "ko":
+        return t(f"{{number}} {one}", number=f"{number:,}")
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

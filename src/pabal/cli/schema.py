@@ -20,7 +20,7 @@ from pabal.cli.base import (
     print_json,
 )
 from pabal.cli.command import Group
-from pabal.cli.language import t
+from pabal.cli.language import counted, t
 from pabal.cli.speaking import spoken, told
 from pabal.domain.schema_check import SchemaFinding, check_schema
 from pabal.domain.schema_export import export_schema
@@ -92,4 +92,4 @@ def _show(findings: list[SchemaFinding], failures: int) -> None:
         level = t("failure") if finding.level == "failure" else t("note")
         out.print(f"[{style}]{level}[/] {escape(f'{place}: {spoken(finding.problem)}')}")
         out.print(f"  → {escape(spoken(finding.advice))}", style="dim")
-    out.print(t("{count} failures", count=failures) if failures else t("everything stored can be read"))
+    out.print(counted(failures, "failure") if failures else t("everything stored can be read"))

@@ -27,7 +27,7 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.command import Command, Group
-from pabal.cli.language import language, t
+from pabal.cli.language import counted, language, t
 from pabal.cli.speaking import spoken
 from pabal.errors import SubscriptionNotFoundError
 from pabal.operations import Operations
@@ -56,18 +56,18 @@ def status(target: str, as_json: bool) -> None:
         click.echo(f"  {_told(reason)}")
     click.echo(
         t(
-            "{events} events, {subscriptions} subscriptions, largest lag {lag}, {rate} events/s lately",
-            events=f"{totals.events:,}",
-            subscriptions=overview.subscriptions,
+            "{events}, {subscriptions}, largest lag {lag}, {rate} events/s lately",
+            events=counted(totals.events, "event"),
+            subscriptions=counted(overview.subscriptions, "subscription"),
             lag=f"{overview.lag:,}",
             rate=f"{overview.published_per_second:g}",
         )
     )
     click.echo(
         t(
-            "{retries} retries, {parked} dead letters, {queued} queued behind them, {scheduled} scheduled",
-            retries=overview.retries,
-            parked=overview.parked,
+            "{retries}, {parked}, {queued} queued behind them, {scheduled} scheduled",
+            retries=counted(overview.retries, "retry", "retries"),
+            parked=counted(overview.parked, "dead letter"),
             queued=overview.queued,
             scheduled=totals.scheduled,
         )
