@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pabal.bus.in_memory import InMemoryEventBus
-from pabal.errors import MissingExtraError, StorageUnavailableError, UsageError
+from pabal.errors import MissingExtraError, NotAPabalDatabaseError, StorageUnavailableError, UsageError
 from pabal.operations import GroupSource, Masking, Operations, StorageSource
 from pabal.operations.doctor import Diagnosis, Finding
 from pabal.ports.operations import OperationsSource
@@ -72,7 +72,7 @@ class EventBusFactory:
         are not pabal's go to the client. Raises UsageError for a URL that says nothing known, and
         MissingExtraError where an extra is not installed.
         """
-        parts = urlsplit(url)
+        parts = _parts_of(url)
         if parts.scheme in _REDIS:
             return _redis_bus(url, options)
         settings = {**_settings(url, parts.query), **options}
@@ -89,7 +89,7 @@ async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
     Raises BrokerUnavailableError when the server does not answer, MissingExtraError without the extra, and
     UsageError for a URL of something else.
     """
-    parts = urlsplit(url)
+    parts = _parts_of(url)
     if parts.scheme not in _REDIS:
         raise UsageError(
             f"a {parts.scheme}:// URL names no server; write redis://host:6379/0, or a file's path"
@@ -113,6 +113,17 @@ def _server_of(parts: SplitResult) -> tuple[str, dict[str, str]]:
     rest = [pair for pair in pairs if pair[0] not in mine]
     server = urlunsplit(parts._replace(scheme=parts.scheme.replace("valkey", "redis"), query=urlencode(rest)))
     return server, {name: text for name, text in pairs if name in mine}
+
+
+def _parts_of(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # What could not be read may be a piece of a password that was not escaped.
+        raise UsageError(
+            "this URL cannot be read: only an IPv6 address stands in square brackets; "
+            "in a password, write %5B for [ and %5D for ]"
+        ) from None
 
 
 def _check_password(parts: SplitResult) -> None:
@@ -142,7 +153,7 @@ def open_operations(
     NotAPabalDatabaseError for one that is no log, and MissingExtraError without ``pabal[redis]``.
     """
     source: OperationsSource
-    if isinstance(target, str) and "://" in target and urlsplit(target).scheme in _REDIS:
+    if isinstance(target, str) and "://" in target and _parts_of(target).scheme in _REDIS:
         source = _group_of(target)
     else:
         source = StorageSource(open_log(target), owns_storage=True)
@@ -154,7 +165,7 @@ def _group_of(url: str) -> GroupSource:
         from pabal.brokers.redis.inspector import GroupInspector
     except ImportError as error:
         raise _missing(error) from error
-    server, mine = _server_of(urlsplit(url))
+    server, mine = _server_of(_parts_of(url))
     return GroupSource(
         GroupInspector(server, group=mine.get("group"), namespace=mine.get("namespace", "pabal"))
     )
@@ -163,18 +174,21 @@ def _group_of(url: str) -> GroupSource:
 def open_log(target: str | Path) -> SqliteEventStorage:
     """Open an existing file, given its path or a ``sqlite:///`` URL; the caller closes it.
 
-    Raises what ``open_operations`` raises.
+    One that is empty is refused: opened, it would become a log, and be found in good health. Raises what
+    ``open_operations`` raises.
     """
-    path = _path_of(target)
-    if not Path(path).exists():
+    path = Path(_path_of(target))
+    if not path.exists():
         raise StorageUnavailableError(path=str(path), reason="there is no such file")
+    if path.is_file() and not path.stat().st_size:
+        raise NotAPabalDatabaseError(path=str(path), reason="an empty file")
     return SqliteEventStorage(path)
 
 
 def _path_of(target: str | Path) -> str | Path:
     if isinstance(target, Path) or "://" not in target:
         return target
-    parts = urlsplit(target)
+    parts = _parts_of(target)
     if parts.scheme == "sqlite":
         return _file_of(target, parts)
     if parts.scheme in _REDIS:
@@ -199,7 +213,7 @@ def _file_of(url: str, parts: SplitResult) -> str:
 
 def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
     """Take pabal's settings out of a server's URL; the rest of it is for the client."""
-    parts = urlsplit(url)
+    parts = _parts_of(url)
     _check_password(parts)
     name = f"a {parts.scheme}:// URL"  # the URL itself may hold a password
     settings: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import importlib
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ WRONG_USAGE = 2
 UNAVAILABLE = 3
 """Exit code: the file is no log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What steers a terminal, or turns the direction of reading, instead of being read."""
 
 
 def compose(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -133,12 +136,14 @@ def errors_as_exit_codes() -> Iterator[None]:
 
 def fail(text: str, code: int) -> NoReturn:
     """Say what is wrong, and end."""
-    click.echo(f"pabal: {text}", err=True)
+    click.echo(f"pabal: {readable(text)}", err=True)
     sys.exit(code)
 
 
 def import_module(name: str) -> None:
     """Import a module of the user's, from the working directory too. Raises UsageError."""
+    if not name or name.startswith("."):
+        raise UsageError(f"cannot import {name!r}: it is no module's name")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -156,6 +161,16 @@ def actor() -> str:
 
 
 # -- output ---------------------------------------------------------------------------------------------
+
+
+def readable(text: str) -> str:
+    """Return a text that came from elsewhere, with what would steer the terminal written out."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def verbatim(text: str) -> str:
+    """Return a text as it is printed on a console: nothing in it is markup, or steers the terminal."""
+    return escape(readable(text))
 
 
 def console(*, err: bool = False) -> Console:
@@ -179,7 +194,7 @@ def table(*columns: str) -> Table:
 
 def row(into: Table, *cells: Any) -> None:
     """Add a row of plain values."""
-    into.add_row(*(escape("" if cell is None else str(cell)) for cell in cells))
+    into.add_row(*(verbatim("" if cell is None else str(cell)) for cell in cells))
 
 
 def show(into: Table, empty: str) -> None:

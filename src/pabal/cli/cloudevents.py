@@ -79,7 +79,15 @@ async def _store(target: str, lines: TextIO) -> int:
 
 
 def _events_of(lines: TextIO) -> Iterator[Any]:
-    for number, line in enumerate(lines, start=1):
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = lines.readline()
+        except UnicodeDecodeError as error:
+            raise InvalidEventError(f"line {number}: no text in UTF-8") from error
+        if not line:
+            return
         if not line.strip():
             continue
         try:

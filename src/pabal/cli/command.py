@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -132,6 +133,11 @@ class Spoken(click.Command):
             sys.exit(error.exit_code)
         except click.Abort:
             click.echo(t("Aborted!"), err=True)
+            sys.exit(1)
+        except OSError as error:
+            # A full disk behind ``>``, for one. What is still to be written could not be written either.
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            click.echo(f"pabal: {error}", err=True)
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import click
 import msgspec
-from rich.markup import escape
 
 from pabal.cli.base import (
     REFUSED,
@@ -31,6 +30,7 @@ from pabal.cli.base import (
     show,
     table,
     target_argument,
+    verbatim,
     yes_option,
 )
 from pabal.cli.command import Group
@@ -125,16 +125,16 @@ def _print_letter(letter: DeadLetterView) -> None:
     out = console()
     event = letter.event
     state = f"{letter.subscription}: {t(letter.state)}, {spoken(letter.reason)}"
-    out.print(f"[bold]{letter.id}[/] {escape(state)}")
-    out.print(f"[bold]{escape(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
-    out.print(escape(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
+    out.print(f"[bold]{letter.id}[/] {verbatim(state)}")
+    out.print(f"[bold]{verbatim(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
+    out.print(verbatim(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
     if letter.queued:
         out.print(t("{count} events of the same key wait behind it", count=letter.queued))
     for attempt in letter.attempts:
         text = f"{attempt.attempt}. {moment(attempt.failed_at)} {attempt.error_type}: {attempt.message}"
-        out.print(escape(text))
+        out.print(verbatim(text))
         if attempt.traceback:
-            out.print(escape(attempt.traceback), style="dim")
+            out.print(verbatim(attempt.traceback), style="dim")
 
 
 Act = Callable[[Operations], Awaitable[ActionResult]]

@@ -16,9 +16,8 @@ from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken, told
 from pabal.errors import PabalError
-from pabal.factory import examine_redis
+from pabal.factory import examine_redis, open_log
 from pabal.operations.doctor import Diagnosis, examine
-from pabal.storage.sqlite.storage import SqliteEventStorage
 
 _COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 _EXIT = {"ok": 0, "warning": 1, "problem": 2}
@@ -37,11 +36,9 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
 
     Example: pabal doctor trading.db
     """
-    on_server = "://" in target
-    if not on_server and not Path(target).exists():
-        raise click.ClickException(t("{target} does not exist; name the file of a log", target=target))
+    on_server = "://" in target and not target.startswith("sqlite:")
     try:
-        examining = examine_redis(target, namespace) if on_server else _examine(Path(target))
+        examining = examine_redis(target, namespace) if on_server else _examine(target)
         diagnosis = asyncio.run(examining)
     except PabalError as error:
         click.echo(f"{t('problem')}  {told(error)}", err=True)
@@ -55,9 +52,9 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
     sys.exit(_EXIT[diagnosis.level])
 
 
-async def _examine(file: Path) -> Diagnosis:
-    async with SqliteEventStorage(file) as storage:
-        return await examine(file, storage)
+async def _examine(target: str) -> Diagnosis:
+    async with open_log(target) as storage:
+        return await examine(Path(storage.path), storage)
 
 
 def _show(diagnosis: Diagnosis) -> None:

@@ -9,7 +9,6 @@ from typing import Any, TextIO
 
 import click
 import msgspec
-from rich.markup import escape
 from rich.tree import Tree
 
 from pabal.cli.base import (
@@ -28,6 +27,7 @@ from pabal.cli.base import (
     show,
     table,
     target_argument,
+    verbatim,
     wanted_events,
 )
 from pabal.cli.cloudevents import format_option, import_events, line_of, source_option
@@ -118,23 +118,22 @@ def show_event(target: str, event_id: str, payloads: str, as_json: bool) -> None
 def _print_detail(detail: EventDetail) -> None:
     out = console()
     event = detail.event
-    out.print(f"[bold]{escape(event.event_type)}[/] {event.event_id}")
-    out.print(
-        f"{t('position')} {event.cursor}  {t('recorded')} {moment(event.recorded_at)}  {_aggregate(event)}"
-    )
-    out.print(escape(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
+    out.print(f"[bold]{verbatim(event.event_type)}[/] {event.event_id}")
+    when, whose = moment(event.recorded_at), verbatim(_aggregate(event))
+    out.print(f"{t('position')} {event.cursor}  {t('recorded')} {when}  {whose}")
+    out.print(verbatim(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
     if event.metadata is not msgspec.UNSET:
-        out.print(f"{t('metadata')} {escape(msgspec.json.encode(event.metadata).decode())}")
+        out.print(f"{t('metadata')} {verbatim(msgspec.json.encode(event.metadata).decode())}")
     if detail.cause is not None:
-        out.print(f"{t('caused by')} {escape(detail.cause.event_type)} {detail.cause.event_id}")
+        out.print(f"{t('caused by')} {verbatim(detail.cause.event_type)} {detail.cause.event_id}")
     for effect in detail.effects:
-        out.print(f"{t('caused')} {escape(effect.event_type)} {effect.event_id}")
+        out.print(f"{t('caused')} {verbatim(effect.event_type)} {effect.event_id}")
     for delivery in detail.deliveries:
         letter = "" if delivery.dead_letter_id is None else f"  {t('dead letter')} {delivery.dead_letter_id}"
-        out.print(f"{t('delivery')} {escape(delivery.subscription)}: {t(delivery.state)}{letter}")
+        out.print(f"{t('delivery')} {verbatim(delivery.subscription)}: {t(delivery.state)}{letter}")
         for failure in delivery.failures:
             text = f"{failure.attempt}. {moment(failure.failed_at)} {failure.error_type}: {failure.message}"
-            out.print(f"  {escape(text)}")
+            out.print(f"  {verbatim(text)}")
         if delivery.finished_at is not None:
             out.print(f"  {t('succeeded')} {moment(delivery.finished_at)}")
 
@@ -169,8 +168,8 @@ def _print_trace(trace: Trace) -> None:
 
 
 def _label(event: EventView) -> str:
-    aggregate = escape(_aggregate(event))
-    return f"[bold]{escape(event.event_type)}[/] {aggregate} [dim]{event.cursor} {event.event_id}[/]"
+    aggregate = verbatim(_aggregate(event))
+    return f"[bold]{verbatim(event.event_type)}[/] {aggregate} [dim]{event.cursor} {event.event_id}[/]"
 
 
 @events.command("export")
@@ -267,7 +266,7 @@ def _print_tailed(event: EventView, *, as_json: bool) -> None:
     else:
         payload = msgspec.json.encode(event.payload).decode()
         place = f"[dim]{event.cursor} {moment(event.recorded_at)}[/]"
-        console().print(f"{place} [bold]{escape(event.event_type)}[/] {escape(payload)}")
+        console().print(f"{place} [bold]{verbatim(event.event_type)}[/] {verbatim(payload)}")
     with contextlib.suppress(ValueError):
         sys.stdout.flush()
 

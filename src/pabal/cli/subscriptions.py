@@ -19,6 +19,7 @@ from pabal.cli.base import (
     moment,
     print_json,
     print_result,
+    readable,
     row,
     run,
     show,
@@ -87,7 +88,7 @@ _REASONS = {
 
 def _told(reason: Reason) -> str:
     if language() == "en" or reason.code not in _REASONS:
-        return spoken(reason.text)
+        return readable(spoken(reason.text))
     return t(_REASONS[reason.code], name=repr(reason.subscription), number=f"{reason.number:,}")
 
 
@@ -191,7 +192,7 @@ def _start(text: str) -> Start:
         return "beginning" if text == "beginning" else "now"
     if text.isascii() and text.isdecimal():
         return int(text)
-    at = parse_moment("to", text, datetime.now(UTC))
+    at = parse_moment("to", text or " ", datetime.now(UTC))
     assert at is not None
     return at
 

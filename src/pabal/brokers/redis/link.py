@@ -54,7 +54,10 @@ def masked(url: str) -> str:
     >>> masked("redis://risk:half/other@10.0.0.1:6379/0")
     'redis://…'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition(':')[0]}://…"
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return f"{parts.scheme}://…"
     host = parts.netloc.rpartition("@")[2]
@@ -360,14 +363,23 @@ def _reason(error: Exception | None) -> str:
 
 def _pool_of(url: str, address: str) -> ConnectionPool:
     try:
-        return ConnectionPool.from_url(
+        parts = urlsplit(url)
+        pool = ConnectionPool.from_url(
             url, protocol=2, socket_timeout=None, socket_connect_timeout=5.0, client_name="pabal"
         )
-    except ValueError as error:
-        # What cannot be read as a port may be a piece of a password that was not escaped.
-        reason = (
-            "the port is no number; in a password, write %2F for / and so on"
-            if "ort" in str(error)
-            else error
-        )
-        raise UsageError(f"{address!r} is no server's URL: {reason}") from None
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{address!r} is no server's URL: {_why_no_url(error, address)}") from None
+    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+        raise UsageError(f"{address!r} is no server's URL: behind the host stands the number of a database")
+    return pool
+
+
+def _why_no_url(error: Exception, address: str) -> str:
+    """Say what is wrong with a URL; what could not be read may be a piece of a password, and is not shown."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is not None and not address.endswith("…"):
+        return f"neither pabal nor the client knows the setting {unknown[1]!r}"
+    if str(error).startswith("Invalid value for"):
+        return str(error)
+    return "the host or the port cannot be read; in a password, write %2F for / and so on"

@@ -13,7 +13,6 @@ _HELP = {
     'pabal\'s commands need an optional part: pip install "pabal[cli]"': 'pabal 명령에는 선택 설치 항목이 필요합니다: pip install "pabal[cli]"',
     "Aborted!": "중단했습니다.",
     "answer y or n": "y나 n으로 답하세요",
-    "{target} does not exist; name the file of a log": "{target}: 그런 파일이 없습니다. 로그 파일을 지정하세요",
     "warning": "경고",
     "problem": "문제",
     "in memory": "메모리",

@@ -1,0 +1,164 @@
+"""What makes no sense, or was meant to harm, is answered in one line; and looking changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pabal import EventBusFactory, RetryPolicy, SqliteEventStorage
+from tests.cli.conftest import Pabal
+from tests.operations.conftest import ShopOrder
+
+TOO_MUCH = 10**25
+"""More than any log can count to."""
+HOSTILE = "o-\x1b[2J\x9b1m\u202e[/]"
+READ = "o-\\x1b[2J\\x9b1m\\u202e[/]"
+
+
+@pytest.mark.parametrize("command", [["status"], ["check"], ["audit"], ["doctor"]], ids=" ".join)
+def test_an_empty_file_is_no_log_and_stays_empty(pabal: Pabal, tmp_path: Path, command: list[str]) -> None:
+    """Looking at a log that was cut to nothing would make it a new one, and call it healthy."""
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    told = pabal(*command, empty)
+    assert told.exit_code == (2 if command == ["doctor"] else 3)
+    assert "is not a pabal database (an empty file); it was left untouched" in told.output
+    assert empty.read_bytes() == b""
+
+
+def test_the_doctor_calls_a_file_that_is_not_there_a_problem(pabal: Pabal, tmp_path: Path) -> None:
+    """A script that lets warnings pass would let a log pass that is gone."""
+    told = pabal("doctor", tmp_path / "gone.db")
+    assert told.exit_code == 2
+    assert "there is no such file" in told.output
+
+
+def test_the_doctor_takes_a_url_of_a_file_as_every_command_does(pabal: Pabal, file: Path) -> None:
+    """The URL that an application is configured with would be refused by the one command that examines."""
+    assert "every checksum" in pabal("doctor", f"sqlite:///{file}").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("streams", "show", "FILE", "o-1", "--after-version", TOO_MUCH), 0, "has no events"),
+        (("dead-letters", "list", "FILE", "--after", TOO_MUCH), 0, "no dead letter matches"),
+        (("dead-letters", "show", "FILE", TOO_MUCH), 1, f"there is no dead letter {TOO_MUCH}"),
+        (("dead-letters", "discard", "FILE", TOO_MUCH, "--yes"), 1, f"there is no dead letter {TOO_MUCH}"),
+        (("audit", "FILE", "--before", TOO_MUCH), 0, "no action was written down"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, tuple) else "",
+)
+def test_a_number_beyond_every_log_is_no_damage(
+    pabal: Pabal, file: Path, arguments: tuple[object, ...], code: int, said: str
+) -> None:
+    """One digit too many would be told of as a damaged file, and somebody would restore a backup."""
+    told = pabal(*(file if one == "FILE" else one for one in arguments))
+    assert (told.exit_code, said in told.output) == (code, True), told.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("subscriptions", "reset", "FILE", "pack", "--to", "", "--yes"),
+        ("replay", "FILE", "pack", "--from", "", "--yes"),
+        ("dead-letters", "retry", "FILE", "1", "--import", ""),
+        ("dead-letters", "retry", "FILE", "1", "--import", ".shop"),
+        ("status", "redis://risk:half[other@127.0.0.1:1/0"),
+        ("status", "redis://risk:[other]@127.0.0.1:1/0"),
+        ("status", "redis://risk:half@127.0.0.1:1/zero"),
+        ("status", "redis://risk:half@127.0.0.1:1/0?colour=other"),
+        ("doctor", "redis://risk:half[other@127.0.0.1:1/0"),
+    ],
+    ids=" ".join,
+)
+def test_nonsense_is_refused_in_one_line_that_repeats_no_secret(
+    pabal: Pabal, file: Path, arguments: tuple[str, ...]
+) -> None:
+    """A person on call would be shown the inside of the program, and perhaps a password."""
+    told = pabal(*(file if one == "FILE" else one for one in arguments))
+    assert told.exit_code == 2, told.output
+    assert told.output.count("\n") == 1
+    assert "half" not in told.output
+    assert "other" not in told.output
+
+
+def test_an_import_of_what_is_no_text_names_the_line(pabal: Pabal, file: Path, tmp_path: Path) -> None:
+    """A wrong file would end in the inside of the program, as if that were at fault."""
+    (tmp_path / "wrong.jsonl").write_bytes(b"\n\xff\xfe\n")
+    told = pabal("events", "import", file, "--input", tmp_path / "wrong.jsonl")
+    assert told.exit_code == 1
+    assert "line 2: no text in UTF-8" in told.output or "line 1: no text in UTF-8" in told.output
+    assert told.output.count("\n") == 1
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A log in which somebody from outside has chosen an id and the text of an error."""
+    path = tmp_path / "hostile.db"
+
+    async def fill() -> None:
+        async with EventBusFactory.create_default_event_bus(path) as bus:
+
+            def refuse(event: ShopOrder) -> None:
+                raise ValueError(event.order_id)
+
+            bus.subscribe(ShopOrder, refuse, name=HOSTILE, retry=RetryPolicy(max_attempts=1))
+            await bus.publish(ShopOrder(HOSTILE, 1))
+            await bus.drain()
+
+    asyncio.run(fill())
+    return path
+
+
+def test_what_came_from_outside_does_not_steer_the_terminal(pabal: Pabal, hostile: Path) -> None:
+    """An id could clear the screen of the person on call, write over what it says, or break the command."""
+
+    async def the_id() -> str:
+        async with SqliteEventStorage(hostile) as storage:
+            async for one in storage.read():
+                return str(one.event.event_id)
+        raise AssertionError
+
+    event_id = asyncio.run(the_id())
+    for arguments in (
+        ("status", hostile),
+        ("events", "list", hostile),
+        ("events", "show", hostile, event_id, "--payloads", "full"),
+        ("events", "trace", hostile, event_id),
+        ("streams", "list", hostile),
+        ("streams", "show", hostile, HOSTILE, "--payloads", "full"),
+        ("subscriptions", "list", hostile),
+        ("subscriptions", "pause", hostile, HOSTILE),
+        ("subscriptions", "pause", hostile, HOSTILE),
+        ("subscriptions", "resume", hostile, "nobody"),
+        ("dead-letters", "list", hostile),
+        ("dead-letters", "list", hostile, "--groups"),
+        ("dead-letters", "show", hostile, "1", "--payloads", "full"),
+        ("tail", hostile, "--after", "0", "--count", "1"),
+        ("audit", hostile),
+    ):
+        told = pabal(*arguments)
+        assert told.exception is None or isinstance(told.exception, SystemExit), arguments
+        assert not set(told.output) & set("\x1b\x9b\u202e"), (arguments, told.output)
+    assert READ in pabal("events", "list", hostile).output
+
+
+def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
+    """An export into a full disk would end in the inside of the program."""
+    for command in ("export", "list"):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "pabal", "--lang", "en", "events", command, str(hostile)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "pabal: [Errno 28] No space left on device\n"
