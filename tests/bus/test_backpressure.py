@@ -13,7 +13,7 @@ from pabal import QueueFullError, Receipt, RetryPolicy
 from pabal.errors import BusNotRunningError
 from pabal.ports.telemetry import EventDropped
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, figures, reports_of, turns
+from tests.bus.support import ONCE, Backend, Seen, calls_counted, figures, reports_of, turns
 
 
 async def _outcome(publishing: Awaitable[Receipt]) -> Receipt | Exception:
@@ -352,3 +352,85 @@ async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend)
             await bus.publish(Moved("rook", n))
     await bus.drain(60)
     assert gate.handled == [3, 4, 5]
+
+
+async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> None:
+    """Events without a key wait for their retry outside of any lane; spared, they would fill the memory."""
+    bus = await memory.running(max_queue_size=10, backpressure="drop_oldest")
+    calls: Seen[int] = Seen()
+
+    async def fail(event: Noted) -> None:
+        calls.add(event.n)
+        raise ValueError("later")
+
+    bus.subscribe(Noted, fail, name="failing", retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    for n in range(50):
+        await bus.publish(Noted(n))
+        await calls.reach(n + 1)
+    assert bus.get_statistics()["queue_size"] == 10
+    assert figures(bus, "failing")["dropped"] == 40
+
+
+async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -> None:
+    """Looking through all lanes for each event makes a full bus slower the larger it is allowed to be."""
+    costs: list[int] = []
+    for size in (256, 2048):
+        bus = await memory.running(worker_count=1, max_queue_size=size, backpressure="drop_oldest")
+        gate = Gate()
+        bus.subscribe(Moved, gate, name="gate")
+        for n in range(size):
+            await bus.publish(Moved(f"piece {n}", n))
+        with calls_counted() as counted:
+            for n in range(200):
+                await bus.publish(Moved(f"late {n}", n))
+        costs.append(counted.calls)
+        assert bus.get_statistics()["events_dropped"] == 200
+        gate.open.set()
+        await bus.drain(60)
+    assert costs[1] < 2 * costs[0]
+
+
+async def test_a_dead_letter_whose_retry_is_dropped_can_be_retried_again(memory: Backend) -> None:
+    """It would be under way for ever: neither delivered, nor to be retried."""
+    bus = await memory.running(worker_count=1, max_queue_size=2, backpressure="drop_oldest")
+    gate = Gate()
+    failing = True
+
+    async def fail(event: Noted) -> None:
+        if failing:
+            raise ValueError("parked")
+
+    bus.subscribe(Noted, fail, retry=ONCE)
+    bus.subscribe(Moved, gate)
+    await bus.publish(Noted(1))
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    await bus.publish(Moved("rook", 1))
+    await gate.entered.reach(1)
+    failing = False
+    assert await bus.dead_letters.retry(letter.id) == 1
+    for n in range(3):
+        await bus.publish(Moved(f"piece {n}", n))
+    [letter] = await bus.dead_letters.list()
+    assert letter.state == "parked"
+    gate.open.set()
+    await bus.drain(60)
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(60)
+    assert await bus.dead_letters.list() == []
+
+
+async def test_publishers_that_give_up_leave_nothing_behind(memory: Backend) -> None:
+    """With a handler that hangs, a publisher that tries again and again would fill the memory."""
+    bus = await memory.running(max_queue_size=1)
+    gate = Gate()
+    bus.subscribe(Moved, gate)
+    await bus.publish(Moved("rook", 1))
+    for _ in range(5):
+        publishing = asyncio.create_task(bus.publish(Moved("rook", 2)))
+        await turns(3)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+    assert len(bus._engine.admission.waiters) == 0
+    gate.open.set()
+    await bus.drain(60)

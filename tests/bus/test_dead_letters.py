@@ -375,3 +375,70 @@ async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters
     await bus.drain(60)
     assert packed in list(clinic.handled)
     assert Ticket("A2", ["hat"]) in list(clinic.handled)
+
+
+async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_again(
+    backend: Backend,
+) -> None:
+    """Without a log it would be called under way for ever: neither delivered, nor to be retried."""
+    bus = await backend.running(worker_count=1)
+    seen: Seen[int] = Seen()
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    failing = True
+
+    async def handle(event: Moved) -> None:
+        if event.n == 0 and failing:
+            raise ValueError("parked")
+        if event.n == 9:
+            entered.set()
+            await go_on.wait()
+        seen.add(event.n)
+
+    subscription = bus.subscribe(Moved, handle, name="board", retry=ONCE)
+    await bus.publish(Moved("rook", 0))
+    await bus.drain(30)
+    [letter] = await bus.dead_letters.list()
+    await bus.publish(Moved("king", 9))
+    await entered.wait()
+    failing = False
+    assert await bus.dead_letters.retry(letter.id) == 1
+    bus.unsubscribe(subscription)
+    go_on.set()
+    bus.subscribe(Moved, handle, name="board", retry=ONCE)
+    await bus.drain(30)
+    for left in await bus.dead_letters.list():
+        assert await bus.dead_letters.retry(left.id) == 1
+    await bus.drain(30)
+    assert await bus.dead_letters.list() == []
+    assert 0 in seen
+
+
+async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backend: Backend) -> None:
+    """The dead letter outlives the subscription, so what queues behind it must too, and newer events behind
+    that.
+    """
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+    failing = True
+
+    async def handle(event: Moved) -> None:
+        if event.n == 0 and failing:
+            raise ValueError("parked")
+        seen.add(event.n)
+
+    subscription = bus.subscribe(Moved, handle, name="board", retry=ONCE, on_exhausted="park_key")
+    for n in range(3):
+        await bus.publish(Moved("rook", n))
+    await bus.drain(30)
+    bus.unsubscribe(subscription)
+    bus.subscribe(Moved, handle, name="board", retry=ONCE, on_exhausted="park_key")
+    await bus.drain(30)
+    await bus.publish(Moved("rook", 3))
+    await bus.drain(30)
+    assert seen == []
+    failing = False
+    [letter] = await bus.dead_letters.list()
+    assert letter.queued == 3
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(30)
+    assert seen == [0, 1, 2, 3]

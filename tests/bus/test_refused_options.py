@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pabal import RetryPolicy
 from pabal.errors import InvalidHandlerError, SubscriptionError
 from tests.bus.samples import Moved, Unknown
 from tests.bus.support import ONCE, Backend
@@ -56,7 +57,9 @@ async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
         ({"retry_count": -1}, "retry_count"),
         ({"retry_count": 1.5}, "retry_count"),
         ({"retry_count": 1, "retry": ONCE}, "not both"),
+        ({"retry": 3}, "retry_count"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": "5"}, "timeout"),
         ({"timeout": -1.0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"where": "n > 1"}, "where"),
@@ -99,3 +102,24 @@ async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, se
     bus = memory.bus()
     with pytest.raises(SubscriptionError):
         bus.subscribe(selector, note)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_attempts": "3"}, "max_attempts"),
+        ({"max_attempts": 2.5}, "max_attempts"),
+        ({"base_delay": float("nan")}, "base_delay"),
+        ({"max_delay": float("nan")}, "max_delay"),
+        ({"multiplier": float("nan")}, "multiplier"),
+        ({"retry_on": ValueError}, "retry_on"),
+        ({"retry_on": ("ValueError",)}, "retry_on"),
+        ({"never": ValueError}, "never"),
+    ],
+)
+def test_a_retry_policy_that_cannot_decide_is_refused_when_it_is_made(
+    values: dict[str, Any], message: str
+) -> None:
+    """It is asked for the first time by a worker, with a failed delivery in its hands: too late."""
+    with pytest.raises(SubscriptionError, match=message):
+        RetryPolicy(**values)

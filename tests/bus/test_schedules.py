@@ -147,3 +147,32 @@ async def test_what_falls_due_while_the_bus_stops_is_not_begun_any_more(
     leave.set()
     await stopping
     assert seen == [1]
+
+
+class SetBack(VirtualClock):
+    """Be a clock whose time of day was set back by a second; its timers go on as before."""
+
+    behind = 0.0
+
+    def time(self) -> float:
+        """Return seconds since 1970."""
+        return super().time() - self.behind
+
+
+async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(stored: Backend) -> None:
+    """The timer comes before the event is due. Unless it is set again, nobody looks until the next start."""
+    clock = SetBack()
+    bus = await stored.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Noted) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Noted, handle)
+    await bus.publish(Noted(1), delay=60)
+    clock.behind = 1.0
+    await clock.advance(60.5)
+    await bus.drain(60)
+    assert seen == []
+    await clock.advance(1.0)
+    await seen.reach(1)

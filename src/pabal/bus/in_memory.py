@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from pabal.bus.dead_letters import DeadLetter, DeadLetters
 from pabal.bus.draining import drained
-from pabal.bus.inbox import Inbox
+from pabal.bus.inbox import Inbox, running_loop
 from pabal.bus.intake import Backpressure, Intake
 from pabal.bus.statistics import Health, collect, judge
 from pabal.bus.subscriptions import Subscriptions
@@ -110,11 +110,14 @@ class InMemoryEventBus:
     async def start(self) -> None:
         """Begin to deliver; with storage, go on where each subscription's cursor says. Harmless when running.
 
-        When it returns, ``worker_count`` workers run and every subscription is open. Raises StorageError.
+        When it returns, ``worker_count`` workers run and every subscription is open. Waits for handlers of an
+        earlier run that have not ended though cancelled. Raises StorageError.
         """
         async with self._changing:
             if self._state == "running":
                 return
+            if self._state != "stopped":
+                await self._end(self._engine.clock.monotonic())  # what a cancelled call left half done
             self._state = "starting"
             try:
                 if self._storage is not None and self._owns_storage:
@@ -150,19 +153,21 @@ class InMemoryEventBus:
             if self._state == "stopped":
                 return
             self._state = "stopping"
-            deadline = self._engine.clock.monotonic() + timeout
             self._thread = 0  # from now on every publish is looked at
-            self._intake.is_open = False
-            await self._inbox.empty(deadline)
-            if self._storage is None:
-                await self._engine.empty(deadline)
-            await self._engine.stop(deadline)
-            self._inbox.close()
-            self._loop = None
-            self._expectations.stop()
-            if self._storage is not None and self._owns_storage:
-                await self._storage.aclose()
-            self._state = "stopped"
+            await self._end(self._engine.clock.monotonic() + timeout)
+
+    async def _end(self, deadline: float) -> None:
+        self._intake.is_open = False
+        await self._inbox.empty(deadline)
+        if self._storage is None:
+            await self._engine.empty(deadline)
+        await self._engine.stop(deadline)
+        self._inbox.close()
+        self._loop = None
+        self._expectations.stop()
+        if self._storage is not None and self._owns_storage:
+            await self._storage.aclose()
+        self._state = "stopped"
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -173,9 +178,11 @@ class InMemoryEventBus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Drain, unless the block failed, and stop. With storage, retries that are due later stay stored."""
-        if kind is None and self._state == "running":
-            await self.drain(retries=self._storage is None)
-        await self.stop()
+        try:
+            if kind is None and self._state == "running":
+                await self.drain(retries=self._storage is None)
+        finally:
+            await self.stop()  # also where waiting was cancelled
 
     # -- subscribing ----------------------------------------------------------------------------------
 
@@ -227,11 +234,8 @@ class InMemoryEventBus:
                 f"start={start!r} needs a log to read from; give the bus an event_storage"
             )
         if subscription.matcher.is_pattern and not subscription.matcher.matches_any_known():
-            warnings.warn(
-                f"the pattern {event_type!r} matches no event type registered so far",
-                PatternMatchesNothingWarning,
-                stacklevel=2,
-            )
+            told = f"the pattern {event_type!r} matches no event type registered so far"
+            warnings.warn(told, PatternMatchesNothingWarning, stacklevel=2)
         self._engine.add(subscription)
         return subscription
 
@@ -392,9 +396,5 @@ class InMemoryEventBus:
 
     def _check_loop(self, action: str) -> None:
         """Refuse to touch a running bus from a thread or loop that does not own it."""
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if self._loop is not None and running is not self._loop:
+        if self._loop is not None and running_loop() is not self._loop:
             raise WrongLoopError(action=action)

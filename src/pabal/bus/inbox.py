@@ -16,6 +16,15 @@ from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import BusNotRunningError
 
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 Entry = tuple[Any, Mark, "Future[Receipt]"]
 _BATCH = 256
 
@@ -37,6 +46,7 @@ class Inbox:
 
     def open(self) -> None:
         """Take entries for the running loop."""
+        self.close()  # what was put in for a loop that was closed: its callers were told that it failed
         self._loop = asyncio.get_running_loop()
 
     def put(self, event: Any, mark: Mark) -> Future[Receipt]:
@@ -76,7 +86,9 @@ class Inbox:
             future.set_exception(BusNotRunningError(action="publish_threadsafe", state="stopped"))
 
     def _start_pump(self) -> None:
-        if self._pump is None and self._entries:
+        if self._loop is None:
+            self.close()  # put in at the very moment in which the bus stopped
+        elif self._pump is None and self._entries:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="pabal-inbox")
             self._pump.add_done_callback(self._pump_done)
         elif self._waiter is not None and not self._waiter.done() and self._is_urgent(self._entries):

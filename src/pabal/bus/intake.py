@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from math import isfinite
 from typing import Any, Literal
 
+from pabal.bus.dropping import Oldest
 from pabal.bus.waiting import Expectations
 from pabal.delivery.context import current_event, with_cause
 from pabal.delivery.engine import Engine
@@ -17,7 +19,6 @@ from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt, body_of, kind_of, private_copy
 from pabal.errors import BusNotRunningError, QueueFullError, UsageError
 from pabal.ports.storage import EventStorage
-from pabal.ports.telemetry import EventDropped
 
 Backpressure = Literal["wait", "raise", "drop_oldest"]
 
@@ -41,6 +42,7 @@ class Intake:
         self._expectations = expectations
         self._limit = limit
         self._backpressure = backpressure
+        self._oldest = Oldest(engine)
         engine.router.aged = backpressure == "drop_oldest"
         self._in_flight = 0
         self._stored = 0
@@ -171,7 +173,7 @@ class Intake:
         if self._backpressure == "raise":
             raise QueueFullError(queue_size=engine.pending, max_queue_size=self._limit)
         if self._backpressure == "drop_oldest":
-            while engine.pending + needed > self._limit and self._drop_oldest():
+            while engine.pending + needed > self._limit and self._oldest.drop():
                 continue
             return
         # A handler that publishes must not wait for room that only handlers can make.
@@ -191,28 +193,14 @@ class Intake:
         try:
             await waiter
         except asyncio.CancelledError:
-            if not waiter.cancelled():
+            if waiter.cancelled():
+                admission.left(waiter)
+            else:
                 admission.admitted -= 1
                 admission.let_in(all_at_once=True)  # the place kept for us is for the next one
             raise
         admission.admitted -= 1
         self._check_open()
-
-    def _drop_oldest(self) -> bool:
-        """Drop the delivery that has waited longest and is not being handled; False if there is none."""
-        lanes = [lane for one in self._engine.consumers.values() for lane in one.all_lanes() if lane.items]
-        lane = min(lanes, key=lambda lane: lane.items[0][0], default=None)
-        if lane is None:
-            return False
-        position, event = lane.items.popleft()
-        consumer = lane.consumer
-        self._engine.pending -= 1
-        consumer.figures.dropped += 1
-        consumer.failing.pop(position, None)
-        if consumer.followed:
-            consumer.attempted(position)
-        self._engine.report(EventDropped(consumer.name, event.event_id, event.event_type))
-        return True
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -258,15 +246,17 @@ class Intake:
             return
         if self._release_at is None or next_due < self._release_at:
             self._release_at = next_due
-            self._engine.background.spawn_later(next_due - now, self._release_again)
+            self._engine.background.spawn_later(next_due - now, partial(self._release_again, next_due))
 
-    async def _release_again(self) -> None:
+    async def _release_again(self, due: float) -> None:
+        if self._release_at == due:
+            self._release_at = None  # also where the clock was set back, and it is not due yet after all
         try:
             await self.release_due()
         except Exception:
             # The disk may be full just now: what is due stays stored, and is tried again.
             self._release_at = None
-            self._engine.background.spawn_later(1.0, self._release_again)
+            self._engine.background.spawn_later(1.0, partial(self._release_again, due))
             raise
 
 
@@ -284,6 +274,6 @@ def _delay(now: float, delay: float | None, deliver_at: datetime | None) -> floa
         return delay
     if delay is not None:
         raise UsageError("give delay or deliver_at, not both")
-    if deliver_at.tzinfo is None:
-        raise UsageError("deliver_at is a naive datetime; pass an aware one")
+    if not isinstance(deliver_at, datetime) or deliver_at.tzinfo is None:
+        raise UsageError(f"deliver_at is {deliver_at!r}; pass an aware datetime")
     return deliver_at.timestamp() - now

@@ -37,6 +37,11 @@ class Admission:
                 self.admitted += 1
                 free -= 1
 
+    def left(self, waiter: asyncio.Future[None]) -> None:
+        """Forget a publisher that waits no longer: with a bus that stays full, they would pile up."""
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+
     def end(self) -> None:
         """Let everybody go on, to be told that the bus has stopped."""
         for waiter in self.waiters:

@@ -267,6 +267,7 @@ class Consumer:
         self._lanes.clear()
         self._by_key.clear()
         self.engine.router.forget()
+        self.engine.dead_letters.call_off_retries(self.name, self.failing)  # with a log there are none
         self.failing.clear()
         self.queued = 0
         self.spilled = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import count
 
@@ -28,6 +29,7 @@ class MemoryDeadLetters:
         self._by_id: dict[int, DeadLetterRecord] = {}
         self._by_delivery: dict[tuple[str, int], int] = {}
         self._queues: dict[tuple[str, str], deque[Item]] = {}
+        self._queued = 0
         self._ids = count(1)
         self._limit = limit
 
@@ -38,7 +40,7 @@ class MemoryDeadLetters:
     @property
     def is_full(self) -> bool:
         """Tell whether the limit is reached."""
-        return len(self._by_id) + sum(map(len, self._queues.values())) >= self._limit
+        return len(self._by_id) + self._queued >= self._limit
 
     def park(self, subscription: str, parked: ParkedDelivery) -> DeadLetterRecord:
         """Keep a delivery as dead letter; one that is parked again keeps its id."""
@@ -77,6 +79,13 @@ class MemoryDeadLetters:
         if known is not None and self._by_id[known].state == "retrying":
             self.remove(subscription, position)
 
+    def call_off_retries(self, subscription: str, positions: Iterable[int]) -> None:
+        """Leave dead letters parked whose retries come to nothing; they may be retried again."""
+        for position in positions:
+            letter = self.find(subscription, position)
+            if letter is not None:
+                self._by_id[letter.id] = msgspec.structs.replace(letter, state="parked")
+
     def settle(self, subscription: str, after: int) -> None:
         """Forget what will be delivered again, that is, lies above a position; let the rest block nothing."""
         for letter in [one for one in self._by_id.values() if one.subscription == subscription]:
@@ -106,10 +115,13 @@ class MemoryDeadLetters:
     def queue(self, subscription: str, key: str, item: Item) -> None:
         """Let a delivery wait behind a parked one of its key."""
         self._queues.setdefault((subscription, key), deque()).append(item)
+        self._queued += 1
 
     def take_queue(self, subscription: str, key: str) -> list[Item]:
         """Return and forget what waits behind a key, in order."""
-        return list(self._queues.pop((subscription, key), ()))
+        taken = list(self._queues.pop((subscription, key), ()))
+        self._queued -= len(taken)
+        return taken
 
     def queue_length(self, subscription: str, key: str) -> int:
         """Return how many deliveries wait behind a key."""

@@ -16,6 +16,7 @@ from pabal.delivery.clock import SystemClock
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer
 from pabal.delivery.context import Mark, Middleware, current_event, wrap
 from pabal.delivery.dead_letters import MemoryDeadLetters
+from pabal.delivery.ending import end_work, ended
 from pabal.delivery.failure import Failures
 from pabal.delivery.feed import Feed
 from pabal.delivery.lane import IDLE, LOADING, READY, WAITING, Item, Lane
@@ -81,6 +82,8 @@ class Engine:
         self.middleware: tuple[Middleware, ...] = ()
         self.listeners: dict[Listener, None] = {}
         self._executor: ThreadPoolExecutor | None = None
+        self._outlived: list[asyncio.Task[None]] = []
+        """Workers whose handlers did not end when they were cancelled."""
 
     # -- consumers ------------------------------------------------------------------------------------
 
@@ -88,7 +91,9 @@ class Engine:
         """Take a subscription in; without storage it is active at once."""
         consumer = Consumer(subscription, self, self._call_of(subscription))
         self.consumers[subscription.name] = consumer
-        self.rewire()
+        if self.feed is None:  # dead letters in memory outlive the subscription, and so does what they block
+            consumer.blocked = dict.fromkeys(self.dead_letters.blocking_keys(subscription.name), 0)
+        self._rewire(consumer, *self.router.wire())
         if self.feed is None:
             consumer.state = ACTIVE
         else:
@@ -107,7 +112,7 @@ class Engine:
         if self.feed is not None and not self.halting:
             self.feed.leases.let_go(consumer)
         self.pending -= consumer.drop_lanes()
-        self.rewire()
+        self._rewire(*self.router.wire())
         self.admission.let_in()
         self.background.noticed()
         return True
@@ -115,7 +120,10 @@ class Engine:
     def rewire(self) -> None:
         """Compute anew what depends on which consumers and middleware there are."""
         self.router.wire()
-        for consumer in self.consumers.values():
+        self._rewire(*self.consumers.values())
+
+    def _rewire(self, *consumers: Consumer) -> None:
+        for consumer in consumers:
             consumer.rewire(self._call_of(consumer.subscription), with_middleware=bool(self.middleware))
 
     def _call_of(self, subscription: Subscription) -> Any:
@@ -302,6 +310,7 @@ class Engine:
 
     async def start(self, storage: EventStorage | None) -> None:
         """Start the workers and, with storage, the feed; return when recovery is under way."""
+        await ended(self._outlived)
         self.halting = self.cancelling = False
         self.pending = 0
         self.router.stored = storage is not None
@@ -313,6 +322,7 @@ class Engine:
             if storage.journal is not None:
                 first_slot = storage.journal.reserve(self.worker_count)
         for consumer in self.consumers.values():
+            consumer.drop_lanes()  # what a worker put back that ended after the stop
             consumer.state = ACTIVE if storage is None else STARTING
             consumer.reason = ""
         self.rewire()
@@ -337,16 +347,6 @@ class Engine:
         except TimeoutError:
             return
 
-    async def _leave_crew(self, deadline: float) -> None:
-        """Return when the crew handles nothing of this engine any more, at the latest at ``deadline``."""
-        while any(consumer.in_flight for consumer in self.consumers.values()):
-            left = deadline - self.clock.monotonic()
-            if left <= 0:
-                return
-            future = asyncio.get_running_loop().create_future()
-            self.background.observers.append(future)
-            await asyncio.wait([future], timeout=min(left, 3600.0))
-
     async def stop(self, deadline: float) -> None:
         """Let running handlers end until ``deadline`` (monotonic), then cancel them; save progress."""
         self.halting = True
@@ -354,23 +354,7 @@ class Engine:
             consumer.end_slices()
         while self.resting:
             self.wake()
-        if self.crew is not None:
-            if self in self.crew.fellows:
-                self.crew.fellows.remove(self)
-            await self._leave_crew(deadline)
-        tasks = [worker.task for worker in self.workers] if self.crew is None else []
-        if tasks:
-            remaining = max(0.0, deadline - self.clock.monotonic())
-            await asyncio.wait(tasks, timeout=remaining)
-        self.cancelling = True
-        ending = [*tasks, *self.background.tasks]
-        for task in ending:
-            task.cancel()
-        if ending:
-            done, _ = await asyncio.wait(ending, timeout=0.25)
-            for task in done:
-                if not task.cancelled() and task.exception() is not None:
-                    _log.error("a worker ended with an error", exc_info=task.exception())
+        await end_work(self, deadline)
         self.timers.clear()
         self.watchdog.stop()
         if self.feed is None and self.pending:
@@ -386,6 +370,7 @@ class Engine:
             consumer.tracker = None
             consumer.live = consumer.opened = False
         if self.crew is None:
+            self._outlived += [worker.task for worker in self.workers if not worker.task.done()]
             self.workers.clear()
             self.ready.clear()
         self.quarantine.reset()

@@ -34,15 +34,21 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        if self.max_attempts < 1:
-            raise SubscriptionError(f"RetryPolicy.max_attempts is {self.max_attempts}; it must be at least 1")
-        if self.base_delay < 0 or self.max_delay < 0 or self.multiplier < 1:
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise SubscriptionError(
+                f"RetryPolicy.max_attempts is {self.max_attempts}; it must be an int of at least 1"
+            )
+        # Written so that NaN, with which every comparison is false, is refused too.
+        if not (self.base_delay >= 0 and self.max_delay >= 0 and self.multiplier >= 1):
             raise SubscriptionError(
                 "RetryPolicy needs base_delay ≥ 0, max_delay ≥ 0 and multiplier ≥ 1; "
                 f"got {self.base_delay}, {self.max_delay}, {self.multiplier}"
             )
         if not 0 <= self.jitter <= 1:
             raise SubscriptionError(f"RetryPolicy.jitter is {self.jitter}; it must lie between 0 and 1")
+        for name, kinds in (("retry_on", self.retry_on), ("never", self.never)):
+            if not isinstance(kinds, tuple) or not all(_is_exception(kind) for kind in kinds):
+                raise SubscriptionError(f"RetryPolicy.{name} is {kinds!r}; it must be a tuple of exceptions")
 
     def delay_after(self, attempt: int, chance: float) -> float:
         """Return the seconds to wait after failed ``attempt``; ``chance`` is drawn from [0, 1)."""
@@ -51,6 +57,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         except OverflowError:  # long before a patient policy runs out of attempts
             delay = self.max_delay if self.base_delay else 0.0
         return min(self.max_delay, delay * (1 - self.jitter + 2 * self.jitter * chance))
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
 
 
 DEFAULT_RETRY = RetryPolicy()

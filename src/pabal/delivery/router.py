@@ -43,6 +43,8 @@ class Router:
         self._consumers = consumers
         self._routes: dict[type, Route] = {}
         self._watched = False
+        self._levelled = False
+        """There are several priorities, or were at the last look."""
         self.aged = False
         """Deliveries may be dropped by age, so each is numbered when it is published."""
         self.stored = False
@@ -75,14 +77,29 @@ class Router:
                 self.direct[kind] = route
         return route
 
-    def wire(self) -> None:
-        """Compute anew who waits for whom by priority, and forget all routes."""
+    def wire(self) -> list[Consumer]:
+        """Compute anew who waits for whom by priority, and forget all routes; return those it is news to.
+
+        Where all priorities are equal, which is usual, nobody is looked at: there may be thousands who come
+        and go.
+        """
         self.forget()
         consumers = list(self._consumers.values())
+        levels = {consumer.subscription.priority for consumer in consumers}
+        if len(levels) < 2 and not self._levelled:
+            return []
+        self._levelled = len(levels) > 1
+        highest = max(levels, default=0)
+        lowers = {
+            level: tuple(one for one in consumers if one.subscription.priority < level) for level in levels
+        }
+        changed: list[Consumer] = []
         for consumer in consumers:
             priority = consumer.subscription.priority
-            consumer.lowers = tuple(c for c in consumers if c.subscription.priority < priority)
-        followed = {lower for consumer in consumers for lower in consumer.lowers}
-        for consumer in consumers:
-            if consumer.followed != (consumer in followed):
-                consumer.set_followed(consumer in followed)
+            followed = priority < highest
+            if consumer.followed != followed or bool(consumer.lowers) != bool(lowers[priority]):
+                changed.append(consumer)
+            consumer.lowers = lowers[priority]
+            if consumer.followed != followed:
+                consumer.set_followed(followed)
+        return changed

@@ -78,13 +78,16 @@ def make_subscription(
     checked = Handler(handler)
     if retry is not None and retry_count is not None:
         raise SubscriptionError("give retry or retry_count, not both")
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise SubscriptionError(f"retry is {retry!r}; it must be a RetryPolicy; a number is retry_count")
+
     if retry_count is not None:
         if not isinstance(retry_count, int) or retry_count < 0:
             raise SubscriptionError(f"retry_count is {retry_count!r}; it must be an int of at least 0")
         retry = RetryPolicy(max_attempts=retry_count + 1)
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise SubscriptionError(f"priority is {priority!r}; it must be an int, lower goes first")
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise SubscriptionError(f"timeout is {timeout!r}; it must be a positive number of seconds")
     if where is not None and not callable(where):
         raise SubscriptionError(f"where is {where!r}; it must be a function of the event")

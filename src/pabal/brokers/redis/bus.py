@@ -152,6 +152,8 @@ class RedisEventBus(InMemoryEventBus):
         async with self._changing:
             if self._state == "running":
                 return
+            if self._state != "stopped":
+                await self._end(self._engine.clock.monotonic())  # what a cancelled call left half done
             self._state = "starting"
             try:
                 await self._begin()

@@ -1,0 +1,75 @@
+"""``backpressure="drop_oldest"``: which delivery goes when the bus is full."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pabal.delivery.consumer import Consumer
+from pabal.delivery.engine import Engine
+from pabal.delivery.lane import Item, Lane
+from pabal.ports.telemetry import EventDropped
+
+_SHARE = 16
+"""One look finds this part of what waits, so that its cost is spread over as many drops."""
+
+
+class _Waiting(NamedTuple):
+    age: int
+    consumer: Consumer
+    lane: Lane | None
+    """None while it waits for a retry, out of its lane."""
+    item: Item
+
+
+class Oldest:
+    """Drop the delivery that has waited longest, of those that are not being handled."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._found: deque[_Waiting] = deque()
+        """The oldest at the last look, some of which may have been handled since."""
+
+    def drop(self) -> bool:
+        """Drop one and count it; False if there is none."""
+        while self._found or self._look():
+            _, consumer, lane, item = self._found.popleft()
+            if lane is None:
+                if consumer.delayed.get(item[0]) is not item:
+                    continue
+                del consumer.delayed[item[0]]
+            elif lane.items and lane.items[0] is item:
+                lane.items.popleft()
+            else:
+                continue
+            self._count(consumer, item)
+            return True
+        return False
+
+    def _look(self) -> bool:
+        engine = self._engine
+        most = max(_SHARE, engine.pending // _SHARE)
+        self._found.extend(heapq.nsmallest(most, self._all_waiting(), key=lambda one: one.age))
+        return bool(self._found)
+
+    def _all_waiting(self) -> Iterator[_Waiting]:
+        for consumer in self._engine.consumers.values():
+            for lane in consumer.all_lanes():
+                age = 0
+                for item in lane.items:
+                    age = max(age, item[0])  # nothing can be dropped before what is ahead of it
+                    yield _Waiting(age, consumer, lane, item)
+            for item in consumer.delayed.values():
+                yield _Waiting(item[0], consumer, None, item)
+
+    def _count(self, consumer: Consumer, item: Item) -> None:
+        position, event = item
+        self._engine.pending -= 1
+        consumer.figures.dropped += 1
+        consumer.failing.pop(position, None)
+        self._engine.dead_letters.call_off_retries(consumer.name, (position,))
+        if consumer.followed:
+            consumer.attempted(position)
+        self._engine.report(EventDropped(consumer.name, event.event_id, event.event_type))

@@ -1,0 +1,62 @@
+"""How the work of an engine ends: handlers get their time, then they are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+_log = logging.getLogger("pabal")
+_LAST_MOMENT = 0.25
+"""Seconds that cancelled handlers get to tidy up."""
+
+
+async def end_work(engine: Engine, deadline: float) -> None:
+    """Let running handlers end until ``deadline`` (monotonic), then cancel them and what runs beside."""
+    if engine.crew is not None:
+        if engine in engine.crew.fellows:
+            engine.crew.fellows.remove(engine)
+        await _leave_crew(engine, deadline)
+    tasks = [worker.task for worker in engine.workers] if engine.crew is None else []
+    if running := _undone(tasks):
+        remaining = max(0.0, deadline - engine.clock.monotonic())
+        await asyncio.wait(running, timeout=remaining)
+    engine.cancelling = True
+    if ending := _undone([*tasks, *engine.background.tasks]):
+        for task in ending:
+            task.cancel()
+        _, left = await asyncio.wait(ending, timeout=_LAST_MOMENT)
+        if left:
+            _log.warning("%d tasks go on though cancelled; the next start waits for handlers", len(left))
+    for task in tasks:
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            _log.error("a worker ended with an error", exc_info=task.exception())
+
+
+def _undone(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
+    """Leave out what has ended: it may belong to a loop that was closed, of which nothing can be awaited."""
+    return [task for task in tasks if not task.done()]
+
+
+async def _leave_crew(engine: Engine, deadline: float) -> None:
+    """Return when the crew handles nothing of an engine any more, at the latest at ``deadline``."""
+    while any(consumer.in_flight for consumer in engine.consumers.values()):
+        left = deadline - engine.clock.monotonic()
+        if left <= 0:
+            return
+        future = asyncio.get_running_loop().create_future()
+        engine.background.observers.append(future)
+        await asyncio.wait([future], timeout=min(left, 3600.0))
+
+
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Return when these workers of an earlier run have ended: none may handle an event beside a new one."""
+    loop = asyncio.get_running_loop()
+    left = [task for task in tasks if not task.done() and task.get_loop() is loop]
+    if left:
+        await asyncio.wait(left)
+    tasks.clear()

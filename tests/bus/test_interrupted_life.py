@@ -1,0 +1,175 @@
+"""A bus whose start, stop or block is cancelled half-way, or that is used again after it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus
+from pabal.errors import BusNotRunningError, DrainTimeoutError
+from tests.bus.samples import Moved, Noted
+from tests.bus.support import Backend, Seen, in_thread, numbers
+
+
+async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_same(backend: Backend) -> None:
+    """Its workers would run on behind the program's back, and its subscriptions stay held."""
+    bus = backend.bus()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @bus.on(Noted, name="slow")
+    async def slow(event: Noted) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def block() -> None:
+        async with bus:
+            await bus.publish(Noted(1))
+
+    task = asyncio.create_task(block())
+    await begun.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not bus.is_running
+
+
+async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) -> None:
+    """Otherwise the old workers and the old feed go on beside the new, and each event comes twice."""
+    bus = await backend.running(worker_count=2)
+    seen: Seen[Moved] = Seen()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @bus.on(Moved, name="board")
+    async def move(event: Moved) -> None:
+        if event.n == 0:
+            begun.set()
+            await go_on.wait()
+        seen.add(event)
+
+    await bus.publish(Moved("rook", 0))
+    await begun.wait()
+    stopping = asyncio.create_task(bus.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    go_on.set()
+    await bus.start()
+    assert bus.is_running
+    await bus.publish_batch([Moved("king", n) for n in range(1, 6)])
+    await bus.drain(30)
+    assert [n for n in numbers(seen) if n] == [1, 2, 3, 4, 5]
+    figures = bus.get_statistics()
+    assert (figures["worker_count"], figures["queue_size"]) == (2, 0)
+
+
+async def test_a_start_waits_for_handlers_that_outlived_the_stop(backend: Backend) -> None:
+    """Begun beside them, the bus would handle one event twice at once, and count what it never queued."""
+    bus = await backend.running()
+    begun, tidied = asyncio.Event(), asyncio.Event()
+    running: list[str] = []
+    together: list[str] = []
+
+    @bus.on(Moved, name="board")
+    async def move(event: Moved) -> None:
+        together.extend(running)
+        running.append(event.piece)
+        try:
+            if not begun.is_set():
+                begun.set()
+                await asyncio.Event().wait()
+        finally:
+            await tidied.wait()
+            running.remove(event.piece)
+
+    await bus.publish(Moved("rook"))
+    await begun.wait()
+    await bus.stop(timeout=0)
+    starting = asyncio.create_task(bus.start())
+    await asyncio.sleep(0)
+    assert not starting.done()
+    tidied.set()
+    await starting
+    await bus.publish(Moved("rook"))
+    await bus.drain(30)
+    assert together == []
+    assert bus.get_statistics()["queue_size"] == 0
+
+
+async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backend) -> None:
+    """A count that is one too low lets drain return before the last event is handled."""
+    bus = await backend.running()
+    begun, tidied, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @bus.on(Moved, name="board")
+    async def move(event: Moved) -> None:
+        if event.n == 1:
+            await last.wait()
+        elif not begun.is_set():
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await tidied.wait()
+
+    await bus.publish(Moved("rook", 0))
+    await begun.wait()
+    await bus.stop(timeout=0)
+    tidied.set()
+    await bus.start()
+    await bus.publish(Moved("king", 1))
+    with pytest.raises(DrainTimeoutError):
+        await bus.drain(0.01)
+    last.set()
+    await bus.drain(30)
+
+
+async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backend: Backend) -> None:
+    """It would be published into a stopped bus: a receipt for an event that nobody ever handles."""
+    bus = await backend.running()
+    reached, go_on = threading.Event(), threading.Event()
+
+    inbox: Any = bus._inbox
+    entries = inbox._entries
+
+    class Slow(type(entries)):  # type: ignore[misc]
+        def append(self, entry: Any) -> None:
+            reached.set()
+            go_on.wait(30)
+            super().append(entry)
+
+    inbox._entries = Slow()
+    putting = asyncio.create_task(in_thread(lambda: bus.publish_threadsafe(Noted(1))))
+    await in_thread(lambda: reached.wait(30))
+    await bus.stop()
+    go_on.set()
+    future = await putting
+    with pytest.raises(BusNotRunningError):
+        await asyncio.wrap_future(future)
+
+
+def test_what_a_closed_loop_left_behind_is_not_published_by_the_next() -> None:
+    """Its publisher was told that it failed, and may have published it anew."""
+    bus = InMemoryEventBus()
+    seen: list[int] = []
+
+    async def note(event: Noted) -> None:
+        seen.append(event.n)
+
+    bus.subscribe(Noted, note)
+    asyncio.run(bus.start())
+    with pytest.raises(BusNotRunningError):
+        bus.publish_threadsafe(Noted(1))
+
+    async def again() -> None:
+        await bus.stop()
+        async with bus:
+            await bus.publish(Noted(2))
+
+    asyncio.run(again())
+    assert seen == [2]
