@@ -49,7 +49,7 @@ def test_the_doctor_takes_a_url_of_a_file_as_every_command_does(pabal: Pabal, fi
         (("dead-letters", "list", "FILE", "--after", TOO_MUCH), 0, "no dead letter matches"),
         (("dead-letters", "show", "FILE", TOO_MUCH), 1, f"there is no dead letter {TOO_MUCH}"),
         (("dead-letters", "discard", "FILE", TOO_MUCH, "--yes"), 1, f"there is no dead letter {TOO_MUCH}"),
-        (("audit", "FILE", "--before", TOO_MUCH), 0, "no action was written down"),
+        (("audit", "FILE", "--before", TOO_MUCH), 0, "the audit log is empty"),
     ],
     ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, tuple) else "",
 )

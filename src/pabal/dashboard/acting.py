@@ -126,13 +126,13 @@ def _start(given: str | int) -> Start:
         return given  # type: ignore[return-value]
     try:
         moment = datetime.fromisoformat(str(given))
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise Problem(
             400,
             "start",
             f"{given!r} is no place to start: say beginning, now, a position or a time of ISO 8601",
         ) from None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 async def _subscription(operations: Operations, name: str) -> SubscriptionView:

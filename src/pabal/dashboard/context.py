@@ -75,5 +75,5 @@ async def body_of(request: Request, shape: type[T]) -> T:
             raise Problem(413, "too_large", f"the body is larger than {_LARGEST_BODY} bytes")
     try:
         return msgspec.json.decode(raw, type=shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Problem(400, "body", f"the body cannot be read: {error}") from error

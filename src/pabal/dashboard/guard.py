@@ -97,7 +97,7 @@ class Guard:
         """Refuse changes, and reading by script, from pages of other origins."""
         origin = request.headers.get("origin")
         if origin is not None:
-            foreign = urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+            foreign = _host_of(origin) != request.headers.get("host", "").lower()
         else:
             site = request.headers.get("sec-fetch-site", "none")
             navigates = request.method in _SAFE and request.headers.get("sec-fetch-mode") == "navigate"
@@ -155,6 +155,14 @@ def _cookie_of(request: Request) -> str:
     except CookieError:
         return ""
     return "" if morsel is None else morsel.value
+
+
+def _host_of(origin: str) -> str | None:
+    """Return host and port of an Origin header in lower case, or None if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_in(host: str) -> str:

@@ -23,6 +23,8 @@ from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSou
 from pabal.ports.storage import Start
 
 _PAGE = 500
+LAST = 2**63 - 1
+"""The highest number that a log can give: nothing lies beyond, and not every storage can be asked for it."""
 
 
 class Actions:
@@ -116,9 +118,8 @@ class Actions:
 
         Raises DeadLetterNotFoundError, SubscriptionError, DecodeError.
         """
-        return await self._audited(
-            "retry", str(dead_letter_id), None, lambda: self._source.retry(dead_letter_id, None)
-        )
+        number = letter_number(dead_letter_id)
+        return await self._audited("retry", str(number), None, lambda: self._source.retry(number, None))
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> ActionResult:
         """Give a dead letter another payload and deliver that.
@@ -126,22 +127,20 @@ class Actions:
         ``payload`` holds every field, as plain values. Raises DecodeError if it does not fit the event class,
         UnknownEventTypeError if this process has not imported it; the dead letter then stays as it was.
         """
+        number = letter_number(dead_letter_id)
         try:
             encoded = encode_json(dict(payload))
         except (TypeError, ValueError) as error:
-            letter = await self._source.dead_letter(dead_letter_id)
+            letter = await self._source.dead_letter(number)
             raise UnserializableEventError(
                 event_type=letter.event.event_type, event_id=letter.event.event_id, reason=str(error)
             ) from error
-        return await self._audited(
-            "edit", str(dead_letter_id), None, lambda: self._source.retry(dead_letter_id, encoded)
-        )
+        return await self._audited("edit", str(number), None, lambda: self._source.retry(number, encoded))
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
         """Remove a dead letter for good; what queued behind it goes on. Raises DeadLetterNotFoundError."""
-        return await self._audited(
-            "discard", str(dead_letter_id), None, lambda: self._source.discard(dead_letter_id)
-        )
+        number = letter_number(dead_letter_id)
+        return await self._audited("discard", str(number), None, lambda: self._source.discard(number))
 
     async def retry_matching(
         self, wanted: DeadLetterFilter, *, progress: Callable[[int], None] | None = None
@@ -228,6 +227,13 @@ class Actions:
             raise
         await self._source.finish_action(number, _told(result), succeeded=True)
         return result
+
+
+def letter_number(dead_letter_id: int) -> int:
+    """Return the number of a dead letter. Raises DeadLetterNotFoundError for one beyond every log."""
+    if abs(dead_letter_id) > LAST:
+        raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
+    return dead_letter_id
 
 
 def _described(wanted: DeadLetterFilter) -> str:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from pabal.domain.envelope import to_microseconds
-from pabal.errors import DeadLetterNotFoundError, EventNotFoundError, InvalidFilterError
-from pabal.operations.actions import Actions
+from pabal.errors import EventNotFoundError, InvalidFilterError
+from pabal.operations.actions import LAST, Actions, letter_number
 from pabal.operations.following import read_on
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
@@ -37,8 +37,6 @@ from pabal.ports.samples import Sample, Series
 
 _EVERYTHING = EventFilter()
 _MOST = 1000
-_LAST = 2**63 - 1
-"""The highest number that a log can give: nothing lies beyond, and not every storage can be asked for it."""
 _TRACED = 5000
 _EFFECTS = 500
 _RATE_WINDOW = timedelta(seconds=60)
@@ -236,7 +234,7 @@ class Operations(Actions):
     ) -> list[EventView]:
         """Return an aggregate's history above a version, oldest first; empty for an unknown one."""
         found = await self._source.stream(
-            aggregate_id, aggregate_type, min(after_version, _LAST), _checked(limit)
+            aggregate_id, aggregate_type, min(after_version, LAST), _checked(limit)
         )
         return [self.masking.event(event) for event in found]
 
@@ -257,16 +255,14 @@ class Operations(Actions):
         """Return a page of dead letters, oldest first."""
         limit = _checked(limit)
         found = await self._source.dead_letters(
-            wanted or DeadLetterFilter(), after=min(after, _LAST), limit=limit + 1
+            wanted or DeadLetterFilter(), after=min(after, LAST), limit=limit + 1
         )
         page = tuple(self.masking.letter(letter) for letter in found[:limit])
         return DeadLetterPage(page, page[-1].id if len(found) > limit else None)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
         """Return one. Raises DeadLetterNotFoundError."""
-        if dead_letter_id > _LAST:
-            raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
-        return self.masking.letter(await self._source.dead_letter(dead_letter_id))
+        return self.masking.letter(await self._source.dead_letter(letter_number(dead_letter_id)))
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
         """Return the dead letters counted by subscription and error type, largest group first."""
@@ -276,7 +272,7 @@ class Operations(Actions):
 
     async def audit(self, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
         """Return what operators did, newest first."""
-        below = None if before is None else min(before, _LAST)
+        below = None if before is None else min(before, LAST)
         return await self._source.audit(before=below, limit=_checked(limit))
 
     async def aclose(self) -> None:

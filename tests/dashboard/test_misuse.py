@@ -1,0 +1,50 @@
+"""Requests that no page of the dashboard sends are answered as what they are, not as a defect of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from pabal import InMemoryEventBus
+from pabal.operations import operations_of
+from tests.dashboard.support import client, own_page
+
+TOO_MUCH = 10**25
+"""More than any log can count to."""
+
+
+async def answer(bus: InMemoryEventBus, path: str, body: bytes, **headers: str) -> tuple[int, str]:
+    """Send a change as a page of the dashboard would, but for one thing; return what comes back."""
+    async with client(bus, allow_actions=True) as http:
+        own = {**await own_page(http), "content-type": "application/json", **headers}
+        answered = await http.post(path, content=body, headers=own)
+        return answered.status_code, answered.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("path", ["/api/dead-letters/retry", "/api/dead-letters/discard"])
+async def test_a_number_beyond_every_log_is_no_damage(bus: InMemoryEventBus, path: str) -> None:
+    """The page would say that the log is damaged, and ask for a backup."""
+    assert await answer(bus, path, b'{"ids": [%d]}' % TOO_MUCH) == (404, "gone")
+
+
+async def test_a_body_that_is_nested_too_deeply_is_refused(bus: InMemoryEventBus) -> None:
+    """Everybody who may log in could fill the log of the application with tracebacks."""
+    deep = b'{"revision": "x", "payload": {"a": %s}}' % (b"[" * 100_000)
+    assert await answer(bus, "/api/dead-letters/1/edit", deep) == (400, "body")
+
+
+async def test_a_time_that_no_calendar_has_is_no_place_to_start(bus: InMemoryEventBus) -> None:
+    """A time before the first year, in the zone of here, would be answered as a defect."""
+    body = b'{"name":"scale","confirm":"scale","watermark":0,"start":"0001-01-01T00:00+14:00"}'
+    assert await answer(bus, "/api/subscriptions/reset", body) == (400, "start")
+
+
+async def test_an_origin_that_is_none_is_another_site(bus: InMemoryEventBus) -> None:
+    """A header that nobody can read would be met by an exception in place of a refusal."""
+    path, body = "/api/subscriptions/pause", b'{"name": "scale"}'
+    assert await answer(bus, path, body, origin="http://[::1") == (403, "cross_site")
+
+
+async def test_nothing_of_it_is_written_down_as_an_action(bus: InMemoryEventBus) -> None:
+    """The audit log would fill with what was never possible."""
+    await answer(bus, "/api/dead-letters/discard", b'{"ids": [%d]}' % TOO_MUCH)
+    assert await operations_of(bus).audit() == []
