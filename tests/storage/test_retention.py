@@ -11,6 +11,7 @@ from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, SqliteEventS
 from pabal.errors import SubscriptionInUseError, UsageError
 from pabal.ports.storage import Progress
 from pabal.storage.sqlite import retention
+from pabal.storage.sqlite.transaction import Transaction
 
 
 class Filed(DomainEvent):
@@ -155,6 +156,49 @@ async def test_a_long_log_goes_in_slices_and_publishers_go_on(
         assert (await storage.trim(max_events=5)).deleted == 45
         assert await numbers(storage) == list(range(45, 50))
         assert await storage.check() == []
+
+
+async def entries_of_streams(storage: SqliteEventStorage) -> int:
+    """Return how many events the index of streams has."""
+    found: int = await storage.transact(lambda tx: tx.execute("SELECT count(*) FROM streams").fetchone()[0])
+    return found
+
+
+@pytest.mark.parametrize("gathered", [1, 8, 1000])
+async def test_the_index_of_streams_forgets_what_was_deleted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, gathered: int
+) -> None:
+    """It would grow for ever, while the log stays as long as it is."""
+    monkeypatch.setattr(retention, "GATHERED", gathered)
+    monkeypatch.setattr(retention, "SLICE_FIRST", 7)
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(50))
+        await storage.trim(max_events=5)
+        assert await entries_of_streams(storage) == 5
+        await storage.trim(max_events=1)
+        assert await entries_of_streams(storage) == 3  # the newest of each drawer
+
+
+async def test_a_trim_that_was_broken_off_leaves_a_whole_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are deleted before their entries in the index of streams: it would seem to miss some."""
+
+    def fail(tx: Transaction, entries: list[retention.Entry]) -> None:
+        raise RuntimeError("broken off")
+
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(50))
+        monkeypatch.setattr(retention, "trim_streams", fail)
+        with pytest.raises(RuntimeError, match="broken off"):
+            await storage.trim(max_events=20)
+    async with SqliteEventStorage(path) as storage:
+        assert await entries_of_streams(storage) == 50
+        assert await storage.check() == []
+        kept = await storage.get_events_by_aggregate("drawer-0")
+        assert [event.n for event in kept if isinstance(event, Filed)] == list(range(30, 50, 3))
+        await storage.store_event(Filed("drawer-0", 50))
+        assert [e.stream_version async for e in storage.read() if e.event == Filed("drawer-0", 50)] == [18]
 
 
 def test_the_size_of_a_slice_follows_the_time_that_one_takes() -> None:

@@ -46,7 +46,8 @@ class Appender:
         """(version, position) of the events that are not indexed yet, by stream."""
         self.known = 0
         """The highest position that this object has accounted for."""
-        self._indexed = 0
+        self.indexed_upto = 0
+        """How far the index of streams goes."""
         self._index_above = 0
         self._head = 0
         self._recorded = 0
@@ -75,7 +76,7 @@ class Appender:
         one = self._connection.execute
         indexed = read_number(self._connection, self._path, "indexed_upto")
         head = one(self._sql["head"]).fetchone()[0]
-        if indexed != self._indexed or head != self.known:
+        if indexed != self.indexed_upto or head != self.known:
             self._heads.clear()
             self.indexed(indexed)
             rows = one(self._sql["unindexed"], (max(indexed, self.known),))
@@ -228,14 +229,14 @@ class Appender:
 
     def index_is_due(self, *, final: bool) -> bool:
         """Tell whether a slice of the index should be built now."""
-        behind = self.known - max(self._indexed, self._index_above)
+        behind = self.known - max(self.indexed_upto, self._index_above)
         return behind >= _INDEX_EVERY or (final and behind > 0)
 
     def index_streams(self) -> int:
         """Enter everything behind the index into it, sorted, inside a transaction; return how far."""
         upto = self.known
         for statement in ("index_streams", "index_types", "index_correlations"):
-            self._connection.execute(self._sql[statement], (self._indexed, upto))
+            self._connection.execute(self._sql[statement], (self.indexed_upto, upto))
         self._connection.execute(self._sql["set_indexed_upto"], (upto,))
         return upto
 
@@ -245,7 +246,7 @@ class Appender:
 
     def indexed(self, upto: int) -> None:
         """Take what is in the index now out of the tail."""
-        self._indexed = upto
+        self.indexed_upto = upto
         gone: list[Stream] = []
         for stream, entries in self.tail.items():
             kept = [entry for entry in entries if entry[1] > upto]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -11,10 +15,24 @@ from pabal.storage.sqlite.places import first_recorded_since
 from pabal.storage.sqlite.statements import statements
 from pabal.storage.sqlite.transaction import Transaction
 
+T = TypeVar("T")
+
+Entry = tuple[str, str, int | None]
+"""An event's place in the index of streams: aggregate id, aggregate type, version."""
+
 SLICE_SECONDS = 0.005
-"""How long one commit of tidying up may take, so that publishers hardly notice."""
+"""How long one commit of tidying up may hold the writer before its sync, so that publishers hardly notice."""
 SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
-"""Events deleted in one commit: at first, and the bounds within which that follows the time it takes."""
+"""Rows deleted in one commit: at first, and the bounds within which that follows the time it takes."""
+GATHERED = 20_000
+"""Entries of the index of streams that are deleted together, in order."""
+
+
+class Do(Protocol):
+    """Run an action in the writer's transaction, committed when it is awaited."""
+
+    def __call__(self, action: Callable[[Transaction], T], /) -> Awaitable[T]:
+        """Return what the action returns, once that is committed."""
 
 
 class Trimmed(msgspec.Struct, frozen=True):
@@ -95,27 +113,85 @@ def _unprojected(tx: Transaction, upto: int) -> int:
     return min([upto, *(position for _, position in _projections(tx))])
 
 
+async def delete_upto(upto: int, do: Do) -> int:
+    """Delete the oldest events up to a position in small commits; return how many went.
+
+    What most indexes hold of old events lies side by side, and goes with them. In the index of streams it
+    scatters: taken out event by event, each entry has a page of the file written anew; in order, many share
+    one. So entries are gathered first. Meanwhile they point below the log's first event, where nobody looks,
+    and where they stay if the process dies before they went.
+    """
+    pace = Pace(do)
+    deleted = 0
+    entries: list[Entry] = []
+    while True:
+        gone = await pace.commit(partial(trim_slice, upto=upto, size=pace.size))
+        deleted += len(gone)
+        entries += [entry for entry in gone if entry[2] is not None]
+        if len(entries) >= GATHERED or not gone:
+            entries.sort()
+            start = 0
+            while start < len(entries):
+                part = entries[start : start + pace.size]
+                start += len(part)
+                await pace.commit(partial(trim_streams, entries=part))
+            entries = []
+        if not gone:
+            return deleted
+
+
+class Pace:
+    """Keep commits short, and leave time between them."""
+
+    def __init__(self, do: Do) -> None:
+        self._do = do
+        self.size = SLICE_FIRST
+        """How many rows the next commit should delete."""
+
+    async def commit(self, action: Callable[[Transaction], T]) -> T:
+        """Delete ``size`` rows, and wait for a while; return what the action returns."""
+        begun = time.monotonic()
+        result, seconds = await self._do(partial(_timed, action=action))
+        # Without the sync: it takes the same however little is deleted, and the fewer of them the better.
+        self.size = next_size(self.size, seconds)
+        # Half of the writer's time, and of the disk's, is left to publishers.
+        await asyncio.sleep(time.monotonic() - begun)
+        return result
+
+
+def _timed(tx: Transaction, action: Callable[[Transaction], T]) -> tuple[T, float]:
+    begun = time.monotonic()
+    result = action(tx)
+    return result, time.monotonic() - begun
+
+
 def next_size(size: int, seconds: float) -> int:
-    """Return how many events the next commit should delete, after one of ``size`` took so long."""
+    """Return how many rows the next commit should delete, after one of ``size`` took so long."""
     fitting = int(size * SLICE_SECONDS / max(seconds, 1e-6))
     return max(SLICE_LEAST, min(SLICE_MOST, fitting, 2 * size))
 
 
-def trim_slice(tx: Transaction, upto: int, size: int) -> int:
-    """Delete the oldest events up to a position, at most ``size`` of them; return how many.
+def trim_slice(tx: Transaction, upto: int, size: int) -> list[Entry]:
+    """Delete the oldest events up to a position, at most ``size`` of them; return their places in streams.
 
-    Of each stream the newest entry of the index stays, so that its versions go on from there. A projection
-    whose rebuild has begun since the bound was found keeps what it needs.
+    A projection whose rebuild has begun since the bound was found keeps what it needs.
     """
     sql = statements()
     last = tx.execute(sql["slice_end"], (_unprojected(tx, upto), size)).fetchone()[0]
     if last is None:
-        return 0
-    tx.index_streams()
-    tx.execute(sql["trim_streams"], (last,))
+        return []
+    tx.index_streams(last)
     for statement in ("trim_types", "trim_correlations", "trim_marks", "trim_recoveries"):
         tx.execute(sql[statement], (last,))
-    return tx.execute(sql["trim_events"], (last,)).rowcount
+    return tx.execute(sql["trim_events"], (last,)).fetchall()
+
+
+def trim_streams(tx: Transaction, entries: list[Entry]) -> None:
+    """Delete entries of the index of streams.
+
+    The newest of each stream stays, so that its versions go on from there.
+    """
+    tx.executemany(statements()["trim_stream"], entries)
 
 
 def used_bytes(tx: Transaction) -> int:

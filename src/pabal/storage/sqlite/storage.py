@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -283,16 +282,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         bound = await self._do(lambda tx: retention.find_bound(tx, max_age, max_events, max_bytes))
         if dry_run:
             return Trimmed(bound.events, bound.held_back_by)
-        deleted = 0
-        size = retention.SLICE_FIRST
-        begun = time.monotonic()
-        while gone := await self._do(partial(retention.trim_slice, upto=bound.upto, size=size)):
-            deleted += gone
-            took = time.monotonic() - begun
-            size = retention.next_size(size, took)
-            await asyncio.sleep(took)  # half of the writer's time, and of the disk's, is left to publishers
-            begun = time.monotonic()
-        return Trimmed(deleted, bound.held_back_by)
+        return Trimmed(await retention.delete_upto(bound.upto, self._do), bound.held_back_by)
 
     async def vacuum(self) -> Vacuumed:
         """Give room that nothing fills back to the file system, in small commits; return how much went.

@@ -65,10 +65,11 @@ class Transaction:
             self.added += added
         return positions
 
-    def index_streams(self) -> None:
-        """Bring the index of streams up to the log's end."""
-        upto = self._appender.index_streams()
-        self.after_commit.append(lambda: self._appender.indexed(upto))
+    def index_streams(self, position: int) -> None:
+        """Bring the index of streams up to the log's end, unless it reaches a position already."""
+        if position > self._appender.indexed_upto:
+            upto = self._appender.index_streams()
+            self.after_commit.append(lambda: self._appender.indexed(upto))
 
     def end(self) -> None:
         """Take nothing more: the function has returned, and the transaction is not its own any longer."""

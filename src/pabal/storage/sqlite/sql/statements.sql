@@ -352,12 +352,9 @@ INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)
 -- name: slice_end
 SELECT max(position) FROM (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)
 
--- name: trim_streams
-DELETE FROM streams WHERE (aggregate_id, aggregate_type, version) IN (
-    SELECT aggregate_id, coalesce(aggregate_type, ''), stream_version FROM events
-    WHERE position <= ? AND stream_version IS NOT NULL)
-AND version < (SELECT max(s.version) FROM streams s
-               WHERE s.aggregate_id = streams.aggregate_id AND s.aggregate_type = streams.aggregate_type)
+-- name: trim_stream
+DELETE FROM streams WHERE aggregate_id = ?1 AND aggregate_type = ?2 AND version = ?3
+AND version < (SELECT max(version) FROM streams WHERE aggregate_id = ?1 AND aggregate_type = ?2)
 
 -- name: trim_types
 DELETE FROM events_by_type WHERE (event_type, position) IN (
@@ -374,7 +371,7 @@ DELETE FROM processed WHERE position <= ?
 DELETE FROM recoveries WHERE position <= ?
 
 -- name: trim_events
-DELETE FROM events WHERE position <= ?
+DELETE FROM events WHERE position <= ? RETURNING aggregate_id, coalesce(aggregate_type, ''), stream_version
 
 -- name: forget_retries
 DELETE FROM retries WHERE subscription = ?
