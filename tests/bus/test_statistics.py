@@ -169,6 +169,25 @@ async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None
     assert any("dead letter" in reason for reason in failing.reasons)
 
 
+async def test_many_waiting_retries_are_reported_before_they_stop_the_subscription(stored: Backend) -> None:
+    """A service that is away for hours has a subscription take nothing new in the end, while all looks well."""
+    bus = await stored.running(clock=VirtualClock())
+    tried: Seen[int] = Seen()
+
+    async def fail(event: Moved) -> None:
+        tried.add(event.n)
+        raise ConnectionError("away")
+
+    bus.subscribe(Moved, fail, name="calls", retry=RetryPolicy(max_attempts=2, base_delay=3600, jitter=0))
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(2047)])
+    await tried.reach(2047)
+    assert bus.health().status == "ok"
+    await bus.publish(Moved("piece-2047", 2047))
+    await tried.reach(2048)
+    [reason] = bus.health().reasons
+    assert "'calls' has 2048 failed deliveries" in reason
+
+
 async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Backend) -> None:
     """A renamed handler leaves its work under the old name; nothing of it may be discarded, and somebody
     must hear of it.

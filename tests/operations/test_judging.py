@@ -41,6 +41,7 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
             "stuck",
             "not get on",
         ),
+        (view(retries=2048), LIVE, "degraded", "retrying", "2,048 failed deliveries"),
         (view(parked=2), LIVE, "degraded", "parked", "dead letters (2)"),
         (view(queued=7), LIVE, "degraded", "queued", "7 events behind dead letters"),
         (view(skipped=4), LIVE, "degraded", "skipped", "4 events of unregistered types"),
@@ -59,6 +60,7 @@ def test_each_thing_that_is_wrong_is_a_reason_of_its_own(
     ("seen", "target"),
     [
         (view(lag=5), LIVE),
+        (view(retries=2047), LIVE),
         (view("idle"), AWAY),
         (view("standby", lag=3, updated_at=NOW - timedelta(seconds=5)), LIVE),
         (view("standby", lag=3, updated_at=NOW - timedelta(hours=1)), AWAY),

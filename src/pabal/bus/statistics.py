@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
+from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.spread import quantiles
 
@@ -93,6 +93,11 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
             keys = ", ".join(sorted(consumer.blocked)[:5])
             degraded.append(
                 f"subscription {consumer.name!r} keeps events waiting behind parked ones of {keys}"
+            )
+        if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
+            degraded.append(
+                f"subscription {consumer.name!r} has {len(consumer.failing)} failed deliveries that are to be "
+                f"tried again; at {BUFFER_HIGH} it takes nothing new"
             )
         if consumer.figures.skipped:
             skipped = consumer.figures.skipped

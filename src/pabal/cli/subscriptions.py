@@ -79,6 +79,10 @@ def status(target: str, as_json: bool) -> None:
 _REASONS = {
     "paused": "subscription {name} is paused, {number} events wait",
     "unclaimed": "subscription {name} has {number} unfinished events, but nobody handles it",
+    "retrying": (
+        "subscription {name} has {number} failed deliveries that are to be tried again; "
+        "at 4,096 it takes nothing new"
+    ),
     "parked": "subscription {name} has dead letters ({number}); retry or discard them",
     "queued": "subscription {name} keeps {number} events behind dead letters of their key",
     "stuck": "subscription {name} is held by another process that does not get on with it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from pabal.delivery.consumer import BUFFER_HIGH, BUFFER_LOW
 from pabal.ports.operations import Level, Reason, SubscriptionView, Target
 
 _STALE = timedelta(seconds=60)
@@ -37,6 +38,14 @@ def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
         add("unclaimed", "degraded", f"has {view.lag:,} unfinished events, but nobody handles it", view.lag)
     elif view.state == "standby" and target.live and view.lag and _is_stale(view, now):
         add("stuck", "degraded", "is held by another process that does not get on with it", view.lag)
+    if view.retries >= BUFFER_LOW:
+        add(
+            "retrying",
+            "degraded",
+            f"has {view.retries:,} failed deliveries that are to be tried again; "
+            f"at {BUFFER_HIGH:,} it takes nothing new",
+            view.retries,
+        )
     if view.parked:
         add("parked", "degraded", f"has dead letters ({view.parked:,}); retry or discard them", view.parked)
     if view.queued:
