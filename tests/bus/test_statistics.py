@@ -170,7 +170,7 @@ async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None
 
 
 async def test_many_waiting_retries_are_reported_before_they_stop_the_subscription(stored: Backend) -> None:
-    """A service that is away for hours has a subscription take nothing new in the end, while all looks well."""
+    """A service that is away for hours keeps a subscription from taking anything new, and all looks well."""
     bus = await stored.running(clock=VirtualClock())
     tried: Seen[int] = Seen()
 

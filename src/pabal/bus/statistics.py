@@ -96,8 +96,8 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
             )
         if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
             degraded.append(
-                f"subscription {consumer.name!r} has {len(consumer.failing)} failed deliveries that are to be "
-                f"tried again; at {BUFFER_HIGH} it takes nothing new"
+                f"subscription {consumer.name!r} has {len(consumer.failing)} failed deliveries "
+                f"that are to be tried again; at {BUFFER_HIGH} it takes nothing new"
             )
         if consumer.figures.skipped:
             skipped = consumer.figures.skipped

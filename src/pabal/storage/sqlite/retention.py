@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
+from heapq import heappop, heappush
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -20,8 +21,10 @@ T = TypeVar("T")
 Entry = tuple[str, str, int | None]
 """An event's place in the index of streams: aggregate id, aggregate type, version."""
 
-SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.003
 """How long one commit of tidying up may hold the writer before its sync, so that publishers hardly notice."""
+PAUSES = 3
+"""How much longer than a commit the time between two of them is: it is left to publishers, as is the disk."""
 SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
 """Rows deleted in one commit: at first, and the bounds within which that follows the time it takes."""
 GATHERED = 20_000
@@ -123,19 +126,17 @@ async def delete_upto(upto: int, do: Do) -> int:
     """
     pace = Pace(do)
     deleted = 0
-    entries: list[Entry] = []
+    heap: list[Entry] = []  # a list sorted at once would keep the event loop for tens of milliseconds
     while True:
         gone = await pace.commit(partial(trim_slice, upto=upto, size=pace.size))
         deleted += len(gone)
-        entries += [entry for entry in gone if entry[2] is not None]
-        if len(entries) >= GATHERED or not gone:
-            entries.sort()
-            start = 0
-            while start < len(entries):
-                part = entries[start : start + pace.size]
-                start += len(part)
-                await pace.commit(partial(trim_streams, entries=part))
-            entries = []
+        for entry in gone:
+            if entry[2] is not None:
+                heappush(heap, entry)
+        if len(heap) >= GATHERED or not gone:
+            while heap:
+                entries = [heappop(heap) for _ in range(min(len(heap), pace.size))]
+                await pace.commit(partial(trim_streams, entries=entries))
         if not gone:
             return deleted
 
@@ -154,8 +155,7 @@ class Pace:
         result, seconds = await self._do(partial(_timed, action=action))
         # Without the sync: it takes the same however little is deleted, and the fewer of them the better.
         self.size = next_size(self.size, seconds)
-        # Half of the writer's time, and of the disk's, is left to publishers.
-        await asyncio.sleep(time.monotonic() - begun)
+        await asyncio.sleep(PAUSES * (time.monotonic() - begun))
         return result
 
 

@@ -17,7 +17,7 @@ from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.faults import is_busy, is_fault, translate
 from pabal.storage.sqlite.job import Action, Job, resolve
 from pabal.storage.sqlite.transaction import Transaction
-from pabal.storage.sqlite.wal import PAUSE, WalKeeper
+from pabal.storage.sqlite.wal import WalKeeper
 
 _log = logging.getLogger("pabal")
 
@@ -62,7 +62,7 @@ class Writer:
         self._after_commit: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
         self.appender = Appender(connection, path)
-        self._wal = WalKeeper(connection, path)
+        self._wal = WalKeeper(path)
         self.announced = 0
         """The highest position that listeners were told of, or are about to be."""
 
@@ -125,6 +125,7 @@ class Writer:
     def close(self) -> None:
         """Close the connection, once the thread has ended."""
         self.finish()
+        self._wal.close()
         self._connection.close()
 
     # -- the thread -----------------------------------------------------------------------------------
@@ -137,15 +138,12 @@ class Writer:
                 self._write(jobs)
             if self.appender.index_is_due(final=ended):
                 self._tend()
-            self._wal.look()
+            self._wal.wrote(self._connection.total_changes)
 
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for jobs and take whatever else is queued; True if nothing comes after it."""
         jobs: list[Job] = []
-        try:
-            more = self._queue.get(timeout=PAUSE if self._wal.is_large else None)
-        except Empty:
-            return [], False
+        more = self._queue.get()
         while more is not None:
             jobs += more
             if sum(len(job.records) for job in jobs) >= _GROUP_ROWS:
