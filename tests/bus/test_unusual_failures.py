@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from pabal import RetryPolicy
 from pabal.errors import InvalidHandlerError, StorageClosedError, SubscriptionError
+from pabal.ports.telemetry import EventParked
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, numbers
+from tests.bus.support import ONCE, Backend, Seen, numbers, reports_of, turns
 
 SURROGATE = "\udcff"
 """What a file name of undecodable bytes holds; UTF-8 has no place for it."""
@@ -169,3 +171,48 @@ async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) ->
     with pytest.raises(StorageClosedError):
         await bus.drain()
     await bus.stop()
+
+
+async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: Backend) -> None:
+    """All of them are written again with each further one: patience would be paid for with its square."""
+    bus = await backend.running()
+    parked = reports_of(bus, EventParked)
+
+    @bus.on(Noted, name="patient", retry=RetryPolicy(max_attempts=250, base_delay=0))
+    async def fail(event: Noted) -> None:
+        raise ValueError("no")
+
+    await bus.publish(Noted(1))
+    await bus.drain(30)
+    (letter,) = await bus.dead_letters.list()
+    assert [failure.attempt for failure in letter.attempts] == [1, *range(152, 251)]
+    assert parked[0].attempts == 250
+    assert await bus.dead_letters.retry(letter.id) == 1
+    await bus.drain(30)
+    (letter,) = await bus.dead_letters.list()
+    assert [failure.attempt for failure in letter.attempts] == [1, *range(152, 251)]
+
+
+async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else says that the bus delivers less, or nothing any more."""
+    bus = await backend.running(worker_count=2)
+    assert bus.health().status == "ok"
+    asked: Seen[int] = Seen()
+
+    def faulty(*arguments: Any) -> None:
+        asked.add(1)
+        raise AssertionError("a fault")
+
+    monkeypatch.setattr(bus._engine.failures, "failed", faulty)
+
+    @bus.on(Noted, name="failing")
+    async def fail(event: Noted) -> None:
+        raise ValueError("no")
+
+    await bus.publish(Noted(1))
+    await asked.reach(1)
+    await turns(2)
+    assert bus.health().status == "failing"
+    assert "1 of 2 workers have ended" in bus.health().reasons[0]

@@ -48,6 +48,22 @@ async def test_two_sendings_at_a_time_are_handled_once(storage: Any) -> None:
     assert (await _types(storage)).count("cqrs-shop.placed") == 1
 
 
+async def test_a_command_that_its_own_handler_sends_again_is_an_error_not_a_deadlock(storage: Any) -> None:
+    """It waits for the first sending, which waits for it: nothing would ever say why."""
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> str:
+        answer: str = await commands.execute(command if command.order == "o-1" else PlaceOrder("o-1"))
+        return answer
+
+    with pytest.raises(UsageError, match="its own handler"):
+        await commands.execute(PlaceOrder("o-1"))
+    with pytest.raises(UsageError, match="its own handler"):
+        await commands.execute(PlaceOrder("o-2"))
+
+
 async def test_two_buses_at_a_time_store_the_effects_of_one(storage: Any) -> None:
     """Two processes that got the same command would both store what it causes, even under different ids."""
     together = asyncio.Barrier(2)

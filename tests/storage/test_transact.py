@@ -214,3 +214,14 @@ async def test_what_was_committed_together_is_there_after_a_restart(path: Path) 
     async with SqliteEventStorage(path) as storage:
         assert await storage.transact(lambda tx: tx.execute("SELECT total FROM sums").fetchall()) == [(41,)]
         assert [event.number for event in await storage.get_events_by_aggregate("A", "symbol")] == [41]
+
+
+async def test_an_async_function_is_refused_by_transact(storage: SqliteEventStorage) -> None:
+    """Calling it runs nothing: an empty transaction would commit, and look like a success."""
+
+    async def deposit(tx: Any) -> None:
+        tx.store_event(Tick("kim", 100))
+
+    function: Callable[[Any], Any] = deposit
+    with pytest.raises(UsageError, match="plain function"):
+        await storage.transact(function)

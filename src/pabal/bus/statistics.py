@@ -114,6 +114,9 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
         ]
         if engine.settlement.trouble is not None:
             failing.append(f"progress cannot be saved: {engine.settlement.trouble}")
+    ended = sum(worker.task.done() for worker in engine.workers)
+    if ended:
+        failing.append(f"{ended} of {len(engine.workers)} workers have ended; restart the bus, and report it")
     if failing:
         return Health("failing", (*failing, *degraded))
     return Health("degraded" if degraded else "ok", tuple(degraded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
@@ -20,6 +21,8 @@ from pabal.ports.storage import StreamAppend
 
 _NAMESPACE = UUID("5a1f4c0e-7d0b-5f0e-9a53-2f6a3d0c81b7")
 _STREAM = "pabal.command"
+_handling: ContextVar[frozenset[str]] = ContextVar("pabal_handling", default=frozenset())
+"""The ids of the commands that this call is inside of."""
 
 
 class CommandHandled(DomainEvent):
@@ -49,7 +52,7 @@ class Idempotency:
     sent again. What a handler does besides the unit of work (a mail, its own append) is not covered.
 
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
-    UsageError for a result that has no JSON form.
+    UsageError for a result that has no JSON form, and for a command that its own handler sends again.
     """
 
     def __init__(self, bus_or_storage: Any) -> None:
@@ -61,12 +64,19 @@ class Idempotency:
         command_id = getattr(message, "command_id", None)
         if command_id is None:
             return await call_next()
+        if command_id in _handling.get():
+            raise UsageError(
+                f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "
+                "it would wait for itself; send a command of another id"
+            )
         while command_id in self._running:
             await asyncio.shield(self._running[command_id])
         done = self._running[command_id] = asyncio.get_running_loop().create_future()
+        inside = _handling.set(_handling.get() | {command_id})
         try:
             return await self._once(message, command_id, context, call_next)
         finally:
+            _handling.reset(inside)
             del self._running[command_id]
             done.set_result(None)
 

@@ -9,6 +9,16 @@ import msgspec
 from pabal.delivery.spread import Spread
 from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 
+FAILURES_KEPT = 100
+"""Failures that are kept of one delivery: they are written again with each further one."""
+
+
+def with_failure(earlier: tuple[AttemptFailure, ...], failure: AttemptFailure) -> tuple[AttemptFailure, ...]:
+    """Return the failures with one more; of very many the first and the newest are kept."""
+    if len(earlier) < FAILURES_KEPT:
+        return (*earlier, failure)
+    return (earlier[0], *earlier[len(earlier) - FAILURES_KEPT + 2 :], failure)
+
 
 class Failing(msgspec.Struct):
     """Remember the attempts made on a delivery that has not succeeded."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from pabal.delivery.bookkeeping import Failing
+from pabal.delivery.bookkeeping import Failing, with_failure
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.lane import Item, Lane
 from pabal.delivery.redelivery import NO_ROOM
@@ -147,7 +147,7 @@ class Failures:
         clock = self._engine.clock
         for position, _ in items:
             earlier = consumer.failing.get(position)
-            failures = (*earlier.failures, failure) if earlier else (failure,)
+            failures = with_failure(earlier.failures if earlier else (), failure)
             from_dead_letter = earlier is not None and earlier.from_dead_letter
             consumer.failing[position] = Failing(
                 attempt, failures, clock.monotonic() + delay, from_dead_letter
@@ -196,7 +196,7 @@ class Failures:
         earlier = consumer.failing.get(position)
         failures = earlier.failures if earlier else ()
         if failure is not None:
-            failures = (*failures, failure)
+            failures = with_failure(failures, failure)
         blocks = subscription.on_exhausted == "park_key" and not lane.shared
         key = key_text(lane.key) if blocks else None
         parked = ParkedDelivery(position, reason, failures, engine.clock.time(), None, event, key, blocks)
@@ -221,10 +221,10 @@ class Failures:
             self._engine.settlement.mark(consumer)
         else:
             self._engine.dead_letters.park(consumer.name, parked)
+        failures = parked.failures
+        attempts = max(len(failures), failures[-1].attempt if failures else 0)
         self._engine.report(
-            EventParked(
-                consumer.name, event_id, event_type, parked.position, len(parked.failures), parked.reason
-            )
+            EventParked(consumer.name, event_id, event_type, parked.position, attempts, parked.reason)
         )
 
 

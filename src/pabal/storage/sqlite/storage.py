@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,8 +108,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
 
         What it writes with ``tx.execute`` and the events it stores with ``tx.store_event`` commit together or
         not at all. It runs in the writer's thread, so it must be quick and use nothing of asyncio. Whatever
-        it raises undoes its part and is raised here.
+        it raises undoes its part and is raised here. Raises UsageError for an async function.
         """
+        if iscoroutinefunction(function):
+            raise UsageError("transact() takes a plain function: of an async one nothing would be run")
         return await self._writer.submit(Job(action=function, runs_once=True))  # type: ignore[no-any-return]
 
     # -- reading --------------------------------------------------------------------------------------
