@@ -22,6 +22,11 @@ def keyword_needed(event: Any, *, more: Any) -> None: ...
 def nothing_taken() -> None: ...
 
 
+async def asynchronous(event: Any) -> bool:
+    """Be true whatever it would say, for a coroutine is."""
+    return False
+
+
 class NotAHandler:
     handle = "text"
 
@@ -63,7 +68,9 @@ async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
         ({"timeout": -1.0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"where": "n > 1"}, "where"),
+        ({"where": asynchronous}, "where"),
         ({"ordering": "by piece"}, "ordering"),
+        ({"ordering": asynchronous}, "ordering"),
         ({"on_exhausted": "explode"}, "on_exhausted"),
         ({"start": "yesterday"}, "start"),
         ({"start": -1}, "start"),

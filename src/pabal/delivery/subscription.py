@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from inspect import iscoroutinefunction
 from typing import Any, Literal
 
 import msgspec
@@ -89,10 +90,10 @@ def make_subscription(
         raise SubscriptionError(f"priority is {priority!r}; it must be an int, lower goes first")
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise SubscriptionError(f"timeout is {timeout!r}; it must be a positive number of seconds")
-    if where is not None and not callable(where):
-        raise SubscriptionError(f"where is {where!r}; it must be a function of the event")
-    if ordering is not None and ordering != BY_AGGREGATE and not callable(ordering):
-        raise SubscriptionError(f"ordering is {ordering!r}; it must be a function of the event, or None")
+    if where is not None and not _is_plain(where):
+        raise SubscriptionError(f"where is {where!r}; it must be a plain function of the event")
+    if ordering is not None and ordering != BY_AGGREGATE and not _is_plain(ordering):
+        raise SubscriptionError(f"ordering is {ordering!r}; it must be a plain function of the event or None")
     if on_exhausted not in ("park", "park_key", "stop"):
         raise SubscriptionError(f"on_exhausted is {on_exhausted!r}; it must be 'park', 'park_key' or 'stop'")
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
@@ -113,6 +114,10 @@ def make_subscription(
         start=_checked_start(start),
         batch=batch,
     )
+
+
+def _is_plain(function: Any) -> bool:
+    return callable(function) and not iscoroutinefunction(function)
 
 
 def _checked_name(name: str) -> str:
