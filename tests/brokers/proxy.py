@@ -18,6 +18,8 @@ class Proxy:
         self.swallow = False
         """Take bytes and pass nothing on, as a network that is gone without a word."""
         self.refuse = False
+        self.cut_at: bytes | None = None
+        """Break every connection when these bytes come by, once, and do not pass them on."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -59,6 +61,10 @@ class Proxy:
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
             while data := await source.read(65536):
+                if self.cut_at is not None and self.cut_at in data:
+                    self.cut_at = None
+                    self.cut()
+                    return
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 if not self.swallow:

@@ -6,15 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
+
+import pytest
 
 from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.scripts import script
 from pabal.delivery.retry import RetryPolicy
 from pabal.errors import SubscriptionNotFoundError
 from pabal.factory import open_operations
 from pabal.operations import Operations
 from pabal.ports.operations import SubscriptionView
-from pabal.ports.telemetry import Report, SubscriptionHalted, SubscriptionResumed
+from pabal.ports.telemetry import Report, StorageTrouble, SubscriptionHalted, SubscriptionResumed
 from tests.brokers.events import Moved, until
+from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
 from tests.brokers.test_operations import url_of
@@ -232,6 +237,37 @@ async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Serve
         async with sick.bus(shared_server, namespace):
             await until(lambda: sick.numbers == list(range(6)))
             await seen(operations, "active")
+
+
+@pytest.mark.parametrize("action", ["pause and resume", "resume", "reset"])
+@pytest.mark.parametrize("command", ["release", "HKEYS"])
+async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_the_way(
+    shared_server: Server, namespace: str, action: str, command: str
+) -> None:
+    """It would stand still for ever, called paused or halted, though everybody was told that it goes on."""
+    sick = Poisoned(3 if action == "resume" else -1)
+    async with (
+        Proxy(shared_server.port) as proxy,
+        sick.bus(cast(Server, proxy), namespace, partitions=1, lease=5.0) as bus,
+        open_operations(url_of(shared_server, namespace)) as operations,
+    ):
+        await bus.publish_batch([Moved("a", number) for number in range(6)])
+        await bus.drain(timeout=30)
+        if action == "pause and resume":
+            await operations.pause("sub")
+            await until(lambda: states(bus) == {"paused"})
+        elif action == "resume":
+            await seen(operations, "halted")
+            sick.poison = None
+        proxy.cut_at = (script(command).sha if command == "release" else command).encode()
+        if action == "reset":
+            await operations.reset("sub", "beginning")
+        else:
+            await operations.resume("sub")
+        await until(lambda: proxy.cut_at is None and states(bus) == {"active"})
+        await bus.publish(Moved("a", 6))
+        await until(lambda: 6 in sick.numbers)
+        assert sick.told(StorageTrouble) >= 1
 
 
 CODE = """

@@ -115,22 +115,30 @@ class Controls:
         self._engine.report(SubscriptionPaused(consumer.name))
 
     async def _reopen(self, consumer: Consumer, resumes: bool) -> None:
-        try:
-            await self._open_from_rest(consumer, resumes)
-        except BusNotRunningError:
-            return  # the next start opens it
-
-    async def _open_from_rest(self, consumer: Consumer, resumes: bool) -> None:
-        """Open a subscription anew, once its handlers have ended and what they did is saved."""
+        """Open a subscription anew, and wait trouble of the storage out: nobody would come back to it."""
         set_aside = consumer.state
         try:
-            await self._at_rest(consumer)
-            if consumer.state == set_aside:
-                await self._leases.reopen(consumer)
-                if resumes:
-                    self._engine.report(SubscriptionResumed(consumer.name))
+            while True:
+                try:
+                    await self._open_from_rest(consumer, set_aside, resumes)
+                    return
+                except StorageClosedError:
+                    return
+                except StorageError as error:
+                    self._engine.report(StorageTrouble(consumer.name, error))
+                    await self._engine.background.sleep(_PAUSE)
+        except BusNotRunningError:
+            return  # the next start opens it
         finally:
             self._reopening.discard(consumer)
+
+    async def _open_from_rest(self, consumer: Consumer, set_aside: str, resumes: bool) -> None:
+        """Open a subscription anew, once its handlers have ended and what they did is saved."""
+        await self._at_rest(consumer)
+        if consumer.state == set_aside:
+            await self._leases.reopen(consumer)
+            if resumes:
+                self._engine.report(SubscriptionResumed(consumer.name))
 
     async def resume(self, consumer: Consumer) -> None:
         """Return when a halted subscription is taken up anew. Raises BusNotRunningError."""
@@ -138,7 +146,10 @@ class Controls:
             await self.opened(consumer)
             return
         self._reopening.add(consumer)
-        await self._open_from_rest(consumer, resumes=True)
+        try:
+            await self._open_from_rest(consumer, consumer.state, resumes=True)
+        finally:
+            self._reopening.discard(consumer)
 
     async def _at_rest(self, consumer: Consumer) -> None:
         await self._engine.background.until(lambda: not consumer.in_flight)
@@ -162,11 +173,9 @@ class Controls:
         return position
 
     async def _open_again(self, consumer: Consumer) -> None:
-        try:
-            if consumer.tracker is not None:
-                await self._leases.reopen(consumer)
-        finally:
-            self._reopening.discard(consumer)
+        if consumer.tracker is not None:
+            await self._reopen(consumer, resumes=False)
+        self._reopening.discard(consumer)
 
 
 def _differs(consumer: Consumer, control: Control) -> bool:
