@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -150,8 +149,8 @@ async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
 ) -> None:
     """Promise 35. After a long report the log would keep its greatest size until the process ends."""
     monkeypatch.setattr(wal, "LIMIT", 1 << 20)
-    monkeypatch.setattr(wal, "PAUSE", 0.02)
-    monkeypatch.setattr(wal, "_BATCH", 50)
+    monkeypatch.setattr(wal, "PAUSE", 0.0)
+    monkeypatch.setattr("pabal.storage.sqlite.writer.PAUSE", 0.02)
     log = Path(f"{path}-wal")
     async with SqliteEventStorage(path) as storage:
         reader = sqlite3.connect(path, isolation_level=None)
@@ -164,69 +163,30 @@ async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
         reader.execute("COMMIT")
         reader.close()
         async with asyncio.timeout(30):
-            # Nobody writes any more: the keeper of the log comes back by itself.
+            # Nobody writes any more: the writer comes back by itself.
             while log.stat().st_size > 1 << 20:  # noqa: ASYNC110 - a file announces nothing
                 await asyncio.sleep(0.01)
         await storage.store_event(Tick("A"))
         assert await storage.check() == []
 
 
-async def test_the_write_ahead_log_is_moved_into_the_file_behind_the_commits(path: Path) -> None:
-    """Promise 33. SQLite moves 8,000 pages within one commit, and who publishes then waits for them all."""
-    async with SqliteEventStorage(path) as storage:
-        await storage.store_events([Tick("A", n, "x" * 1000) for n in range(4000)])
-        async with asyncio.timeout(30):
-            while path.stat().st_size < 4_000_000:  # noqa: ASYNC110 - a file announces nothing
-                await asyncio.sleep(0.01)
-        assert Path(f"{path}-wal").stat().st_size < 8000 * 4096  # so it was not SQLite that moved it
-
-
-async def test_nothing_is_moved_for_a_few_events(path: Path) -> None:
-    """Each event would be synced twice, on a laptop that publishes one a minute."""
-    async with SqliteEventStorage(path) as storage:
-        for n in range(50):
-            await storage.store_event(Tick("A", n))
-        assert not [thread for thread in threading.enumerate() if thread.name == f"pabal-wal {path}"]
-
-
-async def test_a_write_ahead_log_that_cannot_be_moved_stops_no_publisher(
+async def test_a_write_ahead_log_that_cannot_be_cut_stops_no_publisher(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Promise 37. Tidying up is no reason to fail; who writes next learns of the trouble himself."""
-    monkeypatch.setattr(wal, "_BATCH", 1)
-    refused = threading.Event()
+    monkeypatch.setattr(wal, "LIMIT", -1)
+    monkeypatch.setattr(wal, "PAUSE", 0.0)
 
     class Refusing:
-        def __init__(self, path: Path) -> None: ...
-
         def execute(self, sql: str) -> None:
-            refused.set()
             raise sqlite3.OperationalError("disk I/O error")
 
-        def close(self) -> None: ...
-
-    monkeypatch.setattr(wal, "connect_checkpointer", Refusing)
     async with SqliteEventStorage(path) as storage:
         await storage.store_event(Tick("A"))
-        assert await asyncio.to_thread(refused.wait, 30)
-        assert await storage.store_event(Tick("A")) == 2
-    assert "could not be moved: disk I/O error" in caplog.text
-
-
-async def test_without_a_connection_of_its_own_the_log_is_moved_within_commits(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Promise 37. A process that has no file descriptor left would lose its writer's thread."""
-    monkeypatch.setattr(wal, "_BATCH", 1)
-
-    def refuse(path: Path) -> sqlite3.Connection:
-        raise sqlite3.OperationalError("unable to open database file")
-
-    monkeypatch.setattr(wal, "connect_checkpointer", refuse)
-    async with SqliteEventStorage(path) as storage:
-        assert await storage.store_event(Tick("A")) == 1
-        assert await storage.store_event(Tick("A")) == 2
-    assert "moved within commits: unable to open" in caplog.text
+        monkeypatch.setattr(storage._writer._wal, "_connection", Refusing())
+        await storage.store_event(Tick("A"))
+        assert await storage.store_event(Tick("A")) == 3
+    assert "could not be cut" in caplog.text
 
 
 async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> None:

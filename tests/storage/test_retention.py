@@ -175,6 +175,8 @@ async def test_the_index_of_streams_forgets_what_was_deleted(
         await storage.store_events(filed(50))
         await storage.trim(max_events=5)
         assert await entries_of_streams(storage) == 5
+        pages = await storage.transact(lambda tx: tx.execute("PRAGMA wal_autocheckpoint").fetchone())
+        assert pages == (8000,), "a trim moves fewer pages at once, and only a trim"
         await storage.trim(max_events=1)
         assert await entries_of_streams(storage) == 3  # the newest of each drawer
 

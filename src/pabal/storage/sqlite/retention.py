@@ -27,6 +27,8 @@ PAUSES = 3
 """How much longer than a commit the time between two of them is: it is left to publishers, as is the disk."""
 SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
 """Rows deleted in one commit: at first, and the bounds within which that follows the time it takes."""
+CHECKPOINT_PAGES = 500
+"""Deleting touches pages all over the file: moved there by the thousand, they keep everybody waiting."""
 GATHERED = 20_000
 """Entries of the index of streams that are deleted together, in order."""
 
@@ -36,6 +38,7 @@ class Do(Protocol):
 
     def __call__(self, action: Callable[[Transaction], T], /) -> Awaitable[T]:
         """Return what the action returns, once that is committed."""
+        ...
 
 
 class Trimmed(msgspec.Struct, frozen=True):
@@ -161,6 +164,7 @@ class Pace:
 
 def _timed(tx: Transaction, action: Callable[[Transaction], T]) -> tuple[T, float]:
     begun = time.monotonic()
+    tx.checkpoint_from(CHECKPOINT_PAGES)
     result = action(tx)
     return result, time.monotonic() - begun
 

@@ -11,6 +11,7 @@ from pabal.domain.envelope import EventRecord, encode_event
 from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import UsageError
 from pabal.ports.storage import Committed
+from pabal.storage.sqlite.schema import CHECKPOINT_PAGES
 
 if TYPE_CHECKING:
     from pabal.storage.sqlite.appender import Appender
@@ -32,7 +33,7 @@ class Transaction:
         self._connection: sqlite3.Connection | None = connection
         self._appender = appender
         self.added: list[Committed] = []
-        self.after_commit: list[Callable[[], None]] = []
+        self.after_commit: list[Callable[[], object]] = []
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """Run one statement. Raises UsageError for one that would begin or end a transaction."""
@@ -70,6 +71,13 @@ class Transaction:
         if position > self._appender.indexed_upto:
             upto = self._appender.index_streams()
             self.after_commit.append(lambda: self._appender.indexed(upto))
+
+    def checkpoint_from(self, pages: int) -> None:
+        """Have this commit move the write-ahead log into the file from fewer pages on than others do."""
+        connection = self._open
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        usual = f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
+        self.after_commit.append(lambda: connection.execute(usual))
 
     def end(self) -> None:
         """Take nothing more: the function has returned, and the transaction is not its own any longer."""

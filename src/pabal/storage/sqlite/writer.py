@@ -17,7 +17,7 @@ from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.faults import is_busy, is_fault, translate
 from pabal.storage.sqlite.job import Action, Job, resolve
 from pabal.storage.sqlite.transaction import Transaction
-from pabal.storage.sqlite.wal import WalKeeper
+from pabal.storage.sqlite.wal import PAUSE, WalKeeper
 
 _log = logging.getLogger("pabal")
 
@@ -59,10 +59,10 @@ class Writer:
         """How many jobs the last group had."""
         self._gate = threading.Lock()
         self._closed = False
-        self._after_commit: list[Callable[[], None]] = []
+        self._after_commit: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
         self.appender = Appender(connection, path)
-        self._wal = WalKeeper(path)
+        self._wal = WalKeeper(connection, path)
         self.announced = 0
         """The highest position that listeners were told of, or are about to be."""
 
@@ -125,7 +125,6 @@ class Writer:
     def close(self) -> None:
         """Close the connection, once the thread has ended."""
         self.finish()
-        self._wal.close()
         self._connection.close()
 
     # -- the thread -----------------------------------------------------------------------------------
@@ -138,12 +137,15 @@ class Writer:
                 self._write(jobs)
             if self.appender.index_is_due(final=ended):
                 self._tend()
-            self._wal.wrote(self._connection.total_changes)
+            self._wal.look()
 
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for jobs and take whatever else is queued; True if nothing comes after it."""
         jobs: list[Job] = []
-        more = self._queue.get()
+        try:
+            more = self._queue.get(timeout=PAUSE if self._wal.is_large else None)
+        except Empty:
+            return [], False
         while more is not None:
             jobs += more
             if sum(len(job.records) for job in jobs) >= _GROUP_ROWS:
