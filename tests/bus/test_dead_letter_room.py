@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pabal import NotRetryableError
+from pabal import InMemoryEventBus, NotRetryableError
 from pabal.delivery import redelivery
-from pabal.ports.telemetry import SubscriptionHalted
+from pabal.ports.telemetry import EventDropped, SubscriptionHalted
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of
 
@@ -76,3 +76,24 @@ async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
     await bus.drain(60)
     assert by_piece(broken.handled) == {"A": list(range(0, 30, 2)), "B": list(range(1, 30, 2))}
     assert bus._engine.redelivery.waiting == 0
+
+
+async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behind_a_parked_event() -> None:
+    """What queues there is held in memory, and nobody would have noticed before it was used up."""
+    bus = InMemoryEventBus(worker_count=1)
+    bus._engine.dead_letters._limit = 8
+    broken = Broken("A")
+    bus.subscribe(Moved, broken, name="broken", on_exhausted="park_key")
+    halted, dropped = reports_of(bus, SubscriptionHalted), reports_of(bus, EventDropped)
+    async with bus:
+        for n in range(20):
+            await bus.publish(Moved("A", n))
+            await bus.drain(60)
+        assert figures(bus, "broken")["state"] == "halted"
+        assert "no room for more dead letters, or behind them" in halted[0].reason
+        assert len(dropped) == 12
+        broken.mended = True
+        assert await bus.resume("broken")
+        assert await bus.dead_letters.retry("all") == 1
+        await bus.drain(60)
+        assert numbers(broken.handled) == list(range(8))

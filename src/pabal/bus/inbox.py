@@ -11,6 +11,7 @@ from typing import Any
 
 from pabal.bus.intake import Intake
 from pabal.delivery.context import Mark, with_cause
+from pabal.delivery.ending import bury, is_dead
 from pabal.delivery.engine import Engine
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt
@@ -74,6 +75,9 @@ class Inbox:
 
     async def empty(self, deadline: float) -> None:
         """Publish what was put in, until ``deadline`` (monotonic) at the latest."""
+        if self._pump is not None and is_dead(self._pump):
+            bury(self._pump)
+            self._pump = self._waiter = None
         if self._pump is not None:
             remaining = max(0.0, deadline - self._engine.clock.monotonic())
             await asyncio.wait([self._pump], timeout=remaining)

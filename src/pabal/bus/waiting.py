@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from pabal.delivery.ending import is_dead
 from pabal.delivery.engine import Engine
 from pabal.delivery.matching import EventMatcher
 from pabal.domain.envelope import Receipt, decode_event
@@ -35,7 +36,7 @@ class Expectations:
     def stop(self) -> None:
         """Tell those who wait that nothing comes any more."""
         for _, future in self.waiting:
-            if not future.done():
+            if not future.done() and not is_dead(future):
                 future.set_exception(BusNotRunningError(action="wait any longer", state="stopping"))
         self.waiting.clear()
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pabal.delivery.consumer import Consumer
+from pabal.delivery.ending import bury, is_dead
 from pabal.errors import BusNotRunningError, CorruptLogError, StorageClosedError, StorageError
 from pabal.ports.telemetry import StorageTrouble
 
@@ -43,6 +44,12 @@ class Background:
     def spawn_later(self, delay: float, work: Callable[[], Awaitable[Any]]) -> None:
         """Run something rare after ``delay`` seconds."""
         self._engine.timers.add(delay, lambda: self.spawn(work()))
+
+    def bury(self) -> None:
+        """Forget what is left of a loop that was closed."""
+        bury(*self._tasks)
+        self._tasks = {task for task in self._tasks if not is_dead(task)}
+        self.observers = [future for future in self.observers if not is_dead(future)]
 
     def _done(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)

@@ -37,6 +37,38 @@ async def end_work(engine: Engine, deadline: float) -> None:
             _log.error("a worker ended with an error", exc_info=task.exception())
 
 
+def is_dead(future: asyncio.Future[Any]) -> bool:
+    """Tell whether a future belongs to a loop that was closed: nobody can be told of it any more."""
+    return future.get_loop().is_closed()
+
+
+def bury(*tasks: asyncio.Future[Any] | None) -> None:
+    """End what was under way in a loop that was closed, lest its rest runs whenever its memory is freed."""
+    for task in tasks:
+        if isinstance(task, asyncio.Task) and is_dead(task) and not task.done():
+            try:
+                task.get_coro().close()
+            except Exception:
+                _log.warning("a task of an event loop that was closed did not end", exc_info=True)
+
+
+def bury_work(engine: Engine) -> None:
+    """Forget what a closed loop left of an engine. It is the same as if the process had died there.
+
+    What handlers had finished and nobody had saved is delivered again, as after a crash.
+    """
+    for futures in (engine.resting, engine.admission.waiters):
+        futures.clear()
+    engine.background.bury()
+    engine.settlement.bury()
+    if engine.feed is not None:
+        engine.feed.bury()
+    bury(*(worker.task for worker in engine.workers))
+    engine.workers[:] = [worker for worker in engine.workers if not is_dead(worker.task)]
+    for consumer in engine.consumers.values():
+        consumer.in_flight = 0
+
+
 def _undone(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
     """Leave out what has ended: it may belong to a loop that was closed, of which nothing can be awaited."""
     return [task for task in tasks if not task.done()]

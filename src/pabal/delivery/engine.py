@@ -16,7 +16,7 @@ from pabal.delivery.clock import SystemClock
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer
 from pabal.delivery.context import Mark, Middleware, current_event, wrap
 from pabal.delivery.dead_letters import MemoryDeadLetters
-from pabal.delivery.ending import end_work, ended
+from pabal.delivery.ending import bury_work, end_work, ended
 from pabal.delivery.failure import Failures
 from pabal.delivery.feed import Feed
 from pabal.delivery.lane import IDLE, LOADING, READY, WAITING, Item, Lane
@@ -82,6 +82,8 @@ class Engine:
         self.middleware: tuple[Middleware, ...] = ()
         self.listeners: dict[Listener, None] = {}
         self._executor: ThreadPoolExecutor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the last start."""
         self._outlived: list[asyncio.Task[None]] = []
         """Workers whose handlers did not end when they were cancelled."""
 
@@ -311,6 +313,7 @@ class Engine:
     async def start(self, storage: EventStorage | None) -> None:
         """Start the workers and, with storage, the feed; return when recovery is under way."""
         await ended(self._outlived)
+        self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
         self.pending = 0
         self.router.stored = storage is not None
@@ -341,6 +344,8 @@ class Engine:
 
     async def empty(self, deadline: float) -> None:
         """Work off what is queued, until ``deadline`` (monotonic) at the latest."""
+        if self._loop is None or self._loop.is_closed():
+            return  # nobody is left to do it
         try:
             async with asyncio.timeout(max(0.0, deadline - self.clock.monotonic())):
                 await self.background.until(lambda: not self.pending)
@@ -350,6 +355,8 @@ class Engine:
     async def stop(self, deadline: float) -> None:
         """Let running handlers end until ``deadline`` (monotonic), then cancel them; save progress."""
         self.halting = True
+        if self._loop is not None and self._loop.is_closed():
+            bury_work(self)
         for consumer in self.consumers.values():
             consumer.end_slices()
         while self.resting:

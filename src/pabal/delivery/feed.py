@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.control import Controls
+from pabal.delivery.ending import bury
 from pabal.delivery.lane import IDLE, LOADING, Lane
 from pabal.delivery.leases import Leases
 from pabal.delivery.pages import decode_for, route_page
@@ -86,6 +87,12 @@ class Feed:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    def bury(self) -> None:
+        """Forget what is left of a loop that was closed."""
+        bury(self._task)
+        self._task = self._wake = None
+        self.leases.bury()
 
     # -- other processes ------------------------------------------------------------------------------
 

@@ -295,6 +295,11 @@ class Leases:
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self._leaving.remove(consumer)
 
+    def bury(self) -> None:
+        """Forget what was being opened or given up in a loop that was closed: that may be opened anew."""
+        self._openings.clear()
+        self._leaving.clear()
+
     async def release(self) -> None:
         """Give up every subscription held, so that another process can go on at once."""
         try:

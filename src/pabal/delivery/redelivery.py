@@ -147,8 +147,10 @@ class Redelivery:
 
     def queue(self, consumer: Consumer, key: str, item: Item) -> None:
         """Let a newly routed delivery wait behind the parked one of its key, or halt for want of room."""
-        if consumer.tracker is not None and self.is_full(consumer):
+        if self.is_full(consumer):
             self._engine.halt(consumer, f"position {item[0]}, which waits behind {key!r}: {NO_ROOM}")
+            if consumer.tracker is None:
+                self._engine.accept(consumer, *item)  # it is halted now: dropped, and counted
             return
         consumer.blocked[key] += 1
         if consumer.tracker is not None:

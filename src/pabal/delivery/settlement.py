@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, Consumer
+from pabal.delivery.ending import bury
 from pabal.delivery.sampling import Sampler
 from pabal.errors import StorageClosedError, StorageError
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, SubscriptionStore
@@ -108,6 +109,15 @@ class Settlement:
         await task
         await self._sampler.stop()
         self._store = None
+
+    def bury(self) -> None:
+        """Forget what is left of a loop that was closed, and what it had not saved."""
+        bury(self._task)
+        self._task = self._wake = self._pausing = None
+        self._flushers.clear()
+        self._dirty.clear()
+        self._passed.clear()
+        self._saving = False
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE

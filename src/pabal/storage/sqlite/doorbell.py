@@ -58,7 +58,8 @@ class Doorbell:
             heard()
 
         def end() -> None:
-            loop.remove_reader(bell)
+            if not loop.is_closed():
+                loop.remove_reader(bell)
             bell.close()
             _remove(name)
             self._own.discard(name)

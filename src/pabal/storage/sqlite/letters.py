@@ -58,7 +58,9 @@ def group_letters(connection: Any) -> list[DeadLetterGroup]:
 
 def get_letter(connection: Any, path: str, dead_letter_id: int) -> DeadLetterRecord:
     """Return one. Raises DeadLetterNotFoundError."""
-    row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
+    row = None
+    if abs(dead_letter_id) < 2**63:  # larger ones do not fit into a column
+        row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
     if row is None:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
     return _letter(row, path)

@@ -97,6 +97,13 @@ async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
         ):
             error = await refused(DeadLetterNotFoundError, call, f"{what} of an unknown dead letter")
             equal(error.dead_letter_id, 7, f"the id that the error of {what} names")
+        for beyond in (2**63, -(2**63) - 1, 10**30):
+            for what, call in (
+                ("get", storage.get_dead_letter(beyond)),
+                ("begin_retry", storage.begin_retry(beyond, None, NOW)),
+                ("discard", storage.discard_dead_letter(beyond)),
+            ):
+                await refused(DeadLetterNotFoundError, call, f"{what} of a dead letter {beyond}")
 
 
 @case()

@@ -1,0 +1,152 @@
+"""A bus with a log whose event loop was closed before it was stopped: as if the process had died there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from tests.bus.samples import Noted
+from tests.bus.support import LIMIT
+
+
+class CutShortError(Exception):
+    """End what a loop ran."""
+
+
+class Desk:
+    """Handle events in each of the ways in which they can be unfinished when the loop ends."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.handled: list[int] = []
+        self.begun = asyncio.Event()
+
+    async def handle(self, event: Noted) -> None:
+        self.begun.set()
+        if self.way == "waits":
+            await asyncio.Event().wait()
+        if self.way == "fails":
+            raise ValueError("later")
+        self.handled.append(event.n)
+
+
+def bus_on(storage: SqliteEventStorage, desk: Desk) -> InMemoryEventBus:
+    """Return a bus with the desk as its one subscriber."""
+    bus = InMemoryEventBus(event_storage=storage, worker_count=2)
+    policy = RetryPolicy(max_attempts=9, base_delay=0.0, jitter=0.0)
+    bus.subscribe(Noted, desk, name="desk", retry=policy)
+    return bus
+
+
+def run_and_cancel(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run in a loop that cancels what is left before it is closed."""
+    with pytest.raises(CutShortError):
+        asyncio.run(work())
+
+
+def run_and_drop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run in a loop that is closed with everything pending."""
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(CutShortError):
+            loop.run_until_complete(work())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
+@pytest.mark.parametrize("way", ["handles", "waits", "fails"])
+@pytest.mark.parametrize("again", ["same bus", "same storage", "same file"])
+def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
+    tmp_path: Path, run: Any, way: str, again: str
+) -> None:
+    """``asyncio.run`` that ends by an exception closes the loop; ``stop()`` raised "Event loop is closed"."""
+    desk = Desk(way)
+    storage = SqliteEventStorage(tmp_path / "log.db")
+    bus = bus_on(storage, desk)
+
+    async def cut_short() -> None:
+        await bus.start()
+        await bus.publish_batch([Noted(n) for n in range(5)])
+        await desk.begun.wait()
+        raise CutShortError
+
+    async def go_on() -> None:
+        nonlocal bus, storage
+        desk.way = "handles"
+        await bus.stop()
+        await bus.stop()
+        if again == "same file":
+            storage.close()
+            storage = SqliteEventStorage(tmp_path / "log.db")
+        if again != "same bus":
+            bus = bus_on(storage, desk)
+        async with asyncio.timeout(LIMIT), bus:
+            await bus.publish(Noted(5))
+            await bus.drain()
+            assert set(desk.handled) == set(range(6))
+            assert bus.get_statistics()["queue_size"] == 0
+            [record] = await bus.subscriptions.list()
+            assert record.watermark == 6
+        storage.close()
+
+    run(cut_short)
+    asyncio.run(go_on())
+
+
+def test_what_a_closed_loop_left_waiting_is_not_waited_for(tmp_path: Path) -> None:
+    """Somebody who drained, or waited for an event, belongs to the loop that is gone and cannot be told."""
+    desk = Desk("waits")
+    storage = SqliteEventStorage(tmp_path / "log.db")
+    bus = bus_on(storage, desk)
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def cut_short() -> None:
+        await bus.start()
+        await bus.publish(Noted(1))
+        tasks.append(asyncio.create_task(bus.drain()))
+        tasks.append(asyncio.create_task(bus.wait_for(Noted, where=lambda event: event.n == 7)))
+        bus.publish_threadsafe(Noted(2))
+        await desk.begun.wait()
+        raise CutShortError
+
+    async def go_on() -> None:
+        desk.way = "handles"
+        async with asyncio.timeout(LIMIT):
+            await bus.stop()
+            async with bus:
+                await bus.drain()
+        assert 1 in desk.handled
+        storage.close()
+
+    run_and_drop(cut_short)
+    asyncio.run(go_on())
+
+
+def test_a_bus_without_a_log_does_not_wait_for_workers_of_a_closed_loop() -> None:
+    """It waited the whole time limit of ``stop()`` for deliveries that nobody makes."""
+    desk = Desk("waits")
+    bus = InMemoryEventBus(worker_count=1)
+    bus.subscribe(Noted, desk, name="desk")
+
+    async def cut_short() -> None:
+        await bus.start()
+        await bus.publish_batch([Noted(1), Noted(2)])
+        await desk.begun.wait()
+        raise CutShortError
+
+    async def go_on() -> None:
+        desk.way = "handles"
+        async with asyncio.timeout(LIMIT):
+            await bus.stop(timeout=10 * LIMIT)
+            async with bus:
+                await bus.publish(Noted(3))
+        assert desk.handled == [3]
+
+    run_and_drop(cut_short)
+    asyncio.run(go_on())
