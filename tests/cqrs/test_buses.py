@@ -330,3 +330,22 @@ def test_messages_are_immutable_and_commands_have_an_id_each() -> None:
         command.left = 5  # type: ignore[misc]
     assert Add(1, 2).command_id != command.command_id
     assert CountOf("apples") == CountOf("apples")
+
+
+async def test_a_check_that_is_async_is_waited_for() -> None:
+    """Whatever it refuses would be let through."""
+
+    async def check(message: Add) -> None:
+        await asyncio.sleep(0)
+        message.validate()
+
+    commands = CommandBus()
+    commands.use(validate(check))
+
+    @commands.handles(Add)
+    async def add(command: Add) -> int:
+        return command.left + command.right
+
+    assert await commands.execute(Add(1, 2)) == 3
+    with pytest.raises(InvalidMessageError, match="left is negative"):
+        await commands.execute(Add(-1, 2))

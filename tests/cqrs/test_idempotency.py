@@ -14,7 +14,16 @@ from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.cqrs import Command, CommandBus, Idempotency, retry_conflicts
 from pabal.errors import CommandIdReusedError, ConcurrencyError, UsageError
 from pabal.eventsourcing import Repository, UnitOfWork
-from tests.cqrs.support import CqrsOrder, Orders, PayOrder, PlaceOrder, RefusedError, Totals, make_commands
+from tests.cqrs.support import (
+    CqrsOrder,
+    Orders,
+    PayOrder,
+    PlaceOrder,
+    RefusedError,
+    ShipOrder,
+    Totals,
+    make_commands,
+)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -106,6 +115,16 @@ async def test_one_id_with_other_content_is_an_error(storage: Any) -> None:
         await commands.execute(PlaceOrder("o-1", Decimal(11), command_id=command.command_id))
     with pytest.raises(CommandIdReusedError, match="PayOrder was not handled"):
         await commands.execute(PayOrder("o-1", command_id=command.command_id))
+
+
+async def test_one_id_with_another_command_of_equal_content_is_an_error(storage: Any) -> None:
+    """A payment would be answered with what came of the shipping, and not happen."""
+    commands = make_commands(storage)
+    await commands.execute(PlaceOrder("o-1"))
+    pay = PayOrder("o-1")
+    await commands.execute(pay)
+    with pytest.raises(CommandIdReusedError, match="belongs to PayOrder"):
+        await commands.execute(ShipOrder("o-1", command_id=pay.command_id))
 
 
 async def test_a_result_comes_back_as_the_type_it_was(storage: Any) -> None:

@@ -168,6 +168,42 @@ async def test_an_event_of_no_instance_is_left_aside(storage: Any) -> None:
         assert await shop.processes.load(Fulfilment, "stray") is None
 
 
+async def test_an_instance_that_another_process_began_is_taken_up_where_that_left_it(storage: Any) -> None:
+    """Who had looked for it in vain before would go on believing that there is none, and drop its events."""
+    here, there = Shop(storage), Shop(storage)
+    async with here.bus:
+        await here.bus.publish(OrderPaid("o-1"))
+        await here.settle()
+    async with there.bus:
+        await there.bus.publish(OrderPlaced("o-1", Decimal(2000)))
+        await there.settle()
+    async with here.bus:
+        await here.bus.publish(OrderPaid("o-1"))
+        await here.settle()
+        found = await here.processes.load(Fulfilment, "o-1")
+        assert found is not None
+        assert found.steps[:2] == ("placed", "paid")
+
+
+async def test_a_process_whose_first_steps_were_trimmed_goes_on(tmp_path: Path) -> None:
+    """Its next event would be refused for ever, and all of its key queue behind it."""
+    placed = OrderPlaced("o-1", Decimal(2000))
+    async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
+        shop = Shop(storage)
+        async with shop.bus:
+            for _ in range(2):
+                await shop.bus.publish(OrderPlaced("o-1", placed.amount))
+                await shop.settle()
+        assert (await storage.trim(max_events=1)).deleted == 3
+        shop = Shop(storage)
+        async with shop.bus:
+            await shop.bus.publish(placed)
+            await shop.settle()
+            found = await shop.processes.load(Fulfilment, "o-1")
+            assert found is not None
+            assert found.steps == ("placed", "placed", "placed")
+
+
 async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebody_does(storage: Any) -> None:
     """A forgotten handler would make the process forget a step."""
 

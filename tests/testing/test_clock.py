@@ -3,6 +3,9 @@
 import asyncio
 from functools import partial
 
+import pytest
+
+from pabal.errors import UsageError
 from pabal.testing import VirtualClock
 
 
@@ -61,3 +64,14 @@ async def test_a_cancelled_call_is_not_made() -> None:
     second.cancel()
     await clock.advance(1.0)
     assert made == ["second"]
+
+
+async def test_time_never_goes_back() -> None:
+    """A test with a sign wrong would pass, or hang, in a past that no program meets."""
+    clock = VirtualClock()
+    await asyncio.gather(clock.advance(10), clock.advance(5))
+    assert clock.monotonic() == 10
+    for seconds in (-1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="time only goes on"):
+            await clock.advance(seconds)
+    assert clock.monotonic() == 10

@@ -119,9 +119,10 @@ def _encode(value: Any, what: str) -> bytes:
 
 
 def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context: MessageContext) -> Any:
-    if handled.fingerprint != fingerprint:
+    command_type = describe(type(message))
+    if (handled.command_type, handled.fingerprint) != (command_type, fingerprint):
         raise CommandIdReusedError(
-            command_id=handled.command_id, command_type=describe(type(message)), first=handled.command_type
+            command_id=handled.command_id, command_type=command_type, first=handled.command_type
         )
     wanted = Any if context.returns is None else context.returns
     return msgspec.json.decode(handled.result, type=wanted)

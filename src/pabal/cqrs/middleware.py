@@ -17,16 +17,15 @@ def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
     """Refuse messages that are not valid with InvalidMessageError, before their handler sees them.
 
     ``check(message)`` raises ValueError to say why not; by default the message's own ``validate()`` is
-    called, if it has one.
+    called, if it has one. Either may be async.
     """
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         own = getattr(message, "validate", None)
         try:
-            if check is not None:
-                check(message)
-            elif own is not None:
-                own()
+            checked = check(message) if check is not None else None if own is None else own()
+            if isawaitable(checked):
+                await checked
         except ValueError as error:
             raise InvalidMessageError(message_type=context.message_type, reason=str(error)) from error
         return await call_next()

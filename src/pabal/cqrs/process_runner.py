@@ -122,13 +122,17 @@ class _Runner:
         key = self._process.key_of(event)
         assert key is not None
         # Until all of it is done the instance is read anew, should this fail or be cancelled half-way.
-        instance = self._instances.pop(key, None) or await self.read(key)
+        kept = self._instances.pop(key, None)
+        instance = kept or await self.read(key)
         if context.event_id in instance.causes:
             step: ProcessStepped | None = await self._storage.get_event(self._step_id(key, context.event_id))
             repeated = True
         else:
             step = self._step(instance, key, event, context.event_id)
             repeated = False
+            if step is None and kept is not None and await self._has_gone_on(key, kept):
+                await self.handle(event, context)
+                return
         if step is not None:
             if not repeated:
                 await self._store(step, instance.version)
@@ -138,13 +142,19 @@ class _Runner:
         if len(self._instances) > _KEPT:
             self._instances.popitem(last=False)
 
+    async def _has_gone_on(self, key: str, kept: _Instance) -> bool:
+        """Tell whether another process, which had the subscription meanwhile, has led an instance on."""
+        return bool(await self._storage.read_history(STREAM, stream_id(self._name, key), kept.version))
+
     async def read(self, key: str) -> _Instance:
         """Return what the log knows of an instance."""
         rows = await self._storage.read_history(STREAM, stream_id(self._name, key))
         steps = [decode_event(row) for row in rows]
         last = steps[-1] if steps else None
         assert last is None or isinstance(last, ProcessStepped)
-        return _Instance(len(steps), last, frozenset(step.cause for step in steps))  # type: ignore[attr-defined]
+        # Not their number: the first ones may have been trimmed.
+        version = rows[-1].stream_version or 0 if rows else 0
+        return _Instance(version, last, frozenset(step.cause for step in steps))  # type: ignore[attr-defined]
 
     def restore(self, last: ProcessStepped) -> ProcessManager:
         """Return an instance as a step left it."""

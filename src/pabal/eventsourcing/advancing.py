@@ -68,6 +68,8 @@ class Advance:
             try:
                 return function(tx)
             except sqlite3.Error as error:
+                if _is_fault(error):
+                    raise
                 raise ProjectionError(
                     projection=self._name, reason=f"SQLite refuses to make its tables: {error}"
                 ) from error
@@ -115,6 +117,8 @@ class Advance:
                 own.row = row
                 handler(projection, event, own)
         except Exception as error:
+            if _is_fault(error):
+                raise  # nothing that the handler did: the storage says what it is, and it is tried again
             row = cast(StoredRecord, own.row)
             raise ProjectionHandlerError(
                 projection=self._name, event_type=row.event_type, position=row.position, reason=repr(error)
@@ -153,3 +157,18 @@ class Advance:
                     row.position,
                 )
         return tasks
+
+
+_FAULTS = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_NOTADB,
+}
+
+
+def _is_fault(error: Exception) -> bool:
+    """Tell trouble with the file or the disk from what a statement itself may bring about."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULTS

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import Generic, TypeVar
 
 from pabal.domain.aggregate import Aggregate
-from pabal.eventsourcing.line import Line
+from pabal.errors import DuplicateEventError, InvalidEventError
+from pabal.eventsourcing.line import Line, OvertakenError
 from pabal.ports.storage import AggregateStorage
 
 A = TypeVar("A", bound=Aggregate)
@@ -33,10 +35,16 @@ class Live(Generic[A]):
         return self.line is None or self.line.newest is None
 
     async def settled(self) -> None:
-        """Wait until everything in the state is stored. Raises what joining the line would raise."""
+        """Wait until everything in the state is stored.
+
+        Raises ConcurrencyError, StorageError, or OvertakenError where a change in it could not be stored.
+        """
         newest = None if self.line is None else self.line.newest
         if newest is not None:
-            await asyncio.shield(newest)
+            try:
+                await asyncio.shield(newest)
+            except (InvalidEventError, DuplicateEventError) as error:
+                raise OvertakenError from error  # that is for the caller of the change to hear
 
     def open_line(self, storage: AggregateStorage, failed: Callable[[], None]) -> Line:
         """Return the line, ``failed`` being called once should the state turn out never to be stored."""
@@ -67,10 +75,19 @@ class LiveAggregates(Generic[A]):
         kept = self._lives.setdefault(live.aggregate.id, live)
         self._lives.move_to_end(live.aggregate.id)
         # Never one whose events are on their way: whoever loads it then would decide without them.
-        for aggregate_id in list(self._lives)[: max(0, len(self._lives) - max(1, self._size))]:
+        for aggregate_id in list(islice(self._lives, max(0, len(self._lives) - max(1, self._size)))):
             if self._lives[aggregate_id].is_settled:
                 del self._lives[aggregate_id]
         return kept
+
+    def overtaken(self, aggregate_id: str, version: int) -> None:
+        """Let go of a copy that is older than what was stored of its aggregate just now.
+
+        One whose events are on their way is let go of by whoever hears that they were refused.
+        """
+        kept = self._lives.get(aggregate_id)
+        if kept is not None and kept.is_settled and kept.aggregate.version < version:
+            del self._lives[aggregate_id]
 
     def discard(self, live: Live[A]) -> None:
         """Let go of exactly this copy: its state may differ from the log."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import StoredRecord, decode_event, id_to_bytes, id_to_text
 from pabal.domain.event import body_of
-from pabal.errors import CorruptLogError, SnapshotError
+from pabal.errors import CorruptLogError, SnapshotError, StorageError
 from pabal.eventsourcing.live import Live
 from pabal.eventsourcing.snapshots import read_snapshot, restore, take_snapshot
 from pabal.ports.storage import AggregateStorage
@@ -95,7 +95,11 @@ class Loader(Generic[A]):
         except SnapshotError as error:
             _log.warning("%s/%s: no snapshot is taken: %s", aggregate.aggregate_type, aggregate.id, error)
             return
-        await self._storage.save_snapshot(aggregate.aggregate_type, aggregate.id, aggregate.version, data)
+        try:
+            await self._storage.save_snapshot(aggregate.aggregate_type, aggregate.id, aggregate.version, data)
+        except StorageError as error:
+            # The events are stored, and their caller has to hear just that.
+            _log.warning("%s/%s: no snapshot is saved: %s", aggregate.aggregate_type, aggregate.id, error)
 
 
 def _last_id(rows: list[StoredRecord]) -> str | None:

@@ -175,9 +175,14 @@ class Projection:
         if not self.is_running:
             raise UsageError(f"projection {self.name!r} does not run: start() it first")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((wanted, future))
-        async with asyncio.timeout(timeout):
-            await future
+        waiting = (wanted, future)
+        self._waiting.append(waiting)
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
 
     async def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Return the rows of a SELECT, in which ``{table}`` stands for a live table.

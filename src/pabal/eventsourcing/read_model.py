@@ -18,7 +18,10 @@ Handler = Callable[[Any, Any, Any], None]
 _H = TypeVar("_H", bound=Callable[..., None])
 _PROJECTS = "_pabal_projects"
 _table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_created = re.compile(r"\s*CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}", re.IGNORECASE)
+_created = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Statements(Protocol):

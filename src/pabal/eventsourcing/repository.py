@@ -142,7 +142,9 @@ class Repository(Generic[A]):
             aggregate.refuse_if_spoiled()
             return None
         change = Change(aggregate)
-        return receipt_of([change], await submit(self.storage, [change.request]))
+        positions = await submit(self.storage, [change.request])
+        self.lives.overtaken(aggregate.id, aggregate.version)
+        return receipt_of([change], positions)
 
     async def update(
         self,
@@ -235,5 +237,7 @@ class Repository(Generic[A]):
 
     async def check_in(self, live: Live[A]) -> None:
         """Take an aggregate back after its events were stored."""
+        # Somebody may have loaded it while it was away.
+        self.lives.overtaken(live.aggregate.id, live.aggregate.version)
         self.lives.put(live)
         await self.loader.stored(live)

@@ -54,7 +54,9 @@ class UnitOfWork:
             )
         key = (repository.aggregate_class.aggregate_type, aggregate_id)
         if key not in self._lives:
-            self._lives[key] = (repository, await repository.check_out(aggregate_id, must_exist=must_exist))
+            live = await repository.check_out(aggregate_id, must_exist=must_exist)
+            # Somebody else may have asked for it meanwhile.
+            self._lives.setdefault(key, (repository, live))
         live = self._lives[key][1]
         if not isinstance(live.aggregate, repository.aggregate_class):
             raise UsageError(f"{live.aggregate!r} is in this unit of work already, as another class")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
 from itertools import count
+
+from pabal.errors import UsageError
 
 _TURNS = 25
 """Turns of the event loop after each timer: enough for what it set off to come to rest in memory."""
@@ -63,7 +66,10 @@ class VirtualClock:
 
         After each, the event loop turns a few times, so that timers set by what happened are seen. Work in
         threads (a disk write, a sync handler) is not waited for: follow with ``bus.drain()`` or a condition.
+        Raises UsageError for seconds that lead back or nowhere.
         """
+        if not 0 <= seconds < math.inf:
+            raise UsageError(f"a virtual clock cannot advance by {seconds!r} seconds; time only goes on")
         end = self._elapsed + seconds
         await self.settle()
         while self._heap and self._heap[0][0] <= end:
@@ -71,7 +77,8 @@ class VirtualClock:
             self._elapsed = max(self._elapsed, when)
             if timer.fire():
                 await self.settle()
-        self._elapsed = end
+        # Somebody else may have moved it further meanwhile.
+        self._elapsed = max(self._elapsed, end)
         await self.settle()
 
     async def settle(self) -> None:

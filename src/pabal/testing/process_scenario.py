@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import ndiff
 from typing import Any
 
 import msgspec
 
 from pabal.cqrs import Command, ProcessManager
+from pabal.testing.difference import compare
 
 
 class ProcessScenario:
@@ -56,7 +56,7 @@ class ProcessScenario:
     def _compare(self, what: str, expected: Iterable[str], found: Iterable[str]) -> None:
         wanted, there = list(expected), list(found)
         if wanted != there:
-            raise AssertionError(f"other {what}:\n" + "\n".join(ndiff(wanted, there)))
+            raise AssertionError(f"other {what}:\n" + compare(wanted, there))
 
 
 def _line(command: Command[Any]) -> str:

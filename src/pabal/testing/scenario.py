@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import ndiff
 from typing import Any, overload
 
 from pabal.cqrs import ProcessManager
@@ -11,6 +10,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.decider import Decider
 from pabal.errors import UsageError
 from pabal.eventsourcing import InMemoryProjection, Projection
+from pabal.testing.difference import compare
 from pabal.testing.process_scenario import ProcessScenario
 
 Subject = type[Aggregate] | Decider[Any, Any, Any] | type[Projection]
@@ -125,8 +125,7 @@ def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenar
 
 def _difference(expected: Iterable[Any], found: Iterable[Any]) -> str:
     """Return both as lines, ``-`` before what is missing and ``+`` before what is too much."""
-    wanted = [_line(each) for each in expected]
-    return "\n".join(ndiff(wanted, [_line(each) for each in found])) or "(nothing)"
+    return compare([_line(each) for each in expected], [_line(each) for each in found]) or "(nothing)"
 
 
 def _line(thing: Any) -> str:

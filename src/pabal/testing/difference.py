@@ -1,0 +1,27 @@
+"""Show where two lists of lines differ, without taking minutes over long ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher, ndiff
+
+_MOST = 4_000_000
+"""Characters of one side times those of the other up to which similar lines are looked for: a second."""
+
+
+def compare(wanted: Sequence[str], found: Sequence[str]) -> str:
+    """Return the lines of both, ``-`` before what is missing and ``+`` before what is too much.
+
+    Where there are not too many, similar ones stand together, with what differs in them marked.
+    """
+    if sum(map(len, wanted)) * sum(map(len, found)) <= _MOST:
+        return "\n".join(line.removesuffix("\n") for line in ndiff(wanted, found))
+    lines: list[str] = []
+    matcher = SequenceMatcher(None, wanted, found, autojunk=False)
+    for kind, begin, end, there, until in matcher.get_opcodes():
+        if kind == "equal":
+            lines += (f"  {line}" for line in wanted[begin:end])
+        else:
+            lines += (f"- {line}" for line in wanted[begin:end])
+            lines += (f"+ {line}" for line in found[there:until])
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""What a repository keeps in memory is never older than what it has stored itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from decimal import Decimal
+
+import pytest
+
+from pabal import InMemoryEventStorage
+from pabal.errors import InvalidEventError, StorageUnavailableError
+from pabal.eventsourcing import Repository, UnitOfWork
+from tests.eventsourcing.conftest import AnyStorage
+from tests.eventsourcing.samples import Account, Deposited
+
+ONE = Decimal(1)
+
+
+def _deposit(account: Account) -> Decimal:
+    return account.deposit(ONE)
+
+
+def _balance(account: Account) -> Decimal:
+    return account.balance
+
+
+async def test_what_was_saved_is_seen_by_the_next_update(storage: AnyStorage) -> None:
+    """Its rules would be checked against the state before, and refuse what is allowed, for ever."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    account = await accounts.load("a")
+    account.deposit(Decimal(9))
+    await accounts.save(account)
+    assert await accounts.update("a", _balance) == Decimal(10)
+    assert await accounts.update("a", lambda account: account.withdraw(Decimal(10))) == Decimal(0)
+
+
+async def test_a_copy_that_was_loaded_beside_an_edit_does_not_outlive_it(storage: AnyStorage) -> None:
+    """An update that only looks, while an edit goes on, would have all later ones see the state before it."""
+    accounts = Repository(Account, storage)
+    async with accounts.edit("a") as account:
+        account.deposit(ONE)
+        assert await accounts.update("a", _balance) == Decimal(0)
+    assert await accounts.update("a", _balance) == ONE
+
+
+async def test_two_who_ask_a_unit_of_work_for_one_aggregate_at_a_time_get_the_same(
+    storage: AnyStorage,
+) -> None:
+    """What one of them records would be lost without a word."""
+    accounts = Repository(Account, storage)
+    async with UnitOfWork(storage) as work:
+        first, second = await asyncio.gather(work.edit(accounts, "a"), work.edit(accounts, "a"))
+        first.deposit(ONE)
+        second.deposit(ONE)
+    assert (await accounts.load("a")).balance == Decimal(2)
+
+
+async def test_what_cannot_be_stored_is_told_to_who_wanted_it_alone(storage: AnyStorage) -> None:
+    """Who only looked, or edited at the same time, would hear that an event of somebody else is too large."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    too_large = Decimal("1." + "1" * storage.max_payload_bytes)
+
+    async def edit() -> None:
+        async with accounts.edit("a") as account:
+            account.deposit(ONE)
+
+    results = await asyncio.gather(
+        accounts.update("a", lambda account: account.let_happen(Deposited("a", too_large))),
+        accounts.update("a", _balance),
+        edit(),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], InvalidEventError)
+    assert results[1] in (ONE, Decimal(2))
+    assert results[2] is None
+    assert (await accounts.load("a")).balance == Decimal(2)
+
+
+class _NoRoomForSnapshots(InMemoryEventStorage):
+    async def save_snapshot(
+        self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
+    ) -> None:
+        raise StorageUnavailableError(path=self.path, reason="the disk is full")
+
+
+async def test_a_snapshot_that_cannot_be_saved_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The events are stored: who hears of a failure would do it all again."""
+    async with _NoRoomForSnapshots() as storage:
+        accounts = Repository(Account, storage, snapshot_every=1)
+        with caplog.at_level(logging.WARNING, "pabal"):
+            assert await accounts.update("a", _deposit) == ONE
+            edit = accounts.edit("a")
+            async with edit as account:
+                account.deposit(ONE)
+        assert edit.receipt is not None
+        await Repository(Account, storage, snapshot_when_slower=0).load("a")
+        assert await storage.head() == 2
+        assert "no snapshot is saved" in caplog.text
