@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from pabal import InMemoryEventStorage
-from pabal.errors import InvalidEventError, StorageUnavailableError
+from pabal.errors import AggregateDefinitionError, InvalidEventError, StorageUnavailableError
 from pabal.eventsourcing import Repository, UnitOfWork
 from tests.eventsourcing.conftest import AnyStorage
 from tests.eventsourcing.samples import Account, Deposited
@@ -99,3 +99,12 @@ async def test_a_snapshot_that_cannot_be_saved_fails_nobody(caplog: pytest.LogCa
         await Repository(Account, storage, snapshot_when_slower=0).load("a")
         assert await storage.head() == 2
         assert "no snapshot is saved" in caplog.text
+
+
+async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStorage) -> None:
+    """A client's broken text would have an operator restore a backup of a log that is whole."""
+    accounts = Repository(Account, storage, snapshot_every=1)
+    for attempt in (accounts.load("\ud800"), accounts.exists("\ud800"), accounts.update("\ud800", _deposit)):
+        with pytest.raises(AggregateDefinitionError, match="no UTF-8 form"):
+            await attempt
+    assert await accounts.update("계좌", _deposit) == ONE

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,15 @@ async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage
         waiting.cancel()
         await asyncio.wait([waiting])
         assert bulky._waiting == []
+
+
+def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
+    """A method that writes values into its statements would fill the memory of a long life."""
+    known: dict[str, str] = {}
+    with closing(sqlite3.connect(":memory:")) as connection:
+        Bulky.model.tables.create(connection, "")
+        tx = ProjectionTransaction(connection, Bulky.model.tables, "", known)
+        for number in range(3_000):
+            tx.execute(f"INSERT INTO {{bulky}} VALUES ({number}, '')")
+        assert tx.execute("SELECT count(*) FROM {bulky}").fetchone() == (3_000,)
+    assert len(known) <= 1_000

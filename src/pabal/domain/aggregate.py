@@ -79,6 +79,11 @@ class Aggregate:
                 f"its id is {aggregate_id!r}; it must be text that is not empty",
                 aggregate=type(self).__name__,
             )
+        if not aggregate_id.isascii() and not _has_utf8(aggregate_id):
+            raise AggregateDefinitionError(
+                f"its id is {aggregate_id!r}; it has no UTF-8 form, so no event of it could be stored",
+                aggregate=type(self).__name__,
+            )
         self._id = aggregate_id
         self._version = 0
         self._pending: list[DomainEvent] = []
@@ -213,6 +218,14 @@ class Aggregate:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r} at version {self._version}>"
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:

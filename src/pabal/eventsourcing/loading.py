@@ -41,6 +41,7 @@ class Loader(Generic[A]):
     async def load(self, aggregate_id: str) -> Live[A]:
         """Return the aggregate as the log has it, at version 0 where there is no event."""
         began = time.perf_counter()
+        aggregate = self._cls(aggregate_id)  # first, so that an id which none can have is called just that
         live = await self._from_snapshot(aggregate_id) if self._uses_snapshots else None
         if live is None:
             rows = await self._storage.read_history(self._cls.aggregate_type, aggregate_id)
@@ -51,7 +52,7 @@ class Loader(Generic[A]):
                     reason=f"the history of {self._cls.aggregate_type}/{aggregate_id} begins with version "
                     f"{rows[0].stream_version}: its first events were trimmed",
                 )
-            live = Live(self._replay(self._cls(aggregate_id), rows), _last_id(rows), 0)
+            live = Live(self._replay(aggregate, rows), _last_id(rows), 0)
         if self._slower is not None and time.perf_counter() - began > self._slower:
             await self._save(live)
         return live

@@ -18,6 +18,8 @@ Handler = Callable[[Any, Any, Any], None]
 _H = TypeVar("_H", bound=Callable[..., None])
 _PROJECTS = "_pabal_projects"
 _table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_KNOWN_MOST = 1000
+"""Statements that are remembered: a handler that writes values into them has another one for each event."""
 _created = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
     re.IGNORECASE | re.DOTALL,
@@ -136,6 +138,8 @@ class ProjectionTransaction:
         return to_envelope(self.row)
 
     def _translated(self, sql: str) -> str:
+        if len(self._known) >= _KNOWN_MOST:
+            self._known.clear()
         text = self._known[sql] = self._tables.translate(sql, self._suffix)
         return text
 
