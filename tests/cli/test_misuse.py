@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,32 @@ def test_an_empty_file_is_no_log_and_stays_empty(pabal: Pabal, tmp_path: Path, c
     assert told.exit_code == (2 if command == ["doctor"] else 3)
     assert "is not a pabal database (an empty file); it was left untouched" in told.output
     assert empty.read_bytes() == b""
+
+
+def test_projections_of_a_server_are_not_said_to_be_none(pabal: Pabal) -> None:
+    """Whoever asks the wrong place would think that the projections are gone; nobody was even asked."""
+    told = pabal("projections", "list", "redis://127.0.0.1:1/0")
+    assert told.exit_code == 2
+    assert "projections lie in the SQLite file of a log" in told.output
+
+
+def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_path: Path) -> None:
+    """A table with one Korean id ended in a traceback where the locale is not UTF-8."""
+    path = tmp_path / "log.db"
+
+    async def fill() -> None:
+        async with SqliteEventStorage(path) as storage:
+            await storage.store_event(ShopOrder("주문-1", 1))
+
+    asyncio.run(fill())
+    told = subprocess.run(
+        [sys.executable, "-m", "pabal", "events", "list", path],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PABAL_LANG": "en"},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "\\uc8fc\\ubb38-1" in told.stdout
 
 
 def test_the_doctor_calls_a_file_that_is_not_there_a_problem(pabal: Pabal, tmp_path: Path) -> None:

@@ -139,3 +139,18 @@ def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_p
     assert json.loads(terminal.screen)["count"] == 1
     shown = json.loads(pabal("dead-letters", "show", str(file), "1", "--payloads", "full", "--json").stdout)
     assert (shown["state"], shown["event"]["payload"]["quantity"]) == ("retrying", 41)
+
+
+def test_ctrl_c_at_a_question_ends_with_130_in_a_line_of_its_own(file: Path) -> None:
+    """The code of a refusal would tell a script that somebody had said no."""
+    terminal = Terminal(*_PABAL, "dead-letters", "discard", str(file), "1")
+    try:
+        terminal.wait_for(lambda screen: "[y/N]" in screen)
+        terminal.process.send_signal(signal.SIGINT)
+        while "Aborted!" not in terminal.screen and terminal.process.poll() is None:
+            if not terminal._read(5.0):  # a signal just before the read begins is seen after it only
+                terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130, terminal.screen
+    finally:
+        terminal.process.kill()
+    assert terminal.screen.splitlines()[-1] == "Aborted!"

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
 def main() -> None:
-    """Run the command line, or say in one line how to get what it needs (exit code 2)."""
+    """Run the command line; Ctrl-C ends it with 130, at whatever moment it comes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")  # this terminal has not every letter of an event
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)  # while modules were being imported; whatever runs later sees to it itself
+
+
+def _run() -> None:
+    """Run, or say in one line how to get what it needs (exit code 2)."""
     try:
         import click  # noqa: F401
         import rich  # noqa: F401

@@ -232,7 +232,11 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask, unless told not to; a no ends with code 1 and nothing changed."""
     while not yes:
         # Not click.confirm: what it says of an answer that is neither is English.
-        answer = click.prompt(f"{question} [y/N]", default="", show_default=False).strip().lower()
+        try:
+            answer = click.prompt(f"{question} [y/N]", default="", show_default=False).strip().lower()
+        except click.Abort:
+            click.echo(err=True)  # what is said of it begins a line of its own
+            raise
         if answer in ("", "n", "no"):
             click.echo(t("nothing was changed"))
             sys.exit(REFUSED)

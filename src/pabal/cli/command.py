@@ -131,9 +131,9 @@ class Spoken(click.Command):
         except click.ClickException as error:
             _show(error)
             sys.exit(error.exit_code)
-        except click.Abort:
+        except click.Abort as error:
             click.echo(t("Aborted!"), err=True)
-            sys.exit(1)
+            sys.exit(130 if isinstance(error.__context__, KeyboardInterrupt) else 1)
         except OSError as error:
             # A full disk behind ``>``, for one. What is still to be written could not be written either.
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

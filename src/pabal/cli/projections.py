@@ -8,6 +8,7 @@ import click
 
 from pabal.cli.base import (
     REFUSED,
+    WRONG_USAGE,
     compose,
     confirm,
     dry_run_option,
@@ -54,6 +55,8 @@ def list_projections(target: str, rows: bool, as_json: bool) -> None:
 
     Example: pabal projections list trading.db
     """
+    if target.startswith(("redis://", "rediss://")):
+        fail(t("projections lie in the SQLite file of a log; a Redis server has none"), WRONG_USAGE)
     found = run(target, lambda operations: operations.projections(rows=rows))
     if as_json:
         print_json(found)

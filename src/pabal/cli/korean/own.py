@@ -12,6 +12,7 @@ _HELP = {
     "Error: {message}": "오류: {message}",
     'pabal\'s commands need an optional part: pip install "pabal[cli]"': 'pabal 명령에는 선택 설치 항목이 필요합니다: pip install "pabal[cli]"',
     "Aborted!": "중단했습니다.",
+    "projections lie in the SQLite file of a log; a Redis server has none": "프로젝션은 로그의 SQLite 파일에 있습니다. Redis 서버에는 없습니다",
     "answer y or n": "y나 n으로 답하세요",
     "warning": "경고",
     "problem": "문제",
