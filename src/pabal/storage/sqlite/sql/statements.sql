@@ -353,8 +353,9 @@ INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)
 SELECT max(position) FROM (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)
 
 -- name: trim_stream
-DELETE FROM streams WHERE aggregate_id = ?1 AND aggregate_type = ?2 AND version = ?3
-AND version < (SELECT max(version) FROM streams WHERE aggregate_id = ?1 AND aggregate_type = ?2)
+DELETE FROM streams WHERE aggregate_id = ? AND aggregate_type = ? AND version = ?
+AND version < (SELECT max(s.version) FROM streams s
+               WHERE s.aggregate_id = streams.aggregate_id AND s.aggregate_type = streams.aggregate_type)
 
 -- name: trim_types
 DELETE FROM events_by_type WHERE (event_type, position) IN (
