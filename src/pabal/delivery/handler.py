@@ -30,7 +30,7 @@ class Handler:
             raise InvalidHandlerError(
                 handler=self.name, reason="it is a generator, whose body nobody would run; remove its yield"
             )
-        self.is_async = _is_async(function)
+        self.is_async = is_async(function)
         self.wants_context = _wants_context(function, self.name)
 
     @property
@@ -122,7 +122,8 @@ def _unwrapped(function: Any) -> Any:
     return function
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
+    """Tell whether calling a function, or an object that can be called, makes a coroutine."""
     inner = _unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
         getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for

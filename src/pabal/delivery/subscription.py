@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from inspect import iscoroutinefunction
 from typing import Any, Literal
 
 import msgspec
 
-from pabal.delivery.handler import Handler
+from pabal.delivery.handler import Handler, is_async
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
 from pabal.delivery.tracebacks import storable
@@ -81,7 +80,6 @@ def make_subscription(
         raise SubscriptionError("give retry or retry_count, not both")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise SubscriptionError(f"retry is {retry!r}; it must be a RetryPolicy; a number is retry_count")
-
     if retry_count is not None:
         if not isinstance(retry_count, int) or retry_count < 0:
             raise SubscriptionError(f"retry_count is {retry_count!r}; it must be an int of at least 0")
@@ -117,7 +115,7 @@ def make_subscription(
 
 
 def _is_plain(function: Any) -> bool:
-    return callable(function) and not iscoroutinefunction(function)
+    return callable(function) and not is_async(function)
 
 
 def _checked_name(name: str) -> str:

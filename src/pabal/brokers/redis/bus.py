@@ -199,20 +199,12 @@ class RedisEventBus(InMemoryEventBus):
         Only running handlers are waited for; what they do not finish is delivered by whoever has the
         partition next. Harmless when stopped.
         """
-        if self._engine.in_handler():
-            raise InsideHandlerError(action="stop the bus")
-        async with self._changing:
-            if self._state == "stopped":
-                return
-            self._state = "stopping"
-            deadline = self._engine.clock.monotonic() + timeout
-            self._thread = 0
-            self._intake.is_open = False
-            await self._inbox.empty(deadline)
-            await self._end(deadline)
+        await super().stop(timeout)
 
     async def _end(self, deadline: float) -> None:
         engine = self._group_engine
+        self._intake.is_open = False
+        await self._inbox.empty(deadline)
         await engine.rest_all(deadline)
         if self._coordinator is not None:
             await self._coordinator.stop(deadline)
