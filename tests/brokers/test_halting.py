@@ -270,36 +270,14 @@ async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_t
         assert sick.told(StorageTrouble) >= 1
 
 
-CODE = """
-import asyncio, pathlib, sys
-from pabal.brokers.redis import RedisEventBus
-from pabal.delivery.retry import RetryPolicy
-from tests.brokers.events import Moved
-async def main(url, namespace, mended):
-    bus = RedisEventBus(url, group="g", namespace=namespace, partitions=8, lease=3.0)
-    def say(what): print(what, flush=True)
-    async def handle(event):
-        if event.number == 3 and not pathlib.Path(mended).exists():
-            raise ValueError("poison")
-        say(f"sub {event.number}")
-    bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
-    bus.listen(lambda report: say(type(report).__name__))
-    async with bus:
-        say("ready")
-        await asyncio.to_thread(sys.stdin.readline)
-    say("ended")
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
 async def test_the_shell_lets_it_go_on_in_whichever_process_it_has_halted(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
     """What holds for two buses in one process would not hold for two machines."""
     url, mended = url_of(shared_server, namespace), tmp_path / "mended"
     async with (
-        child(shared_server, namespace, str(mended), code=CODE) as one,
-        child(shared_server, namespace, str(mended), code=CODE) as two,
+        child(shared_server, namespace, str(mended)) as one,
+        child(shared_server, namespace, str(mended)) as two,
         make(shared_server, namespace) as publisher,
         open_operations(url) as operations,
     ):

@@ -19,15 +19,19 @@ from tests.brokers.test_operations import url_of
 from tests.brokers.test_steering import call
 
 CODE = """
-import asyncio, sys
+import asyncio, pathlib, sys
 from pabal.brokers.redis import RedisEventBus
+from pabal.delivery.retry import RetryPolicy
 from tests.brokers.events import Moved
-async def main(url, namespace):
+async def main(url, namespace, mended="/"):
     bus = RedisEventBus(url, group="g", namespace=namespace, partitions=8, lease=3.0)
     def say(what): print(what, flush=True)
-    async def handle(event): say(f"sub {event.number}")
+    async def handle(event):
+        if event.number == 3 and not pathlib.Path(mended).exists():
+            raise ValueError("poison")
+        say(f"sub {event.number}")
     async def other(event): say(f"other {event.number}")
-    bus.subscribe(Moved, handle, name="sub")
+    bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
     bus.subscribe(Moved, other, name="other")
     bus.listen(lambda report: say(type(report).__name__))
     async with bus:
@@ -72,9 +76,12 @@ class Child:
 
 
 @asynccontextmanager
-async def child(server: Server, namespace: str, *more: str, code: str = CODE) -> AsyncIterator[Child]:
-    """Run one process of the group; end it whatever happens."""
-    arguments = (sys.executable, "-c", code, server.url, namespace, *more)
+async def child(server: Server, namespace: str, *mended: str) -> AsyncIterator[Child]:
+    """Run one process of the group; end it whatever happens.
+
+    Until the file ``mended`` exists, where one is named, the handler fails for event 3.
+    """
+    arguments = (sys.executable, "-c", CODE, server.url, namespace, *mended)
     process = await asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, cwd=os.getcwd())
     one = Child(process)
     listening = asyncio.create_task(one.listen())
