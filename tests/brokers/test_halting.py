@@ -13,7 +13,7 @@ import pytest
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.scripts import script
 from pabal.delivery.retry import RetryPolicy
-from pabal.errors import SubscriptionNotFoundError
+from pabal.errors import StorageUnavailableError, SubscriptionNotFoundError
 from pabal.factory import open_operations
 from pabal.operations import Operations
 from pabal.ports.operations import SubscriptionView
@@ -141,7 +141,7 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
         assert await asyncio.to_thread(call, *resume) == (0, "1 done\n")
         await until(lambda: sick.numbers == list(range(6)))
         code, said = await asyncio.to_thread(call, *resume)
-        assert (code, "'sub' is not paused" in said) == (1, True), said
+        assert (code, "'sub' is neither paused nor halted" in said) == (1, True), said
 
 
 async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
@@ -170,19 +170,19 @@ async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
         coordinator = bus._coordinator
         assert coordinator is not None
         running = bus._group_engine.running
-        noting = {number: one.storage.note_halts for number, one in running.items()}
+        noting = {number: one.storage.note_halt for number, one in running.items()}
 
-        async def not_yet(consumers: object) -> None:
-            """Do nothing: the process has not come to it."""
+        async def not_yet(name: str, epoch: int, reason: str) -> bool:
+            raise StorageUnavailableError(path="the server", reason="not now")
 
         for one in running.values():
-            one.storage.note_halts = not_yet  # type: ignore[method-assign]
+            one.storage.note_halt = not_yet  # type: ignore[method-assign]
         await bus.publish_batch([Moved("a", number) for number in range(6)])
         await until(lambda: "halted" in states(bus))
         assert not (await operations.resume("sub")).count
         assert (await operations.reset("sub", "now")).pending
         for number, one in running.items():
-            one.storage.note_halts = noting[number]  # type: ignore[method-assign]
+            one.storage.note_halt = noting[number]  # type: ignore[method-assign]
         await until(lambda: states(bus) == {"active"})
         await bus.publish(Moved("a", 6))
         await bus.drain(timeout=30)

@@ -167,6 +167,7 @@ def test_the_guide_describes_every_call_of_a_storage_that_an_application_makes()
         "listen_to_others",
         "list_dead_letters",
         "max_payload_bytes",
+        "note_halt",
         "open_subscription",
         "parked_positions",
         "path",

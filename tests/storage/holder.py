@@ -1,6 +1,7 @@
 """A process that holds a subscription: ``python -m tests.storage.holder <path> <lease seconds>``.
 
-It prints a line for what happens, and takes lines as orders: ``publish N`` and ``stop``.
+It prints a line for what happens, and takes lines as orders: ``publish N``, ``poison N`` (from then on that
+number halts it) and ``stop``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import sys
 from typing import Any
 
-from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from pabal.delivery import leases
 from pabal.storage.sqlite import cursors
 from tests.storage.events import Tick
@@ -20,20 +21,28 @@ async def main(path: str, lease: float) -> None:
     leases._RENEW_EVERY = 3600.0  # a process frozen while it renews would hold the file's lock as well
     leases._STANDBY_PAUSE = 0.05
 
+    poison = -1
+
     async def handle(event: Tick) -> None:
+        if event.number == poison:
+            raise ValueError("poison")
         print(f"handled {event.number}", flush=True)
 
     loop = asyncio.get_running_loop()
     async with SqliteEventStorage(path) as storage:
         bus = InMemoryEventBus(storage)
         bus.listen(lambda report: print(f"report {type(report).__name__}", flush=True))
-        bus.subscribe(Tick, handle, name="held", start="beginning")
+        once = RetryPolicy(max_attempts=1)
+        bus.subscribe(Tick, handle, name="held", start="beginning", retry=once, on_exhausted="stop")
         await bus.start()
         print("started", flush=True)
         while True:
             order: Any = (await loop.run_in_executor(None, sys.stdin.readline)).split()
             if not order or order[0] == "stop":
                 break
+            if order[0] == "poison":
+                poison = int(order[1])
+                continue
             await bus.publish(Tick("A", int(order[1])))
             await bus.drain()
             print("drained", flush=True)

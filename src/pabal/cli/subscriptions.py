@@ -151,14 +151,14 @@ def pause(target: str, name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def resume(target: str, name: str, as_json: bool) -> None:
-    """Let a paused subscription go on, and on Redis also one that has halted.
+    """Let a paused or halted subscription go on, in whatever process that is.
 
     Example: pabal subscriptions resume trading.db check-risk
     """
     result = run(target, lambda operations: operations.resume(name))
     print_result(result, as_json=as_json)
     if not result.count:
-        fail(t("{name} is not paused", name=repr(name)), REFUSED)
+        fail(t("{name} is neither paused nor halted", name=repr(name)), REFUSED)
 
 
 @subscriptions.command("reset")

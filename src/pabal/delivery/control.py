@@ -31,6 +31,8 @@ class Controls:
         self._remove_listener: Callable[[], None] | None = None
         self._again = False
         self._looking = False
+        self._noted: dict[str, int] = {}
+        """The epoch of each name at which it stands written down that it has halted here."""
         self._reopening: set[Consumer] = set()
         self.asked = 0
         """Grows whenever something may have been asked: who opens a subscription sees what came between."""
@@ -92,7 +94,7 @@ class Controls:
         if consumer.tracker is None or consumer in self._reopening:
             return  # it is about to be opened, with what its cursor says by then
         if consumer.state == HALTED:
-            if control.resumed:
+            if self._noted.get(consumer.name) == consumer.epoch and not control.halted:
                 self._take_up_anew(consumer, resumes=not control.paused)
         elif control.paused:
             if consumer.state == ACTIVE:
@@ -104,6 +106,25 @@ class Controls:
             if not resumes:
                 self._engine.set_aside(consumer, PAUSED)
             self._take_up_anew(consumer, resumes)
+
+    def note_halts(self) -> None:
+        """Have it written down what has halted here, for whoever may let it go on."""
+        for consumer in self._engine.consumers.values() if not self._engine.halting else ():
+            if consumer.state == HALTED and self._noted.get(consumer.name) != consumer.epoch:
+                self._engine.background.spawn(self._note_halt(consumer, consumer.epoch))
+
+    async def _note_halt(self, consumer: Consumer, epoch: int) -> None:
+        while consumer.state == HALTED and consumer.epoch == epoch:
+            try:
+                if await self._storage.note_halt(consumer.name, epoch, consumer.reason):
+                    self._noted[consumer.name] = epoch
+                    await self.obey()  # it may have been asked to go on before this was known here
+                return
+            except StorageClosedError:
+                return
+            except StorageError as error:
+                self._engine.report(StorageTrouble(consumer.name, error))
+                await self._engine.background.sleep(_PAUSE)
 
     def _take_up_anew(self, consumer: Consumer, resumes: bool) -> None:
         self._reopening.add(consumer)

@@ -26,6 +26,7 @@ from pabal.delivery.router import Router
 from pabal.delivery.settlement import Settlement
 from pabal.delivery.subscription import Subscription, key_text
 from pabal.delivery.timers import Timers
+from pabal.delivery.tracebacks import storable
 from pabal.delivery.watchdog import Watchdog
 from pabal.delivery.worker import Worker
 from pabal.domain.event import DomainEvent, kind_of
@@ -34,6 +35,9 @@ from pabal.ports.storage import EventStorage
 from pabal.ports.telemetry import EventDropped, Listener, Report, SubscriptionHalted, SubscriptionResumed
 
 _log = logging.getLogger("pabal")
+
+_REASON_MOST = 1000
+"""Characters of why a subscription has halted."""
 
 
 class Engine:
@@ -266,9 +270,12 @@ class Engine:
 
     def halt(self, consumer: Consumer, reason: str) -> None:
         """Stop one subscription where it is; the others go on."""
-        consumer.reason = f"halted at {reason}; fix the cause, then restart the bus or call bus.resume()"
+        told = storable(reason[:_REASON_MOST])  # others read it in the log
+        consumer.reason = f"halted at {told}; fix the cause, then restart the bus or call bus.resume()"
         self.set_aside(consumer, HALTED)
         self.report(SubscriptionHalted(consumer.name, consumer.reason))
+        if self.feed is not None:
+            self.feed.controls.note_halts()
 
     def set_aside(self, consumer: Consumer, state: str) -> None:
         """Empty a consumer's lanes until it is opened anew; running handlers are not touched."""

@@ -116,11 +116,12 @@ def subscription_view(
 
 def with_figures(view: SubscriptionView, figures: Mapping[str, Any]) -> SubscriptionView:
     """Add what only the handling process knows."""
+    elsewhere = figures["state"] == "standby" and view.state == "halted"
     return msgspec.structs.replace(
         view,
-        state=figures["state"],
+        state=view.state if elsewhere else figures["state"],
         lag=figures["lag"],
-        reason=figures.get("reason", ""),
+        reason=view.reason if elsewhere else figures.get("reason", ""),
         in_flight=figures["in_flight"],
         handled=figures["handled"],
         failed_attempts=figures["failed_attempts"],

@@ -175,8 +175,8 @@ class Control(msgspec.Struct, frozen=True):
     paused: bool
     replays: tuple[Replay, ...]
     reopenings: int = 0
-    resumed: bool = False
-    """It had halted where it is handled, and is to go on."""
+    halted: bool = False
+    """It stands written down as halted; who halted, had that written down, and finds it gone goes on."""
 
 
 class SubscriptionRecord(msgspec.Struct, frozen=True):

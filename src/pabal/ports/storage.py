@@ -197,8 +197,15 @@ class SubscriptionControl(Protocol):
         """Let a subscription take no more events until it is resumed; False if it is paused already."""
         ...
 
+    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted, for all to see; False if ``epoch`` is over.
+
+        It stands there until the subscription is resumed, given up or taken anew.
+        """
+        ...
+
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused subscription go on; False if it is not paused."""
+        """Let a paused or halted subscription go on; False if it is neither."""
         ...
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:

@@ -165,7 +165,6 @@ class Coordinator:
         for running in tuple(self._engine.running.values()):
             if running.engine.feed is not None:
                 running.engine.feed.moved(running.storage.pages.end)  # what ``heard`` put off
-                await running.storage.note_halts(running.engine.consumers.values())
         for partition in view.called:
             await self._answer_calls(partition)
         owners = {lease.owner for lease in view.leases}
@@ -266,6 +265,8 @@ class Coordinator:
                 running.partition,
             )
             self._engine.report(GroupRestored("", running.partition))
+            if engine.feed is not None:
+                engine.feed.controls.note_halts()
             await self._go_on_above(running)
         else:
             await self._lose(running)

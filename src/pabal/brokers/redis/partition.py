@@ -19,8 +19,9 @@ from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.standing import read_standing
 from pabal.brokers.redis.steered_partition import SteeredPartition
+from pabal.brokers.redis.steering import HELD
 from pabal.delivery.bookkeeping import Unsaved
-from pabal.delivery.consumer import Consumer
+from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.settlement import progress_of
 from pabal.domain.envelope import (
     StoredRecord,
@@ -109,7 +110,6 @@ class PartitionStorage(SteeredPartition):
             epoch = opened[0]
             cursor = await self._without_called_off(cursors.opened_cursor(name, number, opened))
             self._held[name] = epoch
-            self._halted.discard(name)
             return cursor
         finally:
             if not epoch:
@@ -137,14 +137,14 @@ class PartitionStorage(SteeredPartition):
     async def restore(self, epoch: int, consumers: Sequence[Consumer]) -> bool:
         """Put back what the server has forgotten; False where somebody else has the partition by now."""
         keys = self._keys
-        self._halted.clear()  # this, too, is written down anew
         arguments: list[Any] = [self._owner, epoch, self._group]
         for consumer in consumers:
             if consumer.tracker is None:
                 continue
             saved = progress_of(consumer, Unsaved())
             cursor = encode_cursor(saved.watermark, saved.frontier, saved.unfinished)
-            arguments += (consumer.name, consumer.number, consumer.epoch, cursor, saved.watermark)
+            mark = consumer.reason if consumer.state == HALTED else HELD
+            arguments += (consumer.name, consumer.number, consumer.epoch, mark, cursor, saved.watermark)
             retries = retries_of(consumer)
             arguments.append(len(retries))
             for retry in retries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -16,14 +16,9 @@ from pabal.brokers.redis.partition_log import PartitionLog
 from pabal.brokers.redis.replays import ask_for_replay, read_replays
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.steering import HELD, Group, Heard, Steered, unknown
-from pabal.delivery.consumer import HALTED, Consumer
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import SubscriptionInUseError, UsageError
 from pabal.ports.storage import Control, Cursor, Replay, Start
-
-_LONGEST_REASON = 1000
-_GOES_ON = 2
-"""What the script ``halt`` answers where a reset that nobody has obeyed lets the subscription go on."""
 
 
 class SteeredPartition(PartitionLog, Steered):
@@ -34,8 +29,6 @@ class SteeredPartition(PartitionLog, Steered):
     ) -> None:
         super().__init__(log, keys, partition, on_lost=on_lost)
         self.heard = Heard()
-        self._halted: set[str] = set()
-        """Names of which the server knows that they have halted here."""
 
     async def _steering(self) -> Group:
         return Group(self.log.link, self.log.keys, self._group_keys, self.log.partitions)
@@ -51,35 +44,24 @@ class SteeredPartition(PartitionLog, Steered):
         """Return what was asked of each of these subscriptions; unknown names are left out."""
         controls = await super().read_controls(names)
         stored = await read_replays(await self._steering(), self.partition)
-        resumed = await self._resumed()
+        if not controls:
+            return []
+        held = [field(control.name, "held") for control in controls]
+        marks = await self.log.link.call("HMGET", self._keys.epochs, *held)
         return [
-            msgspec.structs.replace(
-                control, replays=replays_of(stored, control.name), resumed=control.name in resumed
-            )
-            for control in controls
+            msgspec.structs.replace(control, replays=replays_of(stored, control.name), halted=mark != HELD)
+            for control, mark in zip(controls, marks, strict=True)
         ]
 
     # -- halts ----------------------------------------------------------------------------------------
 
-    async def note_halts(self, consumers: Iterable[Consumer]) -> None:
-        """Write down what has halted here and why, so that all may see it, and let it go on."""
-        for consumer in consumers:
-            if consumer.state != HALTED or consumer.name in self._halted:
-                continue
-            keys, told = (self._keys.epochs, self._keys.moves), consumer.reason[:_LONGEST_REASON]
-            noted = await self.log.link.run(script("halt"), keys, consumer.name, consumer.epoch, told)
-            if noted:
-                self._halted.add(consumer.name)
-            if noted == _GOES_ON:
-                self.heard.tell()
+    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted here, in place of the mark that it is held.
 
-    async def _resumed(self) -> set[str]:
-        """Return the names that have halted here and are to go on."""
-        names = sorted(self._halted)
-        if not names:
-            return set()
-        marks = await self.log.link.call("HMGET", self._keys.epochs, *(field(name, "held") for name in names))
-        return {name for name, mark in zip(names, marks, strict=True) if mark == HELD}
+        Where it is to stand elsewhere by now, the mark stays: it goes on there.
+        """
+        keys = (self._keys.epochs, self._keys.moves)
+        return bool(await self.log.link.run(script("halt"), keys, name, epoch, reason))
 
     # -- places ---------------------------------------------------------------------------------------
 

@@ -79,11 +79,15 @@ class MemorySubscriptionCalls:
 
     async def pause_subscription(self, name: str) -> bool:
         """Let a subscription take no more events until it is resumed; False if it is paused already."""
-        return self._asked(self._subscriptions.set_paused(name, True))
+        return self._asked(self._subscriptions.pause(name))
+
+    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted; False if ``epoch`` is over."""
+        return self._subscriptions.note_halt(name, epoch, reason)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused subscription go on; False if it is not paused."""
-        return self._asked(self._subscriptions.set_paused(name, False))
+        """Let a paused or halted subscription go on; False if it is neither."""
+        return self._asked(self._subscriptions.resume(name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move a cursor, unless somebody else than the holder of ``epoch`` handles it."""

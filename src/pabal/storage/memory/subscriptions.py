@@ -38,6 +38,7 @@ class MemorySubscription:
         self.epoch = 0
         self.held = False
         self.paused = False
+        self.halted = ""
         self.reopenings = 0
         self.replays: dict[int, Replay] = {}
         self.created_at = self.updated_at = datetime.now(UTC)
@@ -99,6 +100,7 @@ class MemorySubscriptions:
         if known.held:
             return None
         known.held = True
+        known.halted = ""
         known.epoch += 1
         known.forget_called_off()
         waiting = {key for key, positions in known.queued.items() if positions}
@@ -133,6 +135,7 @@ class MemorySubscriptions:
         known = self._by_name[name]
         if known.epoch == epoch:
             known.held = False
+            known.halted = ""
 
     def save(self, change: Progress) -> bool:
         """Save progress; False if its epoch is over."""
@@ -172,12 +175,26 @@ class MemorySubscriptions:
             raise SubscriptionNotFoundError(name=name, known=", ".join(sorted(self._by_name)) or "none")
         return self._by_name[name]
 
-    def set_paused(self, name: str, paused: bool) -> bool:
-        """Pause a subscription or let it go on; False if it is so already."""
+    def pause(self, name: str) -> bool:
+        """Pause a subscription; False if it is paused already."""
         known = self._known(name)
-        changed = known.paused != paused
-        known.paused = paused
-        return changed
+        paused, known.paused = known.paused, True
+        return not paused
+
+    def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted; False if ``epoch`` is over."""
+        known = self._by_name.get(name)
+        if known is None or not known.held or known.epoch != epoch:
+            return False
+        known.halted = reason
+        return True
+
+    def resume(self, name: str) -> bool:
+        """Let a paused or halted subscription go on; False if it is neither."""
+        known = self._known(name)
+        stood = known.paused or bool(known.halted)
+        known.paused, known.halted = False, ""
+        return stood
 
     def reset(self, name: str, start: Start, epoch: int | None) -> int:
         """Move a cursor, unless somebody else than the holder of ``epoch`` handles it."""
@@ -235,7 +252,7 @@ class MemorySubscriptions:
         """Return what is asked of subscriptions."""
         found = [(name, self._by_name.get(name)) for name in names]
         return [
-            Control(name, known.paused, tuple(known.replays.values()), known.reopenings)
+            Control(name, known.paused, tuple(known.replays.values()), known.reopenings, bool(known.halted))
             for name, known in found
             if known is not None
         ]
@@ -262,6 +279,7 @@ class MemorySubscriptions:
             paused=known.paused,
             replays=tuple(known.replays.values()),
             created_at=known.created_at,
+            halted=known.halted,
         )
 
     def count_retries(self) -> int:

@@ -8,17 +8,32 @@ from pathlib import Path
 
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, Replay, Start
-from pabal.storage.sqlite.cursors import read_replays, start_position
+from pabal.storage.sqlite.cursors import read_halts, read_replays, start_position
 from pabal.storage.sqlite.journal import is_alive
 from pabal.storage.sqlite.reader import Connection
 from pabal.storage.sqlite.statements import numbered, statements
 from pabal.storage.sqlite.transaction import Transaction
 
 
-def set_paused(tx: Transaction, name: str, paused: bool) -> bool:
-    """Pause a subscription or let it go on; False if it is so already."""
+def pause(tx: Transaction, name: str) -> bool:
+    """Pause a subscription; False if it is paused already."""
     _known(tx, name)
-    changed = tx.execute(statements()["set_paused"], numbered(int(paused), name)).rowcount > 0
+    return _counted(tx, _set_paused(tx, name, True))
+
+
+def resume(tx: Transaction, name: str) -> bool:
+    """Let a paused or halted subscription go on; False if it is neither."""
+    _known(tx, name)
+    halted = name in read_halts(tx)
+    tx.execute(statements()["end_halt"], (name,))
+    return _counted(tx, _set_paused(tx, name, False) or halted)
+
+
+def _set_paused(tx: Transaction, name: str, paused: bool) -> bool:
+    return tx.execute(statements()["set_paused"], numbered(int(paused), name)).rowcount > 0
+
+
+def _counted(tx: Transaction, changed: bool) -> bool:
     if changed:
         _count(tx)
     return changed
@@ -83,6 +98,7 @@ def forget(tx: Transaction, database: Path, name: str) -> bool:
         "forget_queue",
         "forget_replays",
         "forget_recoveries",
+        "end_halt",
         "forget_subscription",
     ):
         tx.execute(sql[statement], (name,))
@@ -92,10 +108,11 @@ def forget(tx: Transaction, database: Path, name: str) -> bool:
 def read(connection: Connection, names: Sequence[str]) -> list[Control]:
     """Return what is asked of subscriptions."""
     found: list[Control] = []
+    halts = read_halts(connection)
     for name in names:
         row = connection.execute(statements()["subscription"], (name,)).fetchone()
         if row is not None:
-            found.append(Control(name, bool(row[8]), read_replays(connection, name), row[9]))
+            found.append(Control(name, bool(row[8]), read_replays(connection, name), row[9], name in halts))
     return found
 
 

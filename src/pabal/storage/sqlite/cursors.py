@@ -90,6 +90,7 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
             return None
     number, _, watermark, frontier, packed, *_ = tx.execute(sql["subscription"], (name,)).fetchone()
     epoch = tx.execute(sql["take_subscription"], (owner, lease, name)).fetchone()[0]
+    tx.execute(sql["end_halt"], (name,))
     unfinished = unpack_positions(watermark, packed)
     replays = read_replays(tx, name)
     _forget_called_off(tx, name, frontier, unfinished, replays)
@@ -178,6 +179,16 @@ def release(tx: Transaction, name: str, epoch: int, owner: str) -> None:
     tx.execute(statements()["release_subscription"], (name, epoch, owner))
 
 
+def note_halt(tx: Transaction, name: str, epoch: int, owner: str, reason: str) -> bool:
+    """Write down why a subscription has halted; False if ``epoch`` is over."""
+    return tx.execute(statements()["note_halt"], (reason, name, epoch, owner)).rowcount > 0
+
+
+def read_halts(connection: Any) -> dict[str, str]:
+    """Return why each subscription that has halted, and is held yet, has done so."""
+    return dict(connection.execute(statements()["halts"], (time.time_ns() // 1000,)))
+
+
 def renew(tx: Transaction, held: dict[str, int], owner: str) -> list[str]:
     """Prolong leases; return the names that are lost."""
     until = time.time_ns() // 1000 + int(LEASE_SECONDS * 1e6)
@@ -260,6 +271,7 @@ def park(tx: Transaction, name: str, parked: ParkedDelivery) -> None:
 def list_records(connection: Any) -> list[SubscriptionRecord]:
     """Return every durable subscription."""
     rows = connection.execute(statements()["list_subscriptions"], (time.time_ns() // 1000,)).fetchall()
+    halts = read_halts(connection)
     replays: dict[str, list[Replay]] = {}
     for row in connection.execute(statements()["all_replays"]):
         replays.setdefault(row[1], []).append(Replay(*row))
@@ -278,6 +290,7 @@ def list_records(connection: Any) -> list[SubscriptionRecord]:
             paused=bool(paused),
             replays=tuple(replays.get(name, ())),
             created_at=from_microseconds(created_at),
+            halted=halts.get(name, ""),
         )
         for (
             name,

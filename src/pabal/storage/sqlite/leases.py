@@ -82,6 +82,13 @@ class Leases:
         if self._held.get(name) == epoch:
             self._held.pop(name, None)
 
+    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted; False if ``epoch`` is over."""
+        noted: bool = await self._writer.submit(
+            Job(action=lambda tx: cursors.note_halt(tx, name, epoch, self._owner, reason))
+        )
+        return noted
+
     async def renew(self) -> list[str]:
         """Prolong the leases of everything held; return the names that were lost."""
         held = dict(self._held)

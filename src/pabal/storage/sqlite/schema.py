@@ -20,10 +20,13 @@ from pabal.storage.sqlite.statements import migration_script, schema_script
 APPLICATION_ID = 0x50414241
 """``PABA``: the mark in the file header by which a pabal database is known."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: dict[int, Migration] = {1: lambda connection: _run(connection, migration_script(1))}
+MIGRATIONS: dict[int, Migration] = {
+    1: lambda connection: _run(connection, migration_script(1)),
+    2: lambda connection: _run(connection, migration_script(2)),
+}
 """From version n to n + 1. A fresh schema and a migrated one are equal (tested)."""
 
 CHECKPOINT_PAGES = 8000

@@ -77,11 +77,18 @@ class SubscriptionCalls(DatabaseFile):
 
         Whoever handles it obeys, in this process or another. Raises SubscriptionNotFoundError.
         """
-        return await self._ask(lambda tx: control.set_paused(tx, name, True))
+        return await self._ask(lambda tx: control.pause(tx, name))
+
+    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted, for all to see; False if ``epoch`` is over."""
+        return await self._leases.note_halt(name, epoch, reason)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused subscription go on; False if it is not paused. Raises SubscriptionNotFoundError."""
-        return await self._ask(lambda tx: control.set_paused(tx, name, False))
+        """Let a paused or halted subscription go on; False if it is neither.
+
+        Whoever handles it obeys, in this process or another. Raises SubscriptionNotFoundError.
+        """
+        return await self._ask(lambda tx: control.resume(tx, name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move a cursor, and return the position it stands at: everything above is delivered (again).

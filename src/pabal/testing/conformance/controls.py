@@ -42,6 +42,29 @@ async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
 
 
 @case()
+async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
+    """Show why a subscription has halted to whoever looks, until it is resumed or taken anew."""
+    async with opened(factory) as storage:
+        cursor = await take(storage)
+        equal(await storage.note_halt("sub", cursor.epoch + 1, "no"), False, "a halt in another epoch")
+        equal((await control_of(storage)).halted, False, "what is written down before it has halted")
+        equal(await storage.note_halt("sub", cursor.epoch, "halted at 3"), True, "a halt")
+        equal((await control_of(storage)).halted, True, "what is written down of it")
+        [record] = await storage.list_subscriptions()
+        equal(record.halted, "halted at 3", "the reason in the list of subscriptions")
+        equal(await storage.resume_subscription("sub"), True, "resuming")
+        equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
+        equal((await control_of(storage)).halted, False, "what is written down once it is resumed")
+        await storage.note_halt("sub", cursor.epoch, "halted at 4")
+        earlier, cursor = cursor, await again(storage, cursor)
+        equal(await storage.note_halt("sub", earlier.epoch, "late"), False, "a halt in an epoch that is over")
+        await storage.note_halt("sub", cursor.epoch, "halted at 5")
+        await storage.release_subscription("sub", cursor.epoch)
+        [record] = await storage.list_subscriptions()
+        equal(record.halted, "", "the reason once it is given up")
+
+
+@case()
 async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> None:
     """Raise SubscriptionNotFoundError with the names there are; reading and forgetting pass over them."""
     async with opened(factory) as storage:

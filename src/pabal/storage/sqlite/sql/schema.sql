@@ -1,4 +1,4 @@
--- Schema version 2. Applied statement by statement to an empty database.
+-- Schema version 3. Applied statement by statement to an empty database.
 
 -- The log. position = rowid, assigned by the writer: consecutive, in commit order.
 CREATE TABLE events (
@@ -62,6 +62,13 @@ CREATE TABLE subscriptions (
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL
 ) STRICT;
+
+-- Why a subscription has halted, as long as its epoch lasts; without the row it is to go on.
+CREATE TABLE halts (
+    subscription TEXT    PRIMARY KEY,
+    epoch        INTEGER NOT NULL,
+    reason       TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Ranges of the log that are delivered once more, to one subscription alone; a row goes when its range is done.
 CREATE TABLE replays (

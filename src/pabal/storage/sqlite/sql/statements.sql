@@ -107,6 +107,17 @@ UPDATE meta SET value = value + 1 WHERE key = 'controls'
 -- name: set_paused
 UPDATE subscriptions SET paused = ?1 WHERE name = ?2 AND paused <> ?1
 
+-- name: note_halt
+INSERT OR REPLACE INTO halts (subscription, epoch, reason)
+SELECT name, epoch, ? FROM subscriptions WHERE name = ? AND epoch = ? AND owner = ?
+
+-- name: halts
+SELECT h.subscription, h.reason FROM halts h JOIN subscriptions s ON s.name = h.subscription AND s.epoch = h.epoch
+WHERE s.owner IS NOT NULL AND s.lease_until > ?
+
+-- name: end_halt
+DELETE FROM halts WHERE subscription = ?
+
 -- name: request_reopening
 UPDATE subscriptions SET reopenings = reopenings + 1 WHERE name = ?
 

@@ -1,0 +1,8 @@
+-- From schema version 2 to 3. Never changed afterwards.
+
+-- Why a subscription has halted, as long as its epoch lasts; without the row it is to go on.
+CREATE TABLE halts (
+    subscription TEXT    PRIMARY KEY,
+    epoch        INTEGER NOT NULL,
+    reason       TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,236 @@
+"""A subscription that has halted is seen by every process on the file, and any of them lets it go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
+from pabal.errors import StorageUnavailableError
+from pabal.factory import open_operations
+from pabal.ports.storage import Control, EventStorage
+from pabal.ports.telemetry import Report, StorageTrouble, SubscriptionHalted, SubscriptionResumed
+from pabal.storage.sqlite import cursors
+from tests.brokers.events import until
+from tests.brokers.test_steering import call
+from tests.storage.events import Tick
+from tests.storage.test_leases import holder
+
+
+class Poisoned:
+    """Handle everything but one number, for as long as nobody has mended that."""
+
+    def __init__(self) -> None:
+        self.poison: int | None = 2
+        self.numbers: list[int] = []
+        self.reports: list[Report] = []
+
+    def bus(self, storage: EventStorage) -> InMemoryEventBus:
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Tick, self.handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+        bus.listen(self.reports.append)
+        return bus
+
+    async def handle(self, event: Tick) -> None:
+        if event.number == self.poison:
+            raise ValueError("poison")
+        self.numbers.append(event.number)
+
+    def told(self, kind: type[Report]) -> int:
+        """Return how often something was reported."""
+        return sum(isinstance(report, kind) for report in self.reports)
+
+
+async def reason(storage: EventStorage, wanted: bool = True) -> str:
+    """Return why the subscription has halted once it has, or, once it has not any longer, nothing."""
+    async with asyncio.timeout(30):
+        while True:
+            [record] = await storage.list_subscriptions()
+            if bool(record.halted) == wanted:
+                return record.halted
+            await asyncio.sleep(0.005)
+
+
+async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(path: Path) -> None:
+    """Only the process in which it had halted knew of it: on call, one saw a subscription at work."""
+    async with holder(path) as other:
+        await other.order("poison 2")
+        await other.order("publish 1")
+        await other.says("handled 1")
+        await other.order("publish 2")
+        await other.says("report SubscriptionHalted")
+        async with SqliteEventStorage(path) as storage:
+            assert "ValueError: poison" in await reason(storage)
+        code, said = await asyncio.to_thread(call, "status", str(path))
+        assert code != 0
+        assert "subscription 'held' halted at event" in said
+        assert "at position 2" in said
+        await other.order("poison -1")
+        await other.order("publish 3")
+        resume = ("subscriptions", "resume", str(path), "held")
+        assert await asyncio.to_thread(call, *resume) == (0, "1 done\n")
+        await other.says("handled 2")
+        await other.says("handled 3")
+        code, said = await asyncio.to_thread(call, *resume)
+        assert (code, "'held' is neither paused nor halted" in said) == (1, True), said
+
+
+async def test_another_bus_lets_it_go_on_and_sees_it_halted_until_then(path: Path) -> None:
+    """A dashboard in a web process would call it standby, while the worker process stands still."""
+    sick = Poisoned()
+    async with (
+        SqliteEventStorage(path) as storage,
+        SqliteEventStorage(path) as second,
+        sick.bus(storage) as bus,
+        Poisoned().bus(second) as other,
+        open_operations(str(path)) as operations,
+    ):
+        await bus.publish_batch([Tick("A", number) for number in range(4)])
+        await reason(second)
+        [view] = await operations.subscriptions()
+        assert (view.state, "poison" in view.reason) == ("halted", True)
+        sick.poison = None
+        assert await other.resume("sub")
+        await until(lambda: sick.numbers == [0, 1, 2, 3])
+        assert not await other.resume("sub")
+        assert await reason(second, wanted=False) == ""
+        assert (sick.told(SubscriptionHalted), sick.told(SubscriptionResumed)) == (1, 1)
+
+
+async def test_what_halts_again_can_be_let_go_on_again(path: Path) -> None:
+    """Whoever resumes before the cause is mended would have had the only try."""
+    sick = Poisoned()
+    async with (
+        SqliteEventStorage(path) as storage,
+        SqliteEventStorage(path) as second,
+        sick.bus(storage) as bus,
+    ):
+        await bus.publish_batch([Tick("A", number) for number in range(4)])
+        await reason(second)
+        assert await second.resume_subscription("sub")
+        await until(lambda: sick.told(SubscriptionHalted) == 2)
+        sick.poison = None
+        await reason(second)
+        assert await second.resume_subscription("sub")
+        await until(lambda: sick.numbers == [0, 1, 2, 3])
+
+
+async def test_a_halt_is_written_down_once_the_file_can_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at that moment would hide for ever that a subscription stands still."""
+    sick = Poisoned()
+    async with SqliteEventStorage(path) as storage, sick.bus(storage) as bus:
+        noting = storage.note_halt
+
+        async def full(name: str, epoch: int, reason: str) -> bool:
+            monkeypatch.setattr(storage, "note_halt", noting)
+            raise StorageUnavailableError(path=str(path), reason="database or disk is full")
+
+        monkeypatch.setattr(storage, "note_halt", full)
+        await bus.publish(Tick("A", 2))
+        await reason(storage)
+        assert sick.told(StorageTrouble) == 1
+
+
+async def test_a_resume_that_comes_before_the_halt_is_known_here_is_obeyed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file would say that it goes on, and it would stand still until the next restart."""
+    sick = Poisoned()
+    async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as second:
+        noting, reading = storage.note_halt, storage.read_controls
+        looks: list[None] = []
+
+        async def read(names: Sequence[str]) -> list[Control]:
+            controls = await reading(names)
+            looks.append(None)
+            return controls
+
+        async def slow(name: str, epoch: int, reason: str) -> bool:
+            noted = await noting(name, epoch, reason)
+            sick.poison = None
+            before = len(looks)
+            assert await second.resume_subscription(name)
+            await until(lambda: len(looks) > before)
+            return noted
+
+        monkeypatch.setattr(storage, "read_controls", read)
+        monkeypatch.setattr(storage, "note_halt", slow)
+        async with sick.bus(storage) as bus:
+            await bus.publish_batch([Tick("A", number) for number in range(4)])
+            await until(lambda: sick.numbers == [0, 1, 2, 3])
+
+
+async def test_one_resume_ends_a_halt_and_a_pause(path: Path) -> None:
+    """Whoever paused what had halted would have to ask twice, and be told once that it goes on."""
+    sick = Poisoned()
+    async with (
+        SqliteEventStorage(path) as storage,
+        SqliteEventStorage(path) as second,
+        sick.bus(storage) as bus,
+    ):
+        await bus.publish_batch([Tick("A", number) for number in range(4)])
+        await reason(second)
+        assert await second.pause_subscription("sub")
+        sick.poison = None
+        assert await second.resume_subscription("sub")
+        await until(lambda: sick.numbers == [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("ends", ["stop", "lease"])
+async def test_a_halt_ends_with_who_holds_the_subscription(
+    path: Path, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes over goes on, and the file would call it halted for ever."""
+    monkeypatch.setattr(cursors, "LEASE_SECONDS", 0.0 if ends == "lease" else 10.0)
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("sub", "now")
+        assert cursor is not None
+        assert await storage.note_halt("sub", cursor.epoch, "halted at 1")
+        if ends == "stop":
+            await storage.release_subscription("sub", cursor.epoch)
+        [record] = await storage.list_subscriptions()
+        assert (record.owner, record.halted) == (None, "")
+        assert not await storage.resume_subscription("sub")
+
+
+async def test_a_forgotten_subscription_leaves_no_halt_behind(path: Path) -> None:
+    """One that is made anew under the name would be called halted before it has begun."""
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("sub", "now")
+        assert cursor is not None
+        await storage.note_halt("sub", cursor.epoch, "halted at 1")
+        await storage.release_subscription("sub", cursor.epoch)
+        assert await storage.forget_subscription("sub")
+        anew = await storage.open_subscription("sub", "now")
+        assert anew is not None
+        assert anew.epoch == cursor.epoch
+        [record] = await storage.list_subscriptions()
+        assert record.halted == ""
+
+
+async def test_buses_that_share_a_log_in_memory_let_each_other_go_on() -> None:
+    """What holds for a file would not hold in the tests that an application runs without one."""
+    sick = Poisoned()
+    storage = InMemoryEventStorage()
+    async with sick.bus(storage) as bus, InMemoryEventBus(storage) as other:
+        await bus.publish_batch([Tick("A", number) for number in range(4)])
+        await reason(storage)
+        sick.poison = None
+        assert await other.resume("sub")
+        await until(lambda: sick.numbers == [0, 1, 2, 3])
+
+
+async def test_in_korean_the_reason_is_korean(path: Path) -> None:
+    """The one sentence that matters at night would be in the other language."""
+    async with holder(path) as other, SqliteEventStorage(path) as storage:
+        await other.order("poison 1")
+        await other.order("publish 1")
+        await reason(storage)
+        _, said = await asyncio.to_thread(call, "status", str(path), lang="ko")
+        assert "마지막 오류는 ValueError: poison" in said
+        assert "halted" not in said, said
