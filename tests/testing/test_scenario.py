@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,25 @@ def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> 
 
     with pytest.raises(AssertionError, match=r"it raised, but recorded:\n.*Deposited"):
         given(Account).when(deposit_and_raise).then_raises(OverdrawnError)
+
+
+@pytest.mark.parametrize("subject", [Account, account_decider])
+def test_a_story_goes_on_and_each_part_is_told_by_itself(subject: Any) -> None:
+    """What an earlier command recorded would be expected again, or be blamed on a later refusal."""
+
+    def withdraw(amount: Decimal) -> Any:
+        return Withdraw("a", amount) if subject is account_decider else lambda one: one.withdraw(amount)
+
+    story = given(subject, Deposited("a", FIVE)).when(withdraw(TWO)).then(Withdrawn("a", TWO))
+    story.when(withdraw(FIVE)).then_raises(OverdrawnError, "5 of 3").then()
+    story.when(withdraw(Decimal(3))).then(Withdrawn("a", Decimal(3)))
+
+
+def test_a_refusal_that_nobody_expected_is_not_passed_over() -> None:
+    """The test of a story would go on, and pass, after a command that failed."""
+    refused = given(Account).when(lambda account: account.withdraw(TWO))
+    with pytest.raises(AssertionError, match="nothing should be raised"):
+        refused.when(lambda account: account.deposit(FIVE))
 
 
 class UnderUnittest(unittest.TestCase):

@@ -20,6 +20,7 @@ class Scenario:
     """Say what had happened, what is asked, and what comes of it; made by ``given``.
 
     It needs no test framework: what is not as expected raises AssertionError with a line-by-line difference.
+    After a ``then`` the story may go on with another ``when``: each ``then`` is about the one before it.
     """
 
     def __init__(self, subject: Subject, events: Iterable[Any], aggregate_id: str) -> None:
@@ -34,9 +35,15 @@ class Scenario:
             self._state = subject(aggregate_id).replay(events)
 
     def when(self, command: Any) -> Scenario:
-        """Call ``command(aggregate)``, or have a decider decide the command."""
+        """Call ``command(aggregate)``, or have a decider decide the command.
+
+        An error is kept for ``then_raises``; one that is not expected there fails whatever follows.
+        """
         if isinstance(self._state, InMemoryProjection):
             raise UsageError("a projection is asked nothing: continue with then_rows()")
+        self._expect_no_error()
+        earlier = len(self._state.pending) if isinstance(self._state, Aggregate) else 0
+        self._recorded = []
         try:
             if isinstance(self._subject, Decider):
                 self._recorded = list(self._subject.decide(command, self._state))
@@ -47,7 +54,7 @@ class Scenario:
         except Exception as error:
             self._raised = error
         if isinstance(self._state, Aggregate):
-            self._recorded = list(self._state.pending)
+            self._recorded = list(self._state.pending[earlier:])
         return self
 
     def then(self, *events: Any) -> Scenario:
@@ -70,6 +77,7 @@ class Scenario:
             ) from self._raised
         if self._recorded:
             raise AssertionError("it raised, but recorded:\n" + _difference((), self._recorded))
+        self._raised = None
         return self
 
     def then_state(self, expected: Callable[[Any], Any] | None = None, **attributes: Any) -> Scenario:
