@@ -301,3 +301,22 @@ def test_what_a_step_does_wrong_is_told() -> None:
     with pytest.raises(ProcessDefinitionError, match="other has no annotation"):
         Careless.codec.encode(careless)
     assert careless.take(object()) is False
+
+
+async def test_a_key_that_is_no_text_is_told_where_its_event_is_parked() -> None:
+    """The dead letter would name an operation between types, and not the process whose key is a number."""
+
+    class Numbered(ProcessManager):
+        @starts(OrderPlaced, key="amount")
+        def placed(self, event: OrderPlaced) -> None: ...
+
+    bus = InMemoryEventBus(InMemoryEventStorage())
+    commands = CommandBus()
+    commands.use(Idempotency(bus))
+    ProcessManagers(bus, commands).add(Numbered)
+    async with bus:
+        await bus.publish(OrderPlaced("o-1", Decimal(7)))
+        await bus.drain(timeout=30)
+        (letter,) = await bus.dead_letters.list()
+    assert "Numbered: the key of OrderPlaced is Decimal('7'), no text" in letter.reason
+    assert letter.event == OrderPlaced("o-1", Decimal(7))

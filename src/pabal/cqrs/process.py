@@ -183,11 +183,21 @@ class ProcessManager:
 
     @classmethod
     def key_of(cls, event: Any) -> str | None:
-        """Return the key of the instance that an event belongs to, or None."""
+        """Return the key of the instance that an event belongs to, or None.
+
+        Raises ProcessDefinitionError for a key that is no text.
+        """
         if isinstance(event, (ProcessTimedOut, CommandRejected)):
             return event.key if event.process == cls.process_type else None
         reaction = cls.reaction_to(type(event))
-        return None if reaction is None else reaction.key_of(event)
+        key = None if reaction is None else reaction.key_of(event)
+        if key is None or isinstance(key, str):
+            return key
+        raise ProcessDefinitionError(
+            f"the key of {type(event).__name__} is {key!r:.60}, no text; give a function that returns some, "
+            "such as key=lambda event: str(event.number)",
+            process=cls.__qualname__,
+        )
 
     @classmethod
     def may_start_with(cls, event: Any) -> bool:
