@@ -16,8 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class MessageBus:
     """Find a message's one handler by its type, and call it with what it needs.
 
-    ``provide`` returns an object for a type, or an awaitable of one; the look-up of any container fits. It is
-    called anew for each message.
+    ``provide`` gets a type and returns an object of it, or an awaitable of one; the look-up of any container
+    fits. It is called anew for each message and each parameter of its handler.
     """
 
     kind: ClassVar[str] = "bus"
@@ -36,7 +36,7 @@ class MessageBus:
         return self._middleware
 
     def handles(self, message_class: type) -> Callable[[F], F]:
-        """Register the decorated function for a class of messages, and return it."""
+        """Register the decorated function for a class of messages, and return it; see ``register``."""
 
         def decorate(function: F) -> F:
             self.register(message_class, function)
@@ -47,8 +47,11 @@ class MessageBus:
     def register(self, message_class: type, handler: Callable[..., Any]) -> None:
         """Have ``handler`` called for messages of exactly this class.
 
-        Its first parameter is the message; every other without a default is provided by its annotation. A
-        handler that is not async runs in a thread. Raises DuplicateHandlerError, InvalidMessageHandlerError.
+        Its first parameter is the message; every other without a default is provided by its annotation: the
+        ``MessageContext``, what middleware provides for this message, or else what ``provide`` returns. A
+        handler that is not async runs in a thread. Subclasses of the message need a handler of their own.
+
+        Raises DuplicateHandlerError, InvalidMessageHandlerError, UsageError for what is no class.
         """
         if not isinstance(message_class, type):
             raise UsageError(f"{message_class!r} is no class; register a handler for a class of messages")
@@ -64,7 +67,11 @@ class MessageBus:
         self._calls[message_class] = self._wire(made)
 
     def use(self, middleware: Middleware) -> None:
-        """Put ``async (message, context, call_next)`` around every handler, inside those used before."""
+        """Put ``async (message, context, call_next)`` around every handler, inside those used before.
+
+        It counts for handlers registered before, too. What it returns is the result; ``await call_next()``
+        calls the next one in, and may be called more than once. Raises UsageError for what cannot be called.
+        """
         if not callable(middleware):
             raise UsageError(f"{middleware!r} is no middleware; pass async (message, context, call_next)")
         self._middleware = (*self._middleware, middleware)
@@ -90,6 +97,9 @@ class MessageBus:
 class CommandBus(MessageBus):
     """Have each command handled by its one handler; the result comes back, or what it raised.
 
+    ``provide`` gets the type of a handler's further parameter and returns an object of it, or an awaitable of
+    one. A bus needs no start and no stop.
+
     >>> import asyncio
     >>> class Add(Command[int]):
     ...     left: int
@@ -109,7 +119,11 @@ class CommandBus(MessageBus):
     @overload
     async def execute(self, command: object) -> Any: ...
     async def execute(self, command: Any) -> Any:
-        """Return what the command's handler returns. Raises what it raises, or HandlerNotFoundError."""
+        """Return what the command's handler returns.
+
+        Raises what the handler or a middleware raises, HandlerNotFoundError where no handler is registered
+        for exactly this class, DependencyError for a parameter that cannot be provided.
+        """
         call = self._calls.get(type(command))
         if call is None:
             raise self._not_found(command)
@@ -117,7 +131,7 @@ class CommandBus(MessageBus):
 
 
 class QueryBus(MessageBus):
-    """Have each query answered by its one handler.
+    """Have each query answered by its one handler. ``provide`` is that of ``CommandBus``.
 
     >>> import asyncio
     >>> class Greeting(Query[str]):
@@ -137,7 +151,7 @@ class QueryBus(MessageBus):
     @overload
     async def ask(self, query: object) -> Any: ...
     async def ask(self, query: Any) -> Any:
-        """Return the answer. Raises what the handler raises, or HandlerNotFoundError."""
+        """Return the answer. Raises what ``CommandBus.execute`` raises."""
         call = self._calls.get(type(query))
         if call is None:
             raise self._not_found(query)

@@ -24,8 +24,9 @@ Middleware = Callable[[Any, "MessageContext", CallNext], Awaitable[Any]]
 class MessageContext(msgspec.Struct, gc=True):
     """Tell middleware, and a handler that asks for it by type, how a message is being handled.
 
-    ``attempt`` counts from 1. ``provided`` holds what middleware provides for this one message by type; it
-    goes before the bus's provider.
+    ``message_type`` is the class's qualified name, ``handler`` is ``module:qualname``, and ``returns`` the
+    annotation of what it returns. ``attempt`` counts from 1. ``provided`` holds by type what middleware
+    provides for this one message; it goes before the bus's ``provide``.
     """
 
     message_type: str

@@ -26,7 +26,11 @@ _handling: ContextVar[frozenset[str]] = ContextVar("pabal_handling", default=fro
 
 
 class CommandHandled(DomainEvent):
-    """Say that a command was handled, and what came of it; stored with the events it caused."""
+    """Say that a command was handled, and what came of it; stored with the events it caused.
+
+    ``fingerprint`` is the first 16 hex digits of the SHA-256 of the command's JSON, ``result`` is JSON, and
+    ``handling`` the id of the one attempt that stored it.
+    """
 
     event_type: ClassVar[str] = "pabal.command.handled"
     aggregate_type: ClassVar[str] = _STREAM
@@ -45,14 +49,40 @@ class CommandHandled(DomainEvent):
 class Idempotency:
     """Be the middleware that has a command of one id handled once, across restarts and processes.
 
-    A handler takes a ``UnitOfWork`` by type and changes aggregates through it. When it returns, what they
-    recorded and the command's id and result are stored in one append. Sent again, the command is not handled
-    again: its first result is returned. Two at a time wait for each other; two processes, and the second has
-    its append refused and returns the result of the first. A command that raises leaves nothing and may be
-    sent again. What a handler does besides the unit of work (a mail, its own append) is not covered.
+    ``commands.use(Idempotency(bus))``. A handler takes a ``UnitOfWork`` by type and changes aggregates
+    through it; it does not commit. When it returns, what they recorded and the command's id and result are
+    stored in one append, as a ``CommandHandled``. Sent again, the command is not handled again: its first
+    result is returned.
+
+    The same id sent twice at a time: in one process the second waits for the first; in two processes both are
+    handled, the second append is refused, and the first's result returned. A command that raises leaves
+    nothing and may be sent again. What a handler does besides the unit of work (a mail, its own append) is
+    not covered.
+
+    An id is known as long as its ``CommandHandled`` is in the log. Sent again after ``trim`` deleted that,
+    the command is handled again, but what it recorded is refused with ConcurrencyError.
 
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
-    UsageError for a result that has no JSON form, and for a command that its own handler sends again.
+    UsageError for a bus without storage, for a command or result that has no JSON form, and for a command
+    that its own handler sends again; and what ``UnitOfWork.commit`` raises.
+
+    >>> import asyncio
+    >>> from pabal import InMemoryEventStorage
+    >>> from pabal.cqrs import Command, CommandBus
+    >>> class Greet(Command[str]):
+    ...     name: str
+    >>> commands = CommandBus()
+    >>> commands.use(Idempotency(InMemoryEventStorage()))
+    >>> @commands.handles(Greet)
+    ... async def greet(command: Greet, work: UnitOfWork) -> str:
+    ...     print("handled")
+    ...     return f"hello {command.name}"
+    >>> async def main() -> list[str]:
+    ...     command = Greet("kim")
+    ...     return [await commands.execute(command), await commands.execute(command)]
+    >>> asyncio.run(main())
+    handled
+    ['hello kim', 'hello kim']
     """
 
     def __init__(self, bus_or_storage: Any) -> None:

@@ -15,9 +15,12 @@ R = TypeVar("R")
 class Command(msgspec.Struct, Generic[R], frozen=True, kw_only=True, repr_omit_defaults=True):
     """Be the base of an application's commands; ``R`` is the type of the result.
 
-    Fields are positional or keyword. ``command_id``, keyword-only, names this one command: sent again under
-    the same id, it is not handled again where the bus uses ``Idempotency``. A command bus takes any class;
-    this one adds the id, and tells type checkers what ``execute`` returns.
+    Fields are positional or keyword. ``command_id``, keyword-only text, names this one command: sent again
+    under the same id, it is not handled again where the bus uses ``Idempotency``. It defaults to a new UUID.
+    A command bus takes any class; this one adds the id, and tells type checkers what ``execute`` returns.
+
+    Commands are stored under the class's qualified name, or under its ``command_type`` if it has one: give it
+    one before you rename the class.
 
     >>> class OpenAccount(Command[str]):
     ...     owner: str
@@ -30,7 +33,10 @@ class Command(msgspec.Struct, Generic[R], frozen=True, kw_only=True, repr_omit_d
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Query(msgspec.Struct, Generic[R], frozen=True):
-    """Be the base of an application's queries; ``R`` is the type of the answer. A query changes nothing.
+    """Be the base of an application's queries; ``R`` is the type of the answer.
+
+    A query changes nothing. Its fields are positional or keyword. A query bus takes any class; this one tells
+    type checkers what ``ask`` returns.
 
     >>> class CountAccounts(Query[int]):
     ...     owner: str

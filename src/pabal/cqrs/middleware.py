@@ -16,8 +16,24 @@ from pabal.errors import ConcurrencyError, InvalidMessageError, NotAuthorisedErr
 def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
     """Refuse messages that are not valid with InvalidMessageError, before their handler sees them.
 
-    ``check(message)`` raises ValueError to say why not; by default the message's own ``validate()`` is
-    called, if it has one. Either may be async.
+    ``check(message)`` raises ValueError to say why not, and its result is ignored; without ``check``, the
+    message's own ``validate()`` is called, if it has one. Either may be async. Other errors pass as they are.
+
+    >>> import asyncio
+    >>> from pabal.cqrs import Command, CommandBus
+    >>> class Withdraw(Command[None]):
+    ...     amount: int
+    ...     def validate(self) -> None:
+    ...         if self.amount <= 0:
+    ...             raise ValueError("amount must be positive")
+    >>> commands = CommandBus()
+    >>> commands.use(validate())
+    >>> @commands.handles(Withdraw)
+    ... async def withdraw(command: Withdraw) -> None: ...
+    >>> asyncio.run(commands.execute(Withdraw(0)))
+    Traceback (most recent call last):
+        ...
+    pabal.errors.cqrs.InvalidMessageError: Withdraw is refused: amount must be positive; correct it and ...
     """
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
@@ -52,7 +68,11 @@ def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
 
 
 def log_messages(logger: str = "pabal.cqrs") -> Middleware:
-    """Write one line for each message: its type, how long it took and how it ended; never its content."""
+    """Write one line for each message: its type, how long it took and how it ended; never its content.
+
+    ``logger`` is a name. The level is INFO, and WARNING with the type of the error for a message that failed.
+    One that was cancelled leaves no line.
+    """
     log = logging.getLogger(logger)
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
@@ -72,8 +92,9 @@ def log_messages(logger: str = "pabal.cqrs") -> Middleware:
 def retry_conflicts(attempts: int = 3) -> Middleware:
     """Handle a message again, up to ``attempts`` times in all, when somebody else was first.
 
-    Only ConcurrencyError is retried: nothing was stored then, and the handler decides by the new state. Use
-    it before ``Idempotency``, so that each attempt has a unit of work of its own.
+    Only ConcurrencyError is retried, at once: nothing was stored then, and the handler decides by the new
+    state. The last one is raised. ``use`` it before ``Idempotency``, so that each attempt has a unit of work
+    of its own. Raises UsageError for ``attempts`` below 1.
     """
     if attempts < 1:
         raise UsageError(f"attempts is {attempts!r}; it must be at least 1")

@@ -30,24 +30,31 @@ class Reaction(NamedTuple):
 def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
     """Mark the method that takes these events, each of which begins an instance where there is none.
 
-    ``key`` names the attribute of the event, or is a function of it, that tells instances apart. A key of
-    None leaves the event aside.
+    ``key`` names the attribute of the event, or is a function of it, that tells instances apart; keys are
+    text. An event whose key is None is not for this process. Subclasses of the events are included.
     """
     return _mark([("event", cls, key, True) for cls in event_classes])
 
 
 def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
-    """Mark the method that takes these events; they are left aside where no instance has begun."""
+    """Mark the method that takes these events; without an instance of their key they change nothing.
+
+    ``key`` is that of ``starts``.
+    """
     return _mark([("event", cls, key, False) for cls in event_classes])
 
 
 def on_timeout(name: str) -> Callable[[F], F]:
-    """Mark the method that takes the timeout of this name."""
+    """Mark the method that takes the timeout of this name, as a ``ProcessTimedOut``; see ``set_timeout``."""
     return _mark([("timeout", name, "key", False)])
 
 
 def on_rejected(*command_classes: type) -> Callable[[F], F]:
-    """Mark the method that takes a CommandRejected for commands of these classes, to compensate."""
+    """Mark the method that takes a ``CommandRejected`` for commands of these classes, to compensate.
+
+    It comes when a command's handler raised one of the process's ``rejections``. Subclasses of the commands
+    are not included.
+    """
     return _mark([("rejected", cls, "key", False) for cls in command_classes])
 
 
@@ -68,7 +75,9 @@ class ProcessManager:
 
     ``process_type`` is the durable name and defaults to the class name in snake case. ``rejections`` are the
     exceptions of command handlers that mean no: the process hears of them by ``@on_rejected``. All others
-    are retried, and then parked.
+    are retried, and then parked, and so are those of a command for which no method is marked.
+
+    Raises ProcessDefinitionError at the definition of a class that cannot work. ``ProcessManagers`` runs it.
 
     >>> from pabal import DomainEvent
     >>> class GoodsOrdered(DomainEvent):
@@ -141,7 +150,11 @@ class ProcessManager:
     # -- what a step may do ---------------------------------------------------------------------------
 
     def send(self, command: Command[Any]) -> None:
-        """Send a command once this step is stored. Its id is replaced by one that belongs to the step."""
+        """Send a command once this step is stored. Its id is replaced by one that belongs to the step.
+
+        The commands of a step are sent one after the other, in this order; after one that was rejected the
+        rest is not sent. Raises ProcessDefinitionError for what is no ``Command``.
+        """
         if not isinstance(command, Command):
             raise ProcessDefinitionError(
                 f"it sent {command!r:.60}; a command of a process derives from Command, "
@@ -153,8 +166,8 @@ class ProcessManager:
     def set_timeout(self, name: str, seconds: float) -> None:
         """Have the method marked ``@on_timeout(name)`` called in so many seconds, unless cancelled.
 
-        It survives restarts. Setting one again moves it. Raises ProcessDefinitionError for a name that no
-        method takes.
+        Seconds count from this step, by the clock of ``ProcessManagers``. It survives restarts. Setting one
+        again moves it. Raises ProcessDefinitionError for a name that no method takes.
         """
         if name not in self.timeout_methods:
             raise ProcessDefinitionError(
@@ -168,7 +181,10 @@ class ProcessManager:
         self.timeouts[name] = None
 
     def end(self) -> None:
-        """End this instance: what comes later for its key is left aside, timeouts too."""
+        """End this instance for good: what comes later for its key changes nothing, timeouts neither.
+
+        What this step sends is still sent.
+        """
         self.ended = True
 
     # -- taking events --------------------------------------------------------------------------------

@@ -28,7 +28,11 @@ class PendingTimeout(msgspec.Struct, frozen=True):
 
 
 class ProcessStepped(DomainEvent):
-    """Say that an event led a process one step on: its state now, its timeouts, the commands of the step."""
+    """Say that an event led a process one step on: its state now, its timeouts, the commands of the step.
+
+    ``process`` is the ``process_type``, ``key`` the instance's, and ``cause`` the id of the event that was
+    taken. ``state`` is JSON; ``timeouts`` are all that are pending after the step.
+    """
 
     event_type: ClassVar[str] = "pabal.process.stepped"
     aggregate_type: ClassVar[str] = STREAM
@@ -56,7 +60,10 @@ class ProcessTimedOut(DomainEvent):
 
 
 class CommandRejected(DomainEvent):
-    """Say that a command of a process was refused, and by what exception."""
+    """Say that a command of a process was rejected by its handler, and with what exception.
+
+    ``command_class`` and ``error_type`` are qualified class names; ``error`` is the exception's message.
+    """
 
     event_type: ClassVar[str] = "pabal.process.command_rejected"
     process: str

@@ -45,7 +45,8 @@ class ProcessManagers:
     again, finds its step on the log, and sends the same commands, which ``Idempotency`` has handled once.
 
     Events of one key make their steps one after the other. One whose commands keep failing is parked, and
-    later events of that key queue behind it.
+    later events of that key queue behind it. ``clock`` tells the time from which timeouts count: pass the
+    one of the bus where that has a clock of its own, as in tests.
 
     Raises UsageError where the bus has no storage, or the command bus no ``Idempotency``.
     """
@@ -65,8 +66,8 @@ class ProcessManagers:
     def add(self, process: type[ProcessManager], **options: Any) -> Subscription:
         """Subscribe a process manager under the name ``process:`` and its ``process_type``.
 
-        ``options`` are those of ``subscribe`` but for ``ordering``, ``where`` and ``batch``. Raises
-        ProcessDefinitionError, SubscriptionError.
+        ``options`` are those of ``subscribe`` but for ``ordering``, ``where`` and ``batch``; ``on_exhausted``
+        defaults to ``"park_key"``. Raises ProcessDefinitionError, SubscriptionError.
         """
         if not (isinstance(process, type) and issubclass(process, ProcessManager)) or not process.reactions:
             raise ProcessDefinitionError(
@@ -86,7 +87,10 @@ class ProcessManagers:
         return subscription
 
     async def load(self, process: type[P], key: str) -> P | None:
-        """Return an instance as its last step left it, or None where none has begun."""
+        """Return an instance as its last step left it, or None where none has begun.
+
+        Raises StorageError, DecodeError for a state that the class no longer takes.
+        """
         runner = self._runners.get(process) or _Runner(
             process, self._bus, self._storage, self._commands, self._clock
         )

@@ -16,7 +16,8 @@ from pabal.eventsourcing.read_model import ProjectionTransaction
 class InMemoryProjection:
     """Run a projection's own methods over given events, into tables in memory.
 
-    Raises what ``apply`` raises.
+    ``projection`` is the class; its ``__init__`` is not called. ``Projection`` shows an example. Raises what
+    ``apply`` raises.
     """
 
     def __init__(self, projection: type[Projection], events: Iterable[Any] = ()) -> None:
@@ -28,9 +29,10 @@ class InMemoryProjection:
         self.apply(*events)
 
     def apply(self, *events: Any) -> None:
-        """Project events, in order, each whole or not at all.
+        """Project events, in order, each whole or not at all; those before one that fails stay projected.
 
-        Raises EventNotProjectedError for an unknown event, ProjectionHandlerError for a method that raises.
+        Raises EventNotProjectedError for an unknown event, as a rebuild does, ProjectionHandlerError for a
+        method that raises, UnregisteredEventError for what is no event.
         """
         for event in events:
             name = registry.schema_of(type(event)).event_type
@@ -56,5 +58,8 @@ class InMemoryProjection:
             self._connection.execute("COMMIT")
 
     def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """Return the rows of a SELECT; ``{table}`` stands for the table."""
+        """Return the rows of a SELECT, as tuples; ``{table}`` stands for the table.
+
+        Raises sqlite3.Error for a statement that SQLite refuses.
+        """
         return self._connection.execute(self._model.tables.translate(sql, ""), parameters).fetchall()

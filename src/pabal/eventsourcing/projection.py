@@ -43,8 +43,11 @@ class Projection:
 
     ``tables`` creates them, each name in braces. A method marked with ``@projects`` is a plain ``def`` that
     gets the event and the transaction in which the projection's own position is saved: both are committed,
-    or neither. ``name`` defaults to the class name in snake case. Raise ``version`` when tables or methods
-    change: the next start builds the tables anew from the log.
+    or neither. ``name`` is the durable name; it defaults to the class name in snake case. Raise ``version``
+    when tables or methods change: the next start builds the tables anew from the log.
+
+    It needs a bus or storage with tables (SQLite); up to ``batch`` events are one transaction. Raises
+    ProjectionDefinitionError at the definition of a class that cannot work, UsageError for another storage.
 
     An event is known if it has a method or is listed under ``ignores`` (classes or type names). Others are
     unknown if their class is not registered, or, where ``matches`` is a pattern on type names, if they match
@@ -115,8 +118,12 @@ class Projection:
         """Follow the log from where the tables stand; harmless when running.
 
         Tables that are missing, or were made by a lower ``version``, are built first, while the old ones stay
-        readable; ``progress(position, head)`` is called after each batch. Raises ProjectionError, as
-        EventNotProjectedError and ProjectionHandlerError, and StorageError.
+        readable; ``progress(position, head)`` is called after each batch. Raises EventNotProjectedError and
+        ProjectionHandlerError while it builds, another ProjectionError (tables of a higher ``version``,
+        events trimmed), StorageError.
+
+        Once started, trouble with the disk is logged and tried again. A method that raises, an event that
+        cannot be decoded and a damaged or closed log stop it: see ``failure``.
         """
         async with self._changing:
             if self.is_running:
@@ -128,7 +135,7 @@ class Projection:
             self._task.add_done_callback(lambda done: end())
 
     async def stop(self) -> None:
-        """Follow no longer; the tables stay, and the next start goes on where they stand."""
+        """Follow no longer; the tables stay, and the next start goes on from there. Harmless when stopped."""
         async with self._changing:
             if self._task is not None:
                 self._task.cancel()
@@ -162,8 +169,8 @@ class Projection:
     async def reached(self, receipt: Receipt | int, timeout: float | None = None) -> None:
         """Return when the tables hold an event, given its receipt or position: read your own writes.
 
-        Raises TimeoutError after ``timeout`` seconds, UsageError for a receipt without position or while
-        nothing follows the log, and what stopped the projection (a ProjectionError, a StorageError).
+        ``timeout`` is in seconds; None waits for ever. Raises TimeoutError after it, UsageError for a receipt
+        without position, before ``start`` and after ``stop``, and what stopped the projection: ``failure``.
         """
         wanted = receipt if isinstance(receipt, int) else receipt.position
         if wanted is None:
@@ -185,9 +192,10 @@ class Projection:
                 self._waiting.remove(waiting)
 
     async def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """Return the rows of a SELECT, in which ``{table}`` stands for a live table.
+        """Return the rows of a SELECT, as tuples; ``{table}`` in it stands for a live table.
 
-        Raises UsageError for one that SQLite refuses or that writes, StorageError.
+        Running or not, but the tables are made by the first ``start``. Raises UsageError for a statement that
+        SQLite refuses (a table that is not there, too) or that writes, StorageError.
         """
         return await self._storage.query(self.model.tables.translate(sql, ""), parameters)
 
@@ -196,8 +204,9 @@ class Projection:
     async def rebuild(self, *, progress: Progress | None = None) -> None:
         """Build the tables anew from the whole log, beside the live ones, and swap them in one transaction.
 
-        The live tables are read and kept up to date meanwhile. ``progress(position, head)`` is called after
-        each batch. If it fails or is cancelled, the live tables stay, and what was built so far goes. Raises
+        The projection may be running or stopped. The live tables can be read meanwhile; while it runs, they
+        are kept up to date. ``progress(position, head)`` is called after each batch. If it fails or is
+        cancelled, the live tables stay, and what was built so far goes. Raises
         EventNotProjectedError, ProjectionHandlerError, ProjectionError (events were trimmed, another process
         rebuilds it, too), StorageError.
         """

@@ -39,10 +39,10 @@ class Statements(Protocol):
 
 
 def projects(*event_classes: type) -> Callable[[_H], _H]:
-    """Mark a method ``(event, tx)`` of a projection as what writes these events into its tables.
+    """Mark a method ``(self, event, tx)`` of a projection as what writes these events into its tables.
 
-    Subclasses are included unless they have a method of their own. Raises ProjectionDefinitionError for
-    anything that is no class.
+    ``tx`` is a ``ProjectionTransaction``. Subclasses of the events are included unless they have a method of
+    their own. Raises ProjectionDefinitionError for anything that is no class, and for no class at all.
     """
     return mark_with(
         _PROJECTS,
@@ -108,8 +108,8 @@ class Tables:
 class ProjectionTransaction:
     """Run a handler's statements in the transaction that also saves how far the projection has come.
 
-    ``{orders}`` in a statement stands for the table ``orders``: while a rebuild goes on, the one that is
-    being built. Good only until the handler returns.
+    ``{orders}`` in a statement stands for the table ``orders``: for events of a rebuild, the one that is
+    being built. Good only until the handler returns. ``row`` is the event as stored.
     """
 
     __slots__ = ("_known", "_suffix", "_tables", "_tx", "row")
@@ -123,16 +123,22 @@ class ProjectionTransaction:
         """The stored event that is being projected; None for one given to an in-memory projection."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement."""
+        """Run one statement and return its cursor. Raises sqlite3.Error for one that SQLite refuses.
+
+        What the handler raises in turn undoes the whole batch and stops the projection.
+        """
         return self._tx.execute(self._known.get(sql) or self._translated(sql), parameters)
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
-        """Run one statement for many rows."""
+        """Run one statement for many rows of parameters. Raises what ``execute`` does."""
         return self._tx.executemany(self._known.get(sql) or self._translated(sql), rows)
 
     @property
     def envelope(self) -> Envelope:
-        """Return the event with its place in the log. Raises UsageError for one that is in no log."""
+        """Return the event with its place in the log.
+
+        Raises UsageError in an ``InMemoryProjection``, whose events are in no log.
+        """
         if self.row is None:
             raise UsageError("an event given to an in-memory projection has no envelope")
         return to_envelope(self.row)

@@ -27,9 +27,16 @@ class Repository(Generic[A]):
     Storing is publishing: subscribers of a bus on the same storage receive the events from the log, so
     there is no second write and no moment at which one is done and the other is not.
 
-    ``bus_or_storage`` is a bus with storage, or the storage. ``keep`` aggregates used last stay in memory.
-    ``snapshot_every=100`` saves a snapshot every 100 events, ``snapshot_when_slower=0.05`` whenever loading
-    took longer than 50 ms; without either there are none.
+    ``kind`` is a class derived from ``Aggregate``, or a ``Decider``. ``bus_or_storage`` is a bus with
+    storage, or the storage. The ``keep`` aggregates used last stay in memory, for ``edit`` and ``update``; 0
+    keeps none. A copy in memory does not hear of what others store: its next change raises ConcurrencyError,
+    which ``update`` answers by loading anew.
+
+    ``snapshot_every=100`` saves a snapshot after ``edit`` or ``update`` once 100 events have come since the
+    last one, ``snapshot_when_slower=0.05`` whenever loading took longer than 50 ms (it is in seconds).
+    Without either there are none. A snapshot that cannot be used is logged, and the events are replayed.
+
+    Raises UsageError for a bus without storage, for a ``kind`` that is neither, and for bad numbers.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventStorage
@@ -107,12 +114,13 @@ class Repository(Generic[A]):
     async def load(self, aggregate_id: str) -> A:
         """Return a copy of the aggregate as it is in the log now; it is the caller's own.
 
-        Raises AggregateNotFoundError where no event was ever stored for it, StorageError, DecodeError.
+        Raises AggregateNotFoundError where no event was ever stored for it, CorruptLogError where its first
+        events were trimmed, other StorageErrors, DecodeError, AggregateDefinitionError for an empty id.
         """
         return self._existing((await self.loader.load(aggregate_id)).aggregate)
 
     async def exists(self, aggregate_id: str) -> bool:
-        """Tell whether any event was stored for this id."""
+        """Tell whether any event was stored for this id. Raises the other errors of ``load``."""
         return (await self.loader.load(aggregate_id)).aggregate.version > 0
 
     def _existing(self, aggregate: A) -> A:
@@ -123,20 +131,49 @@ class Repository(Generic[A]):
     # -- changing -------------------------------------------------------------------------------------
 
     def edit(self, aggregate_id: str, *, must_exist: bool = False) -> Edit[A]:
-        """Return ``async with``: it gives the aggregate, and stores at the end what the block recorded.
+        """Return what ``async with`` takes: it gives the aggregate, and stores what the block recorded.
 
         An id without events gives a new aggregate at version 0, unless it ``must_exist``. A block that
-        raises stores nothing. Afterwards ``receipt`` of what this returned is that of the newest event.
+        raises stores nothing. Keep what this returned to read its ``receipt`` afterwards: that of the newest
+        event, or None if the block recorded none.
 
-        Raises ConcurrencyError if somebody else has stored events of it meanwhile, AggregateNotFoundError,
-        InvalidEventError, StorageError.
+        Entering the block raises AggregateNotFoundError, StorageError or DecodeError. Leaving it raises
+        ConcurrencyError if somebody else stored events of the aggregate since it was loaded (the block is
+        not repeated: see ``update``), InvalidEventError, StorageError, and SpoiledAggregateError if the block
+        caught the error of a command method that had recorded events.
+
+        >>> import asyncio
+        >>> from pabal import DomainEvent, InMemoryEventStorage
+        >>> from pabal.domain import applies
+        >>> class LampLit(DomainEvent):
+        ...     aggregate_type = "lamp"
+        ...     lamp: str
+        ...     @property
+        ...     def aggregate_id(self) -> str:
+        ...         return self.lamp
+        >>> class Lamp(Aggregate):
+        ...     is_lit: bool = False
+        ...     def light(self) -> None:
+        ...         self.record(LampLit(self.id))
+        ...     @applies(LampLit)
+        ...     def _lit(self, event: LampLit) -> None:
+        ...         self.is_lit = True
+        >>> async def main() -> int:
+        ...     edit = Repository(Lamp, InMemoryEventStorage()).edit("hall")
+        ...     async with edit as lamp:
+        ...         lamp.light()
+        ...     return edit.receipt.position
+        >>> asyncio.run(main())
+        1
         """
         return Edit(self, aggregate_id, must_exist=must_exist)
 
     async def save(self, aggregate: A) -> Receipt | None:
-        """Store what an aggregate recorded and return the newest event's receipt; None if it is nothing.
+        """Store what an aggregate recorded and return the newest event's receipt; None if it recorded none.
 
-        Raises ConcurrencyError unless the log has it at the version it was loaded at.
+        For one that ``load`` returned, or that was made new. Raises ConcurrencyError unless the log has it at
+        the version it was loaded at, InvalidEventError, DuplicateEventError, StorageError. Its events are
+        taken out of it before they are stored, so after an error load it again.
         """
         if aggregate.stored_version == aggregate.version:
             aggregate.refuse_if_spoiled()
@@ -158,13 +195,14 @@ class Repository(Generic[A]):
 
         After a ConcurrencyError all of it is done again on the new state, up to ``retries`` times; so
         ``change`` should do nothing that must not happen twice. An exception of ``change`` stores nothing
-        and is raised here.
+        and is raised here. An id without events gives a new aggregate at version 0, unless it ``must_exist``.
 
-        A plain function costs no waiting between concurrent updates of one aggregate: each sees the state
-        the one before made, and all are committed together, in that order. An async function has the
-        aggregate for itself, like ``edit``.
+        Concurrent updates of one aggregate by plain functions do not wait for each other's commit: each sees
+        the state that the one before made, and they are committed together, in that order. An async function
+        gets an aggregate of its own, as with ``edit``, so concurrent ones may conflict.
 
-        Raises ConcurrencyError after the last retry, AggregateNotFoundError, InvalidEventError, StorageError.
+        Raises ConcurrencyError after the last retry, AggregateNotFoundError, InvalidEventError, StorageError,
+        DecodeError, and UsageError for a plain function that returns something to await.
         """
         pausing = iscoroutinefunction(change)
         once = self._update_alone if pausing else self._update_in_line
@@ -220,7 +258,7 @@ class Repository(Generic[A]):
     # -- for units of work ----------------------------------------------------------------------------
 
     async def check_out(self, aggregate_id: str, *, must_exist: bool) -> Live[A]:
-        """Return an aggregate that is nobody else's."""
+        """Return an aggregate that is nobody else's; called by ``UnitOfWork``."""
         live = self.lives.get(aggregate_id)
         if live is not None:
             try:
@@ -236,7 +274,7 @@ class Repository(Generic[A]):
         return live
 
     async def check_in(self, live: Live[A]) -> None:
-        """Take an aggregate back after its events were stored."""
+        """Take an aggregate back after its events were stored; called by ``UnitOfWork``."""
         # Somebody may have loaded it while it was away.
         self.lives.overtaken(live.aggregate.id, live.aggregate.version)
         self.lives.put(live)

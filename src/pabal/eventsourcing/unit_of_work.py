@@ -21,10 +21,40 @@ A = TypeVar("A", bound=Aggregate)
 class UnitOfWork:
     """Store what several aggregates recorded in one append: all of it, or none.
 
-    Use it with ``async with``; leaving the block stores, leaving it by an exception stores nothing.
-    ``receipt`` is then that of the newest event, None if nothing was recorded.
+    Use it with ``async with``: leaving the block commits, leaving it by an exception stores nothing.
+    Afterwards ``receipt`` is that of the newest event, or None if nothing was recorded. All repositories must
+    be on the storage that is given here, itself or by its bus.
 
-    Raises ConcurrencyError, with both versions, for the first aggregate that somebody else has changed.
+    Leaving the block raises what ``commit`` does; it is not repeated. Raises UsageError for a bus without
+    storage.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventStorage
+    >>> from pabal.domain import applies
+    >>> from pabal.eventsourcing import Repository
+    >>> class Moved(DomainEvent):
+    ...     aggregate_type = "account"
+    ...     account: str
+    ...     amount: int
+    ...     @property
+    ...     def aggregate_id(self) -> str:
+    ...         return self.account
+    >>> class Account(Aggregate):
+    ...     balance: int = 0
+    ...     def move(self, amount: int) -> None:
+    ...         self.record(Moved(self.id, amount))
+    ...     @applies(Moved)
+    ...     def _moved(self, event: Moved) -> None:
+    ...         self.balance += event.amount
+    >>> async def main() -> int:
+    ...     storage = InMemoryEventStorage()
+    ...     accounts = Repository(Account, storage)
+    ...     async with UnitOfWork(storage) as work:
+    ...         (await work.edit(accounts, "kim")).move(-10)
+    ...         (await work.edit(accounts, "lee")).move(10)
+    ...     return (await accounts.load("lee")).balance
+    >>> asyncio.run(main())
+    10
     """
 
     def __init__(self, bus_or_storage: Any) -> None:
@@ -39,13 +69,17 @@ class UnitOfWork:
         return self._storage
 
     def append(self, request: StreamAppend) -> None:
-        """Store events of a stream that no repository keeps in the same append, after all others."""
+        """Add events of a stream that no repository keeps; they are stored last in the same append.
+
+        ``request`` is a ``pabal.ports.storage.StreamAppend`` of at least one event.
+        """
         self._also.append(request)
 
     async def edit(self, repository: Repository[A], aggregate_id: str, *, must_exist: bool = False) -> A:
         """Return an aggregate whose events will be stored at the end; the same one for the same id.
 
-        Raises UsageError for a repository on another storage, AggregateNotFoundError, StorageError.
+        An id without events gives a new aggregate at version 0, unless it ``must_exist``. Raises UsageError
+        for a repository on another storage, AggregateNotFoundError, StorageError, DecodeError.
         """
         if repository.storage is not self._storage:
             raise UsageError(
@@ -64,7 +98,12 @@ class UnitOfWork:
         return found
 
     async def commit(self) -> Receipt | None:
-        """Store everything recorded so far; the aggregates are let go of."""
+        """Store everything recorded so far, all or none, and return the newest event's receipt.
+
+        None if nothing was ever recorded. The aggregates are let go of: ``edit`` them again to go on. Raises
+        ConcurrencyError, with both versions, for the first aggregate that somebody else has changed since it
+        was loaded, InvalidEventError, DuplicateEventError, StorageError, SpoiledAggregateError.
+        """
         checked_out, self._lives = list(self._lives.values()), {}
         also, self._also = self._also, []
         changed: list[tuple[Change, Live[Any]]] = []

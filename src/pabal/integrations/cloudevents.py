@@ -23,7 +23,8 @@ def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
 
     ``source`` is a URI reference that names the publisher. The payload becomes ``data``, the aggregate id
     ``subject`` and ``partitionkey``; ``correlationid``, ``causationid``, ``traceparent`` and ``tracestate``
-    are the extensions of these names. What else the event has goes into extensions that begin with ``pabal``.
+    are the extensions of these names. The schema version becomes ``pabalversion``, and what else is in the
+    metadata ``pabalmetadata``, as JSON text. Raises InvalidEventError, also for an empty ``source``.
 
     >>> class LampLit(DomainEvent):
     ...     room: str
@@ -53,7 +54,9 @@ def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
 def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
     """Return an event as ``pabal.operations`` shows it as a CloudEvent; its class need not be known.
 
-    The payload stays as it was stored, of whatever version, and as far as it is not masked.
+    The payload stays as it was stored, of whatever version, and as far as it is not masked. Give it a view
+    that has one: from ``read``, ``follow``, ``event``, or ``events(payloads=True)``. Raises InvalidEventError
+    for an empty ``source``.
     """
     return _document(
         source,
@@ -107,8 +110,12 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
     """Return the event that a CloudEvent in JSON form holds; its ``type`` must be a registered event type.
 
     A document of another publisher needs the four required attributes and a JSON object as ``data``; an
-    older ``pabalversion`` goes through the upcasters. Raises InvalidEventError for what is no CloudEvent,
-    UnknownEventTypeError and DecodeError for what fits no class.
+    older ``pabalversion`` goes through the upcasters. The ``id`` becomes the event's id: a bus with storage
+    takes UUIDs alone, so replace another one first, by ``str(uuid.uuid5(namespace, id))`` for instance. A
+    missing ``time`` is now.
+
+    Raises InvalidEventError for what is no CloudEvent, UnknownEventTypeError and DecodeError for what fits no
+    class.
     """
     missing = [name for name in _REQUIRED if not isinstance(document.get(name), str) or not document[name]]
     if missing:

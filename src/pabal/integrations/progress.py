@@ -38,7 +38,8 @@ def show_progress(
 
     On a terminal, and with ``pabal[cli]`` installed, it is a bar with events per second and the time that is
     left; elsewhere a line each ``every`` seconds. Where nothing is built, nothing is shown; neither is
-    anything of a build that is over before the first line is due. ``stream`` is standard error by default.
+    anything of a build that is over before the first line is due. ``stream`` is standard error by default;
+    ``tell`` makes the text, and ``clock`` returns seconds.
 
     >>> with show_progress("open_orders") as progress:
     ...     pass  # await open_orders.start(progress=progress)

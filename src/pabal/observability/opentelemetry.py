@@ -29,6 +29,7 @@ def with_trace(event: Any) -> DomainEvent:
     """Return ``event`` with the current trace context in its metadata (``traceparent``, ``tracestate``).
 
     ``instrument`` does so for what is published. Call it yourself for events stored by ``tx.store_event``.
+    Where there is no current span, the event comes back without a trace. Raises UnregisteredEventError.
     """
     event = adopt(event)
     carrier: dict[str, str] = {}
@@ -41,7 +42,9 @@ def instrument(bus: InMemoryEventBus, *, tracer: Tracer | None = None, link_afte
 
     A publish is a PRODUCER span; each attempt is a CONSUMER span below it, in whatever process and after
     whatever restart, because the context travels in the event's metadata. Attempts on an event older than
-    ``link_after`` seconds (a replay, a catch-up), and batches, begin a trace of their own with links.
+    ``link_after`` seconds (a replay, a catch-up), and batches, begin a trace of their own with links. Of a
+    failed attempt the type of the error is recorded, never its message; payloads are not recorded.
+    ``tracer`` defaults to the one called ``pabal`` of the global tracer provider.
 
     Raises UsageError for a bus that is instrumented already.
     """

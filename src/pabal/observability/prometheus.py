@@ -85,6 +85,10 @@ class PrometheusExporter:
     The figures are those of ``get_statistics()``, read when somebody scrapes. Mount ``asgi()`` in a web
     application that shares the bus's event loop, or ``serve()`` a port of its own, or take ``text()``.
 
+    ``registry`` is a ``CollectorRegistry`` of prometheus_client to register in, by default a new one.
+    ``timeout`` is how many seconds a scrape of ``serve`` waits for the event loop. Importing this module
+    raises MissingExtraError without the extra ``prometheus``.
+
     >>> from pabal import InMemoryEventBus
     >>> exporter = PrometheusExporter()
     >>> exporter.watch(InMemoryEventBus(), name="trading")
@@ -103,7 +107,8 @@ class PrometheusExporter:
     def watch(self, bus: InMemoryEventBus, *, name: str = "default", durations: bool = False) -> None:
         """Show a bus under ``name``; with ``durations``, measure every attempt from now on too.
 
-        Raises UsageError where the name is taken.
+        The bus may be started before or after. ``durations`` adds a middleware and the histogram
+        ``pabal_attempt_duration_seconds``. Raises UsageError where the name is taken.
         """
         if name in self._buses:
             raise UsageError(f"a bus named {name!r} is watched already; give this one another name")
@@ -131,7 +136,7 @@ class PrometheusExporter:
         bus.use(measured)
 
     def text(self) -> str:
-        """Return all metrics in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format. Call it on the buses' event loop."""
         return generate_latest(self.registry).decode()
 
     def asgi(self) -> Any:
@@ -142,7 +147,8 @@ class PrometheusExporter:
         """Answer scrapes on a port of its own; return the port (0 finds one) and a function that ends it.
 
         Call it on the buses' event loop. The server has a thread of its own: while the loop is blocked for
-        longer than ``timeout`` seconds it still answers, with ``pabal_bus_responsive`` 0. Raises OSError.
+        longer than ``timeout`` seconds it still answers, with ``pabal_bus_responsive`` 0 and no other figure
+        of a bus. Raises OSError where the port is taken.
         """
         self._loop = asyncio.get_running_loop()
         server, thread = start_http_server(port, host, registry=self.registry)
