@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +14,15 @@ import pytest
 from pabal import InMemoryEventBus, NotRetryableError, SqliteEventStorage
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.ports.storage import LogFilter
-from pabal.storage.sqlite import wal
+from pabal.storage.sqlite import care, wal
+from pabal.storage.sqlite.schema import connect_reader
 from tests.storage.events import Recorder, Tick, ticks
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy a page at a time."""
+    monkeypatch.setattr(care, "_STEP_PAGES", 1)
 
 
 async def test_a_log_is_trimmed_to_a_size(path: Path) -> None:
@@ -72,6 +81,94 @@ async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed
         assert [record.name for record in await storage.list_abandoned(timedelta(0))] == ["gone"]
         assert await storage.list_abandoned(timedelta(days=1)) == []
         assert await storage.forget_subscription("gone")
+
+
+# -- what takes its time -----------------------------------------------------------------------------------
+
+
+async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path) -> None:
+    """Ctrl-C in a check of a large file would be answered minutes later, and closing would wait as long."""
+    begun = threading.Event()
+
+    def count_for_ever(connection: sqlite3.Connection, given_up: threading.Event) -> None:
+        begun.set()
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        )
+
+    async with SqliteEventStorage(path) as storage:
+        waiting = asyncio.ensure_future(storage._reader.run_long(count_for_ever))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await asyncio.gather(*(storage.check() for _ in range(4))) == [[]] * 4
+
+
+def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, steps: None) -> None:
+    """Half a copy would lie there under the name of a backup."""
+    SqliteEventStorage(path).close()
+    given_up, copied = threading.Event(), tmp_path / "copy.db"
+
+    def give_up(done: int, total: int) -> None:
+        assert copied.exists()
+        assert 0 < done < total
+        given_up.set()
+
+    connection = connect_reader(path)
+    with pytest.raises(care.GivenUpError):
+        care.copy(connection, copied, give_up, given_up)
+    assert not copied.exists()
+    care.copy(connection, copied, lambda done, total: None, threading.Event())
+    connection.close()
+    assert copied.exists()
+
+
+def test_a_backup_is_the_log_of_one_moment_whatever_is_written_meanwhile(
+    path: Path, tmp_path: Path, steps: None
+) -> None:
+    """On a busy log it would begin anew with each commit, and never end."""
+    storage = SqliteEventStorage(path)
+    storage.close()
+    writer, told = sqlite3.connect(path, isolation_level=None), []
+
+    def write(done: int, total: int) -> None:
+        told.append(done)
+        writer.execute("INSERT INTO meta (key, value) VALUES (?, 1)", (f"step {done}",))
+
+    connection = connect_reader(path)
+    care.copy(connection, tmp_path / "copy.db", write, threading.Event())
+    connection.close()
+    writer.close()
+    assert len(told) > 10
+    assert told == sorted(set(told))
+    copy = sqlite3.connect(tmp_path / "copy.db")
+    assert copy.execute("SELECT count(*) FROM meta WHERE key LIKE 'step%'").fetchone() == (0,)
+    copy.close()
+
+
+async def test_how_much_is_done_is_told_in_the_event_loop(path: Path, tmp_path: Path, steps: None) -> None:
+    """A callback in a thread of the storage's could not touch what belongs to the loop."""
+    told: dict[str, list[tuple[int, int]]] = {"backup": [], "check": [], "trim": []}
+
+    def hear(name: str) -> Callable[[int, int], None]:
+        def heard(done: int, total: int) -> None:
+            assert asyncio.get_running_loop()
+            told[name].append((done, total))
+
+        return heard
+
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(2500))
+        await storage.backup(tmp_path / "copy.db", progress=hear("backup"))
+        assert await storage.check(progress=hear("check")) == []
+        await storage.trim(max_events=100, progress=hear("trim"))
+    size = (tmp_path / "copy.db").stat().st_size
+    assert told["backup"][-1] == (size, size)
+    assert told["check"] == [(1000, 2500), (2000, 2500), (2500, 2500)]
+    assert told["trim"][-1] == (2400, 2400)
+    for heard in told.values():
+        assert heard == sorted(heard)
 
 
 # -- rebuilding ---------------------------------------------------------------------------------------------

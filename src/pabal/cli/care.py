@@ -39,17 +39,18 @@ from pabal.cli.language import t
 from pabal.cli.speaking import spoken
 from pabal.factory import open_log
 from pabal.storage.sqlite import SqliteEventStorage
+from pabal.storage.sqlite.care import Progress
 from pabal.storage.sqlite.retention import Trimmed
 
 T = TypeVar("T")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _on_file(target: str, text: str, act: Callable[[SqliteEventStorage], Awaitable[T]]) -> T:
+def _on_file(target: str, text: str, act: Callable[[SqliteEventStorage, Progress], Awaitable[T]]) -> T:
     async def main() -> T:
         async with open_log(target) as storage:
-            with progress(text, None):
-                return await act(storage)
+            with progress(text, 100) as percent:
+                return await act(storage, lambda done, total: percent(100 * done // max(1, total)))
 
     with errors_as_exit_codes():
         return asyncio.run(main())
@@ -75,7 +76,7 @@ def backup(target: str, copy: Path) -> None:
 
     Example: pabal backup trading.db trading-copy.db
     """
-    _on_file(target, t("copying"), lambda storage: storage.backup(copy))
+    _on_file(target, t("copying"), lambda storage, progress: storage.backup(copy, progress=progress))
     click.echo(t("{size} bytes in {path}", size=f"{copy.stat().st_size:,}", path=copy))
 
 
@@ -87,7 +88,7 @@ def check(target: str, as_json: bool) -> None:
 
     Example: pabal check trading.db
     """
-    problems = _on_file(target, t("checking"), lambda storage: storage.check())
+    problems = _on_file(target, t("checking"), lambda storage, progress: storage.check(progress=progress))
     if as_json:
         print_json({"problems": problems})
     else:
@@ -121,10 +122,16 @@ def retention(
         fail(t("say what may go: --max-age, --max-events or --max-bytes"), WRONG_USAGE)
     age = None if max_age is None else _age(max_age)
 
-    def trim(storage: SqliteEventStorage, *, dry_run: bool) -> Awaitable[Trimmed]:
-        return storage.trim(max_age=age, max_events=max_events, max_bytes=max_bytes, dry_run=dry_run)
+    def trim(storage: SqliteEventStorage, progress: Progress | None = None) -> Awaitable[Trimmed]:
+        return storage.trim(
+            max_age=age,
+            max_events=max_events,
+            max_bytes=max_bytes,
+            dry_run=progress is None,
+            progress=progress,
+        )
 
-    due = _on_file(target, t("measuring"), lambda storage: trim(storage, dry_run=True))
+    due = _on_file(target, t("measuring"), lambda storage, _: trim(storage))
     total = run(target, lambda operations: operations.overview()).totals.events
     question = t("Delete the {count} oldest of {total} events?", count=f"{due.deleted:,}", total=f"{total:,}")
     if dry_run:
@@ -135,7 +142,7 @@ def retention(
     done = _on_file(
         target,
         t("deleting"),
-        lambda storage: _written_down(storage, "retention", lambda: trim(storage, dry_run=False)),
+        lambda storage, progress: _written_down(storage, "retention", lambda: trim(storage, progress)),
     )
     _say(done, t("{count} events deleted", count=f"{done.deleted:,}"), as_json=as_json)
 
@@ -164,7 +171,7 @@ def vacuum(target: str) -> None:
     Example: pabal vacuum trading.db
     """
     done = _on_file(
-        target, t("giving room back"), lambda storage: _written_down(storage, "vacuum", storage.vacuum)
+        target, t("giving room back"), lambda storage, _: _written_down(storage, "vacuum", storage.vacuum)
     )
     click.echo(t("{size} bytes given back", size=f"{done.freed_bytes:,}"))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
@@ -11,11 +13,19 @@ from pabal.storage.sqlite.faults import UNDECODABLE, readable, translate
 from pabal.storage.sqlite.letters import scheduled_row
 from pabal.storage.sqlite.statements import statements
 
+Progress = Callable[[int, int], object]
+"""Is told how much of how much is done."""
+
 _PAGE = 1000
+_STEP_PAGES = 1024
 
 
-def copy(connection: sqlite3.Connection, target: Path) -> None:
-    """Copy the database, as it is at this moment, to a new file."""
+class GivenUpError(Exception):
+    """Nobody waits for the end of this any longer."""
+
+
+def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given_up: threading.Event) -> None:
+    """Copy the database, as it is at this moment, to a new file; where that fails, there is none."""
     name = str(target)
     if target.exists():
         raise StorageUnavailableError(path=name, reason="this file exists, and backups never overwrite")
@@ -23,23 +33,38 @@ def copy(connection: sqlite3.Connection, target: Path) -> None:
         destination = sqlite3.connect(name)
     except sqlite3.Error as error:
         raise translate(error, name) from error
+    size = connection.execute("PRAGMA page_size").fetchone()[0]
+
+    def step_done(status: int, left: int, pages: int) -> None:
+        progress((pages - left) * size, pages * size)
+        if given_up.is_set():
+            raise GivenUpError
+
+    # In a transaction that reads, for without one each commit of the writer between two steps would make it
+    # begin anew.
+    connection.execute("BEGIN")
     try:
-        # All pages in one step: between steps, each commit of the writer would make it begin anew.
-        connection.backup(destination)
-    except sqlite3.Error as error:
+        connection.execute("SELECT 1 FROM meta").fetchone()
+        connection.backup(destination, pages=_STEP_PAGES, progress=step_done)
+    except BaseException as error:
         destination.close()
         target.unlink(missing_ok=True)
-        raise translate(error, name) from error
+        if isinstance(error, sqlite3.Error):
+            raise translate(error, name) from error
+        raise
     finally:
+        connection.execute("ROLLBACK")
         destination.close()
 
 
-def check(connection: sqlite3.Connection, path: str) -> list[str]:
+def check(
+    connection: sqlite3.Connection, path: str, progress: Progress = lambda done, total: None
+) -> list[str]:
     """Verify the file's structure and the checksum of every event; return what is wrong, in sentences."""
     problems: list[str] = []
     try:
         problems += [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
-        problems += _check_events(connection, path)
+        problems += _check_events(connection, path, progress)
         problems += _check_streams(connection)
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNDECODABLE):
@@ -48,9 +73,10 @@ def check(connection: sqlite3.Connection, path: str) -> list[str]:
     return problems
 
 
-def _check_events(connection: sqlite3.Connection, path: str) -> list[str]:
+def _check_events(connection: sqlite3.Connection, path: str, progress: Progress) -> list[str]:
     problems: list[str] = []
     after = 0
+    head = connection.execute(statements()["head"]).fetchone()[0]
     while True:
         rows = [StoredRecord._make(row) for row in connection.execute(statements()["page"], (after, _PAGE))]
         for row in rows:
@@ -61,6 +87,7 @@ def _check_events(connection: sqlite3.Connection, path: str) -> list[str]:
         if not rows:
             break
         after = rows[-1].position
+        progress(after, max(after, head))
     for columns in connection.execute(statements()["all_scheduled"]):
         record = EventRecord._make(columns)
         try:

@@ -24,6 +24,8 @@ from pabal.storage.sqlite.statements import statements
 
 T = TypeVar("T")
 _THREADS = 2
+STEPS = 10_000
+"""Instructions of SQLite's machine, some tenth of a millisecond, between two looks at ``given_up``."""
 
 
 class Connection(Protocol):
@@ -51,6 +53,25 @@ class Reader:
         except RuntimeError as error:  # what an executor says that was shut down
             raise StorageClosedError(path=str(self._path), reason="closed") from error
         return await future
+
+    async def run_long(self, query: Callable[[sqlite3.Connection, threading.Event], T]) -> T:
+        """Run ``query(connection, given_up)``, and break it off when nobody waits for its end any longer.
+
+        Its statements fail from then on; what else it does has to look at ``given_up``.
+        """
+        given_up = threading.Event()
+
+        def breakable(connection: sqlite3.Connection) -> T:
+            connection.set_progress_handler(given_up.is_set, STEPS)
+            try:
+                return query(connection, given_up)
+            finally:
+                connection.set_progress_handler(None, 0)
+
+        try:
+            return await self.run(breakable)
+        finally:
+            given_up.set()
 
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.storage.sqlite import care
 from pabal.storage.sqlite.faults import translated
 from pabal.storage.sqlite.projected import copy_projections
+from pabal.storage.sqlite.reader import STEPS
 from pabal.storage.sqlite.schema import connect
 from pabal.storage.sqlite.statements import insert_events, statements
 
@@ -28,12 +30,13 @@ _TABLES = (
 """What is copied beside the events and projections; the indexes are made from these."""
 
 
-def rebuild(source: sqlite3.Connection, path: str, target: Path) -> int:
+def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threading.Event) -> int:
     """Copy everything that is whole; return the number of events. Raises CorruptLogError."""
     if target.exists():
         raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
     connection = connect(target, durability="normal")
     try:
+        connection.set_progress_handler(given_up.is_set, STEPS)
         with translated(str(target)):
             # One transaction on either side: what is copied is the log as it stood at one moment.
             source.execute("BEGIN")

@@ -119,7 +119,7 @@ def _unprojected(tx: Transaction, upto: int) -> int:
     return min([upto, *(position for _, position in _projections(tx))])
 
 
-async def delete_upto(upto: int, do: Do) -> int:
+async def delete_upto(upto: int, do: Do, gone_so_far: Callable[[int], object]) -> int:
     """Delete the oldest events up to a position in small commits; return how many went.
 
     What most indexes hold of old events lies side by side, and goes with them. In the index of streams it
@@ -133,6 +133,7 @@ async def delete_upto(upto: int, do: Do) -> int:
     while True:
         gone = await pace.commit(partial(trim_slice, upto=upto, size=pace.size))
         deleted += len(gone)
+        gone_so_far(deleted)
         for entry in gone:
             if entry[2] is not None:
                 heappush(heap, entry)

@@ -24,6 +24,7 @@ from pabal.errors import InvalidEventError, UsageError
 from pabal.ports.storage import LogFilter, Page, StreamAppend
 from pabal.storage.sqlite import care, queries, reader, rebuild, retention
 from pabal.storage.sqlite.appender import Expected
+from pabal.storage.sqlite.care import Progress
 from pabal.storage.sqlite.inspection import SqliteInspection
 from pabal.storage.sqlite.job import Job
 from pabal.storage.sqlite.retention import Trimmed, Vacuumed
@@ -251,16 +252,22 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
 
     # -- care -----------------------------------------------------------------------------------------
 
-    async def backup(self, path: str | Path) -> None:
-        """Copy the database to a new file while it goes on being used.
+    async def backup(self, path: str | Path, *, progress: Progress | None = None) -> None:
+        """Copy the database, as it is at this moment, to a new file while it goes on being used.
 
+        ``progress(bytes, all_bytes)`` is called now and then. If it fails or is cancelled, it leaves no file.
         Raises StorageUnavailableError if the file exists or cannot be written.
         """
-        await self._reader.run(lambda c: care.copy(c, Path(path)))
+        told = _in_the_loop(progress)
+        await self._reader.run_long(lambda c, given_up: care.copy(c, Path(path), told, given_up))
 
-    async def check(self) -> list[str]:
-        """Verify the file's structure and every event's checksum; return what is wrong, in sentences."""
-        return await self._reader.run(lambda c: care.check(c, self.path))
+    async def check(self, *, progress: Progress | None = None) -> list[str]:
+        """Verify the file's structure and every event's checksum; return what is wrong, in sentences.
+
+        ``progress(position, head)`` is called now and then, once the structure is verified.
+        """
+        told = _in_the_loop(progress)
+        return await self._reader.run_long(lambda c, given_up: care.check(c, self.path, told))
 
     async def trim(
         self,
@@ -269,6 +276,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         max_events: int | None = None,
         max_bytes: int | None = None,
         dry_run: bool = False,
+        progress: Progress | None = None,
     ) -> Trimmed:
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
@@ -278,14 +286,21 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         their own. The history of an aggregate is deleted like everything else, so do not trim a log from
         which aggregates are loaded. ``max_bytes`` counts what is used of the file, indexes and all. The file
         keeps its size, and new events fill the room; ``vacuum`` gives it back. ``dry_run`` only says what
-        would go.
+        would go. ``progress(deleted, all_due)`` is called after each commit; what was deleted before a
+        cancellation stays deleted.
         """
         if max_age is None and max_events is None and max_bytes is None:
             raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
         bound = await self._do(lambda tx: retention.find_bound(tx, max_age, max_events, max_bytes))
         if dry_run:
             return Trimmed(bound.events, bound.held_back_by)
-        return Trimmed(await retention.delete_upto(bound.upto, self._do), bound.held_back_by)
+
+        def gone_so_far(deleted: int) -> None:
+            if progress is not None:
+                progress(deleted, max(deleted, bound.events))
+
+        deleted = await retention.delete_upto(bound.upto, self._do, gone_so_far)
+        return Trimmed(deleted, bound.held_back_by)
 
     async def vacuum(self) -> Vacuumed:
         """Give room that nothing fills back to the file system, in small commits; return how much went.
@@ -309,7 +324,17 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         altered event, and leaves no file then. Raises StorageUnavailableError if the file exists or cannot be
         written.
         """
-        return await self._reader.run(lambda c: rebuild.rebuild(c, self.path, Path(path)))
+        return await self._reader.run_long(
+            lambda c, given_up: rebuild.rebuild(c, self.path, Path(path), given_up)
+        )
+
+
+def _in_the_loop(progress: Progress | None) -> Progress:
+    """Return what a reader's thread may call to have ``progress`` called in the running loop."""
+    if progress is None:
+        return lambda done, total: None
+    loop = asyncio.get_running_loop()
+    return lambda done, total: loop.call_soon_threadsafe(progress, done, total)
 
 
 def _name_of(kind: Any) -> str:
