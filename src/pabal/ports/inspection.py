@@ -18,7 +18,10 @@ from pabal.ports.storage import AttemptFailure, EventStorage, RecoveredDelivery
 
 
 class LogFigures(msgspec.Struct, frozen=True):
-    """Measure a log: its first and last position (0: empty), what is scheduled, and bytes on disk."""
+    """Measure a log: its first and last position (0: empty), what is scheduled, and bytes on disk.
+
+    ``size_bytes`` counts the write-ahead log, too; None for a log that is not on disk.
+    """
 
     first: int
     head: int
@@ -27,7 +30,7 @@ class LogFigures(msgspec.Struct, frozen=True):
 
 
 class DeliveryRecord(msgspec.Struct, frozen=True):
-    """Show what is stored of one position at one subscription."""
+    """Show what is stored of one position at one subscription; times are seconds since 1970."""
 
     subscription: str
     state: str
@@ -66,7 +69,7 @@ class ActionLog(Protocol):
         ...
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
+        """Return up to ``limit`` actions by descending number, from below the number ``before``."""
         ...
 
 

@@ -12,7 +12,7 @@ from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.domain.event import DomainEvent
 
 Start = Literal["now", "beginning"] | int | datetime
-"""Where a new durable name begins: a position means "after this position"."""
+"""Where a new durable name begins: a position means "after this position", a datetime (aware) "from then"."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ DIED_AMONG_OTHERS = "ProcessDiedAmongOthers"
 
 
 class AttemptFailure(msgspec.Struct, frozen=True):
-    """Record one failed attempt: when it ended (aware, UTC), and with what."""
+    """Record one failed attempt: its number from 1, when it ended (aware, UTC), and with what error."""
 
     attempt: int
     failed_at: datetime
@@ -61,7 +61,10 @@ class PendingRetry(msgspec.Struct, frozen=True):
 
 
 class ParkedDelivery(msgspec.Struct, frozen=True):
-    """Hold a delivery that ends as a dead letter; ``blocks`` keeps later events of ``key`` waiting."""
+    """Hold a delivery that ends as a dead letter at ``parked_at`` (seconds since 1970).
+
+    ``blocks`` keeps later events of ``key`` waiting.
+    """
 
     position: int
     reason: str
@@ -89,7 +92,7 @@ class RecoveredDelivery(msgspec.Struct, frozen=True):
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True):
-    """Show a dead letter as stored."""
+    """Show a dead letter as stored; times are aware, in UTC."""
 
     id: int
     subscription: str
@@ -151,7 +154,7 @@ class Progress(msgspec.Struct):
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """Return what a storage knows of a subscription when it is opened."""
+    """Hold what a storage knows of a subscription when it is opened."""
 
     name: str
     number: int
@@ -261,7 +264,10 @@ class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Return a stretch of the log: everything in (after, upto], of the wanted types."""
+    """Hold a stretch of the log: every row of the wanted types above ``after`` and up to ``upto``.
+
+    The next page begins after ``upto``; where that is what ``after`` was, the log ends here.
+    """
 
     rows: tuple[StoredRecord, ...]
     upto: int

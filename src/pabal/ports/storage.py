@@ -95,6 +95,7 @@ class EventLog(Protocol):
     capabilities: Capabilities
     path: str
     max_payload_bytes: int
+    """A larger payload raises PayloadTooLargeError, an InvalidEventError."""
 
     def append_events(self, events: Sequence[DomainEvent]) -> Awaitable[list[int]]:
         """Append events in order, all or none; the positions come when they are stored.
@@ -136,7 +137,7 @@ class DeadLetterStore(Protocol):
         after: int = 0,
         limit: int = 100,
     ) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id, from above ``after``."""
+        """Return dead letters by ascending id above ``after``; ``error_type`` is that of the last attempt."""
         ...
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
@@ -150,14 +151,14 @@ class DeadLetterStore(Protocol):
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried, with a new payload if given; None if it is already.
+        """Mark a dead letter as being retried, with a new payload (JSON) if given; None if it is already.
 
-        Raises DeadLetterNotFoundError.
+        It is due at ``now`` (seconds since 1970). Raises DeadLetterNotFoundError.
         """
         ...
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        """Remove a dead letter and return it. Raises DeadLetterNotFoundError."""
         ...
 
 
@@ -176,7 +177,8 @@ class LogQueries(Protocol):
         """Return up to ``limit`` events strictly between two positions, from one end or the other.
 
         The last one's position is where the next page begins: ``after`` it, or ``before`` it with
-        ``newest_first``. Raises UsageError for a filter that says nothing, CorruptLogError.
+        ``newest_first``. Raises UsageError for an ``aggregate_type`` without ``aggregate_id`` and for a naive
+        time, CorruptLogError.
         """
         ...
 
@@ -218,7 +220,7 @@ class SubscriptionControl(Protocol):
         ...
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Ask that everything from position ``first`` to ``last`` is delivered once more to one subscription.
+        """Ask that positions ``first`` to ``last``, both included, are delivered to a subscription once more.
 
         What lies above its frontier, is unfinished or parked is left out: it comes, or came to rest,
         anyway. Newer events wait until the replay is over, so that the order of each key is kept. Raises
@@ -320,11 +322,11 @@ class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl,
     """Be everything a durable bus stands on, and the queries that applications use."""
 
     async def store_event(self, event: Any) -> int:
-        """Append one event; return its position."""
+        """Append one event; return its position. Raises as ``append_events``."""
         ...
 
     async def store_events(self, events: Iterable[Any]) -> list[int]:
-        """Append several events, all or none; return their positions."""
+        """Append several events, all or none; return their positions. Raises as ``append_events``."""
         ...
 
     async def append(
@@ -334,27 +336,27 @@ class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl,
         ...
 
     async def get_event(self, event_id: str) -> Any:
-        """Return the event with this id, or None."""
+        """Return the event with this id, or None. Raises DecodeError, CorruptLogError."""
         ...
 
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in version order."""
+        """Return an aggregate's events in version order; without a type, those of all types of this id."""
         ...
 
     def read(
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
-        """Iterate over the log above ``after``."""
+        """Iterate over the log above ``after``; of ``types``: classes, without subclasses, or names."""
         ...
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
-        """Return events that some durable subscription has not finished."""
+        """Return events that some durable subscription has not finished; without any, the unmarked ones."""
         ...
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
-        """Note that an application dispatched an event by itself."""
+        """Note that an application dispatched an event by itself; False if there is no such event."""
         ...
 
     async def get_event_statistics(self) -> dict[str, Any]:
@@ -366,7 +368,7 @@ class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl,
         ...
 
     async def aclose(self) -> None:
-        """Finish what was accepted and let go of files and threads."""
+        """Finish what was accepted, let go of files and threads; later appends raise StorageClosedError."""
         ...
 
 

@@ -43,10 +43,23 @@ _log = logging.getLogger("pabal")
 
 
 class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamples):
-    """Do what ``SqliteEventStorage`` does, without a file; everything ends with the object.
+    """Keep what ``SqliteEventStorage`` keeps, without a file; everything ends with the object.
 
     Events are encoded and decoded just the same, so what passes here passes there. A bus may stop and
-    another start on the same object, as after a restart.
+    another start on the same object, as after a restart. It has no ``transact``, ``query``, ``backup``,
+    ``check``, ``trim``, ``vacuum`` or ``rebuild``, so no projections either. After ``close()`` appends raise
+    StorageClosedError; reading goes on, and ``open()`` takes appends again.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent
+    >>> class BellRung(DomainEvent):
+    ...     tower: str
+    >>> async def main():
+    ...     async with InMemoryEventStorage() as storage:
+    ...         await storage.store_event(BellRung("north"))
+    ...         return [(one.position, one.event.tower) async for one in storage.read()]
+    >>> asyncio.run(main())
+    [(1, 'north')]
     """
 
     capabilities = Capabilities(persistent=False, shared=False, aggregates=True, inspectable=True)
@@ -69,11 +82,11 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     # -- appending ------------------------------------------------------------------------------------
 
     async def store_event(self, event: Any) -> int:
-        """Append one event and return its position."""
+        """Append one event and return its position. Raises InvalidEventError, DuplicateEventError."""
         return self._append([adopt(event)])[0]
 
     async def store_events(self, events: Iterable[Any]) -> list[int]:
-        """Append several events, all or none, and return their positions."""
+        """Append several events in order, all or none; return their positions. Raises as ``store_event``."""
         return self._append([adopt(event) for event in events])
 
     async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
@@ -179,7 +192,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return len(self._rows)
 
     async def get_event(self, event_id: str) -> Any:
-        """Return the event with this id, or None."""
+        """Return the event with this id, or None. Raises DecodeError."""
         try:
             position = self._by_id.get(id_to_bytes(event_id))
         except InvalidEventError:
@@ -189,7 +202,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in version order."""
+        """Return an aggregate's events in version order; without a type, those of all types of this id."""
         positions = sorted(
             position
             for (kind, identity), entries in self._streams.items()
@@ -221,7 +234,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     async def read(
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
-        """Iterate over envelopes above position ``after``."""
+        """Iterate over envelopes above ``after``; of ``types``: classes, without subclasses, or names."""
         names = None
         if types is not None:
             names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}

@@ -111,7 +111,9 @@ class DatabaseFile:
     def close(self) -> None:
         """Finish what was accepted, then let go of threads and files. Harmless when closed.
 
-        Raises UsageError inside ``transact`` and in listeners to commits.
+        It blocks until the last commit; in a coroutine use ``aclose``. Stop buses on this storage first:
+        their calls raise StorageClosedError afterwards. ``open`` opens it again. Raises UsageError inside
+        ``transact`` and in listeners to commits.
         """
         self._writer.finish()
         self._is_open = False
@@ -123,7 +125,7 @@ class DatabaseFile:
         self.journal.close()
 
     async def aclose(self) -> None:
-        """Close without blocking the event loop."""
+        """Close as ``close`` does, without blocking the event loop."""
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
     def __enter__(self) -> Self:

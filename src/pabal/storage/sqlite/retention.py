@@ -42,7 +42,7 @@ class Do(Protocol):
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """Say what a trim did: how many events went, and who kept it from deleting more."""
+    """Say what a trim did: how many events went (or would go), and who kept it from deleting more."""
 
     deleted: int
     held_back_by: tuple[str, ...] = ()

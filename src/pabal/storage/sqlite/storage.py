@@ -40,12 +40,32 @@ _PAGE = 256
 class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     """Keep events, cursors, retries, dead letters and schedules in one SQLite file.
 
-    ``durability="full"`` syncs to disk before a call returns; ``"normal"`` survives the death of the
-    process, but a power cut may take the newest events. Any number of processes may open the file; calls
-    may come from any event loop. Close it with ``close()``, ``aclose()`` or ``with`` / ``async with``.
+    The file is made if it is not there; its directory must be. ``durability="full"`` syncs to disk before a
+    call returns; ``"normal"`` survives the death of the process, but a power cut may take the newest events.
+    ``max_payload_bytes`` is the largest payload of an event, 1 MiB by default. Any number of processes may
+    open the file; calls may come from any event loop. Close it with ``close()``, ``aclose()``, ``with`` or
+    ``async with``, after the bus that uses it has stopped.
 
     Raises StorageUnavailableError, NotAPabalDatabaseError, NewerSchemaError or CorruptLogError when the
-    file cannot be opened, and leaves it as it was.
+    file cannot be opened, and leaves it as it was; UsageError for another ``durability``. Afterwards each
+    call may raise StorageUnavailableError, CorruptLogError, or StorageClosedError after ``close``. A call
+    that is cancelled is done whole or not at all; ``trim`` and ``vacuum`` stop between two commits.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent
+    >>> class RoomBooked(DomainEvent):
+    ...     aggregate_type = "room"
+    ...     room: str
+    ...     @property
+    ...     def aggregate_id(self) -> str:
+    ...         return self.room
+    >>> async def main() -> list[RoomBooked]:
+    ...     async with SqliteEventStorage("rooms.db") as storage:
+    ...         await storage.store_event(RoomBooked("A1"))
+    ...         await storage.append("room", "A1", [RoomBooked("A1")], expected_version=1)
+    ...         return await storage.get_events_by_aggregate("A1", "room")
+    >>> len(asyncio.run(main()))
+    2
     """
 
     # -- appending ------------------------------------------------------------------------------------
@@ -53,17 +73,22 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def store_event(self, event: Any) -> int:
         """Append one event and return its position.
 
-        The same event again returns its first position. Raises InvalidEventError, DuplicateEventError for
-        an id that is stored with other content, StorageError.
+        Positions begin at 1. The event is stored when this returns, and buses on this file deliver it. The
+        same event again returns its first position. Raises InvalidEventError for one that cannot be stored,
+        DuplicateEventError for an id that is stored with other content, StorageError.
         """
         return (await self.append_events([adopt(event)]))[0]
 
     async def store_events(self, events: Iterable[Any]) -> list[int]:
-        """Append several events, all or none, and return their positions."""
+        """Append several events in order, all or none; return their positions. Raises as ``store_event``."""
         return await self.append_events([adopt(event) for event in events])
 
     def append_events(self, events: Sequence[DomainEvent]) -> asyncio.Future[list[int]]:
-        """Append events in order, all or none; the positions come when they are committed."""
+        """Append events in order, all or none; the positions come when they are committed.
+
+        Whether or not somebody awaits them, the events are stored. Raises InvalidEventError and
+        StorageClosedError at the call, other errors when awaited.
+        """
         limit = self.max_payload_bytes
         records = [encode_event(event, limit) for event in events]
         return self._writer.submit(Job(events=events, records=records))
@@ -78,9 +103,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     ) -> list[int]:
         """Append to one aggregate's stream and return the positions.
 
-        ``expected_version`` is the version the stream must be at (0: it must not exist); None asks for
-        nothing. Raises ConcurrencyError with both versions, and InvalidEventError for an event of another
-        aggregate.
+        ``expected_version`` is the version the stream must be at: how many events it ever got, 0 for none.
+        With None it may be at any. Events that are all stored already just return their positions.
+        Raises ConcurrencyError with both versions, InvalidEventError for an event of another aggregate,
+        DuplicateEventError, StorageError.
         """
         adopted = [adopt(event) for event in events]
         for event in adopted:
@@ -98,7 +124,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         )
 
     def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
-        """Append to several streams, all or none; the positions come when they are committed."""
+        """Append to several streams, all or none; await the positions. Raises as ``append``."""
         events = [event for change in changes for event in change.events]
         records = [encode_event(event, self.max_payload_bytes) for event in events]
         expected = [Expected(c.aggregate_type, c.aggregate_id, c.expected_version) for c in changes]
@@ -108,8 +134,23 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Run ``function(tx)`` in the one writing transaction and return its result.
 
         What it writes with ``tx.execute`` and the events it stores with ``tx.store_event`` commit together or
-        not at all. It runs in the writer's thread, so it must be quick and use nothing of asyncio. Whatever
-        it raises undoes its part and is raised here. Raises UsageError for an async function.
+        not at all; ``tx`` is a ``Transaction``. It runs in the writer's thread, so it must be quick and use
+        nothing of asyncio. Whatever it raises undoes its part and is raised here, sqlite3.Error for a
+        statement that SQLite refuses among it. Raises UsageError for an async function, StorageError.
+
+        >>> import asyncio
+        >>> from pabal import DomainEvent
+        >>> class GuestArrived(DomainEvent):
+        ...     guest: str
+        >>> def arrive(tx) -> int:
+        ...     tx.execute("CREATE TABLE IF NOT EXISTS guests (name TEXT)")
+        ...     tx.execute("INSERT INTO guests VALUES (?)", ("kim",))
+        ...     return tx.store_event(GuestArrived("kim"))
+        >>> async def main():
+        ...     async with SqliteEventStorage("guests.db") as storage:
+        ...         return await storage.transact(arrive), await storage.query("SELECT name FROM guests")
+        >>> asyncio.run(main())
+        (1, [('kim',)])
         """
         if iscoroutinefunction(function):
             raise UsageError("transact() takes a plain function: of an async one nothing would be run")
@@ -118,9 +159,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     # -- reading --------------------------------------------------------------------------------------
 
     async def query(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """Return the rows of a SELECT, on own tables above all, beside the writer and its transaction.
+        """Return the rows of a SELECT on your own tables, as tuples.
 
-        It sees what is committed. Raises UsageError for a statement that SQLite refuses or that writes.
+        It runs beside the writer and sees what is committed. ``parameters`` are a sequence for ``?`` or a
+        mapping for ``:name``. Raises UsageError for a statement that SQLite refuses or that writes.
         """
         return await self._reader.run(lambda c: reader.read_rows(c, sql, parameters))
 
@@ -129,14 +171,21 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return await self._reader.run(lambda c: c.execute(statements()["head"]).fetchone()[0])
 
     async def get_event(self, event_id: str) -> Any:
-        """Return the event with this id, or None. Raises DecodeError or CorruptLogError."""
+        """Return the event with this id, or None, also for text that is no UUID.
+
+        Raises DecodeError (UnknownEventTypeError for a class that is not imported) or CorruptLogError.
+        """
         row = await self._reader.run(lambda c: reader.read_event(c, self.path, event_id))
         return None if row is None else body_of(decode_event(row))
 
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in version order; without a type, those of every type of this id."""
+        """Return an aggregate's events in version order; an empty list for an unknown one.
+
+        Without a type: the events of all aggregates of this id, in the order of their positions. Raises
+        DecodeError, CorruptLogError.
+        """
         rows = await self._reader.run(
             lambda c: reader.read_stream(c, self.path, self._writer.appender, aggregate_id, aggregate_type)
         )
@@ -171,10 +220,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def read(
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
-        """Iterate over envelopes above position ``after``, page by page, up to where the log ends.
+        """Iterate over envelopes above position ``after``, in order, up to where the log ends by then.
 
-        ``types`` are event classes or type names. Raises DecodeError or CorruptLogError at the event in
-        question.
+        ``types`` are event classes, each without its subclasses, or type names; None means all. ``limit`` is
+        the most that come; None means all. Raises DecodeError or CorruptLogError at the event in question.
         """
         names = None if types is None else [_name_of(kind) for kind in types]
         left = limit
@@ -190,11 +239,11 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
                 left -= len(page.rows)
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``."""
+        """Read up to ``limit`` rows above ``after``, undecoded. Raises CorruptLogError at an altered row."""
         return await self._reader.run(lambda c: reader.read_page(c, self.path, after, limit, types))
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Read the rows at these positions, in order."""
+        """Read the rows at these positions, in order; positions that are not there are left out."""
         return await self._reader.run(lambda c: reader.read_positions(c, self.path, positions))
 
     async def find_events(
@@ -209,7 +258,8 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Return up to ``limit`` rows that match, strictly between two positions, from one end or the other.
 
         Types, aggregates, correlation ids and times are looked up in indexes; ``causation_id`` alone is not.
-        Raises UsageError for an ``aggregate_type`` without ``aggregate_id``, CorruptLogError.
+        Raises UsageError for an ``aggregate_type`` without ``aggregate_id`` and for a naive time,
+        CorruptLogError.
         """
         for moment in (wanted.since, wanted.until):
             if moment is not None and moment.tzinfo is None:
@@ -225,13 +275,18 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
         """Return events that some durable subscription has not finished, lowest position first.
 
-        Without any subscription: those that ``mark_event_processed`` has not marked.
+        What waits for a retry or behind a dead letter counts, a dead letter itself does not. Without
+        any durable subscription: the events that ``mark_event_processed`` has not marked. Raises
+        DecodeError, CorruptLogError.
         """
         rows = await self._reader.run(lambda c: reader.read_unprocessed(c, self.path, limit))
         return [body_of(decode_event(row)) for row in rows]
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
-        """Note that the application dispatched an event by itself; False if there is no such event."""
+        """Note that the application dispatched an event by itself; False if there is no such event.
+
+        For applications without a bus: see ``get_unprocessed_events``. ``result`` is any text to keep.
+        """
         sql = statements()
 
         def mark(tx: Transaction) -> bool:
@@ -243,7 +298,13 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return await self._do(mark)
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals by type and aggregate type, and the first and last event's position and time."""
+        """Return totals by type and aggregate type, and the span of positions and times.
+
+        Keys: ``total_events``; ``events_by_type``; ``events_by_aggregate``, by aggregate type (``""`` for
+        none), without events of no aggregate; ``first_position``, ``last_position``; ``first_occurred_at``,
+        ``last_occurred_at``, the earliest and latest time (aware). The last four are None for an empty log.
+        The cost grows with the log.
+        """
         figures = await self._reader.run(reader.read_statistics)
         for name in ("first_occurred_at", "last_occurred_at"):
             if figures[name] is not None:
@@ -264,6 +325,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def check(self, *, progress: Progress | None = None) -> list[str]:
         """Verify the file's structure and every event's checksum; return what is wrong, in sentences.
 
+        An empty list means that all is well. Reads the whole file, while it goes on being used.
         ``progress(position, head)`` is called now and then, once the structure is verified.
         """
         told = _in_the_loop(progress)
@@ -280,7 +342,9 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     ) -> Trimmed:
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
-        Each limit deletes by itself. Deletes in small commits between which publishers go on. Never deletes
+        Each limit deletes by itself; age counts from when an event was stored. Raises UsageError without any
+        limit. The newest event always stays. Deletes in small commits between which publishers go on, and
+        returns when all is gone. Never deletes
         what a subscription has not finished or is to be replayed, or what a projection's tables do not hold
         yet, whatever its age; ``held_back_by`` names those that are in the way. Dead letters keep a copy of
         their own. The history of an aggregate is deleted like everything else, so do not trim a log from

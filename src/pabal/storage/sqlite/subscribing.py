@@ -48,7 +48,7 @@ class SubscriptionCalls(DatabaseFile):
         return await self._leases.save(changes)
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription."""
+        """Return every durable subscription, whether or not anything subscribes under its name now."""
         return await self._reader.run(cursors.list_records)
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
@@ -57,9 +57,9 @@ class SubscriptionCalls(DatabaseFile):
         return await self._reader.run(lambda c: [row[0] for row in c.execute(sql, (name, key, limit))])
 
     async def list_abandoned(self, idle: timedelta) -> list[SubscriptionRecord]:
-        """Return subscriptions that nobody handles and that went on last so long ago; see ``trim``.
+        """Return subscriptions that nobody handles and that made no progress for longer than ``idle``.
 
-        They hold retention back until somebody subscribes under their name, or they are forgotten.
+        They hold back ``trim`` until somebody subscribes under their name, or ``forget_subscription``.
         """
         since = datetime.now(UTC) - idle
         records = await self.list_subscriptions()
@@ -93,6 +93,7 @@ class SubscriptionCalls(DatabaseFile):
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move a cursor, and return the position it stands at: everything above is delivered (again).
 
+        ``start`` is ``"beginning"``, ``"now"``, a position (the last one passed over) or an aware datetime.
         Retries, replays and queues behind parked keys are forgotten, and so are dead letters whose events
         will be delivered again. Raises SubscriptionNotFoundError, and SubscriptionInUseError while somebody
         handles it, unless ``epoch`` is the holder's own.
@@ -100,14 +101,14 @@ class SubscriptionCalls(DatabaseFile):
         return await self._ask(lambda tx: control.reset(tx, self._path, name, start, epoch))
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Ask that positions ``first`` to ``last`` are delivered once more to one subscription.
+        """Ask that positions ``first`` to ``last``, both included, are delivered to a subscription once more.
 
         It survives restarts. Raises SubscriptionNotFoundError, UsageError for an empty range.
         """
         return await self._ask(lambda tx: control.request_replay(tx, name, first, last))
 
     async def cancel_replays(self, name: str) -> int:
-        """Forget what of a subscription's replays is not delivered yet; return how many there were."""
+        """Forget what of a subscription's replays is not delivered yet; return how many it had."""
         return await self._ask(lambda tx: control.cancel_replays(tx, name))
 
     async def forget_subscription(self, name: str) -> bool:
@@ -150,7 +151,10 @@ class SubscriptionCalls(DatabaseFile):
         after: int = 0,
         limit: int = 100,
     ) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id, from above ``after``."""
+        """Return up to ``limit`` dead letters by ascending id, above the id ``after``.
+
+        ``error_type`` is that of the last attempt; what is None does not restrict.
+        """
         return await self._reader.run(
             lambda c: letters.list_letters(c, self.path, subscription, event_type, error_type, after, limit)
         )
@@ -160,17 +164,21 @@ class SubscriptionCalls(DatabaseFile):
         return await self._reader.run(letters.group_letters)
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return await self._reader.run(lambda c: letters.get_letter(c, self.path, dead_letter_id))
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried; None if it is already."""
+        """Mark a dead letter as being retried, and return it; None if it is already.
+
+        ``payload`` is JSON to put in place of its own; ``now`` is when it is due, in seconds since 1970.
+        Raises DeadLetterNotFoundError.
+        """
         return await self._do(lambda tx: letters.begin_retry(tx, self.path, dead_letter_id, payload, now))
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        """Remove a dead letter and return it. Raises DeadLetterNotFoundError."""
         return await self._do(lambda tx: letters.discard(tx, self.path, dead_letter_id))
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:

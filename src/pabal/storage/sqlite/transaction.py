@@ -36,22 +36,32 @@ class Transaction:
         self.after_commit: list[Callable[[], object]] = []
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement. Raises UsageError for one that would begin or end a transaction."""
+        """Run one statement and return its cursor.
+
+        Raises UsageError for one that would begin or end a transaction, sqlite3.Error for one that SQLite
+        refuses.
+        """
         if _controls_transaction(sql):
             # Others' events are in this transaction too: it is not this function's to end.
             raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
         return self._open.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
-        """Run one statement for many rows."""
+        """Run one statement for many rows of parameters. Raises sqlite3.Error."""
         return self._open.executemany(sql, rows)
 
     def store_event(self, event: Any) -> int:
-        """Append an event that becomes visible, and is delivered, together with the transaction's rows."""
+        """Append an event and return its position; it is delivered once the transaction is committed.
+
+        Raises what ``store_events`` does.
+        """
         return self.store_events([event])[0]
 
     def store_events(self, events: Iterable[Any]) -> list[int]:
-        """Append several events. Raises InvalidEventError or DuplicateEventError, which undo everything."""
+        """Append several events and return their positions.
+
+        Raises InvalidEventError or DuplicateEventError, which undo everything unless the function catches it.
+        """
         adopted = [adopt(event) for event in events]
         records = [encode_event(event, self._appender.max_payload_bytes) for event in adopted]
         return self.append_records(adopted, records)
