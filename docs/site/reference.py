@@ -34,19 +34,36 @@ def _entry(heading: str, name: str, value: Any) -> Iterator[str]:
 
 
 def _class(name: str, cls: type) -> Iterator[str]:
-    names = [base.__name__ for base in cls.__bases__ if base is not object]
+    names = [base.__name__ for base in cls.__bases__ if base is not object and not _has_no_entry(base)]
     bases = [name for name in names if not name.startswith("_")]
     yield _code(f"class {name}", cls) + (f"\n\nBases: `{'`, `'.join(bases)}`." if bases else "")
     yield _prose(cls)
-    for member, value in vars(cls).items():
-        if member.startswith("_"):
-            continue
+    for member, value in _members(cls).items():
         plain = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if inspect.isfunction(plain):
             yield from (f"### {name}.{member}", _code(member, plain), _prose(plain))
         elif isinstance(value, property):
             returned = getattr(value.fget, "__annotations__", {}).get("return", "Any")
             yield from (f"### {name}.{member}", f"```python\n{member}: {returned}\n```", _prose(value))
+
+
+def _members(cls: type) -> dict[str, Any]:
+    """Return what a class offers: its own, and what it has from bases that stand on no page."""
+    found = {member: value for member, value in vars(cls).items() if not member.startswith("_")}
+    for base in filter(_has_no_entry, cls.__bases__):
+        found = {**found, **{name: value for name, value in _members(base).items() if name not in found}}
+    return found
+
+
+def _has_no_entry(base: type) -> bool:
+    """Tell whether a class is one of ours that no package exports, so that readers do not know of it."""
+    rooms = base.__module__.split(".")
+    if rooms[0] != "pabal":
+        return False
+    packages = (".".join(rooms[:count]) for count in range(1, len(rooms) + 1))
+    return not any(
+        base.__name__ in getattr(importlib.import_module(package), "__all__", ()) for package in packages
+    )
 
 
 def _code(name: str, value: Any) -> str:

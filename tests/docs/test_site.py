@@ -89,6 +89,17 @@ def test_the_reference_of_the_site_has_every_exported_name(staged: dict[str, Pat
     assert headings == {name for name in pabal.__all__ if not name.startswith("_")}
 
 
+def test_the_reference_shows_what_a_class_has_from_bases_that_nobody_exports(staged: dict[str, Path]) -> None:
+    """A command bus would seem to have no way to register a handler, and a storage none to be closed."""
+    folder = staged["en"] / "reference"
+    pages = {page.stem: page.read_text("utf-8") for page in folder.glob("*.md")}
+    assert "### CommandBus.register\n" in pages["pabal.cqrs"]
+    assert "### Operations.pause\n" in pages["pabal.operations"]
+    assert "### SqliteEventStorage.close\n" in pages["pabal"]
+    assert "`MessageBus`" not in pages["pabal.cqrs"]
+    assert "### RedisEventBus.subscribe\n" not in pages["pabal.brokers.redis"]  # InMemoryEventBus has it
+
+
 def test_the_settings_of_the_generator_can_be_read(site: Any, tmp_path: Path) -> None:
     """A title with a quotation mark would break the build of the whole site."""
     import tomllib

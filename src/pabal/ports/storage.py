@@ -95,7 +95,6 @@ class EventLog(Protocol):
     capabilities: Capabilities
     path: str
     max_payload_bytes: int
-    """A larger payload raises PayloadTooLargeError, an InvalidEventError."""
 
     def append_events(self, events: Sequence[DomainEvent]) -> Awaitable[list[int]]:
         """Append events in order, all or none; the positions come when they are stored.
@@ -177,8 +176,7 @@ class LogQueries(Protocol):
         """Return up to ``limit`` events strictly between two positions, from one end or the other.
 
         The last one's position is where the next page begins: ``after`` it, or ``before`` it with
-        ``newest_first``. Raises UsageError for an ``aggregate_type`` without ``aggregate_id`` and for a naive
-        time, CorruptLogError.
+        ``newest_first``. Raises UsageError (``aggregate_type`` without id, naive times), CorruptLogError.
         """
         ...
 
