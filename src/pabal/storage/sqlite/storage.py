@@ -54,18 +54,13 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     >>> import asyncio
     >>> from pabal import DomainEvent
     >>> class RoomBooked(DomainEvent):
-    ...     aggregate_type = "room"
     ...     room: str
-    ...     @property
-    ...     def aggregate_id(self) -> str:
-    ...         return self.room
-    >>> async def main() -> list[RoomBooked]:
+    >>> async def main():
     ...     async with SqliteEventStorage("rooms.db") as storage:
-    ...         await storage.store_event(RoomBooked("A1"))
-    ...         await storage.append("room", "A1", [RoomBooked("A1")], expected_version=1)
-    ...         return await storage.get_events_by_aggregate("A1", "room")
-    >>> len(asyncio.run(main()))
-    2
+    ...         await storage.store_events([RoomBooked("A1"), RoomBooked("B2")])
+    ...         return [(one.position, one.event.room) async for one in storage.read(after=1)]
+    >>> asyncio.run(main())
+    [(2, 'B2')]
     """
 
     # -- appending ------------------------------------------------------------------------------------
@@ -343,15 +338,14 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
         Each limit deletes by itself; age counts from when an event was stored. Raises UsageError without any
-        limit. The newest event always stays. Deletes in small commits between which publishers go on, and
-        returns when all is gone. Never deletes
-        what a subscription has not finished or is to be replayed, or what a projection's tables do not hold
-        yet, whatever its age; ``held_back_by`` names those that are in the way. Dead letters keep a copy of
-        their own. The history of an aggregate is deleted like everything else, so do not trim a log from
-        which aggregates are loaded. ``max_bytes`` counts what is used of the file, indexes and all. The file
-        keeps its size, and new events fill the room; ``vacuum`` gives it back. ``dry_run`` only says what
-        would go. ``progress(deleted, all_due)`` is called after each commit; what was deleted before a
-        cancellation stays deleted.
+        limit. Deletes in small commits between which publishers go on, and returns when all is gone. Never
+        deletes the newest event, nor what a subscription has not finished or is to be replayed, or what a
+        projection's tables do not hold yet, whatever its age; ``held_back_by`` names those that are in the
+        way. Dead letters keep a copy of their own. The history of an aggregate is deleted like everything
+        else, so do not trim a log from which aggregates are loaded. ``max_bytes`` counts what is used of the
+        file, indexes and all. The file keeps its size, and new events fill the room; ``vacuum`` gives it
+        back. ``dry_run`` only says what would go. ``progress(deleted, all_due)`` is called after each commit;
+        what was deleted before a cancellation stays deleted.
         """
         if max_age is None and max_events is None and max_bytes is None:
             raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
