@@ -28,25 +28,8 @@ def way_of_an_event(say: Say) -> Drawing:
     publish = d.box(40, 70, 120, 64, "publish()", say("any coroutine"))
     stamp = d.box(200, 70, 140, 64, say("stamp"), say("id, time, cause"))
     encode = d.box(380, 70, 140, 64, say("encode"), say("and read back"))
-    writer = d.box(
-        560,
-        70,
-        160,
-        64,
-        say("one writer"),
-        say("groups, one COMMIT"),
-        kind="log",
-    )
-    log = d.box(
-        760,
-        60,
-        160,
-        84,
-        say("log"),
-        "position 41, 42, 43 …",
-        say("SQLite, fsync"),
-        kind="log",
-    )
+    writer = d.box(560, 70, 160, 64, say("one writer"), say("groups, one COMMIT"), kind="log")
+    log = d.box(760, 60, 160, 84, say("log"), "position 41, 42, 43 …", say("SQLite, fsync"), kind="log")
     for x in (160, 340, 520, 720):
         d.arrow((x, 102), (x + 40, 102))
     d.arrow((640, 70), (640, 46), (100, 46), (100, 70))
@@ -54,44 +37,11 @@ def way_of_an_event(say: Say) -> Drawing:
 
     d.frame(20, 200, 920, 148, say("delivery, for each subscription"))
     feed = d.box(
-        740,
-        242,
-        180,
-        72,
-        say("feed"),
-        say("live from commits,"),
-        say("from disk where it lags"),
-        kind="log",
+        740, 242, 180, 72, say("feed"), say("live from commits,"), say("from disk where it lags"), kind="log"
     )
-    route = d.box(
-        540,
-        242,
-        160,
-        72,
-        say("route"),
-        say("class, pattern,"),
-        say("ordering key"),
-    )
-    lane = d.box(
-        350,
-        242,
-        150,
-        72,
-        say("lane"),
-        say("one key,"),
-        say("publish order"),
-        kind="work",
-    )
-    worker = d.box(
-        190,
-        242,
-        120,
-        72,
-        say("worker"),
-        say("counts the"),
-        say("attempt first"),
-        kind="work",
-    )
+    route = d.box(540, 242, 160, 72, say("route"), say("class, pattern,"), say("ordering key"))
+    lane = d.box(350, 242, 150, 72, say("lane"), say("one key,"), say("publish order"), kind="work")
+    worker = d.box(190, 242, 120, 72, say("worker"), say("counts the"), say("attempt first"), kind="work")
     handler = d.box(40, 242, 110, 72, say("handler"), say("your code"), kind="work")
     d.arrow((830, 144), (830, 242))
     d.text(838, 190, say("commit"), style="small soft", anchor="start")
@@ -100,38 +50,12 @@ def way_of_an_event(say: Say) -> Drawing:
 
     d.frame(20, 396, 920, 176, "")
     d.text(926, 417, say("what comes of it"), style="small soft", anchor="end")
-    finished = d.box(
-        40,
-        440,
-        110,
-        84,
-        say("finished"),
-        say("handled or"),
-        say("filtered out"),
-        kind="work",
-    )
+    finished = d.box(40, 440, 110, 84, say("finished"), say("handled or"), say("filtered out"), kind="work")
     policy = d.box(190, 440, 140, 84, say("retry policy"), say("a pure decision"))
-    later = d.box(
-        420,
-        412,
-        200,
-        42,
-        say("retry later"),
-        say("only its key waits"),
-        kind="wait",
-    )
+    later = d.box(420, 412, 200, 42, say("retry later"), say("only its key waits"), kind="wait")
     d.box(420, 464, 200, 42, say("dead letter"), "park, park_key", kind="dead")
     d.box(420, 516, 200, 42, say("halt"), "stop", kind="dead")
-    cursor = d.box(
-        770,
-        440,
-        150,
-        84,
-        say("cursor"),
-        say("watermark and"),
-        say("exceptions"),
-        kind="log",
-    )
+    cursor = d.box(770, 440, 150, 84, say("cursor"), say("watermark and"), say("exceptions"), kind="log")
     d.arrow((75, 314), (75, 440))
     d.text(83, 378, say("ok"), style="small soft", anchor="start")
     d.arrow((125, 314), (125, 384), (260, 384), (260, 440))
@@ -159,46 +83,16 @@ def states_of_a_delivery(say: Say) -> Drawing:
     d.box(300, 60, 150, 60, say("queued"), say("in its lane"), kind="plain")
     d.box(560, 60, 150, 60, say("running"), say("attempt n"), kind="work")
     d.box(790, 60, 140, 60, say("finished"), say("watermark moves"), kind="work")
-    d.box(
-        300,
-        205,
-        150,
-        60,
-        say("gated"),
-        say("lower number first"),
-        kind="wait",
-    )
+    d.box(300, 205, 150, 60, say("gated"), say("lower number first"), kind="wait")
     d.box(560, 205, 150, 60, say("waiting"), say("back-off"), kind="wait")
-    d.box(
-        560,
-        350,
-        150,
-        70,
-        say("parked"),
-        say("a dead letter;"),
-        say("watermark moves"),
-        kind="dead",
-    )
+    d.box(560, 350, 150, 70, say("parked"), say("a dead letter;"), say("watermark moves"), kind="dead")
     d.box(790, 350, 140, 70, say("halted"), say("the subscription"), kind="dead")
-    d.box(
-        300,
-        350,
-        150,
-        70,
-        say("queued behind"),
-        say("a parked event"),
-        kind="wait",
-    )
+    d.box(300, 350, 150, 70, say("queued behind"), say("a parked event"), kind="wait")
     d.arrow((190, 90), (300, 90), label=say("routed"), at=(245, 82))
     d.arrow((450, 90), (560, 90), label=say("a worker"), at=(505, 82))
     d.arrow((710, 90), (790, 90), label=say("handled"), at=(750, 82))
     d.arrow((115, 60), (115, 32), (860, 32), (860, 60))
-    d.text(
-        487,
-        27,
-        say("not for this subscription, or of an unknown type: passed over"),
-        style="small soft",
-    )
+    d.text(487, 27, say("not for this subscription, or of an unknown type: passed over"), style="small soft")
     d.arrow((345, 120), (345, 205))
     d.arrow((405, 205), (405, 120))
     d.text(337, 166, say("priority"), style="small soft", anchor="end")
@@ -219,12 +113,7 @@ def states_of_a_delivery(say: Say) -> Drawing:
     d.arrow((300, 365), (270, 365), (270, 105), (300, 105))
     d.text(262, 300, say("released, in order"), style="small soft", anchor="end")
     d.arrow((860, 420), (860, 448), (20, 448), (20, 90), (40, 90))
-    d.text(
-        440,
-        441,
-        say("resume() or restart: from the cursor again"),
-        style="small soft",
-    )
+    d.text(440, 441, say("resume() or restart: from the cursor again"), style="small soft")
     return d
 
 
@@ -245,12 +134,7 @@ def watermark(say: Say) -> Drawing:
     ):
         d.text(40 + (position - 1) * 55 + 24, 168, label, style="small soft")
     d.arrow((339, 40), (339, 96))
-    d.text(
-        339,
-        32,
-        say("watermark 6: all up to here is finished"),
-        style="bold",
-    )
+    d.text(339, 32, say("watermark 6: all up to here is finished"), style="bold")
     d.arrow((724, 62), (724, 96))
     d.text(724, 54, say("frontier 13: the highest finished"), style="bold")
     d.box(40, 205, 872, 64, kind="plain")
@@ -260,13 +144,7 @@ def watermark(say: Say) -> Drawing:
     d.text(200, 255, "7: attempts, due_at, failures", style="code", anchor="start")
     d.text(600, 232, "dead_letters", style="code soft", anchor="start")
     d.text(715, 232, say("4: a copy of the event"), style="code", anchor="start")
-    d.text(
-        600,
-        255,
-        say("14 to 16 take no room: above the frontier"),
-        style="small soft",
-        anchor="start",
-    )
+    d.text(600, 255, say("14 to 16 take no room: above the frontier"), style="small soft", anchor="start")
     return d
 
 
@@ -287,28 +165,12 @@ def lanes(say: Say) -> Drawing:
         for place, item in enumerate(items):
             d.box(135 + place * 60, y, 52, 40, item, kind=kind if place == 0 else "plain")
         d.text(330, y + 25, state, style="small soft", anchor="start")
-    d.box(
-        560,
-        120,
-        150,
-        90,
-        say("ready lanes"),
-        "o-2, o-4 …",
-        say("first come"),
-        kind="log",
-    )
+    d.box(560, 120, 150, 90, say("ready lanes"), "o-2, o-4 …", say("first come"), kind="log")
     d.arrow((372, 140), (560, 152))
     d.arrow((372, 265), (560, 185))
     for number in range(4):
         y = 40 + number * 68
-        d.box(
-            800,
-            y,
-            130,
-            46,
-            f"{say('worker')} {number}",
-            kind="work" if number == 0 else "plain",
-        )
+        d.box(800, y, 130, 46, f"{say('worker')} {number}", kind="work" if number == 0 else "plain")
         if number:
             d.arrow((710, 165), (800, y + 23))
     d.arrow((800, 56), (395, 76))

@@ -132,7 +132,7 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
         assert "subscription 'sub' halted at event" in said
         assert "at position 4" in said
         code, said = await asyncio.to_thread(call, "status", url, lang="ko")
-        assert "중단됨" in said, said
+        assert "멈춤" in said, said
         assert "halted" not in said, said
         _, said = await asyncio.to_thread(call, "subscriptions", "list", url)
         assert "halted" in said

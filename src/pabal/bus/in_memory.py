@@ -361,10 +361,9 @@ class InMemoryEventBus:
 
     def get_statistics(self) -> dict[str, Any]:
         """Return figures since the start; ``subscriptions`` holds those of each subscription by name."""
-        uptime = self._engine.clock.monotonic() - self._started_at if self.is_running else 0.0
         return collect(
             self._engine,
-            uptime=uptime,
+            uptime=self._engine.clock.monotonic() - self._started_at if self.is_running else 0.0,
             published=self._intake.published,
             scheduled=self._intake.scheduled,
             is_running=self.is_running,

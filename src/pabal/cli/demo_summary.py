@@ -9,7 +9,7 @@ from rich.text import Text
 from pabal.cli.demo_tables import NAMES, READS, holdings_table, money, table
 from pabal.cli.language import counted, t
 from pabal.cli.speaking import spoken
-from pabal.demo.report import Summary
+from pabal.demo.report import DeadLetterLine, Summary
 
 
 def print_summary(console: Console, summary: Summary) -> None:
@@ -48,15 +48,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         )
     )
     for letter in summary.dead_letters:
-        why = f" ({t('the demo put this event there to show it')})" if letter.injected else ""
-        told = t(
-            "dead letter: {subscription} gave up {event} after {attempts}: {error}",
-            subscription=letter.subscription,
-            event=f"{letter.event_type} {letter.event_id}",
-            attempts=counted(letter.attempts, "attempt"),
-            error=spoken(letter.error),
-        )
-        write(f"{told}{why}")
+        write(_told(letter))
     write()
     write(
         t(
@@ -72,6 +64,17 @@ def print_summary(console: Console, summary: Summary) -> None:
             durability=summary.durability,
         )
     )
+
+
+def _told(letter: DeadLetterLine) -> str:
+    told = t(
+        "dead letter: {subscription} gave up {event} after {attempts}: {error}",
+        subscription=letter.subscription,
+        event=f"{letter.event_type} {letter.event_id}",
+        attempts=counted(letter.attempts, "attempt"),
+        error=spoken(letter.error),
+    )
+    return f"{told} ({t('the demo put this event there to show it')})" if letter.injected else told
 
 
 def _events_table(summary: Summary) -> Table:

@@ -75,7 +75,13 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
-_STYLES = ("vendor/uplot", "css/tokens", "css/base", "css/layout", "css/parts", "css/screens")
+_STYLES = (
+    "vendor/uplot",
+    *(
+        f"css/{name}"
+        for name in ("tokens", "base", "layout", "parts", "tables", "states", "overview", "screens")
+    ),
+)
 _SCRIPTS = ("vendor/preact", "vendor/preact-hooks", "vendor/htm", "vendor/uplot")
 
 

@@ -1,10 +1,12 @@
-"""The named statements of ``sql/statements.sql``."""
+"""The named statements of the files in ``sql``."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+_FILES = ("log.sql", "subscriptions.sql", "dead_letters.sql", "care.sql", "operators.sql")
 
 
 def _text(name: str) -> str:
@@ -15,7 +17,7 @@ def _text(name: str) -> str:
 def statements() -> dict[str, str]:
     """Return every named statement; read once."""
     found: dict[str, str] = {}
-    for block in _text("statements.sql").split("-- name: ")[1:]:
+    for block in (block for file in _FILES for block in _text(file).split("-- name: ")[1:]):
         name, _, body = block.partition("\n")
         found[name.strip()] = body.strip()
     return found

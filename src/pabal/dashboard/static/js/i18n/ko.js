@@ -230,7 +230,7 @@ export const ko = {
   "group.last": "최근",
   "group.count": "이벤트 {n}건",
   "group.count.one": "이벤트 1건",
-  "letter.parked": "보관됨",
+  "letter.parked": "보류됨",
   "letter.retrying": "재시도 중",
   "letter.gone": "이 데드 레터는 더 이상 없습니다",
   "letter.gone.about": "재시도가 성공했거나 누군가 폐기했습니다.",
