@@ -90,6 +90,13 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
     assert "lag 5" in busy.text
 
 
+def test_a_subscription_that_has_halted_is_a_problem_whatever_else_it_has() -> None:
+    """A log in which nothing is handled any more would be called well, or only its dead letters be named."""
+    why = "halted at event 1 at position 4: failed 1 of 1 attempts"
+    [halted] = look_at_subscriptions([record(parked=2, halted=why)], 10, datetime(2026, 1, 1, tzinfo=UTC))
+    assert (halted.level, halted.text) == ("problem", f"subscription 'scale' {why}")
+
+
 async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
     """A doctor who finds something everywhere is not asked a second time."""
     await a_log(tmp_path / "log.db")

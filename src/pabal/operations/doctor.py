@@ -122,6 +122,12 @@ def _look_at(record: SubscriptionRecord, head: int, now: datetime) -> Finding:
     )
     if record.queued:
         text += f", {record.queued} events queued behind a dead letter of their key"
+    if record.halted:
+        return Finding(
+            "problem",
+            f"subscription {record.name!r} {record.halted}",
+            "pabal subscriptions resume lets it go on, too",
+        )
     if record.parked:
         return Finding("warning", text, "look at bus.dead_letters, fix the cause, then retry or discard them")
     if lag and record.owner is None:

@@ -15,6 +15,7 @@ _FILE = {
     "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters, {queued} events queued behind a dead letter of their key; nobody handles it now": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}, 같은 키의 데드 레터 뒤에서 기다리는 이벤트 {queued}. 지금은 처리 주체가 없습니다",
     "subscription {name}: lag {lag}, {retries} retries, {parked} dead letters, {queued} events queued behind a dead letter of their key; nobody has handled it for {days} days": "구독 {name}: 지연 {lag}, 재시도 {retries}, 데드 레터 {parked}, 같은 키의 데드 레터 뒤에서 기다리는 이벤트 {queued}. {days}일 동안 처리 주체가 없었습니다",
     "look at bus.dead_letters, fix the cause, then retry or discard them": "bus.dead_letters를 보고 원인을 고친 뒤 재시도하거나 폐기하세요",
+    "pabal subscriptions resume lets it go on, too": "pabal subscriptions resume으로도 이어 가게 할 수 있습니다",
     "subscribe under this name again, or the events wait for ever": "이 이름으로 다시 구독하지 않으면 이벤트가 계속 기다립니다",
     "structure and every checksum are right": "구조와 모든 체크섬이 올바릅니다",
     "restore a backup; what is intact can still be read and copied": "백업을 복원하세요. 온전한 부분은 여전히 읽고 복사할 수 있습니다",
