@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pabal import SqliteEventStorage
+from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.brokers.redis import RedisEventBus, relay
-from pabal.domain.envelope import Envelope
+from pabal.domain.envelope import Envelope, Receipt
 from tests.brokers.events import Moved, Noted, moves
 from tests.brokers.server import Server
 
@@ -78,4 +80,32 @@ async def test_a_server_that_is_away_is_waited_for(
             await carrying.drain(timeout=60)
         await bus.drain(timeout=60)
         await bus.stop()
+    assert sorted(noted.numbers) == list(range(20))
+
+
+class Asked(InMemoryEventBus):
+    """Tell when it was asked to publish a batch, running or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def publish_batch(self, events: Iterable[Any]) -> list[Receipt]:
+        self.asked.set()
+        return await super().publish_batch(events)
+
+
+async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
+    """A relay started before its bus, or stopped after it, would park all that was committed meanwhile."""
+    async with SqliteEventStorage(tmp_path / "local.db") as storage:
+        await storage.store_events(moves(3, 20))
+        bus, noted = Asked(), Noted()
+        bus.subscribe(Moved, noted, name="sub")
+        async with relay(storage, bus) as carrying:
+            await bus.asked.wait()
+            await bus.start()
+            await carrying.drain(timeout=60)
+            await bus.drain(timeout=60)
+            await bus.stop()
+        assert await storage.list_dead_letters() == []
     assert sorted(noted.numbers) == list(range(20))

@@ -26,14 +26,14 @@ def create_dashboard(target: InMemoryEventBus | InspectableStorage | Operations,
     The target stays the caller's to start, stop and close. Options:
 
     - ``allow_actions`` (False): without it everything can be seen and nothing changed;
-    - ``token``: at least 16 characters; who has it may log in, from anywhere. Without ``token`` and ``auth``
-      only this machine is served;
+    - ``token`` (None): at least 16 characters; who has it may log in, from anywhere. Without ``token`` and
+      ``auth`` only this machine is served, and nobody through a proxy;
     - ``auth``: a function, or async function, of the Starlette request that returns the name of who asks
       (for the audit log) or None to refuse; it replaces the token;
-    - ``allowed_hosts``: names, besides those of this machine, that the dashboard goes by;
+    - ``allowed_hosts``: a tuple of names, besides those of this machine, that the dashboard goes by;
     - ``payloads``: ``"full"``, ``"masked"`` (fields whose name is in ``masked_fields`` are hidden, and so are
       error messages, which may quote them) or ``"none"``. Default: full for who sits at this machine, masked
-      with a token or ``auth``;
+      with a token or ``auth``. ``masked_fields`` defaults to ``pabal.operations.DEFAULT_FIELDS``;
     - ``title``: what to call the log at the top of each page;
     - ``metrics`` (False): answer Prometheus under ``/metrics``, to who may look; needs a live bus and the
       extra ``prometheus``;
@@ -60,10 +60,11 @@ def serve(
     port: int = 8420,
     **options: Any,
 ) -> None:
-    """Serve a dashboard until Ctrl-C; the address to open is printed.
+    """Serve a dashboard until Ctrl-C; the address to open is printed. It blocks.
 
-    ``options`` are those of ``create_dashboard``. For any ``host`` but this machine's own a token is made
-    unless one is given. Raises MissingExtraError, UsageError, and OSError where the port is taken.
+    ``options`` are those of ``create_dashboard``; port 0 takes a free one. For any ``host`` but this
+    machine's own a token is made and printed with the address, unless ``token`` or ``auth`` is given. Raises
+    MissingExtraError, UsageError, and OSError where the port is taken.
     """
     try:
         from pabal.dashboard.server import run

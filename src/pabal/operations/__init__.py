@@ -36,7 +36,21 @@ def operations_of(
 ) -> Operations:
     """Return the operations of a live bus (with or without storage), or of an open storage.
 
-    The bus or storage stays the caller's to stop and close.
+    The bus or storage stays the caller's to stop and close. A bus without storage has no events to list, and
+    of the actions only ``resume`` and those on dead letters. A bus on Redis has all but those on projections;
+    its events are seen through ``pabal.factory.open_operations(url)``.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventStorage
+    >>> class LampLit(DomainEvent):
+    ...     room: str
+    >>> async def main():
+    ...     storage = InMemoryEventStorage()
+    ...     await storage.store_event(LampLit("hall"))
+    ...     page = await operations_of(storage, actor="kim").events(payloads=True)
+    ...     return page.events[0].event_type, page.events[0].payload
+    >>> asyncio.run(main())
+    ('LampLit', {'room': 'hall'})
     """
     source: OperationsSource
     if not isinstance(target, InMemoryEventBus):

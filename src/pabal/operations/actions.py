@@ -28,7 +28,10 @@ LAST = 2**63 - 1
 
 
 class Actions:
-    """Steer subscriptions, and decide what becomes of dead letters."""
+    """Steer subscriptions, and decide what becomes of dead letters.
+
+    ``count`` of a result is 0 where nothing had to be done.
+    """
 
     def __init__(self, source: OperationsSource, actor: str) -> None:
         self._source = source
@@ -39,18 +42,24 @@ class Actions:
     async def pause(self, name: str) -> ActionResult:
         """Let a subscription take no more events until it is resumed, also across restarts.
 
-        Raises SubscriptionNotFoundError, ActionNotPossibleError.
+        Handlers that run go on to their end. ``count`` is 0 if it is paused already. Raises
+        SubscriptionNotFoundError, ActionNotPossibleError.
         """
         return await self._audited("pause", name, None, lambda: self._source.pause(name))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a paused or halted subscription go on. Raises SubscriptionNotFoundError."""
+        """Let a paused or halted subscription go on; ``count`` is 0 if it is neither.
+
+        Raises SubscriptionNotFoundError, and BusNotRunningError on a bus without log that is stopped.
+        """
         return await self._audited("resume", name, None, lambda: self._source.resume(name))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Move a subscription to ``"beginning"``, ``"now"``, after a position, or to a time.
+        """Move a subscription to ``"beginning"``, ``"now"``, after a position, or to an aware time.
 
-        Going back delivers again what was handled; going ahead skips. Raises SubscriptionNotFoundError,
+        Going back delivers again what was handled; going ahead skips. Its retries and replays are forgotten,
+        and so are dead letters whose events will be delivered again. ``position`` of the result is where it
+        stands now. Raises SubscriptionNotFoundError,
         SubscriptionInUseError, ActionNotPossibleError.
         """
         return await self._audited("reset", name, {"to": str(to)}, lambda: self._source.reset(name, to))
@@ -60,8 +69,9 @@ class Actions:
     ) -> ActionResult:
         """Deliver the events from position ``first`` to ``last`` once more, to this subscription alone.
 
-        A time stands for the events that entered the log then or later; as ``last``, for those before. By
-        default ``last`` is as far as it has come. Raises SubscriptionNotFoundError, and UsageError for a
+        Both positions are included. A time (aware) stands for the events that entered the log then or later;
+        as ``last``, for those before. By default ``last`` is as far as it has come. What is unfinished or a
+        dead letter is left out. Raises SubscriptionNotFoundError, and UsageError for a
         range that holds nothing.
         """
         details = {"first": first, "last": last}
@@ -116,7 +126,9 @@ class Actions:
     async def retry(self, dead_letter_id: int) -> ActionResult:
         """Deliver a dead letter once more; count 0 if that is under way already.
 
-        Raises DeadLetterNotFoundError, SubscriptionError, DecodeError.
+        Raises DeadLetterNotFoundError, SubscriptionError while its subscription is halted here (or, on a bus
+        without log, is gone), DecodeError for a payload that still does not fit the event class, and
+        BusNotRunningError on a bus that is stopped.
         """
         number = letter_number(dead_letter_id)
         return await self._audited("retry", str(number), None, lambda: self._source.retry(number, None))
@@ -125,7 +137,8 @@ class Actions:
         """Give a dead letter another payload and deliver that.
 
         ``payload`` holds every field, as plain values. Raises DecodeError if it does not fit the event class,
-        UnknownEventTypeError if this process has not imported it; the dead letter then stays as it was.
+        UnknownEventTypeError if this process has not imported it, UnserializableEventError for values without
+        a JSON form, and what ``retry`` raises; the dead letter then stays as it was.
         """
         number = letter_number(dead_letter_id)
         try:
@@ -147,6 +160,7 @@ class Actions:
     ) -> ActionResult:
         """Retry every dead letter that matches; those that cannot be retried now are left as they are.
 
+        ``count`` is how many are retried, ``skipped`` how many were left. An empty filter means all.
         ``progress`` is called with the number looked at so far.
         """
         return await self._audited(
@@ -159,7 +173,7 @@ class Actions:
     async def discard_matching(
         self, wanted: DeadLetterFilter, *, progress: Callable[[int], None] | None = None
     ) -> ActionResult:
-        """Discard every dead letter that matches."""
+        """Discard every dead letter that matches, for good; see ``retry_matching``."""
         return await self._audited(
             "discard",
             _described(wanted),

@@ -47,8 +47,12 @@ class Operations(Actions):
 
     Make one with ``pabal.factory.open_operations(path_or_url)`` for the log of a bus that runs elsewhere or
     not at all, or with ``operations_of(bus_or_storage)``. ``masking`` decides what is shown of payloads, and
-    ``actor`` is who is named in the audit log. Lists are returned in pages of up to ``limit`` (at most
-    1,000). Use it with ``async with``, or call ``aclose()``.
+    ``actor`` is who is named in the audit log. Lists are returned in pages of up to ``limit`` (1 to 1,000;
+    another raises InvalidFilterError). Use it with ``async with``, or call ``aclose()``.
+
+    Views are plain values of ``pabal.ports.operations``. Times are aware; pass aware ones too. Any call may
+    raise StorageError. An action that cannot be done on this bus raises ActionNotPossibleError:
+    ``overview().actions`` names those that can.
     """
 
     def __init__(
@@ -69,7 +73,10 @@ class Operations(Actions):
     # -- the whole ------------------------------------------------------------------------------------
 
     async def overview(self) -> Overview:
-        """Return health with reasons, totals and rates, at a cost that does not grow with the log."""
+        """Return health with reasons, totals and rates, at a cost that does not grow with the log.
+
+        ``published_per_second`` is that of the last minute.
+        """
         now = datetime.now(UTC)
         views = await self._source.subscriptions()
         health, reasons = judge(self.target, views, await self._source.reasons(), now)
@@ -107,11 +114,11 @@ class Operations(Actions):
         return await self._source.latest_samples(to_microseconds(since))
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since then."""
+        """Return how many events entered the log since an aware time; 0 where there is no log."""
         return await self._source.published_since(moment)
 
     async def subscriptions(self) -> list[SubscriptionView]:
-        """Return every subscription, by name."""
+        """Return every subscription by name: the durable ones, or on a bus without log its own."""
         return await self._source.subscriptions()
 
     # -- events ---------------------------------------------------------------------------------------
@@ -127,9 +134,10 @@ class Operations(Actions):
     ) -> EventPage:
         """Return a page of events, newest first.
 
-        ``before`` and ``after`` are cursors: with ``before`` the newest events below it, with ``after`` the
-        oldest above it (both restrict, and then the newest are taken); with neither, the newest of all.
-        Raises InvalidFilterError.
+        ``before`` and ``after`` are cursors, as ``older`` and ``newer`` of a page: with ``before`` the newest
+        events below it, with ``after`` the oldest above it (both restrict, and then the newest are taken);
+        with neither, the newest of all. The events come with their payloads only if ``payloads``. Raises
+        InvalidFilterError.
         """
         limit = _checked(limit)
         upwards = after is not None and before is None
@@ -151,7 +159,11 @@ class Operations(Actions):
     async def read(
         self, wanted: EventFilter = _EVERYTHING, *, after: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[EventView, None]:
-        """Iterate over matching events with their payloads, oldest first, up to where the log ends now."""
+        """Iterate over matching events with their payloads, oldest first, up to where the log ends now.
+
+        ``after`` is a cursor (from the beginning if None), ``limit`` the most that come (all if None). Raises
+        InvalidFilterError.
+        """
         async with aclosing(read_on(self._source, wanted, after, limit)) as events:
             async for event in events:
                 yield self.masking.event(event)
@@ -166,16 +178,16 @@ class Operations(Actions):
         """Iterate over matching events as they are published, for ever; without ``after``, only new ones.
 
         Goes on across restarts of whoever publishes: a file is looked at every ``every`` seconds, a server
-        tells.
+        tells. Payloads are included. Raises InvalidFilterError.
         """
         async with aclosing(self._source.follow(wanted, after=after, every=every)) as events:
             async for event in events:
                 yield self.masking.event(event)
 
     async def event(self, event_id: str) -> EventDetail:
-        """Return one event: payload, deliveries with their failed attempts, cause and effects.
+        """Return one event: payload, deliveries with their failed attempts, cause and the first 500 effects.
 
-        Raises EventNotFoundError.
+        Raises EventNotFoundError, also where there is no log.
         """
         event = await self._source.event(event_id)
         if event is None:
@@ -200,7 +212,8 @@ class Operations(Actions):
     async def trace(self, correlation_id: str, *, limit: int = _TRACED) -> Trace:
         """Return the tree of causes of a correlation id, or of the chain that an event id belongs to.
 
-        Raises EventNotFoundError where there is no such event.
+        Reads up to ``limit`` events; ``complete`` is False where there are more. Raises EventNotFoundError
+        where there is no such event.
         """
         event = await self._source.event(correlation_id)
         if event is not None and event.correlation_id is not None:
@@ -221,7 +234,10 @@ class Operations(Actions):
     # -- streams --------------------------------------------------------------------------------------
 
     async def streams(self, *, prefix: str = "", after: str | None = None, limit: int = 50) -> StreamPage:
-        """Return a page of aggregates whose id begins with ``prefix``, by id."""
+        """Return a page of aggregates whose id begins with ``prefix``, by id.
+
+        ``after`` is the ``next`` of a page. Raises InvalidFilterError.
+        """
         return await self._source.streams(prefix, after, _checked(limit))
 
     async def stream(
@@ -232,7 +248,10 @@ class Operations(Actions):
         after_version: int = 0,
         limit: int = 100,
     ) -> list[EventView]:
-        """Return an aggregate's history above a version, oldest first; empty for an unknown one."""
+        """Return an aggregate's history above a version, oldest first; empty for an unknown one.
+
+        Without a type: of all types of this id. Payloads are included.
+        """
         found = await self._source.stream(
             aggregate_id, aggregate_type, min(after_version, LAST), _checked(limit)
         )
@@ -252,7 +271,7 @@ class Operations(Actions):
     async def dead_letters(
         self, wanted: DeadLetterFilter | None = None, *, after: int = 0, limit: int = 50
     ) -> DeadLetterPage:
-        """Return a page of dead letters, oldest first."""
+        """Return a page of dead letters, oldest first; ``after`` is the ``next`` of a page."""
         limit = _checked(limit)
         found = await self._source.dead_letters(
             wanted or DeadLetterFilter(), after=min(after, LAST), limit=limit + 1
@@ -261,7 +280,7 @@ class Operations(Actions):
         return DeadLetterPage(page, page[-1].id if len(found) > limit else None)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return self.masking.letter(await self._source.dead_letter(letter_number(dead_letter_id)))
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
@@ -271,7 +290,7 @@ class Operations(Actions):
     # -- the audit log, and the end -------------------------------------------------------------------
 
     async def audit(self, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
-        """Return what operators did, newest first."""
+        """Return what operators did, newest first; ``before`` is the id of the last one of a page."""
         below = None if before is None else min(before, LAST)
         return await self._source.audit(before=below, limit=_checked(limit))
 

@@ -43,7 +43,8 @@ class Masking:
 
     ``full`` shows everything; ``masked`` hides each field whose name contains one of ``fields`` (case and
     underscores do not count), at any depth, in metadata too; ``none`` shows no value at all, only the names
-    of the outermost fields.
+    of the outermost fields. Messages and tracebacks of errors are shown with ``full`` alone. ``fields``
+    defaults to ``DEFAULT_FIELDS``. Raises UsageError for another mode.
 
     >>> Masking("masked").of({"order_id": "o-1", "customer": {"E-Mail": "kim@example.com"}})
     {'order_id': 'o-1', 'customer': {'E-Mail': '•••'}}

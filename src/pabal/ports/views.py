@@ -21,7 +21,7 @@ Level = Literal["ok", "degraded", "failing"]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Say what is being looked at."""
+    """Say which bus or log is being looked at."""
 
     kind: str
     """``sqlite``, ``memory``, ``redis`` …"""

@@ -36,9 +36,28 @@ class VirtualTimer:
 class VirtualClock:
     """Tell a time that only ``advance`` moves; pass it to a bus as ``clock``.
 
-    >>> clock = VirtualClock(start=1000.0)
-    >>> clock.time()
-    1000.0
+    ``start`` is in seconds since 1970. Retries, delays, schedules and timeouts of that bus then go by this
+    clock, and nothing has to sleep.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventBus
+    >>> class AlarmRang(DomainEvent):
+    ...     room: str
+    >>> async def main() -> list[int]:
+    ...     clock = VirtualClock()
+    ...     rooms, seen = [], []
+    ...     async def ring(event: AlarmRang) -> None:
+    ...         rooms.append(event.room)
+    ...     async with InMemoryEventBus(clock=clock) as bus:
+    ...         bus.subscribe(AlarmRang, ring)
+    ...         await bus.publish(AlarmRang("A1"), delay=60)
+    ...         await clock.advance(59)
+    ...         seen.append(len(rooms))
+    ...         await clock.advance(1)
+    ...         seen.append(len(rooms))
+    ...     return seen
+    >>> asyncio.run(main())
+    [0, 1]
     """
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
@@ -48,11 +67,11 @@ class VirtualClock:
         self._order = count()
 
     def time(self) -> float:
-        """Return seconds since 1970."""
+        """Return the time, in seconds since 1970."""
         return self._start + self._elapsed
 
     def monotonic(self) -> float:
-        """Return seconds since the clock was made."""
+        """Return how many seconds it was advanced since it was made."""
         return self._elapsed
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> VirtualTimer:
@@ -62,7 +81,7 @@ class VirtualClock:
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock, making every call that falls due on the way at its very time.
+        """Move the clock by ``seconds``, making every call that falls due on the way at its very time.
 
         After each, the event loop turns a few times, so that timers set by what happened are seen. Work in
         threads (a disk write, a sync handler) is not waited for: follow with ``bus.drain()`` or a condition.

@@ -15,7 +15,29 @@ class ProcessScenario:
     """Say what a process had taken, what comes now, and what it sends; made by ``given``.
 
     Commands are compared without their ids. What is not as expected raises AssertionError with a
-    line-by-line difference.
+    line-by-line difference. Commands and timeouts are those of the last ``when``, the state is that of all.
+    Events are taken whatever their key, and a ``ProcessTimedOut`` whether or not it was set.
+
+    >>> from pabal import DomainEvent
+    >>> from pabal.cqrs import Command, ProcessManager, ProcessTimedOut, on_timeout, starts
+    >>> from pabal.testing import given
+    >>> class GuestCalled(DomainEvent):
+    ...     guest: str
+    >>> class SendTaxi(Command[None]):
+    ...     guest: str
+    >>> class Pickup(ProcessManager):
+    ...     @starts(GuestCalled, key="guest")
+    ...     def called(self, event: GuestCalled) -> None:
+    ...         self.set_timeout("waited", 300)
+    ...     @on_timeout("waited")
+    ...     def waited(self, event: ProcessTimedOut) -> None:
+    ...         self.send(SendTaxi(self.key))
+    ...         self.end()
+    >>> _ = (
+    ...     given(Pickup)
+    ...     .when(GuestCalled("kim")).then().then_timeouts(waited=300)
+    ...     .when(ProcessTimedOut("pickup", "kim", "waited")).then_state(ended=True)
+    ... )
     """
 
     def __init__(self, process: type[ProcessManager], events: Iterable[Any], key: str) -> None:
@@ -26,7 +48,10 @@ class ProcessScenario:
             self.when(event)
 
     def when(self, event: Any) -> ProcessScenario:
-        """Have it take an event, as the bus would: none before it begins, none once it has ended."""
+        """Have it take an event, as the bus would: none before it begins, none once it has ended.
+
+        Raises what the process's method raises, and ProcessDefinitionError for a state that cannot be stored.
+        """
         process = self._process
         process.sent, process.timeouts = [], {}
         if not process.ended and (self._has_begun or process.may_start_with(event)):

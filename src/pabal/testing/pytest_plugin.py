@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def virtual_clock() -> VirtualClock:
-    """Return a clock that stands still until ``await virtual_clock.advance(seconds)``."""
+    """Return a clock that stands still until ``await virtual_clock.advance(seconds)``; new in each test."""
     from pabal.testing.clock import VirtualClock
 
     return VirtualClock()
@@ -25,7 +25,10 @@ def virtual_clock() -> VirtualClock:
 
 @pytest.fixture
 def event_bus(virtual_clock: VirtualClock) -> InMemoryEventBus:
-    """Return a bus on the virtual clock; begin with ``async with event_bus:``."""
+    """Return a bus in memory, without storage, on ``virtual_clock``; begin with ``async with event_bus:``.
+
+    Its jitter is the same in each run.
+    """
     from pabal.bus.in_memory import InMemoryEventBus
 
     return InMemoryEventBus(clock=virtual_clock, seed=0)

@@ -28,7 +28,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class EventRecorder:
-    """Record every event and every attempt of one bus, in order.
+    """Record every event and every attempt of one bus, in order, from now on.
 
     What is published is seen through a subscription of its own, what is attempted through a middleware; both
     are complete after ``await bus.drain()``. Attach it before subscribing handlers whose own middleware
@@ -93,7 +93,7 @@ class EventRecorder:
         return handled
 
     def failures_of(self, subscription: str) -> list[Delivery]:
-        """Return the failed attempts of a subscription."""
+        """Return the failed attempts of a subscription, in the order in which they ended."""
         return [
             delivery
             for delivery in self.deliveries
@@ -101,6 +101,6 @@ class EventRecorder:
         ]
 
     def clear(self) -> None:
-        """Forget what was recorded so far."""
+        """Forget what was recorded so far; recording goes on."""
         self.published.clear()
         self.deliveries.clear()

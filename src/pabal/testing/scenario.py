@@ -21,6 +21,31 @@ class Scenario:
 
     It needs no test framework: what is not as expected raises AssertionError with a line-by-line difference.
     After a ``then`` the story may go on with another ``when``: each ``then`` is about the one before it.
+    Events are compared by type and payload.
+
+    >>> from pabal import DomainEvent
+    >>> from pabal.domain import applies
+    >>> class SeatTaken(DomainEvent):
+    ...     aggregate_type = "seat"
+    ...     number: str
+    ...     guest: str
+    ...     @property
+    ...     def aggregate_id(self) -> str:
+    ...         return self.number
+    >>> class Seat(Aggregate):
+    ...     guest: str | None = None
+    ...     def take(self, guest: str) -> None:
+    ...         if self.guest is not None:
+    ...             raise ValueError(f"taken by {self.guest}")
+    ...         self.record(SeatTaken(self.id, guest))
+    ...     @applies(SeatTaken)
+    ...     def _taken(self, event: SeatTaken) -> None:
+    ...         self.guest = event.guest
+    >>> _ = (
+    ...     given(Seat, aggregate_id="A1")
+    ...     .when(lambda seat: seat.take("kim")).then(SeatTaken("A1", "kim")).then_state(guest="kim")
+    ...     .when(lambda seat: seat.take("lee")).then_raises(ValueError, "taken by kim")
+    ... )
     """
 
     def __init__(self, subject: Subject, events: Iterable[Any], aggregate_id: str) -> None:
@@ -37,7 +62,8 @@ class Scenario:
     def when(self, command: Any) -> Scenario:
         """Call ``command(aggregate)``, or have a decider decide the command.
 
-        An error is kept for ``then_raises``; one that is not expected there fails whatever follows.
+        An error is kept for ``then_raises``; one that is not expected there fails whatever follows. Raises
+        UsageError for a projection, which is only asked for its rows.
         """
         if isinstance(self._state, InMemoryProjection):
             raise UsageError("a projection is asked nothing: continue with then_rows()")
@@ -65,7 +91,7 @@ class Scenario:
         return self
 
     def then_raises(self, error: type[BaseException], match: str = "") -> Scenario:
-        """Expect an error whose message contains ``match``, and that nothing was recorded."""
+        """Expect an error of this class whose message contains ``match``, and that nothing was recorded."""
         if self._raised is None:
             raise AssertionError(
                 f"{error.__name__} was expected; nothing was raised, and recorded was:\n"
@@ -81,7 +107,7 @@ class Scenario:
         return self
 
     def then_state(self, expected: Callable[[Any], Any] | None = None, **attributes: Any) -> Scenario:
-        """Expect attributes of the state, or that ``expected(state)`` is true."""
+        """Expect that attributes of the state have these values, and that ``expected(state)`` is true."""
         self._expect_no_error()
         found = {name: getattr(self._state, name) for name in attributes}
         if found != attributes:
@@ -97,7 +123,10 @@ class Scenario:
         return self
 
     def then_rows(self, sql: str, *rows: Any) -> Scenario:
-        """Expect exactly these rows of a projection, in order; ``{table}`` stands for a table."""
+        """Expect exactly these rows of a projection, as tuples in order; ``{table}`` stands for a table.
+
+        Raises UsageError for anything else than a projection, sqlite3.Error for what SQLite refuses.
+        """
         if not isinstance(self._state, InMemoryProjection):
             raise UsageError("only projections have rows: use then() or then_state()")
         found = self._state.rows(sql)
@@ -118,6 +147,7 @@ def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenar
     """Begin a scenario of an aggregate, a decider, a projection or a process, to which these had happened.
 
     ``aggregate_id`` defaults to that of the first event, or ``"test"``; for a process manager it is the key.
+    ``Scenario`` and ``ProcessScenario`` show examples of the others.
 
     >>> from pabal.domain import Decider
     >>> stock = Decider("stock", 0, decide=lambda take, left: [-take] if take <= left else [],

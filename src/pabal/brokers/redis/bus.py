@@ -50,6 +50,14 @@ class RedisEventBus(InMemoryEventBus):
 
     A process that is not heard of for ``lease`` seconds loses its partitions to the others. ``keep`` is how
     many positions of each partition stay on the server after every group has finished them.
+
+    ``partitions`` is settled by the first bus that starts on a log; None takes what the log has, 16 for a new
+    one. ``namespace`` begins the names of the log's keys: one server may hold several. The other options are
+    those of ``InMemoryEventBus``. Raises UsageError for an option that makes no sense.
+
+    >>> bus = RedisEventBus("redis://127.0.0.1:6379/0", group="risk")  # connects at start()
+    >>> bus.address, bus.is_running
+    ('redis://127.0.0.1:6379/0', False)
     """
 
     def __init__(
@@ -122,7 +130,7 @@ class RedisEventBus(InMemoryEventBus):
 
     @property
     def address(self) -> str:
-        """Return the server's URL without user and password."""
+        """Return the server's URL without user and password, for people."""
         return self._log.path
 
     @property
@@ -137,7 +145,7 @@ class RedisEventBus(InMemoryEventBus):
 
     @property
     def partitions(self) -> list[int]:
-        """Return the partitions that this process handles now."""
+        """Return the numbers of the partitions that this process handles now, from 0; none when stopped."""
         return sorted(self._group_engine.running)
 
     # -- life -----------------------------------------------------------------------------------------
@@ -241,8 +249,9 @@ class RedisEventBus(InMemoryEventBus):
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
         """Return when this group has handled or parked every event published so far, in whatever process.
 
-        Deliveries that wait for a retry are waited for, unless ``retries`` is False. Raises DrainTimeoutError
-        and InsideHandlerError.
+        Deliveries that wait for a retry are waited for, unless ``retries`` is False. ``timeout`` is in
+        seconds; None waits for ever. Raises DrainTimeoutError, InsideHandlerError, BusNotRunningError,
+        BrokerUnavailableError.
         """
         if self._engine.in_handler():
             raise InsideHandlerError(action="wait for drain()")
@@ -268,7 +277,8 @@ class RedisEventBus(InMemoryEventBus):
         """Return the first event of a type for which ``where`` holds, in whatever process it was published.
 
         Looks at what was published after ``since`` (a receipt of this bus), as far as the server still keeps
-        it, and then ahead; without ``since``, only ahead. Raises TimeoutError after ``timeout`` seconds.
+        it, and then ahead; without ``since``, only ahead. Raises TimeoutError after ``timeout`` seconds (None
+        waits for ever), BusNotRunningError.
         """
         self._check_running("wait_for")
         async with asyncio.timeout(timeout):
@@ -277,7 +287,12 @@ class RedisEventBus(InMemoryEventBus):
     # -- looking --------------------------------------------------------------------------------------
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return figures of this process since the start, and the ``partitions`` it handles."""
+        """Return figures of this process since the start, over the partitions that it handles.
+
+        Beside those of any bus: ``partitions``, their numbers; ``events_lost``, how many were gone from the
+        server before they were handled; ``members``, the names of the processes in the group. The
+        ``watermark`` of a subscription is a dictionary of positions by partition.
+        """
         engine = self._group_engine
         uptime = engine.clock.monotonic() - self._started_at if self.is_running else 0.0
         coordinator = self._coordinator

@@ -11,15 +11,17 @@ from pabal.bus.in_memory import InMemoryEventBus
 from pabal.bus.interface import EventBus
 from pabal.bus.statistics import Health
 from pabal.delivery.retry import RetryPolicy
-from pabal.errors import StorageError, SubscriptionError
+from pabal.errors import BusNotRunningError, StorageError, SubscriptionError
 from pabal.ports.storage import EventStorage, Start
 
-_PATIENT = RetryPolicy(max_attempts=10**9, base_delay=0.05, max_delay=5.0, retry_on=(StorageError,))
-"""A server that is away is waited for without end; an event that it can never take is parked."""
+_PATIENT = RetryPolicy(
+    max_attempts=10**9, base_delay=0.05, max_delay=5.0, retry_on=(StorageError, BusNotRunningError)
+)
+"""A server that is away or a bus that is stopped is waited for without end; what it never takes is parked."""
 
 
 class Relay:
-    """Publish what a local log holds, and what is appended to it, on another bus; see ``relay``."""
+    """Publish what a local log holds, and what is appended to it, on another bus; made by ``relay``."""
 
     def __init__(
         self, storage: EventStorage, bus: EventBus, *, name: str, types: Any, start: Start, batch: int
@@ -44,7 +46,10 @@ class Relay:
         self.carried += len(events)
 
     async def start(self) -> None:
-        """Go on where the local log says; harmless when running."""
+        """Go on where the local log says; harmless when running.
+
+        While another process runs the relay of this name, this one stands by and takes over when that ends.
+        """
         await self._bus.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
@@ -52,7 +57,11 @@ class Relay:
         await self._bus.stop(timeout)
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Return when everything in the local log is published. Raises DrainTimeoutError."""
+        """Return when everything in the local log is published or parked.
+
+        ``timeout`` is in seconds; None waits for ever. Raises DrainTimeoutError, and BusNotRunningError while
+        the relay does not run.
+        """
         await self._bus.drain(timeout)
 
     def health(self) -> Health:
@@ -86,10 +95,25 @@ def relay(
     on ``bus``, in the order of the local log, at least once: a batch that was published just before a crash
     is published again afterwards, which a bus on Redis knows by the events' ids. How far it has come is a
     durable subscription called ``name`` in the local log, so only one process runs it at a time. While the
-    bus cannot be reached it waits; an event that the bus refuses (one too large, say) is parked, and the
-    rest goes on.
+    bus is stopped or its server cannot be reached it waits; an event that the bus refuses (one too large,
+    say) is parked, and the rest goes on.
 
-    ``types`` is what ``subscribe`` takes. Use as ``async with relay(storage, bus):`` or start and stop it.
+    ``types`` and ``start`` are what ``subscribe`` takes, ``batch`` is the most events published at once. Use
+    as ``async with relay(storage, bus):`` or start and stop it; it neither starts nor stops ``bus``, nor
+    closes ``storage``. Raises SubscriptionError for a bad ``batch`` or pattern.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+    >>> class OrderPaid(DomainEvent):
+    ...     order: str
+    >>> async def main() -> int:
+    ...     storage = InMemoryEventStorage()
+    ...     await storage.store_event(OrderPaid("o-1"))
+    ...     async with InMemoryEventBus() as bus, relay(storage, bus) as outbox:
+    ...         await outbox.drain()
+    ...         return outbox.carried
+    >>> asyncio.run(main())
+    1
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise SubscriptionError(f"batch is {batch!r}; it must be an int of at least 1")

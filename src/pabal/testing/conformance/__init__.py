@@ -53,7 +53,7 @@ __all__ = ["PORTS", "Case", "StorageFactory", "cases_for"]
 
 
 def cases_for(capabilities: Capabilities, *ports: str) -> list[Case]:
-    """Return the cases that a backend of these capabilities must pass: of some ports, or of all.
+    """Return the cases that a backend of these capabilities must pass: of some of ``PORTS``, or of all.
 
     >>> from pabal.ports.storage import Capabilities
     >>> cases = cases_for(Capabilities(persistent=False, shared=False), "log")

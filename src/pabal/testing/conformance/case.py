@@ -22,7 +22,11 @@ SECONDS = 60.0
 
 
 class Case(msgspec.Struct, frozen=True):
-    """Hold one thing that a backend must do; call it with a factory of storages."""
+    """Hold one thing that a backend must do; ``await case(factory)`` runs it on a factory of storages.
+
+    ``port`` is one of ``PORTS``, ``sentence`` says what must hold, and ``needs`` names the capabilities that
+    a backend must declare for the case to be its own.
+    """
 
     port: str
     name: str
@@ -35,7 +39,7 @@ class Case(msgspec.Struct, frozen=True):
         return all(getattr(capabilities, need) for need in self.needs)
 
     async def __call__(self, factory: StorageFactory) -> None:
-        """Run the case. Raises AssertionError where the backend does something else."""
+        """Run the case. Raises AssertionError where the backend does something else, or hangs for 60 s."""
         try:
             async with asyncio.timeout(SECONDS):
                 await self.run(factory)
