@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pabal.errors import ProjectionError
 from pabal.eventsourcing.read_model import Statements, Tables
 
 _TABLE = """
@@ -68,12 +69,23 @@ def live_of(generations: Iterable[Generation]) -> Generation | None:
 
 
 def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool) -> Generation:
-    """Create empty tables beside the live ones; unless ``anew``, go on with what a stopped rebuild left."""
+    """Create empty tables beside the live ones; unless ``anew``, go on with what a stopped rebuild left.
+
+    Raises ProjectionError where a higher version is being built: each would drop what the other has built
+    and begin again, and neither would come to an end.
+    """
     generations = read_generations(tx, name)
     for left in generations:
         if not left.is_live:
             if not anew and (left.version, left.tables) == (version, tables.names):
                 return left
+            if not anew and left.version > version:
+                raise ProjectionError(
+                    projection=name,
+                    reason=f"version {left.version} of its tables is being built, this class is version "
+                    f"{version}; raise its version, or drop what was built with "
+                    "'pabal projections remove --unfinished'",
+                )
             discard(tx, name, left)
     made = Generation(
         max((each.number for each in generations), default=0) + 1, version, 0, False, tables.names
@@ -127,9 +139,28 @@ def swap(tx: Statements, name: str, built: Generation) -> bool:
             built.saved = built.position
             return False
         discard(tx, name, live)
+    others = _set_aside(tx, {f"{table}{built.suffix}".lower() for table in built.tables})
     for table in built.tables:
         tx.execute(f"ALTER TABLE {table}{built.suffix} RENAME TO {table}")
+    for sql in others:
+        tx.execute(sql)
     tx.execute(
         "UPDATE pabal_projections SET is_live = 1 WHERE name = ? AND generation = ?", (name, built.number)
     )
     return True
+
+
+def _set_aside(tx: Statements, own: set[str]) -> list[str]:
+    """Drop views, and triggers on other tables than ``own``; return what makes them again, in order.
+
+    SQLite renames no table while anything in the file names one that is not there: as long as the live
+    tables are dropped, whatever an application has made upon them does.
+    """
+    found = tx.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type IN ('view', 'trigger') "
+        "ORDER BY type DESC, rowid"
+    ).fetchall()
+    others = [(kind, name, sql) for kind, name, table, sql in found if table.lower() not in own]
+    for kind, name, _ in others:
+        tx.execute(f'DROP {kind} IF EXISTS "{name.replace(chr(34), chr(34) * 2)}"')
+    return [sql for _, _, sql in others]

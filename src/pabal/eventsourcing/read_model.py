@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -24,6 +25,8 @@ _created = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
     re.IGNORECASE | re.DOTALL,
 )
+
+_LEFT = "SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"
 
 
 class Statements(Protocol):
@@ -85,15 +88,31 @@ class Tables:
                 "with the name in braces",
                 projection=projection,
             )
-        trial = sqlite3.connect(":memory:")
-        try:
-            self.create(trial, "")
-        except (sqlite3.Error, sqlite3.Warning) as error:
-            raise ProjectionDefinitionError(
-                f"SQLite refuses its tables: {error}", projection=projection
-            ) from error
-        finally:
-            trial.close()
+        refused = self._try_out()
+        if refused:
+            raise ProjectionDefinitionError(refused, projection=projection)
+
+    def _try_out(self) -> str | None:
+        """Make the tables in memory, as a start does and then a rebuild beside them; return what is wrong."""
+        with closing(sqlite3.connect(":memory:")) as trial:
+            try:
+                self.create(trial, "")
+            except (sqlite3.Error, sqlite3.Warning) as error:
+                return f"SQLite refuses its tables: {error}"
+            try:
+                self.create(trial, "__1")
+            except sqlite3.Error as error:
+                return (
+                    f"no rebuild could make its tables beside the live ones: {error}; begin the name of each "
+                    "index and trigger with that of its table in braces, as {orders}_by_day"
+                )
+            for table in self.names:
+                trial.execute(f"DROP TABLE {table}")
+                trial.execute(f"DROP TABLE {table}__1")
+            left = trial.execute(_LEFT).fetchone()
+        if left:
+            return f"its {left[0]} {left[1]} would not be built anew with its tables; make it elsewhere"
+        return None
 
     def create(self, tx: Statements, suffix: str) -> None:
         """Create the tables, each with a suffix to its name."""

@@ -1,0 +1,145 @@
+"""Projections that are built anew under other versions, other people's views, and failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.errors import ProjectionDefinitionError, ProjectionError
+from pabal.eventsourcing import Projection, ProjectionTransaction, projects
+from pabal.eventsourcing.read_model import Statements
+from tests.eventsourcing.read_models import BALANCES, Balances, BalancesAgain
+from tests.eventsourcing.samples import Deposited
+
+ONE = Decimal(1)
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[SqliteEventStorage]:
+    async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
+        yield storage
+
+
+async def _store(storage: SqliteEventStorage, count: int) -> int:
+    return (await storage.store_events([Deposited(f"a{n % 3}", ONE) for n in range(count)]))[-1]
+
+
+def _execute(sql: str, tx: Statements) -> None:
+    tx.execute(sql)
+
+
+async def test_a_lower_version_leaves_alone_what_is_built_of_a_higher_one(
+    storage: SqliteEventStorage,
+) -> None:
+    """In a rolling release each would drop what the other has built, again and again, and neither finish."""
+    await _store(storage, 50)
+
+    async def start_lower() -> None:
+        with pytest.raises(ProjectionError, match="version 2 of its tables is being built"):
+            await Balances(storage).start()
+
+    starts: list[asyncio.Task[None]] = []
+    positions: list[int] = []
+
+    def progress(position: int, head: int) -> None:
+        positions.append(position)
+        if not starts:
+            starts.append(asyncio.create_task(start_lower()))
+
+    higher = BalancesAgain(storage, batch=10)
+    await higher.start(progress=progress)
+    await higher.stop()
+    await starts[0]
+    assert positions == [10, 20, 30, 40, 50]
+
+
+async def test_views_and_triggers_of_the_application_outlive_a_rebuild(storage: SqliteEventStorage) -> None:
+    """A report upon the tables would let every rebuild, and each new version, fail at its very end."""
+    await _store(storage, 3)
+    made = (
+        "CREATE TABLE refunds (account TEXT)",
+        "CREATE VIEW rich AS SELECT account FROM balances WHERE balance > 0",
+        'CREATE VIEW "the ""richest""" AS SELECT max(account) FROM rich',
+        "CREATE VIEW of_nothing AS SELECT * FROM nowhere",
+        "CREATE TRIGGER pay INSTEAD OF INSERT ON rich BEGIN "
+        "UPDATE balances SET balance = balance + 1 WHERE account = new.account; END",
+        "CREATE TRIGGER refund AFTER INSERT ON refunds BEGIN "
+        "UPDATE balances SET balance = 0 WHERE account = new.account; END",
+    )
+    own = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type IN ('view', 'trigger') ORDER BY name"
+    )
+    async with Balances(storage) as balances:
+        for sql in made:
+            await storage.transact(partial(_execute, sql))
+        before = await storage.query(own)
+        await balances.rebuild()
+        assert await storage.query(own) == before
+        assert await storage.query('SELECT * FROM "the ""richest"""') == [("a2",)]
+        await storage.transact(partial(_execute, "INSERT INTO rich VALUES ('a0')"))
+        await storage.transact(partial(_execute, "INSERT INTO refunds VALUES ('a1')"))
+        assert await balances.rows(BALANCES) == [("a0", 2, 1), ("a1", 0, 1), ("a2", 1, 1)]
+
+
+async def test_triggers_between_the_tables_of_a_projection_are_built_anew(
+    storage: SqliteEventStorage,
+) -> None:
+    """They would be set aside like those of others, and write into tables that are no longer there."""
+
+    class Audited(Projection):
+        tables = """
+            CREATE TABLE {audited} (account TEXT);
+            CREATE TABLE {audits} (account TEXT);
+            CREATE TRIGGER {audited}_seen AFTER INSERT ON {audited} BEGIN
+                INSERT INTO {audits} VALUES (new.account);
+            END;
+        """
+
+        @projects(Deposited)
+        def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
+            tx.execute("INSERT INTO {audited} VALUES (?)", (event.account,))
+
+    await _store(storage, 2)
+    async with Audited(storage) as audited:
+        for _ in range(3):
+            await audited.rebuild()
+        await audited.reached(await _store(storage, 1), timeout=30)
+        assert await audited.rows("SELECT * FROM {audits}") == [("a0",), ("a1",), ("a0",)]
+
+
+def _with_tables(script: str) -> None:
+    class Odd(Projection):
+        tables = script
+
+        @projects(Deposited)
+        def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
+            raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("CREATE INDEX by_account ON {odd} (account)", "begin the name of each index"),
+        ("CREATE TRIGGER t AFTER INSERT ON {odd} BEGIN SELECT 1; END", "begin the name of each index"),
+        ("CREATE VIEW {odd}_seen AS SELECT * FROM {odd}", "view odd_seen would not be built anew"),
+        ("CREATE TABLE IF NOT EXISTS other (account TEXT)", "table other would not be built anew"),
+    ],
+)
+def test_what_no_rebuild_could_make_is_refused_with_the_class(more: str, told: str) -> None:
+    """It would be met with the first new version, in production."""
+    with pytest.raises(ProjectionDefinitionError, match=told):
+        _with_tables(f"CREATE TABLE {{odd}} (account TEXT); {more};")
+
+
+def test_a_trigger_may_write_where_only_the_file_has_a_table() -> None:
+    """Tables of the application are not there when the class is defined."""
+    _with_tables(
+        "CREATE TABLE {odd} (account TEXT); CREATE TRIGGER {odd}_told AFTER INSERT ON {odd} BEGIN "
+        "INSERT INTO news VALUES (new.account); END"
+    )
