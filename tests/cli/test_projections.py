@@ -22,7 +22,7 @@ from tests.cli.test_processes import LIMIT, ROOT, Terminal, environment
 _PABAL = (sys.executable, "-m", "pabal")
 
 
-class _StopHereError(Exception):
+class _StopHereError(BaseException):
     pass
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 expect.set_options(timeout=LONG)
 
 
-class _StopHereError(Exception):
+class _StopHereError(BaseException):
     pass
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 
 from pabal.domain import Aggregate, applies
+from pabal.domain.registry import registry
 from pabal.errors import (
     AggregateDefinitionError,
     EventNotAppliedError,
@@ -128,6 +129,52 @@ def test_a_subclass_replaces_an_applier() -> None:
 
     assert Doubled("a").replay([Deposited("a", FIVE)]).balance == Decimal(10)
     assert Account("a").replay([Deposited("a", FIVE)]).balance == FIVE
+
+
+def test_a_subclass_overrides_an_applier_by_its_name() -> None:
+    """The base's method would go on being called, and what was written in its place never run."""
+
+    class Counted(Account):
+        aggregate_type = "account"
+
+        def _deposited(self, event: Deposited) -> None:
+            self.balance += 1
+
+    class CountedAgain(Counted):
+        aggregate_type = "account"
+
+        def _deposited(self, event: Deposited) -> None:
+            self.balance += 2
+
+        @applies(Withdrawn)
+        def _taken(self, event: Withdrawn) -> None:
+            self.balance -= 1
+
+        def _withdrawn(self, event: Withdrawn) -> None:
+            raise NotImplementedError
+
+    assert Counted("a").replay([Deposited("a", FIVE)]).balance == Decimal(1)
+    assert CountedAgain("a").replay([Deposited("a", FIVE), Withdrawn("a", FIVE)]).balance == Decimal(1)
+    assert Account("a").replay([Deposited("a", FIVE)]).balance == FIVE
+
+
+def test_a_class_made_after_its_base_was_used_still_takes_what_derives_from_an_event() -> None:
+    """The base would have taken note of its own method for the derived event, and left it to both."""
+    with registry.isolated():
+
+        class BonusDeposited(Deposited):
+            event_type = "es.bonus_deposited"
+
+        assert Account("a").replay([BonusDeposited("a", FIVE)]).balance == FIVE
+
+        class Doubled(Account):
+            aggregate_type = "account"
+
+            @applies(Deposited)
+            def _twice(self, event: Deposited) -> None:
+                self.balance += 2 * event.amount
+
+        assert Doubled("a").replay([BonusDeposited("a", FIVE)]).balance == 2 * FIVE
 
 
 def test_two_appliers_for_one_event_are_refused() -> None:

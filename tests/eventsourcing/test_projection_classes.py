@@ -65,6 +65,22 @@ def test_methods_that_cannot_work_are_refused() -> None:
             projects(*wrong)
 
 
+def test_a_subclass_overrides_a_method_by_its_name() -> None:
+    """The base's method would go on being called, and what was written in its place never run."""
+
+    class Counted(Balances):
+        name = "balances"
+
+        def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
+            self._add(tx, event.account, 1)
+
+    assert InMemoryProjection(Counted, [Deposited("a", Decimal(5))]).rows(BALANCES) == [("a", 1, 1)]
+    with pytest.raises(ProjectionDefinitionError, match="plain def"):
+
+        class Pausing(Counted):
+            async def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None: ...  # type: ignore[override]
+
+
 # -- in memory ----------------------------------------------------------------------------------------------
 
 

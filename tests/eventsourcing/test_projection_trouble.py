@@ -8,12 +8,13 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from traceback import walk_tb
+from typing import Any, ClassVar
 
 import pytest
 
 from pabal import SqliteEventStorage
-from pabal.errors import StorageUnavailableError
+from pabal.errors import ProjectionHandlerError, StorageUnavailableError
 from pabal.eventsourcing import Projection, ProjectionTransaction, projects
 from tests.eventsourcing.samples import Stray
 
@@ -103,3 +104,88 @@ def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
             tx.execute(f"INSERT INTO {{bulky}} VALUES ({number}, '')")
         assert tx.execute("SELECT count(*) FROM {bulky}").fetchone() == (3_000,)
     assert len(known) <= 1_000
+
+
+async def test_a_failed_rebuild_leaves_nothing_on_a_full_disk(storage: SqliteEventStorage) -> None:
+    """What nobody goes on with would take the room that is missing, and hold back trimming."""
+    await storage.store_events([Stray(100_000) for _ in range(10)])
+    async with Bulky(storage, batch=2) as bulky:
+        await _limit(storage, 100)
+        with pytest.raises(StorageUnavailableError, match="full"):
+            await bulky.rebuild()
+        assert await storage.query("SELECT generation, is_live FROM pabal_projections") == [(1, 1)]
+        assert await bulky.rows("SELECT count(*) FROM {bulky}") == [(10,)]
+
+
+async def test_a_rebuild_whose_progress_cannot_be_shown_leaves_nothing(storage: SqliteEventStorage) -> None:
+    """A closed terminal would leave half a model, which holds back trimming."""
+    await storage.store_event(Stray(1))
+
+    def closed(position: int, head: int) -> None:
+        raise BrokenPipeError
+
+    async with Bulky(storage) as bulky:
+        with pytest.raises(BrokenPipeError):
+            await bulky.rebuild(progress=closed)
+        assert await storage.query("SELECT generation, is_live FROM pabal_projections") == [(1, 1)]
+
+
+async def test_a_locked_file_is_tried_again_where_another_process_has_rebuilt(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 37. A backup at the wrong moment would stop the projection for good."""
+    locked = StorageUnavailableError(path=storage.path, reason="another process kept it locked for too long")
+    async with SqliteEventStorage(storage.path) as there, Bulky(storage) as bulky:
+        await bulky.reached(await storage.store_event(Stray(1)), timeout=30)
+        await Bulky(there).rebuild()
+        look, looks = bulky._look, iter([True])
+
+        async def look_while_locked() -> None:
+            if next(looks, False):
+                raise locked
+            await look()
+
+        monkeypatch.setattr(bulky, "_look", look_while_locked)
+        await bulky.reached(await storage.store_event(Stray(2)), timeout=30)
+        assert next(looks, None) is None
+
+
+async def test_why_it_stopped_can_be_asked_for_ever(storage: SqliteEventStorage) -> None:
+    """Each request that waits for a stopped projection would leave its frames in memory."""
+
+    class Failing(Bulky):
+        def _stray(self, event: Stray, tx: ProjectionTransaction) -> None:
+            raise ValueError("wrong")
+
+    lengths: set[int] = set()
+    async with Failing(storage) as failing:
+        position = await storage.store_event(Stray(1))
+        with pytest.raises(ProjectionHandlerError):
+            await failing.reached(position, timeout=30)
+        for _ in range(5):
+            with pytest.raises(ProjectionHandlerError) as caught:
+                await failing.reached(position)
+            lengths.add(len(list(walk_tb(caught.value.__traceback__))))
+    assert len(lengths) == 1
+
+
+def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: Path) -> None:
+    """A script with two asyncio.run() would have a projection that stops as soon as it has nothing to do."""
+
+    class Resting(Bulky):
+        resting: ClassVar[asyncio.Event]
+
+        async def _rest(self) -> None:
+            self.resting.set()
+            await super()._rest()
+
+    async def follow() -> None:
+        Resting.resting = asyncio.Event()
+        async with projection, asyncio.timeout(30):
+            await projection.resting.wait()
+            await projection.reached(await storage.store_event(Stray(1)))
+
+    with SqliteEventStorage(tmp_path / "loops.db", durability="normal") as storage:
+        projection = Resting(storage)
+        asyncio.run(follow())
+        asyncio.run(follow())

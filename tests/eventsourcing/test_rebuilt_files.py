@@ -60,7 +60,7 @@ def _never(position: int, head: int) -> None:
     raise AssertionError(f"built anew, at {position} of {head}")
 
 
-class _StopHereError(Exception):
+class _StopHereError(BaseException):
     pass
 
 

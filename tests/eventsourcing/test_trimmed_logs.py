@@ -44,7 +44,7 @@ async def _stand_at(storage: SqliteEventStorage, count: int) -> Balances:
     return balances
 
 
-class _StopHereError(Exception):
+class _StopHereError(BaseException):
     pass
 
 

@@ -42,7 +42,7 @@ async def _run_until(projection: Projection, position: int) -> None:
         await projection.reached(position, timeout=30)
 
 
-class _StopHereError(Exception):
+class _StopHereError(BaseException):
     pass
 
 

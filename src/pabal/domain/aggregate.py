@@ -8,7 +8,7 @@ from inspect import isfunction
 from typing import Any, ClassVar, Self, TypeVar
 
 from pabal.domain.event import DomainEvent, adopt, body_of
-from pabal.domain.marking import can_be_paused, mark_with, snake_case
+from pabal.domain.marking import can_be_paused, mark_with, snake_case, with_overrides
 from pabal.errors import (
     AggregateDefinitionError,
     EventNotAppliedError,
@@ -71,6 +71,8 @@ class Aggregate:
     snapshot_version: ClassVar[int] = 1
     """Raise it when the meaning of a state attribute changes: older snapshots are then left unused."""
     _appliers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
+    _found: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
+    """The same with the subclasses of events that were met."""
     _applies_itself: ClassVar[bool] = False
 
     def __init__(self, aggregate_id: str) -> None:
@@ -94,7 +96,7 @@ class Aggregate:
         own = vars(cls)
         if "aggregate_type" not in own:
             cls.aggregate_type = snake_case(cls.__name__)
-        cls._appliers = dict(cls._appliers)
+        cls._appliers = with_overrides(cls, cls._appliers, _APPLIES)
         cls._applies_itself = cls.apply is not Aggregate.apply
         for name, value in list(own.items()):
             if not isfunction(value):
@@ -107,13 +109,16 @@ class Aggregate:
                 )
             for event_class in getattr(value, _APPLIES, ()):
                 other = cls._appliers.get(event_class)
-                if other is not None and other in own.values():
+                if other is not None and other in own.values() and hasattr(other, _APPLIES):
                     raise AggregateDefinitionError(
                         f"{other.__name__}() and {name}() both apply {event_class.__name__}; keep one",
                         aggregate=cls.__qualname__,
                     )
                 cls._appliers[event_class] = value
-            if not name.startswith("_") and name != "apply" and not hasattr(value, _APPLIES):
+        cls._found = dict(cls._appliers)
+        for name, value in list(own.items()):
+            is_command = isfunction(value) and not name.startswith("_") and name != "apply"
+            if is_command and not hasattr(value, _APPLIES) and value not in cls._appliers.values():
                 setattr(cls, name, _all_or_nothing(value))
 
     # -- what it is -----------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ class Aggregate:
 
         Override it to tell events apart by pattern matching. Raises EventNotAppliedError.
         """
-        applier = self._appliers.get(type(event))
+        applier = self._found.get(type(event))
         if applier is None:
             applier = self._inherited_applier(type(event))
         applier(self, event)
@@ -203,7 +208,7 @@ class Aggregate:
         for base in event_class.__mro__[1:]:
             applier = self._appliers.get(base)
             if applier is not None:
-                self._appliers[event_class] = applier
+                self._found[event_class] = applier
                 return applier
         raise EventNotAppliedError(aggregate=type(self).__name__, event_type=event_class.__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction
 from typing import Any, TypeVar
 
 _M = TypeVar("_M", bound=Callable[..., None])
@@ -28,6 +28,25 @@ def mark_with(
         return method
 
     return mark
+
+
+def with_overrides(
+    cls: type, inherited: dict[type, Callable[..., None]], attribute: str
+) -> dict[type, Callable[..., None]]:
+    """Return the methods a class inherits by event class, those it overrides replaced by its own.
+
+    One that has a mark of its own stands for what that says, and for nothing else.
+    """
+    own = {
+        name: value
+        for name, value in vars(cls).items()
+        if isfunction(value) and not hasattr(value, attribute)
+    }
+    before = {name: getattr(super(cls, cls), name, None) for name in own}
+    return {
+        event_class: next((own[name] for name, method in before.items() if method is known), known)
+        for event_class, known in inherited.items()
+    }
 
 
 def can_be_paused(function: Any) -> bool:

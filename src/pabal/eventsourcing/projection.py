@@ -111,6 +111,7 @@ class Projection:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.failure: Exception | None = None
         """Why it stopped by itself; None while it runs."""
+        self._trace: TracebackType | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -129,6 +130,7 @@ class Projection:
             if self.is_running:
                 return
             self.failure = None
+            self._wake = asyncio.Event()  # that of an earlier start may belong to another loop
             self._live = await self._open(progress)
             end = self._listen()
             self._task = asyncio.create_task(self._follow(), name=f"pabal-{self.name}")
@@ -178,7 +180,8 @@ class Projection:
         if self.position >= wanted:
             return
         if self.failure is not None:
-            raise self.failure
+            # Else each call would add its frames, and what they hold, to the one error.
+            raise self.failure.with_traceback(self._trace)
         if not self.is_running:
             raise UsageError(f"projection {self.name!r} does not run: start() it first")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -264,13 +267,21 @@ class Projection:
         try:
             while not await self._build_once(built, progress):
                 pass
-        except (ProjectionError, asyncio.CancelledError) as error:
-            # A start that was cancelled is gone on with at the next one; a rebuild would begin anew.
+        except MovedOnError:
+            raise  # by now the tables are another builder's
+        except (Exception, asyncio.CancelledError) as error:
+            # A start that was interrupted is gone on with at the next one; a rebuild would begin anew.
             if anew or isinstance(error, ProjectionError):
-                await self._storage.transact(lambda tx: abandon(tx, self.name, built))
+                await self._give_up(built)
             raise
         self._arrived()
         return built
+
+    async def _give_up(self, built: Generation) -> None:
+        try:
+            await self._storage.transact(lambda tx: abandon(tx, self.name, built))
+        except StorageError as error:
+            _log.warning("projection %r leaves what a failed rebuild has made: %s", self.name, error)
 
     async def _build_once(self, built: Generation, progress: Progress | None) -> bool:
         """Come up to the log's end and try to swap; False if the live tables were faster."""
@@ -317,18 +328,19 @@ class Projection:
                     await self._rest()
         except Exception as error:
             _log.error("projection %r stopped: %s", self.name, error)
-            self.failure = error
+            self.failure, self._trace = error, error.__traceback__
             self._release(error)
 
     async def _go_on(self) -> bool:
         """Project the next batch; False if there is nothing to do right now."""
         assert self._live is not None
         try:
-            async with self._turn:
-                moved = await self._advance.step(self._live, strict=False)
-        except MovedOnError:
-            await self._look()
-            return True
+            try:
+                async with self._turn:
+                    moved = await self._advance.step(self._live, strict=False)
+            except MovedOnError:
+                await self._look()
+                return True
         except (CorruptLogError, StorageClosedError):
             raise
         except StorageError as error:

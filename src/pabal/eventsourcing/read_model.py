@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pabal.domain.envelope import Envelope, StoredRecord, decode_event, to_envelope
 from pabal.domain.event import body_of
-from pabal.domain.marking import can_be_paused, mark_with
+from pabal.domain.marking import can_be_paused, mark_with, with_overrides
 from pabal.domain.registry import registry
 from pabal.errors import ProjectionDefinitionError, UsageError
 
@@ -57,15 +57,13 @@ def projects(*event_classes: type) -> Callable[[_H], _H]:
 
 def handlers_of(cls: type, inherited: dict[type, Handler]) -> dict[type, Handler]:
     """Return the handlers of a class by event class. Raises ProjectionDefinitionError."""
-    found = dict(inherited)
+    found = with_overrides(cls, inherited, _PROJECTS)
+    for method in found.values():
+        _refuse_pausing(cls, method.__name__, method)
     own: dict[type, str] = {}
     for name, value in vars(cls).items():
         for event_class in getattr(value, _PROJECTS, ()):
-            if can_be_paused(value):
-                raise ProjectionDefinitionError(
-                    f"{name}() cannot be paused: it runs inside a transaction; make it a plain def",
-                    projection=cls.__qualname__,
-                )
+            _refuse_pausing(cls, name, value)
             if event_class in own:
                 raise ProjectionDefinitionError(
                     f"{own[event_class]}() and {name}() both project {event_class.__name__}; keep one",
@@ -74,6 +72,14 @@ def handlers_of(cls: type, inherited: dict[type, Handler]) -> dict[type, Handler
             own[event_class] = name
             found[event_class] = value
     return found
+
+
+def _refuse_pausing(cls: type, name: str, method: Any) -> None:
+    if can_be_paused(method):
+        raise ProjectionDefinitionError(
+            f"{name}() cannot be paused: it runs inside a transaction; make it a plain def",
+            projection=cls.__qualname__,
+        )
 
 
 class Tables:
