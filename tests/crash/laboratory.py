@@ -13,11 +13,14 @@ from typing import Any
 
 import msgspec
 
+from tests import warm
 from tests.crash.check import Findings, check_acked, check_deliveries, check_watermark, read_log
 from tests.crash.child import Settings
 from tests.crash.record import lines
 
 ROOT = Path(__file__).parents[2]
+LOADED = (*warm.BUS, "tests.crash.points", "tests.crash.events")
+"""What a child loads before it begins."""
 
 
 def environment() -> dict[str, str]:
@@ -30,23 +33,25 @@ def environment() -> dict[str, str]:
 class Child:
     """A process of the laboratory."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | warm.Process) -> None:
         self.process = process
 
     @classmethod
     async def start(cls, settings: Settings, *, preload: Path | None = None, **variables: str) -> Child:
+        command = ("tests.crash.child", msgspec.json.encode(settings).decode())
         variables = {**environment(), **variables}
-        if preload is not None:
-            variables["LD_PRELOAD"] = str(preload)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.crash.child", msgspec.json.encode(settings).decode()),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=variables,
-            cwd=ROOT,
+        if preload is None:
+            return cls(await warm.Process.start(*command, warm=LOADED, cwd=ROOT, env=variables))
+        # A library is loaded when an interpreter starts.
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *command),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**variables, "LD_PRELOAD": str(preload)},
+                cwd=ROOT,
+            )
         )
-        return cls(process)
 
     async def said(self, text: str) -> bool:
         """Return True when the process has printed a line, False when it ended without."""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,11 +18,11 @@ from pabal.demo.events import CandleClosed, OrderPlaced, Side, TickReceived
 from pabal.demo.report import Summary
 from pabal.demo.runs import OUTCOME, find_run, plan, tape_of
 from pabal.demo.tape import Tape
+from tests import warm
 
 RUN = "run"
 START = datetime(2021, 1, 1, tzinfo=UTC)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-REPOSITORY = Path(__file__).parents[2]
 LIMIT = 60.0
 """Seconds after which a child is taken for stuck."""
 
@@ -106,12 +105,10 @@ def demo(
     folder: Path, arguments: Iterable[object], *, module: str = "pabal", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``pabal demo`` in a process of its own, with ``folder`` as its working directory."""
-    return subprocess.run(
-        [sys.executable, "-m", module, "demo", *map(str, arguments)],
+    return warm.run(
+        *(module, "demo", *map(str, arguments)),
+        warm=warm.COMMANDS,
         cwd=folder,
-        env={**(env or environment()), "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
+        env=env or environment(),
         timeout=LIMIT,
-        check=False,
     )

@@ -180,9 +180,17 @@ def interrupted(folder: Path, number: signal.Signals) -> tuple[int, str]:
         return process.returncode, errors
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """The result of a run that nothing stops, and what its log came to."""
+    folder = tmp_path_factory.mktemp("whole")
+    ended = demo(folder, ["--events", "4000", "--speed", "max", "--file", "whole.db", "--json"])
+    return json.loads(ended.stdout)["result"], outcome(folder / "whole.db")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, whole: tuple[str, Any], number: signal.Signals, code: int
 ) -> None:
     """A traceback at Ctrl-C, a run that cannot be gone on with, or a new one that buries it unnoticed."""
     ended, said = interrupted(tmp_path, number)
@@ -194,9 +202,9 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
     beside = demo(tmp_path, [*SMALL, "--new", "--json"])
     assert json.loads(beside.stdout)["file"] == "pabal-demo-2.db"
     resumed = demo(tmp_path, ["--resume", "--file", "pabal-demo.db", "--speed", "max", "--json"])
-    whole = demo(tmp_path, ["--events", "4000", "--speed", "max", "--file", "whole.db", "--json"])
-    assert json.loads(resumed.stdout)["result"] == json.loads(whole.stdout)["result"]
-    assert outcome(tmp_path / "pabal-demo.db") == outcome(tmp_path / "whole.db")
+    result, came_to = whole
+    assert json.loads(resumed.stdout)["result"] == result
+    assert outcome(tmp_path / "pabal-demo.db") == came_to
 
 
 # -- output -----------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.demo.support import LIMIT, REPOSITORY, demo, environment, outcome, write_candles
+from tests import warm
+from tests.demo.support import LIMIT, demo, environment, outcome, write_candles
 
 pytestmark = [
     pytest.mark.crash,
@@ -22,6 +23,7 @@ pytestmark = [
 
 FULL = os.environ.get("PABAL_FULL") == "1"
 """Whether all points are tried; by default the first ones of each list."""
+CANDLES = ("--tape", "x-1m.csv", "--file")
 TICKS = ("--events", "4000", "--speed", "max")
 POINTS = [
     ("committed:demo.run-started", 1),
@@ -52,14 +54,12 @@ CANDLE_POINTS = [
 
 def killed(folder: Path, point: str, count: int, arguments: tuple[str, ...]) -> bool:
     """Run the demo until it kills itself at a point; tell whether it came there."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.demo.killed", point, str(count), "--", *arguments],
+    ended = warm.run(
+        *("tests.demo.killed", point, str(count), "--", *arguments),
+        warm=warm.COMMANDS,
         cwd=folder,
-        env=environment(PYTHONPATH=str(REPOSITORY)),
-        capture_output=True,
-        text=True,
+        env=environment(),
         timeout=LIMIT,
-        check=False,
     )
     assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
     return ended.returncode == -signal.SIGKILL
@@ -82,6 +82,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any
     return summary, outcome(folder / "log.db")
 
 
+@pytest.fixture(scope="module")
+def whole_candles(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any]:
+    """An uninterrupted run of a tape of candles."""
+    folder = tmp_path_factory.mktemp("candles")
+    write_candles(folder / "x-1m.csv", 1500)
+    summary = finished(folder, *CANDLES, "whole.db")
+    assert summary["by_type"]["order.filled"] > 20
+    return summary, outcome(folder / "whole.db")
+
+
 @pytest.mark.parametrize(("point", "count"), POINTS)
 def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
     tmp_path: Path, whole: tuple[dict[str, Any], Any], point: str, count: int
@@ -98,16 +108,14 @@ def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
 
 @pytest.mark.parametrize(("point", "count"), CANDLE_POINTS)
 def test_a_tape_of_candles_killed_and_resumed_comes_to_the_same(
-    tmp_path: Path, point: str, count: int
+    tmp_path: Path, whole_candles: tuple[dict[str, Any], Any], point: str, count: int
 ) -> None:
     """Candles from a tape take another way than those that are built; it must bear a crash, too."""
     write_candles(tmp_path / "x-1m.csv", 1500)
-    tape = ("--tape", "x-1m.csv", "--file")
-    whole = finished(tmp_path, *tape, "whole.db")
-    assert whole["by_type"]["order.filled"] > 20
-    assert killed(tmp_path, point, count, (*tape, "log.db"))
+    assert killed(tmp_path, point, count, (*CANDLES, "log.db"))
     summary = finished(tmp_path, "--resume", "--file", "log.db")
-    assert outcome(tmp_path / "log.db") == outcome(tmp_path / "whole.db")
+    whole, came_to = whole_candles
+    assert outcome(tmp_path / "log.db") == came_to
     assert (summary["result"], summary["profit"]) == (whole["result"], whole["profit"])
 
 

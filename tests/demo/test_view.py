@@ -199,18 +199,23 @@ def test_in_a_terminal_the_view_is_redrawn_in_place_and_the_summary_follows(tmp_
     assert "profit and loss" in after
 
 
-def test_the_cursor_is_in_sight_while_the_view_runs(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """All that a short run sends to a terminal."""
+    return in_terminal(tmp_path_factory.mktemp("shown"), ["--events", "500", "--speed", "max"])
+
+
+def test_the_cursor_is_in_sight_while_the_view_runs(shown: str) -> None:
     """kill -9, which the screen invites to, leaves a terminal without a cursor."""
-    sent = in_terminal(tmp_path, ["--events", "500", "--speed", "max"])
-    hidden, shown = sent.find(f"{ESCAPE}[?25l"), sent.find(f"{ESCAPE}[?25h")
-    assert hidden < shown < sent.find("subscription")
-    assert sent.count(f"{ESCAPE}[?25l") <= sent.count(f"{ESCAPE}[?25h")
+    hidden, again = shown.find(f"{ESCAPE}[?25l"), shown.find(f"{ESCAPE}[?25h")
+    assert hidden < again < shown.find("subscription")
+    assert shown.count(f"{ESCAPE}[?25l") <= shown.count(f"{ESCAPE}[?25h")
 
 
-def test_no_color_is_honoured(tmp_path: Path) -> None:
+def test_no_color_is_honoured(tmp_path: Path, shown: str) -> None:
     """Colours for a user who has said that they cannot use them."""
     colour = re.compile(ESCAPE + r"\[[0-9;]*3[0-7]m")
-    assert colour.search(in_terminal(tmp_path, ["--events", "500", "--speed", "max"]))
+    assert colour.search(shown)
     assert not colour.search(in_terminal(tmp_path, ["--events", "500", "--speed", "max"], NO_COLOR="1"))
 
 

@@ -1,0 +1,78 @@
+"""What is forked from a process that has its modules loaded behaves as one that was started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import warm
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+PROGRAM = """
+import json, os, sys
+
+print(json.dumps([sys.argv[1:], os.getcwd(), sys.path[0], dict(os.environ), __name__, os.isatty(1)]))
+print("so it is", file=sys.stderr)
+sys.exit({"well": 0, "fail": 3}[sys.argv[1]])
+"""
+
+ENVIRONMENT = {"LETTER": "가", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return warm.run(*("program", *arguments), warm=("json",), cwd=folder, env=ENVIRONMENT, timeout=timeout)
+
+
+@pytest.mark.parametrize("word", ["well", "fail", "raises"])
+def test_it_says_what_a_started_one_says_and_ends_as_it_does(program: Path, word: str) -> None:
+    """The tests would look at something that no user ever has."""
+    started = subprocess.run(
+        [sys.executable, "-m", "program", word],
+        cwd=program,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    forked = run(program, word)
+    assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)
+    assert forked.stderr.splitlines()[0] == started.stderr.splitlines()[0] == "so it is"
+    assert forked.stderr.splitlines()[-1] == started.stderr.splitlines()[-1]
+
+
+def test_it_has_no_more_open_files_than_its_standard_ones(tmp_path: Path) -> None:
+    """What it inherits from the process that forked it would keep alive what a test waits to see end."""
+    (tmp_path / "program.py").write_text("import os; print(sorted(os.listdir('/dev/fd')))")
+    assert run(tmp_path).stdout == "['0', '1', '2', '3']\n"  # the last one is that of the listing
+
+
+async def test_it_is_killed_and_that_is_told(program: Path) -> None:
+    """A test that kills would go on before its process is dead."""
+    (program / "program.py").write_text("import signal; print('ready', flush=True); signal.pause()")
+    process = await warm.Process.start("program", warm=("json",), cwd=program, env={})
+    assert (await process.stdout.readline(), process.returncode) == (b"ready\n", None)
+    os.kill(process.pid, 0)
+    process.kill()
+    assert await process.wait() == process.returncode == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+def test_one_that_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
+    """A test would hang for ever, and leave a process behind."""
+    (tmp_path / "program.py").write_text("import signal; signal.pause()")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(tmp_path, timeout=0.5)
