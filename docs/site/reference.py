@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
+from itertools import pairwise
+from types import ModuleType, UnionType
+from typing import Any, get_origin
 
 
 def reference_of(package: str) -> str:
@@ -16,7 +19,7 @@ def reference_of(package: str) -> str:
     parts = [f"# {package}", _prose(module)]
     for name in sorted(module.__all__):
         if not name.startswith("_"):
-            parts += _entry(f"## {name}", name, getattr(module, name))
+            parts += [*_entry(f"## {name}", name, getattr(module, name)), _text_of(module, name)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -24,6 +27,8 @@ def _entry(heading: str, name: str, value: Any) -> Iterator[str]:
     yield heading
     if inspect.isclass(value):
         yield from _class(name, value)
+    elif get_origin(value) is not None or isinstance(value, UnionType):
+        yield f"```python\n{name} = {inspect.formatannotation(value).replace('typing.', '')}\n```"
     elif callable(value):
         yield _code(name, value)
         yield _prose(value)
@@ -38,6 +43,7 @@ def _class(name: str, cls: type) -> Iterator[str]:
     bases = [name for name in names if not name.startswith("_")]
     yield _code(f"class {name}", cls) + (f"\n\nBases: `{'`, `'.join(bases)}`." if bases else "")
     yield _prose(cls)
+    yield "\n".join(_described_fields(cls))
     for member, value in _members(cls).items():
         plain = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if inspect.isfunction(plain):
@@ -45,6 +51,36 @@ def _class(name: str, cls: type) -> Iterator[str]:
         elif isinstance(value, property):
             returned = getattr(value.fget, "__annotations__", {}).get("return", "Any")
             yield from (f"### {name}.{member}", f"```python\n{member}: {returned}\n```", _prose(value))
+
+
+def _described_fields(cls: type) -> Iterator[str]:
+    """Yield the public fields that have a text below them, with that text; Python itself keeps none."""
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except OSError:
+        return  # made while the program runs
+    for field, text in _texts_below(getattr(definition, "body", [])):
+        if not field.startswith("_"):
+            yield f"- `{field}`: {' '.join(text.split())}"
+
+
+def _text_of(module: ModuleType, name: str) -> str:
+    """Return the text below a constant or an alias of a type, where it is defined; empty if it has none."""
+    tree = ast.parse(inspect.getsource(module))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and name in [one.name for one in node.names]:
+            return _text_of(importlib.import_module(node.module), name)
+    return dict(_texts_below(tree.body)).get(name, "")
+
+
+def _texts_below(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for assigned, text in pairwise(body):
+        match assigned, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(found))),
+            ):
+                yield name, inspect.cleandoc(found).replace("``", "`")
 
 
 def _members(cls: type) -> dict[str, Any]:

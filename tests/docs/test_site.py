@@ -100,6 +100,17 @@ def test_the_reference_shows_what_a_class_has_from_bases_that_nobody_exports(sta
     assert "### RedisEventBus.subscribe\n" not in pages["pabal.brokers.redis"]  # InMemoryEventBus has it
 
 
+def test_the_reference_shows_what_is_said_below_fields_and_constants(staged: dict[str, Path]) -> None:
+    """A field would stand there with its type alone: nobody would know whether a lag is time or events."""
+    folder = staged["en"] / "reference"
+    views, records = (
+        (folder / f"pabal.ports.{name}.md").read_text("utf-8") for name in ("operations", "storage")
+    )
+    assert "\n- `lag`: Events in the log that are not finished here" in views
+    assert "\nStart = Union[" in records
+    assert "\nWhere a new durable name begins" in records
+
+
 def test_the_settings_of_the_generator_can_be_read(site: Any, tmp_path: Path) -> None:
     """A title with a quotation mark would break the build of the whole site."""
     import tomllib

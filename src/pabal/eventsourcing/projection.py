@@ -46,7 +46,8 @@ class Projection:
     or neither. ``name`` is the durable name; it defaults to the class name in snake case. Raise ``version``
     when tables or methods change: the next start builds the tables anew from the log.
 
-    It needs a bus or storage with tables (SQLite); up to ``batch`` events are one transaction. Raises
+    It needs a bus or storage with tables (SQLite); up to ``batch`` events are one transaction. ``failure`` is
+    the exception that stopped it by itself, None while it runs. Raises
     ProjectionDefinitionError at the definition of a class that cannot work, UsageError for another storage.
 
     An event is known if it has a method or is listed under ``ignores`` (classes or type names). Others are

@@ -104,7 +104,7 @@ class Operations(Actions):
     async def series(self, edges: Sequence[int]) -> Series | None:
         """Return figures over time between ascending, equally distant times (seconds since 1970).
 
-        None where nothing is kept of the past: on a bus without storage.
+        None where nothing is kept of the past: on a bus without storage, and on Redis.
         """
         return await self._source.series(edges)
 
@@ -236,7 +236,8 @@ class Operations(Actions):
     async def streams(self, *, prefix: str = "", after: str | None = None, limit: int = 50) -> StreamPage:
         """Return a page of aggregates whose id begins with ``prefix``, by id.
 
-        ``after`` is the ``next`` of a page. Raises InvalidFilterError.
+        ``after`` is the ``next`` of a page. Raises InvalidFilterError, and UsageError for a log on Redis,
+        which keeps no streams.
         """
         return await self._source.streams(prefix, after, _checked(limit))
 
@@ -250,7 +251,7 @@ class Operations(Actions):
     ) -> list[EventView]:
         """Return an aggregate's history above a version, oldest first; empty for an unknown one.
 
-        Without a type: of all types of this id. Payloads are included.
+        Without a type: of all types of this id. Payloads are included. Raises UsageError for a log on Redis.
         """
         found = await self._source.stream(
             aggregate_id, aggregate_type, min(after_version, LAST), _checked(limit)

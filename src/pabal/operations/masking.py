@@ -14,6 +14,7 @@ from pabal.ports.storage import AttemptFailure
 
 Mode = Literal["none", "masked", "full"]
 HIDDEN = "•••"
+"""What stands in place of a value that is not shown."""
 
 DEFAULT_FIELDS = (
     "password",

@@ -1,8 +1,8 @@
 """The catalogue of what a bus reports: one record class per fact.
 
 Reports are made where something leaves the ordinary way; an event that is simply handled is counted, not
-reported, so listening costs an ordinary event nothing. A listener is a plain function of one record, called
-on the bus's event loop; one that raises is dropped, with a log line, and delivery goes on.
+reported, so listening costs an ordinary event nothing. ``bus.listen`` takes a listener: a plain function of
+one record, called on the bus's event loop; one that raises is dropped, with a log line, and delivery goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ class Report(msgspec.Struct, frozen=True, gc=False):
 
 
 class AttemptFailed(Report, frozen=True, gc=False):
-    """A handler raised, or ran out of time. ``delay`` is None when no attempt follows."""
+    """Tell that a handler raised, or ran out of time; of a batch, with its first event.
+
+    ``attempt`` counts from 1. ``delay`` is in how many seconds the next attempt follows, None if none does.
+    """
 
     event_id: str
     event_type: str
@@ -32,7 +35,7 @@ class AttemptFailed(Report, frozen=True, gc=False):
 
 
 class EventParked(Report, frozen=True, gc=False):
-    """An event became a dead letter. ``reason`` is one line."""
+    """Tell that an event became a dead letter, after so many ``attempts``. ``reason`` is one line."""
 
     severity = "error"
 
@@ -44,21 +47,21 @@ class EventParked(Report, frozen=True, gc=False):
 
 
 class EventDropped(Report, frozen=True, gc=False):
-    """A full bus dropped a delivery under ``backpressure="drop_oldest"``."""
+    """Tell that a full bus dropped a delivery under ``backpressure="drop_oldest"``."""
 
     event_id: str
     event_type: str
 
 
 class EventSkipped(Report, frozen=True, gc=False):
-    """A stored event has a type that no class claims, so a pattern subscription passed over it."""
+    """Tell that a stored event has a type that no class claims, so a pattern subscription passed over it."""
 
     event_type: str
     position: int
 
 
 class SubscriptionHalted(Report, frozen=True, gc=False):
-    """A subscription stopped taking events. ``reason`` says why and what to do."""
+    """Tell that a subscription stopped taking events. ``reason`` says why and what to do."""
 
     severity = "error"
 
@@ -66,25 +69,25 @@ class SubscriptionHalted(Report, frozen=True, gc=False):
 
 
 class SubscriptionPaused(Report, frozen=True, gc=False):
-    """A subscription takes no more events until somebody resumes it."""
+    """Tell that a subscription takes no more events until somebody resumes it."""
 
     severity = "info"
 
 
 class SubscriptionResumed(Report, frozen=True, gc=False):
-    """A halted, paused or waiting subscription takes events again."""
+    """Tell that a halted, paused or waiting subscription takes events again."""
 
     severity = "info"
 
 
 class WorkUnclaimed(Report, frozen=True, gc=False):
-    """A durable subscription has unfinished events, but nothing subscribes under its name."""
+    """Tell that a durable subscription has unfinished events, but nothing subscribes under its name."""
 
     unfinished: int
 
 
 class StorageTrouble(Report, frozen=True, gc=False):
-    """The storage could not be read or written just now; it will be tried again.
+    """Tell that the storage could not be read or written just now; it will be tried again.
 
     ``subscription`` is empty where it concerns several.
     """

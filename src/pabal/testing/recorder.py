@@ -30,8 +30,9 @@ class Delivery(msgspec.Struct, frozen=True):
 class EventRecorder:
     """Record every event and every attempt of one bus, in order, from now on.
 
-    What is published is seen through a subscription of its own, what is attempted through a middleware; both
-    are complete after ``await bus.drain()``. Attach it before subscribing handlers whose own middleware
+    ``published`` are the events, ``deliveries`` the attempts of all subscriptions but its own. What is
+    published is seen through a subscription of its own, what is attempted through a middleware; both are
+    complete after ``await bus.drain()``. Attach it before subscribing handlers whose own middleware
     should be inside.
 
     >>> import asyncio

@@ -21,7 +21,10 @@ _PATIENT = RetryPolicy(
 
 
 class Relay:
-    """Publish what a local log holds, and what is appended to it, on another bus; made by ``relay``."""
+    """Publish what a local log holds, and what is appended to it, on another bus; made by ``relay``.
+
+    ``carried`` is how many events it has published since it was made.
+    """
 
     def __init__(
         self, storage: EventStorage, bus: EventBus, *, name: str, types: Any, start: Start, batch: int
@@ -32,7 +35,6 @@ class Relay:
             types, self._carry, name=name, batch=batch, start=start, retry=_PATIENT
         )
         self.carried = 0
-        """How many events were published since the start."""
 
     async def _carry(self, events: list[Any]) -> None:
         # In an empty context: an event that is passed on has its cause already, and it is not this handler.

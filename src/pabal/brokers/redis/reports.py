@@ -12,7 +12,7 @@ class PartitionReport(Report, frozen=True, gc=False):
 
 
 class PartitionTaken(PartitionReport, frozen=True, gc=False):
-    """This process handles a partition from now on; ``taken_from`` names a dead owner, if there was one."""
+    """Tell that this process handles a partition from now on; ``taken_from`` names a dead owner, if any."""
 
     severity = "info"
 
@@ -20,17 +20,20 @@ class PartitionTaken(PartitionReport, frozen=True, gc=False):
 
 
 class PartitionGivenUp(PartitionReport, frozen=True, gc=False):
-    """This process handed a partition over, with everything saved."""
+    """Tell that this process handed a partition over, with everything saved."""
 
     severity = "info"
 
 
 class PartitionLost(PartitionReport, frozen=True, gc=False):
-    """Another process took a partition while this one was not heard of; what was unsaved is done again."""
+    """Tell that another process took a partition while this one was not heard of.
+
+    What was not saved is done again there.
+    """
 
 
 class EventsLost(PartitionReport, frozen=True, gc=False):
-    """Published events are gone from the server before the group finished them: positions first to last."""
+    """Tell that events are gone from the server before the group finished them: ``first`` to ``last``."""
 
     severity = "error"
 
@@ -39,10 +42,13 @@ class EventsLost(PartitionReport, frozen=True, gc=False):
 
 
 class GroupRestored(PartitionReport, frozen=True, gc=False):
-    """The server had forgotten how far the group has come; it was put back from what this process knows."""
+    """Tell that the server had forgotten how far the group has come.
+
+    It was put back from what this process knows.
+    """
 
 
 class ConnectionLost(Report, frozen=True, gc=False):
-    """The connection to the server broke; it is made again with growing pauses."""
+    """Tell that the connection to the server broke; it is made again with growing pauses."""
 
     error: BaseException
