@@ -93,7 +93,11 @@ class Controls:
     def _apply(self, consumer: Consumer, control: Control) -> None:
         if consumer.tracker is None or consumer in self._reopening:
             return  # it is about to be opened, with what its cursor says by then
-        if consumer.state == HALTED:
+        if control.move is not None:
+            if consumer.state == ACTIVE:
+                self._engine.set_aside(consumer, PAUSED)
+            self._take_up_anew(consumer, resumes=False)  # whoever opens it finds it moved
+        elif consumer.state == HALTED:
             if self._noted.get(consumer.name) == consumer.epoch and not control.halted:
                 self._take_up_anew(consumer, resumes=not control.paused)
         elif control.paused:

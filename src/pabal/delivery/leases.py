@@ -261,6 +261,8 @@ class Leases:
         self._forget(consumer)
         consumer.state = STARTING
         await self.open_or_stand_by(consumer)
+        if any(control.move is not None for control in controls):
+            await self.count_parked()  # dead letters of what is delivered again are gone
         for control in controls if consumer.tracker is not None else ():
             if consumer.reopenings != control.reopenings:
                 # A dead letter was retried or discarded after they were counted.

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
-from pabal.errors import InvalidFilterError
+from pabal.errors import InvalidFilterError, SubscriptionInUseError
 from pabal.operations.filters import parse_position
 from pabal.operations.following import poll
 from pabal.operations.letters import matching_letters, retry_elsewhere
@@ -204,11 +204,14 @@ class StorageSource:
 
     async def reset(self, name: str, to: Start) -> ActionResult:
         """Move a subscription's cursor; ``position`` says where it stands now."""
-        if self._running is not None:
-            position = await self._running.subscriptions.reset(name, to)
+        if self._running is not None and name in self._running.get_statistics()["subscriptions"]:
+            try:
+                position: int | None = await self._running.subscriptions.reset(name, to)
+            except SubscriptionInUseError:  # another process handles it, and this one stands by
+                position = await self._storage.request_reset(name, to)
         else:
-            position = await self._storage.reset_subscription(name, to)
-        return ActionResult("reset", name, 1, position=position)
+            position = await self._storage.request_reset(name, to)
+        return ActionResult("reset", name, 1, position=position, pending=position is None)
 
     async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
         """Deliver a range once more."""

@@ -14,7 +14,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord
 from pabal.ports.samples import SampleStore
-from pabal.ports.storage import AttemptFailure, EventStorage, RecoveredDelivery
+from pabal.ports.storage import AttemptFailure, EventStorage, RecoveredDelivery, Start
 
 
 class LogFigures(msgspec.Struct, frozen=True):
@@ -101,6 +101,14 @@ class LogInspection(ActionLog, Protocol):
 
         With the failed attempts of a delivery that succeeded at last, while its event and its subscription
         are there, and ``RECOVERIES_KEPT`` others have not recovered since.
+        """
+        ...
+
+    async def request_reset(self, name: str, start: Start) -> int | None:
+        """Do what ``reset_subscription`` does, or have it done by whoever handles the subscription.
+
+        Returns the position it stands at now, None where it was only asked for: who handles it obeys within
+        moments, or whoever takes it next. Raises SubscriptionNotFoundError.
         """
         ...
 

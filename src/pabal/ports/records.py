@@ -171,6 +171,17 @@ class Cursor(msgspec.Struct, frozen=True):
     """How often its holder was asked to take it up anew, so far."""
 
 
+class Move(msgspec.Struct, frozen=True):
+    """Ask for a cursor to stand elsewhere: at a position, or for None at the head of the log by then."""
+
+    position: int | None
+
+    @property
+    def start(self) -> Start:
+        """Return the place as ``reset_subscription`` takes it."""
+        return "now" if self.position is None else self.position
+
+
 class Control(msgspec.Struct, frozen=True):
     """Tell what was asked of a subscription, by whomever."""
 
@@ -178,6 +189,8 @@ class Control(msgspec.Struct, frozen=True):
     paused: bool
     replays: tuple[Replay, ...]
     reopenings: int = 0
+    move: Move | None = None
+    """Where it is to stand, asked while somebody held it."""
     halted: bool = False
     """It stands written down as halted; who halted, had that written down, and finds it gone goes on."""
 

@@ -70,6 +70,12 @@ CREATE TABLE halts (
     reason       TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Where a subscription is to stand, asked while somebody held it: that holder obeys, or who takes it next.
+CREATE TABLE moves (
+    subscription TEXT PRIMARY KEY,
+    position     INTEGER               -- NULL: the head of the log at that moment
+) STRICT, WITHOUT ROWID;
+
 -- Ranges of the log that are delivered once more, to one subscription alone; a row goes when its range is done.
 CREATE TABLE replays (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -13,6 +13,7 @@ from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures
 
 if TYPE_CHECKING:
     from pabal.domain.event import DomainEvent
+    from pabal.ports.storage import Start
     from pabal.storage.memory.subscriptions import MemorySubscriptions
 
 T = TypeVar("T")
@@ -73,6 +74,10 @@ class MemoryInspection:
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
         """Return what is stored of a position at every durable subscription, by name."""
         return self._subscriptions.deliveries_at(position)
+
+    async def request_reset(self, name: str, start: Start) -> int | None:
+        """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+        return self._asked(self._subscriptions.request_reset(name, start))
 
     async def request_reopening(self, name: str) -> None:
         """Ask the holder of a subscription, if there is one, to take it up anew from what is stored."""

@@ -13,6 +13,7 @@ from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.inspection import DeliveryRecord, state_of, with_recoveries
+from pabal.ports.records import Move
 from pabal.ports.storage import (
     RECOVERIES_KEPT,
     Control,
@@ -39,6 +40,7 @@ class MemorySubscription:
         self.held = False
         self.paused = False
         self.halted = ""
+        self.move: Move | None = None
         self.reopenings = 0
         self.replays: dict[int, Replay] = {}
         self.created_at = self.updated_at = datetime.now(UTC)
@@ -101,6 +103,8 @@ class MemorySubscriptions:
             return None
         known.held = True
         known.halted = ""
+        if known.move is not None:
+            self._move(name, known, self._start_position(known.move.start))
         known.epoch += 1
         known.forget_called_off()
         waiting = {key for key, positions in known.queued.items() if positions}
@@ -202,14 +206,26 @@ class MemorySubscriptions:
         if known.held and known.epoch != epoch:
             raise SubscriptionInUseError(name=name)
         position = self._start_position(start)
+        self._move(name, known, position)
+        return position
+
+    def request_reset(self, name: str, start: Start) -> int | None:
+        """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+        known = self._known(name)
+        if not known.held:
+            return self.reset(name, start, None)
+        known.move = Move(None if start == "now" else self._start_position(start))
+        return None
+
+    def _move(self, name: str, known: MemorySubscription, position: int) -> None:
         known.watermark = known.frontier = position
         known.unfinished = ()
         known.retries.clear()
         known.queued.clear()
         known.replays.clear()
+        known.move = None
         known.updated_at = datetime.now(UTC)
         self._letters.settle(name, position)
-        return position
 
     def request_replay(self, name: str, first: int, last: int) -> Replay:
         """Note that a range is to be delivered again."""
@@ -252,7 +268,14 @@ class MemorySubscriptions:
         """Return what is asked of subscriptions."""
         found = [(name, self._by_name.get(name)) for name in names]
         return [
-            Control(name, known.paused, tuple(known.replays.values()), known.reopenings, bool(known.halted))
+            Control(
+                name,
+                known.paused,
+                tuple(known.replays.values()),
+                known.reopenings,
+                known.move,
+                bool(known.halted),
+            )
             for name, known in found
             if known is not None
         ]

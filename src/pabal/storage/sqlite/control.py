@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, Replay, Start
-from pabal.storage.sqlite.cursors import read_halts, read_replays, start_position
+from pabal.storage.sqlite.cursors import move, read_halts, read_move, read_replays, start_position
 from pabal.storage.sqlite.journal import is_alive
 from pabal.storage.sqlite.reader import Connection
 from pabal.storage.sqlite.statements import numbered, statements
@@ -41,18 +41,24 @@ def _counted(tx: Transaction, changed: bool) -> bool:
 
 def reset(tx: Transaction, database: Path, name: str, start: Start, epoch: int | None) -> int:
     """Move a cursor, unless somebody else than the holder of ``epoch`` handles it; return its position."""
-    sql = statements()
     _known(tx, name)
     if not _is_free(tx, database, name) and _epoch(tx, name) != epoch:
         raise SubscriptionInUseError(name=name)
     position = start_position(tx, start)
-    for statement in ("forget_retries", "forget_queue", "forget_replays"):
-        tx.execute(sql[statement], (name,))
-    tx.execute(sql["forget_letters_above"], numbered(name, position))
-    tx.execute(sql["settle_letters"], (name,))
-    tx.execute(sql["reset_cursor"], numbered(position, time.time_ns() // 1000, name))
+    move(tx, name, position)
     _count(tx)
     return position
+
+
+def request_reset(tx: Transaction, database: Path, name: str, start: Start) -> int | None:
+    """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+    _known(tx, name)
+    if _is_free(tx, database, name):
+        return reset(tx, database, name, start, None)
+    place = None if start == "now" else start_position(tx, start)
+    tx.execute(statements()["request_move"], (name, place))
+    _count(tx)
+    return None
 
 
 def request_reopening(tx: Transaction, name: str) -> None:
@@ -99,6 +105,7 @@ def forget(tx: Transaction, database: Path, name: str) -> bool:
         "forget_replays",
         "forget_recoveries",
         "end_halt",
+        "end_move",
         "forget_subscription",
     ):
         tx.execute(sql[statement], (name,))
@@ -112,7 +119,8 @@ def read(connection: Connection, names: Sequence[str]) -> list[Control]:
     for name in names:
         row = connection.execute(statements()["subscription"], (name,)).fetchone()
         if row is not None:
-            found.append(Control(name, bool(row[8]), read_replays(connection, name), row[9], name in halts))
+            replays, asked = read_replays(connection, name), read_move(connection, name)
+            found.append(Control(name, bool(row[8]), replays, row[9], asked, name in halts))
     return found
 
 

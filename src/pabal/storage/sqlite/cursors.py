@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pabal.domain.envelope import from_microseconds
+from pabal.ports.records import Move
 from pabal.ports.storage import (
     DIED_AMONG_OTHERS,
     PROCESS_DIED,
@@ -88,6 +89,9 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
             count_interrupted(tx, database, owner)
         elif leased_until > now:
             return None
+    asked = read_move(tx, name)
+    if asked is not None:
+        move(tx, name, start_position(tx, asked.start))
     number, _, watermark, frontier, packed, *_ = tx.execute(sql["subscription"], (name,)).fetchone()
     epoch = tx.execute(sql["take_subscription"], (owner, lease, name)).fetchone()[0]
     tx.execute(sql["end_halt"], (name,))
@@ -103,6 +107,22 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
     return Cursor(
         name, number, epoch, watermark, frontier, unfinished, retries, blocked, paused, replays, row[9]
     )
+
+
+def move(tx: Transaction, name: str, position: int) -> None:
+    """Have everything above a position delivered (again), and forget what belongs to another place."""
+    sql = statements()
+    for statement in ("forget_retries", "forget_queue", "forget_replays", "end_move"):
+        tx.execute(sql[statement], (name,))
+    tx.execute(sql["forget_letters_above"], numbered(name, position))
+    tx.execute(sql["settle_letters"], (name,))
+    tx.execute(sql["reset_cursor"], numbered(position, time.time_ns() // 1000, name))
+
+
+def read_move(connection: Any, name: str) -> Move | None:
+    """Return where a subscription was asked to stand while somebody held it."""
+    row = connection.execute(statements()["requested_move"], (name,)).fetchone()
+    return None if row is None else Move(row[0])
 
 
 def _forget_called_off(

@@ -12,7 +12,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord, from_microseconds
 from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures, state_of, with_recoveries
-from pabal.ports.storage import RecoveredDelivery
+from pabal.ports.storage import RecoveredDelivery, Start
 from pabal.storage.sqlite import control, reader
 from pabal.storage.sqlite.cursors import decode_failures, unpack_positions
 from pabal.storage.sqlite.statements import numbered, statements
@@ -69,6 +69,10 @@ class SqliteInspection:
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
         """Return what is stored of a position at every durable subscription, by name."""
         return await self._reader.run(lambda c: _deliveries_at(c, position))
+
+    async def request_reset(self, name: str, start: Start) -> int | None:
+        """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+        return await self._ask(lambda tx: control.request_reset(tx, Path(self.path), name, start))
 
     async def request_reopening(self, name: str) -> None:
         """Ask the holder of a subscription, if there is one, to take it up anew from what is stored."""

@@ -22,6 +22,7 @@ _TABLES = (
     "retries",
     "recoveries",
     "replays",
+    "moves",
     "dead_letters",
     "queued",
     "scheduled",

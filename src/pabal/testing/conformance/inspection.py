@@ -6,9 +6,9 @@ from typing import Any
 
 from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, RecoveredDelivery
-from pabal.testing.conformance.case import StorageFactory, case, equal, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened
 from pabal.testing.conformance.dead_letters import NOW, only, park, parked
-from pabal.testing.conformance.subscriptions import failure, retry, take, ticks
+from pabal.testing.conformance.subscriptions import again, failure, retry, take, ticks
 
 NEEDS = ("inspectable",)
 
@@ -161,3 +161,36 @@ async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -
         await storage.save_progress([change])
     async with opened(factory) as storage:
         equal((await delivery(storage, 1)).failures, (failure(1),), "its failed attempts")
+
+
+@case("steered")
+async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFactory) -> None:
+    """Move what nobody holds at once; keep the last request until it is taken anew, and obey it once."""
+    async with opened(factory) as storage:
+        await ticks(storage, 5)
+        cursor = await take(storage)
+        await storage.save_progress([Progress("sub", cursor.epoch, 4, 4, retries=(retry(5, 2),))])
+        equal(await storage.request_reset("sub", "beginning"), None, "a reset of what is held")
+        equal(await storage.request_reset("sub", 2), None, "a second one, before the first was obeyed")
+        [control] = await storage.read_controls(["sub"])
+        check(control.move is not None and control.move.start == 2, "who holds it must see the last request")
+        cursor = await again(storage, cursor)
+        equal((cursor.watermark, cursor.retries), (2, ()), "the cursor that it is taken anew with")
+        await storage.save_progress([Progress("sub", cursor.epoch, 5, 5)])
+        cursor = await again(storage, cursor)
+        equal(cursor.watermark, 5, "the cursor after that")
+        await storage.release_subscription("sub", cursor.epoch)
+        equal(await storage.request_reset("sub", 1), 1, "a reset of what nobody holds")
+        [control] = await storage.read_controls(["sub"])
+        equal(control.move, None, "what is asked for once it is done")
+
+
+@case("steered")
+async def a_reset_to_now_that_is_obeyed_later_repeats_nothing(factory: StorageFactory) -> None:
+    """Take now for the moment of obeying: what was handled meanwhile would be delivered again."""
+    async with opened(factory) as storage:
+        await ticks(storage, 2)
+        cursor = await take(storage)
+        await storage.request_reset("sub", "now")
+        await ticks(storage, 3)
+        equal((await again(storage, cursor)).watermark, 5, "where it stands")

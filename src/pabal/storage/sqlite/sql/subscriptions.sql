@@ -20,6 +20,15 @@ WHERE s.owner IS NOT NULL AND s.lease_until > ?
 -- name: end_halt
 DELETE FROM halts WHERE subscription = ?
 
+-- name: request_move
+INSERT OR REPLACE INTO moves (subscription, position) VALUES (?, ?)
+
+-- name: requested_move
+SELECT position FROM moves WHERE subscription = ?
+
+-- name: end_move
+DELETE FROM moves WHERE subscription = ?
+
 -- name: request_reopening
 UPDATE subscriptions SET reopenings = reopenings + 1 WHERE name = ?
 

@@ -6,3 +6,9 @@ CREATE TABLE halts (
     epoch        INTEGER NOT NULL,
     reason       TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Where a subscription is to stand, asked while somebody held it: that holder obeys, or who takes it next.
+CREATE TABLE moves (
+    subscription TEXT PRIMARY KEY,
+    position     INTEGER               -- NULL: the head of the log at that moment
+) STRICT, WITHOUT ROWID;

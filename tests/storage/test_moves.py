@@ -1,0 +1,102 @@
+"""A subscription that another process handles is moved: its holder obeys, or whoever takes it next."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal.factory import open_operations
+from pabal.operations import operations_of
+from tests.brokers.events import until
+from tests.brokers.test_halting import seen
+from tests.brokers.test_steering import call
+from tests.storage.events import Recorder, Tick, ticks
+from tests.storage.test_leases import holder
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+async def test_the_shell_moves_what_a_running_application_handles(path: Path) -> None:
+    """The application would have to be stopped to deliver something again, or to skip it."""
+    async with holder(path) as other:
+        for number in (1, 2):
+            await other.order(f"publish {number}")
+            await other.says(f"handled {number}")
+        reset = ("subscriptions", "reset", str(path), "held", "--yes", "--to")
+        code, said = await asyncio.to_thread(call, *reset, "beginning")
+        assert (code, said) == (0, "1 done; takes effect when the subscription is handled next\n")
+        await other.says("handled 1")
+        await other.says("handled 2")
+        await other.order("publish 3")
+        await other.says("handled 3")
+
+
+async def test_a_poisonous_event_is_skipped_from_another_process(path: Path) -> None:
+    """Whoever is on call could only look at a subscription that stands still in the application."""
+    async with holder(path) as other, open_operations(str(path)) as operations:
+        await other.order("poison 2")
+        for number in (1, 2, 3):
+            await other.order(f"publish {number}")
+            await other.says("drained")
+        await seen(operations, "halted", "held")
+        result = await operations.reset("held", 2)
+        assert (result.position, result.pending) == (None, True)
+        await other.says("handled 3")
+        await seen(operations, "active", "held")
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_dead_letters_of_what_is_delivered_again_are_gone(path: Path, paused: bool) -> None:
+    """They would be handled twice: as what the log delivers, and once more by a retry."""
+    healthy = False
+
+    async def handle(event: Tick) -> None:
+        if not healthy:
+            raise ValueError("not yet")
+        numbers.append(event.number)
+
+    numbers: list[int] = []
+    async with (
+        SqliteEventStorage(path) as storage,
+        SqliteEventStorage(path) as second,
+        InMemoryEventBus(storage) as bus,
+    ):
+        bus.subscribe(Tick, handle, name="sub", retry=ONCE)
+        await bus.publish_batch(ticks(3))
+        await bus.drain(timeout=30)
+        assert len(await bus.dead_letters.list()) == 3
+        healthy = True
+        if paused:
+            await second.pause_subscription("sub")
+        assert await second.request_reset("sub", 1) is None
+        if paused:
+            await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 2)
+            assert numbers == []
+            await second.resume_subscription("sub")
+        await until(lambda: len(numbers) == 2)
+        await until(lambda: bus.get_statistics()["failed_events_count"] == 1)
+        [left] = await bus.dead_letters.list()
+        assert left.event.number not in numbers
+
+
+async def test_a_bus_that_stands_by_has_the_holder_moved(path: Path) -> None:
+    """A dashboard in a second process would refuse what the shell beside it can do."""
+    first, idle = Recorder(), Recorder()
+    async with (
+        SqliteEventStorage(path) as storage,
+        SqliteEventStorage(path) as second,
+        InMemoryEventBus(storage) as bus,
+        InMemoryEventBus(second) as other,
+    ):
+        bus.subscribe(Tick, first.handle, name="sub")
+        await bus.publish_batch(ticks(2))
+        await first.reaches(2)
+        other.subscribe(Tick, idle.handle, name="sub")
+        await until(lambda: other.get_statistics()["subscriptions"]["sub"]["state"] == "standby")
+        async with operations_of(other) as operations:
+            assert (await operations.reset("sub", "beginning")).pending
+        await first.reaches(4)
+        assert idle.seen == []
