@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 
@@ -175,6 +176,28 @@ def test_a_class_made_after_its_base_was_used_still_takes_what_derives_from_an_e
                 self.balance += 2 * event.amount
 
         assert Doubled("a").replay([BonusDeposited("a", FIVE)]).balance == 2 * FIVE
+
+
+def test_every_aggregate_has_its_own_list() -> None:
+    """What one aggregate remembers would be in the state of all others, which then decide by it."""
+
+    class Basket(Aggregate):
+        goods: list[str] = []  # noqa: RUF012 - as one writes it
+        kinds: ClassVar[list[str]] = []
+
+    class Hamper(Basket):
+        goods = ["straw"]  # noqa: RUF012
+
+    class Bare(Basket):
+        goods = None  # type: ignore[assignment]
+
+    first = Basket("b-1")
+    first.goods.append("nut")
+    assert Basket("b-2").goods == []
+    assert first.kinds is Basket.kinds
+    Hamper("h-1").goods.append("nut")
+    assert Hamper("h-2").goods == ["straw"]
+    assert Bare("c-1").goods is None
 
 
 def test_two_appliers_for_one_event_are_refused() -> None:

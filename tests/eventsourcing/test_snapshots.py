@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
@@ -11,7 +12,7 @@ from pabal.errors import SnapshotError, SnapshotOfOtherClassError
 from pabal.eventsourcing import Repository
 from pabal.eventsourcing.snapshots import read_snapshot, take_snapshot
 from tests.eventsourcing.conftest import AnyStorage
-from tests.eventsourcing.samples import Account, MatchedAccount
+from tests.eventsourcing.samples import Account, Deposited, MatchedAccount
 
 ONE = Decimal(1)
 
@@ -66,6 +67,25 @@ async def test_a_snapshot_is_taken_when_loading_was_slow(storage: AnyStorage) ->
     assert data is not None
     assert read_snapshot(Account, data).version == 7
     assert await _loaded(storage) == EQUAL
+
+
+class Dated(MatchedAccount):
+    aggregate_type = "account"
+    opened_at: datetime | None = None
+
+    def apply(self, event: object) -> None:
+        self.opened_at = datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=9)))
+
+
+async def test_a_time_in_a_snapshot_keeps_its_offset(storage: AnyStorage) -> None:
+    """An account opened on Friday morning in Seoul would have been opened on Thursday once it is restored."""
+    dated = Repository(Dated, storage, snapshot_every=1, keep=0)
+    await dated.update("a", lambda account: account.record(Deposited("a", ONE)))
+    assert await storage.load_snapshot("account", "a") is not None
+    restored, replayed = await dated.load("a"), await Repository(Dated, storage, keep=0).load("a")
+    assert restored.opened_at is not None
+    assert replayed.opened_at is not None
+    assert restored.opened_at.isoformat() == replayed.opened_at.isoformat() == "2026-01-02T03:00:00+09:00"
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "flipped", "cut"])

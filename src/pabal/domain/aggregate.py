@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from functools import wraps
 from inspect import isfunction
 from typing import Any, ClassVar, Self, TypeVar
@@ -74,6 +75,8 @@ class Aggregate:
     _found: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
     """The same with the subclasses of events that were met."""
     _applies_itself: ClassVar[bool] = False
+    _changeable: ClassVar[dict[str, Any]] = {}
+    """Defaults such as lists, of which every aggregate gets its own."""
 
     def __init__(self, aggregate_id: str) -> None:
         if not isinstance(aggregate_id, str) or not aggregate_id:
@@ -90,12 +93,15 @@ class Aggregate:
         self._version = 0
         self._pending: list[DomainEvent] = []
         self._spoiled = False
+        for name, default in self._changeable.items():
+            setattr(self, name, deepcopy(default))
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
         if "aggregate_type" not in own:
             cls.aggregate_type = snake_case(cls.__name__)
+        cls._changeable = _changeable_defaults(own, cls._changeable)
         cls._appliers = with_overrides(cls, cls._appliers, _APPLIES)
         cls._applies_itself = cls.apply is not Aggregate.apply
         for name, value in list(own.items()):
@@ -223,6 +229,13 @@ class Aggregate:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id!r} at version {self._version}>"
+
+
+def _changeable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of annotated attributes that could be changed in place."""
+    annotated = [name for name, hint in own.get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    values = {**inherited, **{name: own[name] for name in (*inherited, *annotated) if name in own}}
+    return {name: value for name, value in values.items() if type(value).__hash__ is None}
 
 
 def _has_utf8(text: str) -> bool:

@@ -13,6 +13,9 @@ from pabal.errors import SnapshotError, SnapshotOfOtherClassError
 
 A = TypeVar("A", bound=Aggregate)
 _encode = msgspec.msgpack.encode
+_BYTES = (bytes, bytearray, memoryview)
+_FORM = 2
+"""Of an encoded state; snapshots of another one give way to the events."""
 
 
 class Snapshot(NamedTuple):
@@ -41,7 +44,8 @@ def take_snapshot(aggregate: Aggregate, event_id: bytes) -> bytes:
             reason=f"{cls.__qualname__}.{unknown[0]} has no annotation; write one in the class body"
         )
     try:
-        data = _encode(state)
+        # As text: msgpack's own form of a time keeps the instant and forgets the offset, and so the day.
+        data = _encode(msgspec.to_builtins(state, builtin_types=_BYTES))
         back = codec.decode(data)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise SnapshotError(reason=f"the state of {cls.__qualname__} cannot be encoded: {error}") from error
@@ -113,7 +117,9 @@ class _Codec:
             if get_origin(hint) is not ClassVar and hint is not ClassVar
         }
         self.names = fields.keys()
-        self.layout = crc32(repr(sorted((name, repr(hint)) for name, hint in fields.items())).encode())
+        self.layout = crc32(
+            repr([_FORM, *sorted((name, repr(hint)) for name, hint in fields.items())]).encode()
+        )
         try:
             self._decoders = {name: msgspec.msgpack.Decoder(hint) for name, hint in fields.items()}
         except TypeError as error:
