@@ -16,6 +16,8 @@ from pabal.storage.sqlite import SqliteEventStorage
 if TYPE_CHECKING:
     from pabal.brokers.redis import RedisEventBus
 
+__all__ = ["EventBusFactory", "examine_redis", "open_log", "open_operations"]
+
 _STORAGE_OPTIONS = ("durability", "max_payload_bytes")
 _INTEGERS = ("worker_count", "max_queue_size", "max_payload_bytes", "partitions", "keep")
 _SECONDS = ("lease", "patience")

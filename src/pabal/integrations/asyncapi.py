@@ -12,6 +12,8 @@ from pabal.delivery.subscription import Subscription
 from pabal.domain.registry import registry
 from pabal.domain.schema import EventSchema
 
+__all__ = ["asyncapi_document"]
+
 _HEADERS = {
     "type": "object",
     "required": ["event_id", "occurred_at"],

@@ -14,6 +14,8 @@ from pabal.domain.schema import encode_json
 from pabal.errors import InvalidEventError
 from pabal.ports.operations import EventView
 
+__all__ = ["from_cloudevent", "to_cloudevent", "view_to_cloudevent"]
+
 _TRACE = ("traceparent", "tracestate")
 _REQUIRED = ("specversion", "id", "source", "type")
 

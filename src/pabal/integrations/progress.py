@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 from pabal.eventsourcing.pace import Measured, Pace
 
+__all__ = ["show_progress"]
+
 Show = Callable[[Measured], object]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import MissingExtraError
 
+__all__ = ["run_in_qt"]
+
 
 def run_in_qt(bus: InMemoryEventBus, show: Callable[[], Any]) -> None:
     """Run ``bus`` in Qt's event loop until the last window is closed, then drain and stop it.

@@ -8,7 +8,10 @@ from typing import Any
 
 from pabal.bus.in_memory import InMemoryEventBus
 
+__all__ = ["Lifespan", "bus_lifespan"]
+
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+"""What Starlette and FastAPI take as ``lifespan``: a function of the application."""
 
 
 def bus_lifespan(bus: InMemoryEventBus, inner: Lifespan | None = None) -> Lifespan:

@@ -11,6 +11,8 @@ import msgspec
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.ports.telemetry import Report
 
+__all__ = ["LEVELS", "log_reports", "mask_secrets"]
+
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 """The level of a report by its ``severity``."""
 

@@ -22,6 +22,8 @@ try:
 except ImportError as error:
     raise MissingExtraError(feature="tracing", extra="otel") from error
 
+__all__ = ["instrument", "with_trace"]
+
 _instrumented: WeakSet[InMemoryEventBus] = WeakSet()
 
 

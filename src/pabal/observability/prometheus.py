@@ -23,6 +23,8 @@ try:
 except ImportError as error:
     raise MissingExtraError(feature="PrometheusExporter", extra="prometheus") from error
 
+__all__ = ["PrometheusExporter"]
+
 Figures = dict[str, Any]
 
 

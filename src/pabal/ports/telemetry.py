@@ -12,6 +12,20 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+__all__ = [
+    "AttemptFailed",
+    "EventDropped",
+    "EventParked",
+    "EventSkipped",
+    "Listener",
+    "Report",
+    "StorageTrouble",
+    "SubscriptionHalted",
+    "SubscriptionPaused",
+    "SubscriptionResumed",
+    "WorkUnclaimed",
+]
+
 
 class Report(msgspec.Struct, frozen=True, gc=False):
     """Be the base of every report; ``subscription`` is its durable name."""
@@ -98,3 +112,4 @@ class StorageTrouble(Report, frozen=True, gc=False):
 
 
 Listener = Callable[[Report], None]
+"""What ``bus.listen`` takes: a plain function that returns at once."""

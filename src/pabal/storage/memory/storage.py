@@ -90,7 +90,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return self._append([adopt(event) for event in events])
 
     async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
-        """Append events in order, all or none; return their positions."""
+        """Append events in order, all or none; return their positions. Raises as ``store_event``."""
         return self._append(events)
 
     async def append(
@@ -101,7 +101,11 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         *,
         expected_version: int | None,
     ) -> list[int]:
-        """Append to one aggregate's stream. Raises ConcurrencyError, InvalidEventError."""
+        """Append to one aggregate's stream, which must be at ``expected_version``; None: at any.
+
+        Return the positions. Raises ConcurrencyError with both versions, InvalidEventError for an event of
+        another aggregate, DuplicateEventError.
+        """
         adopted = [adopt(event) for event in events]
         for event in adopted:
             if (event.aggregate_type, event.aggregate_id) != (aggregate_type, aggregate_id):
@@ -247,7 +251,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
                 yield to_envelope(row)
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``."""
+        """Read up to ``limit`` rows above ``after``, undecoded."""
         names = None if types is None else set(types)
         rows: list[StoredRecord] = []
         for row in self._rows[after:]:
@@ -258,7 +262,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return Page(tuple(rows), max(after, len(self._rows)))
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Read the rows at these positions, in order."""
+        """Read the rows at these positions, in order; positions that are not there are left out."""
         return [self._rows[p - 1] for p in sorted(set(positions)) if 0 < p <= len(self._rows)]
 
     async def find_events(
@@ -286,7 +290,10 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return sorted({row.event_type for row in self._rows})
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
-        """Return events that some durable subscription has not finished, lowest position first."""
+        """Return events that some durable subscription has not finished, lowest position first.
+
+        Without any durable subscription: those that ``mark_event_processed`` has not marked.
+        """
         positions = self._subscriptions.unfinished_positions()
         if positions is None:
             positions = {row.position for row in self._rows if row.position not in self._processed}
@@ -304,7 +311,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return position is not None
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals by type and aggregate type, and the first and last event's position and time."""
+        """Return totals, with the keys that ``SqliteEventStorage.get_event_statistics`` lists."""
         by_type: dict[str, int] = {}
         by_aggregate: dict[str, int] = {}
         for row in self._rows:
@@ -355,11 +362,11 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         self._closed = False
 
     def close(self) -> None:
-        """Refuse further appends."""
+        """Refuse further appends; reading goes on, and ``open`` takes appends again. Harmless when closed."""
         self._closed = True
 
     async def aclose(self) -> None:
-        """Refuse further appends."""
+        """Close as ``close`` does."""
         self.close()
 
     def __enter__(self) -> Self:

@@ -64,7 +64,7 @@ class MemorySubscriptionCalls:
         return [change.name for change in changes if not self._subscriptions.save(change)]
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription."""
+        """Return every durable subscription, whether or not anything subscribes under its name now."""
         return self._subscriptions.list_records()
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
@@ -90,7 +90,10 @@ class MemorySubscriptionCalls:
         return self._asked(self._subscriptions.resume(name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move a cursor, unless somebody else than the holder of ``epoch`` handles it."""
+        """Move a cursor, unless somebody else than the holder of ``epoch`` handles it; return its position.
+
+        Raises SubscriptionNotFoundError, SubscriptionInUseError.
+        """
         return self._asked(self._subscriptions.reset(name, start, epoch))
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
@@ -126,7 +129,7 @@ class MemorySubscriptionCalls:
     # -- dead letters ---------------------------------------------------------------------------------
 
     async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id, from above ``after``."""
+        """Return dead letters by ascending id; the filters are those of ``DeadLetterStore``."""
         return [self._with_queue(letter) for letter in await self._letters.list_dead_letters(**filters)]
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
@@ -134,7 +137,7 @@ class MemorySubscriptionCalls:
         return await self._letters.group_dead_letters()
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return self._with_queue(await self._letters.get_dead_letter(dead_letter_id))
 
     def _with_queue(self, letter: DeadLetterRecord) -> DeadLetterRecord:
