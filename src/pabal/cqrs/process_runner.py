@@ -49,6 +49,30 @@ class ProcessManagers:
     one of the bus where that has a clock of its own, as in tests.
 
     Raises UsageError where the bus has no storage, or the command bus no ``Idempotency``.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+    >>> from pabal.cqrs import starts
+    >>> class GoodsOrdered(DomainEvent):
+    ...     order: str
+    >>> class ShipGoods(Command[None]):
+    ...     order: str
+    >>> class Shipping(ProcessManager):
+    ...     @starts(GoodsOrdered, key="order")
+    ...     def ordered(self, event: GoodsOrdered) -> None:
+    ...         self.send(ShipGoods(event.order))
+    >>> async def main() -> list[str]:
+    ...     bus, commands, shipped = InMemoryEventBus(InMemoryEventStorage()), CommandBus(), []
+    ...     commands.use(Idempotency(bus))
+    ...     @commands.handles(ShipGoods)
+    ...     async def ship(command: ShipGoods) -> None:
+    ...         shipped.append(command.order)
+    ...     ProcessManagers(bus, commands).add(Shipping)
+    ...     async with bus:
+    ...         await bus.publish(GoodsOrdered("o-1"))
+    ...     return shipped
+    >>> asyncio.run(main())
+    ['o-1']
     """
 
     def __init__(self, bus: Any, commands: CommandBus, *, clock: Clock | None = None) -> None:

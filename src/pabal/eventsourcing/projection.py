@@ -41,14 +41,15 @@ _log = logging.getLogger("pabal")
 class Projection:
     """Be the base of an application's read models: tables, and a method for each event that changes them.
 
-    ``tables`` creates them, each name in braces. A method marked with ``@projects`` is a plain ``def`` that
-    gets the event and the transaction in which the projection's own position is saved: both are committed,
-    or neither. ``name`` is the durable name; it defaults to the class name in snake case. Raise ``version``
-    when tables or methods change: the next start builds the tables anew from the log.
+    ``tables`` creates them, each name in braces; names of indexes and triggers begin with their table's, as
+    ``{stock}_by_article``. A method marked with ``@projects`` is a plain ``def`` that gets the event and the
+    transaction in which the projection's own position is saved: both are committed, or neither. ``name`` is
+    the durable name; it defaults to the class name in snake case. Raise ``version`` when tables or methods
+    change: the next start builds the tables anew from the log.
 
     It needs a bus or storage with tables (SQLite); up to ``batch`` events are one transaction. ``failure`` is
-    the exception that stopped it by itself, None while it runs. Raises
-    ProjectionDefinitionError at the definition of a class that cannot work, UsageError for another storage.
+    the exception that stopped it by itself, None while it runs. Raises ProjectionDefinitionError at the
+    definition of a class that cannot work, UsageError for another storage.
 
     An event is known if it has a method or is listed under ``ignores`` (classes or type names). Others are
     unknown if their class is not registered, or, where ``matches`` is a pattern on type names, if they match
