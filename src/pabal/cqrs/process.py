@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from pabal.cqrs.messages import Command
+from pabal.cqrs.messages import Command, describe
 from pabal.cqrs.process_events import CommandRejected, ProcessTimedOut
 from pabal.cqrs.process_state import StateCodec
 from pabal.domain.marking import snake_case
@@ -17,6 +17,8 @@ from pabal.errors import ProcessDefinitionError
 F = TypeVar("F", bound=Callable[..., None])
 KeyOf = str | Callable[[Any], str | None]
 _MARK = "_pabal_reactions"
+_LONGEST = 1e11
+"""Seconds; some 3,000 years, and what is due then still has a date."""
 
 
 class Reaction(NamedTuple):
@@ -125,6 +127,13 @@ class ProcessManager:
                     )
                 taken.add(subject)
                 cls._enter(name, kind, subject, key, begins)
+        names = [describe(each) for each in cls.rejection_methods]
+        for each in names:
+            if names.count(each) > 1:
+                raise ProcessDefinitionError(
+                    f"@on_rejected has two commands named {each}; give one of them a command_type",
+                    process=cls.__qualname__,
+                )
         cls.codec = StateCodec(cls, ProcessManager)
 
     @classmethod
@@ -172,6 +181,11 @@ class ProcessManager:
         if name not in self.timeout_methods:
             raise ProcessDefinitionError(
                 f"no method takes the timeout {name!r}; mark one with @on_timeout({name!r})",
+                process=type(self).__qualname__,
+            )
+        if not seconds < _LONGEST:
+            raise ProcessDefinitionError(
+                f"the timeout {name!r} of {seconds!r} seconds never comes; set one below {_LONGEST:.0e}",
                 process=type(self).__qualname__,
             )
         self.timeouts[name] = float(seconds)
@@ -232,8 +246,7 @@ class ProcessManager:
         if isinstance(event, ProcessTimedOut):
             name = self.timeout_methods.get(event.timeout)
         elif isinstance(event, CommandRejected):
-            by_name = {cls.__qualname__: method for cls, method in self.rejection_methods.items()}
-            name = by_name.get(event.command_class)
+            name = self._taker_of_rejected(event.command_class)
         else:
             reaction = self.reaction_to(type(event))
             name = None if reaction is None else reaction.method
@@ -241,6 +254,11 @@ class ProcessManager:
             return False
         getattr(self, name)(event)
         return True
+
+    def _taker_of_rejected(self, command_class: str) -> str | None:
+        methods = self.rejection_methods
+        by_name = {cls.__qualname__: method for cls, method in methods.items()}  # as it was once stored
+        return (by_name | {describe(cls): method for cls, method in methods.items()}).get(command_class)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}{' (ended)' if self.ended else ''}>"

@@ -62,7 +62,8 @@ class ProcessTimedOut(DomainEvent):
 class CommandRejected(DomainEvent):
     """Say that a command of a process was rejected by its handler, and with what exception.
 
-    ``command_class`` and ``error_type`` are qualified class names; ``error`` is the exception's message.
+    ``command_class`` is the name under which the command is stored, ``error_type`` a qualified class name,
+    ``error`` the exception's message.
     """
 
     event_type: ClassVar[str] = "pabal.process.command_rejected"

@@ -208,6 +208,8 @@ class _Runner:
             process = self.restore(last)
         if not process.take(event):
             return None
+        for command in process.sent:
+            self._refuse_namesakes(type(command))
         step_id = self._step_id(key, cause)
         return ProcessStepped(
             self._name,
@@ -264,8 +266,19 @@ class _Runner:
     def _command(self, sent: SentCommand) -> Command[Any]:
         for cls in self._commands.message_classes():
             if issubclass(cls, Command) and describe(cls) == sent.command_type:
+                self._refuse_namesakes(cls)
                 return msgspec.json.decode(sent.payload, type=cls)
         raise HandlerNotFoundError(bus=self._commands.kind, message_type=sent.command_type)
+
+    def _refuse_namesakes(self, cls: type) -> None:
+        """Raise ProcessDefinitionError where what is stored of a command could be read as another's."""
+        for other in self._commands.message_classes():
+            if other is not cls and issubclass(other, Command) and describe(other) == describe(cls):
+                raise ProcessDefinitionError(
+                    f"it sends {cls.__module__}.{cls.__qualname__}, which is stored under the same name as "
+                    f"{other.__module__}.{other.__qualname__}; give one of them a command_type",
+                    process=self._process.__qualname__,
+                )
 
 
 def _is_due(last: ProcessStepped, event_id: str) -> bool:
@@ -285,7 +298,7 @@ def _rejection(
         step.process,
         step.key,
         command.command_id,
-        type(command).__qualname__,
+        describe(type(command)),
         type(error).__qualname__,
         message_of(error),
         event_id=event_id,
