@@ -6,11 +6,11 @@ import asyncio
 import random
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pabal import ConcurrencyError, SqliteEventStorage
+from pabal import ConcurrencyError, DomainEvent, SqliteEventStorage
 from pabal.errors import InvalidEventError
 from pabal.storage.sqlite import appender
 from tests.storage.events import Note, Tick, ticks
@@ -30,6 +30,24 @@ async def numbers(storage: Any, symbol: str) -> list[int]:
 
 async def versions(storage: Any, symbol: str) -> list[int]:
     return [e.stream_version async for e in storage.read() if getattr(e.event, "symbol", "") == symbol]
+
+
+class Untyped(DomainEvent):
+    """Belong to an aggregate whose type nobody named."""
+
+    event_type: ClassVar[str] = "storage-test.untyped"
+    key: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.key
+
+
+async def test_the_empty_type_means_aggregates_that_have_none(any_storage: Any) -> None:
+    """What an operator sees listed under no type could be read from a file, and not from memory."""
+    await any_storage.store_events([*ticks(1, "A"), Untyped("A")])
+    assert await any_storage.get_events_by_aggregate("A", "") == [Untyped("A")]
+    assert len(await any_storage.get_events_by_aggregate("A")) == 2
 
 
 async def test_an_append_at_the_expected_version_succeeds(any_storage: Any) -> None:

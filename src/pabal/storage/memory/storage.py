@@ -210,7 +210,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         positions = sorted(
             position
             for (kind, identity), entries in self._streams.items()
-            if identity == aggregate_id and aggregate_type in (None, kind)
+            if identity == aggregate_id and aggregate_type in (None, kind or "")
             for position in entries
         )
         return [body_of(decode_event(self._rows[position - 1])) for position in positions]

@@ -178,8 +178,8 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     ) -> list[Any]:
         """Return an aggregate's events in version order; an empty list for an unknown one.
 
-        Without a type: the events of all aggregates of this id, in the order of their positions. Raises
-        DecodeError, CorruptLogError.
+        Without a type: the events of all aggregates of this id, in the order of their positions; ``""`` means
+        those without a type. Raises DecodeError, CorruptLogError.
         """
         rows = await self._reader.run(
             lambda c: reader.read_stream(c, self.path, self._writer.appender, aggregate_id, aggregate_type)
