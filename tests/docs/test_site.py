@@ -108,7 +108,7 @@ def test_the_reference_shows_what_is_said_below_fields_and_constants(staged: dic
     )
     assert "\n- `lag`: Events in the log that are not finished here" in views
     assert "\nStart = Union[" in records
-    assert "\nWhere a new durable name begins" in records
+    assert "\nWhere a subscription begins" in records
 
 
 def test_the_settings_of_the_generator_can_be_read(site: Any, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.domain.event import DomainEvent
 
 Start = Literal["now", "beginning"] | int | datetime
-"""Where a new durable name begins: a position means "after this position", a datetime (aware) "from then"."""
+"""Where a subscription begins: at the log's end or beginning, after a position, or at the first event that
+was stored at an aware time or later."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
@@ -192,7 +193,7 @@ class Control(msgspec.Struct, frozen=True):
     move: Move | None = None
     """Where it is to stand, asked while somebody held it."""
     halted: bool = False
-    """It stands written down as halted; who halted, had that written down, and finds it gone goes on."""
+    """It is written down as halted. Who halted it, and finds that gone, was resumed and goes on."""
 
 
 class SubscriptionRecord(msgspec.Struct, frozen=True):
