@@ -176,7 +176,8 @@ class ProcessManager:
         """Have the method marked ``@on_timeout(name)`` called in so many seconds, unless cancelled.
 
         Seconds count from this step, by the clock of ``ProcessManagers``. It survives restarts. Setting one
-        again moves it. Raises ProcessDefinitionError for a name that no method takes.
+        again moves it. Raises ProcessDefinitionError for a name that no method takes, and for a time that no
+        calendar has.
         """
         if name not in self.timeout_methods:
             raise ProcessDefinitionError(
