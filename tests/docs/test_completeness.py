@@ -318,6 +318,11 @@ def _known_names() -> frozenset[str]:
     return frozenset(known)
 
 
+@cache
+def _source_of(owner: type) -> str:
+    return inspect.getsource(owner)
+
+
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
 def test_every_name_that_a_page_sets_in_code_exists(page: Path) -> None:
     """Readers would look for something that was renamed, or never was there."""
@@ -337,8 +342,7 @@ def test_every_name_that_a_page_sets_in_code_exists(page: Path) -> None:
         dotted = re.match(r"^(?:await )?(\w+)\.(\w+)", span)
         if dotted and dotted[1] in owners:
             owner = owners[dotted[1]]
-            source = inspect.getsource(owner)
-            if not hasattr(owner, dotted[2]) and f"self.{dotted[2]}" not in source:
+            if not hasattr(owner, dotted[2]) and f"self.{dotted[2]}" not in _source_of(owner):
                 unknown.append(span)
         elif re.match(r"^(?:[A-Z][a-z]+){2,}$", span) and span not in known and span not in code:
             unknown.append(span)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,16 @@ def _numbers(text: str) -> set[int]:
     return found
 
 
-def _cited_in(file: Path) -> set[int]:
+@cache
+def _cited_in(file: Path) -> frozenset[int]:
     """Return the numbers of the promises that docstrings of a test file cite."""
-    tree = ast.parse(file.read_text("utf-8"))
+    text = file.read_text("utf-8")
+    if "Promise" not in text:
+        return frozenset()
+    tree = ast.parse(text)
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docs = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
-    return {number for doc in docs for cited in _CITED.findall(doc) for number in _numbers(cited)}
+    return frozenset(number for doc in docs for cited in _CITED.findall(doc) for number in _numbers(cited))
 
 
 def _rows(page: str) -> list[tuple[set[int], list[Path]]]:
