@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.crash.child import Settings
 from tests.crash.disk.image import WRITTEN, Disk, Image, entries
 from tests.crash.laboratory import Child
 from tests.crash.record import ACKED
+
+_MEMORY = Path("/dev/shm")
 
 
 @dataclass
@@ -59,7 +62,8 @@ class PowerCuts:
 
     def __init__(self, folder: Path, log: Path, database: Path, durability: str, seed: int = 1) -> None:
         self.report = PowerReport(durability)
-        self._folder = folder
+        # What a cut leaves is looked at and thrown away, some thousand times: in memory, if it can be.
+        self._folder = Path(tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else folder))
         self._log = log
         self._name = database.name
         self._chance = random.Random(seed)
@@ -85,6 +89,7 @@ class PowerCuts:
                 acked = self._note_acks(lines)
             if acked or self._chance.random() < between:
                 await self._cut(disk, torn, open_every)
+        shutil.rmtree(self._folder)
         self.report.acked = len(self._acked)
         return self.report
 
@@ -106,13 +111,12 @@ class PowerCuts:
             await self._look(image, open_it=self.report.torn % open_every == 0)
 
     async def _look(self, image: Image, *, open_it: bool) -> None:
-        folder = self._folder / "after"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        for old in self._folder.iterdir():
+            old.unlink()
         for name, content in image.items():
             if not name.endswith(".record"):
-                (folder / name).write_bytes(content)
-        path = folder / self._name
+                (self._folder / name).write_bytes(content)
+        path = self._folder / self._name
         where = f"cut {self.report.cuts} ({len(self._acked)} acked)"
         if open_it:
             await self._open(path, where)
