@@ -1,9 +1,9 @@
 """Order per key, and keys that do not wait for each other. Promises 11 to 14.
 
 Sizes: the promise names 16 keys × 1,000 events × 10 workers over 100 seeds. By default all 100 seeds run with
-16 × 60 events without a log, and a tenth of the seeds with 16 × 60 events for each log: that keeps the shape
-(more keys than workers, far more events of a key than a worker takes in a slice at first) and takes a few
-seconds. ``PABAL_FULL=1`` runs the counts of the promise, also for the logs.
+16 × 40 events without a log, and a tenth of the seeds with 16 × 40 events for each log: that keeps the shape
+(more keys than workers, more than twice the events of a key that a worker takes in a slice at first) and
+takes a few seconds. ``PABAL_FULL=1`` runs the counts of the promise, also for the logs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def sizes(kind: str) -> tuple[range, int]:
     """Return the seeds, and the events of each key."""
     if FULL:
         return range(100), 1000
-    return range(100 if kind == "memory" else 10), 60
+    return range(100 if kind == "memory" else 10), 40
 
 
 class Watch:

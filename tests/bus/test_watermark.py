@@ -17,10 +17,12 @@ from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, Seen, figures, numbers
 
 WINDOW = 1000
+CHANCES = st.integers(0, 2**32).map(random.Random)
+"""Permutations by their seed: to draw each of their thousand steps would take most of the time."""
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.randoms(use_true_random=False), st.integers(0, 10**9), st.integers(1, 5))
+@given(CHANCES, st.integers(0, 10**9), st.integers(1, 5))
 def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minus_one(
     chance: random.Random, after: int, gap: int
 ) -> None:
@@ -45,7 +47,7 @@ def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minu
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.randoms(use_true_random=False), st.integers(1, 60))
+@given(CHANCES, st.integers(1, 60))
 def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
     chance: random.Random, most: int
 ) -> None:
@@ -56,10 +58,12 @@ def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
     """
     tracker = WatermarkTracker(after=0)
     unfinished: list[int] = []
-    position = 0
+    position = highest = 0
     for _ in range(400):
         if unfinished and chance.random() < 0.5:
-            tracker.finish(unfinished.pop(chance.randrange(len(unfinished))))
+            finished = unfinished.pop(chance.randrange(len(unfinished)))
+            tracker.finish(finished)
+            highest = max(highest, finished)
         else:
             position += chance.randint(1, 3)
             tracker.add(position)
@@ -73,9 +77,7 @@ def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
         resumed = WatermarkTracker.resume(frontier, exceptions)
         assert resumed.watermark == watermark
         if len(unfinished) <= most:
-            finished = set(range(1, position + 1)) - set(unfinished)
-            highest = max((p for p in finished if p <= position), default=0)
-            assert frontier >= min(highest, frontier)
+            assert frontier >= highest, "what is finished would come again"
             again = {p for p in unfinished if p > frontier} | set(exceptions)
             assert again == set(unfinished), "lost"
 
