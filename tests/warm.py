@@ -142,7 +142,7 @@ def _nursery(warm: tuple[str, ...], measured: bool) -> socket.socket:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.warm", str(its.fileno()), *warm],
             cwd=ROOT,
-            env={**kept, "PYTHONPATH": os.pathsep.join(_path())},
+            env={**kept, "PYTHONPATH": os.pathsep.join(_path()), "PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(its.fileno(),),

@@ -38,6 +38,7 @@ from pabal.errors import (
 )
 from pabal.operations.doctor import look_at_damage, look_at_sqlite, look_at_subscriptions
 from pabal.ports.storage import SubscriptionRecord
+from tests import warm
 from tests.cli.conftest import Pabal
 from tests.cli.english import HANGUL, english_in, sentences_of_errors
 from tests.cli.test_processes import LIMIT, ROOT, environment
@@ -356,23 +357,22 @@ def test_an_answer_that_is_neither_is_asked_again_and_no_answer_ends_it(place: P
 # -- processes --------------------------------------------------------------------------------------------
 
 
-def _process(place: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pabal", *arguments]
-    return subprocess.run(
-        command,
+def _process(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return warm.run("pabal", *arguments, warm=warm.COMMANDS, cwd=place, env=environment(), timeout=LIMIT)
+
+
+def test_a_korean_locale_is_enough(place: Path) -> None:
+    """Everyone would have to type --lang."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "pabal", "status", "--bad"],
         cwd=place,
-        env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}", **more},
+        env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}", "LC_ALL": "", "LANG": "ko_KR.UTF-8"},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         timeout=LIMIT,
         check=False,
     )
-
-
-def test_a_korean_locale_is_enough(place: Path) -> None:
-    """Everyone would have to type --lang."""
-    ended = _process(place, "status", "--bad", LC_ALL="", LANG="ko_KR.UTF-8")
     assert ended.returncode == 2
     assert ended.stderr == (
         "사용법: pabal status [옵션] FILE|URL\n도움말: pabal status --help\n\n"

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import warm
+
 ROOT = Path(__file__).parents[2]
 LIMIT = 60.0
 """Seconds after which something hangs, on however busy a machine."""
@@ -123,9 +125,7 @@ def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
 
 
 def pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_PABAL, *arguments], capture_output=True, text=True, timeout=LIMIT, env=environment(), cwd=ROOT
-    )
+    return warm.run("pabal", *arguments, warm=warm.COMMANDS, timeout=LIMIT, env=environment(), cwd=ROOT)
 
 
 def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_path: Path) -> None:

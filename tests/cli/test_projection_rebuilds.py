@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from pabal import SqliteEventStorage
+from tests import warm
 from tests.cli.conftest import Pabal
 from tests.cli.english import HANGUL, english_in
 from tests.cli.models import Quantities
@@ -68,10 +68,9 @@ def test_a_model_of_a_live_application_is_built_anew(file: Path) -> None:
     """The application would have to stop for it, or stop because of it."""
     with application(file) as app:
         assert app.says() == "running at 8"
-        command = [*_PABAL, "projections", "rebuild", str(file), "tests.cli.models:Quantities", "--json"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=LIMIT, env=environment(), cwd=ROOT, check=True
-        )
+        command = ("pabal", "projections", "rebuild", str(file), "tests.cli.models:Quantities", "--json")
+        done = warm.run(*command, warm=warm.COMMANDS, timeout=LIMIT, env=environment(), cwd=ROOT)
+        assert done.returncode == 0
         assert json.loads(done.stdout)["position"] == 8
         assert done.stderr == ""
         assert app.order("o-10") == "reached 9"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pabal import SqliteEventStorage
+from tests import warm
 from tests.cli.conftest import Pabal
 from tests.cli.models import Quantities
 from tests.cli.test_processes import LIMIT, ROOT, Terminal, environment
@@ -171,9 +172,7 @@ def application(file: Path) -> Iterator[_Application]:
 
 
 def _pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_PABAL, *arguments], capture_output=True, text=True, timeout=LIMIT, env=environment(), cwd=ROOT
-    )
+    return warm.run("pabal", *arguments, warm=warm.COMMANDS, timeout=LIMIT, env=environment(), cwd=ROOT)
 
 
 def test_a_projection_of_a_live_application_is_listed_and_removed_from_outside(file: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from pabal import DomainEvent, InMemoryEventBus, SqliteEventStorage
 from pabal.operations.doctor import examine, has_wal_reset_bug, look_at_sqlite, look_at_subscriptions
 from pabal.ports.storage import SubscriptionRecord
+from tests import warm
 
 
 class ScaleRead(DomainEvent):
@@ -41,8 +42,9 @@ def record(**changes: object) -> SubscriptionRecord:
 
 def run(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
-    command = [sys.executable, "-m", "pabal", "doctor", str(path), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return warm.run(
+        "pabal", "doctor", str(path), *options, warm=warm.COMMANDS, cwd=Path.cwd(), env=os.environ, timeout=60
+    )
 
 
 async def a_log(path: Path, *, poisonous: bool = False) -> None:
