@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
+from pabal.delivery.tracebacks import message_of
 from pabal.ports.telemetry import Report
 
 __all__ = ["LEVELS", "log_reports", "mask_secrets"]
@@ -78,6 +79,6 @@ def _fields_of(report: Report, mask: Callable[[str], str]) -> dict[str, str | in
     for name, value in msgspec.structs.asdict(report).items():
         if isinstance(value, BaseException):
             fields["error_type"] = type(value).__name__
-            value = str(value)
+            value = message_of(value)
         fields[name] = mask(value) if isinstance(value, str) else value
     return fields

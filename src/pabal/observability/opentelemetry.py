@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakSet
@@ -45,7 +46,7 @@ def instrument(bus: InMemoryEventBus, *, tracer: Tracer | None = None, link_afte
     A publish is a PRODUCER span; each attempt is a CONSUMER span below it, in whatever process and after
     whatever restart, because the context travels in the event's metadata. Attempts on an event older than
     ``link_after`` seconds (a replay, a catch-up), and batches, begin a trace of their own with links. Of a
-    failed attempt the type of the error is recorded, never its message; payloads are not recorded.
+    failed attempt or publish the type of the error is recorded, never its message, nor any payload.
     ``tracer`` defaults to the one called ``pabal`` of the global tracer provider.
 
     Raises UsageError for a bus that is instrumented already.
@@ -98,9 +99,20 @@ class _Tracing:
             attributes["messaging.message.id"] = events[0].event_id
         else:
             attributes["messaging.batch.message_count"] = len(events)
-        return self._tracer.start_as_current_span(
-            f"publish {name}", kind=SpanKind.PRODUCER, attributes=attributes
-        )
+        return self._span(f"publish {name}", kind=SpanKind.PRODUCER, attributes=attributes)
+
+    @contextmanager
+    def _span(self, name: str, **options: Any) -> Iterator[None]:
+        with self._tracer.start_as_current_span(
+            name, record_exception=False, set_status_on_exception=False, **options
+        ) as span:
+            try:
+                yield
+            except BaseException as error:
+                # The type alone: a message may hold what is in the payload.
+                span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
 
     async def attempt(
         self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
@@ -121,22 +133,9 @@ class _Tracing:
             attributes["pabal.position"] = context.position
         if isinstance(event, list):
             attributes["messaging.batch.message_count"] = len(event)
-        with self._tracer.start_as_current_span(
-            f"process {context.event_type}",
-            context=parent,
-            kind=SpanKind.CONSUMER,
-            attributes=attributes,
-            links=links,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                return await call_next()
-            except BaseException as error:
-                # The type alone: a message may hold what is in the payload.
-                span.set_attribute("error.type", type(error).__qualname__)
-                span.set_status(Status(StatusCode.ERROR))
-                raise
+        name = f"process {context.event_type}"
+        with self._span(name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links):
+            return await call_next()
 
     def _origin(self, event: Any) -> tuple[Context, list[Link]]:
         """Return the context to continue, or an empty one and links to where the events came from."""
@@ -147,11 +146,18 @@ class _Tracing:
             return Context(), []
         if (datetime.now(UTC) - mark.occurred_at).total_seconds() > self._link_after:
             return Context(), _links_to(mark)
-        return propagate.extract(mark.metadata, context=Context()), []
+        return _context_of(mark), []
+
+
+def _context_of(event: DomainEvent) -> Context:
+    """Return the trace context in an event's metadata, an empty one if there is none or it is damaged."""
+    # Propagators know text alone: an application's own number under a name of theirs would make them raise.
+    carrier = {name: value for name, value in event.metadata.items() if isinstance(value, str)}
+    return propagate.extract(carrier, context=Context())
 
 
 def _links_to(event: Any) -> list[Link]:
     if not isinstance(event, DomainEvent):
         return []  # the body of an adopted event carries no metadata
-    origin = trace.get_current_span(propagate.extract(event.metadata, context=Context())).get_span_context()
+    origin = trace.get_current_span(_context_of(event)).get_span_context()
     return [Link(origin)] if origin.is_valid else []

@@ -1,0 +1,94 @@
+"""Logging and traces of what nobody thinks of: errors that cannot be told, metadata of other meaning."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+from pabal.errors import NonFiniteNumberError
+from pabal.observability.logging import log_reports
+from pabal.observability.opentelemetry import instrument
+
+
+class Weighed(DomainEvent):
+    event_type: ClassVar[str] = "telemetry.weighed"
+    weight: float
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def test_an_error_that_cannot_be_told_does_not_end_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing would be logged of this bus any more, for the rest of its life."""
+    bus = InMemoryEventBus()
+    log_reports(bus, "shop")
+
+    async def fail(event: Weighed) -> None:
+        raise WordlessError if event.weight == 1 else ConnectionError("the scales are gone")
+
+    bus.subscribe(Weighed, fail, retry_count=0)
+    with caplog.at_level(logging.INFO, "shop"):
+        async with bus:
+            for weight in (1.0, 2.0):
+                await bus.publish(Weighed(weight))
+                await bus.drain()
+    told = [record.__dict__["pabal_error"] for record in caplog.records if "pabal_error" in vars(record)]
+    assert told == ["<its str() raised RuntimeError>", "the scales are gone"]
+
+
+def _recording() -> tuple[TracerProvider, InMemorySpanExporter]:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return provider, spans
+
+
+@pytest.mark.parametrize("batch", [None, 10])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"baggage": 2},
+        {"traceparent": 5},
+        {"traceparent": "00-nonsense"},
+        {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": 7},
+    ],
+)
+async def test_metadata_of_another_meaning_hinders_no_delivery(
+    metadata: dict[str, object], batch: int | None
+) -> None:
+    """Every attempt would fail before its handler is called, and the event be parked."""
+    provider, spans = _recording()
+    storage = InMemoryEventStorage()
+    bus = InMemoryEventBus(storage)
+    instrument(bus, tracer=provider.get_tracer("test"))
+    handled: list[object] = []
+    bus.subscribe(Weighed, handled.append, start="beginning", retry_count=0, batch=batch)
+    await storage.store_event(Weighed(1.0, metadata=metadata))  # of a publisher that is not traced
+    async with bus:
+        await bus.publish(Weighed(2.0))
+        await bus.drain()
+        assert await bus.dead_letters.list() == []
+    assert handled
+    assert all(span.status.is_ok for span in spans.get_finished_spans())
+
+
+async def test_a_publish_that_is_refused_leaves_no_payload_in_its_span() -> None:
+    """What an error quotes of an event would lie with whoever keeps the traces."""
+    provider, spans = _recording()
+    bus = InMemoryEventBus()
+    instrument(bus, tracer=provider.get_tracer("test"))
+    async with bus:
+        with pytest.raises(NonFiniteNumberError, match="weight = nan"):
+            await bus.publish(Weighed(float("nan")))
+    [span] = spans.get_finished_spans()
+    assert not span.status.is_ok
+    assert dict(span.attributes or {})["error.type"] == "NonFiniteNumberError"
+    assert "weight" not in span.to_json()
