@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from pabal.errors import SubscriptionNotFoundError
+from pabal.errors import SubscriptionNotFoundError, UsageError
+from pabal.operations import operations_of
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, Seen, numbers
 
@@ -41,3 +43,33 @@ async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored:
     bus.subscribe(Moved, handle, name="clerk")
     await bus.drain(60)
     assert numbers(seen) == [1, 2, 3, 4, 5, 4, 5]
+
+
+@pytest.mark.parametrize("to", ["beginnig", -1, True, 2.5, None, datetime(2026, 1, 1)])
+async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Backend, to: Any) -> None:
+    """A bare TypeError of arithmetic would surface, or a typing error deliver everything again."""
+    bus = await stored.running()
+    seen: Seen[Any] = Seen()
+    bus.subscribe(Moved, seen.add, name="clerk")
+    await bus.publish_batch([Moved("rook", n) for n in range(1, 4)])
+    await bus.drain(60)
+    with pytest.raises(UsageError, match="aware"):
+        await bus.subscriptions.reset("clerk", to)
+    operations = operations_of(bus)
+    with pytest.raises(UsageError, match="aware"):
+        await operations.reset("clerk", to)
+    assert await operations.audit() == []
+    await bus.drain(60)
+    assert len(seen) == 3
+
+
+async def test_a_naive_time_bounds_no_replay(stored: Backend) -> None:
+    """It would mean another instant on each machine."""
+    bus = await stored.running()
+    bus.subscribe(Moved, lambda event: None, name="clerk")
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    with pytest.raises(UsageError, match="aware"):
+        await operations_of(bus).replay("clerk", datetime(2026, 1, 1))
+    with pytest.raises(UsageError, match="aware"):
+        await operations_of(bus).published_since(datetime(2026, 1, 1))

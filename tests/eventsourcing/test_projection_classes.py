@@ -84,6 +84,17 @@ def test_a_subclass_overrides_a_method_by_its_name() -> None:
 # -- in memory ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("sql", ["SELECT nothing FROM {balances}", "DELETE FROM {balances}"])
+def test_what_cannot_be_asked_of_the_tables_is_told_in_memory_as_from_a_file(sql: str) -> None:
+    """A test would pass with a query that the application is refused."""
+    model = InMemoryProjection(Balances, [Deposited("a", Decimal(5))])
+    with pytest.raises(UsageError, match="it takes one SELECT"):
+        model.rows(sql)
+    assert len(model.rows("SELECT * FROM {balances}")) == 1
+    model.apply(Deposited("b", Decimal(1)))
+    assert len(model.rows("SELECT * FROM {balances}")) == 2
+
+
 def test_a_projection_runs_in_memory() -> None:
     """A test of a read model would need a file, a bus and an event loop."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)), Stray()])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar
+from uuid import UUID
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_structured_event
 
-from pabal import DomainEvent
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
 from pabal.errors import InvalidEventError, PabalError
-from pabal.integrations.cloudevents import from_cloudevent, to_cloudevent
+from pabal.integrations.cloudevents import from_cloudevent, to_cloudevent, view_to_cloudevent
+from pabal.operations import operations_of
 
 
 class Billed(DomainEvent):
@@ -86,3 +89,30 @@ def test_a_source_is_needed() -> None:
     """Documents that no SDK accepts would be sent."""
     with pytest.raises(InvalidEventError, match="source"):
         to_cloudevent(billed(), "")
+
+
+async def test_an_event_of_another_publisher_is_brought_in_once_under_whatever_id_it_has(
+    tmp_path: Path,
+) -> None:
+    """Few publishers name their events by UUIDs: theirs could not be stored, or would be stored again."""
+    document = {**to_cloudevent(billed(), "https://elsewhere.example/bills"), "id": "bill/2026/7"}
+    first, again = from_cloudevent(document), from_cloudevent(document)
+    assert first.event_id == again.event_id == str(UUID(first.event_id))
+    assert first.event_id != from_cloudevent({**document, "source": "/another"}).event_id
+    assert (first.metadata["cloudevent_id"], first.metadata["cloudevent_source"]) == (
+        "bill/2026/7",
+        "https://elsewhere.example/bills",
+    )
+    assert first.metadata["desk"] == "서울"
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        assert await storage.store_event(first) == await storage.store_event(again) == 1
+
+
+async def test_an_event_shown_without_its_payload_makes_a_document_without_data() -> None:
+    """A value that only pabal knows would stand where JSON belongs."""
+    async with InMemoryEventBus(InMemoryEventStorage()) as bus, operations_of(bus) as operations:
+        await bus.publish(billed())
+        [view] = (await operations.events(payloads=False)).events
+    document = view_to_cloudevent(view, "/shop")
+    assert "data" not in document
+    assert json.loads(json.dumps(document))["id"] == view.event_id

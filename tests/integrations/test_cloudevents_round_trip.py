@@ -94,7 +94,10 @@ def test_a_document_of_another_publisher_needs_only_what_the_standard_asks_for()
     }
     event = from_cloudevent(document)
     assert event == Measured("p-2")
-    assert (event.event_id, dict(event.metadata)) == ("a-1", {})
+    assert dict(event.metadata) == {
+        "cloudevent_id": "a-1",
+        "cloudevent_source": "https://elsewhere.example",
+    }
 
 
 def test_the_trace_of_an_event_is_the_trace_of_its_document() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pabal.delivery.engine import Engine
-from pabal.delivery.subscription import Subscription
+from pabal.delivery.subscription import Subscription, checked_start
 from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import EventStorage, Replay, Start, SubscriptionRecord
 
@@ -70,6 +70,7 @@ class Subscriptions:
         running handlers. Raises SubscriptionInUseError while another process or bus handles it.
         """
         self._check_running("reset a subscription")
+        checked_start(to)
         if self._engine.in_handler():
             raise InsideHandlerError(action="reset a subscription")
         storage = self._storage("reset a subscription")

@@ -109,7 +109,7 @@ def make_subscription(
         where=where,
         ordering=ordering,
         on_exhausted=on_exhausted,
-        start=_checked_start(start),
+        start=checked_start(start),
         batch=batch,
     )
 
@@ -126,17 +126,18 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _checked_start(start: Any) -> Start:
+def checked_start(start: Any) -> Start:
+    """Return a place where a subscription can begin. Raises SubscriptionError for anything else."""
     if start in ("now", "beginning"):
         return start  # type: ignore[no-any-return]
     if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
         return start
     if isinstance(start, datetime):
         if start.tzinfo is None:
-            raise SubscriptionError("start is a naive datetime; pass an aware one")
+            raise SubscriptionError(f"{start!r} is a naive datetime and names no instant; pass an aware one")
         return start
     raise SubscriptionError(
-        f"start is {start!r}; it must be 'now', 'beginning', a position, or an aware datetime"
+        f"{start!r} is no place in a log; it must be 'now', 'beginning', a position, or an aware datetime"
     )
 
 

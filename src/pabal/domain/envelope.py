@@ -19,6 +19,7 @@ from pabal.errors import (
     InvalidEventError,
     PayloadTooLargeError,
     UnserializableEventError,
+    UsageError,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -104,8 +105,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Return an aware datetime as microseconds since 1970."""
-    return (moment - _EPOCH) // _MICROSECOND
+    """Return an aware datetime as microseconds since 1970. Raises UsageError for a naive one."""
+    try:
+        return (moment - _EPOCH) // _MICROSECOND
+    except TypeError:
+        raise UsageError(f"{moment!r} names no instant; pass an aware datetime") from None
 
 
 def from_microseconds(value: int) -> datetime:

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import finalize
 
 from pabal.domain.registry import registry
-from pabal.errors import EventNotProjectedError, ProjectionHandlerError
+from pabal.errors import EventNotProjectedError, ProjectionHandlerError, UsageError
 from pabal.eventsourcing.projection import Projection
 from pabal.eventsourcing.read_model import ProjectionTransaction
 
@@ -60,6 +60,13 @@ class InMemoryProjection:
     def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Return the rows of a SELECT, as tuples; ``{table}`` stands for the table.
 
-        Raises sqlite3.Error for a statement that SQLite refuses.
+        Raises UsageError for a statement that SQLite refuses or that writes, as ``Projection.rows`` does.
         """
-        return self._connection.execute(self._model.tables.translate(sql, ""), parameters).fetchall()
+        statement = self._model.tables.translate(sql, "")
+        self._connection.execute("PRAGMA query_only = ON")
+        try:
+            return self._connection.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise UsageError(f"rows({sql!r:.200}) cannot be run: {error}; it takes one SELECT") from error
+        finally:
+            self._connection.execute("PRAGMA query_only = OFF")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 
@@ -56,9 +57,9 @@ def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
 def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
     """Return an event as ``pabal.operations`` shows it as a CloudEvent; its class need not be known.
 
-    The payload stays as it was stored, of whatever version, and as far as it is not masked. Give it a view
-    that has one: from ``read``, ``follow``, ``event``, or ``events(payloads=True)``. Raises InvalidEventError
-    for an empty ``source``.
+    The payload stays as it was stored, of whatever version, and as far as it is not masked; a view without
+    one, as from ``events(payloads=False)``, makes a document without ``data``. Raises InvalidEventError for
+    an empty ``source``.
     """
     return _document(
         source,
@@ -70,7 +71,7 @@ def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
         causation_id=view.causation_id,
         version=view.schema_version,
         metadata=dict(view.metadata or {}),
-        data=view.payload,
+        data=None if view.payload is msgspec.UNSET else view.payload,
     )
 
 
@@ -112,9 +113,9 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
     """Return the event that a CloudEvent in JSON form holds; its ``type`` must be a registered event type.
 
     A document of another publisher needs the four required attributes and a JSON object as ``data``; an
-    older ``pabalversion`` goes through the upcasters. The ``id`` becomes the event's id: a bus with storage
-    takes UUIDs alone, so replace another one first, by ``str(uuid.uuid5(namespace, id))`` for instance. A
-    missing ``time`` is now.
+    older ``pabalversion`` goes through the upcasters. An ``id`` that is a UUID becomes the event's id. Of
+    another one and its ``source``, which name an event together, a UUID is made (version 5, always the same);
+    they stay in the metadata as ``cloudevent_id`` and ``cloudevent_source``. A missing ``time`` is now.
 
     Raises InvalidEventError for what is no CloudEvent, UnknownEventTypeError and DecodeError for what fits no
     class.
@@ -142,7 +143,7 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
 
 
 def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    header: dict[str, Any] = {"event_id": document["id"]}
+    header: dict[str, Any] = {}
     try:
         if "time" in document:
             header["occurred_at"] = datetime.fromisoformat(document["time"])
@@ -150,6 +151,11 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise InvalidEventError(f"CloudEvent {document['id']!r} has a broken attribute: {error}") from error
     metadata.update({name: document[name] for name in _TRACE if name in document})
+    try:
+        header["event_id"] = str(UUID(document["id"]))
+    except ValueError:
+        header["event_id"] = str(uuid5(uuid5(NAMESPACE_URL, document["source"]), document["id"]))
+        metadata.update(cloudevent_id=document["id"], cloudevent_source=document["source"])
     if metadata:
         header["metadata"] = metadata
     for name, attribute in (("correlation_id", "correlationid"), ("causation_id", "causationid")):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pabal.delivery.subscription import checked_start
 from pabal.domain.schema import encode_json
 from pabal.errors import (
     ActionNotPossibleError,
@@ -62,6 +63,7 @@ class Actions:
         stands now. Raises SubscriptionNotFoundError,
         SubscriptionInUseError, ActionNotPossibleError.
         """
+        checked_start(to)
         return await self._audited("reset", name, {"to": str(to)}, lambda: self._source.reset(name, to))
 
     async def replay(

@@ -125,7 +125,7 @@ class Scenario:
     def then_rows(self, sql: str, *rows: Any) -> Scenario:
         """Expect exactly these rows of a projection, as tuples in order; ``{table}`` stands for a table.
 
-        Raises UsageError for anything else than a projection, sqlite3.Error for what SQLite refuses.
+        Raises UsageError for anything else than a projection, and for what SQLite refuses.
         """
         if not isinstance(self._state, InMemoryProjection):
             raise UsageError("only projections have rows: use then() or then_state()")

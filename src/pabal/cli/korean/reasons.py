@@ -116,6 +116,7 @@ _FILES = {
     "durability is {durability}; it must be 'full' or 'normal'": "durability={durability}: 'full'이나 'normal'이어야 합니다",
     "aggregate_type alone is not indexed; give aggregate_id too, or filter by types": "aggregate_type만으로는 인덱스가 없습니다. aggregate_id도 주거나 타입으로 거르세요",
     "a filter by time needs aware datetimes, as datetime.now(UTC)": "시각으로 거르려면 datetime.now(UTC)처럼 시간대가 있는 datetime이 필요합니다",
+    "{moment} names no instant; pass an aware datetime": "{moment}: 시점을 알 수 없습니다. 시간대가 있는 datetime을 넘기세요",
     "event {event_type} belongs to {found}, not to {wanted}": "이벤트 {event_type}은(는) {wanted}이(가) 아니라 {found}의 것입니다",
     "{sql} inside transact(); leave transactions to pabal": "transact() 안의 {sql}: 트랜잭션은 pabal에 맡기세요",
     "this transaction is over: use tx only inside the function given to transact()": "끝난 트랜잭션입니다. tx는 transact()에 넘긴 함수 안에서만 쓰세요",
