@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EventBusFactory", "examine_redis", "open_log", "open_operations"]
 
 _STORAGE_OPTIONS = ("durability", "max_payload_bytes")
+_BUS_SETTINGS = ("worker_count", "max_queue_size", "backpressure")
 _INTEGERS = ("worker_count", "max_queue_size", "max_payload_bytes", "partitions", "keep")
 _SECONDS = ("lease", "patience")
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -41,16 +42,14 @@ class EventBusFactory:
 
         ``options`` are those of InMemoryEventBus and SqliteEventStorage. Raises StorageError.
         """
-        storage, rest = _open_storage(path, options)
-        return InMemoryEventBus(event_storage=storage, owns_storage=True, **rest)
+        return _durable_bus(path, options, owns_storage=True)[0]
 
     @staticmethod
     def create_complete_event_system(
         path: str | Path = "pabal.db", **options: Any
     ) -> tuple[InMemoryEventBus, SqliteEventStorage]:
         """Return a durable bus and its storage; the caller closes the storage after the bus has stopped."""
-        storage, rest = _open_storage(path, options)
-        return InMemoryEventBus(event_storage=storage, **rest), storage
+        return _durable_bus(path, options)
 
     @staticmethod
     def create_redis_event_bus(url: str, group: str, **options: Any) -> RedisEventBus:
@@ -77,10 +76,11 @@ class EventBusFactory:
         parts = _parts_of(url)
         if parts.scheme in _REDIS:
             return _redis_bus(url, options)
-        settings = {**_settings(url, parts.query), **options}
         if parts.scheme == "memory":
+            settings = _settings(url, parts.query, _BUS_SETTINGS) | options
             return EventBusFactory.create_in_memory_event_bus(**settings)
         if parts.scheme == "sqlite":
+            settings = _settings(url, parts.query, (*_BUS_SETTINGS, *_STORAGE_OPTIONS)) | options
             return EventBusFactory.create_default_event_bus(_file_of(url, parts), **settings)
         raise UsageError(f"{url!r} is no bus: a URL begins with memory://, sqlite:/// or redis://")
 
@@ -210,6 +210,8 @@ def _file_of(url: str, parts: SplitResult) -> str:
         raise UsageError(
             f"{url!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
         )
+    if parts.fragment or "\0" in path:
+        raise UsageError(f"{url!r} names another file than it shows; in a file's name, write %23 for #")
     return path
 
 
@@ -227,7 +229,7 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
             except ValueError:
                 raise UsageError(f"{name}: {key} must be a number of seconds, not {text!r}") from None
         elif key in _INTEGERS or key == "backpressure":
-            settings.update(_settings(name, urlencode({key: text})))
+            settings.update(_settings(name, urlencode({key: text}), (key,)))
         elif key in _REDIS_SETTINGS:
             settings[key] = text
         else:
@@ -240,21 +242,30 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
     return EventBusFactory.create_redis_event_bus(server, **settings)
 
 
-def _open_storage(path: str | Path, options: dict[str, Any]) -> tuple[SqliteEventStorage, dict[str, Any]]:
+def _durable_bus(
+    path: str | Path, options: dict[str, Any], **more: Any
+) -> tuple[InMemoryEventBus, SqliteEventStorage]:
+    if str(path) == ":memory:":
+        raise UsageError("':memory:' is no file to keep a log in; a bus with nothing on disk is memory://")
     mine = {name: value for name, value in options.items() if name in _STORAGE_OPTIONS}
     rest = {name: value for name, value in options.items() if name not in _STORAGE_OPTIONS}
-    return SqliteEventStorage(path, **mine), rest
+    storage = SqliteEventStorage(path, **mine)
+    try:
+        return InMemoryEventBus(event_storage=storage, **more, **rest), storage
+    except BaseException:
+        storage.__exit__(None, None, None)  # nobody else could: its file would stay open
+        raise
 
 
-def _settings(url: str, query: str) -> dict[str, Any]:
+def _settings(url: str, query: str, known: tuple[str, ...]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            raise UsageError(f"{url!r}: unknown setting {name!r}")
         if name in _INTEGERS:
             if not text.isdecimal():
                 raise UsageError(f"{url!r}: {name} must be a whole number, not {text!r}")
             settings[name] = int(text)
-        elif name in ("durability", "backpressure"):
-            settings[name] = text
         else:
-            raise UsageError(f"{url!r}: unknown setting {name!r}")
+            settings[name] = text
     return settings

@@ -1,0 +1,76 @@
+"""URLs and options of buses that say something else than somebody meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import EventBusFactory
+from pabal.errors import UsageError
+from pabal.factory import open_log
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "error"),
+    [
+        ("?worker_count=0", {}, UsageError),
+        ("?backpressure=bogus", {}, UsageError),
+        ("", {"worker_count": "8"}, UsageError),
+        ("", {"bogus": 1}, TypeError),
+    ],
+)
+def test_options_that_no_bus_has_leave_no_file_open(
+    tmp_path: Path, query: str, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """The file's lock, its writer's thread and its journal would stay for the life of the process."""
+    with pytest.raises(error):
+        EventBusFactory.from_url(f"sqlite:///{tmp_path}/log.db{query}", **options)
+    with pytest.raises(error):
+        EventBusFactory.create_complete_event_system(
+            tmp_path / "log.db", **(options or {"backpressure": "bogus"})
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["log.db"]
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///log.db?partitions=3", "sqlite:///log.db?keep=3", "memory://?durability=full"]
+)
+def test_a_setting_of_another_kind_of_bus_is_refused_as_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """A URL out of a configuration file would end in a TypeError about a constructor's arguments."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="unknown setting"):
+        EventBusFactory.from_url(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["desk#1.db", "desk%00.db"])
+def test_a_url_opens_the_file_that_it_shows_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """All desks would write into one file, named like what stands before the #."""
+    monkeypatch.chdir(tmp_path)
+    for make in (EventBusFactory.from_url, open_log):
+        with pytest.raises(UsageError, match="write %23 for #"):
+            make(f"sqlite:///{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_sign_that_is_escaped_belongs_to_the_name(tmp_path: Path) -> None:
+    """There would be no way to name such a file."""
+    with pytest.raises(UsageError, match="worker_count"):
+        EventBusFactory.from_url(f"sqlite:///{tmp_path}/desk%231.db?worker_count=0")
+    assert [path.name for path in tmp_path.iterdir()] == ["desk#1.db"]
+
+
+def test_a_log_in_memory_is_not_a_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests would leave events in a file called :memory:, and find those of the run before."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="memory://"):
+        EventBusFactory.from_url("sqlite:///:memory:")
+    with pytest.raises(UsageError, match="memory://"):
+        EventBusFactory.create_complete_event_system(":memory:")
+    assert list(tmp_path.iterdir()) == []
