@@ -116,3 +116,27 @@ async def test_an_event_shown_without_its_payload_makes_a_document_without_data(
     document = view_to_cloudevent(view, "/shop")
     assert "data" not in document
     assert json.loads(json.dumps(document))["id"] == view.event_id
+
+
+def test_an_attribute_that_is_null_is_not_set() -> None:
+    """The standard has it so, and serializers that write out every property would be refused."""
+    document = to_cloudevent(billed(), "/shop")
+    null = ("time", "correlationid", "causationid", "traceparent", "tracestate", "pabalmetadata")
+    unset = {name: value for name, value in document.items() if name not in (*null, "pabalversion")}
+    event = from_cloudevent({**unset, **dict.fromkeys((*null, "pabalversion", "subject", "custom"))})
+    assert event == billed()
+    assert event.metadata == {}
+    assert event.correlation_id == from_cloudevent(unset).correlation_id
+
+
+def test_a_time_may_have_small_letters() -> None:
+    """RFC 3339 allows them, and events of such publishers would be refused."""
+    event = from_cloudevent({**to_cloudevent(billed(), "/shop"), "time": "2026-05-01t09:30:00.25z"})
+    assert event.occurred_at == datetime(2026, 5, 1, 9, 30, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
+def test_a_time_that_utc_has_not_is_refused_as_a_broken_attribute(time: str) -> None:
+    """One such line would end an import in a traceback, without its number."""
+    with pytest.raises(InvalidEventError, match="has a broken attribute"):
+        from_cloudevent({**to_cloudevent(billed(), "/shop"), "time": time})

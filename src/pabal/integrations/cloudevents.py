@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -120,6 +120,7 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
     Raises InvalidEventError for what is no CloudEvent, UnknownEventTypeError and DecodeError for what fits no
     class.
     """
+    document = {name: value for name, value in document.items() if value is not None}  # null is unset
     missing = [name for name in _REQUIRED if not isinstance(document.get(name), str) or not document[name]]
     if missing:
         raise InvalidEventError(f"this is no CloudEvent: {', '.join(missing)} missing or no text")
@@ -146,9 +147,9 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
     header: dict[str, Any] = {}
     try:
         if "time" in document:
-            header["occurred_at"] = datetime.fromisoformat(document["time"])
+            header["occurred_at"] = _time_of(document["time"])
         metadata = dict(msgspec.json.decode(document.get("pabalmetadata", "{}")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidEventError(f"CloudEvent {document['id']!r} has a broken attribute: {error}") from error
     metadata.update({name: document[name] for name in _TRACE if name in document})
     try:
@@ -164,3 +165,10 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
                 raise InvalidEventError(f"CloudEvent {document['id']!r}: {attribute} is no text")
             header[name] = document[attribute]
     return header
+
+
+def _time_of(text: Any) -> datetime:
+    """Read a time of RFC 3339, whose letters may be small. Raises ValueError, TypeError, OverflowError."""
+    time = datetime.fromisoformat(text.upper() if isinstance(text, str) else text)
+    # The first and the last day have no time in UTC for every offset.
+    return time if time.tzinfo is None else time.astimezone(UTC)
