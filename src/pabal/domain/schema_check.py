@@ -13,6 +13,7 @@ from pabal.errors import UsageError
 
 _REMARKS = ("title", "description", "default", "examples")
 """What a schema says without asking anything of the value."""
+_PARTS = ("properties", "required", "items", "additionalProperties")
 _Schema = dict[str, Any]
 
 
@@ -101,10 +102,12 @@ def _differences(name: str, old: _Schema, new: _Schema, next_version: int) -> It
                 f"keep it with a default, or {upcast} that says where its value goes",
             )
         elif not _takes(_resolved(has[field], new), _resolved(had[field], old)):
+            before, after = _brief(had[field]), _brief(has[field])
+            same = f"its type {before} no longer takes all it held"
             yield _failure(
                 name,
                 field,
-                f"its type changed from {_brief(had[field])} to {_brief(has[field])}",
+                same if before == after else f"its type changed from {before} to {after}",
                 f"widen the type so that it still takes the old values, or {upcast} that converts them",
             )
     for field in new.get("required", ()):
@@ -155,7 +158,22 @@ def _takes(new: Any, old: Any) -> bool:
     if "enum" in old and "enum" in new:
         same = {**new, "enum": None} == {**old, "enum": None}
         return same and all(value in new["enum"] for value in old["enum"])
-    return {**old, "type": "number"} == new and old.get("type") == "integer"
+    if {**old, "type": "number"} == new and old.get("type") == "integer":
+        return True
+    return any(part in old for part in _PARTS) and _takes_parts(new, old)
+
+
+def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Compare objects, arrays and mappings part by part; what else is said of them has to be equal."""
+    if {key: new[key] for key in new if key not in _PARTS} != {k: old[k] for k in old if k not in _PARTS}:
+        return False
+    had, has = old.get("properties", {}), new.get("properties", {})
+    if not all(name in has and _takes(has[name], had[name]) for name in had):
+        return False
+    if not set(new.get("required", ())) <= set(old.get("required", ())):
+        return False
+    inner = [part for part in ("items", "additionalProperties") if part in old or part in new]
+    return all(part in old and part in new and _takes(new[part], old[part]) for part in inner)
 
 
 def _brief(node: Mapping[str, Any]) -> str:

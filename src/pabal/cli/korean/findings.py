@@ -70,6 +70,7 @@ _SCHEMA = {
     "upcasters lead from version {was} to {now}": "업캐스터가 버전 {was}에서 {now}까지 이어 줍니다",
     "the field was removed, and what is stored in it would be lost on reading": "필드가 없어져, 저장된 값을 읽을 때 잃게 됩니다",
     "keep it with a default, or raise schema_version to {version} and write {upcaster} that says where its value goes": "기본값을 주어 남겨 두거나, schema_version을 {version}(으)로 올리고 값을 어디로 옮길지 정하는 {upcaster}를 작성하세요",
+    "its type {type} no longer takes all it held": "타입 {type}이(가) 지금까지의 값을 모두 받지는 못합니다",
     "its type changed from {was} to {now}": "타입이 {was}에서 {now}(으)로 바뀌었습니다",
     "widen the type so that it still takes the old values, or raise schema_version to {version} and write {upcaster} that converts them": "옛 값도 받도록 타입을 넓히거나, schema_version을 {version}(으)로 올리고 값을 변환하는 {upcaster}를 작성하세요",
     "the field lost its default, and stored events may lack it": "필드의 기본값이 없어졌는데, 저장된 이벤트에는 이 필드가 없을 수 있습니다",

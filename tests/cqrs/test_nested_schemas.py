@@ -1,0 +1,71 @@
+"""What changes inside of structs, lists and mappings, and whether stored events can still be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pabal import DomainEvent
+from pabal.domain import registry
+from pabal.domain.schema_check import SchemaFinding, check_schema
+from pabal.domain.schema_export import export_schema
+
+
+def _address(*fields: Any) -> Any:
+    return msgspec.defstruct("Address", fields, frozen=True)
+
+
+def _export(kind: Any) -> dict[str, Any]:
+    meta: Any = type(DomainEvent)
+    names = {"__module__": __name__, "event_type": "schema-nested.moved", "__annotations__": {"to": kind}}
+    meta("Moved", (DomainEvent,), names)
+    return export_schema()
+
+
+def _found(before: Any, after: Any) -> list[SchemaFinding]:
+    with registry.isolated():
+        snapshot = _export(before)
+    with registry.isolated():
+        _export(after)
+        return [each for each in check_schema(snapshot) if each.event_type == "schema-nested.moved"]
+
+
+OLD: Any = _address(("street", str))
+GROWN: Any = _address(("street", str), ("code", str | None, None))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (OLD, GROWN),
+        (OLD, _address(("street", str | None))),
+        (OLD | None, GROWN | None),
+        (tuple[OLD, ...], tuple[GROWN, ...]),
+        (dict[str, OLD], dict[str, GROWN]),
+        (tuple[int, ...], tuple[int | None, ...]),
+        (dict[str, int], dict[str, float]),
+    ],
+)
+def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after: Any) -> None:
+    """A build would fail over a new optional field, and ask for a version and an upcaster that do nothing."""
+    assert _found(before, after) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (OLD, _address(("street", str), ("code", str)), "Address"),
+        (OLD, _address(("road", str, "")), "Address"),
+        (GROWN, OLD, "Address"),
+        (_address(("street", str | None)), OLD, "Address"),
+        (tuple[float, ...], tuple[int, ...], "array"),
+        (dict[str, GROWN], dict[str, OLD], "object"),
+    ],
+)
+def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str) -> None:
+    """The application would start, and park every event of yesterday."""
+    (finding,) = _found(before, after)
+    assert (finding.level, finding.field) == ("failure", "to")
+    assert finding.problem == f"its type {kind} no longer takes all it held"
