@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from pabal import DomainEvent, InMemoryEventBus
+from pabal.domain import registry
 from pabal.integrations.asyncapi import asyncapi_document
 
 _FOLDER = Path(__file__).parent / "schemas"
@@ -140,6 +141,7 @@ def test_names_that_differ_in_forbidden_signs_alone_stay_apart() -> None:
 
 APPLICATION = """
 from pabal import DomainEvent, InMemoryEventBus
+from pabal.domain import registry
 
 class Baked(DomainEvent):
     event_type = "bakery.baked"
@@ -171,3 +173,25 @@ def test_the_shell_refuses_what_is_no_application(tmp_path: Path, application: s
     done = _shell(tmp_path, application)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+def test_an_event_named_like_what_another_one_holds_takes_nothing_of_its_place() -> None:
+    """The field would refer to the schema of the event, and every consumer read it wrongly."""
+    with registry.isolated():
+
+        class Settled(DomainEvent):
+            event_type: ClassVar[str] = "asyncdoc.settled"
+            leg: Leg
+
+        class Other(DomainEvent):
+            event_type: ClassVar[str] = "Leg"
+            fee: int
+
+        document = asyncapi_document(title="Desk", version="1")
+    schemas = document["components"]["schemas"]
+    reference = schemas["asyncdoc.settled"]["properties"]["leg"]["$ref"]
+    assert schemas[reference.rpartition("/")[2]]["properties"].keys() == {"symbol", "inner"}
+    (channel,) = [each for each in document["channels"].values() if each["address"] == "Leg"]
+    (message,) = channel["messages"]
+    payload = document["components"]["messages"][message]["payload"]["$ref"]
+    assert schemas[payload.rpartition("/")[2]]["properties"].keys() == {"fee"}

@@ -47,13 +47,16 @@ def asyncapi_document(
     {'tower': {'type': 'string'}}
     """
     known = sorted((name, cls) for name, cls in registry.names() if name.startswith(event_types))
-    schemas: dict[str, EventSchema] = {}
-    for name, cls in known:
-        schemas[_identifier(name, schemas)] = registry.schema_of(cls)
-    payloads, components = msgspec.json.schema_components(
-        [schema.payload_type for schema in schemas.values()], ref_template="#/components/schemas/{name}"
+    described = [registry.schema_of(cls) for _, cls in known]
+    payloads, found = msgspec.json.schema_components(
+        [schema.payload_type for schema in described], ref_template="#/components/schemas/{name}"
     )
-    components = dict(components)
+    components = dict(found)
+    schemas: dict[str, EventSchema] = {}
+    for schema, payload in zip(described, payloads, strict=True):
+        # Not the name of what another event holds, which refers to it; its own is what it would be anyway.
+        taken = schemas.keys() | (found.keys() - {_named(payload)})
+        schemas[_identifier(schema.event_type, taken)] = schema
     messages: dict[str, Any] = {}
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
@@ -106,11 +109,17 @@ def _operation(action: str, key: str) -> dict[str, Any]:
 
 def _resolved(payload: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     """Return the schema that a payload's reference stands for, to be listed under the event's own name."""
-    reference = payload.get("$ref")
-    if reference is None:
+    name = _named(payload)
+    if name is None:
         return payload
-    described: dict[str, Any] = components[reference.rpartition("/")[2]]
+    described: dict[str, Any] = components[name]
     return described
+
+
+def _named(payload: dict[str, Any]) -> str | None:
+    """Return the name that a payload's schema has among the components."""
+    reference: str | None = payload.get("$ref")
+    return None if reference is None else reference.rpartition("/")[2]
 
 
 def _used(components: dict[str, Any], roots: Iterable[str]) -> dict[str, Any]:

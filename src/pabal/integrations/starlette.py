@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pabal.bus.in_memory import InMemoryEventBus
 
@@ -14,10 +17,35 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 """What Starlette and FastAPI take as ``lifespan``: a function of the application."""
 
 
+_users: WeakKeyDictionary[InMemoryEventBus, int] = WeakKeyDictionary()
+"""How many applications each bus runs for."""
+
+
+@asynccontextmanager
+async def _running(bus: InMemoryEventBus) -> AsyncIterator[None]:
+    await bus.start()
+    _users[bus] = _users.get(bus, 0) + 1
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(partial(_leave, bus))
+        yield
+
+
+async def _leave(
+    bus: InMemoryEventBus,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    _users[bus] -= 1
+    if not _users[bus]:
+        await bus.__aexit__(kind, error, trace)
+
+
 def bus_lifespan(bus: InMemoryEventBus, inner: Lifespan | None = None) -> Lifespan:
     """Return a ``lifespan`` that starts ``bus`` before the first request and stops it after the last.
 
-    The bus is ``app.state.bus`` meanwhile. ``inner``, a lifespan of the application's own, runs inside: it
+    Where several applications share a bus, it is stopped when the last of them ends. The bus is
+    ``app.state.bus`` meanwhile. ``inner``, a lifespan of the application's own, runs inside: it
     may publish. With storage, retries that are due later stay stored; without, they are waited for.
 
     >>> from pabal import InMemoryEventBus
@@ -26,7 +54,7 @@ def bus_lifespan(bus: InMemoryEventBus, inner: Lifespan | None = None) -> Lifesp
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
-        async with bus:
+        async with _running(bus):
             app.state.bus = bus
             if inner is None:
                 yield
