@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -140,12 +141,15 @@ def calls_counted() -> Iterator[Counted]:
     def note(frame: object, happening: str, argument: object) -> None:
         counted.calls += happening == "call"
 
-    before = sys.getprofile()
+    before, collecting = sys.getprofile(), gc.isenabled()
+    gc.disable()  # what garbage of other tests calls at its end would be counted too
     sys.setprofile(note)
     try:
         yield counted
     finally:
         sys.setprofile(before)
+        if collecting:
+            gc.enable()
 
 
 class Backend:
