@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ async def hears(heard: asyncio.Event) -> None:
     async with asyncio.timeout(20):
         await heard.wait()
     heard.clear()
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """Give a path that a socket beside it can have, too: a hundred letters or so, and pytest's are long."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "log.db"
 
 
 @pytest.fixture
