@@ -9,11 +9,13 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry, generate_latest
 
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
-from pabal.errors import NonFiniteNumberError
+from pabal.errors import NonFiniteNumberError, UsageError
 from pabal.observability.logging import log_reports
 from pabal.observability.opentelemetry import instrument
+from pabal.observability.prometheus import PrometheusExporter
 
 
 class Weighed(DomainEvent):
@@ -92,3 +94,19 @@ async def test_a_publish_that_is_refused_leaves_no_payload_in_its_span() -> None
     assert not span.status.is_ok
     assert dict(span.attributes or {})["error.type"] == "NonFiniteNumberError"
     assert "weight" not in span.to_json()
+
+
+def test_a_registry_takes_one_exporter() -> None:
+    """Every metric would be described twice, and a strict reader refuse all of them."""
+    registry = CollectorRegistry()
+    exporter = PrometheusExporter(registry)
+    exporter.watch(InMemoryEventBus(), name="first")
+    with pytest.raises(UsageError, match="watch"):
+        PrometheusExporter(registry)
+    exporter.watch(InMemoryEventBus(), name="second")
+    lines = exporter.text().splitlines()
+    assert lines.count("# TYPE pabal_bus_running gauge") == 1
+    running = [line for line in lines if line.startswith("pabal_bus_running")]
+    assert running == ['pabal_bus_running{bus="first"} 0.0', 'pabal_bus_running{bus="second"} 0.0']
+    only = generate_latest(registry.restricted_registry(["pabal_bus_running"])).decode()
+    assert [line for line in only.splitlines() if not line.startswith("#")] == running

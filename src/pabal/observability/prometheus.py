@@ -75,6 +75,7 @@ OF_A_SUBSCRIPTION = (
 )
 """Metrics with the labels ``bus`` and ``subscription``."""
 
+_ANSWERED = "1 where the event loop answered"
 RESPONSIVE = "pabal_bus_responsive"
 """The gauge that is 0 where the event loop did not answer a scrape from another thread."""
 DURATION = "pabal_attempt_duration_seconds"
@@ -89,7 +90,8 @@ class PrometheusExporter:
 
     ``registry`` is a ``CollectorRegistry`` of prometheus_client to register in, by default a new one.
     ``timeout`` is how many seconds a scrape of ``serve`` waits for the event loop. Importing this module
-    raises MissingExtraError without the extra ``prometheus``.
+    raises MissingExtraError without the extra ``prometheus``. Raises UsageError where another exporter is in
+    the registry: one watches several buses.
 
     >>> from pabal import InMemoryEventBus
     >>> exporter = PrometheusExporter()
@@ -104,7 +106,13 @@ class PrometheusExporter:
         self._buses: dict[str, InMemoryEventBus] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._durations: Histogram | None = None
-        self.registry.register(self)
+        try:
+            self.registry.register(self)
+        except ValueError as error:
+            raise UsageError(
+                "the registry has an exporter already; have that one watch() this bus too, or give this one "
+                "a registry of its own"
+            ) from error
 
     def watch(self, bus: InMemoryEventBus, *, name: str = "default", durations: bool = False) -> None:
         """Show a bus under ``name``; with ``durations``, measure every attempt from now on too.
@@ -163,13 +171,17 @@ class PrometheusExporter:
         return int(server.server_port), end
 
     def describe(self) -> list[Metric]:
-        """Name no metric before a bus is watched; called by the registry."""
-        return []
+        """Name every metric; called by the registry, which so refuses a second exporter."""
+        return [
+            GaugeMetricFamily(RESPONSIVE, _ANSWERED, labels=["bus"]),
+            *(_family(measure, ["bus"]) for measure in OF_A_BUS),
+            *(_family(measure, ["bus", "subscription"]) for measure in OF_A_SUBSCRIPTION),
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by the registry at a scrape, from any thread."""
         figures = self._read()
-        answered = GaugeMetricFamily(RESPONSIVE, "1 where the event loop answered", labels=["bus"])
+        answered = GaugeMetricFamily(RESPONSIVE, _ANSWERED, labels=["bus"])
         for name in self._buses:
             answered.add_metric([name], float(name in figures))
         yield answered
