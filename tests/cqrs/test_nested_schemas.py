@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -61,6 +62,8 @@ def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after
         (GROWN, OLD, "Address"),
         (_address(("street", str | None)), OLD, "Address"),
         (tuple[float, ...], tuple[int, ...], "array"),
+        (tuple[str, ...], tuple[datetime, ...], "array"),
+        (_address(("since", str)), _address(("since", datetime)), "Address"),
         (dict[str, GROWN], dict[str, OLD], "object"),
     ],
 )
@@ -69,3 +72,26 @@ def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str)
     (finding,) = _found(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
     assert finding.problem == f"its type {kind} no longer takes all it held"
+
+
+def test_text_that_became_a_moment_is_a_failure() -> None:
+    """What is stored may be any text, and the check would say that all of it can be read."""
+    (finding,) = _found(str, datetime)
+    assert finding.problem == "its type changed from string to string (date-time)"
+    (finding,) = _found(str | None, datetime | None)
+    assert finding.problem == "its type changed from string | null to string (date-time) | null"
+
+
+def test_moments_are_described_as_such_wherever_they_stand() -> None:
+    """Another program would send text that names no moment, and be refused."""
+    moment = {"type": "string", "format": "date-time"}
+    stay: Any = msgspec.defstruct("Stay", [("since", datetime), ("seen", set[datetime] | None, None)])
+    kind: Any = tuple[datetime, int] | dict[str, stay] | None
+    with registry.isolated():
+        schema = _export(kind)["events"]["schema-nested.moved"]["schema"]
+    pair, mapping, _ = schema["properties"]["to"]["anyOf"]
+    assert pair["prefixItems"] == [moment, {"type": "integer"}]
+    assert mapping["additionalProperties"] == {"$ref": "#/$defs/Stay"}
+    fields = schema["$defs"]["Stay"]["properties"]
+    assert fields["since"] == moment
+    assert fields["seen"]["anyOf"][0]["items"] == moment

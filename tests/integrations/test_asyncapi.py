@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -182,6 +183,7 @@ def test_an_event_named_like_what_another_one_holds_takes_nothing_of_its_place()
         class Settled(DomainEvent):
             event_type: ClassVar[str] = "asyncdoc.settled"
             leg: Leg
+            at: datetime
 
         class Other(DomainEvent):
             event_type: ClassVar[str] = "Leg"
@@ -189,6 +191,7 @@ def test_an_event_named_like_what_another_one_holds_takes_nothing_of_its_place()
 
         document = asyncapi_document(title="Desk", version="1")
     schemas = document["components"]["schemas"]
+    assert schemas["asyncdoc.settled"]["properties"]["at"] == {"type": "string", "format": "date-time"}
     reference = schemas["asyncdoc.settled"]["properties"]["leg"]["$ref"]
     assert schemas[reference.rpartition("/")[2]]["properties"].keys() == {"symbol", "inner"}
     (channel,) = [each for each in document["channels"].values() if each["address"] == "Leg"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from pabal.domain.json_schema import describe_payloads
 from pabal.domain.registry import EventRegistry, registry
 
-FORMAT = 1
+FORMAT = 2
 """The layout of the document; a later one gets another number."""
 OWN_PREFIX = "pabal."
 """What pabal's own events are called; they are no part of an application's schema."""
@@ -36,7 +35,7 @@ def export_schema(events: EventRegistry = registry) -> dict[str, Any]:
 
 def _describe(events: EventRegistry, name: str) -> dict[str, Any]:
     known = events.schema_named(name)
-    (top,), definitions = msgspec.json.schema_components((known.payload_type,))
+    (top,), definitions = describe_payloads((known.payload_type,))
     schema = definitions.pop(top["$ref"].rpartition("/")[2])
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

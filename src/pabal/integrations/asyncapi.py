@@ -6,9 +6,8 @@ import re
 from collections.abc import Container, Iterable
 from typing import Any
 
-import msgspec
-
 from pabal.delivery.subscription import Subscription
+from pabal.domain.json_schema import describe_payloads
 from pabal.domain.registry import registry
 from pabal.domain.schema import EventSchema
 
@@ -48,7 +47,7 @@ def asyncapi_document(
     """
     known = sorted((name, cls) for name, cls in registry.names() if name.startswith(event_types))
     described = [registry.schema_of(cls) for _, cls in known]
-    payloads, found = msgspec.json.schema_components(
+    payloads, found = describe_payloads(
         [schema.payload_type for schema in described], ref_template="#/components/schemas/{name}"
     )
     components = dict(found)

@@ -1,0 +1,88 @@
+"""JSON Schema of payload types: as msgspec describes them, and moments told from other text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+_ARRAYS = (
+    inspect.ListType,
+    inspect.SetType,
+    inspect.FrozenSetType,
+    inspect.VarTupleType,
+    inspect.CollectionType,
+)
+_NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
+_Schema = dict[str, Any]
+
+
+def describe_payloads(
+    types: Sequence[Any], ref_template: str = "#/$defs/{name}"
+) -> tuple[tuple[_Schema, ...], dict[str, _Schema]]:
+    """Return a schema for each type, and what these refer to by name.
+
+    msgspec says of a ``datetime`` that it is a string, no more; here it has the format ``date-time``.
+    """
+    described, components = msgspec.json.schema_components(types, ref_template=ref_template)
+    seen: set[Any] = set()
+    ahead = list(zip(described, inspect.multi_type_info(types), strict=True))
+    while ahead:
+        schema, info = ahead.pop()
+        if isinstance(info, inspect.DateTimeType):
+            schema.setdefault("format", "date-time")
+        elif isinstance(info, _NAMED):
+            if info.cls not in seen:
+                seen.add(info.cls)
+                ahead += _fields(info, components)
+        else:
+            ahead += _inside(schema, info)
+    return described, components
+
+
+def _fields(info: Any, components: dict[str, _Schema]) -> Iterator[tuple[_Schema, Any]]:
+    """Yield the schemas of a class's fields, where they are told by name, with their types."""
+    short = re.sub(r"[^a-zA-Z0-9.\-_]", "_", info.cls.__name__)
+    long = re.sub(r"[^a-zA-Z0-9.\-_]", "_", f"{info.cls.__module__}.{info.cls.__qualname__}")
+    described = components.get(short) or components.get(long) or {}
+    properties = described.get("properties", {})
+    for field in info.fields:
+        yield properties.get(getattr(field, "encode_name", None) or field.name, {}), field.type
+
+
+def _inside(schema: _Schema, info: Any) -> Iterable[tuple[_Schema, Any]]:
+    """Return the parts of a schema with their types; a part that is not told of its own is an empty one."""
+    if isinstance(info, inspect.Metadata):
+        return [(schema, info.type)]
+    if isinstance(info, _ARRAYS):
+        return [(_part(schema, "items"), info.item_type)]
+    if isinstance(info, inspect.TupleType):
+        return zip(schema.get("prefixItems", ()), info.item_types, strict=False)
+    if isinstance(info, inspect.DictType):
+        return [(_part(schema, "additionalProperties"), info.value_type)]
+    if isinstance(info, inspect.UnionType):
+        return [(_choice(schema, each), each) for each in info.types]
+    return []
+
+
+def _part(schema: _Schema, name: str) -> _Schema:
+    part = schema.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _choice(schema: _Schema, info: Any) -> _Schema:
+    """Return the choice of a union that describes a type: no union has two of one kind of JSON."""
+    if isinstance(info, inspect.Metadata):
+        return _choice(schema, info.type)
+    kind = None
+    if isinstance(info, inspect.DateTimeType):
+        kind = "string"
+    elif isinstance(info, inspect.DictType):
+        kind = "object"
+    elif isinstance(info, (*_ARRAYS, inspect.TupleType)):
+        kind = "array"
+    choices = (each for each in schema.get("anyOf", ()) if kind is not None and each.get("type") == kind)
+    return next(choices, {})
