@@ -83,3 +83,12 @@ def test_payloads_can_be_hidden_from_an_export(file: Path) -> None:
     assert done.exit_code == 0
     assert "1.50" not in done.stdout
     assert all(json.loads(line)["specversion"] == "1.0" for line in done.stdout.splitlines())
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(file: Path, tmp_path: Path) -> None:
+    """What PowerShell or an editor on Windows has saved would be refused for its first line."""
+    saved = tmp_path / "saved.jsonl"
+    saved.write_text(_export(file), encoding="utf-8-sig")
+    done = _pabal("events", "import", tmp_path / "copy.db", "--input", saved)
+    assert (done.exit_code, done.output) == (0, "2 events stored\n")
+    assert _stored(tmp_path / "copy.db") == _stored(file)

@@ -19,7 +19,7 @@ from pabal.ports.operations import EventView
 from pabal.storage.sqlite.storage import SqliteEventStorage
 
 _TOGETHER = 500
-_READABLE = click.File(encoding="utf-8")
+_READABLE = click.File(encoding="utf-8-sig")  # Windows puts a mark before the first line
 
 format_option = click.option(
     "--format",
