@@ -8,6 +8,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from types import ModuleType, UnionType
 from typing import Any, get_origin
@@ -66,11 +67,22 @@ def _described_fields(cls: type) -> Iterator[str]:
 
 def _text_of(module: ModuleType, name: str) -> str:
     """Return the text below a constant or an alias of a type, where it is defined; empty if it has none."""
+    imported, texts = _outline_of(module)
+    if name in imported:
+        return _text_of(importlib.import_module(imported[name]), name)
+    return texts.get(name, "")
+
+
+@cache
+def _outline_of(module: ModuleType) -> tuple[dict[str, str], dict[str, str]]:
+    """Return from where a module imports each name, and the texts below what it defines."""
     tree = ast.parse(inspect.getsource(module))
+    imported: dict[str, str] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and name in [one.name for one in node.names]:
-            return _text_of(importlib.import_module(node.module), name)
-    return dict(_texts_below(tree.body)).get(name, "")
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for one in node.names:
+                imported.setdefault(one.name, node.module)
+    return imported, dict(_texts_below(tree.body))
 
 
 def _texts_below(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
