@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,12 @@ from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionTake
 from pabal.delivery.retry import RetryPolicy
 from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
 from pabal.ports.storage import Progress
+from tests import warm
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server, free_port
+
+LOADED = ("asyncio", "redis.asyncio", "pabal.brokers.redis", "pabal.delivery.retry")
+"""What a process of a group loads before it begins."""
 
 
 def make(server: Server, namespace: str, handler: Any = None, **options: Any) -> RedisEventBus:
@@ -161,7 +166,9 @@ asyncio.run(main())
         assert any(isinstance(report, PartitionTaken) and report.taken_from for report in reports)
 
 
-async def test_an_event_that_kills_its_process_is_parked(shared_server: Server, namespace: str) -> None:
+async def test_an_event_that_kills_its_process_is_parked(
+    shared_server: Server, namespace: str, tmp_path: Path
+) -> None:
     """Promise 6. One bad event would kill every process of the group, one after the other, for ever."""
     code = f"""
 import asyncio, os, signal, sys
@@ -181,14 +188,13 @@ async def main():
         print(letter.event.number, [a.error_type for a in letter.attempts])
 asyncio.run(main())
 """
+    (tmp_path / "poisoned.py").write_text(code)
     async with make(shared_server, namespace, partitions=2) as publisher:
         await publisher.publish_batch(moves(4, 12))
     ends: list[int | None] = []
     said = b""
     while len(ends) < 6 and (not ends or ends[-1] == -signal.SIGKILL):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, stdout=subprocess.PIPE, cwd=os.getcwd()
-        )
+        process = await warm.Process.start("poisoned", warm=LOADED, cwd=tmp_path, env=os.environ)
         said, _ = await process.communicate()
         ends.append(process.returncode)
     assert ends == [-signal.SIGKILL] * 3 + [0]  # the first death is nobody's, two attempts are counted

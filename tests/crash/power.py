@@ -71,10 +71,13 @@ class PowerCuts:
         self._acked: set[int] = set()
         self._looked_at = (-1, -1)
 
-    async def all(self, *, between: float = 0.02, torn: float = 0.1, open_every: int = 50) -> PowerReport:
+    async def all(
+        self, *, between: float = 0.02, torn: float = 0.1, open_every: int = 50, most: int | None = None
+    ) -> PowerReport:
         """Cut after each ack, at a share of the instants in between, and open some of what is left.
 
-        ``torn`` is the share of cuts that are looked at once more with some unsynced sectors in place.
+        ``torn`` is the share of cuts that are looked at once more with some unsynced sectors in place; after
+        ``most`` cuts the rest of the log is left alone.
         """
         disk = Disk()
         records: set[int] = set()
@@ -89,6 +92,8 @@ class PowerCuts:
                 acked = self._note_acks(lines)
             if acked or self._chance.random() < between:
                 await self._cut(disk, torn, open_every)
+            if self.report.cuts == most:
+                break
         shutil.rmtree(self._folder)
         self.report.acked = len(self._acked)
         return self.report
