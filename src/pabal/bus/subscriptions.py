@@ -70,7 +70,7 @@ class Subscriptions:
         running handlers. Raises SubscriptionInUseError while another process or bus handles it.
         """
         self._check_running("reset a subscription")
-        checked_start(to)
+        checked_start(to, "to")
         if self._engine.in_handler():
             raise InsideHandlerError(action="reset a subscription")
         storage = self._storage("reset a subscription")

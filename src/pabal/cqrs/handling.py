@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from inspect import Parameter, isawaitable, iscoroutinefunction, signature, unwrap
+from inspect import Parameter, isawaitable, iscoroutinefunction, unwrap
 from types import SimpleNamespace
 from typing import Any, NoReturn, get_type_hints
 
 import msgspec
 
 from pabal.delivery.handler import called_in_thread
+from pabal.domain.annotations import annotations_of, signature_of
 from pabal.errors import DependencyError, InvalidMessageHandlerError
 
 Provider = Callable[[Any], Any]
@@ -53,7 +54,7 @@ class Handler:
 
     def _read_signature(self) -> tuple[tuple[tuple[str, Any], ...], Any]:
         try:
-            parameters = list(signature(self.function).parameters.values())
+            parameters = list(signature_of(self.function).parameters.values())
         except (TypeError, ValueError) as error:
             self._refuse(f"its signature cannot be read ({error})", error)
         if not parameters or parameters[0].kind not in (
@@ -82,7 +83,7 @@ class Handler:
     def _annotated(self, name: str) -> Any:
         """Return one annotation, read alone: others may name what only the function itself can see."""
         named = self.function if _is_named(self.function) else type(self.function).__call__
-        one = SimpleNamespace(__annotations__={name: named.__annotations__.get(name, Any)})
+        one = SimpleNamespace(__annotations__={name: annotations_of(named).get(name, Any)})
         return get_type_hints(one, globalns=getattr(unwrap(named), "__globals__", None))[name]
 
     def _refuse(self, reason: str, cause: Exception | None = None) -> NoReturn:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, get_origin, get_type_hints
 
 import msgspec
 
+from pabal.domain.annotations import annotations_in
 from pabal.errors import DecodeError, ProcessDefinitionError
 
 _OWN = frozenset({"key", "sent", "timeouts", "ended"})
@@ -23,7 +24,7 @@ class StateCodec:
         for base in reversed(cls.__mro__):
             if not issubclass(base, root) or base is root:
                 continue
-            for name, annotation in vars(base).get("__annotations__", {}).items():
+            for name, annotation in annotations_in(vars(base)).items():
                 if "ClassVar" in str(annotation):
                     continue
                 if name in _OWN:

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from typing import Any
 
 from pabal.delivery.context import Call, DeliveryContext
+from pabal.domain.annotations import signature_of
 from pabal.errors import InvalidHandlerError
 
 
@@ -143,7 +144,7 @@ def _name_of(target: Any, function: Callable[..., Any]) -> str:
 def _wants_context(function: Callable[..., Any], name: str) -> bool:
     """Tell whether a second parameter is declared; refuse what cannot take an event."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):
         return False  # some built-ins tell nothing; they get the event alone
     kinds = inspect.Parameter

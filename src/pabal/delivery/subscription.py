@@ -126,7 +126,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def checked_start(start: Any) -> Start:
+def checked_start(start: Any, option: str = "start") -> Start:
     """Return a place where a subscription can begin. Raises SubscriptionError for anything else."""
     if start in ("now", "beginning"):
         return start  # type: ignore[no-any-return]
@@ -134,10 +134,10 @@ def checked_start(start: Any) -> Start:
         return start
     if isinstance(start, datetime):
         if start.tzinfo is None:
-            raise SubscriptionError(f"{start!r} is a naive datetime and names no instant; pass an aware one")
+            raise SubscriptionError(f"{option} is a naive datetime; pass an aware one")
         return start
     raise SubscriptionError(
-        f"{start!r} is no place in a log; it must be 'now', 'beginning', a position, or an aware datetime"
+        f"{option} is {start!r}; it must be 'now', 'beginning', a position, or an aware datetime"
     )
 
 

@@ -8,6 +8,7 @@ from functools import wraps
 from inspect import isfunction
 from typing import Any, ClassVar, Self, TypeVar
 
+from pabal.domain.annotations import annotations_in
 from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.marking import can_be_paused, mark_with, snake_case, with_overrides
 from pabal.errors import (
@@ -233,7 +234,7 @@ class Aggregate:
 
 def _changeable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of annotated attributes that could be changed in place."""
-    annotated = [name for name, hint in own.get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    annotated = [name for name, hint in annotations_in(own).items() if "ClassVar" not in str(hint)]
     values = {**inherited, **{name: own[name] for name in (*inherited, *annotated) if name in own}}
     return {name: value for name, value in values.items() if type(value).__hash__ is None}
 

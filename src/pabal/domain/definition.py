@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import StructMeta
 
+from pabal.domain.annotations import annotations_in
 from pabal.domain.registry import payload_fields, registry
 from pabal.domain.schema import HEADER_FIELDS, EventSchema
 from pabal.errors import EventDefinitionError
@@ -48,7 +49,7 @@ def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, 
     """Refuse what would make a class something else than an event, before msgspec makes it."""
     if not options.get("frozen", True):
         raise EventDefinitionError(f"{where} cannot be frozen=False: an event is never changed, leave it out")
-    annotations = namespace.get("__annotations__", {})
+    annotations = annotations_in(namespace)
     for name in HEADER_FIELDS:
         if name in annotations or name in namespace:
             raise EventDefinitionError(

@@ -63,7 +63,7 @@ class Actions:
         stands now. Raises SubscriptionNotFoundError,
         SubscriptionInUseError, ActionNotPossibleError.
         """
-        checked_start(to)
+        checked_start(to, "to")
         return await self._audited("reset", name, {"to": str(to)}, lambda: self._source.reset(name, to))
 
     async def replay(

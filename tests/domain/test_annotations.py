@@ -1,0 +1,99 @@
+"""Classes and handlers of modules without ``from __future__ import annotations``, as most applications have.
+
+There annotations are values up to Python 3.13, and from 3.14 on nothing at all until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus
+from pabal.errors import EventDefinitionError
+from pabal.testing import given
+
+LATER = "Later" if sys.version_info >= (3, 14) else "'Later'"
+"""How an annotation names what is not there: it had to be text before."""
+
+PRELUDE = """
+from typing import Any, ClassVar
+from pabal import DomainEvent
+from pabal.cqrs import Command, CommandBus, ProcessManager, starts
+from pabal.domain import Aggregate, applies
+
+class Placed(DomainEvent):
+    event_type: ClassVar[str] = "annotated.placed"
+    aggregate_type: ClassVar[str] = "annotated"
+    order: str
+    @property
+    def aggregate_id(self) -> str:
+        return self.order
+"""
+
+
+def module(source: str) -> dict[str, Any]:
+    """Run the source of a module of its own, with nothing of this one's ``__future__``."""
+    names: dict[str, Any] = {"__name__": "annotated"}
+    exec(compile(PRELUDE + source, "<application>", "exec", dont_inherit=True), names)
+    return names
+
+
+def test_the_state_of_a_process_is_stored() -> None:
+    """Each step would begin with the defaults, and a process forget what it has done."""
+    made = module("""
+class Fulfilment(ProcessManager):
+    limit: ClassVar[int] = 5
+    count: int = 0
+    @starts(Placed, key="order")
+    def placed(self, event: Placed) -> None:
+        self.count += 1
+""")
+    process = made["Fulfilment"]
+    assert process.codec.defaults == {"count": 0}
+    given(process, made["Placed"]("o-1")).then_state(count=1)
+
+
+def test_each_aggregate_has_its_own_list() -> None:
+    """What one order holds would be in every order."""
+    order = module("""
+class Order(Aggregate):
+    aggregate_type: ClassVar[str] = "annotated"
+    known: ClassVar[list[str]] = []
+    lines: list[str] = []
+""")["Order"]
+    one, other = order("1"), order("2")
+    one.lines.append("x")
+    assert (other.lines, one.known is other.known) == ([], True)
+
+
+@pytest.mark.parametrize("field", ["event_id: int", "event_type: str", "schema_version: int = 2"])
+def test_a_field_that_belongs_to_every_event_is_refused(field: str) -> None:
+    """Its value would stand where the id or the type of the event belongs."""
+    with pytest.raises(EventDefinitionError):
+        module(f"class Wrong(DomainEvent):\n    {field}\n")
+
+
+async def test_annotations_that_name_what_is_not_there_are_in_nobodys_way() -> None:
+    """A handler whose module imports types for type checkers alone could not be subscribed or registered."""
+    made = module(f"""
+class Pay(Command[int]):
+    amount: int
+
+commands = CommandBus()
+handled = []
+
+@commands.handles(Pay)
+async def pay(command: {LATER}) -> {LATER}:
+    return command.amount
+
+async def handle(event: {LATER}, context: {LATER} = None) -> {LATER}:
+    handled.append(event)
+""")
+    assert await made["commands"].execute(made["Pay"](3)) == 3
+    async with InMemoryEventBus() as bus:
+        bus.subscribe(made["Placed"], made["handle"])
+        await bus.publish(made["Placed"]("o-1"))
+        await bus.drain(60)
+    assert made["handled"] == [made["Placed"]("o-1")]
