@@ -245,8 +245,6 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
 def _durable_bus(
     path: str | Path, options: dict[str, Any], **more: Any
 ) -> tuple[InMemoryEventBus, SqliteEventStorage]:
-    if str(path) == ":memory:":
-        raise UsageError("':memory:' is no file to keep a log in; a bus with nothing on disk is memory://")
     mine = {name: value for name, value in options.items() if name in _STORAGE_OPTIONS}
     rest = {name: value for name, value in options.items() if name not in _STORAGE_OPTIONS}
     storage = SqliteEventStorage(path, **mine)

@@ -278,3 +278,21 @@ async def test_a_table_that_is_gone_is_told_in_an_error_of_pabal(path: Path) -> 
         other.close()
         with pytest.raises(StorageUnavailableError, match="no such table"):
             await storage.head()
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        (":memory:", UsageError),
+        ("log\0.db", StorageUnavailableError),
+        ("log\ud800.db", StorageUnavailableError),
+    ],
+)
+def test_what_can_be_no_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, error: type[Exception]
+) -> None:
+    """A file named ':memory:' would be made, or an error come out that belongs to no tree."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error):
+        SqliteEventStorage(path)
+    assert list(tmp_path.iterdir()) == []

@@ -95,6 +95,7 @@ _FILES = {
     "closed": "닫혔습니다",
     "no SQLite file": "SQLite 파일이 아님",
     "an empty file": "빈 파일",
+    "no file has such a name": "그런 이름의 파일은 있을 수 없음",
     "another program's SQLite database": "다른 프로그램의 SQLite 데이터베이스",
     "written by a newer pabal": "더 새로운 pabal이 쓴 파일",
     "another process kept it locked for too long": "다른 프로세스가 너무 오래 잠그고 있습니다",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 from uuid import uuid4
 
-from pabal.errors import UsageError
+from pabal.errors import StorageUnavailableError, UsageError
 from pabal.ports.storage import Capabilities, Committed
 from pabal.storage.sqlite.doorbell import Doorbell
 from pabal.storage.sqlite.faults import translated
@@ -40,6 +41,15 @@ class DatabaseFile:
     ) -> None:
         if durability not in ("full", "normal"):
             raise UsageError(f"durability is {durability!r}; it must be 'full' or 'normal'")
+        if str(path) == ":memory:":
+            raise UsageError(
+                "':memory:' is no file to keep a log in; a bus with nothing on disk is memory://"
+            )
+        try:
+            if b"\0" in os.fsencode(path):
+                raise StorageUnavailableError(path=repr(path), reason="no file has such a name")
+        except UnicodeEncodeError:
+            raise StorageUnavailableError(path=repr(path), reason="no file has such a name") from None
         # Links are followed, so that everybody finds the others' journals beside the one file.
         self._path = Path(path).resolve()
         self.path = str(self._path)
