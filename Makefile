@@ -16,11 +16,6 @@ ARGS =
 COVERAGE =
 # One process of tests for each core, and one more for when they wait for a disk, a server or a process.
 PARALLEL = --numprocesses $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))) --maxprocesses 5 --dist worksteal
-# Tests that wait for a disk take twice as long, so their files lie in memory, where that has a gigabyte to spare: no
-# test needs more than a file system for what it shows, and what a loss of power does is shown on a simulated disk.
-# With COVERAGE=1, and with MEMORY= (nothing), they lie on the disk.
-MEMORY = $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 1048576 ] && echo /dev/shm)
-IN_MEMORY = $(if $(MEMORY),TMPDIR="$(MEMORY)")
 # The tests start hundreds of processes; without bytecode each of them would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -47,7 +42,7 @@ else ifneq ($(strip $(COVERAGE)),)
 	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-report=json:$(VENV)/coverage.json
 	@$(BIN)/python -c "$$CHECK_BRANCHES" $(VENV)/coverage.json
 else
-	@$(IN_MEMORY) $(BIN)/python -m pytest $(PARALLEL) $(if $(MEMORY),-o tmp_path_retention_policy=failed)
+	@$(BIN)/python -m pytest $(PARALLEL)
 endif
 
 test-browser: $(VENV)/.installed-dev ## run the dashboard's tests in a real browser (needs Chromium)
