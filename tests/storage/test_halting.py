@@ -165,6 +165,25 @@ async def test_a_resume_that_comes_before_the_halt_is_known_here_is_obeyed(
             await until(lambda: sick.numbers == [0, 1, 2, 3])
 
 
+async def test_one_resume_is_one_try(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What halts again before the call has returned would be let go on once more by it."""
+    sick = Poisoned()
+    async with SqliteEventStorage(path) as storage, sick.bus(storage) as bus:
+        await bus.publish(Tick("A", 2))
+        await reason(storage)
+        resuming = storage.resume_subscription
+
+        async def until_it_has_halted_again(name: str) -> bool:
+            resumed = await resuming(name)
+            await until(lambda: sick.told(SubscriptionHalted) == 2)
+            return resumed
+
+        monkeypatch.setattr(storage, "resume_subscription", until_it_has_halted_again)
+        assert await bus.resume("sub")
+        await bus.drain(timeout=30)
+        assert sick.told(SubscriptionHalted) == 2
+
+
 async def test_one_resume_ends_a_halt_and_a_pause(path: Path) -> None:
     """Whoever paused what had halted would have to ask twice, and be told once that it goes on."""
     sick = Poisoned()

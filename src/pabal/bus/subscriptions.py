@@ -57,10 +57,11 @@ class Subscriptions:
             raise SubscriptionNotFoundError(
                 name=name, known=", ".join(sorted(self._engine.consumers)) or "none"
             )
+        epoch = self._engine.halted_in(name)
         if self._store is not None:
             resumed = await self._store.resume_subscription(name)
             await self._obey()
-        return await self._engine.resume(name) or resumed
+        return await self._engine.resume(name, epoch) or resumed
 
     async def reset(self, name: str, to: Start) -> int:
         """Move a subscription to a position, a time, the beginning or now; return the position it stands at.

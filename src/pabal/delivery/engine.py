@@ -36,9 +36,6 @@ from pabal.ports.telemetry import EventDropped, Listener, Report, SubscriptionHa
 
 _log = logging.getLogger("pabal")
 
-_REASON_MOST = 1000
-"""Characters of why a subscription has halted."""
-
 
 class Engine:
     """Deliver events to consumers. Belongs to one event loop; nothing here is thread-safe."""
@@ -270,7 +267,7 @@ class Engine:
 
     def halt(self, consumer: Consumer, reason: str) -> None:
         """Stop one subscription where it is; the others go on."""
-        told = storable(reason[:_REASON_MOST])  # others read it in the log
+        told = storable(reason[:1000])  # it is written into the log, for others to read
         consumer.reason = f"halted at {told}; fix the cause, then restart the bus or call bus.resume()"
         self.set_aside(consumer, HALTED)
         self.report(SubscriptionHalted(consumer.name, consumer.reason))
@@ -290,10 +287,15 @@ class Engine:
         assert self.feed is not None
         self.feed.leases.fenced(consumer)
 
-    async def resume(self, name: str) -> bool:
-        """Let a halted consumer go on: from its watermark, or without storage with the next event."""
+    def halted_in(self, name: str) -> int | None:
+        """Return the epoch in which a consumer stands halted; None where it does not."""
         consumer = self.consumers.get(name)
-        if consumer is None or consumer.state != HALTED:
+        return consumer.epoch if consumer is not None and consumer.state == HALTED else None
+
+    async def resume(self, name: str, epoch: int | None) -> bool:
+        """Let a consumer that halted in ``epoch`` go on; one taken up anew since may have halted again."""
+        consumer = self.consumers.get(name)
+        if consumer is None or epoch is None or self.halted_in(name) != epoch:
             return False
         if self.feed is not None:
             await self.feed.controls.resume(consumer)

@@ -65,10 +65,11 @@ class GroupSubscriptions(Subscriptions):
         self._check_running("resume a subscription")
         await self._declare(name)
         halted = [(feed, one) for feed, one in self._consumers(name) if one.state == HALTED]
+        epochs = [(engine, engine.halted_in(name)) for engine in self._group.engines()]
         resumed = await super().resume(name)
-        for engine in self._group.engines():
+        for engine, epoch in epochs:
             with suppress(BusNotRunningError):
-                resumed = await engine.resume(name) or resumed
+                resumed = await engine.resume(name, epoch) or resumed
         for feed, consumer in halted:
             with suppress(BusNotRunningError):
                 await feed.controls.opened(consumer)
@@ -89,7 +90,7 @@ class GroupSubscriptions(Subscriptions):
             consumer = engine.consumers.get(name)
             if engine.feed is not None and consumer is not None:
                 with suppress(BusNotRunningError):
-                    await engine.resume(name)
+                    await engine.resume(name, engine.halted_in(name))
                     await engine.feed.controls.opened(consumer)
         return position
 
