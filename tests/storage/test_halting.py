@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ async def reason(storage: EventStorage, wanted: bool = True) -> str:
             await asyncio.sleep(0.005)
 
 
+@asynccontextmanager
+async def halted(path: Path, sick: Poisoned) -> AsyncIterator[SqliteEventStorage]:
+    """Run a bus whose subscription has halted, and yield the file as another process has it open."""
+    async with (
+        SqliteEventStorage(path) as storage,
+        SqliteEventStorage(path) as second,
+        sick.bus(storage) as bus,
+    ):
+        await bus.publish_batch([Tick("A", number) for number in range(4)])
+        await reason(second)
+        yield second
+
+
 async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(path: Path) -> None:
     """Only the process in which it had halted knew of it: on call, one saw a subscription at work."""
     async with holder(path) as other:
@@ -82,14 +96,10 @@ async def test_another_bus_lets_it_go_on_and_sees_it_halted_until_then(path: Pat
     """A dashboard in a web process would call it standby, while the worker process stands still."""
     sick = Poisoned()
     async with (
-        SqliteEventStorage(path) as storage,
-        SqliteEventStorage(path) as second,
-        sick.bus(storage) as bus,
+        halted(path, sick) as second,
         Poisoned().bus(second) as other,
         open_operations(str(path)) as operations,
     ):
-        await bus.publish_batch([Tick("A", number) for number in range(4)])
-        await reason(second)
         [view] = await operations.subscriptions()
         assert (view.state, "poison" in view.reason) == ("halted", True)
         sick.poison = None
@@ -103,13 +113,7 @@ async def test_another_bus_lets_it_go_on_and_sees_it_halted_until_then(path: Pat
 async def test_what_halts_again_can_be_let_go_on_again(path: Path) -> None:
     """Whoever resumes before the cause is mended would have had the only try."""
     sick = Poisoned()
-    async with (
-        SqliteEventStorage(path) as storage,
-        SqliteEventStorage(path) as second,
-        sick.bus(storage) as bus,
-    ):
-        await bus.publish_batch([Tick("A", number) for number in range(4)])
-        await reason(second)
+    async with halted(path, sick) as second:
         assert await second.resume_subscription("sub")
         await until(lambda: sick.told(SubscriptionHalted) == 2)
         sick.poison = None
@@ -187,13 +191,7 @@ async def test_one_resume_is_one_try(path: Path, monkeypatch: pytest.MonkeyPatch
 async def test_one_resume_ends_a_halt_and_a_pause(path: Path) -> None:
     """Whoever paused what had halted would have to ask twice, and be told once that it goes on."""
     sick = Poisoned()
-    async with (
-        SqliteEventStorage(path) as storage,
-        SqliteEventStorage(path) as second,
-        sick.bus(storage) as bus,
-    ):
-        await bus.publish_batch([Tick("A", number) for number in range(4)])
-        await reason(second)
+    async with halted(path, sick) as second:
         assert await second.pause_subscription("sub")
         sick.poison = None
         assert await second.resume_subscription("sub")
