@@ -24,3 +24,4 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "BUFFER_LOW", 16)
     monkeypatch.setattr(consumer_module, "SPILL_KEEP", 4)
     monkeypatch.setattr(feed, "_PAGE", 8)
+    monkeypatch.setattr(feed, "_READ", 24)

@@ -114,6 +114,7 @@ async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
 ) -> None:
     """Promise 18. What found no room would be passed over, and the watermark move past it."""
     monkeypatch.setattr(feed, "_PAGE", 50)
+    monkeypatch.setattr(feed, "_READ", 50)
     pieces = [f"piece-{n}" for n in range(200)]
     await desk.bus.publish_batch([Moved(piece, n) for n, piece in enumerate(pieces)])
     desk.clerk.gated = pieces
@@ -126,3 +127,23 @@ async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
     await desk.rest()
     assert sorted(numbers(desk.clerk.handled)) == list(range(200))
     assert figures(desk.bus, "clerk")["watermark"] == 200
+
+
+async def test_what_was_read_at_once_is_handed_over_in_parts_between_which_others_have_their_turn(
+    desk: Desk, small_buffers: None
+) -> None:
+    """A long stretch handed over in one go would keep every publisher and handler waiting."""
+    await desk.publish(*range(24))
+    desk.clerk.gated = ["A"]
+    desk.clerk.gate.clear()
+    desk.employ(start="beginning")
+    consumer = desk.bus._engine.consumers["clerk"]
+    seen = [0]
+    while seen[-1] < 24:
+        await asyncio.sleep(0)
+        if consumer.tracker is not None and consumer.tracker.seen != seen[-1]:
+            seen.append(consumer.tracker.seen)
+    assert seen == [0, 8, 16, 24]
+    desk.clerk.gate.set()
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == list(range(24))

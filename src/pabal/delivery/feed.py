@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAUSED, STANDBY, Consumer
@@ -15,14 +16,16 @@ from pabal.delivery.pages import decode_for, route_page
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import kind_of, private_copy
 from pabal.errors import CorruptLogError, StorageClosedError, StorageError
-from pabal.ports.storage import Committed, EventStorage
+from pabal.ports.storage import Committed, EventStorage, Page
 from pabal.ports.telemetry import StorageTrouble
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 _PAGE = 256
-"""Rows read and routed at a time: about half a millisecond of the event loop."""
+"""Rows routed at a time: about a millisecond of the event loop."""
+_READ = 1024
+"""Rows asked for at a time: each time costs the way to another thread and back."""
 _POLL_FASTEST = 0.001
 _POLL_SLOWEST = 0.05
 _POLL_IDLE = 0.2
@@ -59,11 +62,13 @@ class Feed:
 
     async def start(self) -> None:
         """Listen to commits, open every subscription, and begin to read for those that lag."""
-        loop = asyncio.get_running_loop()
+        loop, thread = asyncio.get_running_loop(), get_ident()
 
         def committed(batch: Committed) -> None:
+            # A storage that commits in the loop's own thread need not wake it, which is a system call.
+            call = loop.call_soon if get_ident() == thread else loop.call_soon_threadsafe
             try:
-                loop.call_soon_threadsafe(self.committed, batch)
+                call(self.committed, batch)
             except RuntimeError:
                 pass  # the loop is closed: nobody is left to tell, the log has it
 
@@ -229,18 +234,7 @@ class Feed:
             assert slowest.tracker is not None
             after = slowest.tracker.seen
             try:
-                page = await self._storage.read_page(after, limit=_PAGE)
-                together = tuple(
-                    consumer
-                    for consumer in self._engine.consumers.values()
-                    if consumer.tracker is not None
-                    and not consumer.live
-                    and consumer.opened
-                    and consumer.state == ACTIVE
-                    and after <= consumer.tracker.seen < page.upto
-                    and consumer.queued < BUFFER_HIGH
-                )
-                route_page(self._engine, page.rows, together)
+                page = await self._storage.read_page(after, limit=_READ)
             except CorruptLogError as error:
                 self._stuck(after, error)
                 continue
@@ -250,18 +244,38 @@ class Feed:
                 self._engine.report(StorageTrouble(slowest.name, error))
                 await self._engine.background.sleep(_READ_PAUSE)
                 continue
-            for consumer in together:
-                tracker = consumer.tracker
-                if tracker is None or consumer.state != ACTIVE:
-                    continue
-                if not page.rows or tracker.seen >= page.rows[-1].position:
-                    tracker.seen = max(tracker.seen, page.upto)
-                consumer.passed_over(tracker.seen)
-                self._engine.settlement.passed(consumer)
-            if self._engine.quarantine.active:
-                self._engine.quarantine.look()
-            # Pages are worth a pause: handlers and publishers share the loop with a subscription that lags.
-            await asyncio.sleep(0)
+            for part in _parts(page):
+                followed = self._route(after, part)
+                # Worth a pause: handlers and publishers share the loop with a subscription that lags.
+                await asyncio.sleep(0)
+                if not followed:
+                    break
+                after = part.upto
+
+    def _route(self, after: int, page: Page) -> bool:
+        """Hand what lies above ``after`` to those who lag there; False if nobody does any more."""
+        together = tuple(
+            consumer
+            for consumer in self._engine.consumers.values()
+            if consumer.tracker is not None
+            and not consumer.live
+            and consumer.opened
+            and consumer.state == ACTIVE
+            and after <= consumer.tracker.seen < page.upto
+            and consumer.queued < BUFFER_HIGH
+        )
+        route_page(self._engine, page.rows, together)
+        for consumer in together:
+            tracker = consumer.tracker
+            if tracker is None or consumer.state != ACTIVE:
+                continue
+            if not page.rows or tracker.seen >= page.rows[-1].position:
+                tracker.seen = max(tracker.seen, page.upto)
+            consumer.passed_over(tracker.seen)
+            self._engine.settlement.passed(consumer)
+        if self._engine.quarantine.active:
+            self._engine.quarantine.look()
+        return bool(together)
 
     def _stuck(self, after: int, error: StorageError) -> None:
         """Halt those who would have to read what is damaged; everyone else goes on."""
@@ -321,6 +335,16 @@ class Feed:
             await self.reload(lane)
         else:
             lane.state = IDLE
+
+
+def _parts(page: Page) -> Iterator[Page]:
+    """Cut what was read at once into what is routed at once."""
+    start = 0
+    while len(page.rows) - start > _PAGE:
+        rows = page.rows[start : start + _PAGE]
+        yield Page(rows, rows[-1].position)
+        start += _PAGE
+    yield Page(page.rows[start:], page.upto)
 
 
 def _nothing() -> None:

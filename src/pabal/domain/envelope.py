@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -23,7 +23,6 @@ from pabal.errors import (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _decode_json = msgspec.json.decode
 _pack_place = struct.Struct("<qqq").pack
 _pack_timestamp = struct.Struct(">BBBIq").pack
@@ -107,9 +106,10 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 def to_microseconds(moment: datetime) -> int:
     """Return an aware datetime as microseconds since 1970. Raises UsageError for a naive one."""
     try:
-        return (moment - _EPOCH) // _MICROSECOND
+        since = moment - _EPOCH
     except TypeError:
         raise UsageError(f"{moment!r} names no instant; pass an aware datetime") from None
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_microseconds(value: int) -> datetime:
@@ -190,7 +190,7 @@ def encode_event(event: DomainEvent, max_payload_bytes: int) -> EventRecord:
         raise UnserializableEventError(
             event_type=schema.event_type, event_id=event_id, reason=str(error)
         ) from error
-    return EventRecord._make((*head, checksum))
+    return tuple.__new__(EventRecord, (*head, checksum))  # what ``_make`` does, in two thirds of the time
 
 
 def _plain_texts(event: DomainEvent, event_type: str) -> list[str | None]:

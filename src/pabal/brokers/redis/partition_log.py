@@ -15,6 +15,9 @@ from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.errors import InvalidEventError, StorageClosedError, UsageError
 from pabal.ports.storage import Committed, Page
 
+_PAGE = 256
+"""Rows of a page at most: they are decoded in the event loop, while others wait for their turn."""
+
 
 class PartitionLog:
     """Append to one partition of a log, and read it."""
@@ -69,8 +72,8 @@ class PartitionLog:
         return lambda: self._listeners.remove(listener)
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``. Raises CorruptLogError."""
-        page = await self.pages.page(after, limit)
+        """Read up to ``limit`` rows above ``after``, at most 256. Raises CorruptLogError."""
+        page = await self.pages.page(after, min(limit, _PAGE))
         if types is None:
             return page
         names = set(types)

@@ -254,7 +254,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         """Read up to ``limit`` rows above ``after``, undecoded."""
         names = None if types is None else set(types)
         rows: list[StoredRecord] = []
-        for row in self._rows[after:]:
+        for position in range(max(0, after), len(self._rows)):
+            row = self._rows[position]
             if names is None or row.event_type in names:
                 rows.append(row)
                 if len(rows) == limit:
