@@ -54,3 +54,10 @@ def pabal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pabal]:
 
     yield run
     language.choose(None)
+
+
+@pytest.fixture
+def korean() -> Iterator[None]:
+    language.choose("ko")
+    yield
+    language.choose(None)

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, expect
 
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
+from pabal.dashboard.live import Hub
+from pabal.errors import StorageUnavailableError
 from tests.dashboard.browser import LONG, Watched, axe_script, browser, opened, served
 from tests.dashboard.stage import Stage, play_demo
 from tests.dashboard.support import TOKEN, Shipped
@@ -253,6 +255,33 @@ def test_payloads_are_shown_as_text(chromium: Browser, tmp_path: Path) -> None:
         window.open("streams")
         expect(page.locator("tbody")).to_contain_text("<img")
         assert page.locator("main img, main script").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "the file is read-only"), ("ko", "읽기 전용 파일입니다")]
+)
+def test_a_log_that_cannot_be_read_is_told_until_it_can(
+    chromium: Browser, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    """Figures of an hour ago stand there as if all were well, while the disk is gone."""
+    fine, failing = Hub.report, [False]
+
+    async def report(hub: Hub) -> dict[str, object]:
+        if failing[0]:
+            raise StorageUnavailableError(path="log.db", reason="the file is read-only")
+        return await fine(hub)
+
+    monkeypatch.setattr(Hub, "report", report)
+    app = create_dashboard(InMemoryEventStorage())
+    with served(app) as base, opened(chromium, base, language=language) as window:
+        page = window.open("")
+        expect(page.locator(".bar .badge")).to_have_count(1)
+        failing[0] = True
+        expect(page.locator("main .notice.bad")).to_contain_text(said)
+        expect(page.locator(".bar .badge")).to_have_class("badge warn")
+        failing[0] = False
+        expect(page.locator("main .notice.bad")).to_have_count(0)
+        expect(page.locator(".bar .badge")).to_have_class("badge ok")
 
 
 def test_a_token_is_asked_for_and_its_link_leaves_no_trace(chromium: Browser) -> None:

@@ -170,6 +170,10 @@ async def test_a_halted_subscription_comes_first_and_quotes_nothing_when_masked(
             report = (await http.get("/api/report")).json()
             first = report["troubles"][0]
             assert [(first["code"], first["subscription"])] == [("halted", "strict")]
+            assert first["detail"].startswith("halted at event ")
+            assert first["detail_ko"].startswith("위치 1의 이벤트 ")
+            row = next(row for row in report["subscriptions"] if row["name"] == "strict")
+            assert (row["reason"], row["reason_ko"]) == (first["detail"], first["detail_ko"])
             assert "dead-letters" in [one["code"] for one in report["troubles"]]
             assert report["health"]["status"] == "failing"
         async with client(bus, payloads="masked") as http:

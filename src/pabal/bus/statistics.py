@@ -60,6 +60,7 @@ def _of(engine: Engine, consumer: Consumer) -> dict[str, Any]:
     p50, p99 = quantiles(figures.spread.recent(engine.clock.monotonic()), 0.5, 0.99)
     return {
         "state": consumer.state,
+        "reason": consumer.reason,
         "handled": figures.handled,
         "filtered": figures.filtered,
         "failed_attempts": figures.failed_attempts,

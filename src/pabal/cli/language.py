@@ -9,7 +9,7 @@ from typing import Any
 from pabal.cli.korean.click_words import HELP_PAGE
 from pabal.cli.korean.demo import DEMO
 from pabal.cli.korean.own import OWN
-from pabal.cli.korean.particles import with_particles
+from pabal.korean.particles import with_particles
 
 LANGUAGES = ("en", "ko")
 KOREAN = {**DEMO, **OWN, **HELP_PAGE}

@@ -23,6 +23,7 @@ from pabal.dashboard.report import (
     without_quotes,
 )
 from pabal.errors import DeadLetterNotFoundError, PabalError
+from pabal.korean import in_korean
 from pabal.operations import Operations
 from pabal.ports.samples import Sample
 
@@ -96,7 +97,7 @@ class Hub:
         try:
             report = await self.report()
         except PabalError as error:
-            body = {"message": str(error)}
+            body = {"message": str(error), "message_ko": in_korean(str(error))}
             return b"event: trouble\ndata: " + msgspec.json.encode(body) + b"\n\n"
         return b"event: report\ndata: " + msgspec.json.encode(report) + b"\n\n"
 
@@ -156,7 +157,7 @@ class Hub:
         """Return the groups, each of the first with the message of its newest dead letter: the why."""
         groups = [msgspec.structs.asdict(group) for group in await self._operations.dead_letter_groups()]
         for group in groups:
-            group.update(message="", event_types=())
+            group.update(message="", message_ko="", event_types=())
         for group in groups[:_EXPLAINED]:
             try:
                 letter = await self._operations.dead_letter(group["newest_id"])
@@ -164,6 +165,7 @@ class Hub:
                 continue  # it was retried or discarded just now
             group["event_types"] = (letter.event.event_type,)
             group["message"] = letter.attempts[-1].message if letter.attempts else letter.reason
+            group["message_ko"] = in_korean(group["message"])
         return groups
 
     async def series(self, name: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pabal.errors import (
     UnknownEventTypeError,
     UsageError,
 )
+from pabal.korean import in_korean
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
@@ -39,7 +40,8 @@ class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
 
     def response(self) -> Response:
         """Return it as JSON."""
-        return as_json({"error": {**self.fields, "code": self.code, "message": self.message}}, self.status)
+        told = {"code": self.code, "message": self.message, "message_ko": in_korean(self.message)}
+        return as_json({"error": {**self.fields, **told}}, self.status)
 
 
 _ANSWERS: tuple[tuple[type[PabalError], int, str], ...] = (

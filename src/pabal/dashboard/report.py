@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from pabal.korean import in_korean
 from pabal.ports.operations import Overview, Reason, SubscriptionView
 from pabal.ports.samples import Sample
 
@@ -122,6 +123,7 @@ def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> 
         "name": view.name,
         "state": state,
         "reason": view.reason,
+        "reason_ko": in_korean(view.reason),
         "lag": view.lag,
         "rate": rate,
         "in_flight": view.in_flight,
@@ -167,6 +169,7 @@ def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "error_type": group["error_type"],
             "n": group["count"],
             "detail": group["message"],
+            "detail_ko": group["message_ko"],
             "since": group["first_parked_at"],
         }
         for group in groups
@@ -186,13 +189,16 @@ def _troubles(
 
 def _trouble(reason: Reason, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     row = next((one for one in rows if one["name"] == reason.subscription), None)
+    # A sentence of the engine itself, where there is one: a translated code cannot know it.
+    detail = reason.text if reason.code == "bus" else str((row or {}).get("reason", ""))
     return {
         "code": reason.code,
         "level": _LEVELS.get(reason.level, "warn"),
         "subscription": reason.subscription,
         "n": reason.number,
         "text": reason.text,
-        # A sentence of the engine itself, where there is one: a translated code cannot know it.
-        "detail": reason.text if reason.code == "bus" else (row or {}).get("reason", ""),
+        "text_ko": in_korean(reason.text),
+        "detail": detail,
+        "detail_ko": in_korean(detail),
         "since": None,
     }

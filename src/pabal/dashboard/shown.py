@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pabal.korean import in_korean
 from pabal.operations import HIDDEN, Masking
 from pabal.ports.operations import DeadLetterView, EventDetail, EventView, Trace, TraceNode
 
@@ -83,7 +84,7 @@ def _node(event: EventView, parked: Container[str]) -> dict[str, Any]:
 def letter_row(letter: DeadLetterView) -> dict[str, Any]:
     """Show a dead letter in one line."""
     event = letter.event
-    last = letter.attempts[-1] if letter.attempts else None
+    message = letter.attempts[-1].message if letter.attempts else letter.reason
     return {
         "id": letter.id,
         "subscription": letter.subscription,
@@ -93,7 +94,8 @@ def letter_row(letter: DeadLetterView) -> dict[str, Any]:
         "aggregate_id": event.aggregate_id,
         "position": event.position,
         "error_type": letter.error_type,
-        "message": letter.reason if last is None else last.message,
+        "message": message,
+        "message_ko": in_korean(message),
         "attempts": len(letter.attempts),
         "parked_at": letter.parked_at,
         "state": letter.state,
@@ -110,6 +112,7 @@ def letter_detail(shown: DeadLetterView, whole: DeadLetterView) -> dict[str, Any
         "masked": HIDDEN in msgspec.json.encode(payload).decode(),
         "attempts": shown.attempts,
         "reason": shown.reason,
+        "reason_ko": in_korean(shown.reason),
         "key": shown.key,
         "revision": revision_of(whole),
     }

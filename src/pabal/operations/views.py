@@ -121,7 +121,7 @@ def with_figures(view: SubscriptionView, figures: Mapping[str, Any]) -> Subscrip
         view,
         state=view.state if elsewhere else figures["state"],
         lag=figures["lag"],
-        reason=view.reason if elsewhere else figures.get("reason", ""),
+        reason=view.reason if elsewhere else figures["reason"],
         in_flight=figures["in_flight"],
         handled=figures["handled"],
         failed_attempts=figures["failed_attempts"],

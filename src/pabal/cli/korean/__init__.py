@@ -1,1 +1,1 @@
-"""The catalogues of Korean: what the command line says, what Click says, what the library says."""
+"""The Korean of what the command line, the demo and Click say."""

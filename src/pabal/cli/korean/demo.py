@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pabal.demo import errors as demo
+from pabal.errors import PabalError
+
 _WORDS = {
     "ticks": "틱",
     "candles": "캔들",
@@ -105,4 +108,11 @@ DEMO_SAID = {
     "parked after {attempts} attempts, payload and tracebacks kept; the rest flows on": "{attempts}번 시도 뒤 데드 레터로 보관(페이로드와 트레이스백 포함). 나머지는 계속 흐릅니다",
     "tick {number} of {symbol} cannot be true: price {price}, quantity {quantity}": "{symbol}의 {number}번째 틱은 있을 수 없는 값입니다: 가격 {price}, 수량 {quantity}",
     "candle {number} of {symbol} cannot be true: high {high}, low {low}": "{symbol}의 {number}번째 캔들은 있을 수 없는 값입니다: 고가 {high}, 저가 {low}",
+}
+
+DEMO_ERRORS: dict[type[PabalError], str] = {
+    demo.TapeError: "{where}: {reason}. 테이프에서 아무것도 발행하지 않았습니다",
+    demo.RunError: "{path}: {reason}",
+    demo.ExchangeUnavailableError: "주문 {order_id}: 거래소를 쓸 수 없습니다",
+    demo.OversoldError: "{symbol} {sold}을(를) 파는 체결인데 {held}만 보유하고 있습니다",
 }

@@ -9,6 +9,7 @@ export class ApiError extends Error {
     super(message);
     this.status = status;
     this.code = code;
+    this.message_ko = fields.message_ko;
     this.fields = fields;
   }
 }

@@ -46,4 +46,7 @@ export function t(key, values = {}) {
   );
 }
 
+/** Return a sentence of the server's, which sends its Korean beside it. */
+export const said = (one, name) => (language.get() === "ko" && one[`${name}_ko`]) || one[name];
+
 export const has = (key) => key in texts[language.get()];

@@ -5,8 +5,10 @@ import { address, session } from "./api.js";
 
 /** The last report, or null before the first. */
 export const report = new Store(null);
-/** "connecting", "live" or "lost". */
+/** "connecting", "live", "lost", or "old" while the server itself cannot read the log. */
 export const link = new Store("connecting");
+/** Why it cannot, or null. */
+export const trouble = new Store(null);
 
 let source = null;
 let patience = 0;
@@ -18,7 +20,14 @@ function open() {
     clearTimeout(patience);
     patience = 0;
     report.set(JSON.parse(event.data));
+    trouble.set(null);
     link.set("live");
+  });
+  source.addEventListener("trouble", (event) => {
+    clearTimeout(patience);
+    patience = 0;
+    trouble.set(JSON.parse(event.data));
+    link.set("old");
   });
   source.addEventListener("error", () => {
     // It connects again by itself; only when that takes a while is it worth a word.

@@ -1,7 +1,7 @@
 // The small parts that every screen is made of.
 
 import { html, useEffect, useRef, useState } from "../lib.js";
-import { has, t } from "../i18n.js";
+import { has, said, t } from "../i18n.js";
 import { ago, clock, full, moment } from "../format.js";
 import { to } from "../router.js";
 import { Icon } from "./icons.js";
@@ -45,7 +45,7 @@ export const Blank = ({ icon = "empty", title, children, action }) => html`
 /** Say what went wrong in the reader's language where we know it, else as the server put it. */
 export function reasonOf(error) {
   const key = `error.${error.code}`;
-  return has(key) ? t(key, error.fields) : error.message;
+  return has(key) ? t(key, error.fields) : said(error, "message");
 }
 
 export const Fault = ({ error, retry }) => html`

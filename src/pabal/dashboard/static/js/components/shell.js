@@ -2,9 +2,9 @@
 
 import { html, useStore } from "../lib.js";
 import { post, loadSession, session } from "../api.js";
-import { language, speak, t } from "../i18n.js";
+import { language, said, speak, t } from "../i18n.js";
 import { short } from "../format.js";
-import { link, report } from "../live.js";
+import { link, report, trouble } from "../live.js";
 import { to } from "../router.js";
 import { toggleTheme, theme } from "../theme.js";
 import { Icon, Mark } from "./icons.js";
@@ -78,6 +78,7 @@ function skip(event) {
 export function Shell({ place, onKeys, children }) {
   const now = useStore(report);
   const state = useStore(link);
+  const problem = useStore(trouble);
   const mine = useStore(session);
   const status = now?.health.status;
   return html`
@@ -94,18 +95,28 @@ export function Shell({ place, onKeys, children }) {
       <div class="page">
         <header class="bar">
           ${status &&
+          !problem &&
           html`<a class=${`badge ${TONE[status]}`} href=${to([])}><span class=${`dot ${TONE[status]}`}></span>${t(`health.${status}`)}</a>`}
           <span class="source clip" title=${mine.source.name}>${mine.title || mine.source.name}</span>
           <span class="right" role="status">
-            ${state === "lost"
-              ? html`<span class="badge warn"><span class="dot warn"></span>${t("live.lost")}</span>`
+            ${state === "lost" || state === "old"
+              ? html`<span class="badge warn"><span class="dot warn"></span>${t(`live.${state}`)}</span>`
               : html`<span class="row faint small nowrap"
                   ><span class=${`dot ${state === "live" ? "live" : ""}`}></span>${t(`live.${state}`)}</span
                 >`}
           </span>
           <span class="only-phone"><${Tools} onKeys=${onKeys} /></span>
         </header>
-        <main id="main" tabindex="-1">${children}</main>
+        <main id="main" tabindex="-1">
+          ${problem &&
+          html`
+            <div class="notice bad" role="alert">
+              <${Icon} name="warning" />
+              <div><strong>${t("live.trouble")}</strong><br />${said(problem, "message")}</div>
+            </div>
+          `}
+          ${children}
+        </main>
       </div>
       <${Toasts} />
     </div>

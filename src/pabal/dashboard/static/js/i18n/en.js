@@ -26,6 +26,8 @@ export const en = {
   "live.connecting": "Connecting",
   "live.live": "Live",
   "live.lost": "Connection lost, trying again",
+  "live.old": "Not up to date",
+  "live.trouble": "The log cannot be read. What is shown is what was known before; it is tried again each second.",
   "loading": "Loading",
   "again": "Try again",
   "close": "Close",

@@ -26,6 +26,8 @@ export const ko = {
   "live.connecting": "연결 중",
   "live.live": "실시간",
   "live.lost": "연결이 끊겨 다시 시도하는 중",
+  "live.old": "최신이 아님",
+  "live.trouble": "로그를 읽을 수 없습니다. 아래는 그 전까지의 내용이며 1초마다 다시 시도합니다.",
   "loading": "불러오는 중",
   "again": "다시 시도",
   "close": "닫기",

@@ -2,7 +2,7 @@
 
 import { html, useState } from "../lib.js";
 import { useLoaded } from "../api.js";
-import { t } from "../i18n.js";
+import { said, t } from "../i18n.js";
 import { number } from "../format.js";
 import { go, to } from "../router.js";
 import { DiscardDialog, EditDialog, mayAct, RetryDialog, whyNot } from "../actions.js";
@@ -36,7 +36,7 @@ const Group = ({ group, onAsk }) => {
             <a class="row-link" href=${to(["dead-letters"], filter)}>${group.subscription}</a>
             ${" "}<span class="error">${group.error_type ?? t("no-error")}</span>
           </h2>
-          <p class="message">${group.message}</p>
+          <p class="message">${said(group, "message")}</p>
           <p class="small faint">
             ${group.event_types.map((type) => html`<span class="tag">${type}</span>${" "}`)} ${t("group.first")} <${Ago} at=${group.first_parked_at} />
             ${group.count > 1 && html`, ${t("group.last")} <${Ago} at=${group.last_parked_at} />`}
@@ -152,7 +152,7 @@ function Letters({ query }) {
                         ${!filter.subscription && html`<div class="small faint">${row.subscription}</div>`}
                       </td>
                       <td class="whole"><${StreamLink} type=${row.aggregate_type} id=${row.aggregate_id} /></td>
-                      <td class="whole"><span class="fault">${row.error_type ?? ""}</span> <span class="soft">${row.message}</span></td>
+                      <td class="whole"><span class="fault">${row.error_type ?? ""}</span> <span class="soft">${said(row, "message")}</span></td>
                       <td class="right" data-label=${t("attempts")}>${number(row.attempts)}</td>
                       <td class="tight" data-label=${t("parked")}><${Ago} at=${row.parked_at} /></td>
                       <td class="tight"><${LetterState} row=${row} /></td>
@@ -223,7 +223,7 @@ export function DeadLetter({ id }) {
             <${Card} title=${t("attempts.failed")} right=${html`<${LetterState} row=${letter} />`}>
               ${letter.attempts.length
                 ? html`<div class="body"><ol class="attempts">${letter.attempts.map((attempt) => html`<${Attempt} attempt=${attempt} />`)}</ol></div>`
-                : html`<div class="body soft">${letter.reason}</div>`}
+                : html`<div class="body soft">${said(letter, "reason")}</div>`}
             <//>
             <${Card} title=${t("payload")} about=${letter.masked ? t("payload.masked") : ""}><${Json} value=${letter.payload} /><//>
           </div>
@@ -233,7 +233,7 @@ export function DeadLetter({ id }) {
                 <dt>${t("subscription")}</dt>
                 <dd><a href=${to(["dead-letters"], { subscription: letter.subscription })}>${letter.subscription}</a></dd>
                 <dt>${t("reason")}</dt>
-                <dd>${letter.reason}</dd>
+                <dd>${said(letter, "reason")}</dd>
                 <dt>${t("event")}</dt>
                 <dd><${EventLink} id=${letter.event_id} cls="mono">${letter.event_id}<//></dd>
                 <dt>${t("position")}</dt>

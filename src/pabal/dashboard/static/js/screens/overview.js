@@ -2,7 +2,7 @@
 
 import { html, useMemo, useState, useStore } from "../lib.js";
 import { useLoaded } from "../api.js";
-import { has, t } from "../i18n.js";
+import { has, said, t } from "../i18n.js";
 import { rate, short, span, spanParts } from "../format.js";
 import { report } from "../live.js";
 import { go, to } from "../router.js";
@@ -37,7 +37,7 @@ function Mend({ trouble, onRetry }) {
   return subscription ? html`<a class="button" href=${to(["subscriptions"])}>${t("mend.look")}</a>` : null;
 }
 
-const sentence = (trouble) => (has(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`, trouble) : trouble.text);
+const sentence = (trouble) => (has(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`, trouble) : said(trouble, "text"));
 
 function Troubles({ now }) {
   const [retrying, setRetrying] = useState(null);
@@ -59,7 +59,7 @@ function Troubles({ now }) {
               <div>
                 <div class="what">${sentence(trouble)}</div>
                 <div class="why">
-                  ${trouble.error_type && html`<span class="tag">${trouble.error_type}</span> `}${trouble.detail}
+                  ${trouble.error_type && html`<span class="tag">${trouble.error_type}</span> `}${said(trouble, "detail")}
                   ${trouble.since && html`${trouble.detail || trouble.error_type ? " · " : ""}<${Ago} at=${trouble.since} />`}
                 </div>
               </div>

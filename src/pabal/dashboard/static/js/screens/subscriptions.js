@@ -1,7 +1,7 @@
 // Every durable name: how far it is, how fast, what keeps it, and the levers.
 
 import { html, useState, useStore } from "../lib.js";
-import { t } from "../i18n.js";
+import { said, t } from "../i18n.js";
 import { number, rate, short, span } from "../format.js";
 import { report } from "../live.js";
 import { to } from "../router.js";
@@ -127,7 +127,7 @@ export function SubscriptionTable({ rows, head, plain, onReset }) {
 const Details = ({ row }) => html`
   <div class="small faint">
     ${row.reason
-      ? html`<span class="fault">${row.reason}</span>`
+      ? html`<span class="fault">${said(row, "reason")}</span>`
       : html`${t("watermark", { n: row.watermark })}${row.queued ? ` · ${t("queued", { n: row.queued })}` : ""}${row.updated_at &&
         html` · <${Ago} at=${row.updated_at} />`}`}
   </div>

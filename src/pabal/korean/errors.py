@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pabal import errors
-from pabal.demo import errors as demo
 
 _STORAGE: dict[type[errors.PabalError], str] = {
     errors.StorageError: "{path}: {reason}",
@@ -80,11 +79,4 @@ _OTHERS: dict[type[errors.PabalError], str] = {
     errors.EventNotProjectedError: "프로젝션 {projection!r}: 다시 만들 수 없습니다: 위치 {position}의 {event_type!r}, {reason}. 클래스를 임포트하거나, @projects 메서드를 추가하거나, ignores에 넣으세요",
 }
 
-_DEMO: dict[type[errors.PabalError], str] = {
-    demo.TapeError: "{where}: {reason}. 테이프에서 아무것도 발행하지 않았습니다",
-    demo.RunError: "{path}: {reason}",
-    demo.ExchangeUnavailableError: "주문 {order_id}: 거래소를 쓸 수 없습니다",
-    demo.OversoldError: "{symbol} {sold}을(를) 파는 체결인데 {held}만 보유하고 있습니다",
-}
-
-ERRORS = {**_STORAGE, **_CONFLICTS, **_USAGE, **_EVENTS, **_DELIVERY, **_OTHERS, **_DEMO}
+ERRORS = {**_STORAGE, **_CONFLICTS, **_USAGE, **_EVENTS, **_DELIVERY, **_OTHERS}

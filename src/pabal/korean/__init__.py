@@ -1,0 +1,25 @@
+"""The Korean of what the library says in English: its errors, their reasons, and what it finds.
+
+English stands in the code, where it is written. The faces for operators, command line and dashboard, look a
+sentence up here by its form; one that is unknown stays as it is.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pabal.korean.sentences import Sentences
+
+__all__ = ["Sentences", "in_korean"]
+
+_library = Sentences({}, {})
+
+
+@lru_cache(maxsize=1024)
+def in_korean(sentence: str) -> str:
+    """Return a sentence of the library in Korean, or as it is where it is none.
+
+    >>> in_korean("the file is read-only")
+    '읽기 전용 파일입니다'
+    """
+    return _library.spoken(sentence)

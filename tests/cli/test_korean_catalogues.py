@@ -1,0 +1,221 @@
+"""Everything that the library says has Korean: each error, each reason it is given, each finding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from string import Formatter
+from typing import Any
+
+import msgspec
+import pytest
+
+from pabal import upcaster
+from pabal.brokers.redis.doctor import judge_server
+from pabal.cli import language
+from pabal.cli.korean.click_words import MISTAKES
+from pabal.cli.korean.demo import DEMO_ERRORS
+from pabal.cli.speaking import spoken, told
+from pabal.delivery.retry import GiveUp, RetryPolicy, decide_retry
+from pabal.domain import registry
+from pabal.domain.schema_check import check_schema
+from pabal.domain.schema_export import export_schema
+from pabal.errors import (
+    CorruptLogError,
+    DeadLetterNotFoundError,
+    NotRetryableError,
+    PabalError,
+    StorageUnavailableError,
+)
+from pabal.korean import in_korean
+from pabal.korean.errors import ERRORS
+from pabal.korean.findings import FINDINGS
+from pabal.korean.reasons import REASONS
+from pabal.operations.doctor import look_at_damage, look_at_sqlite, look_at_subscriptions
+from pabal.ports.storage import SubscriptionRecord
+from tests.cli.english import HANGUL, english_in, sentences_of_errors
+from tests.cqrs.test_schema import _define
+
+ALL_ERRORS = {**ERRORS, **DEMO_ERRORS}
+
+
+def _errors(cls: type[PabalError] = PabalError) -> Iterator[type[PabalError]]:
+    for below in cls.__subclasses__():
+        if below.__module__.startswith(("pabal.errors", "pabal.demo")):
+            yield below
+            yield from _errors(below)
+
+
+# -- the catalogues ---------------------------------------------------------------------------------------
+
+
+def test_every_error_with_a_sentence_of_its_own_has_one_in_korean() -> None:
+    """A Korean operator would read English where it matters most."""
+    own = {cls for cls in _errors() if "template" in vars(cls)}
+    assert own == set(ALL_ERRORS)
+
+
+@pytest.mark.parametrize("cls", ALL_ERRORS, ids=lambda cls: cls.__name__)
+def test_the_korean_of_an_error_tells_the_same_fields(cls: type[PabalError]) -> None:
+    """A path or a position would be missing, or the message end in a KeyError."""
+    korean, english = (
+        {n for _, n, _, _ in Formatter().parse(x) if n} for x in (ALL_ERRORS[cls], cls.template)
+    )
+    assert korean == english
+
+
+@pytest.mark.parametrize("english", sorted({**MISTAKES, **REASONS, **FINDINGS}))
+def test_a_sentence_in_korean_invents_no_field(english: str) -> None:
+    """It would end in a KeyError instead of the message."""
+    said = {**MISTAKES, **REASONS, **FINDINGS}[english]
+    korean, known = ({n for _, n, _, _ in Formatter().parse(text) if n} for text in (said, english))
+    assert korean <= known
+
+
+def test_every_reason_that_the_library_gives_has_korean(korean: None) -> None:
+    """Half of the message would be English."""
+    without = [(where, text) for where, text in sentences_of_errors() if not HANGUL.search(spoken(text))]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt"),
+    [(NotRetryableError("closed"), 1), (KeyError("x"), 1), (ValueError("x"), 1), (TimeoutError(), 3)],
+)
+def test_why_a_delivery_was_given_up_has_korean(korean: None, error: Exception, attempt: int) -> None:
+    """A dead letter would not say why it is one."""
+    policy = RetryPolicy(max_attempts=3, never=(KeyError,), retry_on=(TimeoutError,))
+    decision = decide_retry(policy, attempt, error, 0.5)
+    assert isinstance(decision, GiveUp)
+    assert HANGUL.search(spoken(decision.reason))
+
+
+def test_an_error_is_told_by_its_fields_and_what_it_quotes_stays(korean: None) -> None:
+    """A value that looks like a sentence would be translated, or a sentence inside of one not."""
+    error = StorageUnavailableError(path="not registered", reason="the file is read-only")
+    assert told(error).startswith("not registered: 읽기 전용 파일입니다. ")
+    assert told(CorruptLogError(path="a.db", position=3, reason="checksum mismatch")).startswith(
+        "a.db: 로그의 위치 3이 손상되었습니다(체크섬 불일치)."
+    )
+    assert told(DeadLetterNotFoundError(dead_letter_id=9)).startswith("데드 레터 9번이 없습니다.")
+    assert told(NotRetryableError("the exchange is closed")) == "the exchange is closed"
+
+
+def test_an_error_inside_a_sentence_is_found_by_its_form(korean: None) -> None:
+    """What `pabal check` and imports quote would stay English."""
+    error = str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
+    assert spoken(error) == told(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
+    assert spoken(f"line 3: {DeadLetterNotFoundError(dead_letter_id=9)}").startswith("3행: 데드 레터 9번이")
+
+
+def test_nothing_is_translated_for_others() -> None:
+    """English readers would find Korean in their logs."""
+    language.choose("en")
+    try:
+        assert spoken("the file is read-only") == "the file is read-only"
+        error = DeadLetterNotFoundError(dead_letter_id=9)
+        assert told(error) == str(error)
+    finally:
+        language.choose(None)
+
+
+def test_whoever_is_not_asked_for_a_language_can_have_both() -> None:
+    """The dashboard's pages choose the language themselves, whatever the server speaks."""
+    language.choose("en")
+    try:
+        assert in_korean("the file is read-only") == "읽기 전용 파일입니다"
+        assert in_korean("an unknown sentence") == "an unknown sentence"
+    finally:
+        language.choose(None)
+
+
+# -- findings ---------------------------------------------------------------------------------------------
+
+
+def _server_findings() -> Iterator[Any]:
+    for aof, write, policy, limit, role, slaves, cluster, version in product(
+        "01",
+        ("ok", "err"),
+        ("noeviction", "allkeys-lru"),
+        ("0", "100"),
+        ("master", "slave"),
+        "02",
+        "01",
+        ("5.0", "7.2"),
+    ):
+        facts = {
+            "redis_version": version,
+            "aof_enabled": aof,
+            "aof_last_write_status": write,
+            "maxmemory_policy": policy,
+            "maxmemory": limit,
+            "used_memory": "90",
+            "role": role,
+            "connected_slaves": slaves,
+            "cluster_enabled": cluster,
+        }
+        for how in ("always", "everysec", "no", None):
+            yield from judge_server(facts, None if how is None else {"appendfsync": how})
+
+
+def _record(**figures: Any) -> SubscriptionRecord:
+    fields = {field.name: 0 for field in msgspec.structs.fields(SubscriptionRecord) if field.required}
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    return SubscriptionRecord(**{**fields, "name": "mail", "owner": None, "updated_at": at, **figures})
+
+
+def _file_findings() -> Iterator[Any]:
+    yield from look_at_sqlite((3, 40, 1))
+    yield from look_at_damage([])
+    yield from look_at_damage([str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))])
+    yield from look_at_subscriptions([], 0, datetime.now(UTC))
+    for head, parked, queued, days in product((0, 5), (0, 2), (0, 4), (0, 30)):
+        record = _record(parked=parked, queued=queued)
+        yield from look_at_subscriptions([record], head, record.updated_at + timedelta(days=days))
+
+
+def test_everything_the_doctor_finds_has_korean(korean: None) -> None:
+    """A diagnosis would be half English."""
+    texts = {
+        text
+        for finding in (*_server_findings(), *_file_findings())
+        for text in (finding.text, finding.advice)
+    }
+    known = re.compile(r"(Redis|SQLite|Valkey) [\d.]+|")
+    assert {text for text in texts if not HANGUL.search(spoken(text)) and not known.fullmatch(text)} == set()
+    assert [english for text in texts for english in english_in(spoken(text))] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "version"),
+    [
+        ({"order": str, "note": str}, {"order": str}, 1),
+        ({"amount": int}, {"amount": str}, 1),
+        ({"order": str}, {"order": str, "note": str}, 1),
+        ({"note": (str, "")}, {"note": str}, 1),
+        ({"amount": int}, {"amount": str}, 2),
+        ({"amount": int}, {"amount": int}, 3),
+        ({"amount": int}, {"amount": int}, 0),
+        ({"amount": int}, {}, 1),
+    ],
+)
+def test_everything_the_schema_check_finds_has_korean(
+    korean: None, before: dict[str, Any], after: dict[str, Any], version: int
+) -> None:
+    """A failed build would not say in Korean what to do."""
+    with registry.isolated():
+        _define("korean.order", version=max(1, 2 - version), **before)
+        snapshot = export_schema()
+    with registry.isolated():
+        if after:
+            _define("korean.order", version=version or 1, **after)
+            if version == 2:
+                upcaster("korean.order", from_version=1)(lambda payload: payload)
+        _define("korean.fresh")
+        findings = [each for each in check_schema(snapshot) if each.event_type.startswith("korean.")]
+    assert len(findings) == 2
+    for text in (text for finding in findings for text in (finding.problem, finding.advice)):
+        assert HANGUL.search(spoken(text)), text
+        assert english_in(spoken(text)) == []
