@@ -11,9 +11,8 @@ import pytest
 
 from pabal import QueueFullError, Receipt, RetryPolicy
 from pabal.errors import BusNotRunningError
-from pabal.ports.telemetry import EventDropped
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, calls_counted, figures, reports_of, turns
+from tests.bus.support import ONCE, Backend, Seen, turns
 
 
 async def _outcome(publishing: Awaitable[Receipt]) -> Receipt | Exception:
@@ -71,71 +70,6 @@ async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backen
     await bus.publish(Moved("rook", 100))
     await bus.drain(60)
     assert gate.handled[10] == 100
-
-
-async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backend) -> None:
-    """Promise 19. What is dropped is what has waited longest, never what is being handled; nothing goes
-    silently.
-    """
-    bus = await memory.running(worker_count=1, max_queue_size=10, backpressure="drop_oldest")
-    dropped = reports_of(bus, EventDropped)
-    gate = Gate()
-    bus.subscribe(Moved, gate, name="gate")
-    await bus.publish(Moved("rook", 0))
-    await gate.entered.reach(1)
-    events = [Moved("rook", n) for n in range(1, 30)]
-    for event in events:
-        await bus.publish(event)
-    assert bus.get_statistics()["queue_size"] == 10
-    gate.open.set()
-    await bus.drain(60)
-    assert gate.handled == [0, *range(21, 30)]
-    assert bus.get_statistics()["events_dropped"] == 20
-    assert figures(bus, "gate")["dropped"] == 20
-    assert [report.event_id for report in dropped] == [event.event_id for event in events[:20]]
-    assert {report.subscription for report in dropped} == {"gate"}
-
-
-async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(memory: Backend) -> None:
-    """Age decides, not which key or handler happens to be looked at first."""
-    bus = await memory.running(worker_count=2, max_queue_size=6, backpressure="drop_oldest")
-    one, two = Gate(), Gate()
-    bus.subscribe(Moved, one, name="one")
-    bus.subscribe(Noted, two, name="two")
-    await bus.publish(Moved("rook", 0))
-    await bus.publish(Noted(0))
-    await one.entered.reach(1)
-    await two.entered.reach(1)
-    for n in range(1, 7):
-        await bus.publish(Moved("rook", n) if n % 2 else Noted(n))
-    one.open.set()
-    two.open.set()
-    await bus.drain(60)
-    assert sorted(one.handled) == [0, 3, 5]
-    assert sorted(two.handled) == [0, 4, 6]
-
-
-async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
-    """What waits for a retry may be the oldest; dropping it must free its key and its count."""
-    bus = await memory.running(max_queue_size=2, backpressure="drop_oldest")
-    seen: Seen[int] = Seen()
-    calls: Seen[int] = Seen()
-
-    async def handle(event: Moved) -> None:
-        calls.add(event.n)
-        if event.n == 0:
-            raise ValueError("later")
-        seen.add(event.n)
-
-    bus.subscribe(Moved, handle, retry=RetryPolicy(base_delay=0.05, max_delay=0.05))
-    await bus.publish(Moved("rook", 0))
-    await calls.reach(1)
-    await bus.publish(Moved("rook", 1))
-    await bus.publish(Moved("rook", 2))
-    await bus.drain(60)
-    assert seen == [1, 2]
-    assert bus.get_statistics()["events_dropped"] == 1
-    assert bus.get_statistics()["retry_queue_size"] == 0
 
 
 @pytest.mark.parametrize("policy", ["wait", "raise", "drop_oldest"])
@@ -297,39 +231,6 @@ async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp
     await backend.close()
 
 
-async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(memory: Backend) -> None:
-    """Promise 19. What is being handled is never dropped, and dropping the new one would be silent."""
-    bus = await memory.running(worker_count=2, max_queue_size=1, backpressure="drop_oldest")
-    gate = Gate()
-    bus.subscribe(Moved, gate, name="gate")
-    await bus.publish(Moved("rook", 0))
-    await gate.entered.reach(1)
-    await bus.publish(Moved("bishop", 1))
-    await gate.entered.reach(2)
-    gate.open.set()
-    await bus.drain(60)
-    assert sorted(gate.handled) == [0, 1]
-    assert figures(bus, "gate")["dropped"] == 0
-
-
-async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Backend) -> None:
-    """Promise 16. Who waits for the first attempt of a lower number would wait for one that is dropped."""
-    bus = await memory.running(max_queue_size=4, backpressure="drop_oldest")
-    first, second = Gate(), Gate()
-    second.open.set()
-    bus.subscribe(Moved, first, name="first", priority=1)
-    bus.subscribe(Moved, second, name="second", priority=2)
-    await bus.publish(Moved("rook", 1))
-    await first.entered.reach(1)
-    await bus.publish(Moved("rook", 2))
-    await bus.publish(Moved("bishop", 3))  # for which the 1 of the second and the 2 of the first give way
-    first.open.set()
-    await bus.drain(60)
-    assert first.handled == [1, 3] or first.handled == [3, 1]
-    assert sorted(second.handled) == [2, 3]
-    assert figures(bus, "first")["dropped"] == figures(bus, "second")["dropped"] == 1
-
-
 async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend) -> None:
     """Counted as let in, they would take away room from the next start's publishers for ever."""
     bus = await memory.running(worker_count=1, max_queue_size=1)
@@ -352,72 +253,6 @@ async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend)
             await bus.publish(Moved("rook", n))
     await bus.drain(60)
     assert gate.handled == [3, 4, 5]
-
-
-async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> None:
-    """Events without a key wait for their retry outside of any lane; spared, they would fill the memory."""
-    bus = await memory.running(max_queue_size=10, backpressure="drop_oldest")
-    calls: Seen[int] = Seen()
-
-    async def fail(event: Noted) -> None:
-        calls.add(event.n)
-        raise ValueError("later")
-
-    bus.subscribe(Noted, fail, name="failing", retry=RetryPolicy(base_delay=3600, max_delay=3600))
-    for n in range(50):
-        await bus.publish(Noted(n))
-        await calls.reach(n + 1)
-    assert bus.get_statistics()["queue_size"] == 10
-    assert figures(bus, "failing")["dropped"] == 40
-
-
-async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -> None:
-    """Looking through all lanes for each event makes a full bus slower the larger it is allowed to be."""
-    costs: list[int] = []
-    for size in (256, 2048):
-        bus = await memory.running(worker_count=1, max_queue_size=size, backpressure="drop_oldest")
-        gate = Gate()
-        bus.subscribe(Moved, gate, name="gate")
-        for n in range(size):
-            await bus.publish(Moved(f"piece {n}", n))
-        with calls_counted() as counted:
-            for n in range(200):
-                await bus.publish(Moved(f"late {n}", n))
-        costs.append(counted.calls)
-        assert bus.get_statistics()["events_dropped"] == 200
-        gate.open.set()
-        await bus.drain(60)
-    assert costs[1] < 2 * costs[0]
-
-
-async def test_a_dead_letter_whose_retry_is_dropped_can_be_retried_again(memory: Backend) -> None:
-    """It would be under way for ever: neither delivered, nor to be retried."""
-    bus = await memory.running(worker_count=1, max_queue_size=2, backpressure="drop_oldest")
-    gate = Gate()
-    failing = True
-
-    async def fail(event: Noted) -> None:
-        if failing:
-            raise ValueError("parked")
-
-    bus.subscribe(Noted, fail, retry=ONCE)
-    bus.subscribe(Moved, gate)
-    await bus.publish(Noted(1))
-    await bus.drain(60)
-    [letter] = await bus.dead_letters.list()
-    await bus.publish(Moved("rook", 1))
-    await gate.entered.reach(1)
-    failing = False
-    assert await bus.dead_letters.retry(letter.id) == 1
-    for n in range(3):
-        await bus.publish(Moved(f"piece {n}", n))
-    [letter] = await bus.dead_letters.list()
-    assert letter.state == "parked"
-    gate.open.set()
-    await bus.drain(60)
-    assert await bus.dead_letters.retry(letter.id) == 1
-    await bus.drain(60)
-    assert await bus.dead_letters.list() == []
 
 
 async def test_publishers_that_give_up_leave_nothing_behind(memory: Backend) -> None:

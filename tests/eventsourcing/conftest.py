@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal import InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
 
 AnyStorage = InMemoryEventStorage | SqliteEventStorage
 
@@ -15,3 +15,13 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     made = InMemoryEventStorage() if request.param == "memory" else SqliteEventStorage(tmp_path / "log.db")
     async with made:
         yield made
+
+
+@pytest.fixture
+async def bus(tmp_path: Path) -> AsyncIterator[InMemoryEventBus]:
+    """A running bus on a file."""
+    async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
+        bus = InMemoryEventBus(storage)
+        await bus.start()
+        yield bus
+        await bus.stop()

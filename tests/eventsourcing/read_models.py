@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from pabal import InMemoryEventBus, Receipt
 from pabal.eventsourcing import Projection, ProjectionTransaction, projects
 from tests.eventsourcing.samples import Deposited, Withdrawn
 
@@ -56,3 +59,17 @@ class Choosy(Balances):
             tx.execute("INSERT INTO {choosy} VALUES (?, 99)", (account,))
             raise ValueError("a bad account")
         tx.execute("INSERT INTO {choosy} VALUES (?, ?)", (account, amount))
+
+
+ONE = Decimal(1)
+
+
+async def deposit(bus: InMemoryEventBus, count: int, accounts: int = 3) -> Receipt:
+    """Publish so many deposits of one to a few accounts; return the last one's receipt."""
+    receipts = await bus.publish_batch(Deposited(f"a{n % accounts}", ONE) for n in range(count))
+    return receipts[-1]
+
+
+async def entries(projection: Projection) -> int:
+    """Return how many entries the balances have counted."""
+    return (await projection.rows("SELECT coalesce(sum(entries), 0) FROM {balances}"))[0][0]

@@ -86,7 +86,7 @@ class Settlement:
     def check(self) -> None:
         """Raise why nothing is saved any more, once the storage was closed underneath."""
         if self._task is not None and self._task.done() and self.trouble is not None:
-            raise self.trouble
+            raise self.trouble.with_traceback(None)  # each raise adds its frames to it
 
     async def flush(self) -> None:
         """Return when everything that changed before the call is saved."""
