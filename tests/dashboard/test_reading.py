@@ -178,7 +178,11 @@ async def test_a_halted_subscription_comes_first_and_quotes_nothing_when_masked(
             assert report["health"]["status"] == "failing"
         async with client(bus, payloads="masked") as http:
             masked = await http.get("/api/report")
-    assert masked.json()["troubles"][0]["code"] == "halted"
+    first = masked.json()["troubles"][0]
+    assert first["code"] == "halted"
+    assert first["detail"].endswith(" at position 1; the last error was ValueError")
+    assert first["detail_ko"].startswith("위치 1의 이벤트 ")
+    assert first["detail_ko"].endswith("에서 멈춤. 마지막 오류는 ValueError")
     assert "kim@example.com" not in masked.text
 
 

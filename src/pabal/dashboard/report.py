@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,11 @@ from pabal.ports.operations import Overview, Reason, SubscriptionView
 from pabal.ports.samples import Sample
 
 _LEVELS = {"degraded": "warn", "failing": "bad"}
+_HALTED = re.compile(
+    r"(?P<where>halted at event \S+ at position \d+): .*?; the last error was (?P<kind>[A-Za-z_][\w.]*)",
+    re.DOTALL,
+)
+"""What the engine gives as reason, as far as it quotes nothing."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -152,8 +158,14 @@ def without_quotes(
 ) -> tuple[Overview, list[SubscriptionView]]:
     """Leave out the sentences that may quote an error, and with it a value of a payload. Pure."""
     reasons = tuple(msgspec.structs.replace(reason, text=reason.code) for reason in overview.reasons)
-    views = [msgspec.structs.replace(view, reason="") for view in subscriptions]
+    views = [msgspec.structs.replace(view, reason=_unquoted(view.reason)) for view in subscriptions]
     return msgspec.structs.replace(overview, reasons=reasons), views
+
+
+def _unquoted(reason: str) -> str:
+    """Return where a subscription has halted and at what kind of error, without its message."""
+    found = _HALTED.match(reason)
+    return "" if found is None else f"{found['where']}; the last error was {found['kind']}"
 
 
 # -- reasons -----------------------------------------------------------------------------------------------

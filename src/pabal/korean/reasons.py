@@ -81,6 +81,7 @@ _HALTS = {
     "{error} is declared as never retried": "{error}: 재시도하지 않도록 선언된 오류",
     "{error} is not among the exceptions to retry": "{error}: 재시도할 예외가 아님",
     "failed {attempt} of {most} attempts": "{most}번 중 {attempt}번째 시도까지 실패",
+    "halted at event {event_id} at position {position}; the last error was {type}": "위치 {position}의 이벤트 {event_id}에서 멈춤. 마지막 오류는 {type}",
     "{reason}; the last error was {error}": "{reason}. 마지막 오류는 {error}",
     "the process died during attempt {attempt} of {most}": "{most}번 중 {attempt}번째 시도 도중 프로세스가 죽음",
     "{reason}, and there is no room for more dead letters, or behind them (retry or discard some)": "{reason}. 데드 레터나 그 뒤의 대기열에 자리가 없음(재시도하거나 폐기해서 비우세요)",
