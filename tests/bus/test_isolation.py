@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from pabal import RetryPolicy
+from pabal.delivery.buffers import BUFFER_LIVE
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Packed, Ticket
@@ -125,24 +126,24 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
 
     async def grow(rounds: int) -> None:
         for _ in range(rounds):
-            await bus.publish_batch([Moved(f"piece-{n % 50}", n) for n in range(500)])
+            await bus.publish_batch([Moved(f"piece-{n % 50}", n) for n in range(1_000)])
             await asyncio.sleep(0)  # a log in memory never waits, so nobody else would get a turn
 
-    await grow(24)  # by some more than may be in memory for the two
-    assert bus.get_statistics()["queue_size"] <= 2 * 5000
-    assert figures(bus, "many-keys")["lag"] == figures(bus, "one-key")["lag"] == 12_000
+    await grow(18)  # by some more than may be in memory for either
+    assert bus.get_statistics()["queue_size"] <= 2 * BUFFER_LIVE
+    assert figures(bus, "many-keys")["lag"] == figures(bus, "one-key")["lag"] == 18_000
     if stored.kind == "sqlite":
         tracemalloc.start()
-        await grow(4)
+        await grow(2)
         before = tracemalloc.get_traced_memory()[0]
-        await grow(20)
+        await grow(8)
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        # 10,000 events of two subscriptions held in memory would be some 10 MB.
+        # 8,000 events of two subscriptions held in memory would be some 8 MB.
         assert grown < 2_500_000
     crawling.set()
     await bus.drain(60)
-    assert handled == 2 * (24_000 if stored.kind == "sqlite" else 12_000)
+    assert handled == 2 * (28_000 if stored.kind == "sqlite" else 18_000)
 
 
 async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backend) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.bus.support import figures
+from tests.delivery.desk import Desk
 
-from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, RetryPolicy
 
 
 class TemperatureRead(DomainEvent):
@@ -30,3 +32,33 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
     assert bus.get_statistics()["queue_size"] == 0
     assert bus.health().status == "failing"
     await bus.stop()
+
+
+async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(desk: Desk) -> None:
+    """Whoever reads slowly would take a halt that nobody had written down yet for one that was called off.
+
+    The subscription would have its event once more, for each such reading.
+    """
+    clerk, gone_wrong = desk.clerk, ValueError("poison")
+    clerk.refused = {1: gone_wrong}
+    desk.employ(retry=RetryPolicy(max_attempts=1), on_exhausted="stop")
+    consumer = desk.bus._engine.consumers["clerk"]
+    controls = desk.bus._engine.feed.controls  # type: ignore[union-attr]
+
+    await desk.publish(1)
+    await desk.clock.settle()
+    assert controls._noted == {"clerk": consumer.epoch}
+    clerk.gate.clear()
+    await desk.resume()
+    await clerk.entered.reach(2)
+
+    async def it_halts_again() -> None:
+        clerk.gate.set()
+        await desk.clock.settle()
+        assert controls._noted == {"clerk": consumer.epoch}
+
+    desk.storage.then["read_controls"] = it_halts_again
+    await controls.obey()
+    await desk.clock.settle()
+    assert clerk.entered == [1, 1], "one publishing and one resume are two attempts"
+    assert figures(desk.bus, "clerk")["state"] == "halted"

@@ -8,7 +8,7 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.bus import waiting
-from pabal.delivery import consumer, feed, leases, redelivery, settlement, worker
+from pabal.delivery import buffers, feed, leases, redelivery, settlement, worker
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.delivery.watermark import WatermarkTracker
 from pabal.eventsourcing import advancing
@@ -31,8 +31,10 @@ _FIGURES = [
     ("guide.ko", f"{_default(MemoryDeadLetters, 'limit'):,}개까지 보관"),
     ("guide", f"| {_default(InMemoryEventBus, 'max_queue_size'):,} |"),
     ("guide", f"max_payload_bytes={_default(SqliteEventStorage, 'max_payload_bytes'):_}"),
-    ("architecture", f"up to {consumer.BUFFER_HIGH:,} deliveries"),
-    ("architecture.ko", f"{consumer.BUFFER_HIGH:,}개까지"),
+    ("architecture", f"up to {buffers.BUFFER_LIVE:,} deliveries"),
+    ("architecture", f"fewer than {buffers.BUFFER_HIGH:,}"),
+    ("architecture.ko", f"{buffers.BUFFER_LIVE:,}개까지"),
+    ("architecture.ko", f"{buffers.BUFFER_HIGH:,}개가 넘지 않게"),
     ("architecture", f"within {feed._POLL_FASTEST * 1000:.0f} to {feed._POLL_SLOWEST * 1000:.0f} ms"),
     ("architecture", f"within {feed._POLL_IDLE * 1000:.0f} ms after {feed._IDLE_AFTER:.0f} quiet seconds"),
     ("architecture.ko", f"{feed._IDLE_AFTER:.0f}초 동안 조용했다면 {feed._POLL_IDLE * 1000:.0f}ms"),

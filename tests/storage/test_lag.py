@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.delivery import consumer as consumer_module
-from pabal.delivery import feed
+from pabal.delivery import feed, pages
+from pabal.ports.storage import Page
 from tests.storage.events import Recorder, Tick, ticks
 
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers so small that a few hundred events overflow them."""
-    for module in (consumer_module, feed):
+    for module in (pages, feed):
         monkeypatch.setattr(module, "BUFFER_HIGH", 64)
+    for module in (consumer_module, feed):
         monkeypatch.setattr(module, "BUFFER_LOW", 32)
+    monkeypatch.setattr(feed, "BUFFER_LIVE", 64)
     monkeypatch.setattr(consumer_module, "SPILL_KEEP", 4)
     monkeypatch.setattr(feed, "_PAGE", 16)
 
@@ -40,6 +44,43 @@ async def test_a_subscription_that_stands_still_takes_no_more_memory(storage: Sq
         gate.set()
         await bus.drain(timeout=20)
     assert seen.numbers == list(range(2000))
+
+
+def of_many_keys(first: int, stop: int) -> list[Tick]:
+    return [tick for number in range(first, stop) for tick in ticks(1, f"key-{number}", first=number)]
+
+
+async def test_what_is_committed_is_kept_beyond_what_would_be_read(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few large batches at once would all be read back from the disk, with the handlers idle meanwhile."""
+    monkeypatch.setattr(feed, "BUFFER_LIVE", 640)
+    gate = asyncio.Event()
+    reads: list[int] = []
+
+    async def slow(event: Tick) -> None:
+        await gate.wait()
+
+    async def read_page(after: int, **options: Any) -> Page:
+        reads.append(after)
+        return await fine(after, **options)
+
+    fine = storage.read_page
+    monkeypatch.setattr(storage, "read_page", read_page)
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, slow, name="slow")
+        consumer = bus._engine.consumers["slow"]
+        await bus._engine.background.until(lambda: consumer.live)
+        reads.clear()
+        await bus.publish_batch(of_many_keys(0, 600))
+        await bus.publish_batch(of_many_keys(600, 620))
+        assert (consumer.live, consumer.queued) == (True, 620)
+        await bus.publish_batch(of_many_keys(620, 720))
+        assert (consumer.live, consumer.queued) == (False, 640)
+        assert reads == []
+        gate.set()
+        await bus.drain(timeout=20)
+    assert min(reads) == 640
 
 
 async def test_a_blocked_key_with_a_long_queue_never_stops_the_others(storage: SqliteEventStorage) -> None:

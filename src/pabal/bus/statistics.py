@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAUSED, STANDBY, Consumer
+from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
+from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.spread import quantiles
 
@@ -98,7 +99,7 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
         if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
             degraded.append(
                 f"subscription {consumer.name!r} has {len(consumer.failing)} failed deliveries "
-                f"that are to be tried again; at {BUFFER_HIGH} it takes nothing new"
+                f"that are to be tried again; from {BUFFER_HIGH} on it may take nothing new"
             )
         if consumer.figures.skipped:
             skipped = consumer.figures.skipped

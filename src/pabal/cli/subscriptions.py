@@ -81,7 +81,7 @@ _REASONS = {
     "unclaimed": "subscription {name} has {number} unfinished events, but nobody handles it",
     "retrying": (
         "subscription {name} has {number} failed deliveries that are to be tried again; "
-        "at 4,096 it takes nothing new"
+        "from 4,096 on it may take nothing new"
     ),
     "parked": "subscription {name} has dead letters ({number}); retry or discard them",
     "queued": "subscription {name} keeps {number} events behind dead letters of their key",

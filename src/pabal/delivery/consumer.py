@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.arrivals import Arrivals
 from pabal.delivery.bookkeeping import Failing, Figures, Unsaved
+from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.context import Call, DeliveryContext
 from pabal.delivery.lane import GATED, IDLE, READY, RUNNING, WAITING, Item, Lane
 from pabal.delivery.replaying import ReplayRun
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 BATCH_KEY = ("batch",)
-BUFFER_HIGH = 4096
-"""Deliveries that a subscription holds in memory before it stops taking more from the log."""
-BUFFER_LOW = 2048
 SPILL_KEEP = 64
 SPILL_MOST = 1_000_000
 _PRUNE_ABOVE = 4096
@@ -274,10 +272,10 @@ class Consumer:
         self.release_followers()
         return dropped
 
-    def has_room(self) -> bool:
-        """Leave on disk what can be of it, now that it is full; tell whether that has made room."""
+    def has_room(self, most: int) -> bool:
+        """Leave on disk what can be of it, now that it holds ``most``; tell whether that has made room."""
         self.make_room()
-        return self.queued < BUFFER_HIGH
+        return self.queued < most
 
     def make_room(self) -> None:
         """Leave the tail of the longest lane on disk where it takes room from other keys."""

@@ -77,10 +77,11 @@ class Controls:
         try:
             while self._again:
                 self._again = False
+                noted = dict(self._noted)  # what is noted while the answer is on its way is not in it
                 for control in await self._storage.read_controls(list(self._engine.consumers)):
                     consumer = self._engine.consumers.get(control.name)
                     if consumer is not None:
-                        self._apply(consumer, control)
+                        self._apply(consumer, control, noted.get(control.name))
         except StorageClosedError:
             return
         except StorageError as error:
@@ -90,7 +91,7 @@ class Controls:
             self._looking = False
             self._engine.background.noticed()
 
-    def _apply(self, consumer: Consumer, control: Control) -> None:
+    def _apply(self, consumer: Consumer, control: Control, noted: int | None) -> None:
         if consumer.tracker is None or consumer in self._reopening:
             return  # it is about to be opened, with what its cursor says by then
         if control.move is not None:
@@ -98,7 +99,7 @@ class Controls:
                 self._engine.set_aside(consumer, PAUSED)
             self._take_up_anew(consumer, resumes=False)  # whoever opens it finds it moved
         elif consumer.state == HALTED:
-            if self._noted.get(consumer.name) == consumer.epoch and not control.halted:
+            if noted == consumer.epoch and not control.halted:
                 self._take_up_anew(consumer, resumes=not control.paused)
         elif control.paused:
             if consumer.state == ACTIVE:

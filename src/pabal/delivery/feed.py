@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, BUFFER_LOW, HALTED, PAUSED, STANDBY, Consumer
+from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LIVE, BUFFER_LOW
+from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.control import Controls
 from pabal.delivery.ending import bury
 from pabal.delivery.lane import IDLE, LOADING, Lane
@@ -163,7 +164,7 @@ class Feed:
                 tracker = consumer.tracker
                 if tracker is None or not consumer.live or position <= tracker.seen:
                     continue  # what was read from the log may reach further than the commits heard of
-                if consumer.queued >= BUFFER_HIGH and not consumer.has_room():
+                if consumer.queued >= BUFFER_LIVE and not consumer.has_room(BUFFER_LIVE):
                     consumer.live = False
                     tracker.seen = position - 1
                     continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pabal.delivery.consumer import ACTIVE, BUFFER_HIGH, Consumer
+from pabal.delivery.buffers import BUFFER_HIGH
+from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import Lane
 from pabal.domain.envelope import StoredRecord, decode_event
 from pabal.domain.event import DomainEvent, kind_of
@@ -52,7 +53,7 @@ def _follow(
         position = row.position
         if position <= tracker.seen:
             continue
-        if consumer.queued >= BUFFER_HIGH and not consumer.has_room():
+        if consumer.queued >= BUFFER_HIGH and not consumer.has_room(BUFFER_HIGH):
             return
         way = ways.get(row.event_type)
         if way is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from pabal.delivery.consumer import BUFFER_HIGH, BUFFER_LOW
+from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
 from pabal.ports.operations import Level, Reason, SubscriptionView, Target
 
 _STALE = timedelta(seconds=60)
@@ -43,7 +43,7 @@ def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
             "retrying",
             "degraded",
             f"has {view.retries:,} failed deliveries that are to be tried again; "
-            f"at {BUFFER_HIGH:,} it takes nothing new",
+            f"from {BUFFER_HIGH:,} on it may take nothing new",
             view.retries,
         )
     if view.parked:

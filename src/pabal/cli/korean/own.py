@@ -223,7 +223,7 @@ _SENTENCES = {
     "{retries}, {parked}, {queued} queued behind them, {scheduled} scheduled": "{retries}, {parked}, 그 뒤의 대기 {queued}, 예약 {scheduled}",
     "subscription {name} is paused, {number} events wait": "구독 {name} 일시 정지, 이벤트 {number}개 대기",
     "subscription {name} has {number} unfinished events, but nobody handles it": "구독 {name}: 끝나지 않은 이벤트 {number}개, 처리 주체 없음",
-    "subscription {name} has {number} failed deliveries that are to be tried again; at 4,096 it takes nothing new": "구독 {name}: 실패해 재시도를 기다리는 전달 {number}개. 4,096개가 되면 새 이벤트를 받지 않음",
+    "subscription {name} has {number} failed deliveries that are to be tried again; from 4,096 on it may take nothing new": "구독 {name}: 실패해 재시도를 기다리는 전달 {number}개. 4,096개부터는 새 이벤트를 받지 못할 수 있음",
     "subscription {name} has dead letters ({number}); retry or discard them": "구독 {name}: 데드 레터 {number}개. 재시도하거나 폐기하세요",
     "subscription {name} keeps {number} events behind dead letters of their key": "구독 {name}: 같은 키의 데드 레터 뒤에 이벤트 {number}개 대기",
     "subscription {name} is held by another process that does not get on with it": "구독 {name}: 다른 프로세스가 쥐고 있지만 진행되지 않음",

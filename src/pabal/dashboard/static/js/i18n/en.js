@@ -54,7 +54,7 @@ export const en = {
   "trouble.unclaimed": "{n} events wait for {subscription}, but nobody handles it",
   "trouble.stuck": "Another process holds {subscription} and does not get on, {n} events wait",
   "trouble.queued": "{subscription} keeps {n} events waiting behind dead letters of their key",
-  "trouble.retrying": "{subscription} has {n} failed deliveries to try again; at 4,096 it takes nothing new",
+  "trouble.retrying": "{subscription} has {n} failed deliveries to try again; from 4,096 on it may take nothing new",
   "trouble.skipped": "{subscription} passed over {n} events of unregistered types",
   "trouble.bus": "The bus says that it is failing",
   "mend.look": "Look",

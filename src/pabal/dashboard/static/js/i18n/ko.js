@@ -54,7 +54,7 @@ export const ko = {
   "trouble.unclaimed": "{subscription} 구독에 이벤트 {n}건이 기다리지만 처리하는 곳이 없습니다",
   "trouble.stuck": "다른 프로세스가 {subscription} 구독을 쥐고 있으나 진행되지 않아 이벤트 {n}건이 기다립니다",
   "trouble.queued": "{subscription} 구독에서 이벤트 {n}건이 같은 키의 데드 레터 뒤에서 기다립니다",
-  "trouble.retrying": "{subscription} 구독에서 실패한 전달 {n}건이 재시도를 기다립니다. 4,096건이 되면 새 이벤트를 받지 않습니다",
+  "trouble.retrying": "{subscription} 구독에서 실패한 전달 {n}건이 재시도를 기다립니다. 4,096건부터는 새 이벤트를 받지 못할 수 있습니다",
   "trouble.skipped": "{subscription} 구독이 등록되지 않은 유형의 이벤트 {n}건을 건너뛰었습니다",
   "trouble.bus": "버스가 장애 상태를 알렸습니다",
   "mend.look": "보기",
