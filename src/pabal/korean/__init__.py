@@ -15,7 +15,7 @@ __all__ = ["Sentences", "in_korean"]
 _library = Sentences({}, {})
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def in_korean(sentence: str) -> str:
     """Return a sentence of the library in Korean, or as it is where it is none.
 
