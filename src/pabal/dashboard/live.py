@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pabal.dashboard.bilingual import in_both, why_parked
 from pabal.dashboard.problems import Problem
 from pabal.dashboard.report import (
     Moment,
@@ -23,7 +24,6 @@ from pabal.dashboard.report import (
     without_quotes,
 )
 from pabal.errors import DeadLetterNotFoundError, PabalError
-from pabal.korean import in_korean
 from pabal.operations import Operations
 from pabal.ports.samples import Sample
 
@@ -97,8 +97,8 @@ class Hub:
         try:
             report = await self.report()
         except PabalError as error:
-            body = {"message": str(error), "message_ko": in_korean(str(error))}
-            return b"event: trouble\ndata: " + msgspec.json.encode(body) + b"\n\n"
+            body = msgspec.json.encode(in_both("message", str(error)))
+            return b"event: trouble\ndata: " + body + b"\n\n"
         return b"event: report\ndata: " + msgspec.json.encode(report) + b"\n\n"
 
     async def close(self) -> None:
@@ -157,15 +157,13 @@ class Hub:
         """Return the groups, each of the first with the message of its newest dead letter: the why."""
         groups = [msgspec.structs.asdict(group) for group in await self._operations.dead_letter_groups()]
         for group in groups:
-            group.update(message="", message_ko="", event_types=())
+            group.update(in_both("message", ""), event_types=())
         for group in groups[:_EXPLAINED]:
             try:
                 letter = await self._operations.dead_letter(group["newest_id"])
             except DeadLetterNotFoundError:
                 continue  # it was retried or discarded just now
-            group["event_types"] = (letter.event.event_type,)
-            group["message"] = letter.attempts[-1].message if letter.attempts else letter.reason
-            group["message_ko"] = in_korean(group["message"])
+            group.update(why_parked(letter), event_types=(letter.event.event_type,))
         return groups
 
     async def series(self, name: str) -> dict[str, Any]:

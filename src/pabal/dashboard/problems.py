@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pabal.dashboard.bilingual import in_both
 from pabal.errors import (
     ActionNotPossibleError,
     ConflictError,
@@ -25,7 +26,6 @@ from pabal.errors import (
     UnknownEventTypeError,
     UsageError,
 )
-from pabal.korean import in_korean
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
@@ -40,7 +40,7 @@ class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
 
     def response(self) -> Response:
         """Return it as JSON."""
-        told = {"code": self.code, "message": self.message, "message_ko": in_korean(self.message)}
+        told = {"code": self.code, **in_both("message", self.message)}
         return as_json({"error": {**self.fields, **told}}, self.status)
 
 

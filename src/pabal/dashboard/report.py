@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pabal.korean import in_korean
+from pabal.dashboard.bilingual import in_both
 from pabal.ports.operations import Overview, Reason, SubscriptionView
 from pabal.ports.samples import Sample
 
@@ -128,8 +128,7 @@ def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> 
     return {
         "name": view.name,
         "state": state,
-        "reason": view.reason,
-        "reason_ko": in_korean(view.reason),
+        **in_both("reason", view.reason),
         "lag": view.lag,
         "rate": rate,
         "in_flight": view.in_flight,
@@ -180,8 +179,7 @@ def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "subscription": group["subscription"],
             "error_type": group["error_type"],
             "n": group["count"],
-            "detail": group["message"],
-            "detail_ko": group["message_ko"],
+            **in_both("detail", group["message"]),
             "since": group["first_parked_at"],
         }
         for group in groups
@@ -208,9 +206,7 @@ def _trouble(reason: Reason, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "level": _LEVELS.get(reason.level, "warn"),
         "subscription": reason.subscription,
         "n": reason.number,
-        "text": reason.text,
-        "text_ko": in_korean(reason.text),
-        "detail": detail,
-        "detail_ko": in_korean(detail),
+        **in_both("text", reason.text),
+        **in_both("detail", detail),
         "since": None,
     }

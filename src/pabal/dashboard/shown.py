@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pabal.korean import in_korean
+from pabal.dashboard.bilingual import in_both, why_parked
 from pabal.operations import HIDDEN, Masking
 from pabal.ports.operations import DeadLetterView, EventDetail, EventView, Trace, TraceNode
 
@@ -84,7 +84,6 @@ def _node(event: EventView, parked: Container[str]) -> dict[str, Any]:
 def letter_row(letter: DeadLetterView) -> dict[str, Any]:
     """Show a dead letter in one line."""
     event = letter.event
-    message = letter.attempts[-1].message if letter.attempts else letter.reason
     return {
         "id": letter.id,
         "subscription": letter.subscription,
@@ -94,8 +93,7 @@ def letter_row(letter: DeadLetterView) -> dict[str, Any]:
         "aggregate_id": event.aggregate_id,
         "position": event.position,
         "error_type": letter.error_type,
-        "message": message,
-        "message_ko": in_korean(message),
+        **why_parked(letter),
         "attempts": len(letter.attempts),
         "parked_at": letter.parked_at,
         "state": letter.state,
@@ -111,8 +109,7 @@ def letter_detail(shown: DeadLetterView, whole: DeadLetterView) -> dict[str, Any
         "payload": payload,
         "masked": HIDDEN in msgspec.json.encode(payload).decode(),
         "attempts": shown.attempts,
-        "reason": shown.reason,
-        "reason_ko": in_korean(shown.reason),
+        **in_both("reason", shown.reason),
         "key": shown.key,
         "revision": revision_of(whole),
     }

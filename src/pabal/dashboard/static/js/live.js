@@ -5,10 +5,10 @@ import { address, session } from "./api.js";
 
 /** The last report, or null before the first. */
 export const report = new Store(null);
-/** "connecting", "live", "lost", or "old" while the server itself cannot read the log. */
+/** "connecting", "live" or "lost". */
 export const link = new Store("connecting");
-/** Why it cannot, or null. */
-export const trouble = new Store(null);
+/** Why the server itself cannot read the log, or null. */
+export const unreadable = new Store(null);
 
 let source = null;
 let patience = 0;
@@ -17,23 +17,22 @@ function open() {
   close();
   source = new EventSource(address("live"));
   source.addEventListener("report", (event) => {
-    clearTimeout(patience);
-    patience = 0;
     report.set(JSON.parse(event.data));
-    trouble.set(null);
-    link.set("live");
+    heard(null);
   });
-  source.addEventListener("trouble", (event) => {
-    clearTimeout(patience);
-    patience = 0;
-    trouble.set(JSON.parse(event.data));
-    link.set("old");
-  });
+  source.addEventListener("trouble", (event) => heard(JSON.parse(event.data)));
   source.addEventListener("error", () => {
     // It connects again by itself; only when that takes a while is it worth a word.
     patience ||= setTimeout(() => link.set("lost"), 2500);
     if (source?.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
   });
+}
+
+function heard(fault) {
+  clearTimeout(patience);
+  patience = 0;
+  unreadable.set(fault);
+  link.set("live");
 }
 
 function close() {

@@ -4,7 +4,7 @@ import { html, useStore } from "../lib.js";
 import { post, loadSession, session } from "../api.js";
 import { language, said, speak, t } from "../i18n.js";
 import { short } from "../format.js";
-import { link, report, trouble } from "../live.js";
+import { link, report, unreadable } from "../live.js";
 import { to } from "../router.js";
 import { toggleTheme, theme } from "../theme.js";
 import { Icon, Mark } from "./icons.js";
@@ -77,8 +77,9 @@ function skip(event) {
 
 export function Shell({ place, onKeys, children }) {
   const now = useStore(report);
-  const state = useStore(link);
-  const problem = useStore(trouble);
+  const problem = useStore(unreadable);
+  const reached = useStore(link);
+  const state = problem && reached === "live" ? "old" : reached;
   const mine = useStore(session);
   const status = now?.health.status;
   return html`

@@ -4,7 +4,7 @@ import { html, useMemo, useState, useStore } from "../lib.js";
 import { useLoaded } from "../api.js";
 import { has, said, t } from "../i18n.js";
 import { rate, short, span, spanParts } from "../format.js";
-import { link, report } from "../live.js";
+import { report, unreadable } from "../live.js";
 import { go, to } from "../router.js";
 import { mayAct, resume, RetryDialog, whyNot } from "../actions.js";
 import { Ago, Blank, Bones, Button, Card, Fault, Head, Segments } from "../components/basics.js";
@@ -135,7 +135,7 @@ function Charts({ range }) {
 
 export function Overview({ query }) {
   const now = useStore(report);
-  const isOld = useStore(link) === "old"; // a verdict on what was is none on what is
+  const isOld = useStore(unreadable) !== null; // a verdict on what was is none on what is
   const range = RANGES.includes(query.range) ? query.range : "15m";
   const pick = (one) => go(to([], { range: one === "15m" ? "" : one }), { replace: true });
   return html`

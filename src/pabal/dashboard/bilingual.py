@@ -1,0 +1,20 @@
+"""Sentences of the library as the pages get them: in both languages, for each page chooses its own."""
+
+from __future__ import annotations
+
+from pabal.korean import in_korean
+from pabal.ports.operations import DeadLetterView
+
+
+def in_both(name: str, sentence: str) -> dict[str, str]:
+    """Return a field with a sentence, and beside it the field with its Korean.
+
+    >>> in_both("reason", "the file is read-only")
+    {'reason': 'the file is read-only', 'reason_ko': '읽기 전용 파일입니다'}
+    """
+    return {name: sentence, f"{name}_ko": in_korean(sentence)}
+
+
+def why_parked(letter: DeadLetterView) -> dict[str, str]:
+    """Return the message of what failed last, or, where nothing was tried, the reason."""
+    return in_both("message", letter.attempts[-1].message if letter.attempts else letter.reason)
