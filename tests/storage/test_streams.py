@@ -185,6 +185,25 @@ async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
         assert sum(len(reading) == 10 for reading in seen) >= 3
 
 
+async def test_rows_of_many_streams_are_indexed_less_often_than_rows_of_few(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice with one row for each of 10,000 aggregates would write 10,000 pages, and the next one again."""
+    monkeypatch.setattr(appender, "_INDEX_EVERY", 10)
+    async with SqliteEventStorage(path) as storage:
+
+        async def indexed_upto() -> int:
+            find = "SELECT value FROM meta WHERE key = 'indexed_upto'"
+            return int(await storage.transact(lambda tx: tx.execute(find).fetchone()[0]))
+
+        await storage.store_events([Tick("A", number) for number in range(10)])
+        assert await indexed_upto() == 10
+        await storage.store_events([Tick(f"S{number}", 1) for number in range(29)])
+        assert await indexed_upto() == 10
+        await storage.store_event(Tick("S0", 2))
+        assert await indexed_upto() == 40
+
+
 async def test_an_index_that_cannot_be_built_does_not_stop_the_log(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,6 +18,10 @@ Stream = tuple[str, str]
 """Aggregate id and type ('' where the event class has none)."""
 
 _INDEX_EVERY = 20_000
+_INDEX_AT_MOST = 3
+"""How many times as many rows may be behind while they are of so many streams that few share a page."""
+_SHARING = 6
+"""Rows of a stream that are worth its page: SQLite writes the whole page anew, for one entry as for six."""
 _HEADS_MOST = 200_000
 
 
@@ -230,7 +234,9 @@ class Appender:
     def index_is_due(self, *, final: bool) -> bool:
         """Tell whether a slice of the index should be built now."""
         behind = self.known - max(self.indexed_upto, self._index_above)
-        return behind >= _INDEX_EVERY or (final and behind > 0)
+        if final or behind < _INDEX_EVERY:
+            return final and behind > 0
+        return behind >= min(_SHARING * len(self.tail), _INDEX_AT_MOST * _INDEX_EVERY)
 
     def index_streams(self) -> int:
         """Enter everything behind the index into it, sorted, inside a transaction; return how far."""

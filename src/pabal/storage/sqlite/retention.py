@@ -21,13 +21,13 @@ T = TypeVar("T")
 Entry = tuple[str, str, int | None]
 """An event's place in the index of streams: aggregate id, aggregate type, version."""
 
-SLICE_SECONDS = 0.003
+SLICE_SECONDS = 0.0015
 """How long one commit of tidying up may hold the writer before its sync, so that publishers hardly notice."""
 PAUSES = 3
 """How much longer than a commit the time between two of them is: it is left to publishers, as is the disk."""
 SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
 """Rows deleted in one commit: at first, and the bounds within which that follows the time it takes."""
-CHECKPOINT_PAGES = 500
+CHECKPOINT_PAGES = 250
 """Deleting touches pages all over the file: moved there by the thousand, they keep everybody waiting."""
 GATHERED = 20_000
 """Entries of the index of streams that are deleted together, in order."""
