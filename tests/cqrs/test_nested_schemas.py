@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, time
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -95,3 +95,89 @@ def test_moments_are_described_as_such_wherever_they_stand() -> None:
     fields = schema["$defs"]["Stay"]["properties"]
     assert fields["since"] == moment
     assert fields["seen"]["anyOf"][0]["items"] == moment
+
+
+# -- times of the day -------------------------------------------------------------------------------------
+
+LOCAL_TIME: Any = Annotated[time, msgspec.Meta(tz=False)]
+AWARE_TIME: Any = Annotated[time, msgspec.Meta(tz=True)]
+LOCAL: Any = Annotated[datetime, msgspec.Meta(tz=False)]
+AWARE: Any = Annotated[datetime, msgspec.Meta(tz=True)]
+SHOP: Any = msgspec.defstruct("Shop", [("opens", time), ("closed", tuple[time | None, ...], ())], frozen=True)
+SHOP_OF_TEXT: Any = msgspec.defstruct(
+    "Shop", [("opens", str), ("closed", tuple[str | None, ...], ())], frozen=True
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (str, time),
+        (time, str),
+        (str | None, time | None),
+        (tuple[str, ...], tuple[time, ...]),
+        (dict[str, str], dict[str, time]),
+        (SHOP_OF_TEXT, SHOP),
+        (str, LOCAL_TIME),
+        (str, AWARE_TIME),
+        (time, AWARE_TIME),
+        (time, datetime),
+        (str, LOCAL),
+        (str, AWARE),
+        (LOCAL, AWARE),
+    ],
+)
+def test_text_and_times_of_the_day_are_not_the_same(before: Any, after: Any) -> None:
+    """The application would start, and park every event whose text names no time."""
+    (finding,) = _found(before, after)
+    assert (finding.level, finding.field) == ("failure", "to")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (time, time),
+        (time | None, time | None),
+        (time, time | None),
+        (time, time | int),
+        (LOCAL_TIME, time),
+        (AWARE_TIME, time),
+        (SHOP, SHOP),
+    ],
+)
+def test_a_time_that_takes_all_it_took_is_no_failure(before: Any, after: Any) -> None:
+    """A build would fail over what can be read as before."""
+    assert _found(before, after) == []
+
+
+def test_a_time_of_the_day_is_described_as_it_is_stored() -> None:
+    """Another program would send any text, or be told that a time without an offset is wrong."""
+    with registry.isolated():
+        schema = _export(SHOP)["events"]["schema-nested.moved"]["schema"]
+    opens = schema["$defs"]["Shop"]["properties"]["opens"]
+    assert [each["format"] for each in opens["anyOf"]] == ["time", "partial-time"]
+    assert {each["type"] for each in opens["anyOf"]} == {"string"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "was_told"),
+    [
+        (time, {"type": "string"}),
+        (time | None, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        (tuple[time, ...], {"type": "array", "items": {"type": "string"}}),
+        (LOCAL_TIME, {"type": "string", "format": "partial-time"}),
+        (LOCAL, {"type": "string", "format": "date-time"}),
+        (datetime, {"type": "string", "format": "date-time"}),
+    ],
+)
+def test_a_snapshot_that_told_no_times_is_read_as_it_was_meant(kind: Any, was_told: dict[str, Any]) -> None:
+    """Every build with a snapshot of before would fail over fields that nobody has touched."""
+    with registry.isolated():
+        snapshot = _export(kind)
+        snapshot["format"] = 2
+        snapshot["events"]["schema-nested.moved"]["schema"]["properties"]["to"] = was_told
+        assert [one for one in check_schema(snapshot) if one.event_type == "schema-nested.moved"] == []
+    with registry.isolated():
+        _export(int)
+        (finding,) = [one for one in check_schema(snapshot) if one.event_type == "schema-nested.moved"]
+    assert finding.level == "failure"

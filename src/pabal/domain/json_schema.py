@@ -18,6 +18,10 @@ _ARRAYS = (
 )
 _NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
 _Schema = dict[str, Any]
+_MOMENTS = {None: "date-time", True: "date-time", False: "date-time-local"}
+"""The format of a ``datetime`` by whether it has an offset. Source: the OpenAPI Format Registry."""
+ANY_TIME = ({"type": "string", "format": "time"}, {"type": "string", "format": "partial-time"})
+"""What a plain ``time`` is, with an offset or without one; the formats are msgspec's for what is only one."""
 
 
 def describe_payloads(
@@ -25,7 +29,8 @@ def describe_payloads(
 ) -> tuple[tuple[_Schema, ...], dict[str, _Schema]]:
     """Return a schema for each type, and what these refer to by name.
 
-    msgspec says of a ``datetime`` that it is a string, no more; here it has the format ``date-time``.
+    msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here they have the
+    format ``date-time``, and one of those in ``ANY_TIME``.
     """
     described, components = msgspec.json.schema_components(types, ref_template=ref_template)
     seen: set[Any] = set()
@@ -33,7 +38,11 @@ def describe_payloads(
     while ahead:
         schema, info = ahead.pop()
         if isinstance(info, inspect.DateTimeType):
-            schema.setdefault("format", "date-time")
+            schema.setdefault("format", _MOMENTS[info.tz])
+        elif isinstance(info, inspect.TimeType):
+            if schema.get("type") == "string" and "format" not in schema:
+                del schema["type"]
+                schema["anyOf"] = [dict(each) for each in ANY_TIME]
         elif isinstance(info, _NAMED):
             if info.cls not in seen:
                 seen.add(info.cls)
@@ -78,7 +87,7 @@ def _choice(schema: _Schema, info: Any) -> _Schema:
     if isinstance(info, inspect.Metadata):
         return _choice(schema, info.type)
     kind = None
-    if isinstance(info, inspect.DateTimeType):
+    if isinstance(info, (inspect.DateTimeType, inspect.TimeType)):
         kind = "string"
     elif isinstance(info, inspect.DictType):
         kind = "object"

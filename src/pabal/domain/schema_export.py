@@ -7,7 +7,7 @@ from typing import Any
 from pabal.domain.json_schema import describe_payloads
 from pabal.domain.registry import EventRegistry, registry
 
-FORMAT = 2
+FORMAT = 3
 """The layout of the document; a later one gets another number."""
 OWN_PREFIX = "pabal."
 """What pabal's own events are called; they are no part of an application's schema."""
