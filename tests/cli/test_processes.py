@@ -11,8 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
 
 from tests import warm
 
@@ -122,6 +126,27 @@ def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain.screen)
     piped = pabal("subscriptions", "list", str(file))
     assert (piped.returncode, "\x1b" in piped.stdout) == (0, False)
+
+
+HEADINGS = {
+    "en": ("subscription", "state", "position", "lag", "retries", "dead letters", "queued", "updated"),
+    "ko": ("구독", "상태", "위치", "지연", "재시도", "데드 레터", "대기열", "갱신 시각"),
+}
+
+
+@pytest.mark.parametrize("width", [20, 26, 34, 47, 48, 60])
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_narrow_terminal_loses_nothing_of_a_table(file: Path, width: int, language: str) -> None:
+    """On a phone the columns would be so narrow that a letter of Korean fits in none, and cells be empty."""
+    command = (*_PABAL, "--lang", language, "subscriptions", "list", str(file))
+    terminal = Terminal(*command, COLUMNS=str(width), NO_COLOR="1")
+    assert terminal.end() == 0
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in terminal.screen.splitlines()]
+    assert max(map(cell_len, lines)) <= width
+    letters = Counter("".join(lines))
+    assert Counter("".join((*HEADINGS[language], "pack", "82")).replace(" ", "")) - letters == Counter()
+    if width < 48:
+        assert [heading for heading in HEADINGS[language] if heading not in terminal.screen] == []
 
 
 def pabal(*arguments: str) -> subprocess.CompletedProcess[str]:

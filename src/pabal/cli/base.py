@@ -36,6 +36,8 @@ WRONG_USAGE = 2
 UNAVAILABLE = 3
 """Exit code: the file is no log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
+_COLUMN = 6
+"""Places of a terminal for each column; with fewer, columns of one place lose what takes two, as Korean does."""
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What steers a terminal, or turns the direction of reading, instead of being read."""
 
@@ -203,9 +205,22 @@ def show(into: Table, empty: str) -> None:
         out = Console(highlight=False)
         if not out.is_terminal:
             out = Console(highlight=False, width=240)
-        out.print(into)
+        out.print(into if out.width >= _COLUMN * len(into.columns) else _upright(into))
     else:
         click.echo(t(empty))
+
+
+def _upright(wide: Table) -> Table:
+    """Return a table with a line for each cell, the heading before it, and a gap between rows."""
+    made = Table(box=None, pad_edge=False, show_header=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for number, cells in enumerate(zip(*(column.cells for column in wide.columns), strict=True)):
+        if number:
+            made.add_row()
+        for column, cell in zip(wide.columns, cells, strict=True):
+            made.add_row(column.header, cell)
+    return made
 
 
 def moment(at: datetime | None) -> str:
