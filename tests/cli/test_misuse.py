@@ -95,6 +95,8 @@ def test_a_number_beyond_every_log_is_no_damage(
         ("replay", "FILE", "pack", "--from", "", "--yes"),
         ("dead-letters", "retry", "FILE", "1", "--import", ""),
         ("dead-letters", "retry", "FILE", "1", "--import", ".shop"),
+        ("dashboard", "FILE", "--import", ""),
+        ("dashboard", "FILE", "--import", "no_such_module"),
         ("status", "redis://risk:half[other@127.0.0.1:1/0"),
         ("status", "redis://risk:[other]@127.0.0.1:1/0"),
         ("status", "redis://risk:half@127.0.0.1:1/zero"),

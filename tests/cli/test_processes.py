@@ -118,14 +118,16 @@ def test_a_question_on_a_terminal_is_answered_before_anything_happens(file: Path
 
 def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
     """Escape codes would end up in files, or on a screen whose reader asked for none."""
-    coloured = Terminal(*_PABAL, "subscriptions", "list", str(file))
-    assert coloured.end() == 0
-    assert "\x1b[1m" in coloured.screen
-    plain = Terminal(*_PABAL, "events", "list", str(file), NO_COLOR="1")
-    assert plain.end() == 0
-    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain.screen)
-    piped = pabal("subscriptions", "list", str(file))
-    assert (piped.returncode, "\x1b" in piped.stdout) == (0, False)
+    doctor, colour = (*_PABAL, "doctor", str(file)), re.compile(r"\x1b\[[0-9;]*3[0-7]m")
+    coloured = Terminal(*doctor)
+    coloured.end()
+    assert colour.search(coloured.screen)
+    plain = Terminal(*doctor, NO_COLOR="1")
+    plain.end()
+    assert "every checksum" in plain.screen
+    assert not colour.search(plain.screen)
+    piped = pabal("doctor", str(file))
+    assert ("every checksum" in piped.stdout, "\x1b" in piped.stdout) == (True, False)
 
 
 HEADINGS = {

@@ -10,7 +10,9 @@ from typing import ClassVar
 import pytest
 
 from pabal import SqliteEventStorage
+from tests import warm
 from tests.cli.conftest import Pabal
+from tests.cli.test_processes import LIMIT, ROOT, environment
 from tests.operations.conftest import ShopOrder, mend
 
 
@@ -136,9 +138,28 @@ def test_a_backup_is_a_log_of_its_own(pabal: Pabal, file: Path, tmp_path: Path) 
     assert (again.exit_code, "copy.db" in again.stderr) == (3, True)
 
 
-def test_the_shell_is_told_how_to_complete(pabal: Pabal) -> None:
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_is_told_how_to_complete(pabal: Pabal, shell: str) -> None:
     """Completion would be advertised and missing."""
-    assert "_PABAL_COMPLETE=bash_complete" in pabal("completion", "bash").output
+    assert f"_PABAL_COMPLETE={shell}_complete" in pabal("completion", shell).output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("pabal dead", ["dead-letters"]),
+        ("pabal subscriptions re", ["reset", "resume"]),
+        ("pabal events list --ty", ["--type"]),
+        ("pabal --lang ", ["en", "ko"]),
+        ("pabal events export --format c", ["cloudevents"]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(typed: str, offered: list[str]) -> None:
+    """The script for the shell would be there, and the key do nothing: commands are imported when called."""
+    words = typed.split(" ")
+    asked = {"_PABAL_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    ended = warm.run("pabal", warm=warm.COMMANDS, cwd=ROOT, env=environment(**asked), timeout=LIMIT)
+    assert ended.stdout.splitlines() == [f"plain,{word}" for word in offered]
 
 
 def test_bench_measures_each_way(pabal: Pabal, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ UNAVAILABLE = 3
 """Exit code: the file is no log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
 _COLUMN = 6
-"""Places of a terminal for each column; with fewer, columns of one place lose what takes two, as Korean does."""
+"""Places a column needs: with fewer, one may get a single place, and a letter of Korean takes two."""
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What steers a terminal, or turns the direction of reading, instead of being read."""
 

@@ -46,10 +46,17 @@ T = TypeVar("T")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _on_file(target: str, text: str, act: Callable[[SqliteEventStorage, Progress], Awaitable[T]]) -> T:
+def _on_file(
+    target: str,
+    text: str,
+    act: Callable[[SqliteEventStorage, Progress], Awaitable[T]],
+    total: int | None = 100,
+) -> T:
+    """Do something with a file, and show how far it is; ``total`` is None for what cannot tell."""
+
     async def main() -> T:
         async with open_log(target) as storage:
-            with progress(text, 100) as percent:
+            with progress(text, total) as percent:
                 return await act(storage, lambda done, total: percent(100 * done // max(1, total)))
 
     with errors_as_exit_codes():
@@ -131,7 +138,7 @@ def retention(
             progress=progress,
         )
 
-    due = _on_file(target, t("measuring"), lambda storage, _: trim(storage))
+    due = _on_file(target, t("measuring"), lambda storage, _: trim(storage), None)
     total = run(target, lambda operations: operations.overview()).totals.events
     question = t("Delete the {count} oldest of {total} events?", count=f"{due.deleted:,}", total=f"{total:,}")
     if dry_run:
@@ -171,7 +178,10 @@ def vacuum(target: str) -> None:
     Example: pabal vacuum trading.db
     """
     done = _on_file(
-        target, t("giving room back"), lambda storage, _: _written_down(storage, "vacuum", storage.vacuum)
+        target,
+        t("giving room back"),
+        lambda storage, _: _written_down(storage, "vacuum", storage.vacuum),
+        None,
     )
     click.echo(t("{size} bytes given back", size=f"{done.freed_bytes:,}"))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, TextIO
 
 import click
 import msgspec
 
-from pabal.cli.base import errors_as_exit_codes, import_module, import_option, target_argument
+from pabal.cli.base import errors_as_exit_codes, import_module, import_option, progress, target_argument
 from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.errors import InvalidEventError, PabalError
@@ -58,7 +59,9 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
     with errors_as_exit_codes():
         for module in modules:
             import_module(module)
-        count = asyncio.run(_store(target, lines))
+        # Who types the lines sees them; a bar would be drawn over them.
+        with nullcontext() if lines.isatty() else progress(t("importing"), None):
+            count = asyncio.run(_store(target, lines))
     click.echo(t("{count} events stored", count=count), err=True)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
 import sys
 from typing import Any
 
 import click
 
-from pabal.cli.base import UNAVAILABLE, WRONG_USAGE
+from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, import_module
 from pabal.cli.command import Command
-from pabal.cli.speaking import spoken, told
+from pabal.cli.speaking import told
 from pabal.dashboard import serve
 from pabal.errors import PabalError, StorageError
 from pabal.factory import open_operations
@@ -42,13 +40,9 @@ def dashboard(
 
     Example: pabal dashboard trading.db --allow-actions
     """
-    sys.path.insert(0, os.getcwd())
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise click.ClickException(spoken(f"cannot import {module!r}: {error}")) from error
     try:
+        for module in modules:
+            import_module(module)
         operations = open_operations(target)
         try:
             serve(operations, host=host, port=port, allowed_hosts=allowed_host, **options)

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
+from pabal.cli.base import progress
 from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken, told
@@ -54,7 +55,12 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
 
 async def _examine(target: str) -> Diagnosis:
     async with open_log(target) as storage:
-        return await examine(Path(storage.path), storage)
+        with progress(t("checking"), 100) as percent:
+            return await examine(
+                Path(storage.path),
+                storage,
+                progress=lambda done, total: percent(100 * done // max(1, total)),
+            )
 
 
 def _show(diagnosis: Diagnosis) -> None:

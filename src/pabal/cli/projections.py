@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import click
 
@@ -19,6 +20,7 @@ from pabal.cli.base import (
     json_option,
     print_json,
     print_result,
+    progress,
     row,
     run,
     show,
@@ -57,7 +59,8 @@ def list_projections(target: str, rows: bool, as_json: bool) -> None:
     """
     if target.startswith(("redis://", "rediss://")):
         fail(t("projections lie in the SQLite file of a log; a Redis server has none"), WRONG_USAGE)
-    found = run(target, lambda operations: operations.projections(rows=rows))
+    with progress(t("counting"), None) if rows else nullcontext():
+        found = run(target, lambda operations: operations.projections(rows=rows))
     if as_json:
         print_json(found)
         return

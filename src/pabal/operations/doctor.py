@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
@@ -54,8 +54,8 @@ class Examined(Protocol):
         """Return the highest position."""
         ...
 
-    async def check(self) -> list[str]:
-        """Return what is wrong with the file, in sentences."""
+    async def check(self, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Return what is wrong with the file, in sentences; tell ``progress`` how far it is."""
         ...
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
@@ -78,15 +78,20 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
     return not any(version[:2] == fixed[:2] and version >= fixed for fixed in _FIXED_IN)
 
 
-async def examine(path: str | Path, storage: Examined) -> Diagnosis:
-    """Examine an open log and return the diagnosis; nothing is written."""
+async def examine(
+    path: str | Path, storage: Examined, *, progress: Callable[[int, int], None] | None = None
+) -> Diagnosis:
+    """Examine an open log and return the diagnosis; nothing is written.
+
+    ``progress`` is called with the position up to which events are verified, and the last one.
+    """
     where = await asyncio.to_thread(Path(path).absolute)
     findings = [*look_at_sqlite(sqlite3.sqlite_version_info), await asyncio.to_thread(_look_at_wal, where)]
     try:
         head = await storage.head()
         findings.append(Finding("ok", f"the log has {head:,} positions"))
         findings += look_at_subscriptions(await storage.list_subscriptions(), head, datetime.now(UTC))
-        findings += look_at_damage(await storage.check())
+        findings += look_at_damage(await storage.check(progress=progress))
     except StorageError as error:
         findings.append(Finding("problem", str(error), "restore a backup, or copy what is intact"))
     return Diagnosis(str(where), tuple(findings))

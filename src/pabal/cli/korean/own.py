@@ -216,6 +216,8 @@ _SENTENCES = {
     "next: --after {cursor}": "다음 쪽: --after {cursor}",
     "there are more events than these {count}": "이 {count}개 말고도 이벤트가 더 있습니다",
     "exporting": "내보내는 중",
+    "importing": "들여오는 중",
+    "counting": "세는 중",
     "{count} events written": "이벤트 {count}개를 썼습니다",
     "no aggregate matches": "조건에 맞는 애그리거트가 없습니다",
     "this aggregate has no events": "이 애그리거트에는 이벤트가 없습니다",

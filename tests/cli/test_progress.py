@@ -1,0 +1,106 @@
+"""What takes long says so on a terminal, and nothing of it reaches a file or a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pabal import SqliteEventStorage
+from pabal.cli import base, doctor
+from pabal.cli.app import commands
+from tests.cli.conftest import Pabal
+from tests.cli.models import Quantities
+from tests.docs.test_cli_page import leaves
+
+LONG = [
+    ("backup FILE copy.db", "copying"),
+    ("bench --events 1000 --rounds 1", "measuring"),
+    ("check FILE", "checking"),
+    ("dead-letters discard FILE --all --yes", "working"),
+    ("dead-letters retry FILE --all --yes", "working"),
+    ("doctor FILE", "checking"),
+    ("events export FILE -o out.jsonl", "exporting"),
+    ("events import FILE --import tests.operations.conftest -i in.jsonl", "importing"),
+    ("projections list FILE --rows", "counting"),
+    ("retention FILE --max-events 2 --yes", "deleting"),
+    ("vacuum FILE", "giving room back"),
+]
+"""Commands that read or write a whole log, with what their bar says."""
+QUICK = {
+    *("asyncapi", "audit", "completion", "dashboard", "demo", "replay", "status", "tail"),
+    *("dead-letters edit", "dead-letters list", "dead-letters show"),
+    *("events list", "events show", "events trace", "streams list", "streams show"),
+    *("projections rebuild", "projections remove", "schema check", "schema export"),
+    *("subscriptions list", "subscriptions pause", "subscriptions reset", "subscriptions resume"),
+}
+"""Those that read a page, ask for something, or have a screen of their own: a tape, or a bar with a rate."""
+
+
+def test_every_command_is_either_quick_or_shows_how_far_it_is() -> None:
+    """A new command would be silent for minutes, and somebody would end it."""
+    long = {re.split(" FILE| --", line)[0] for line, _ in LONG}
+    assert long | QUICK == {path for path, _ in leaves(commands)}
+    assert not long & QUICK
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """Standard error, as far as bars go, is a terminal."""
+    shown = StringIO()
+    monkeypatch.setattr(
+        base, "console", lambda *, err=False: Console(file=shown, force_terminal=True, width=100)
+    )
+    return shown
+
+
+async def _project(path: Path) -> None:
+    async with SqliteEventStorage(path) as storage, Quantities(storage):
+        pass
+
+
+@pytest.fixture
+def place(file: Path, monkeypatch: pytest.MonkeyPatch, pabal: Pabal) -> Path:
+    """A working directory with a log, its model, and events to bring in."""
+    monkeypatch.chdir(file.parent)
+    asyncio.run(_project(file))
+    pabal("events", "export", file, "--type", "shop.ordered", "--format", "cloudevents", "-o", "in.jsonl")
+    return file
+
+
+@pytest.mark.parametrize(("line", "text"), LONG, ids=[line for line, _ in LONG])
+def test_what_takes_long_shows_how_far_it_is(
+    line: str, text: str, place: Path, pabal: Pabal, screen: StringIO
+) -> None:
+    """Somebody who waits would not know whether anything happens, and end it."""
+    ended = pabal(*line.replace("FILE", place.name).split())
+    assert ended.exit_code in (0, 1), ended.output
+    assert text in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[2K"), "a bar is left on the screen"
+    assert "\x1b" not in ended.output
+
+
+def test_the_bar_of_the_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand at nothing until all is over."""
+    told: list[int] = []
+
+    @contextmanager
+    def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        yield told.append
+
+    monkeypatch.setattr(doctor, "progress", progress)
+    pabal("doctor", place)
+    assert told[-1] == 100
+
+
+@pytest.mark.parametrize("line", [line for line, _ in LONG if not line.startswith("bench")])
+def test_without_a_terminal_there_is_no_bar(line: str, place: Path, pabal: Pabal) -> None:
+    """A log file of a nightly job would be full of escape codes."""
+    ended = pabal(*line.replace("FILE", place.name).split())
+    assert "\x1b" not in ended.output
