@@ -1,0 +1,89 @@
+"""Metrics and spans go by the names that other people's dashboards rely on."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+from prometheus_client.parser import text_string_to_metric_families
+
+from pabal import DomainEvent, InMemoryEventBus
+from pabal.observability.opentelemetry import instrument
+from pabal.observability.prometheus import PrometheusExporter
+
+_ENDS = {
+    "counter": ["_total", "_created"],
+    "gauge": [""],
+    "histogram": ["_bucket", "_sum", "_count", "_created"],
+}
+
+
+class Rung(DomainEvent):
+    event_type: ClassVar[str] = "conventions.rung"
+    bell: str
+
+
+async def _hear(event: Rung) -> None: ...
+
+
+async def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
+    """An alert would take a counter for a level, or milliseconds for seconds."""
+    bus = InMemoryEventBus()
+    exporter = PrometheusExporter()
+    exporter.watch(bus, durations=True)
+    bus.subscribe(Rung, _hear, name="ear")
+    async with bus:
+        await bus.publish(Rung("a"))
+    families = [
+        family
+        for family in text_string_to_metric_families(exporter.text())
+        if not family.name.endswith("_created")  # prometheus_client's own: since when a histogram counts
+    ]
+    assert {family.type for family in families} == set(_ENDS)
+    for family in families:
+        assert re.fullmatch(r"pabal_[a-z_]+", family.name), family.name
+        assert family.documentation, family.name
+        is_time = re.search(r"duration|uptime|latency|_(ms|millis|minutes|seconds)$", family.name) is not None
+        assert is_time == family.name.endswith("_seconds"), family.name
+        assert not re.search(r"_(total|count|sum|bucket)$", family.name), family.name
+        assert {sample.name for sample in family.samples} <= {
+            f"{family.name}{end}" for end in _ENDS[family.type]
+        }
+
+
+async def test_spans_are_described_by_the_conventions_of_messaging() -> None:
+    """A backend of traces would take them for anything but messages that were sent and received."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    bus = InMemoryEventBus()
+    instrument(bus, tracer=provider.get_tracer("test"))
+    bus.subscribe(Rung, _hear, name="ear")
+    async with bus:
+        receipt = await bus.publish(Rung("a"))
+    described = {span.name: (span.kind, dict(span.attributes or {})) for span in spans.get_finished_spans()}
+    shared = {
+        "messaging.system": "pabal",
+        "messaging.destination.name": "conventions.rung",
+        "messaging.message.id": receipt.event_id,
+    }
+    assert described == {
+        "publish conventions.rung": (
+            SpanKind.PRODUCER,
+            {**shared, "messaging.operation.type": "send", "messaging.operation.name": "publish"},
+        ),
+        "process conventions.rung": (
+            SpanKind.CONSUMER,
+            {
+                **shared,
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                "messaging.consumer.group.name": "ear",
+                "pabal.attempt": 1,
+            },
+        ),
+    }
