@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from pabal.ports.telemetry import Report
 
+__all__ = [
+    "ConnectionLost",
+    "EventsLost",
+    "GroupRestored",
+    "PartitionGivenUp",
+    "PartitionLost",
+    "PartitionReport",
+    "PartitionTaken",
+]
+
 
 class PartitionReport(Report, frozen=True, gc=False):
     """Be the base of reports on a partition; ``subscription`` is empty, for all of a group are concerned."""
