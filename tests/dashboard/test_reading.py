@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
@@ -127,13 +129,20 @@ async def test_dead_letters_are_grouped_and_listed(bus: InMemoryEventBus) -> Non
         assert other["items"] == []
 
 
-async def test_the_series_comes_from_the_log_and_the_samples(bus: InMemoryEventBus) -> None:
+async def test_the_series_comes_from_the_log_and_the_samples(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a reload the charts are empty, for the page alone remembered the figures."""
     storage = bus.storage
     await bus.stop()  # takes a last sample
+    later = time.time() + 3600  # a step is shown once it is over
+    monkeypatch.setattr("pabal.dashboard.live.time.time", lambda: later)
     async with client(storage) as http:
         series = (await http.get("/api/series", params={"range": "7d"})).json()["series"]
         assert len(series["at"]) == 168
+        assert sum(rate * 3600 for rate in series["published"] if rate) == pytest.approx(4)
+        assert all(any(series[name]) for name in ("handled", "p50", "p99"))
+        assert [count for count in series["dead_letters"] if count][-1] == 2
         refused = await http.get("/api/series", params={"range": "1y"})
     assert refused.status_code == 400
 
