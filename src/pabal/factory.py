@@ -27,7 +27,18 @@ _REDIS_SETTINGS = ("group", "namespace", "when_disconnected", "partitions", "kee
 
 
 class EventBusFactory:
-    """Make buses for the usual cases."""
+    """Make buses for the usual cases.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent
+    >>> class LampLit(DomainEvent):
+    ...     room: str
+    >>> async def main(url: str) -> None:
+    ...     async with EventBusFactory.from_url(url) as bus:
+    ...         print(await bus.publish(LampLit("hall")))
+    >>> asyncio.run(main("sqlite:///lamps.db?durability=normal"))
+    Receipt(event_id='...', position=1, ...
+    """
 
     @staticmethod
     def create_in_memory_event_bus(
@@ -153,6 +164,15 @@ def open_operations(
     nothing (the only group of a log need not be named). Closing the operations closes it. Raises UsageError
     for a URL that says nothing known, StorageUnavailableError for a file that does not exist,
     NotAPabalDatabaseError for one that is no log, and MissingExtraError without ``pabal[redis]``.
+
+    >>> import asyncio
+    >>> SqliteEventStorage("stock.db").close()  # an application has been here
+    >>> async def main() -> None:
+    ...     async with open_operations("stock.db", actor="kim") as operations:
+    ...         overview = await operations.overview()
+    ...         print(overview.health, overview.totals.events)
+    >>> asyncio.run(main())
+    ok 0
     """
     source: OperationsSource
     if isinstance(target, str) and "://" in target and _parts_of(target).scheme in _REDIS:
@@ -178,6 +198,11 @@ def open_log(target: str | Path) -> SqliteEventStorage:
 
     One that is empty is refused: opened, it would become a log, and be found in good health. Raises what
     ``open_operations`` raises.
+
+    >>> open_log("missing.db")
+    Traceback (most recent call last):
+        ...
+    pabal.errors.storage.StorageUnavailableError: missing.db: there is no such file...
     """
     path = Path(_path_of(target))
     if not path.exists():

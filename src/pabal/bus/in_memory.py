@@ -43,7 +43,7 @@ _identities = count(1)
 
 
 class InMemoryEventBus:
-    """Publish events to handlers in this process.
+    """Publish events to handlers in this process; ``EventBus`` shows an example.
 
     Without ``event_storage`` everything lives in memory, and ``max_queue_size`` bounds how many deliveries
     may be pending (an event for three subscriptions counts three); ``backpressure`` says what a full bus

@@ -20,6 +20,20 @@ class EventBus(Protocol):
 
     Backends differ in where the log lives and what it survives; they agree on order per key, retries,
     dead letters and the calls below.
+
+    >>> import asyncio
+    >>> from pabal import DomainEvent, InMemoryEventBus
+    >>> class BellRung(DomainEvent):
+    ...     door: str
+    >>> async def main(bus: EventBus) -> None:
+    ...     async def answer(event: BellRung) -> None:
+    ...         print("coming to the", event.door)
+    ...     async with bus:
+    ...         bus.subscribe(BellRung, answer, name="answer")
+    ...         await bus.publish(BellRung("front door"))
+    ...         await bus.drain()
+    >>> asyncio.run(main(InMemoryEventBus()))
+    coming to the front door
     """
 
     async def start(self) -> None:

@@ -54,6 +54,20 @@ def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
 
     It may be an async function, and it knows who asks from wherever the application keeps that: a field of
     the message, or a context variable.
+
+    >>> import asyncio
+    >>> from pabal.cqrs import Query, QueryBus
+    >>> class Salary(Query[int]):
+    ...     asked_by: str
+    >>> queries = QueryBus()
+    >>> queries.use(authorise(lambda message: message.asked_by == "kim"))
+    >>> queries.register(Salary, lambda query: 4000)
+    >>> asyncio.run(queries.ask(Salary("kim")))
+    4000
+    >>> asyncio.run(queries.ask(Salary("lee")))
+    Traceback (most recent call last):
+        ...
+    pabal.errors.cqrs.NotAuthorisedError: ...
     """
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
@@ -71,7 +85,7 @@ def log_messages(logger: str = "pabal.cqrs") -> Middleware:
     """Write one line for each message: its type, how long it took and how it ended; never its content.
 
     ``logger`` is a name. The level is INFO, and WARNING with the type of the error for a message that failed.
-    One that was cancelled leaves no line.
+    One that was cancelled leaves no line. ``validate`` shows an example of how middleware is used.
     """
     log = logging.getLogger(logger)
 
@@ -95,6 +109,22 @@ def retry_conflicts(attempts: int = 3) -> Middleware:
     Only ConcurrencyError is retried, at once: nothing was stored then, and the handler decides by the new
     state. The last one is raised. ``use`` it before ``Idempotency``, so that each attempt has a unit of work
     of its own. Raises UsageError for ``attempts`` below 1.
+
+    >>> import asyncio
+    >>> from pabal.cqrs import Command, CommandBus
+    >>> class Take(Command[str]):
+    ...     seat: str
+    >>> commands = CommandBus()
+    >>> commands.use(retry_conflicts(attempts=2))
+    >>> @commands.handles(Take)
+    ... async def take(command: Take, context: MessageContext) -> str:
+    ...     if context.attempt == 1:
+    ...         raise ConcurrencyError(
+    ...             aggregate_type="seat", aggregate_id=command.seat, expected_version=1, actual_version=2
+    ...         )
+    ...     return f"taken at attempt {context.attempt}"
+    >>> asyncio.run(commands.execute(Take("A1")))
+    'taken at attempt 2'
     """
     if attempts < 1:
         raise UsageError(f"attempts is {attempts!r}; it must be at least 1")

@@ -34,6 +34,7 @@ def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
 
     ``key`` names the attribute of the event, or is a function of it, that tells instances apart; keys are
     text. An event whose key is None is not for this process. Subclasses of the events are included.
+    ``ProcessManager`` shows an example.
     """
     return _mark([("event", cls, key, True) for cls in event_classes])
 
@@ -41,13 +42,29 @@ def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
 def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
     """Mark the method that takes these events; without an instance of their key they change nothing.
 
-    ``key`` is that of ``starts``.
+    ``key`` is that of ``starts``. ``ProcessManager`` shows an example.
     """
     return _mark([("event", cls, key, False) for cls in event_classes])
 
 
 def on_timeout(name: str) -> Callable[[F], F]:
-    """Mark the method that takes the timeout of this name, as a ``ProcessTimedOut``; see ``set_timeout``."""
+    """Mark the method that takes the timeout of this name, as a ``ProcessTimedOut``; see ``set_timeout``.
+
+    >>> from pabal import DomainEvent
+    >>> class Invoiced(DomainEvent):
+    ...     order: str
+    >>> class Remind(Command[None]):
+    ...     order: str
+    >>> class Dunning(ProcessManager):
+    ...     @starts(Invoiced, key="order")
+    ...     def invoiced(self, event: Invoiced) -> None:
+    ...         self.set_timeout("unpaid", seconds=14 * 86_400)
+    ...     @on_timeout("unpaid")
+    ...     def unpaid(self, event: ProcessTimedOut) -> None:
+    ...         self.send(Remind(event.key))
+    >>> Dunning.timeout_methods
+    {'unpaid': 'unpaid'}
+    """
     return _mark([("timeout", name, "key", False)])
 
 
@@ -55,7 +72,7 @@ def on_rejected(*command_classes: type) -> Callable[[F], F]:
     """Mark the method that takes a ``CommandRejected`` for commands of these classes, to compensate.
 
     It comes when a command's handler raised one of the process's ``rejections``. Subclasses of the commands
-    are not included.
+    are not included. ``ProcessManager`` shows an example.
     """
     return _mark([("rejected", cls, "key", False) for cls in command_classes])
 
@@ -84,19 +101,28 @@ class ProcessManager:
     >>> from pabal import DomainEvent
     >>> class GoodsOrdered(DomainEvent):
     ...     order: str
+    >>> class GoodsArrived(GoodsOrdered):
+    ...     pass
     >>> class ShipGoods(Command[None]):
     ...     order: str
     >>> class Shipping(ProcessManager):
-    ...     shipped: bool = False
+    ...     rejections = (LookupError,)
+    ...     state: str = "new"
     ...     @starts(GoodsOrdered, key="order")
     ...     def ordered(self, event: GoodsOrdered) -> None:
     ...         self.send(ShipGoods(event.order))
-    ...         self.shipped = True
+    ...         self.state = "ordered"
+    ...     @reacts(GoodsArrived, key="order")
+    ...     def arrived(self, event: GoodsArrived) -> None:
+    ...         self.end()
+    ...     @on_rejected(ShipGoods)
+    ...     def refused(self, event: CommandRejected) -> None:
+    ...         self.state = event.reason
     >>> shipping = Shipping("o-1")
     >>> shipping.take(GoodsOrdered("o-1"))
     True
-    >>> shipping.shipped, shipping.sent[0].order
-    (True, 'o-1')
+    >>> shipping.state, shipping.sent[0].order
+    ('ordered', 'o-1')
     """
 
     process_type: ClassVar[str] = ""

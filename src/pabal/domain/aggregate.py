@@ -26,8 +26,8 @@ _APPLIES = "_pabal_applies"
 def applies(*event_classes: type) -> Callable[[_M], _M]:
     """Mark a method as what changes the state for these events.
 
-    It must do nothing but set attributes: it runs again whenever the aggregate is loaded. Raises
-    AggregateDefinitionError for anything that is no class.
+    It must do nothing but set attributes: it runs again whenever the aggregate is loaded. ``Aggregate`` shows
+    an example. Raises AggregateDefinitionError for anything that is no class.
     """
     return mark_with(
         _APPLIES,

@@ -45,7 +45,8 @@ def projects(*event_classes: type) -> Callable[[_H], _H]:
     """Mark a method ``(self, event, tx)`` of a projection as what writes these events into its tables.
 
     ``tx`` is a ``ProjectionTransaction``. Subclasses of the events are included unless they have a method of
-    their own. Raises ProjectionDefinitionError for anything that is no class, and for no class at all.
+    their own. ``Projection`` shows an example. Raises ProjectionDefinitionError for anything that is no
+    class, and for no class at all.
     """
     return mark_with(
         _PROJECTS,

@@ -59,7 +59,7 @@ def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
 
     The payload stays as it was stored, of whatever version, and as far as it is not masked; a view without
     one, as from ``events(payloads=False)``, makes a document without ``data``. Raises InvalidEventError for
-    an empty ``source``.
+    an empty ``source``. ``to_cloudevent`` shows an example of what comes of it.
     """
     return _document(
         source,
@@ -119,6 +119,13 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
 
     Raises InvalidEventError for what is no CloudEvent, UnknownEventTypeError and DecodeError for what fits no
     class.
+
+    >>> class DoorBellRung(DomainEvent):
+    ...     door: str
+    >>> required = {"specversion": "1.0", "id": "7", "source": "/houses/1", "type": "DoorBellRung"}
+    >>> rung = from_cloudevent({**required, "data": {"door": "front"}})
+    >>> rung.door, rung.metadata["cloudevent_id"]
+    ('front', '7')
     """
     document = {name: value for name, value in document.items() if value is not None}  # null is unset
     missing = [name for name in _REQUIRED if not isinstance(document.get(name), str) or not document[name]]

@@ -33,6 +33,12 @@ def with_trace(event: Any) -> DomainEvent:
 
     ``instrument`` does so for what is published. Call it yourself for events stored by ``tx.store_event``.
     Where there is no current span, the event comes back without a trace. Raises UnregisteredEventError.
+
+    >>> class Swiped(DomainEvent):
+    ...     card: str
+    >>> swiped = Swiped("c-1")
+    >>> with_trace(swiped) == swiped
+    True
     """
     event = adopt(event)
     carrier: dict[str, str] = {}
@@ -50,6 +56,8 @@ def instrument(bus: InMemoryEventBus, *, tracer: Tracer | None = None, link_afte
     ``tracer`` defaults to the one called ``pabal`` of the global tracer provider.
 
     Raises UsageError for a bus that is instrumented already.
+
+    >>> instrument(InMemoryEventBus())
     """
     if bus in _instrumented:
         raise UsageError("this bus is instrumented already; a second time would double every span")

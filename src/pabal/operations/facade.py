@@ -50,9 +50,9 @@ class Operations(Actions):
     ``actor`` is who is named in the audit log. Lists are returned in pages of up to ``limit`` (1 to 1,000;
     another raises InvalidFilterError). Use it with ``async with``, or call ``aclose()``.
 
-    Views are plain values of ``pabal.ports.operations``. Times are aware; pass aware ones too. Any call may
-    raise StorageError. An action that cannot be done on this bus raises ActionNotPossibleError:
-    ``overview().actions`` names those that can.
+    ``open_operations`` shows an example. Views are plain values of ``pabal.ports.operations``. Times are
+    aware; pass aware ones too. Any call may raise StorageError. An action that cannot be done on this bus
+    raises ActionNotPossibleError: ``overview().actions`` names those that can.
     """
 
     def __init__(
