@@ -1,0 +1,69 @@
+"""The fleet on a real Valkey, with a process killed on the way, and what makes a repetition harmless."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tests.brokers.server import Server
+
+from examples.distributed.app import (
+    Broker,
+    OrderFilled,
+    OrderPlaced,
+    Portfolio,
+    Strategy,
+    TickReceived,
+    ticks,
+)
+from pabal import InMemoryEventBus, InMemoryEventStorage
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server of its own, that ends with the test."""
+    server = Server()
+    server.start()
+    yield server.url
+    server.remove()
+
+
+def test_processes_of_which_one_is_killed_come_to_the_positions_of_a_single_one(url: str) -> None:
+    """A strategy that dies would leave orders out, or place them twice."""
+    command = [sys.executable, "-m", "examples.distributed", "--url", url, "--ticks", "300"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    together, apart, verdict = done.stdout.splitlines()
+    assert (done.returncode, verdict) == (0, "the same"), done.stdout + done.stderr
+    assert "one of two strategy processes was killed" in done.stderr
+    assert together.partition(":")[2].split() == apart.partition(":")[2].split()
+    assert f"fills {len([tick for tick in ticks(300) if tick.price != tick.average])}" in apart
+
+
+async def test_a_tick_that_is_handled_twice_is_ordered_once() -> None:
+    """The process that takes over from a dead one would buy again what was bought."""
+    storage = InMemoryEventStorage()
+    portfolio = Portfolio()
+    async with InMemoryEventBus(storage) as bus:
+        strategy = Strategy(bus)
+        bus.subscribe(OrderPlaced, Broker(bus), name="broker")
+        bus.subscribe(OrderFilled, portfolio, name="portfolio")
+        tick = TickReceived("SYM-00", 1, Decimal(990), Decimal(1000))
+        for _ in range(2):
+            await strategy.handle(tick)
+        await bus.drain()
+        assert (await storage.get_event_statistics())["total_events"] == 2
+    assert portfolio.summary() == ["SYM-00 +1", "cash -990", "fills 1"]
+
+
+async def test_a_fill_that_comes_again_changes_nothing() -> None:
+    """A delivery that is repeated would be paid twice."""
+    portfolio = Portfolio()
+    fill = OrderFilled("SYM-01", -2, Decimal(1010))
+    for _ in range(2):
+        await portfolio.handle(fill)
+    assert portfolio.positions == {"SYM-01": -2}
+    assert portfolio.cash == Decimal(2020)

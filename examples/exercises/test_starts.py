@@ -1,0 +1,29 @@
+"""The beginnings of the exercises: what has to be solved is not solved yet, and can be begun."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("exercise", ["filtering", "accounts"])
+def test_every_test_of_an_exercise_fails_at_its_beginning(exercise: str) -> None:
+    """Learners would be told that a part is done which they have not begun."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"examples/exercises/{exercise}"],
+        cwd=ROOT,
+        env={**os.environ, "EXERCISE": "start"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    tests = (ROOT / "examples" / "exercises" / exercise / f"test_{exercise}.py").read_text("utf-8")
+    assert re.search(rf"^{len(re.findall(r'def test_task', tests))} failed in ", done.stdout, re.MULTILINE), (
+        done.stdout[-2000:]
+    )
