@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-_FOLDERS = ("", "docs/**/", "release/", "benchmarks/")
+_FOLDERS = ("", "docs/**/", "release/", "benchmarks/", "examples/*/")
 _STAMP = re.compile(r"^<!-- revision: (?P<revision>[0-9a-f]{12}) of (?P<name>\S+) -->$", re.MULTILINE)
 
 

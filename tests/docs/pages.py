@@ -43,7 +43,7 @@ def name_of(page: Path) -> str:
 
 def all_pages() -> list[Path]:
     """Return every page for people."""
-    folders = ("", "release/", "benchmarks/", "docs/**/")
+    folders = ("", "release/", "benchmarks/", "docs/**/", "examples/*/")
     return sorted(page for folder in folders for page in ROOT.glob(f"{folder}*.md"))
 
 

@@ -318,6 +318,14 @@ def _known_names() -> frozenset[str]:
     return frozenset(known)
 
 
+def _classes_beside(page: Path) -> set[str]:
+    """Return the classes of the example that a page is about."""
+    if ROOT / "examples" not in page.parents:
+        return set()
+    texts = (file.read_text("utf-8") for file in page.parent.rglob("*.py"))
+    return {name for text in texts for name in re.findall(r"^class (\w+)", text, re.MULTILINE)}
+
+
 @cache
 def _source_of(owner: type) -> str:
     return inspect.getsource(owner)
@@ -326,7 +334,7 @@ def _source_of(owner: type) -> str:
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)
 def test_every_name_that_a_page_sets_in_code_exists(page: Path) -> None:
     """Readers would look for something that was renamed, or never was there."""
-    known = _known_names()
+    known = _known_names() | _classes_beside(page)
     code = " ".join(block.text for block in blocks_of(page))
     owners = {
         "bus": InMemoryEventBus,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pabal import SqliteEventStorage, factory
+from pabal import InMemoryEventBus, SqliteEventStorage, factory
 from pabal.brokers.redis import RedisEventBus, reports
 from pabal.dashboard import create_dashboard
 from pabal.dashboard.settings import DashboardSettings
@@ -59,7 +59,7 @@ def test_the_guide_describes_every_option_of_a_file(page: str, heading: str) -> 
 
 def test_every_setting_of_a_url_is_an_option_of_what_it_names() -> None:
     """A setting of a URL would be refused by the bus that gets it, or be described nowhere."""
-    of_bus = set(inspect.signature(factory.InMemoryEventBus).parameters)
+    of_bus = set(inspect.signature(InMemoryEventBus).parameters)
     of_file = set(inspect.signature(SqliteEventStorage).parameters)
     of_server = set(inspect.signature(RedisEventBus).parameters)
     assert set(factory._BUS_SETTINGS) <= of_bus
