@@ -327,6 +327,13 @@ async def test_the_commands_take_a_servers_url(shared_server: Server, namespace:
     assert (vacuum[0], "needs the file of a log" in vacuum[1]) == (2, True), vacuum
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks waits for a server for a moment, not for seconds."""
+    defaults = {**(GroupInspector.__init__.__kwdefaults__ or {}), "patience": 0.05}
+    monkeypatch.setattr(GroupInspector.__init__, "__kwdefaults__", defaults)
+
+
 SECRETS = [
     "redis://kim:hunter2@127.0.0.1:1/0",
     "redis://kim:hun/hunter2@127.0.0.1:1/0",
@@ -337,11 +344,48 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("url", SECRETS)
-def test_no_password_of_a_url_is_printed(url: str) -> None:
+def test_no_password_of_a_url_is_printed(impatient: None, url: str) -> None:
     """A password would stand in terminals and logs, also where it was not escaped as it should be."""
     done = CliRunner().invoke(commands, ["status", url])
     assert done.exit_code in (2, 3)
     assert "hunter2" not in done.output + masked(url)
+
+
+async def test_the_dashboard_of_a_server_that_is_away_says_so(impatient: None) -> None:
+    """The page would be blank, or show an empty group as if all were well."""
+    async with open_operations("redis://kim:hunter2@127.0.0.1:1/0?group=g") as operations:
+        app = create_dashboard(operations, allow_actions=True)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            own = {"x-csrf-token": (await http.get("/api/session")).json()["csrf"]}
+            answers = [await http.get(f"/api/{path}") for path in ("report", "events", "dead-letters")]
+            answers.append(await http.post("/api/subscriptions/pause", json={"name": "scale"}, headers=own))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage")
+        assert "no connection within" in answer.json()["error"]["message"]
+        assert "hunter2" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "URL"),
+        ("events", "list", "URL"),
+        ("subscriptions", "pause", "URL", "scale"),
+        ("dead-letters", "discard", "URL", "--all", "--yes"),
+        ("audit", "URL"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_server_that_is_away_is_told_in_one_line(
+    impatient: None, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """A person on call would read a traceback, or a script take it for an empty log."""
+    monkeypatch.setenv("PABAL_LANG", "en")
+    url = "redis://127.0.0.1:1/0?group=g"
+    done = CliRunner().invoke(commands, [url if word == "URL" else word for word in command])
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert "no connection within" in done.stderr
 
 
 def test_operations_do_not_import_the_client() -> None:
