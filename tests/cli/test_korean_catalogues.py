@@ -127,6 +127,8 @@ def test_whoever_is_not_asked_for_a_language_can_have_both() -> None:
     try:
         assert in_korean("the file is read-only") == "읽기 전용 파일입니다"
         assert in_korean("an unknown sentence") == "an unknown sentence"
+        assert in_korean("1,204 done") == "1,204개 완료"
+        assert in_korean("nothing was done") == "nothing was done"
     finally:
         language.choose(None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -38,7 +39,22 @@ async def test_a_group_is_retried_and_the_audit_log_says_by_whom(bus: InMemoryEv
         assert (await http.get("/api/dead-letters/groups")).json()["groups"] == []
         (entry,) = (await http.get("/api/audit")).json()["items"]
     assert (entry["actor"], entry["action"], entry["succeeded"]) == ("local (dashboard)", "retry", True)
+    assert (entry["result"], entry["result_ko"]) == ("2 done", "2개 완료")
     assert scale.seen == [500, 0, -1]
+
+
+async def test_what_came_of_an_action_is_told_in_both_languages(bus: InMemoryEventBus) -> None:
+    """A Korean operator would read in English why it did not work, in the one place that remembers it."""
+    async with client(bus, allow_actions=True) as http:
+        letter = (await http.get("/api/dead-letters/1")).json()["letter"]
+        body = {"payload": {"parcel": "p-2"}, "revision": letter["revision"]}
+        await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+        (entry,) = (await http.get("/api/audit")).json()["items"]
+    assert (entry["succeeded"], entry["id"]) == (False, 1)
+    error, _, message = entry["result"].partition(": ")
+    assert entry["result_ko"].startswith(f"{error}: ")
+    assert "grams" in message
+    assert re.search("[가-힣]", entry["result_ko"])
 
 
 async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> None:

@@ -52,6 +52,15 @@ def test_every_text_that_is_asked_for_is_there() -> None:
     assert asked - english.keys() == set()
 
 
+def test_every_action_that_is_written_down_has_a_name() -> None:
+    """The audit log would call it by the word of the code, in English on a Korean page."""
+    room = Path(str(files("pabal")))
+    called = re.compile(r"""_(?:audited|written_down)\(\s*(?:storage, )?"(\w+)\"""")
+    done = {name for path in room.rglob("*.py") for name in called.findall(path.read_text("utf-8"))}
+    assert {"pause", "retention", "vacuum"} <= done
+    assert {f"action.{name}" for name in done} == {key for key in texts("en") if key.startswith("action.")}
+
+
 def test_no_script_writes_markup() -> None:
     """A payload is taken for markup."""
     for path in (STATIC / "js").rglob("*.js"):

@@ -110,3 +110,23 @@ def test_a_page_is_rendered_without_leftover_marks(page: Path) -> None:
         if child.type == "text" and ("*" in child.content or "`" in child.content)
     ]
     assert not leftover
+
+
+@pytest.mark.parametrize(("page", "suffix"), [("dashboard.md", ""), ("dashboard.ko.md", ".ko")])
+def test_every_screen_of_the_dashboard_is_pictured(page: str, suffix: str) -> None:
+    """Readers would have to start it to see what a screen is like."""
+    screens = ROOT / "src" / "pabal" / "dashboard" / "static" / "js" / "screens"
+    pictures = {
+        "audit": ["audit"],
+        "dead_letters": ["dead-letters", "dead-letter"],
+        "event": ["event"],
+        "events": ["events"],
+        "overview": ["overview"],
+        "projections": ["projections"],
+        "streams": ["stream"],
+        "subscriptions": ["subscriptions"],
+    }
+    assert set(pictures) == {screen.stem for screen in screens.glob("*.js")} - {"login"}
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    shown = [f"(pictures/dashboard/{name}{suffix}.png)" for names in pictures.values() for name in names]
+    assert [picture for picture in shown if picture not in text] == []

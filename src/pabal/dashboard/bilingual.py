@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pabal.korean import in_korean
-from pabal.ports.operations import DeadLetterView
+from pabal.ports.operations import AuditEntry, DeadLetterView
 
 
 def in_both(name: str, sentence: str) -> dict[str, str]:
@@ -18,3 +18,10 @@ def in_both(name: str, sentence: str) -> dict[str, str]:
 def why_parked(letter: DeadLetterView) -> dict[str, str]:
     """Return the message of what failed last, or, where nothing was tried, the reason."""
     return in_both("message", letter.attempts[-1].message if letter.attempts else letter.reason)
+
+
+def what_came_of(entry: AuditEntry) -> dict[str, str]:
+    """Return what came of an action; where it failed, the error's kind stays in front of its message."""
+    kind, colon, message = entry.result.partition("Error: ")
+    korean = f"{kind}{colon}{in_korean(message)}" if colon else in_korean(entry.result)
+    return {"result": entry.result, "result_ko": korean}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
+from pabal.dashboard.bilingual import what_came_of
 from pabal.dashboard.context import Context, user_of
 from pabal.dashboard.problems import Problem
 from pabal.dashboard.shown import chain, detail, event_row, letter_detail, letter_row
@@ -167,8 +169,8 @@ async def dead_letter(context: Context, request: Request) -> Any:
 async def audit(context: Context, request: Request) -> Any:
     """Return what operators did, newest first."""
     found = await context.operations.audit(before=_number(request, "before"), limit=_PAGE + 1)
-    items = found[:_PAGE]
-    return {"items": items, "next": items[-1].id if len(found) > _PAGE else None}
+    items = [{**msgspec.structs.asdict(entry), **what_came_of(entry)} for entry in found[:_PAGE]]
+    return {"items": items, "next": found[_PAGE - 1].id if len(found) > _PAGE else None}
 
 
 def _number(request: Request, name: str) -> int | None:

@@ -71,6 +71,7 @@ _PROJECTIONS = {
 }
 
 _DONE = {
+    "{count} done": "{count}개 완료",
     "{count} done, {skipped} left as they were": "{count}개 완료, {skipped}개는 그대로 둠",
     "{count} done, takes effect when the subscription is handled next": "{count}개 완료, 다음에 구독이 처리될 때 적용",
     "{count} done, {skipped} left as they were, takes effect when the subscription is handled next": "{count}개 완료, {skipped}개는 그대로 둠, 다음에 구독이 처리될 때 적용",

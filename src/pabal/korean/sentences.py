@@ -87,7 +87,8 @@ def _pattern(english: str) -> str:
     for literal, field in _parts(english):
         pattern += re.escape(literal)
         if field:
-            pattern += f"(?P={field})" if field in seen else f"(?P<{field}>.+?)"
+            value = r"\S+" if field == "count" else ".+?"  # a number: "nothing was done" is none
+            pattern += f"(?P={field})" if field in seen else f"(?P<{field}>{value})"
             seen.add(field)
     return pattern
 

@@ -299,6 +299,8 @@ export const en = {
   "action.replay": "Replay",
   "action.remove": "Remove",
   "action.rebuild": "Rebuild",
+  "action.retention": "Delete old events",
+  "action.vacuum": "Give room back",
   "login.title": "Log in",
   "login.about": "Whoever started this dashboard has the token; it was printed at the start.",
   "login.token": "Token",

@@ -299,6 +299,8 @@ export const ko = {
   "action.replay": "다시 전달",
   "action.remove": "삭제",
   "action.rebuild": "다시 만들기",
+  "action.retention": "오래된 이벤트 삭제",
+  "action.vacuum": "공간 반환",
   "login.title": "로그인",
   "login.about": "토큰은 이 대시보드를 시작한 사람이 갖고 있습니다. 시작할 때 출력됩니다.",
   "login.token": "토큰",

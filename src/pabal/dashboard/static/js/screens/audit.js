@@ -2,7 +2,7 @@
 
 import { html } from "../lib.js";
 import { useLoaded } from "../api.js";
-import { t, has } from "../i18n.js";
+import { has, said, t } from "../i18n.js";
 import { to } from "../router.js";
 import { Badge, Blank, Card, Head, Loaded, Time } from "../components/basics.js";
 
@@ -34,7 +34,7 @@ export function Audit({ query }) {
                       <td class="tight" data-label=${t("who")}>${row.actor}</td>
                       <td class="nowrap" data-label=${t("action")}>${name(row.action)}</td>
                       <td class="whole mono small">${row.subject}</td>
-                      <td class="whole"><${Badge} kind=${row.succeeded === null ? "warn" : row.succeeded ? "ok" : "bad"}>${row.result || t("outcome.open")}<//></td>
+                      <td class="whole"><${Badge} kind=${row.succeeded === null ? "warn" : row.succeeded ? "ok" : "bad"}>${said(row, "result") || t("outcome.open")}<//></td>
                     </tr>
                   `,
                 )}
