@@ -17,7 +17,7 @@ from tests.dashboard.stage import Stage, play_demo
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures" / "dashboard"
 WIDTH, HEIGHT = 1160, 640
-LISTS, LIST_HEIGHT = ("events", "stream", "projections"), 480
+LISTS, LIST_HEIGHT = ("events", "stream", "projections", "audit"), 480
 EVENTS, PER_SECOND = 36_000, 400
 
 
@@ -44,6 +44,19 @@ def take(window: Watched, folder: Path, language: str) -> None:
     page.locator(".uplot canvas").first.wait_for()
     expect(page.locator(".troubles li")).to_have_count(3)
     keep(page, folder, "overview", language)
+    act(window)
+    page = window.open("audit")
+    expect(page.locator("tbody tr").nth(1)).to_be_visible()
+    keep(page, folder, "audit", language)
+
+
+def act(window: Watched) -> None:
+    """Do something that is written down, and leaves all as it was."""
+    page = window.open("subscriptions")
+    row = page.locator("tbody tr", has_text="clearing")
+    for kind in ("warn", "ok"):
+        row.locator(".levers button").first.click()
+        expect(row.locator(".badge").first).to_have_class(f"badge {kind}")
 
 
 def keep(page: Page, folder: Path, name: str, language: str) -> None:

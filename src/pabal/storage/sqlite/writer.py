@@ -142,13 +142,15 @@ class Writer:
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for jobs and take whatever else is queued; True if nothing comes after it."""
         jobs: list[Job] = []
+        rows = 0
         try:
             more = self._queue.get(timeout=PAUSE if self._wal.is_large else None)
         except Empty:
             return [], False
         while more is not None:
             jobs += more
-            if sum(len(job.records) for job in jobs) >= _GROUP_ROWS:
+            rows += sum(len(job.records) for job in more)
+            if rows >= _GROUP_ROWS:
                 break
             try:
                 more = self._queue.get_nowait()
