@@ -95,8 +95,13 @@ def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
     """Nobody could say afterwards who trimmed the log."""
     pabal("subscriptions", "pause", file, "pack")
     pabal("retention", file, "--max-events", 2, "--yes")
-    actions = [entry["action"] for entry in json.loads(pabal("audit", file, "--json").stdout)]
-    assert actions == ["retention", "pause"]
+    entries = json.loads(pabal("audit", file, "--json").stdout)
+    assert [(entry["action"], entry["result"]) for entry in entries] == [
+        ("retention", "6 events deleted"),
+        ("pause", "1 done"),
+    ]
+    pabal("vacuum", file)
+    assert "바이트 반환" in pabal("--lang", "ko", "audit", file).stdout
 
 
 # -- bad input --------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-import msgspec
 
 from pabal.cli.base import (
     REFUSED,
@@ -35,9 +34,10 @@ from pabal.cli.base import (
     yes_option,
 )
 from pabal.cli.command import Command
-from pabal.cli.language import t
+from pabal.cli.language import language, t
 from pabal.cli.speaking import spoken
 from pabal.factory import open_log
+from pabal.korean import outcome_in_korean
 from pabal.storage.sqlite import SqliteEventStorage
 from pabal.storage.sqlite.care import Progress
 from pabal.storage.sqlite.retention import Trimmed
@@ -63,15 +63,17 @@ def _on_file(
         return asyncio.run(main())
 
 
-async def _written_down(storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]]) -> T:
-    """Keep the action in the audit log, like those on subscriptions and dead letters."""
+async def _written_down(
+    storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]], told: Callable[[T], str]
+) -> T:
+    """Keep the action in the audit log, with what is ``told`` of its result."""
     number = await storage.begin_action(actor(), action, storage.path, None)
     try:
         done = await act()
     except BaseException as error:
         await storage.finish_action(number, f"{type(error).__name__}: {error}", succeeded=False)
         raise
-    await storage.finish_action(number, str(msgspec.to_builtins(done)), succeeded=True)
+    await storage.finish_action(number, told(done), succeeded=True)
     return done
 
 
@@ -149,9 +151,16 @@ def retention(
     done = _on_file(
         target,
         t("deleting"),
-        lambda storage, progress: _written_down(storage, "retention", lambda: trim(storage, progress)),
+        lambda storage, progress: _written_down(
+            storage, "retention", lambda: trim(storage, progress), _trimmed
+        ),
     )
     _say(done, t("{count} events deleted", count=f"{done.deleted:,}"), as_json=as_json)
+
+
+def _trimmed(done: Trimmed) -> str:
+    held = f", held back by {', '.join(done.held_back_by)}" if done.held_back_by else ""
+    return f"{done.deleted:,} events deleted{held}"
 
 
 def _say(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
@@ -180,7 +189,9 @@ def vacuum(target: str) -> None:
     done = _on_file(
         target,
         t("giving room back"),
-        lambda storage, _: _written_down(storage, "vacuum", storage.vacuum),
+        lambda storage, _: _written_down(
+            storage, "vacuum", storage.vacuum, lambda done: f"{done.freed_bytes:,} bytes given back"
+        ),
         None,
     )
     click.echo(t("{size} bytes given back", size=f"{done.freed_bytes:,}"))
@@ -209,5 +220,4 @@ def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
 def _came_of(result: str | None) -> str:
     if result is None:
         return t("not finished")
-    error_class, colon, message = result.partition("Error: ")
-    return f"{error_class}{colon}{spoken(message)}" if colon else spoken(result)
+    return result if language() == "en" else outcome_in_korean(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pabal.korean import in_korean
+from pabal.korean import in_korean, outcome_in_korean
 from pabal.ports.operations import AuditEntry, DeadLetterView
 
 
@@ -21,7 +21,5 @@ def why_parked(letter: DeadLetterView) -> dict[str, str]:
 
 
 def what_came_of(entry: AuditEntry) -> dict[str, str]:
-    """Return what came of an action; where it failed, the error's kind stays in front of its message."""
-    kind, colon, message = entry.result.partition("Error: ")
-    korean = f"{kind}{colon}{in_korean(message)}" if colon else in_korean(entry.result)
-    return {"result": entry.result, "result_ko": korean}
+    """Return what came of an action; empty while it is under way."""
+    return {"result": entry.result, "result_ko": outcome_in_korean(entry.result)}

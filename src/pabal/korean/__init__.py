@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from pabal.korean.sentences import Sentences
 
-__all__ = ["Sentences", "in_korean"]
+__all__ = ["Sentences", "in_korean", "outcome_in_korean"]
 
 _library = Sentences({}, {})
 
@@ -23,3 +23,13 @@ def in_korean(sentence: str) -> str:
     '읽기 전용 파일입니다'
     """
     return _library.spoken(sentence)
+
+
+def outcome_in_korean(result: str) -> str:
+    """Return what came of an action; where it failed, the error's kind stays in front of its message.
+
+    >>> outcome_in_korean("StorageUnavailableError: the file is read-only")
+    'StorageUnavailableError: 읽기 전용 파일입니다'
+    """
+    kind, colon, message = result.partition("Error: ")
+    return f"{kind}{colon}{in_korean(message)}" if colon else in_korean(result)

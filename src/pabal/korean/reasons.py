@@ -71,6 +71,9 @@ _PROJECTIONS = {
 }
 
 _DONE = {
+    "{count} events deleted": "이벤트 {count}개 삭제",
+    "{count} events deleted, held back by {names}": "이벤트 {count}개 삭제, 아직 필요로 하는 쪽: {names}",
+    "{count} bytes given back": "{count}바이트 반환",
     "{count} done": "{count}개 완료",
     "{count} done, {skipped} left as they were": "{count}개 완료, {skipped}개는 그대로 둠",
     "{count} done, takes effect when the subscription is handled next": "{count}개 완료, 다음에 구독이 처리될 때 적용",
