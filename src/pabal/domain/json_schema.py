@@ -20,7 +20,7 @@ _NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, ins
 _Schema = dict[str, Any]
 _MOMENTS = {None: "date-time", True: "date-time", False: "date-time-local"}
 """The format of a ``datetime`` by whether it has an offset. Source: the OpenAPI Format Registry."""
-ANY_TIME = ({"type": "string", "format": "time"}, {"type": "string", "format": "partial-time"})
+_ANY_TIME = ({"type": "string", "format": "time"}, {"type": "string", "format": "partial-time"})
 """What a plain ``time`` is, with an offset or without one; the formats are msgspec's for what is only one."""
 
 
@@ -29,8 +29,8 @@ def describe_payloads(
 ) -> tuple[tuple[_Schema, ...], dict[str, _Schema]]:
     """Return a schema for each type, and what these refer to by name.
 
-    msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here they have the
-    format ``date-time``, and one of those in ``ANY_TIME``.
+    msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here the one has the
+    format ``date-time``, the other one of two.
     """
     described, components = msgspec.json.schema_components(types, ref_template=ref_template)
     seen: set[Any] = set()
@@ -42,7 +42,7 @@ def describe_payloads(
         elif isinstance(info, inspect.TimeType):
             if schema.get("type") == "string" and "format" not in schema:
                 del schema["type"]
-                schema["anyOf"] = [dict(each) for each in ANY_TIME]
+                schema["anyOf"] = [dict(each) for each in _ANY_TIME]
         elif isinstance(info, _NAMED):
             if info.cls not in seen:
                 seen.add(info.cls)

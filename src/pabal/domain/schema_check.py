@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.domain.json_schema import ANY_TIME
 from pabal.domain.registry import EventRegistry, registry
 from pabal.domain.schema_export import FORMAT, export_schema
 from pabal.errors import UsageError
@@ -15,8 +14,6 @@ from pabal.errors import UsageError
 _REMARKS = ("title", "description", "default", "examples")
 """What a schema says without asking anything of the value."""
 _PARTS = ("properties", "required", "items", "additionalProperties")
-_UNTIMED = 2
-"""The format of snapshots that call a ``time`` any text, and every ``datetime`` a ``date-time``."""
 _Schema = dict[str, Any]
 
 
@@ -35,15 +32,13 @@ def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) 
 
     Failures are: an event type or a field removed, a field whose type no longer takes all of its old
     values, a field without default that is new, a version that went back, and a raised version without the
-    upcasters that lead there. Where the version is raised and they exist, all else is a note. In a snapshot
-    of format 2 a ``time`` is not told from other text. Raises UsageError for a snapshot that is none.
+    upcasters that lead there. Where the version is raised and they exist, all else is a note. Raises
+    UsageError for a snapshot that is none.
     """
-    if not isinstance(snapshot, Mapping) or snapshot.get("format") not in (_UNTIMED, FORMAT):
+    if not isinstance(snapshot, Mapping) or snapshot.get("format") != FORMAT:
         raise UsageError(f"this is no schema snapshot of format {FORMAT}; write one with pabal schema export")
     before: Mapping[str, Any] = snapshot["events"]
     now = export_schema(events)["events"]
-    if snapshot["format"] == _UNTIMED:
-        now = _untimed(now)
     findings: list[SchemaFinding] = []
     for name in sorted(before.keys() | now.keys()):
         if name not in now:
@@ -62,21 +57,6 @@ def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) 
         else:
             findings += _compare(name, before[name], now[name], events)
     return findings
-
-
-def _untimed(node: Any) -> Any:
-    """Return a schema as a snapshot of format 2 would hold it."""
-    if isinstance(node, list):
-        return [_untimed(each) for each in node]
-    if not isinstance(node, dict):
-        return node
-    told = {key: _untimed(value) for key, value in node.items()}
-    if told.get("anyOf") == list(ANY_TIME):
-        del told["anyOf"]
-        told["type"] = "string"
-    elif told.get("format") == "date-time-local":
-        told["format"] = "date-time"
-    return told
 
 
 def _compare(
