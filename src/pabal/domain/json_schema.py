@@ -29,8 +29,8 @@ def describe_payloads(
 ) -> tuple[tuple[_Schema, ...], dict[str, _Schema]]:
     """Return a schema for each type, and what these refer to by name.
 
-    msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here the one has the
-    format ``date-time``, the other one of two.
+    msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here the one has
+    the format ``date-time``, the other one of two.
     """
     described, components = msgspec.json.schema_components(types, ref_template=ref_template)
     seen: set[Any] = set()
