@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.child import call, memory_is_measurable, resident_bytes
 from benchmarks.events import OrderPlaced, counting_handler, make_events
 from benchmarks.harness import ROOT, Settings, expect_handled, fresh_folder, installed, interleave, run
 from benchmarks.logs import fill, names
@@ -19,6 +20,8 @@ from pabal import EventBusFactory
 NAME = "recovery"
 STARTED = "ms until started"
 DONE = "ms until caught up"
+GROWTH = "MB of growth"
+STOPPED = "after a clean stop"
 _SUBSCRIPTIONS = 10
 _FLOOR = "raw sqlite3"
 _KILLED = 9
@@ -41,6 +44,23 @@ async def restart(path: Path, unfinished: int) -> Metrics:
     await storage.aclose()
     expect_handled(PABAL, sum(count() for count in counts), unfinished * _SUBSCRIPTIONS)
     return {STARTED: started * 1000, DONE: done * 1000}
+
+
+def grow(path: str) -> Metrics:
+    """Return by how much memory grows with a log and ten subscriptions; runs in a process of its own."""
+    return asyncio.run(_grow(Path(path)))
+
+
+async def _grow(path: Path) -> Metrics:
+    before = resident_bytes()
+    bus, storage = EventBusFactory.create_complete_event_system(path)
+    for name in names(_SUBSCRIPTIONS):
+        bus.subscribe(OrderPlaced, counting_handler()[0], name=name)
+    async with bus:
+        await bus.drain()
+        after = resident_bytes()
+    await storage.aclose()
+    return {GROWTH: (after - before) / 1e6}
 
 
 def crash(path: Path, events: int) -> None:
@@ -91,11 +111,19 @@ def measure(settings: Settings) -> Outcome:
             return run(restart(path, left))
 
         entries = [
+            Entry(STOPPED, PABAL, metrics, lambda: run(restart(path, 0)), version, "full", events),
             Entry(
-                "after a clean stop", PABAL, metrics, lambda: run(restart(path, 0)), version, "full", events
+                STOPPED,
+                PABAL,
+                (GROWTH,),
+                lambda: call("benchmarks.scenarios.recovery:grow", path=str(path.resolve())),
+                version,
+                "full",
+                events,
+                missing="" if memory_is_measurable() else "memory is measured on Linux only",
             ),
             Entry(
-                "after a clean stop",
+                STOPPED,
                 _FLOOR,
                 metrics,
                 lambda: _open_raw(path),
@@ -117,7 +145,10 @@ def measure(settings: Settings) -> Outcome:
             f"after a clean stop and after the process was killed with {left:,} events published that none "
             f"of the subscriptions had finished ({left * _SUBSCRIPTIONS:,} deliveries to catch up)."
         ),
-        tables=(Table("Time until a restarted bus has caught up", metrics, "", NAME, lower_is_better=True),),
+        tables=(
+            Table("Time until a restarted bus has caught up", metrics, "", NAME, lower_is_better=True),
+            Table("Memory that a restarted bus takes", (GROWTH,), "", ""),
+        ),
         series=tuple(series),
     )
 
