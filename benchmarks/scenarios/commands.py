@@ -74,7 +74,7 @@ def measure(settings: Settings) -> Outcome:
             f"{count:,} commands, one after the other, to a handler that adds two numbers. What a line takes "
             "beyond the first is what the bus costs."
         ),
-        tables=(Table("CPU time per command", (METRIC,), PLAIN, "", lower_is_better=True),),
+        tables=(Table("CPU time per command", (METRIC,), PLAIN, NAME, lower_is_better=True),),
         series=tuple(interleave(entries, settings.runs)),
     )
 

@@ -153,8 +153,8 @@ def measure(settings: Settings) -> Outcome:
                 "from every event of the log, until it has replaced the live one."
             ),
             tables=(
-                Table("Saving", (COMMANDS,), THEIRS),
-                Table("Loading", (LOADS,), THEIRS),
+                Table("Saving one event", (COMMANDS,), THEIRS, NAME),
+                Table("Loading an aggregate of 1,000 events", (LOADS,), THEIRS, f"{NAME}-loading"),
                 Table("Rebuilding", (EVENTS,), ""),
             ),
             series=tuple(interleave(wanted, settings.runs)),

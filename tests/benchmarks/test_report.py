@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,7 @@ from benchmarks.goals import GOALS, judge
 from benchmarks.machine import Environment, describe
 from benchmarks.model import Outcome, Series, Table
 from benchmarks.report import Book, Measured
-from benchmarks.scenarios import in_memory
+from benchmarks.scenarios import in_memory, sourcing
 from benchmarks.words import KOREAN
 from docs.translations import revision_of
 
@@ -71,6 +72,23 @@ def test_a_goal_is_met_missed_or_not_measured(environment: Environment) -> None:
     assert verdicts["in memory, 1 handler, 1 key", "≥ 1.5 × asyncio.Queue with 4 workers"] is True
     assert verdicts["in memory, 1 handler, 1 key", "≥ 0.3 × a bare deque worker"] is False
     assert verdicts["in memory, 1 handler, 1 key", "≥ 10 × pyee"] is None
+
+
+@pytest.mark.parametrize(("reached", "met"), [(50_000.0, True), (49_999.0, False)])
+def test_a_goal_that_asks_for_so_much_at_least_is_missed_below_it(reached: float, met: bool) -> None:
+    """The slower a rebuild, the better it would look."""
+    series = Series(sourcing.REBUILD, "pabal", sourcing.EVENTS, (reached,), "1.0", events=1_000)
+    rebuilt = Outcome(sourcing.NAME, "Event sourcing", "", (), (series,))
+    verdicts = {(v.scenario, v.goal): v.met for v in judge({sourcing.NAME: rebuilt})}
+    assert verdicts["rebuild a read model from 1,000,000 events", "≥ 50,000 events/s"] is met
+
+
+def test_every_scenario_of_the_published_report_has_a_chart() -> None:
+    """A reader would have to find the proportions in a table of forty rows."""
+    page = (Path(report.__file__).parents[1] / "docs" / "benchmarks.md").read_text("utf-8")
+    _, *sections = re.split(r"^## (?!Machine|Goals)", page, flags=re.MULTILINE)
+    assert len(sections) == len(SCENARIOS)
+    assert [section.partition("\n")[0] for section in sections if "![" not in section] == []
 
 
 def test_what_is_written_can_be_read_and_one_scenario_replaced(

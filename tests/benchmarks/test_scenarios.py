@@ -6,13 +6,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from benchmarks import child, logs
 from benchmarks.events import make_events
 from benchmarks.harness import IncompleteError, Settings, installed
 from benchmarks.rivals import durable, in_memory
 from benchmarks.rivals.in_memory import MORE_RIVALS, RIVALS, Rival, Work
 from benchmarks.rivals.latency import RIVALS as PACED
 from benchmarks.rivals.latency import Rival as PacedRival
-from benchmarks.scenarios import sourcing
+from benchmarks.scenarios import recovery, sourcing
 from benchmarks.scenarios.in_memory import entry_of
 from benchmarks.scenarios.latency import latencies
 
@@ -95,6 +96,15 @@ def test_only_the_rivals_asked_for_are_measured() -> None:
     assert Settings(rivals=("pabal",)).wants("pabal")
     assert not Settings(rivals=("pabal",)).wants("pyee")
     assert Settings().wants("pyee")
+
+
+async def test_a_restart_is_measured_in_memory_too(tmp_path: Path) -> None:
+    """A log of a million events that were read into memory at the start would not show in its time alone."""
+    log = tmp_path / "log.db"
+    await logs.fill(log, 2_500, keys=10)
+    figures = await recovery.restart(log, 0)
+    assert figures[recovery.STARTED] <= figures[recovery.DONE]
+    assert recovery.GROWTH in child.call("benchmarks.scenarios.recovery:grow", path=str(log))
 
 
 async def test_event_sourcing_is_measured_to_the_last_event(tmp_path: Path) -> None:
