@@ -46,7 +46,7 @@ else
 endif
 
 test-browser: $(VENV)/.installed-dev ## run the dashboard's tests in a real browser (needs Chromium)
-	@$(BIN)/python -m pytest -m browser tests/dashboard $(ARGS)
+	@$(BIN)/python -m pytest -m browser --numprocesses 2 --dist worksteal tests/dashboard $(ARGS)
 
 screenshots: $(VENV)/.installed-dev ## take the dashboard's pictures for the documentation (needs Chromium)
 	@$(BIN)/python -m tests.dashboard.screenshots $(ARGS)
