@@ -75,7 +75,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: under three minutes, an indication only"
     )
-    parser.add_argument("--runs", type=int, default=5, help="rounds that count (default: 5)")
+    parser.add_argument("--runs", type=int, help="rounds that count (default: 5, or 3 with --quick)")
     parser.add_argument("--rival", action="append", default=[], help="only these rivals (repeatable)")
     parser.add_argument("--save", action="store_true", help="write the report though not all scenarios run")
     parser.add_argument("--out", type=Path, help="folder for the report")
@@ -95,6 +95,8 @@ def main(words: Sequence[str] | None = None) -> int:
     unknown = [name for name in chosen if name not in SCENARIOS]
     if unknown:
         parser.error(f"no such scenario: {', '.join(unknown)}; known are {', '.join(SCENARIOS)}")
+    if options.runs is None:
+        options.runs = 3 if options.quick else 5
     if options.runs < 1:
         parser.error("--runs must be at least 1")
     if not chosen:

@@ -146,7 +146,7 @@ def measure(settings: Settings) -> Outcome:
 
 def measure_batches(settings: Settings) -> Outcome:
     """Measure ``publish_batch(1000)`` from four publishers."""
-    count = settings.size(200_000, 40_000)
+    count = settings.size(200_000, 20_000)
     events = make_events(count, 1_000)
     rows = rows_of(events, time.time_ns() // 1000)
     entries: list[Entry] = []

@@ -107,7 +107,7 @@ async def _through(rival: str, events: int) -> Metrics:
 
 def measure(settings: Settings) -> Outcome:
     """Measure in fresh processes."""
-    events = settings.size(1_000_000, 200_000)
+    events = settings.size(1_000_000, 100_000)
     version = installed("pabal") or ""
     missing = "" if memory_is_measurable() else "memory is measured on Linux only"
 
