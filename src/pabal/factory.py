@@ -108,8 +108,8 @@ async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
             f"a {parts.scheme}:// URL names no server; write redis://host:6379/0, or a file's path"
         )
     try:
+        from pabal.brokers.redis.address import masked
         from pabal.brokers.redis.doctor import examine_server
-        from pabal.brokers.redis.link import masked
     except ImportError as error:
         raise _missing(error) from error
     server, _ = _server_of(parts)

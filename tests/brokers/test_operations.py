@@ -13,8 +13,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from pabal.brokers.redis.address import masked
 from pabal.brokers.redis.inspector import GroupInspector
-from pabal.brokers.redis.link import Link, masked
+from pabal.brokers.redis.link import Link
 from pabal.cli.app import commands
 from pabal.dashboard import create_dashboard
 from pabal.errors import (

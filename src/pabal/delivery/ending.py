@@ -52,6 +52,16 @@ def bury(*tasks: asyncio.Future[Any] | None) -> None:
                 _log.warning("a task of an event loop that was closed did not end", exc_info=True)
 
 
+async def end_tasks(*tasks: asyncio.Future[Any] | None) -> None:
+    """Cancel tasks and return when they have ended; of a loop that was closed nothing can be awaited."""
+    bury(*tasks)
+    living = [task for task in tasks if task is not None and not is_dead(task)]
+    for task in living:
+        task.cancel()
+    if living:
+        await asyncio.wait(living)
+
+
 def bury_work(engine: Engine) -> None:
     """Forget what a closed loop left of an engine. It is the same as if the process had died there.
 

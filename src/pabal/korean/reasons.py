@@ -141,6 +141,8 @@ _SERVERS = {
     "no connection within {seconds} s: {reason}": "{seconds}초 안에 연결하지 못했습니다: {reason}",
     "{address} is no server's URL: {reason}": "{address}: 서버의 URL이 아닙니다: {reason}",
     "the host or the port cannot be read; in a password, write %2F for / and so on": "호스트나 포트를 읽을 수 없습니다. 비밀번호의 /는 %2F로 쓰는 식으로 바꾸세요",
+    "it begins with redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://": "redis://, rediss://(TLS), valkey://, valkeys://(TLS), unix:// 가운데 하나로 시작해야 합니다",
+    "no answer in time": "제때 응답이 없습니다",
     "neither pabal nor the client knows the setting {name}": "pabal도 클라이언트도 모르는 설정입니다: {name}",
     "behind the host stands the number of a database": "호스트 뒤에는 데이터베이스 번호를 씁니다",
     "this URL cannot be read: only an IPv6 address stands in square brackets; in a password, write %5B for [ and %5D for ]": "이 URL을 읽을 수 없습니다. 대괄호 안에는 IPv6 주소만 쓸 수 있습니다. 비밀번호의 [는 %5B, ]는 %5D로 쓰세요",

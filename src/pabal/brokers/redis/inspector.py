@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pabal.brokers.redis.actions import GroupActions
+from pabal.brokers.redis.address import masked
 from pabal.brokers.redis.cursors import as_pairs
 from pabal.brokers.redis.deliveries import deliveries
 from pabal.brokers.redis.keys import GroupKeys, LogKeys
 from pabal.brokers.redis.letters import GroupLetters
-from pabal.brokers.redis.link import Link, masked
+from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.moving import GroupSteered, measure
 from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
 from pabal.brokers.redis.standing import count_over_all, head_of, read_standing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import copy
 import math
 import random
 import re
@@ -11,9 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -26,10 +24,11 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from pabal.brokers.redis.address import masked, pool_of
 from pabal.brokers.redis.scripts import Script, scripts
-from pabal.errors import BrokerError, BrokerUnavailableError, StorageClosedError, UsageError
+from pabal.delivery.ending import bury, end_tasks, is_dead
+from pabal.errors import BrokerError, BrokerUnavailableError, PartitionCountError, StorageClosedError
 
-_log = logging.getLogger("pabal")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _ANSWER_WITHIN = 10.0
@@ -41,27 +40,6 @@ _NOT_ALLOWED = re.compile(r"^(User .*|this user) has no permissions")
 
 Argument = bytes | str | int | float
 Call = Callable[..., "asyncio.Future[Any]"]
-
-
-def masked(url: str) -> str:
-    """Return a server's URL without user, password and settings, fit for logs.
-
-    >>> masked("rediss://risk:secret@10.0.0.1:6379/0?group=risk")
-    'rediss://10.0.0.1:6379/0'
-
-    A password that is not escaped may end the host's part early; then nothing of what follows is shown.
-
-    >>> masked("redis://risk:half/other@10.0.0.1:6379/0")
-    'redis://…'
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition(':')[0]}://…"
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        return f"{parts.scheme}://…"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def pack(args: tuple[Argument, ...]) -> bytes:
@@ -95,7 +73,7 @@ class Link:
         on_loss: Callable[[Exception], None] | None = None,
     ) -> None:
         self.address = masked(url)
-        self._pool = _pool_of(url, self.address)
+        self._pool = pool_of(url, self.address)
         self._patience = patience
         self._answer_within = answer_within
         self._loads_scripts = loads_scripts
@@ -123,13 +101,14 @@ class Link:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if self._task is None:
-            future.set_exception(StorageClosedError(path=self.address, reason="closed"))
+            _refuse(future, StorageClosedError(path=self.address, reason="closed"))
         elif self._task.done():
-            future.set_exception(self.trouble or StorageClosedError(path=self.address, reason="closed"))
+            _refuse(future, self.trouble or StorageClosedError(path=self.address, reason="closed"))
         elif self.is_connected:
             self._send(pack(args), future)
         else:
             self._held.append((loop.time() + self._patience, pack(args), future))
+            loop.call_later(self._patience, self._expire_held)
         return future
 
     async def run(self, script: Script, keys: tuple[str, ...], *args: Argument) -> Any:
@@ -182,9 +161,13 @@ class Link:
         self.begin()
         assert self._task is not None
         assert self._ready is not None
-        await asyncio.wait(
-            {self._task, self._ready}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
-        )
+        try:
+            await asyncio.wait(
+                {self._task, self._ready}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
+            await self.close()  # whoever gave up waiting would leave somebody who connects for ever
+            raise
         if self._ready.done():
             return
         task, trouble = self._task, self.trouble
@@ -205,9 +188,15 @@ class Link:
         """Close the connection and fail what is pending."""
         task, self._task = self._task, None
         self._open = False
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if task is not None and is_dead(task):
+            bury(task)  # and all that waits for it belongs to the same loop, which was closed
+            self._connection = None
+            self._pending.clear()
+            self._held.clear()
+            self._buffer.clear()
+            self._flushing = False
+            return
+        await end_tasks(task)
         self._fail(StorageClosedError(path=self.address, reason="closed"), held=True)
         await self._drop()
 
@@ -218,9 +207,10 @@ class Link:
             try:
                 await self._serve()
             except asyncio.CancelledError:
+                self._open = False
                 await self._drop()  # the loop may be ending, with nobody left to close
                 raise
-            except (RedisError, OSError, BrokerError, EOFError) as error:
+            except Exception as error:
                 lost = BrokerUnavailableError(path=self.address, reason=_reason(error))
                 lost.__cause__ = error
                 self.trouble = lost
@@ -229,36 +219,32 @@ class Link:
                 is_final = _is_final(error) and not self.connections
                 self._fail(lost, held=is_final)
                 if is_final:
-                    raise lost from error
+                    raise (error if isinstance(error, PartitionCountError) else lost) from error.__cause__
                 if self._on_loss is not None and self.connections > before:
                     self._on_loss(lost)
             if self.connections > before:
                 pause = _FIRST_PAUSE
-            self._expire_held()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _serve(self) -> None:
         """Connect, greet, and hand out answers until the connection breaks, which raises."""
+        # Held from the first: one that is given up half made is to be closed, too.
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        self._connection = connection
         async with asyncio.timeout(self._answer_within):
             await connection.connect()
-        self._connection = connection
         tasks = [
             asyncio.create_task(self._read(connection), name="pabal-redis-answers"),
+            asyncio.create_task(self._watch(connection), name="pabal-redis-watch"),
             asyncio.create_task(self._greet(), name="pabal-redis-greeting"),
         ]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in reversed(tasks):
-                if task.done():
-                    task.result()
+            await _first_of(tasks)
             self._established()
-            await tasks[0]
+            await _first_of(tasks[:2])
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await end_tasks(*tasks)
 
     def _established(self) -> None:
         self.connections += 1
@@ -282,23 +268,17 @@ class Link:
     async def _read(self, connection: Any) -> None:
         """Hand answers to those who wait, in order, until the connection breaks."""
         loop = asyncio.get_running_loop()
-        watch = asyncio.create_task(self._watch(connection), name="pabal-redis-watch")
-        try:
-            while True:
-                try:
-                    answer = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
-                except ResponseError as error:
-                    answer = error
-                self._heard_at = loop.time()
-                future = self._pending.popleft()
-                if future.done():
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(self._described(answer))
-                else:
-                    future.set_result(answer)
-        finally:
-            watch.cancel()
+        while True:
+            try:
+                answer = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            except ResponseError as error:
+                answer = error
+            self._heard_at = loop.time()
+            future = self._pending.popleft()
+            if isinstance(answer, Exception):
+                _refuse(future, self._described(answer))
+            elif not future.done():
+                future.set_result(answer)
 
     async def _watch(self, connection: Any) -> None:
         """Break a connection on which answers are due and nothing comes: the other end may be gone."""
@@ -307,7 +287,7 @@ class Link:
             await asyncio.sleep(self._answer_within / 4)
             if self._pending and loop.time() - self._heard_at > self._answer_within:
                 connection._writer.transport.abort()
-                return
+                raise TimeoutError
 
     def _described(self, error: Exception) -> BrokerError:
         kind = BrokerUnavailableError if isinstance(error, _TRANSIENT) else BrokerError
@@ -327,26 +307,40 @@ class Link:
     def _fail(self, error: Exception, *, held: bool = False) -> None:
         pending, self._pending = self._pending, deque()
         for future in pending:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # whoever awaits it still gets it; nobody has to
+            _refuse(future, error)
         if held:
             waiting, self._held = self._held, deque()
             for _, _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()
+                _refuse(future, error)
 
     def _expire_held(self) -> None:
         now = asyncio.get_running_loop().time()
         while self._held and self._held[0][0] <= now:
             future = self._held.popleft()[2]
-            if not future.done():
-                future.set_exception(BrokerUnavailableError(path=self.address, reason=_reason(self.trouble)))
+            _refuse(future, BrokerUnavailableError(path=self.address, reason=_reason(self.trouble)))
+
+
+async def _first_of(tasks: list[asyncio.Task[None]]) -> None:
+    """Return when one of several tasks has ended; raises what the last of those that have ended raised."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in reversed(tasks):
+        if task in ended:
+            task.result()
+
+
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    """Let a call fail with an error of its own: each raise adds its frames to one, keeping what they hold."""
+    if not future.done():
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        future.set_exception(own)
+        future.exception()  # whoever awaits it still gets it; nobody has to
 
 
 def _is_final(error: BaseException | None) -> bool:
     """Tell whether no waiting mends this; the client wraps what the connection says of certificates."""
+    if not isinstance(error, (RedisError, OSError, BrokerError, EOFError)):
+        return True
     while error is not None:
         if isinstance(error, _FINAL):
             return True
@@ -357,29 +351,9 @@ def _is_final(error: BaseException | None) -> bool:
 def _reason(error: Exception | None) -> str:
     if isinstance(error, BrokerError):
         return error.reason
-    said = f"{error or type(error).__name__}".rstrip(".")
+    if isinstance(error, PartitionCountError):
+        return str(error).removeprefix(f"{error.path}: ")
+    if error is None or isinstance(error, TimeoutError):
+        return "no answer in time"
+    said = f"{error}".rstrip(".") or type(error).__name__
     return _NOT_ALLOWED.sub("the user has no permissions", said)
-
-
-def _pool_of(url: str, address: str) -> ConnectionPool:
-    try:
-        parts = urlsplit(url)
-        pool = ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=None, socket_connect_timeout=5.0, client_name="pabal"
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{address!r} is no server's URL: {_why_no_url(error, address)}") from None
-    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
-        raise UsageError(f"{address!r} is no server's URL: behind the host stands the number of a database")
-    return pool
-
-
-def _why_no_url(error: Exception, address: str) -> str:
-    """Say what is wrong with a URL; what could not be read may be a piece of a password, and is not shown."""
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if unknown is not None and not address.endswith("…"):
-        return f"neither pabal nor the client knows the setting {unknown[1]!r}"
-    if str(error).startswith("Invalid value for"):
-        return str(error)
-    return "the host or the port cannot be read; in a password, write %2F for / and so on"

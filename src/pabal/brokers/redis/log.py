@@ -21,12 +21,13 @@ from pabal.brokers.redis.wire import (
     fingerprint,
     partition_of,
 )
+from pabal.delivery.ending import end_tasks, is_dead
 from pabal.domain.envelope import EventRecord, encode_event
 from pabal.domain.event import DomainEvent
 from pabal.errors import (
-    BrokerError,
     BrokerUnavailableError,
     DuplicateEventError,
+    PabalError,
     PartitionCountError,
     StorageClosedError,
 )
@@ -114,13 +115,14 @@ class RedisLog:
         """Begin to connect; calls wait until that is done."""
         self.link.begin()
 
-    async def close(self) -> None:
-        """Append what was accepted, as far as the server is there, and disconnect."""
+    async def close(self, within: float | None = None) -> None:
+        """Append what was accepted, as far as the server answers in ``within`` seconds, and disconnect."""
         pump = self._pump
         if pump is not None:
-            if not self.link.is_connected:
-                pump.cancel()
-            await asyncio.wait([pump])
+            if self.link.is_connected and not is_dead(pump):
+                await asyncio.wait([pump], timeout=within)
+            await end_tasks(pump)
+            self._pump = None
         self._refuse(StorageClosedError(path=self.path, reason="closed"))
         await self.link.close()
 
@@ -134,7 +136,7 @@ class RedisLog:
             script("join").text,
             len(keys),
             *keys,
-            self._wanted,
+            self._wanted or self.partitions,
             self.run,
             uuid.uuid4().hex,
             self.incarnation,
@@ -143,7 +145,7 @@ class RedisLog:
             self.keys.parts,
         )
         if what == b"mismatch":
-            raise PartitionCountError(path=self.path, found=count, wanted=self._wanted)
+            raise PartitionCountError(path=self.path, found=count, wanted=self._wanted or self.partitions)
         raised = self.incarnation >= 0 and token.decode() != self.token
         self.partitions, self.incarnation, self.token = count, incarnation, token.decode()
         if raised and self.on_raised is not None:
@@ -242,7 +244,7 @@ class RedisLog:
             self._pump = None
 
     def _as_failure(self, error: BaseException) -> BaseException:
-        if isinstance(error, (BrokerError, StorageClosedError)):
+        if isinstance(error, PabalError):
             return error
         return BrokerUnavailableError(path=self.path, reason=f"the append was interrupted: {error!r}")
 

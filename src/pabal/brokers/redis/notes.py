@@ -18,6 +18,7 @@ import msgspec
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
+from pabal.brokers.redis.address import for_client
 from pabal.brokers.redis.cursors import (
     as_pairs,
     decode_cursor,
@@ -51,15 +52,20 @@ class NoteLine:
     """Send notes without waiting for answers. One for a process; connects when it is needed first."""
 
     def __init__(self, url: str, key: str, member: str) -> None:
-        self._pool = ConnectionPool.from_url(url, protocol=2, socket_timeout=5.0, client_name="pabal-notes")
+        self._pool = ConnectionPool.from_url(
+            for_client(url), protocol=2, socket_timeout=5.0, client_name="pabal-notes"
+        )
         self._key = key
         self._member = member
         self._connection: Any = None
 
     async def open(self) -> None:
-        """Connect, unless that was done."""
+        """Connect, unless that was done; without a connection nothing is noted, and all else goes on."""
         if self._connection is None:
-            self._connection = await asyncio.to_thread(self._connect)
+            try:
+                self._connection = await asyncio.to_thread(self._connect)
+            except (RedisError, OSError) as error:
+                _log.warning("attempts on suspect events cannot be noted: %s", error)
 
     def _connect(self) -> Any:
         connection: Any = self._pool.make_connection()

@@ -1,0 +1,70 @@
+"""A server's URL: what of it may be shown, and the connections that it leads to."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from redis.asyncio import ConnectionPool
+
+from pabal.errors import UsageError
+
+_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+_OURS = {"protocol": 2, "decode_responses": False, "socket_timeout": None}
+"""What pabal settles by itself, whatever a URL that is shared with others says of it."""
+
+
+def masked(url: str) -> str:
+    """Return a server's URL without user, password and settings, fit for logs.
+
+    >>> masked("rediss://risk:secret@10.0.0.1:6379/0?group=risk")
+    'rediss://10.0.0.1:6379/0'
+
+    A password that is not escaped may end the host's part early; then nothing of what follows is shown.
+
+    >>> masked("redis://risk:half/other@10.0.0.1:6379/0")
+    'redis://…'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition(':')[0]}://…"
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return f"{parts.scheme}://…"
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def for_client(url: str) -> str:
+    """Return a URL as the client understands it, which knows no scheme of Valkey's.
+
+    >>> for_client("valkeys://10.0.0.1:6379/0")
+    'rediss://10.0.0.1:6379/0'
+    """
+    return re.sub("^valkey", "redis", url)
+
+
+def pool_of(url: str, address: str) -> ConnectionPool:
+    """Return what makes connections to a server. Raises UsageError for a URL that cannot be read."""
+    try:
+        parts = urlsplit(url)
+        pool = ConnectionPool.from_url(for_client(url), socket_connect_timeout=5.0, client_name="pabal")
+        pool.connection_kwargs.update(_OURS)
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{address!r} is no server's URL: {_why_no_url(error, address)}") from None
+    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+        raise UsageError(f"{address!r} is no server's URL: behind the host stands the number of a database")
+    return pool
+
+
+def _why_no_url(error: Exception, address: str) -> str:
+    """Say what is wrong with a URL; what could not be read may be a piece of a password, and is not shown."""
+    if address.partition("://")[0] not in _SCHEMES:
+        return "it begins with redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://"
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is not None and not address.endswith("…"):
+        return f"neither pabal nor the client knows the setting {unknown[1]!r}"
+    if str(error).startswith("Invalid value for"):
+        return str(error)
+    return "the host or the port cannot be read; in a password, write %2F for / and so on"
