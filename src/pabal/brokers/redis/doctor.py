@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.extent import extent_of
 from pabal.brokers.redis.keys import GroupKeys, LogKeys
 from pabal.brokers.redis.link import Link
 from pabal.errors import BrokerError
@@ -132,16 +133,17 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
     count = int(await link.call("HGET", keys.meta, "partitions") or 0)
     if not count:
         return [Finding("ok", f"there is no log under {keys.base[1:-2]!r} yet")]
-    heads = [int(await link.call("HGET", keys.part(part), "head") or 0) for part in range(count)]
+    extents = [extent_of(as_pairs(await link.call("HGETALL", keys.part(part)))) for part in range(count)]
     found = [Finding("ok", f"a log of {count} partitions")]
     for group in sorted(name.decode() for name in await link.call("SMEMBERS", keys.groups)):
         of_group = GroupKeys(keys, group)
         members = int(await link.call("HLEN", of_group.members))
         letters = int(await link.call("ZCARD", of_group.letter_ids))
         lag = 0
-        for part, head in enumerate(heads):
-            cursors = as_pairs(await link.call("HGETALL", of_group.of(part).cursors)).values()
-            lag += max((head - decode_cursor(data).watermark for data in cursors), default=0)
+        for part, extent in enumerate(extents):
+            saved = as_pairs(await link.call("HGETALL", of_group.of(part).cursors)).values()
+            marks = (decode_cursor(data).watermark for data in saved)
+            lag += max((extent.given(mark, extent.head) for mark in marks), default=0)
         if lag and not members:
             found.append(
                 Finding(

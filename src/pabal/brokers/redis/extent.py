@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.keys import LogKeys
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.scripts import script
 
 
 class Extent(NamedTuple):
@@ -31,16 +34,26 @@ class Extent(NamedTuple):
             missing += max(0, min(last, upto) - max(first, after + 1) + 1)
         return upto - after - missing
 
+    @property
+    def below(self) -> int:
+        """Return the highest position that entered before the time that was asked for."""
+        return self.head if self.since is None else self.since
 
-def extents(answer: Sequence[Any]) -> list[Extent]:
-    """Return what the script ``extent`` has answered."""
+
+async def measured(
+    link: Link, keys: LogKeys, partitions: Iterable[int], since: int | None = None
+) -> list[Extent]:
+    """Return how far partitions have come, and where a time (microseconds) lies in each."""
+    names = [name for part in partitions for name in (keys.log(part), keys.part(part))]
+    answer = await link.run(script("extent"), tuple(names), "" if since is None else str(since))
     return [
-        _extent(as_pairs(facts), int(first), since)
-        for facts, first, since in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        extent_of(as_pairs(facts), int(first), below)
+        for facts, first, below in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
     ]
 
 
-def _extent(facts: Mapping[bytes, bytes], first: int, since: bytes) -> Extent:
+def extent_of(facts: Mapping[bytes, bytes], first: int = 0, since: bytes = b"") -> Extent:
+    """Return what a partition's hash says, and what more is known of its entries."""
     gaps = sorted(
         (int(before) + 1, int(name[5:])) for name, before in facts.items() if name.startswith(b"jump:")
     )

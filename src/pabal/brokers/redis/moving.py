@@ -8,11 +8,14 @@ handles it, the cursor is moved at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from pabal.brokers.redis.cursors import decode_cursor
-from pabal.brokers.redis.extent import Extent, extents
+from pabal.brokers.redis.extent import Extent, measured
+from pabal.brokers.redis.keys import LogKeys
+from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.replays import Range, ask_for_replay
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.steering import Group, Steered, unknown
@@ -96,11 +99,17 @@ class GroupSteered(Steered):
 
 async def measure(group: Group, since: datetime | None = None) -> list[Extent]:
     """Return how far each partition has come, and where a time lies in it."""
-    keys: list[str] = []
-    for part in range(group.partitions):
-        keys += (group.log.log(part), group.log.part(part))
-    moment = "" if since is None else str(to_microseconds(since))
-    return extents(await group.link.run(script("extent"), tuple(keys), moment))
+    moment = None if since is None else to_microseconds(since)
+    return await measured(group.link, group.log, range(group.partitions), moment)
+
+
+async def places_of(
+    link: Link, keys: LogKeys, partitions: Sequence[int], start: Start
+) -> Sequence[int | str]:
+    """Return where a new subscription begins in partitions."""
+    if isinstance(start, datetime):
+        return [one.below for one in await measured(link, keys, partitions, to_microseconds(start))]
+    return [0 if start == "beginning" else start] * len(partitions)
 
 
 async def move(group: Group, part: int, name: str, place: int | str = "", epoch: int | str = "") -> Any:
@@ -162,7 +171,7 @@ def _range(
     else:
         low = max(low, first)
     if isinstance(last, datetime):
-        high = min(high, end.head if end.since is None else end.since)
+        high = min(high, end.below)
     elif last is not None:
         high = min(high, last)
     return low, high

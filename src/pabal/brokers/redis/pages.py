@@ -13,6 +13,8 @@ from pabal.ports.storage import Page
 _ENTRIES = 16
 """Entries asked for at a time."""
 _CACHED_ROWS = 8192
+_CACHED_BYTES = 16 << 20
+"""What is held of a partition until its readers come to it; what lies above either is read again later."""
 _REMEMBERED = 20_000
 """Event ids that a reader remembers at least, to pass over an event that was appended twice."""
 
@@ -22,12 +24,13 @@ Lost = Callable[[int, int], None]
 class _Held:
     """Hold an entry until somebody wants its rows: decoding many at once would hold up the event loop."""
 
-    __slots__ = ("_fields", "_id", "first", "last", "rows")
+    __slots__ = ("_fields", "_id", "first", "last", "rows", "size")
 
     def __init__(self, entry_id: bytes, fields: list[bytes]) -> None:
         last, count = entry_id.split(b"-")
         self.last = int(last)
         self.first = self.last - int(count) + 1
+        self.size = sum(map(len, fields))
         self.rows: tuple[StoredRecord, ...] | None = None
         self._id = entry_id
         self._fields = fields
@@ -49,7 +52,7 @@ class Pages:
         self._partition = partition
         self._on_lost = on_lost
         self._run: list[_Held] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._recent: dict[bytes, int] = {}
         self._older: dict[bytes, int] = {}
         self.follows = False
@@ -68,7 +71,7 @@ class Pages:
             last = int(entry_id.split(b"-")[0])
             if not self.follows or last <= self.end:
                 continue
-            if self._rows > _CACHED_ROWS:
+            if self._rows > _CACHED_ROWS or self._bytes > _CACHED_BYTES:
                 self.follows = False  # whoever reads is behind; it comes back to these later
                 break
             entry = _Held(entry_id, fields)
@@ -81,8 +84,7 @@ class Pages:
     async def follow(self) -> int:
         """Begin at the head: what comes in is to be offered, what lies below is read when asked for."""
         [self.end] = await self._log.heads([self._partition])
-        self._run.clear()
-        self._rows = 0
+        self._drop(len(self._run))
         self._followed()
         return self.end
 
@@ -94,7 +96,14 @@ class Pages:
     def _append(self, entry: _Held) -> None:
         self._run.append(entry)
         self._rows += entry.last - entry.first + 1
+        self._bytes += entry.size
         self.end = entry.last
+
+    def _drop(self, count: int) -> None:
+        for done in self._run[:count]:
+            self._rows -= done.last - done.first + 1
+            self._bytes -= done.size
+        del self._run[:count]
 
     def _rows_of(self, entry: _Held) -> tuple[StoredRecord, ...]:
         if entry.rows is None:
@@ -134,9 +143,7 @@ class Pages:
                 upto = rows[-1].position
                 break
             upto = entry.last
-        for done in self._run[:index]:
-            self._rows -= done.last - done.first + 1
-        del self._run[:index]
+        self._drop(index)
         return Page(tuple(rows), upto)
 
     def _index_of(self, position: int) -> int | None:
@@ -154,12 +161,13 @@ class Pages:
         entries = [_Held(entry_id, fields) for entry_id, fields in raw]
         head = int(facts.get(b"head", 0))
         begin = entries[0].first if entries else head + 1
-        self._run.clear()
-        self._rows = 0
+        self._drop(len(self._run))
         self.end = max(after, head) if not entries else after
         if begin > after + 1:
             self._report_hole(facts, after + 1, begin - 1)
             self.follows = False
+            if not entries:
+                self._followed()  # nobody would read on: the hole ends at the head
             return begin - 1
         for entry in entries:
             if entry.first > max(self.end + 1, entries[0].first):

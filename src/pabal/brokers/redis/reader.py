@@ -11,10 +11,9 @@ import heapq
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from pabal.brokers.redis.extent import extents
+from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
-from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.wire import decode_entry
 from pabal.domain.envelope import StoredRecord
 from pabal.errors import BrokerUnavailableError, InvalidFilterError
@@ -218,10 +217,7 @@ class LogReader:
 
     async def _below(self, moment: int) -> list[int]:
         """Return for each partition the highest position that entered the log before a time."""
-        keys: list[str] = []
-        for part in self._partitions:
-            keys += (self._keys.log(part), self._keys.part(part))
-        found = extents(await self._link.run(script("extent"), tuple(keys), str(moment)))
+        found = await measured(self._link, self._keys, self._partitions, moment)
         return [_END if one.since is None else one.since for one in found]
 
     # -- following ------------------------------------------------------------------------------------

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 import msgspec
 
 from pabal.brokers.redis.cursors import decode_cursor, field, replays_of
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.moving import move
+from pabal.brokers.redis.moving import move, places_of
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.partition_log import PartitionLog
 from pabal.brokers.redis.replays import ask_for_replay, read_replays
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.steering import HELD, Group, Heard, Steered, unknown
-from pabal.domain.envelope import to_microseconds
 from pabal.errors import SubscriptionInUseError, UsageError
 from pabal.ports.storage import Control, Cursor, Replay, Start
 
@@ -67,22 +65,7 @@ class SteeredPartition(PartitionLog, Steered):
 
     async def place(self, start: Start) -> int | str:
         """Return where a new subscription begins in this partition."""
-        if start == "now":
-            return "now"
-        if start == "beginning":
-            return 0
-        if not isinstance(start, datetime):
-            return int(start)
-        since = to_microseconds(start)
-        low, high = 0, await self.head()
-        while low < high:
-            middle = (low + high) // 2
-            entries = await self.log.read_entries(self.partition, middle, 1)
-            if not entries or entries[0].rows[0].recorded_at >= since:
-                high = middle
-            else:
-                low = max(entries[0].last, middle + 1)
-        return low
+        return (await places_of(self.log.link, self.log.keys, [self.partition], start))[0]
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move the cursor in this partition alone. Raises SubscriptionInUseError."""

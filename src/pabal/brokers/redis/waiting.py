@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.group import GroupEngine
 from pabal.brokers.redis.log import RedisLog
 from pabal.bus.inbox import Inbox
@@ -30,14 +31,16 @@ async def first_match(
     There is no order between partitions but time; of several new matches, any may be returned.
     """
     matcher = EventMatcher(event_type)
+    places = await log.heads(range(log.partitions))
     if since is not None and since.position is not None:
         # What another partition got after the receipt cannot be told by position: the time of the entry can.
         partition, position = log.place_of(since.position)
         entries = await log.read_entries(partition, position - 1, 1)
-        places = [await _since(log, part, entries[0].rows[0].recorded_at) for part in range(log.partitions)]
+        if entries:  # else it was trimmed, and nothing came behind it there
+            moment = entries[0].rows[0].recorded_at
+            extents = await measured(log.link, log.keys, range(log.partitions), moment)
+            places = [extent.below for extent in extents]
         places[partition] = position
-    else:
-        places = await log.heads(range(log.partitions))
     pause = _PAUSE
     while True:
         found = await asyncio.gather(
@@ -61,19 +64,6 @@ async def first_match(
             pause = _PAUSE
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 1.5)
-
-
-async def _since(log: RedisLog, partition: int, moment: int) -> int:
-    """Return the position in a partition below which everything was recorded before a moment."""
-    low, [high] = 0, await log.heads([partition])
-    while low < high:
-        middle = (low + high) // 2
-        entries = await log.read_entries(partition, middle, 1)
-        if not entries or entries[0].rows[0].recorded_at >= moment:
-            high = middle
-        else:
-            low = max(entries[0].last, middle + 1)
-    return low
 
 
 async def whole_group_drained(
