@@ -35,6 +35,15 @@ def make(server: Server, namespace: str, handler: Any = None, **options: Any) ->
     return bus
 
 
+def stand_still(bus: RedisEventBus) -> None:
+    """Let a process give no sign of life any more, and not notice, as under SIGSTOP."""
+    coordinator = bus._coordinator
+    assert coordinator is not None
+    for task in (coordinator._task, coordinator._guard):
+        assert task is not None
+        task.cancel()
+
+
 async def test_what_is_published_is_handled_once_and_in_order(shared_server: Server, namespace: str) -> None:
     """Events would be lost, doubled, or overtake each other on their way through the server."""
     noted = Noted()
@@ -207,9 +216,7 @@ async def test_a_paused_process_has_its_late_progress_refused(shared_server: Ser
     async with make(shared_server, namespace, noted) as paused:
         storages = [running.storage for running in paused._group_engine.running.values()]
         held = [dict(storage._held) for storage in storages]
-        assert paused._coordinator is not None
-        assert paused._coordinator._task is not None
-        paused._coordinator._task.cancel()  # no sign of life any more, as under SIGSTOP
+        stand_still(paused)
         async with make(shared_server, namespace, noted) as other:
             await until(lambda: len(other.partitions) == 8)
             for storage, epochs in zip(storages, held, strict=True):

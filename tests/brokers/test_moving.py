@@ -18,7 +18,7 @@ from pabal.operations import Operations, operations_of
 from pabal.ports.storage import Progress
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make
+from tests.brokers.test_bus import make, stand_still
 from tests.brokers.test_operations import everything_on, refuse_odd, url_of
 from tests.brokers.test_steering import Both, call, published, shared, states
 
@@ -292,9 +292,7 @@ async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
 def silence(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
     """Let a process give no sign of life any more, as under SIGSTOP; return what it holds."""
     held = [(running.storage, dict(running.storage._held)) for running in bus._group_engine.running.values()]
-    assert bus._coordinator is not None
-    assert bus._coordinator._task is not None
-    bus._coordinator._task.cancel()
+    stand_still(bus)
     return held
 
 

@@ -23,6 +23,7 @@ from tests.brokers.certificates import Certificate, make_certificate
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
+from tests.brokers.test_bus import stand_still
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "risk-user", "correct-horse"
@@ -129,9 +130,7 @@ async def _take_over_from(dying: RedisEventBus, bus: RedisEventBus) -> None:
     """Let a process join and fall silent; who takes its place notes attempts on a connection of its own."""
     await dying.start()
     await until(lambda: len(bus.partitions) == len(dying.partitions) == 2)
-    assert dying._coordinator is not None
-    assert dying._coordinator._task is not None
-    dying._coordinator._task.cancel()
+    stand_still(dying)
     await until(lambda: len(bus.partitions) == 4)
     await dying.stop(timeout=1.0)
 

@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import Any, Literal, cast
 
 from pabal.brokers.redis.actions import GroupActions
-from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.coordinator import Coordinator, moments_left
 from pabal.brokers.redis.figures import collected, judged
 from pabal.brokers.redis.front import LogFront
 from pabal.brokers.redis.group import GroupEngine
@@ -83,6 +83,7 @@ class RedisEventBus(InMemoryEventBus):
         self.group = group
         self._url = url
         self._lease = lease
+        self._patience = patience
         self._keep = keep
         self._log = RedisLog(
             url,
@@ -184,7 +185,7 @@ class RedisEventBus(InMemoryEventBus):
         self._expectations.start()
         await engine.start(None)
         engine.rewire()
-        self._tail = Tail(self._url, self._log.link, self._log.keys.log, self._heard)
+        self._tail = Tail(self._url, self._log.link, self._log.keys.log, self._heard, patience=self._patience)
         await self._tail.start()
         member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._coordinator = Coordinator(
@@ -211,6 +212,8 @@ class RedisEventBus(InMemoryEventBus):
 
     async def _end(self, deadline: float) -> None:
         engine = self._group_engine
+        if self._loop is not None and self._loop.is_closed():
+            await self._log.link.close()  # nobody answers any more: it is as if the process had died there
         self._intake.is_open = False
         await self._inbox.empty(deadline)
         await engine.rest_all(deadline)
@@ -221,7 +224,7 @@ class RedisEventBus(InMemoryEventBus):
             await self._tail.stop()
         self._inbox.close()
         self._expectations.stop()
-        await self._log.close()
+        await self._log.close(moments_left(deadline, engine.clock))
         self._loop = None
         self._tail = self._coordinator = None
         self._state = "stopped"

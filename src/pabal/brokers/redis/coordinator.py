@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.membership import Membership, Plan, View, make_plan
+from pabal.brokers.redis.moving import places_of
 from pabal.brokers.redis.notes import NoteLine, SuspectJournal, count_deaths, forget_notes
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.reports import (
@@ -24,7 +26,10 @@ from pabal.brokers.redis.reports import (
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.steering import ControlWatch
 from pabal.brokers.redis.tail import Tail
-from pabal.errors import BrokerError, StorageClosedError, StorageError
+from pabal.delivery.ending import end_tasks
+from pabal.errors import BrokerError, PabalError, StorageClosedError, StorageError
+from pabal.ports.clock import Clock
+from pabal.ports.storage import Start
 from pabal.ports.telemetry import StorageTrouble
 
 _log = logging.getLogger("pabal")
@@ -64,6 +69,7 @@ class Coordinator:
         self.controls = ControlWatch(log, keys)
         self._tick = min(lease / 3, _LONGEST_TICK)
         self._task: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._declared: set[str] = set()
         self._heard_at = 0.0
@@ -83,32 +89,28 @@ class Coordinator:
         await self._log.link.call("SADD", self._log.keys.groups, self._group)
         await self._turn()
         self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
+        self._guard = asyncio.create_task(self._let_go_in_time(), name="pabal-redis-guard")
 
     async def stop(self, deadline: float) -> None:
         """Save and hand over everything at once."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await end_tasks(self._task, self._guard)
         handing = [
             asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
             for running in self._engine.running.values()
             if running.ending is None and self._log.link.is_connected
         ]
         if handing:
-            left = max(0.25, deadline - self._engine.clock.monotonic())
-            _, late = await asyncio.wait(handing, timeout=left)
-            for one in late:
-                one.cancel()
-            await asyncio.wait(handing)
+            _, late = await asyncio.wait(handing, timeout=moments_left(deadline, self._engine.clock))
+            await end_tasks(*late)
         # What cannot be saved now is taken over when the lease is over, and delivered again.
         for running in tuple(self._engine.running.values()):
             await self._engine.abandon(running)
         self._line.close()
         try:
             if self._log.link.is_connected:
-                await self.membership.leave()
-        except BrokerError:
+                async with asyncio.timeout(moments_left(deadline, self._engine.clock)):
+                    await self.membership.leave()
+        except (BrokerError, TimeoutError):
             return  # the others notice by themselves
 
     async def _run(self) -> None:
@@ -124,22 +126,29 @@ class Coordinator:
                 await self._turn()
             except StorageClosedError:
                 return
-            except StorageError as error:
+            except PabalError as error:
                 self._engine.report(StorageTrouble("", error))
             except Exception:
                 _log.exception("looking after the partitions failed; it is tried again")
-            await self._let_go_in_time()
 
     @property
     def _is_overdue(self) -> bool:
         return time.monotonic() - self._heard_at > self._lease
 
     async def _let_go_in_time(self) -> None:
-        """Stop delivering when this process was not heard of for so long that others may take its place."""
-        if self._is_overdue:
-            for running in tuple(self._engine.running.values()):
-                if running.ending is None:
-                    await self._lose(running)
+        """Stop delivering when this process was not heard of for so long that others may take its place.
+
+        Beside the looks: one that waits for an answer in vain lasts longer than the lease.
+        """
+        while True:
+            if self._is_overdue:
+                held = [running for running in self._engine.running.values() if running.is_open]
+                # All at once: each may have to wait for an answer to what it saved last.
+                for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
+                    if error is not None:
+                        _log.error("a partition was not let go as it should be", exc_info=error)
+            left = self._heard_at + self._lease - time.monotonic()
+            await asyncio.sleep(left if left > 0 else self._tick)
 
     # -- one look, and what follows -------------------------------------------------------------------
 
@@ -163,6 +172,8 @@ class Coordinator:
         mine = {number for number, running in self._engine.running.items()}
         await self._carry_out(make_plan(self.membership.member, view, mine))
         for running in tuple(self._engine.running.values()):
+            if running.has_jumped:
+                await self._go_on_above(running)
             if running.engine.feed is not None:
                 running.engine.feed.moved(running.storage.pages.end)  # what ``heard`` put off
         for partition in view.called:
@@ -178,17 +189,16 @@ class Coordinator:
             self._trim_at = time.monotonic() + 5.0
             await self.trim()
 
-    async def declare(self, name: str, start: object) -> None:
+    async def declare(self, name: str, start: Start) -> None:
         """Give a subscription its place in every partition where it has none."""
         self._declared.add(name)
         try:
             parts = range(self._log.partitions)
-            storage = self._storage(0)
-            places = [await self._storage(part).place(start) for part in parts]  # type: ignore[arg-type]
+            places = await places_of(self._log.link, self._log.keys, parts, start)
             keys: list[str] = [self._keys.names]
             for part in parts:
                 keys += (self._keys.of(part).cursors, self._log.keys.marks(part), self._log.keys.part(part))
-            await storage.log.link.run(script("declare"), tuple(keys), self._group, name, *places)
+            await self._log.link.run(script("declare"), tuple(keys), self._group, name, *places)
         except BaseException:
             self._declared.discard(name)
             raise
@@ -198,14 +208,13 @@ class Coordinator:
         self._declared.discard(name)
 
     async def _carry_out(self, plan: Plan) -> None:
-        running = self._engine.running
+        mine = dict(self._engine.running)
         for partition in plan.lost:
-            if running[partition].ending is None:
-                await self._lose(running[partition])
+            await self._lose(mine[partition])
         for partition in plan.forgotten:
-            await self._restore(running[partition])
+            await self._restore(mine[partition])
         for partition in plan.give:
-            one = running[partition]
+            one = mine[partition]
             if one.ending is None:
                 one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
                 self._engine.background.spawn(one.ending)
@@ -250,9 +259,13 @@ class Coordinator:
         self._engine.report(PartitionGivenUp("", running.partition))
 
     async def _lose(self, running: Running) -> None:
+        """Let a partition go with what is not saved, unless that, or handing it over, was begun."""
+        if running.ending is not None:
+            return
+        running.ending = asyncio.current_task()
         self._tail.leave(running.partition)
         await self._engine.abandon(running)
-        _log.warning("partition %d was taken over by another process", running.partition)
+        _log.warning("partition %d was let go, for another process has it, or may by now", running.partition)
         self._engine.report(PartitionLost("", running.partition))
 
     async def _restore(self, running: Running) -> None:
@@ -267,22 +280,30 @@ class Coordinator:
             self._engine.report(GroupRestored("", running.partition))
             if engine.feed is not None:
                 engine.feed.controls.note_halts()
-            await self._go_on_above(running)
+            running.has_jumped = True
         else:
             await self._lose(running)
 
     async def positions_jumped(self) -> None:
         """Go on in another incarnation of the log: find out what the one before has lost."""
-        for running in tuple(self._engine.running.values()):
-            await self._go_on_above(running)
+        jumped = tuple(self._engine.running.values())
+        for running in jumped:
+            running.has_jumped = True
+        with suppress(StorageError):  # what breaks off is done with the next look
+            for running in jumped:
+                await self._go_on_above(running)
 
     async def _go_on_above(self, running: Running) -> None:
         feed = running.engine.feed
         if feed is None:
             return
-        running.storage.pages.follows = False
+        running.has_jumped = running.storage.pages.follows = False
         key = self._log.keys.part(running.partition)
-        feed.moved(await self._log.link.run(script("known"), (key,), feed.head))
+        try:
+            feed.moved(await self._log.link.run(script("known"), (key,), feed.head))
+        except BaseException:
+            running.has_jumped = True
+            raise
 
     def _note_lost(self, partition: int, first: int, last: int) -> None:
         self.lost_events += last - first + 1
@@ -343,3 +364,8 @@ class Coordinator:
             for name, data in as_pairs(await call).items():
                 places.setdefault(name.decode(), {})[part] = decode_cursor(data).watermark
         return places
+
+
+def moments_left(deadline: float, clock: Clock) -> float:
+    """Return the seconds until a quarter behind a deadline (monotonic), but a moment at least."""
+    return max(0.05, deadline + 0.25 - clock.monotonic())

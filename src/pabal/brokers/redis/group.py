@@ -28,7 +28,11 @@ class Running:
         self.storage = storage
         self.engine = engine
         self.ending: asyncio.Task[None] | None = None
-        """The task that hands it over."""
+        """The task that hands it over, or lets it go."""
+        self.is_open = False
+        """It was taken as a whole: whoever lets it go does not meet who still begins."""
+        self.has_jumped = False
+        """Its log goes on in another incarnation, and the engine does not know yet how far."""
 
     async def answer(self, call: str) -> None:
         """Take up a dead letter (its id) that is to be retried, or one (name, position, key) discarded."""
@@ -130,7 +134,9 @@ class GroupEngine(Engine):
             await engine.start(storage)
         except BaseException:
             del self.running[partition]
+            await engine.stop(self.clock.monotonic())  # what it had begun would go on by itself
             raise
+        running.is_open = True
         return running
 
     async def hand_over(self, running: Running, deadline: float = math.inf) -> None:
@@ -165,6 +171,8 @@ class GroupEngine(Engine):
             running.engine.halting = True
             for consumer in running.engine.consumers.values():
                 consumer.end_slices()
+        if self._loop is None or self._loop.is_closed():
+            return  # nobody is left that runs
         while self.resting:
             self.wake()
         tasks = [worker.task for worker in self.workers]

@@ -36,7 +36,7 @@ class PartitionGivenUp(PartitionReport, frozen=True, gc=False):
 
 
 class PartitionLost(PartitionReport, frozen=True, gc=False):
-    """Tell that another process took a partition while this one was not heard of.
+    """Tell that a partition was let go unsaved: another process has it, or may after a lease of silence.
 
     What was not saved is done again there.
     """

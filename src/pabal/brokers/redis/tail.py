@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.pages import Pages
+from pabal.delivery.ending import end_tasks
 from pabal.errors import BrokerError, StorageClosedError
 
 _BLOCK_MS = 2000
@@ -19,8 +20,10 @@ Heard = Callable[[int, int], None]
 class Tail:
     """Block on all followed partitions in one call, on a connection of its own."""
 
-    def __init__(self, url: str, link: Link, name_of: Callable[[int], str], on_heard: Heard) -> None:
-        self._link = Link(url, on_connect=self._introduce, loads_scripts=False)
+    def __init__(
+        self, url: str, link: Link, name_of: Callable[[int], str], on_heard: Heard, *, patience: float
+    ) -> None:
+        self._link = Link(url, patience=patience, on_connect=self._introduce, loads_scripts=False)
         self._unblock = link
         self._name_of = name_of
         self._on_heard = on_heard
@@ -39,9 +42,7 @@ class Tail:
     async def stop(self) -> None:
         """Listen no more."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await end_tasks(task)
         await self._link.close()
 
     def follow(self, partition: int, pages: Pages) -> None:

@@ -1,0 +1,319 @@
+"""What is cut short: answers that never come, a log that goes on elsewhere, a loop that is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pabal.brokers.redis import RedisEventBus, pages
+from pabal.brokers.redis.doctor import examine_server
+from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.scripts import script
+from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.proxy import Proxy
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+from tests.brokers.test_network import through
+from tests.bus.test_closed_loop import CutShortError, run_and_cancel, run_and_drop
+
+SOON = 5.0
+"""Seconds: far more than what is tested takes, and less than the lease after which it would happen."""
+
+
+# -- the server starts again ------------------------------------------------------------------------------
+
+
+async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
+    own_server: Server, namespace: str
+) -> None:
+    """Promise 40. A group would handle nothing more until its own process published, and be healthy."""
+    noted = Noted()
+    async with (
+        make(own_server, namespace, noted, lease=10.0) as bus,
+        make(own_server, namespace) as other,
+    ):
+        await other.publish_batch(moves(8, 40))
+        await bus.drain(timeout=30)
+        await own_server.restart()
+        engines = bus._group_engine.engines()
+        await until(lambda: all(engine.feed and engine.feed.head >= 2**32 for engine in engines))
+        await until(lambda: all(engine.feed.is_caught_up(2**32) for engine in engines if engine.feed))
+        assert all(one.storage.pages.follows for one in bus._group_engine.running.values())
+        await other.publish_batch([Moved(f"k{number % 8}", number) for number in range(40, 80)])
+        await until(lambda: len(noted.numbers) == 80)
+
+
+async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_nothing(
+    own_server: Server, namespace: str
+) -> None:
+    """Promise 40. The partition that was looked at when it broke would never be read again."""
+    noted = Noted()
+    async with Proxy(own_server.port) as proxy:
+        bus = through(proxy, namespace, noted, lease=10.0)
+        async with bus, make(own_server, namespace, partitions=4) as other:
+            await other.publish_batch(moves(8, 40))
+            await bus.drain(timeout=30)
+            proxy.cut_at = b"EVALSHA\r\n$40\r\n" + script("known").sha.encode()
+            await own_server.restart()
+            await until(lambda: proxy.cut_at is None)
+            engines = bus._group_engine.engines()
+            await until(lambda: all(engine.feed and engine.feed.head >= 2**32 for engine in engines))
+            await other.publish_batch([Moved(f"k{number % 8}", number) for number in range(40, 80)])
+            await until(lambda: len(noted.numbers) == 80)
+
+
+async def test_what_is_kept_stays_when_the_server_starts_again(own_server: Server, namespace: str) -> None:
+    """Promise 42. Everything finished would be gone after each restart, and with it what can be replayed."""
+    async with make(own_server, namespace, Noted(), partitions=1, lease=10.0, keep=10) as bus:
+        for event in moves(1, 15):
+            await bus.publish(event)
+        await bus.drain(timeout=30)
+        await own_server.restart()
+        await bus.publish(Moved("a", 15))
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        await bus._coordinator.trim()
+        left = await bus._log.read_entries(0, 0, 100)
+        assert [entry.first for entry in left] == [*range(7, 16), 2**32 + 1]
+        assert bus.get_statistics()["events_lost"] == 0
+
+
+async def test_the_doctor_counts_no_positions_that_were_never_given(
+    own_server: Server, namespace: str
+) -> None:
+    """After each restart of the server a group would be said to be billions of positions behind."""
+    async with make(own_server, namespace, Noted(), partitions=2):
+        pass
+    await own_server.restart()
+    async with make(own_server, namespace, partitions=2) as bus:
+        await bus.publish_batch(moves(4, 20))
+    findings = await examine_server(own_server.url, namespace)
+    assert any("group 'g' is 20 positions behind" in finding.text for finding in findings)
+
+
+# -- answers that do not come -----------------------------------------------------------------------------
+
+
+async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 41. What lay in its lanes would be handled by two processes until the connection broke."""
+    owner: list[str] = []
+    at_once: list[int] = []
+
+    async def left(event: Moved) -> None:
+        if len(other.partitions) == 4:
+            at_once.append(event.number)
+        owner.append("left")
+        await asyncio.sleep(0.01)  # of what is in the lanes there is more than can be handled in time
+
+    async with Proxy(shared_server.port) as proxy:
+        cut_off = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=4, lease=1.0)
+        cut_off.subscribe(Moved, left, name="sub")
+        cut_off._log.link._answer_within = 30.0
+        await cut_off.start()
+        async with make(shared_server, namespace, Noted(), partitions=4) as other:
+            await until(lambda: len(other.partitions) == len(cut_off.partitions) == 2)
+            await other.publish_batch(moves(8, 2000))
+            await until(lambda: bool(owner))
+            proxy.swallow = True
+            await until(lambda: len(other.partitions) == 4)
+            handled = len(owner)
+            await until(lambda: all(engine.halting for engine in cut_off._group_engine.engines()))
+            assert not at_once
+            assert len(owner) == handled
+            await cut_off.stop(timeout=0)
+
+
+async def test_a_stop_without_answers_is_over_in_time(shared_server: Server, namespace: str) -> None:
+    """It would last as long as a connection is waited for, a lease or more, whatever the timeout says."""
+    async with Proxy(shared_server.port) as proxy:
+        bus = through(proxy, namespace, Noted(), lease=10.0)
+        await bus.start()
+        proxy.swallow = True
+        publishing = asyncio.ensure_future(bus.publish(Moved("a", 1)))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(SOON):
+            await bus.stop(timeout=0.1)
+        with pytest.raises(BrokerUnavailableError):
+            await publishing
+
+
+async def test_patience_ends_also_while_a_connection_is_being_made(
+    shared_server: Server, namespace: str
+) -> None:
+    """Publishers would wait for as long as a network that swallows everything is believed to be there."""
+    async with Proxy(shared_server.port) as proxy:
+        bus = through(proxy, namespace, Noted(), lease=10.0, patience=0.1)
+        await bus.start()
+        link = bus._log.link
+        is_connecting = partial(_is_connecting, link)
+        proxy.swallow = True
+        proxy.cut()
+        await until(is_connecting)
+        async with asyncio.timeout(SOON):
+            with pytest.raises(BrokerUnavailableError):
+                await bus.publish(Moved("a", 1))
+            await bus.stop(timeout=0)
+        del bus, link, is_connecting
+        gc.collect()  # a connection that was left half made would be warned of
+
+
+def _is_connecting(link: Link) -> bool:
+    return not link.is_connected and link._connection is not None
+
+
+async def test_whoever_gives_up_looking_leaves_nobody_behind_who_connects(
+    shared_server: Server, namespace: str
+) -> None:
+    """A task would try to reach the server for as long as the program runs."""
+    async with Proxy(shared_server.port) as proxy:
+        proxy.swallow = True
+        inspector = GroupInspector(proxy.url, namespace=namespace)
+        looking = asyncio.ensure_future(inspector.list_dead_letters())
+        await until(lambda: bool(_links()))
+        looking.cancel()
+        await asyncio.wait([looking])
+        assert not _links()
+
+
+def _links() -> list[str]:
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("pabal-redis")]
+
+
+async def test_no_error_is_raised_twice(shared_server: Server, namespace: str) -> None:
+    """Each raise adds frames to an error: one that all share keeps in memory what each of them holds."""
+    async with Proxy(shared_server.port) as proxy:
+        bus = through(proxy, namespace, Noted(), lease=10.0)
+        await bus.start()
+        proxy.swallow = True
+        calls = [bus._log.link.call("PING") for _ in range(3)]
+        proxy.cut()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert len({id(error) for error in errors}) == 3
+        await bus.stop(timeout=0)
+
+
+# -- another log, another loop ----------------------------------------------------------------------------
+
+
+async def test_a_log_that_was_made_anew_with_other_partitions_is_refused(
+    own_server: Server, namespace: str
+) -> None:
+    """Keys would lie elsewhere than before, or publishers wait for ever for a connection."""
+    bus = make(own_server, namespace, partitions=None)
+    await bus.start()
+    await bus.publish(Moved("a", 1))
+    call, keys = bus._log.link.call, bus._log.keys
+    facts = ("partitions", 2, "incarnation", 0, "token", "0:other", "run", bus._log.run)
+    await asyncio.gather(call("FLUSHALL"), call("HSET", keys.meta, *facts))
+    with pytest.raises(PartitionCountError):
+        await bus.publish(Moved("a", 2))
+    assert bus._log.partitions == 16
+    bus._log._patience = bus._log.link._patience = 0.1
+    ended = call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+    await until(lambda: "16" in str(bus._log.link.trouble))
+    assert ended.done()
+    with pytest.raises(BrokerUnavailableError, match="has 2 partitions, not 16"):
+        await bus.publish(Moved("a", 3))
+    assert bus.health().status == "failing"
+    await bus.stop(timeout=0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
+def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
+    shared_server: Server, namespace: str, run: Any
+) -> None:
+    """``asyncio.run`` that ends by an exception closes the loop; ``stop()`` raised "Event loop is closed"."""
+    noted = Noted()
+    bus = make(shared_server, namespace, noted, partitions=2)
+
+    async def cut_short() -> None:
+        await bus.start()
+        await bus.publish(Moved("a", 1))
+        raise CutShortError
+
+    async def go_on() -> None:
+        await bus.stop()
+        await bus.stop()
+        async with bus:
+            await bus.publish(Moved("a", 2))
+            await bus.drain(timeout=30)
+
+    run(cut_short)
+    asyncio.run(go_on())
+    assert set(noted.numbers) == {1, 2}
+    gc.collect()  # the sockets of a loop that was closed with them are nobody's to close
+
+
+# -- what is read -----------------------------------------------------------------------------------------
+
+
+async def test_waiting_since_a_receipt_that_was_trimmed_looks_ahead(
+    shared_server: Server, namespace: str
+) -> None:
+    """``wait_for`` would fail with an IndexError once everything was handled and removed."""
+    async with make(shared_server, namespace, Noted(), partitions=2, keep=0) as bus:
+        receipt = await bus.publish(Moved("a", 1))
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        await bus._coordinator.trim()
+        waiting = asyncio.ensure_future(bus.wait_for(Moved, since=receipt, timeout=30))
+        await asyncio.sleep(0)
+        while not waiting.done():
+            await bus.publish(Moved("b", 2))
+        assert (await waiting).number == 2
+
+
+async def test_large_events_do_not_gather_in_memory(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of events of a megabyte would wait in memory for a handler that is slower than publishers."""
+    monkeypatch.setattr(pages, "_CACHED_BYTES", 1000)
+    monkeypatch.setattr(pages, "_ENTRIES", 1)
+    go, numbers = asyncio.Event(), []
+
+    async def handle(event: Moved) -> None:
+        await go.wait()
+        numbers.append(event.number)
+
+    async with make(shared_server, namespace, partitions=1, lease=10.0) as bus:
+        bus.subscribe(Moved, handle, name="sub")
+        await until(lambda: bus.partitions == [0])
+        for number in range(40):
+            bus._group_engine.running[0].storage.pages.follows = True
+            await bus.publish(Moved("k" * 200, number))
+        [running] = bus._group_engine.running.values()
+        assert running.storage.pages._bytes < 3000
+        go.set()
+        await bus.drain(timeout=30)
+    assert numbers == list(range(40))
+
+
+@pytest.mark.parametrize("setting", ["decode_responses=true", "protocol=3", "socket_timeout=0.01"])
+async def test_what_a_url_settles_for_other_clients_does_no_harm(
+    shared_server: Server, namespace: str, setting: str
+) -> None:
+    """One URL for all that talk to the server would end pabal with an AttributeError or a TypeError."""
+    noted = Noted()
+    bus = RedisEventBus(f"{shared_server.url}?{setting}", group="g", namespace=namespace, partitions=2)
+    bus.subscribe(Moved, noted, name="sub")
+    async with bus:
+        await bus.publish(Moved("a", 1))
+        await bus.drain(timeout=30)
+    assert noted.numbers == [1]
+
+
+def test_a_scheme_is_understood_or_named() -> None:
+    """``valkey://`` worked in the factory alone, and was taken for a host that cannot be read elsewhere."""
+    assert "valkey://localhost" in repr(RedisEventBus("valkey://localhost", group="g"))
+    with pytest.raises(UsageError, match="begins with redis://"):
+        RedisEventBus("http://localhost", group="g")
