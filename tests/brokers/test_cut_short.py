@@ -150,7 +150,7 @@ async def test_patience_ends_also_while_a_connection_is_being_made(
 ) -> None:
     """Publishers would wait for as long as a network that swallows everything is believed to be there."""
     async with Proxy(shared_server.port) as proxy:
-        bus = through(proxy, namespace, Noted(), lease=10.0, patience=0.1)
+        bus = through(proxy, namespace, Noted(), lease=10.0, patience=0.5)
         await bus.start()
         link = bus._log.link
         is_connecting = partial(_is_connecting, link)
