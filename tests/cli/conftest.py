@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from pabal import EventBusFactory
 from pabal.cli import language
 from pabal.cli.app import commands
+from pabal.domain.envelope import StoredRecord, checksum_at, checksum_of
 from tests.operations.conftest import Shop, ShopOrder
 
 Pabal = Callable[..., Result]
@@ -38,6 +41,18 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(filled: Path, tmp_path: Path) -> Path:
     """A copy for one test."""
     return Path(shutil.copy(filled, tmp_path / "shop.db"))
+
+
+def rewrite(file: Path, table: str, position: int, **columns: object) -> None:
+    """Change an event in a file as a program would that knows how pabal writes: the checksum is right."""
+    names = ", ".join(StoredRecord._fields)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for name, value in columns.items():
+            connection.execute(f"UPDATE {table} SET {name} = ? WHERE position = ?", (value, position))
+        (found,) = connection.execute(f"SELECT {names} FROM {table} WHERE position = ?", (position,))
+        row = StoredRecord._make(found)
+        checksum = checksum_at(checksum_of(row[1:11]), row.position, row.stream_version, row.recorded_at)
+        connection.execute(f"UPDATE {table} SET checksum = ? WHERE position = ?", (checksum, position))
 
 
 @pytest.fixture

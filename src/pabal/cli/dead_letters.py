@@ -25,6 +25,7 @@ from pabal.cli.base import (
     print_json,
     print_result,
     progress,
+    readable,
     row,
     run,
     show,
@@ -163,7 +164,7 @@ def _one_or_all(
         count = run(target, lambda operations: operations.count_matching(wanted))
         question = t(_QUESTIONS[action, "all"], count=count)
     if dry_run or not count:
-        click.echo(question if count else t("no dead letter matches"))
+        click.echo(readable(question) if count else t("no dead letter matches"))
         sys.exit(0 if count else REFUSED)
     if number is None or action == "discard":
         confirm(question, yes=yes)
@@ -265,15 +266,18 @@ def edit(
             hint = t("name the module of the event class with --import")
             raise click.ClickException(f"{told(error)} ({hint})") from error
 
-    print_result(run(target, act), as_json=as_json)
+    result = run(target, act)
+    print_result(result, as_json=as_json)
+    if not result.count:
+        fail(t("nothing was changed"), REFUSED)
 
 
 def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
-    changed = dict(payload)
+    changed = dict(payload) if isinstance(payload, dict) else {}
     for field in fields:
         name, equals, text = field.partition("=")
         if not equals or name not in changed:
-            known = ", ".join(changed)
+            known = ", ".join(changed) or t("none")
             fail(
                 t("{field} is no FIELD=JSON; there are the fields {known}", field=repr(field), known=known),
                 WRONG_USAGE,
@@ -290,6 +294,6 @@ def _edited(payload: Any) -> Any:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text)
+        return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        fail(t("this is no JSON: {reason}", reason=told(error)), WRONG_USAGE)
+        fail(t("this is no JSON object: {reason}", reason=told(error)), WRONG_USAGE)

@@ -257,7 +257,7 @@ _SENTENCES = {
     "nothing was changed": "아무것도 바뀌지 않았습니다",
     "name the module of the event class with --import": "--import로 이벤트 클래스의 모듈을 지정하세요",
     "{field} is no FIELD=JSON; there are the fields {known}": "{field}은(는) FIELD=JSON이 아닙니다. 필드: {known}",
-    "this is no JSON: {reason}": "JSON이 아닙니다: {reason}",
+    "this is no JSON object: {reason}": "JSON 객체가 아닙니다: {reason}",
     "{count} done": "{count}개 완료",
     "{count} left as they were": "{count}개는 그대로 둠",
     "now at position {position}": "현재 위치 {position}",

@@ -1,0 +1,135 @@
+"""``pabal dead-letters edit``: in an editor, or without, and what is refused before anything changes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import warm
+from tests.cli.conftest import Pabal, rewrite
+from tests.cli.english import english_in
+from tests.cli.test_processes import LIMIT, environment
+
+Editor = Callable[[str], None]
+KNOWN = ("--import", "tests.operations.conftest")
+
+
+@pytest.fixture
+def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Editor:
+    """Choose what the editor leaves in the file that it is given."""
+    script = tmp_path / "editor.py"
+    script.write_text("import sys; open(sys.argv[-1], 'w').write(sys.argv[1])")
+
+    def leave(text: str) -> None:
+        monkeypatch.setenv("VISUAL", shlex.join([sys.executable, str(script), text]))
+
+    return leave
+
+
+def parked(pabal: Pabal, file: Path) -> tuple[str, object]:
+    """Return state and payload of the first dead letter."""
+    letter = json.loads(pabal("dead-letters", "show", file, 1, "--payloads", "full", "--json").stdout)
+    return letter["state"], letter["event"]["payload"]
+
+
+def test_what_is_saved_in_the_editor_is_delivered(pabal: Pabal, file: Path, editor: Editor) -> None:
+    """Who has typed a whole payload would find the old one delivered once more."""
+    wanted = {"order_id": "o-1", "quantity": 4, "email": "lee@example.com"}
+    editor(json.dumps(wanted))
+    done = pabal("dead-letters", "edit", file, 1, *KNOWN)
+    assert (done.exit_code, done.output) == (
+        0,
+        "1 done; takes effect when the subscription is handled next\n",
+    )
+    assert parked(pabal, file) == ("retrying", wanted)
+
+
+@pytest.mark.parametrize(
+    ("left", "code", "english", "korean"),
+    [
+        ("{", 2, "this is no JSON object: Input data was truncated", "JSON 객체가 아닙니다: 입력이 중간에"),
+        (
+            "[1]",
+            2,
+            "this is no JSON object: Expected `object`, got `array`",
+            "JSON 객체가 아닙니다: `object`",
+        ),
+        ('[["a", 1]]', 2, "this is no JSON object", "JSON 객체가 아닙니다"),
+        ("{}", 1, "missing required field", "필수 필드"),
+    ],
+)
+def test_what_no_handler_could_read_is_refused(
+    pabal: Pabal, file: Path, editor: Editor, left: str, code: int, english: str, korean: str
+) -> None:
+    """A slip in the editor would end in a sentence of Python's, or in a payload of another shape."""
+    before = parked(pabal, file)
+    editor(left)
+    refused = pabal("dead-letters", "edit", file, 1, *KNOWN)
+    assert (refused.exit_code, english in refused.stderr) == (code, True)
+    told = pabal("--lang", "ko", "dead-letters", "edit", file, 1, *KNOWN)
+    assert (told.exit_code, korean in told.stderr, english_in(told.stderr)) == (code, True, [])
+    assert parked(pabal, file) == before
+
+
+def test_what_is_left_as_it_was_is_not_delivered(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever thinks better of it and closes the editor would have it delivered all the same."""
+    before = parked(pabal, file)
+    monkeypatch.setenv("VISUAL", "true")
+    closed = pabal("dead-letters", "edit", file, 1, *KNOWN)
+    assert (closed.exit_code, closed.stderr) == (1, "pabal: nothing was changed\n")
+    same = pabal("--lang", "ko", "dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=-1")
+    assert (same.exit_code, same.stderr) == (1, "pabal: 아무것도 바뀌지 않았습니다\n")
+    monkeypatch.setenv("VISUAL", "false")
+    broken = pabal("--lang", "ko", "dead-letters", "edit", file, 1, *KNOWN)
+    assert (broken.exit_code, broken.stderr) == (1, "오류: false: 편집에 실패했습니다\n")
+    assert parked(pabal, file) == before
+
+
+def test_what_is_being_retried_already_keeps_its_payload_and_that_is_said(pabal: Pabal, file: Path) -> None:
+    """A script would take it for done, and the payload that somebody typed would be gone without a word."""
+    pabal("dead-letters", "retry", file, 1)
+    before = parked(pabal, file)
+    late = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")
+    assert (late.exit_code, late.stderr) == (1, "pabal: nothing was changed\n")
+    assert parked(pabal, file) == before
+    assert before[0] == "retrying"
+
+
+@pytest.mark.parametrize(
+    ("lang", "hint"),
+    [
+        ("en", "(name the module of the event class with --import)"),
+        ("ko", "(--import로 이벤트 클래스의 모듈을 지정하세요)"),
+    ],
+)
+def test_a_class_that_is_not_there_has_its_module_asked_for(
+    pabal: Pabal, file: Path, lang: str, hint: str
+) -> None:
+    """A program that knows no event of the application would not say how to have it know them."""
+    asked = ("--lang", lang, "dead-letters", "edit", str(file), "1", "--set", "quantity=4")
+    ended = warm.run("pabal", *asked, warm=warm.COMMANDS, cwd=file.parent, env=environment(), timeout=LIMIT)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.endswith(f"{hint}\n")
+    assert "'shop.ordered'" in ended.stderr
+    assert parked(pabal, file)[0] == "parked"
+
+
+def test_bytes_that_are_no_json_can_be_replaced_whole(pabal: Pabal, file: Path, editor: Editor) -> None:
+    """What another program has written so that nothing can read it could never be mended, or end in a traceback."""
+    rewrite(file, "dead_letters", 2, payload=b"\xff\x00")
+    piecemeal = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")
+    assert (piecemeal.exit_code, piecemeal.stderr) == (
+        2,
+        "pabal: 'quantity=4' is no FIELD=JSON; there are the fields none\n",
+    )
+    wanted = {"order_id": "o-1", "quantity": 4, "email": "lee@example.com"}
+    editor(json.dumps(wanted))
+    assert pabal("dead-letters", "edit", file, 1, *KNOWN).exit_code == 0
+    assert parked(pabal, file) == ("retrying", wanted)
