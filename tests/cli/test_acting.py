@@ -91,6 +91,25 @@ def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, f
     assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 2
 
 
+def test_retention_says_who_holds_what_is_old(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file would grow although it is trimmed every night, and nobody could tell for whose sake."""
+    monkeypatch.chdir(file.parent)
+    pabal("subscriptions", "reset", file, "pack", "--to", 3, "--yes")
+    dry = pabal("retention", file, "--max-events", 2, "--dry-run")
+    assert dry.output == "Delete the 3 oldest of 8 events?\nheld back by pack\n"
+    told = pabal("--lang", "ko", "retention", file.name, "--max-age", "0s", "--yes")
+    assert (told.exit_code, told.output) == (0, "이벤트 3개를 지웠습니다\n아직 필요로 하는 쪽: pack\n")
+    (entry, _) = json.loads(pabal("audit", file, "--json").stdout)
+    assert entry["result"] == "3 events deleted, held back by pack"
+    told = pabal("--lang", "ko", "audit", file)
+    assert "이벤트 3개 삭제, 아직 필요로 하는 쪽: pack" in told.stdout
+    # Nothing is left that could be lost, so nothing is asked.
+    again = pabal("retention", file, "--max-bytes", 1, "--json")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, {"deleted": 0, "held_back_by": ["pack"]})
+
+
 def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
     """Nobody could say afterwards who trimmed the log."""
     pabal("subscriptions", "pause", file, "pack")

@@ -158,7 +158,7 @@ def actor() -> str:
     """Return who is named in the audit log: the user of the operating system."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):
+    except (OSError, KeyError, ImportError):  # before Python 3.13 it asks a module that Windows has not
         return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
@@ -245,6 +245,7 @@ def print_result(result: ActionResult, *, as_json: bool = False) -> None:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask, unless told not to; a no ends with code 1 and nothing changed."""
+    question = readable(question)
     while not yes:
         # Not click.confirm: what it says of an answer that is neither is English.
         try:

@@ -26,6 +26,7 @@ from pabal.cli.base import (
     moment,
     print_json,
     progress,
+    readable,
     row,
     run,
     show,
@@ -36,8 +37,10 @@ from pabal.cli.base import (
 from pabal.cli.command import Command
 from pabal.cli.language import language, t
 from pabal.cli.speaking import spoken
+from pabal.errors import PabalError
 from pabal.factory import open_log
 from pabal.korean import outcome_in_korean
+from pabal.ports.operations import AuditEntry
 from pabal.storage.sqlite import SqliteEventStorage
 from pabal.storage.sqlite.care import Progress
 from pabal.storage.sqlite.retention import Trimmed
@@ -70,8 +73,11 @@ async def _written_down(
     number = await storage.begin_action(actor(), action, storage.path, None)
     try:
         done = await act()
-    except BaseException as error:
+    except PabalError as error:
         await storage.finish_action(number, f"{type(error).__name__}: {error}", succeeded=False)
+        raise
+    except BaseException as error:
+        await storage.finish_action(number, type(error).__name__, succeeded=False)
         raise
     await storage.finish_action(number, told(done), succeeded=True)
     return done
@@ -102,7 +108,7 @@ def check(target: str, as_json: bool) -> None:
         print_json({"problems": problems})
     else:
         for problem in problems:
-            click.echo(spoken(problem))
+            click.echo(readable(spoken(problem)))
         if not problems:
             click.echo(t("structure and every checksum are right"))
     sys.exit(REFUSED if problems else 0)
@@ -169,7 +175,7 @@ def _say(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
         return
     click.echo(text)
     if trimmed.held_back_by:
-        click.echo(t("held back by {names}", names=", ".join(trimmed.held_back_by)))
+        click.echo(readable(t("held back by {names}", names=", ".join(trimmed.held_back_by))))
 
 
 def _age(text: str) -> timedelta:
@@ -212,12 +218,11 @@ def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
         return
     made = table(">number", "time", "who", "action", "subject", "result")
     for entry in found:
-        result = _came_of(entry.result)
-        row(made, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, result)
+        row(made, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, _came_of(entry))
     show(made, "the audit log is empty")
 
 
-def _came_of(result: str | None) -> str:
-    if result is None:
+def _came_of(entry: AuditEntry) -> str:
+    if entry.succeeded is None:
         return t("not finished")
-    return result if language() == "en" else outcome_in_korean(result)
+    return entry.result if language() == "en" else outcome_in_korean(entry.result)

@@ -10,9 +10,8 @@ import click
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 
-from pabal.cli.base import progress
+from pabal.cli.base import progress, readable, verbatim
 from pabal.cli.command import Command
 from pabal.cli.language import t
 from pabal.cli.speaking import spoken, told
@@ -42,7 +41,7 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
         examining = examine_redis(target, namespace) if on_server else _examine(target)
         diagnosis = asyncio.run(examining)
     except PabalError as error:
-        click.echo(f"{t('problem')}  {told(error)}", err=True)
+        click.echo(readable(f"{t('problem')}  {told(error)}"), err=True)
         sys.exit(_EXIT["problem"])
     if as_json:
         findings = msgspec.to_builtins(diagnosis.findings)
@@ -65,12 +64,12 @@ async def _examine(target: str) -> Diagnosis:
 
 def _show(diagnosis: Diagnosis) -> None:
     console = Console(highlight=False)
-    console.print(escape(diagnosis.path), soft_wrap=True)
+    console.print(verbatim(diagnosis.path), soft_wrap=True)
     for finding in diagnosis.findings:
         mark, level = _COLORS[finding.level], t(finding.level)
-        console.print(f"[{mark}]{level}[/]{_room(level)} {escape(spoken(finding.text))}", soft_wrap=True)
+        console.print(f"[{mark}]{level}[/]{_room(level)} {verbatim(spoken(finding.text))}", soft_wrap=True)
         if finding.advice:
-            console.print(f"         → {escape(spoken(finding.advice))}", style="dim", soft_wrap=True)
+            console.print(f"         → {verbatim(spoken(finding.advice))}", style="dim", soft_wrap=True)
 
 
 def _room(level: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.markup import escape
 
 from pabal.cli.base import (
     REFUSED,
@@ -18,6 +17,7 @@ from pabal.cli.base import (
     import_module,
     json_option,
     print_json,
+    verbatim,
 )
 from pabal.cli.command import Group
 from pabal.cli.language import counted, t
@@ -90,6 +90,6 @@ def _show(findings: list[SchemaFinding], failures: int) -> None:
         place = finding.event_type + (f".{finding.field}" if finding.field else "")
         style = _MARKS[finding.level]
         level = t("failure") if finding.level == "failure" else t("note")
-        out.print(f"[{style}]{level}[/] {escape(f'{place}: {spoken(finding.problem)}')}")
-        out.print(f"  → {escape(spoken(finding.advice))}", style="dim")
+        out.print(f"[{style}]{level}[/] {verbatim(f'{place}: {spoken(finding.problem)}')}")
+        out.print(f"  → {verbatim(spoken(finding.advice))}", style="dim")
     out.print(counted(failures, "failure") if failures else t("everything stored can be read"))

@@ -1,0 +1,165 @@
+"""A log in which something is wrong: what is said of it, and what steers a terminal is written out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.errors import StorageUnavailableError
+from pabal.storage.sqlite.retention import Trimmed
+from tests.cli.conftest import Pabal, rewrite
+from tests.cli.english import english_in
+
+RED = "\x1b[31mred"
+WRITTEN_OUT = r"\x1b[31mred"
+
+
+def alter(file: Path, *statements: str) -> None:
+    """Change the file as no bus would."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.fixture
+def damaged(file: Path) -> Path:
+    """The payload of an event was changed, and the index of a stream."""
+    alter(
+        file,
+        "UPDATE events SET payload = x'7b7d' WHERE position = 2",
+        f"UPDATE streams SET aggregate_id = '{RED}' WHERE aggregate_id = 'o-0'",
+    )
+    return file
+
+
+def test_a_check_names_everything_that_is_wrong(pabal: Pabal, damaged: Path) -> None:
+    """A backup would be thrown away because the check of the damaged log had said that all was well."""
+    told = pabal("check", damaged)
+    first, second, third = told.stdout.splitlines()
+    assert told.exit_code == 1
+    assert first.startswith(f"{damaged}: the log is damaged at position 2 (checksum mismatch)")
+    assert second == f"the index of stream order/{WRITTEN_OUT} is wrong about version 1 at position 1"
+    assert third == "the index of stream order/o-0 is wrong about version 1 at position 1"
+
+
+def test_a_check_speaks_korean(pabal: Pabal, damaged: Path) -> None:
+    """On the day something is broken the words would be foreign."""
+    told = pabal("--lang", "ko", "check", damaged)
+    assert (told.exit_code, english_in(told.output)) == (1, [])
+    first, _, third = told.stdout.splitlines()
+    assert first.startswith(f"{damaged}: 로그의 위치 2가 손상되었습니다(체크섬 불일치)")
+    assert third == "스트림 order/o-0의 인덱스가 위치 1의 버전 1과 맞지 않습니다"
+
+
+def test_a_check_tells_programs_the_same(pabal: Pabal, damaged: Path) -> None:
+    """Whoever is woken by a script would be woken by nothing, or in a language that it cannot read."""
+    told = pabal("--lang", "ko", "check", damaged, "--json")
+    problems = json.loads(told.stdout)["problems"]
+    assert told.exit_code == 1
+    assert [problem.partition(" is wrong")[0] for problem in problems[1:]] == [
+        f"the index of stream order/{RED}",
+        "the index of stream order/o-0",
+    ]
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_a_diagnosis_steers_no_terminal(pabal: Pabal, damaged: Path, lang: str) -> None:
+    """An id that somebody chose for himself would hide what follows it from whoever looks for damage."""
+    told = pabal("--lang", lang, "doctor", damaged)
+    assert (told.exit_code, "\x1b" in told.output, WRITTEN_OUT in told.output) == (2, False, True)
+
+
+def test_a_question_steers_no_terminal(pabal: Pabal, file: Path) -> None:
+    """A type out of a foreign file would rewrite the question that is answered with yes."""
+    rewrite(file, "dead_letters", 2, event_type=f"shop.{RED}")
+    asked = pabal("dead-letters", "discard", file, 1, input="n\n")
+    assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good? [y/N]: ")
+    dry = pabal("dead-letters", "discard", file, 1, "--dry-run")
+    assert dry.stdout == f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good?\n"
+
+
+# -- what fails is written down ---------------------------------------------------------------------------
+
+
+def results(pabal: Pabal, file: Path) -> list[tuple[str, bool | None, str]]:
+    """Return what came of each action, newest first."""
+    entries = json.loads(pabal("audit", file, "--json").stdout)
+    return [(entry["action"], entry["succeeded"], entry["result"]) for entry in entries]
+
+
+def test_what_fails_is_written_down_too(pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit log would say of a retention that met a full disk that it was never finished."""
+    measure = SqliteEventStorage.trim
+
+    async def trim(storage: SqliteEventStorage, *, dry_run: bool, **options: Any) -> Trimmed:
+        if not dry_run:
+            raise StorageUnavailableError(path=storage.path, reason="database or disk is full")
+        return await measure(storage, dry_run=dry_run, **options)
+
+    monkeypatch.setattr(SqliteEventStorage, "trim", trim)
+    monkeypatch.chdir(file.parent)  # a long path would leave the sentence no room in the table
+    failed = pabal("retention", file.name, "--max-events", 2, "--yes")
+    assert (failed.exit_code, "database or disk is full" in failed.stderr) == (3, True)
+    ((action, succeeded, result),) = results(pabal, file)
+    assert (action, succeeded) == ("retention", False)
+    assert f"pabal: {result.removeprefix('StorageUnavailableError: ')}\n" == failed.stderr
+    told = pabal("--lang", "ko", "audit", file).stdout
+    assert "StorageUnavailableError: " in told
+    assert "데이터베이스나 디스크가 가득 찼습니다" in " ".join(told.split())
+    assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 8
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, even where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_what_is_interrupted_is_written_down_too(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vacuum that was ended would look as if it still went on."""
+
+    async def vacuum(storage: SqliteEventStorage) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(SqliteEventStorage, "vacuum", vacuum)
+    assert pabal("vacuum", file).exit_code == 130
+    assert results(pabal, file) == [("vacuum", False, "CancelledError")]
+
+
+def test_what_is_not_finished_is_said_so(pabal: Pabal, file: Path) -> None:
+    """What a killed process had begun would look as if it had succeeded."""
+    pabal("vacuum", file)
+    alter(file, "UPDATE audit SET result = '', succeeded = NULL")
+    assert "not finished" in pabal("audit", file).stdout
+    assert "끝나지 않음" in pabal("--lang", "ko", "audit", file).stdout
+
+
+def test_an_action_of_a_user_without_a_name_is_written_down(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container whose user stands in no list nothing could be done at all, and on Windows neither."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pabal.cli.base.os.getuid", lambda: 4_000_000)
+    assert pabal("subscriptions", "pause", file, "pack").exit_code == 0
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    monkeypatch.delattr("pabal.cli.base.os.getuid")
+    assert pabal("subscriptions", "resume", file, "pack").exit_code == 0
+    entries = json.loads(pabal("audit", file, "--json").stdout)
+    assert [entry["actor"] for entry in entries] == ["unknown", "uid 4000000"]
