@@ -106,6 +106,27 @@ def test_a_taken_port_is_said_so(log: Path) -> None:
     assert "in use" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("lang", "words"),
+    [
+        ("en", "is no host to listen on: a part of it is empty, or too long"),
+        ("ko", "들을 수 있는 주소가 아닙니다: 이름의 한 부분이 비었거나 너무 깁니다"),
+    ],
+)
+def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> None:
+    """A dot too many in the command ends in a traceback."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pabal", "--lang", lang, "dashboard", str(log), "--host", "a..b"],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("pabal dashboard: 'a..b'")
+    assert run.stderr.endswith(f"{words}\n")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
 def test_this_machine_needs_no_token(host: str) -> None:
     """Everybody has to copy a token for a look at a file of his own."""

@@ -47,6 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise UsageError(f"{host!r} is no host to listen on: {error}") from error
+    except UnicodeError as error:
+        raise UsageError(f"{host!r} is no host to listen on: a part of it is empty, or too long") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

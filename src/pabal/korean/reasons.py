@@ -169,6 +169,7 @@ _SERVERS = {
     "{option} is {value}; it must be an int of at least 1": "{option}={value}: 1 이상의 정수여야 합니다",
     "{option} is {seconds}; it must be a positive number of seconds": "{option}={seconds}: 양수(초)여야 합니다",
     "{host} is no host to listen on: {error}": "{host}: 들을 수 있는 주소가 아닙니다: {error}",
+    "a part of it is empty, or too long": "이름의 한 부분이 비었거나 너무 깁니다",
     "the dashboard's token has {length} characters; give it at least {least}, such as secrets.token_urlsafe() returns": "대시보드의 토큰이 {length}자입니다. secrets.token_urlsafe()가 만드는 것처럼 {least}자 이상으로 하세요",
     "allowed_hosts is {hosts}; write a tuple of names": "allowed_hosts={hosts}: 이름의 튜플을 쓰세요",
     "create_dashboard: {error}": "대시보드를 만들 수 없습니다: {error}",
