@@ -12,6 +12,8 @@ import pytest
 
 from pabal import SqliteEventStorage
 from pabal.brokers.redis import RedisEventBus, relay
+from pabal.brokers.redis.doctor import examine_server
+from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.wire import decode_entry
 from pabal.delivery.retry import RetryPolicy
@@ -34,6 +36,8 @@ from tests.brokers.test_bus import make
         ({"group": ""}, "group is ''"),
         ({"group": "a{b}"}, "without braces"),
         ({"namespace": "x" * 201}, "namespace is"),
+        ({"group": "risk\ud800"}, "group is .* lone surrogate"),
+        ({"namespace": "\ud800"}, "namespace is .* lone surrogate"),
         ({"partitions": 0}, "partitions is 0"),
         ({"partitions": True}, "partitions is True"),
         ({"partitions": 2000}, "from 1 to 1024"),
@@ -50,6 +54,40 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_connected(
     """Found out by the server, the mistake would lie in a key that every process of the group shares."""
     with pytest.raises(UsageError, match=message):
         RedisEventBus("redis://127.0.0.1:1/0", **{"group": "g", **options})
+
+
+@pytest.mark.parametrize("name", ["", " ", "a{b}", "a\0b", "x" * 201, "\ud800"])
+async def test_names_that_no_log_or_group_can_have_are_refused_by_whoever_looks(name: str) -> None:
+    """The name of a key would be cut short, or say something of text that has no bytes."""
+    url = "redis://127.0.0.1:1/0"
+    with pytest.raises(UsageError, match="group is"):
+        GroupInspector(url, group=name)
+    with pytest.raises(UsageError, match="namespace is"):
+        GroupInspector(url, namespace=name)
+    with pytest.raises(UsageError, match="namespace is"):
+        await examine_server(url, name)
+
+
+async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
+    shared_server: Server, namespace: str
+) -> None:
+    """Whoever steers would get a UnicodeEncodeError; what is kept of one name would be taken for another's."""
+    keys: list[Any] = ["\ud800", 5]
+    async with make(shared_server, namespace, Noted(), partition_key=lambda _: keys[0]) as bus:
+        subscriptions = bus.subscriptions
+        for call in (subscriptions.pause, subscriptions.resume, subscriptions.forget, subscriptions.replay):
+            with pytest.raises(UsageError, match="lone surrogate"):
+                await call("\ud800")
+        with pytest.raises(UsageError, match="lone surrogate"):
+            await subscriptions.reset("\ud800", "now")
+        while keys:
+            with pytest.raises(UsageError, match="partition_key returned"):
+                await bus.publish(Moved("a", 1))
+            del keys[0]
+        for name in ("a\0b", "sub\0held"):
+            with pytest.raises(SubscriptionError, match="NUL"):
+                bus.subscribe(Moved, Noted(), name=name)
+        assert list(bus.get_statistics()["subscriptions"]) == ["sub"]
 
 
 async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refused(

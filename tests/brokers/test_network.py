@@ -160,7 +160,7 @@ def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
         owners = ["m0"] * 16
         for _ in range(20):
             for name in names:
-                view = View(True, True, None, 0, tuple(names), (), tuple(Lease(owner, 1) for owner in owners))
+                view = View(True, None, 0, tuple(names), (), tuple(Lease(owner, 1) for owner in owners))
                 mine = {part for part, owner in enumerate(owners) if owner == name}
                 plan = make_plan(name, view, mine)
                 for part in plan.give:

@@ -14,7 +14,7 @@ from pabal.brokers.redis.coordinator import Coordinator, moments_left
 from pabal.brokers.redis.figures import collected, judged
 from pabal.brokers.redis.front import LogFront
 from pabal.brokers.redis.group import GroupEngine
-from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.keys import GroupKeys, check_name
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.notes import NoteLine
 from pabal.brokers.redis.reports import ConnectionLost
@@ -334,9 +334,8 @@ def _check(
     when_disconnected: str,
     keep: int,
 ) -> None:
-    for option, text in (("group", group), ("namespace", namespace)):
-        if not isinstance(text, str) or not text.strip() or len(text) > 200 or set(text) & set("{}\0"):
-            raise UsageError(f"{option} is {text!r}; it must be text of 1 to 200 characters without braces")
+    check_name("group", group)
+    check_name("namespace", namespace)
     if partitions is not None and (
         isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= 1024
     ):

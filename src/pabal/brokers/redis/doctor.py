@@ -9,7 +9,7 @@ import msgspec
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
 from pabal.brokers.redis.extent import extent_of
-from pabal.brokers.redis.keys import GroupKeys, LogKeys
+from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.link import Link
 from pabal.errors import BrokerError
 
@@ -27,8 +27,10 @@ class Finding(msgspec.Struct, frozen=True):
 async def examine_server(url: str, namespace: str = "pabal", *, patience: float = 5.0) -> list[Finding]:
     """Return what is to be said about a server and the log on it; nothing is written.
 
-    Raises BrokerUnavailableError when the server does not answer within ``patience`` seconds.
+    Raises BrokerUnavailableError when the server does not answer within ``patience`` seconds, and
+    UsageError for a namespace that no log can have.
     """
+    check_name("namespace", namespace)
     link = Link(url, patience=patience, loads_scripts=False)
     await link.open()
     try:

@@ -12,7 +12,7 @@ from pabal.brokers.redis.partition import PartitionStorage
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription
-from pabal.errors import DeadLetterNotFoundError, DecodeError
+from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionError
 from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
 
@@ -97,7 +97,9 @@ class GroupEngine(Engine):
     # -- subscriptions --------------------------------------------------------------------------------
 
     def add(self, subscription: Subscription) -> Consumer:
-        """Take a subscription in, here and in every partition that is owned."""
+        """Take a subscription in, here and in every partition that is owned. Raises SubscriptionError."""
+        if "\0" in subscription.name:  # it ends the name where what belongs to a subscription is kept
+            raise SubscriptionError(f"name is {subscription.name!r}; on a server it cannot hold a NUL")
         consumer = super().add(subscription)
         for running in self.running.values():
             running.engine.add(subscription)

@@ -13,7 +13,7 @@ from pabal.brokers.redis.actions import GroupActions
 from pabal.brokers.redis.address import masked
 from pabal.brokers.redis.cursors import as_pairs
 from pabal.brokers.redis.deliveries import deliveries
-from pabal.brokers.redis.keys import GroupKeys, LogKeys
+from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.moving import GroupSteered, measure
@@ -45,7 +45,7 @@ class GroupInspector(GroupSteered):
     another loop another one is made. A process that gives no sign of life for ``silence`` seconds (it gives
     several a second) is not counted as handling anything. That decides what is shown, and nothing else: who
     may take a dead process's partitions is decided by the lease alone. A search looks at up to ``most``
-    events.
+    events. Raises UsageError for a name that no group or log can have.
     """
 
     def __init__(
@@ -58,6 +58,9 @@ class GroupInspector(GroupSteered):
         silence: float = 3.0,
         most: int = MOST_SEARCHED,
     ) -> None:
+        check_name("namespace", namespace)
+        if group is not None:
+            check_name("group", group)
         self.address = masked(url)
         self._url = url
         self._group = group

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from pabal.delivery.tracebacks import storable
+from pabal.errors import UsageError
+
+
+def check_name(option: str, text: str) -> None:
+    """Refuse what cannot stand in the name of a key, or would end its hash tag. Raises UsageError."""
+    if not isinstance(text, str) or not text.strip() or len(text) > 200 or set(text) & set("{}\0"):
+        raise UsageError(f"{option} is {text!r}; it must be text of 1 to 200 characters without braces")
+    if storable(text) != text:
+        raise UsageError(f"{option} is {text!r}; it holds a lone surrogate, which no server can keep")
+
 
 class LogKeys:
     """Name what belongs to one log. All names share one hash tag, so a cluster keeps them on one node."""

@@ -27,7 +27,13 @@ from redis.exceptions import (
 from pabal.brokers.redis.address import masked, pool_of
 from pabal.brokers.redis.scripts import Script, scripts
 from pabal.delivery.ending import bury, end_tasks, is_dead
-from pabal.errors import BrokerError, BrokerUnavailableError, PartitionCountError, StorageClosedError
+from pabal.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    PartitionCountError,
+    StorageClosedError,
+    UsageError,
+)
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
@@ -43,11 +49,14 @@ Call = Callable[..., "asyncio.Future[Any]"]
 
 
 def pack(args: tuple[Argument, ...]) -> bytes:
-    """Return a command as it travels."""
+    """Return a command as it travels. Raises UsageError for text that has no bytes."""
     pieces = [b"*%d\r\n" % len(args)]
     for arg in args:
         if not isinstance(arg, bytes):
-            arg = (arg if isinstance(arg, str) else str(arg)).encode()
+            try:
+                arg = (arg if isinstance(arg, str) else str(arg)).encode()
+            except UnicodeEncodeError:
+                raise UsageError(f"{arg!r} holds a lone surrogate, which no server can keep") from None
         pieces.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
     return b"".join(pieces)
 

@@ -30,6 +30,7 @@ from pabal.errors import (
     PabalError,
     PartitionCountError,
     StorageClosedError,
+    UsageError,
 )
 
 DEFAULT_PARTITIONS = 16
@@ -206,8 +207,14 @@ class RedisLog:
         return unit.future
 
     def partition_of(self, event: DomainEvent, record: EventRecord) -> int:
-        """Return the partition that an event belongs to."""
-        return partition_of(self._partition_key(event), record.event_id, self.partitions)
+        """Return the partition that an event belongs to. Raises UsageError for a key that is no text."""
+        key = self._partition_key(event)
+        try:
+            return partition_of(key, record.event_id, self.partitions)
+        except (AttributeError, UnicodeEncodeError):
+            raise UsageError(
+                f"partition_key returned {key!r}; it must return text without lone surrogates, or None"
+            ) from None
 
     def receipt_position(self, partition: int, position: int) -> int:
         """Return one number for a place in the whole log."""

@@ -26,8 +26,6 @@ class Lease(NamedTuple):
 class View(NamedTuple):
     """Hold what one look has shown."""
 
-    known: bool
-    """Others had not given this process up."""
     same_log: bool
     next_due: float | None
     dead_letters: int
@@ -56,7 +54,7 @@ def make_plan(member: str, view: View, mine: set[int]) -> Plan:
     """Decide what to do so that partitions are shared out evenly; a pure function of what was seen.
 
     >>> free, taken = Lease("", 1), Lease("b", 1)
-    >>> view = View(True, True, None, 0, ("a", "b"), (), (free, free, taken, taken))
+    >>> view = View(True, None, 0, ("a", "b"), (), (free, free, taken, taken))
     >>> make_plan("a", view, set()).take
     ((0, ''), (1, ''))
     """
@@ -106,13 +104,12 @@ class Membership:
         )
         for partition in range(self._log.partitions):
             keys += (self._keys.of(partition).lease, self._keys.of(partition).calls)
-        known, same, due, letters, members, leases, asked = await self._log.link.run(
+        same, due, letters, members, leases, asked = await self._log.link.run(
             script("survey"), keys, self.member, self._log.token
         )
         living, dead = self._judge({name.decode(): int(sign) for name, sign in as_pairs(members).items()})
         self.living = living
         return View(
-            bool(known),
             bool(same),
             float(due) if due else None,
             letters,

@@ -1,9 +1,8 @@
 -- Give a sign of life, and look at who else lives and who has which partition.
 -- KEYS: members, meta, schedule, letter ids, controls, then each partition's lease and calls. ARGV: member, token.
--- Returns whether the member was known (0: others gave it up), whether the log is the same (0: another), when
--- the next scheduled event is due, the number of dead letters, members and their signs, and for each partition
--- its owner, epoch and number of calls; last, the version of what is asked of the group.
-local known = redis.call('HEXISTS', KEYS[1], ARGV[1])
+-- Returns whether the log is the same (0: another), when the next scheduled event is due, the number of dead
+-- letters, members and their signs, and for each partition its owner, epoch and number of calls; last, the
+-- version of what is asked of the group.
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 local same = redis.call('HGET', KEYS[2], 'token') == ARGV[2] and 1 or 0
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or ''
@@ -15,4 +14,4 @@ for part = 6, #KEYS, 2 do
   leases[#leases + 1] = redis.call('SCARD', KEYS[part + 1])
 end
 local version = redis.call('HGET', KEYS[5], '\0version') or '0'
-return {known, same, due, redis.call('ZCARD', KEYS[4]), redis.call('HGETALL', KEYS[1]), leases, version}
+return {same, due, redis.call('ZCARD', KEYS[4]), redis.call('HGETALL', KEYS[1]), leases, version}
