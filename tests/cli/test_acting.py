@@ -53,6 +53,19 @@ def test_an_edit_is_checked_against_the_event_class(pabal: Pabal, file: Path) ->
     assert (done.exit_code, parked(pabal, file)[1]) == (0, "retrying")
 
 
+def test_what_is_being_retried_already_is_left_and_counted(pabal: Pabal, file: Path) -> None:
+    """Whoever retries all twice would think that the second time did something."""
+    pabal("dead-letters", "retry", file, 1)
+    rest = pabal("--lang", "ko", "dead-letters", "retry", file, "--all", "--yes")
+    assert rest.exit_code == 0
+    assert rest.output.startswith("1개 완료, 1개는 그대로 둠")
+    again = pabal("dead-letters", "retry", file, "--all", "--yes")
+    assert (again.exit_code, again.output) == (
+        1,
+        "0 done, 2 left as they were\npabal: nothing was changed\n",
+    )
+
+
 def test_a_subscription_is_paused_and_resumed_once(pabal: Pabal, file: Path) -> None:
     """A second pause would look as if the first had not worked."""
     assert pabal("subscriptions", "pause", file, "pack").exit_code == 0
@@ -70,6 +83,31 @@ def test_a_reset_says_what_it_will_do_and_asks(pabal: Pabal, file: Path) -> None
     assert (done.exit_code, done.output) == (0, "1 done, now at position 3\n")
     (view,) = json.loads(pabal("subscriptions", "list", file, "--json").stdout)
     assert (view["watermark"], view["lag"]) == (3, 5)
+
+
+def test_a_reset_and_a_replay_take_times_and_say_first_what_they_would_do(pabal: Pabal, file: Path) -> None:
+    """Who knows when it went wrong would have to look for the position, or the rehearsal be the deed."""
+    before = pabal("subscriptions", "list", file).output
+    dry = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--dry-run")
+    assert (dry.exit_code, dry.output) == (
+        0,
+        "Move 'pack' from position 8 to 2h? What lies above is delivered again.\n",
+    )
+    dry = pabal("replay", file, "pack", "--from", "2026-05-01", "--to", "1h", "--dry-run")
+    assert (dry.exit_code, dry.output) == (
+        0,
+        "Deliver what lies between 2026-05-01 and 1h to 'pack' once more?\n",
+    )
+    dry = pabal("--lang", "ko", "replay", file, "pack", "--from", 2, "--dry-run")
+    assert dry.output == "위치 2부터 8까지를 'pack'에 다시 전달할까요?\n"
+    assert (pabal("subscriptions", "list", file).output, pabal("audit", file).output) == (
+        before,
+        "the audit log is empty\n",
+    )
+    done = pabal("--lang", "ko", "replay", file, "pack", "--from", "2h", "--yes", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["pending"]) == (0, True)
+    done = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--yes")
+    assert (done.exit_code, done.output) == (0, "1 done, now at position 0\n")
 
 
 def test_a_replay_is_asked_for(pabal: Pabal, file: Path) -> None:
@@ -136,6 +174,9 @@ def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
         (["events", "list", "shop.db", "--since", "soonish"], 2, "since='soonish' is no filter"),
         (["events", "list", "shop.db", "--type", "a b"], 2, "type='a b' is no filter"),
         (["events", "list", "shop.db", "--before", "x"], 2, "before='x' is no filter"),
+        (["tail", "shop.db", "--since", "soonish"], 2, "since='soonish' is no filter"),
+        (["tail", "missing.db"], 3, "there is no such file"),
+        (["replay", "shop.db", "pack", "--to", "whenever"], 2, "to='whenever'"),
         (["events", "show", "shop.db", "nonsense"], 1, "there is no event nonsense"),
         (["events", "trace", "shop.db", "nonsense"], 1, "there is no event nonsense"),
         (["subscriptions", "pause", "shop.db", "nobody"], 1, "there are: pack"),

@@ -177,11 +177,14 @@ def test_a_korean_locale_is_enough(place: Path) -> None:
     )
 
 
-def test_without_the_extra_it_is_told_in_korean_too(place: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("--lang", "ko", "status"), ("--lang=ko", "status"), ("--version", "--lang", "ko")]
+)
+def test_without_the_extra_it_is_told_in_korean_too(place: Path, arguments: tuple[str, ...]) -> None:
     """The first line that a new user sees would be foreign."""
     script = "import sys; sys.modules['click'] = None; from pabal.cli import main; main()"
     ended = subprocess.run(
-        [sys.executable, "-c", script, "--lang", "ko", "status"],
+        [sys.executable, "-c", script, *arguments],
         cwd=place,
         env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}"},
         capture_output=True,

@@ -16,6 +16,8 @@ def test_the_option_wins_over_the_environment_and_that_over_the_locale(
     korean = "조건에 맞는 이벤트가 없습니다\n"
     empty = ["events", "list", file, "--since", "2999-01-01"]
     assert pabal(*empty).output == "no event matches\n"
+    monkeypatch.delenv("LANG")
+    assert pabal(*empty).output == "no event matches\n"
     monkeypatch.setenv("LANG", "ko_KR.UTF-8")
     assert pabal(*empty).output == korean
     monkeypatch.setenv("PABAL_LANG", "en")

@@ -130,6 +130,23 @@ def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
     assert ("every checksum" in piped.stdout, "\x1b" in piped.stdout) == (True, False)
 
 
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_a_terminal_that_has_not_every_letter_is_told_what_it_can(file: Path, lang: str) -> None:
+    """Where Korean is asked for on such a terminal, or stands in an event, there would be a traceback."""
+    command = (*_PABAL, "--lang", lang, "status", str(file))
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(PYTHONIOENCODING="latin-1", PYTHONPATH="src"),
+        capture_output=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert b"pack" in ended.stdout
+    assert (rb"\uad6c\ub3c5 'pack'" in ended.stdout) == (lang == "ko")
+    assert ended.stderr == b""
+
+
 HEADINGS = {
     "en": ("subscription", "state", "position", "lag", "retries", "dead letters", "queued", "updated"),
     "ko": ("구독", "상태", "위치", "지연", "재시도", "데드 레터", "대기열", "갱신 시각"),
@@ -149,6 +166,16 @@ def test_a_narrow_terminal_loses_nothing_of_a_table(file: Path, width: int, lang
     assert Counter("".join((*HEADINGS[language], "pack", "82")).replace(" ", "")) - letters == Counter()
     if width < 48:
         assert [heading for heading in HEADINGS[language] if heading not in terminal.screen] == []
+
+
+def test_rows_are_told_apart_where_each_cell_has_a_line(file: Path) -> None:
+    """Two dead letters would look like one with twice as many lines."""
+    terminal = Terminal(*_PABAL, "dead-letters", "list", str(file), COLUMNS="30", NO_COLOR="1")
+    assert terminal.end() == 0
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in terminal.screen.splitlines()]
+    gap = lines.index([])
+    assert (lines[0], lines[gap + 1]) == (["number", "1"], ["number", "2"])
+    assert [cells[0] for cells in lines[:gap]] == [cells[0] for cells in lines[gap + 1 :]]
 
 
 def pabal(*arguments: str) -> subprocess.CompletedProcess[str]:

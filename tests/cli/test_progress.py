@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from pabal import SqliteEventStorage
-from pabal.cli import base, doctor
+from pabal.cli import base, doctor, events
 from pabal.cli.app import commands
 from tests.cli.conftest import Pabal
 from tests.cli.models import Quantities
 from tests.docs.test_cli_page import leaves
+from tests.operations.conftest import ShopOrder
 
 LONG = [
     ("backup FILE copy.db", "copying"),
@@ -97,6 +98,26 @@ def test_the_bar_of_the_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pyt
     monkeypatch.setattr(doctor, "progress", progress)
     pabal("doctor", place)
     assert told[-1] == 100
+
+
+def test_the_bar_of_an_export_moves(tmp_path: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a limit of millions it would say for minutes that nothing is done."""
+    told: list[int] = []
+
+    @contextmanager
+    def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        assert total == 1100
+        yield told.append
+
+    async def fill() -> None:
+        async with SqliteEventStorage(tmp_path / "many.db") as storage:
+            await storage.store_events([ShopOrder(f"o-{number}", 1) for number in range(1200)])
+
+    asyncio.run(fill())
+    monkeypatch.setattr(events, "progress", progress)
+    done = pabal("events", "export", tmp_path / "many.db", "--limit", 1100, "-o", tmp_path / "out.jsonl")
+    assert done.stderr == "1100 events written\n"
+    assert told == [500, 1000]
 
 
 @pytest.mark.parametrize("line", [line for line, _ in LONG if not line.startswith("bench")])

@@ -128,6 +128,29 @@ def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: 
     )
 
 
+@pytest.mark.parametrize(
+    ("lang", "said"),
+    [
+        ("en", "no rebuild of 'quantities' has left anything"),
+        ("ko", "'quantities': 다시 만들다 남은 것이 없습니다"),
+    ],
+)
+def test_what_somebody_else_has_dropped_meanwhile_is_not_said_to_be_done(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, lang: str, said: str
+) -> None:
+    """Two who clear up at once would both be told that it was they who did."""
+    asyncio.run(_project(file, interrupt=True))
+    remove = ("projections", "remove", file, "quantities", "--unfinished")
+
+    def answer(question: str, *, yes: bool) -> None:
+        monkeypatch.undo()
+        assert pabal("--lang", lang, *remove, "--yes").exit_code == 0
+
+    monkeypatch.setattr("pabal.cli.projections.confirm", answer)
+    late = pabal("--lang", lang, *remove)
+    assert (late.exit_code, late.stderr) == (1, f"pabal: {said}\n")
+
+
 def test_projections_are_told_in_korean(pabal: Pabal, projected: Path) -> None:
     """A Korean operator would be asked in English whether to drop tables."""
     listing = pabal("--lang", "ko", "projections", "list", projected, "--rows").output

@@ -12,6 +12,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 from pabal import EventBusFactory, SqliteEventStorage
 from pabal.cli.app import commands
+from pabal.integrations.cloudevents import to_cloudevent
 from tests.integrations.test_cloudevents import Billed, billed
 
 
@@ -75,6 +76,20 @@ def test_a_wrong_line_is_named_and_nothing_of_its_batch_is_stored(
     assert done.exit_code == 1
     assert "line 4: " in done.output
     assert _stored(tmp_path / "copy.db") == []
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_came_before_the_500_of_a_wrong_line_is_stored(tmp_path: Path, more: int) -> None:
+    """Nobody could say where to go on, or events would be brought in that nobody counted."""
+    lines = [
+        json.dumps(to_cloudevent(Billed(f"b-{n}", billed().amount), "/bills")) for n in range(500 + more)
+    ]
+    done = _pabal("events", "import", tmp_path / "copy.db", lines="\n".join([*lines, "{"]))
+    assert (done.exit_code, f"line {501 + more}: " in done.output) == (1, True)
+    assert len(_stored(tmp_path / "copy.db")) == 500
+    again = _pabal("events", "import", tmp_path / "copy.db", lines="\n".join(lines))
+    assert (again.exit_code, again.output) == (0, f"{500 + more} events stored\n")
+    assert len(_stored(tmp_path / "copy.db")) == 500 + more
 
 
 def test_payloads_can_be_hidden_from_an_export(file: Path) -> None:

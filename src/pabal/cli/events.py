@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -73,7 +74,7 @@ def list_events(
     upwards = after is not None and before is None
     if upwards and found.newer is not None:
         click.echo(t("newer: --after {cursor}", cursor=found.newer), err=True)
-    elif found.older is not None and (not upwards or len(found.events) == limit):
+    elif not upwards and found.older is not None:
         click.echo(t("older: --before {cursor}", cursor=found.older), err=True)
 
 
@@ -295,7 +296,7 @@ def list_streams(target: str, prefix: str, after: str | None, limit: int, as_jso
         row(made, stream.aggregate_id, stream.aggregate_type, stream.version)
     show(made, "no aggregate matches")
     if page.next is not None:
-        click.echo(t("next: --after {cursor}", cursor=f"'{page.next}'"), err=True)
+        click.echo(t("next: --after {cursor}", cursor=shlex.quote(page.next)), err=True)
 
 
 @streams.command("show")
