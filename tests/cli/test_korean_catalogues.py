@@ -33,7 +33,12 @@ from pabal.korean import in_korean
 from pabal.korean.errors import ERRORS
 from pabal.korean.findings import FINDINGS
 from pabal.korean.reasons import REASONS
-from pabal.operations.doctor import look_at_damage, look_at_sqlite, look_at_subscriptions
+from pabal.operations.doctor import (
+    look_at_damage,
+    look_at_durability,
+    look_at_sqlite,
+    look_at_subscriptions,
+)
 from pabal.ports.storage import SubscriptionRecord
 from tests.cli.english import HANGUL, english_in, sentences_of_errors
 from tests.cqrs.test_schema import _define
@@ -170,6 +175,8 @@ def _record(**figures: Any) -> SubscriptionRecord:
 
 def _file_findings() -> Iterator[Any]:
     yield from look_at_sqlite((3, 40, 1))
+    yield from look_at_durability("full")
+    yield from look_at_durability("normal")
     yield from look_at_damage([])
     yield from look_at_damage([str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))])
     yield from look_at_subscriptions([], 0, datetime.now(UTC))

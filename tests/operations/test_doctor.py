@@ -8,12 +8,14 @@ import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, SqliteEventStorage
 from pabal.operations.doctor import examine, has_wal_reset_bug, look_at_sqlite, look_at_subscriptions
 from pabal.ports.storage import SubscriptionRecord
+from pabal.storage.sqlite.transaction import Transaction
 from tests import warm
 
 
@@ -107,6 +109,40 @@ async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
     assert [f.text for f in diagnosis.findings if f.level == "problem"] == []
     assert any("3 positions" in f.text for f in diagnosis.findings)
     assert any("every checksum" in f.text for f in diagnosis.findings)
+
+
+@pytest.mark.parametrize(
+    ("durability", "told"), [("full", "is on the disk"), ("normal", "may take the newest")]
+)
+async def test_it_tells_what_a_power_cut_could_take_of_what_was_written_last(
+    tmp_path: Path, durability: Any, told: str
+) -> None:
+    """Nobody would know that an application runs without syncing, until the power has failed."""
+    path = tmp_path / "log.db"
+
+    async def said() -> list[str]:
+        async with SqliteEventStorage(path) as storage:
+            found = [finding.text for finding in (await examine(path, storage)).findings]
+        return [text for text in found if text.startswith("durability")]
+
+    assert await said() == []
+
+    def fail(tx: Transaction) -> None:
+        tx.store_event(ScaleRead(-1))
+        raise ValueError("nothing is stored")
+
+    modes: list[Any] = ["normal", "full", durability]
+    for number, mode in enumerate(modes):
+        async with SqliteEventStorage(path, mode) as storage:
+            with pytest.raises(ValueError, match="nothing"):
+                await storage.transact(fail)
+            assert await storage.noted_durability() == ([None, *modes][number])
+            await storage.store_event(ScaleRead(number))
+            assert await storage.noted_durability() == mode
+    # Neither looking nor opening it, both in the stronger mode, is writing.
+    for _ in range(2):
+        (text,) = await said()
+        assert told in text
 
 
 async def test_the_command_reports_a_dead_letter_with_status_one(tmp_path: Path) -> None:

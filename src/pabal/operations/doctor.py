@@ -54,6 +54,10 @@ class Examined(Protocol):
         """Return the highest position."""
         ...
 
+    async def noted_durability(self) -> str | None:
+        """Return that of the process that was last to begin appending; None where it is not written down."""
+        ...
+
     async def check(self, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Return what is wrong with the file, in sentences; tell ``progress`` how far it is."""
         ...
@@ -90,6 +94,7 @@ async def examine(
     try:
         head = await storage.head()
         findings.append(Finding("ok", f"the log has {head:,} positions"))
+        findings += look_at_durability(await storage.noted_durability())
         findings += look_at_subscriptions(await storage.list_subscriptions(), head, datetime.now(UTC))
         findings += look_at_damage(await storage.check(progress=progress))
     except StorageError as error:
@@ -111,6 +116,21 @@ def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
             "on one file: use a Python with SQLite 3.51.3, 3.50.7, 3.44.6 or later for that",
         )
     ]
+
+
+def look_at_durability(noted: str | None) -> list[Finding]:
+    """Say what the mode in which events are written can lose; nothing where it is not known."""
+    if noted == "full":
+        return [Finding("ok", "durability 'full': an event is on the disk before its publish returns")]
+    if noted == "normal":
+        return [
+            Finding(
+                "ok",
+                "durability 'normal': a power cut may take the newest events",
+                "open the log with durability 'full' where none may be lost",
+            )
+        ]
+    return []
 
 
 def look_at_subscriptions(records: Sequence[SubscriptionRecord], head: int, now: datetime) -> list[Finding]:

@@ -61,11 +61,16 @@ class Appender:
         self._group: list[tuple[Stream, int, int]] = []
         self._part_head = 0
         self._data_version: int | None = None
+        self._durability = "full"
+        self._noting = self._noted = False
+        """The durability is written down in this transaction; it stands in the file."""
 
     # -- life of a transaction ------------------------------------------------------------------------
 
     def open(self) -> None:
         """Read how far the index goes, and what lies behind it."""
+        synced = self._connection.execute("PRAGMA synchronous").fetchone()[0] >= 2
+        self._durability = "full" if synced else "normal"
         self._catch_up()
 
     def begin(self) -> None:
@@ -106,6 +111,7 @@ class Appender:
                 self._heads[stream] = version
         self._part = []
         self._head = self._part_head
+        self._noting = False
 
     def committed(self) -> None:
         """Let the tail take in what is now durable."""
@@ -113,6 +119,7 @@ class Appender:
             self.tail.setdefault(stream, []).append((version, position))
         self._group = []
         self.known = self._head
+        self._noted = self._noted or self._noting
 
     def rolled_back(self) -> None:
         """Forget everything since ``begin``."""
@@ -120,11 +127,15 @@ class Appender:
         self._part = []
         self._heads.clear()
         self._data_version = None
+        self._noting = False
 
     # -- appending ------------------------------------------------------------------------------------
 
     def insert(self, records: Sequence[EventRecord]) -> int:
         """Insert records; return the first one's position. Raises sqlite3.IntegrityError for a known id."""
+        if not (self._noted or self._noting):
+            self._connection.execute(self._sql["note_durability"], (self._durability,))
+            self._noting = True
         now = self._recorded = max(self._recorded, time.time_ns() // 1000)
         first = position = self._head + 1
         heads, part = self._heads, self._part

@@ -42,6 +42,11 @@ class SqliteInspection:
         """Return the extent of the log, at a cost that does not grow with it."""
         return await self._reader.run(lambda c: _measure(c, Path(self.path)))
 
+    async def noted_durability(self) -> str | None:
+        """Return that of the process that was last to begin appending; None where it is not written down."""
+        row = await self._reader.run(lambda c: c.execute(statements()["durability"]).fetchone())
+        return None if row is None else str(row[0])
+
     async def find_record(self, event_id: str) -> StoredRecord | None:
         """Return the row of an event id, or None (also for a text that is no UUID)."""
         return await self._reader.run(lambda c: reader.read_event(c, self.path, event_id))

@@ -49,6 +49,13 @@ SELECT value FROM meta WHERE key = 'indexed_upto'
 -- name: set_indexed_upto
 UPDATE meta SET value = ? WHERE key = 'indexed_upto'
 
+-- name: note_durability
+INSERT INTO meta (key, value) VALUES ('durability', ?)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value
+
+-- name: durability
+SELECT value FROM meta WHERE key = 'durability'
+
 -- name: index_streams
 INSERT INTO streams (aggregate_id, aggregate_type, version, position)
 SELECT aggregate_id, coalesce(aggregate_type, ''), stream_version, position FROM events
