@@ -114,6 +114,52 @@ async def test_a_missing_row_is_a_damage_and_missing_first_rows_are_not(path: Pa
             await storage.get_events_by_aggregate("A", "symbol")
 
 
+BY_HAND = """
+    INSERT INTO events SELECT ?, randomblob(16), event_type, schema_version, aggregate_type, aggregate_id,
+        occurred_at, correlation_id, causation_id, metadata, payload, checksum, stream_version, recorded_at
+    FROM events WHERE position = 20
+"""
+
+
+@pytest.mark.parametrize("while_open", [False, True])
+@pytest.mark.parametrize("position", [21, 25, 0, -3])
+async def test_a_row_that_somebody_put_in_by_hand_is_never_served(
+    path: Path, position: int, while_open: bool
+) -> None:
+    """Promise 38: nobody has published it; below the first position it would lie there unseen for ever."""
+    events = await filled(path)
+    if not while_open:
+        alter(path, BY_HAND, position)
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        if while_open:
+            alter(path, BY_HAND, position)
+        problems = await storage.check()
+        assert any(f"{path}: the log is damaged at position {position} " in problem for problem in problems)
+        assert any("Restore a backup" in problem for problem in problems)
+        reads = Recorder()
+        bus.subscribe(Tick, reads, name="reads", start="beginning")
+        await bus.publish(Note("after"))
+        await bus.drain(timeout=60)
+        assert reads.seen == events
+        if position > 0:
+            assert bus.health().status == "failing"
+            assert str(position) in bus.health().reasons[0]
+
+
+@pytest.mark.parametrize("symbol", ["A", None])
+async def test_a_hole_is_found_by_a_check(path: Path, symbol: str | None) -> None:
+    """Promise 38. Readers stop before it, so an operator who asks must be told; a trimmed log has none."""
+    events = await filled(path)
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events([Note(str(n)) for n in range(10)])
+        await storage.trim(max_events=25)
+        assert await storage.check() == []
+        alter(path, "DELETE FROM events WHERE position = ?", 12 if symbol else 25)
+        (problem, *_) = await storage.check()
+        assert f"position {12 if symbol else 25} (the next event is at {13 if symbol else 26})" in problem
+    assert len(events) == 20
+
+
 @pytest.mark.parametrize(
     "sql",
     [

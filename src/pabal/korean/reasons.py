@@ -119,6 +119,7 @@ _FILES = {
     "the file is read-only": "읽기 전용 파일입니다",
     "truncated: {size} of {expected} bytes are left": "잘림: {expected}바이트 중 {size}바이트만 남음",
     "truncated to {size} bytes": "{size}바이트만 남고 잘림",
+    "the file was moved or deleted while it was open; put it back, or open this path anew": "열려 있는 동안 파일이 옮겨지거나 지워졌습니다. 제자리에 돌려놓거나 이 경로를 다시 여세요",
     "this file system allows no write-ahead log": "이 파일 시스템에서는 WAL을 쓸 수 없습니다",
     "checksum mismatch": "체크섬 불일치",
     "durability is {durability}; it must be 'full' or 'normal'": "durability={durability}: 'full'이나 'normal'이어야 합니다",

@@ -11,6 +11,7 @@ from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.storage.sqlite.faults import UNDECODABLE, readable, translate
 from pabal.storage.sqlite.letters import scheduled_row
+from pabal.storage.sqlite.places import check_gap
 from pabal.storage.sqlite.statements import statements
 
 Progress = Callable[[int, int], object]
@@ -75,11 +76,19 @@ def check(
 
 def _check_events(connection: sqlite3.Connection, path: str, progress: Progress) -> list[str]:
     problems: list[str] = []
-    after = 0
+    first = connection.execute(statements()["first"]).fetchone()[0]
+    after = min(1, 1 if first is None else first) - 1
+    expected: int | None = None
     head = connection.execute(statements()["head"]).fetchone()[0]
     while True:
         rows = [StoredRecord._make(row) for row in connection.execute(statements()["page"], (after, _PAGE))]
         for row in rows:
+            try:
+                if expected not in (None, row.position):
+                    check_gap(connection, path, expected, row.position)
+            except CorruptLogError as error:
+                problems.append(str(error))
+            expected = row.position + 1
             try:
                 verify(row, path)
             except CorruptLogError as error:

@@ -38,3 +38,10 @@ def first_recorded_since(connection: Any, moment: datetime | int) -> int | None:
             low = position + 1
     found = connection.execute(sql, (low,)).fetchone()
     return None if found is None else int(found[0])
+
+
+def check_gap(connection: Any, path: str, expected: int, found: int) -> None:
+    """Raise CorruptLogError where positions are missing that were not trimmed, as only first ones are."""
+    first = connection.execute(statements()["first"]).fetchone()[0]
+    if first < found:
+        raise CorruptLogError(path=path, position=expected, reason=f"the next event is at {found}")

@@ -18,7 +18,7 @@ from pabal.ports.storage import Page
 from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.cursors import unpack_positions
 from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, translated
-from pabal.storage.sqlite.places import read_number
+from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
 
@@ -135,7 +135,7 @@ def read_page(
             row = StoredRecord._make(columns)
             verify(row, path)
             if types is None and row.position != expected:
-                _check_gap(connection, path, expected, row.position)
+                check_gap(connection, path, expected, row.position)
             expected = row.position + 1
             rows.append(row)
     except (CorruptLogError, sqlite3.DatabaseError) as error:
@@ -149,13 +149,6 @@ def read_page(
         return Page(tuple(rows), rows[-1].position)
     last = rows[-1].position if rows else after
     return Page(tuple(rows), max(head, last))
-
-
-def _check_gap(connection: sqlite3.Connection, path: str, expected: int, found: int) -> None:
-    """Raise CorruptLogError where positions are missing that were not trimmed, as only first ones are."""
-    first = connection.execute(statements()["first"]).fetchone()[0]
-    if first < found:
-        raise CorruptLogError(path=path, position=expected, reason=f"the next event is at {found}")
 
 
 def read_positions(connection: sqlite3.Connection, path: str, positions: Sequence[int]) -> list[StoredRecord]:

@@ -73,9 +73,11 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open a connection that only reads."""
+    """Open a connection that only reads; where the file is gone, none is made in its place."""
     with translated(str(path)):
-        connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA cache_size = -8192")

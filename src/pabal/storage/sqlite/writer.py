@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -11,7 +12,13 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pabal.errors import ConflictError, StorageClosedError, StorageError, UsageError
+from pabal.errors import (
+    ConflictError,
+    StorageClosedError,
+    StorageError,
+    StorageUnavailableError,
+    UsageError,
+)
 from pabal.ports.storage import Committed
 from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.faults import is_busy, is_fault, translate
@@ -65,6 +72,8 @@ class Writer:
         self._wal = WalKeeper(connection, path)
         self.announced = 0
         """The highest position that listeners were told of, or are about to be."""
+        self._place: tuple[int, int] | None = None
+        """The device and the number there of the file that is open."""
 
     def start(self) -> None:
         """Read what the appender needs to know, and begin."""
@@ -73,6 +82,7 @@ class Writer:
         # later: with eight processes some waited for two seconds. So it looks thrice, and is asked again.
         self._connection.execute("PRAGMA busy_timeout = 5")
         self.announced = self.appender.known
+        self._place = self._look()
         self._thread.start()
 
     def submit(self, job: Job) -> asyncio.Future[Any]:
@@ -164,6 +174,7 @@ class Writer:
         announced = self.announced
         try:
             added = self._run_group(jobs)
+            self._refuse_if_gone()
             if added:
                 # Said before the commit, so that nobody who sees it takes it for another process's.
                 self.announced = added[-1].first + len(added[-1].events) - 1
@@ -180,6 +191,21 @@ class Writer:
         for batch in added:
             self._notify(batch)
         resolve(jobs)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _refuse_if_gone(self) -> None:
+        """Commit nothing to a file without a name: it would be acked, and be gone when the file is closed."""
+        if self._look() != self._place:
+            raise StorageUnavailableError(
+                path=self._path,
+                reason="the file was moved or deleted while it was open; put it back, or open this path anew",
+            )
 
     def _begin(self) -> None:
         """Begin a transaction, waiting for other processes that write."""
