@@ -1,0 +1,132 @@
+"""The checker of the crash laboratory finds what it has a word for; one that finds nothing proves nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from tests.crash.check import Findings, check_acked, check_deliveries, check_watermark, read_log
+from tests.crash.events import Step
+from tests.crash.record import ACKED, BEGUN, DONE, FAILED, SAVED, SAVING, STARTED, Line
+
+STEPS = [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+Lines = list[Line]
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> tuple[Path, Lines]:
+    """A log of six steps that a consumer has handled, and the record of it, with nothing wrong."""
+    path = tmp_path / "log.db"
+    events = [Step(key, number) for key, number in STEPS]
+
+    async def handle(event: Step) -> None: ...
+
+    async with SqliteEventStorage(path, durability="normal") as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Step, handle, name="consumer", start="beginning")
+        await bus.publish_batch(events)
+        await bus.drain(60)
+    record = [Line(STARTED, ("1",))]
+    for position, event in enumerate(events, start=1):
+        record.append(Line(ACKED, (str(position), event.event_id, event.key, str(event.number))))
+    for position, event in enumerate(events, start=1):
+        said = (str(position), event.key, str(event.number), "1")
+        record += [Line(BEGUN, said), Line(DONE, said), Line(SAVING, ()), Line(SAVED, ())]
+    return path, record
+
+
+def judge(path: Path, record: Lines) -> Findings:
+    findings = Findings()
+    stored = read_log(path, findings)
+    check_acked(stored, record, findings)
+    check_deliveries(stored, record, findings, complete=True)
+    check_watermark(path, "consumer", stored, findings)
+    return findings
+
+
+def alter(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(sql)
+    connection.close()
+
+
+def handled(position: int, kinds: str = BEGUN + DONE, number: int | None = None) -> Lines:
+    """Return what is recorded of an attempt."""
+    key, right = STEPS[position - 1]
+    return [Line(kind, (str(position), key, str(right if number is None else number), "1")) for kind in kinds]
+
+
+def without(record: Lines, position: int) -> Lines:
+    """Leave out what is recorded of a position's handling."""
+    return [line for line in record if line.kind not in (BEGUN, DONE) or line.fields[0] != str(position)]
+
+
+def test_where_nothing_is_wrong_nothing_is_found(whole: tuple[Path, Lines]) -> None:
+    """An alarm that always rings is turned off."""
+    findings = judge(*whole)
+    assert not findings.wrong, findings
+    assert (findings.acked, findings.stored, findings.handled, findings.redelivered) == (6, 6, 6, 0)
+
+
+def test_what_a_crash_may_cost_is_counted_and_not_blamed(whole: tuple[Path, Lines]) -> None:
+    """An attempt that failed, or whose end was never saved, comes again; an ack may die with its process."""
+    path, record = whole
+    *before, _, _ = without(record, 6)  # the last save covered it
+    before += [*handled(6, BEGUN + FAILED), *handled(6), *handled(6, BEGUN)]
+    unacked = [line for line in before if line.kind != ACKED or line.fields[0] != "6"]
+    findings = judge(path, [*unacked, Line(STARTED, ("2",)), *handled(6)])
+    assert not findings.wrong, findings
+    assert (findings.redelivered, findings.unacked) == (1, 1)
+
+
+RENUMBERED = """
+    UPDATE events SET payload = CAST(replace(CAST(payload AS TEXT), '"number":1', '"number":{}') AS BLOB)
+    WHERE position = 3
+"""
+ALTERED_LOGS = {
+    "lost": "DELETE FROM events WHERE position = 6",
+    "hole": "DELETE FROM events WHERE position = 3",
+    "non-monotonic": RENUMBERED.format(9),
+    "duplicate": RENUMBERED.format(0),
+    "corrupt": "UPDATE events SET event_id = x'00' WHERE position = 2",
+    "altered": "UPDATE events SET aggregate_id = 'c' WHERE position = 4",
+    "phantom": "DELETE FROM events WHERE position = 6",
+    "skipped": "UPDATE subscriptions SET watermark = 7, frontier = 7",
+}
+
+
+@pytest.mark.parametrize("word", ALTERED_LOGS)
+def test_what_is_wrong_with_a_log_is_found(whole: tuple[Path, Lines], tmp_path: Path, word: str) -> None:
+    """A loss would be called a success, in every round."""
+    path, record = whole
+    copy = Path(shutil.copy(path, tmp_path / "copy.db"))
+    alter(copy, ALTERED_LOGS[word])
+    assert judge(copy, record).wrong[word] >= 1
+
+
+ALTERED_RECORDS: dict[str, Callable[[Lines], Lines]] = {
+    "unseen": lambda record: without(record, 5),
+    "out of order": lambda record: [*without(record, 3), *handled(3)],
+    "duplicate": lambda record: [*record, Line(STARTED, ("2",)), *handled(2)],
+    "concurrent on one key": lambda record: [
+        *without(without(record, 5), 6),
+        *handled(5, BEGUN),
+        *handled(5),
+        *handled(6),
+    ],
+    "altered": lambda record: [*without(record, 6), *handled(6, number=7)],
+    "lost": lambda record: [*record, Line(ACKED, ("7", "0" * 32, "a", "3"))],
+}
+
+
+@pytest.mark.parametrize("word", ALTERED_RECORDS)
+def test_what_is_wrong_with_deliveries_is_found(whole: tuple[Path, Lines], word: str) -> None:
+    """Events that nobody handled, or twice, or in another order, would pass."""
+    path, record = whole
+    wrong: Any = judge(path, ALTERED_RECORDS[word](record)).wrong
+    assert wrong == {word: 1}
