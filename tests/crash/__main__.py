@@ -18,6 +18,7 @@ from tests.crash.positions import PUBLISHERS, read_while_publishing
 from tests.crash.power import PowerCuts, PowerReport, run_on_simulated_disk
 from tests.crash.report import FUZZED, WORDS, Report, section_in
 from tests.crash.snapshot import hold_a_snapshot
+from tests.crash.stopping import AT_ONCE, IN_FLIGHT, start_and_stop, stop_in_flight
 
 MODES = ("full", "normal")
 
@@ -34,6 +35,8 @@ class Counts:
         self.delay_seconds = 20.0 if full else 3.0
         self.snapshot_seconds = 60.0 if full else 3.0
         self.positions = 1_000_000 if full else 5_000
+        self.cycles = 1_000 if full else 25
+        self.budget = 5.0 if full else 0.5
 
 
 async def kill_publishers(folder: Path, mode: str, counts: Counts) -> tuple[Laboratory, Findings]:
@@ -126,6 +129,7 @@ async def run(counts: Counts, folder: Path) -> Report:
     await _share(report, folder, counts)
     await _hold(report, folder, counts)
     await _follow(report, folder, counts)
+    await _stop(report, folder, counts)
     return report
 
 
@@ -176,6 +180,30 @@ async def _follow(report: Report, folder: Path, counts: Counts) -> None:
         "A reader that follows the log",
         f"Promise 15: {counts.positions:,} events by {PUBLISHERS} publishers, read meanwhile through another "
         f"connection: {len(wrong)} times a position came out of order, twice or not at all.",
+    )
+
+
+async def _stop(report: Report, folder: Path, counts: Counts) -> None:
+    (folder / "cycles").mkdir()
+    acked, wrong = await start_and_stop(folder / "cycles" / "log.db", counts.cycles)
+    report.section(
+        "Starts and stops under traffic",
+        f"Promise 7: {counts.cycles:,} times a bus and its storage were opened, given {AT_ONCE} events at "
+        f"once and stopped in the middle of them. Of {acked:,} acked events, and of the tasks, threads and "
+        f"files of the process, {len(wrong)} were lost, handled twice or left over.",
+    )
+    stopped = await stop_in_flight(folder / "stop.db", counts.budget)
+    late = stopped.seconds - counts.budget
+    if late > 0.5:
+        stopped.wrong.append(f"it took {late:.2f} s longer than its budget")
+    for what in (*wrong, *stopped.wrong):
+        report.failed(f"stop: {what}")
+    report.section(
+        "A stop in the middle of everything",
+        f"Promise 8: {IN_FLIGHT:,} handlers under way, half of which never end, and a publisher at work. "
+        f"With a budget of {counts.budget:g} s the stop returned after {stopped.seconds:.2f} s; "
+        f"{stopped.finished} handlers had ended and were saved, {stopped.again} deliveries came again after "
+        "the next start.",
     )
 
 

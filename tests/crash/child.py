@@ -12,7 +12,7 @@ import msgspec
 from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from pabal.delivery.context import DeliveryContext
 from tests.crash.events import Step
-from tests.crash.points import Countdown, WatchedStorage, die, watch_statements
+from tests.crash.points import ACK, Countdown, WatchedStorage, die, watch_statements
 from tests.crash.record import ACKED, BEGUN, DONE, FAILED, STARTED, STOPPED, Record
 
 
@@ -82,7 +82,9 @@ def _add(tx: Any, position: int | None, number: int) -> None:
         tx.execute("INSERT INTO sums VALUES (?, 1)", (number,))
 
 
-async def publish(bus: InMemoryEventBus, settings: Settings, record: Record, index: int) -> None:
+async def publish(
+    bus: InMemoryEventBus, settings: Settings, record: Record, countdown: Countdown, index: int
+) -> None:
     """Publish step after step under one key, alone or a few together, and say what was acked."""
     chance = random.Random(settings.seed * 1000 + index)
     key = f"{settings.prefix}{index}"
@@ -96,6 +98,7 @@ async def publish(bus: InMemoryEventBus, settings: Settings, record: Record, ind
         receipts = await bus.publish_batch(steps) if count > 1 else [await bus.publish(steps[0])]
         for step, receipt in zip(steps, receipts, strict=True):
             record.note(ACKED, receipt.position, step.event_id, key, step.number)
+        countdown.reached(ACK)
         if made == 1 and index == 0:
             print("published", flush=True)
 
@@ -116,7 +119,7 @@ async def run(settings: Settings) -> None:
             bus.subscribe(Step, consumer, name="consumer", start="beginning", retry=policy)
         async with bus:
             await asyncio.gather(
-                *(publish(bus, settings, record, index) for index in range(settings.publishers))
+                *(publish(bus, settings, record, countdown, n) for n in range(settings.publishers))
             )
             if settings.consume:
                 await bus.drain()

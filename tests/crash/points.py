@@ -30,7 +30,9 @@ STATEMENTS = {
 HANDLER = ("before a handler", "in a handler", "after a handler")
 SAVES = ("before a save", "after a save")
 
-POINTS = (*STATEMENTS, *HANDLER, *SAVES)
+ACK = "after an ack"
+
+POINTS = (*STATEMENTS, ACK, *HANDLER, *SAVES)
 
 
 def die() -> NoReturn:

@@ -1,0 +1,129 @@
+"""Stops of a bus on a file: again and again under traffic, and with a thousand handlers under way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from tests.crash.events import Step
+
+IN_FLIGHT = 1_000
+AT_ONCE = 20
+LATE = -1
+
+
+def _held(folder: Path) -> tuple[int, int, list[str]]:
+    """Count tasks and threads, and name the files of a folder that are open here."""
+    gc.collect()
+    files = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            files.append(os.readlink(f"/proc/self/fd/{number}"))
+        except OSError:
+            continue  # that of the list itself
+    threads = sum("pabal" in thread.name for thread in threading.enumerate())
+    return len(asyncio.all_tasks()), threads, sorted(name for name in files if name.startswith(str(folder)))
+
+
+async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:
+    """Start a bus, publish and stop it in the middle of that, again and again; Promise 7.
+
+    Return how many events were acked, and what is wrong.
+    """
+    acked: list[str] = []
+    handled: Counter[str] = Counter()
+
+    async def handle(event: Step) -> None:
+        await asyncio.sleep(0)
+        handled[event.event_id] += 1
+
+    before = _held(path.parent)
+    for cycle in range(cycles + 1):
+        async with SqliteEventStorage(path, durability="normal") as storage:
+            bus = InMemoryEventBus(storage, worker_count=2)
+            bus.subscribe(Step, handle, name="handler")
+            await bus.start()
+            if cycle < cycles:
+                steps = [Step(f"key-{number % 3}", cycle) for number in range(AT_ONCE)]
+                receipts = await asyncio.gather(*map(bus.publish, steps))
+                acked += [receipt.event_id for receipt in receipts]
+            else:
+                await bus.drain(60)
+            await bus.stop(timeout=5)
+    after = _held(path.parent)
+    wrong = [f"left running or open: {after}, before {before}"] if after != before else []
+    wrong += [
+        f"{event_id} was handled {handled[event_id]} times" for event_id in acked if handled[event_id] != 1
+    ]
+    return len(acked), wrong
+
+
+class Stopped(NamedTuple):
+    """Say how a stop went."""
+
+    seconds: float
+    finished: int
+    """Handlers that ended within the budget."""
+    again: int
+    """Deliveries that came again after the next start."""
+    wrong: list[str]
+
+
+async def stop_in_flight(path: Path, budget: float) -> Stopped:
+    """Stop with a thousand handlers under way, half of which never end, and a publisher; Promise 8."""
+    entered = asyncio.Semaphore(0)
+    release, never = asyncio.Event(), asyncio.Event()
+    finished: list[int] = []
+    again: list[int] = []
+    published: list[int] = []
+
+    async def handle(event: Step) -> None:
+        entered.release()
+        await (release if event.number % 2 else never).wait()
+        finished.append(event.number)
+
+    async def handle_again(event: Step) -> None:
+        again.append(event.number)
+
+    async def go_on(bus: InMemoryEventBus) -> None:
+        while True:
+            await bus.publish(Step("late", LATE))
+            published.append(LATE)
+
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage, worker_count=IN_FLIGHT)
+        bus.subscribe(Step, handle, name="handler")
+        await bus.start()
+        await bus.publish_batch([Step(f"key-{number}", number) for number in range(IN_FLIGHT)])
+        for _ in range(IN_FLIGHT):
+            await entered.acquire()
+        publisher = asyncio.ensure_future(go_on(bus))
+        asyncio.get_running_loop().call_later(budget / 2, release.set)
+        begun = time.monotonic()
+        await bus.stop(timeout=budget)
+        seconds = time.monotonic() - begun
+        await bus.stop(timeout=budget)
+        wrong = []
+        (refusal,) = await asyncio.gather(publisher, return_exceptions=True)
+        if type(refusal).__name__ != "BusNotRunningError":
+            wrong.append(f"the publisher ended with {refusal!r}")
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Step, handle_again, name="handler")
+        async with bus:
+            await bus.drain(60)
+    late = [number for number in again if number == LATE]
+    again = [number for number in again if number != LATE]
+    if sorted(finished) != list(range(1, IN_FLIGHT, 2)):
+        wrong.append(f"{len(finished)} handlers ended, {IN_FLIGHT // 2} could")
+    if sorted(again) != list(range(0, IN_FLIGHT, 2)):
+        wrong.append(f"{len(again)} came again, {IN_FLIGHT // 2} had not ended")
+    if len(late) < len(published):
+        wrong.append(f"{len(published)} were acked during the stop, {len(late)} came")
+    return Stopped(seconds, len(finished), len(again), wrong)
