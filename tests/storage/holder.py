@@ -1,7 +1,7 @@
 """A process that holds a subscription: ``python -m tests.storage.holder <path> <lease seconds>``.
 
 It prints a line for what happens, and takes lines as orders: ``publish N``, ``poison N`` (from then on that
-number halts it) and ``stop``.
+number halts it), ``hold N`` (the handler of that number waits for ``go``) and ``stop``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ async def main(path: str, lease: float) -> None:
     leases._RENEW_EVERY = 3600.0  # a process frozen while it renews would hold the file's lock as well
     leases._STANDBY_PAUSE = 0.05
 
-    poison = -1
+    poison = held = -1
+    go = asyncio.Event()
 
     async def handle(event: Tick) -> None:
         if event.number == poison:
             raise ValueError("poison")
+        if event.number == held:
+            print(f"holding {event.number}", flush=True)
+            await go.wait()
         print(f"handled {event.number}", flush=True)
 
     loop = asyncio.get_running_loop()
@@ -43,7 +47,14 @@ async def main(path: str, lease: float) -> None:
             if order[0] == "poison":
                 poison = int(order[1])
                 continue
-            await bus.publish(Tick("A", int(order[1])))
+            if order[0] == "hold":
+                held = int(order[1])
+                print("will hold", flush=True)
+                continue
+            if order[0] == "go":
+                go.set()
+            else:
+                await bus.publish(Tick("A", int(order[1])))
             await bus.drain()
             print("drained", flush=True)
         await bus.stop()

@@ -174,6 +174,31 @@ async def test_a_frozen_holder_is_replaced_after_its_lease_and_its_late_progress
         assert after.watermark == 3
 
 
+async def test_a_holder_frozen_in_its_handler_moves_nothing_back_when_it_goes_on(path: Path) -> None:
+    """Promise 36: what it finishes late lies far below where the new holder stands by then."""
+    here = Recorder()
+    async with SqliteEventStorage(path) as storage, holder(path, lease=1.5) as other:
+        await other.order("hold 1")
+        await other.says("will hold")
+        await storage.store_event(Tick("A", 1))
+        await other.says("holding 1")
+        os.kill(other.process.pid, signal.SIGSTOP)
+        async with InMemoryEventBus(storage) as bus:
+            bus.subscribe(Tick, here, name="held", start="beginning")
+            await reaches(bus, lambda: here.numbers == [1])
+            await bus.publish_batch(ticks(4, "A", 2))
+            await bus.drain(timeout=60)
+            (before,) = await storage.list_subscriptions()
+            os.kill(other.process.pid, signal.SIGCONT)
+            await other.order("go")
+            await other.says("handled 1")
+            await other.says("drained")
+            (after,) = await storage.list_subscriptions()
+        assert (before.watermark, before.frontier, before.unfinished) == (5, 5, 0)
+        assert (after.epoch, after.watermark, after.frontier) == (before.epoch, 5, 5)
+        assert here.numbers == [1, 2, 3, 4, 5]
+
+
 async def test_progress_under_an_old_epoch_is_refused(storage: SqliteEventStorage) -> None:
     """Written by who lost the subscription, it would move the cursor of who has it."""
     await storage.store_events(ticks(5))
