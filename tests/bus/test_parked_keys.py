@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
+from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError, SqliteEventStorage
 from tests.bus.samples import Moved
 from tests.bus.support import ONCE, Backend, Seen, by_piece
 
+STORAGES: dict[str, Callable[[Path], Any]] = {
+    "memory": lambda path: None,
+    "memory storage": lambda path: InMemoryEventStorage(),
+    "sqlite": lambda path: SqliteEventStorage(path, durability="normal"),
+}
 SEEDS = 1000
+ON_DISK = 60
 
 
-@pytest.mark.parametrize("stored", [False, True], ids=["memory", "memory storage"])
-async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_interleaving(stored: bool) -> None:
+@pytest.mark.parametrize("kind", STORAGES)
+async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_interleaving(
+    kind: str, tmp_path: Path
+) -> None:
     """Promise 25. One race between "is the key blocked", "queue behind it" and "drain" breaks the order."""
-    for seed in range(SEEDS):
+    for seed in range(ON_DISK if kind == "sqlite" else SEEDS):
         chance = Random(seed)
         handled: list[Moved] = []
         mended = asyncio.Event()
@@ -35,7 +45,8 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_inter
                 raise NotRetryableError("no 3")
             handled.append(event)
 
-        bus = InMemoryEventBus(InMemoryEventStorage() if stored else None, worker_count=chance.randint(1, 4))
+        storage = STORAGES[kind](tmp_path / f"{seed}.db")
+        bus = InMemoryEventBus(storage, worker_count=chance.randint(1, 4))
         bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
         await bus.start()
         for n in range(1, 11):
@@ -57,6 +68,8 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_inter
         await bus.drain(20)
         assert by_piece(handled)["A"] == list(range(1, 16)), seed
         await bus.stop()
+        if storage is not None:
+            await storage.aclose()
 
 
 async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_waits_there(
