@@ -186,10 +186,11 @@ def test_the_guide_describes_every_call_of_a_storage_that_an_application_makes()
         "save_progress",
         "schedule_event",
     }
-    # What operators ask is described with pabal.operations.
+    # What operators ask is described with pabal.operations, and what the doctor asks with the doctor.
     for_the_bus |= {
         name for port in (ActionLog, LogInspection) for name in vars(port) if not name.startswith("_")
     }
+    for_the_bus.add("noted_durability")
     described = {name.removeprefix("storage.") for name in _names(section_of(_GUIDE, "Storage"))}
     for storage in (SqliteEventStorage, InMemoryEventStorage):
         assert _public(storage) - for_the_bus - described == set()
