@@ -71,7 +71,7 @@ async def test_names_that_no_log_or_group_can_have_are_refused_by_whoever_looks(
 async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
     shared_server: Server, namespace: str
 ) -> None:
-    """Whoever steers would get a UnicodeEncodeError; what is kept of one name would be taken for another's."""
+    """Whoever steers would get a UnicodeEncodeError, and what is kept of one name pass for another's."""
     keys: list[Any] = ["\ud800", 5]
     async with make(shared_server, namespace, Noted(), partition_key=lambda _: keys[0]) as bus:
         subscriptions = bus.subscriptions

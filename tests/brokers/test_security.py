@@ -224,15 +224,16 @@ def test_the_user_of_the_documentation_may_run_what_pabal_runs_and_no_more(page:
     assert allowed == used | {"client|setname", "client|setinfo"}  # the client names itself
 
 
+@pytest.mark.parametrize("group", ["payroll", "risky"])
 async def test_a_group_cannot_look_into_another(
-    own_server: Server, everything_logged: pytest.LogCaptureFixture
+    own_server: Server, group: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     """One application's password would open what another one keeps."""
-    async with bus_at(f"{own_server.url}?group=payroll", refuse_odd) as payroll:
-        await payroll.publish_batch(moves(4, 8))
-        await payroll.drain(timeout=30)
+    async with bus_at(f"{own_server.url}?group={group}", refuse_odd) as other:
+        await other.publish_batch(moves(4, 8))
+        await other.drain(timeout=30)
     await admin(own_server, *await command_for(own_server))
-    url = url_for(own_server.port).replace("group=risk", "group=payroll")
+    url = url_for(own_server.port).replace("group=risk", f"group={group}")
     async with open_operations(url) as operations:
         with pytest.raises(BrokerError, match=r"(?i)no permissions") as looked:
             await operations.dead_letters()
@@ -241,6 +242,21 @@ async def test_a_group_cannot_look_into_another(
         await bus.start()
     assert not bus.is_running
     assert_hidden(looked.value, caught.value, bus, everything_logged.text)
+
+
+@pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
+async def test_the_page_warns_of_names_that_the_pattern_of_another_group_matches(
+    own_server: Server, page: str
+) -> None:
+    """Two applications would be taken for closed to each other, because their users differ."""
+    async with bus_at(f"{own_server.url}?group=risk:eu", refuse_odd) as other:
+        await other.publish_batch(moves(4, 8))
+        await other.drain(timeout=30)
+    await admin(own_server, *await command_for(own_server))
+    url = url_for(own_server.port).replace("group=risk", "group=risk:eu")
+    async with open_operations(url) as operations:
+        assert len((await operations.dead_letters()).dead_letters) == 4
+    assert "`risk:`" in (ROOT / "docs" / page).read_text("utf-8")
 
 
 @pytest.mark.parametrize("who", ["wrong password", "nobody", "not allowed"])

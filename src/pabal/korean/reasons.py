@@ -170,6 +170,7 @@ _SERVERS = {
     "{option} is {text}; it holds a lone surrogate, which no server can keep": "{option}={text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
     "{text} holds a lone surrogate, which no server can keep": "{text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
     "partition_key returned {key}; it must return text without lone surrogates, or None": "partition_key가 {key}을(를) 돌려주었습니다. 짝이 없는 서로게이트가 없는 글자나 None이어야 합니다",
+    "the dead letter cannot be read; discard it": "데드 레터를 읽을 수 없습니다. 폐기하세요",
     "name is {name}; on a server it cannot hold a NUL": "name={name}: 서버에서는 이름에 NUL을 쓸 수 없습니다",
     "{option} is {value}; it must be an int of at least 1": "{option}={value}: 1 이상의 정수여야 합니다",
     "{option} is {seconds}; it must be a positive number of seconds": "{option}={seconds}: 양수(초)여야 합니다",

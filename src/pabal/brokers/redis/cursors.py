@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.domain.envelope import StoredRecord
+from pabal.domain.envelope import StoredRecord, from_microseconds
 from pabal.ports.storage import AttemptFailure, Cursor, DeadLetterRecord, ParkedDelivery, PendingRetry, Replay
 
 NEW = b"new:"
 """What a cursor begins with that no save has touched yet; its position follows."""
+
+UNREADABLE = "(unreadable)"
+"""The event type that is shown of a dead letter whose event cannot be read."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -135,9 +138,14 @@ def encode_letter(name: str, partition: int, parked: ParkedDelivery) -> bytes:
     return _encode(letter)
 
 
-def decode_letter(data: bytes) -> SavedLetter:
-    """Return a dead letter from bytes."""
-    return _letters.decode(data)
+def decode_letter(data: bytes) -> SavedLetter | None:
+    """Return a dead letter from bytes, or None where that is not what they are."""
+    try:
+        letter = _letters.decode(data)
+        datetime.fromtimestamp(letter.parked_at, UTC)
+    except (msgspec.MsgspecError, ValueError, OverflowError, OSError):
+        return None
+    return letter
 
 
 def encode_row(row: StoredRecord) -> bytes:
@@ -150,6 +158,43 @@ def decode_row(data: bytes) -> StoredRecord:
     return _rows.decode(data)
 
 
+def shown_row(data: bytes, letter: SavedLetter) -> StoredRecord:
+    """Return the row of a dead letter from bytes; where that is not what they are, one that shows them."""
+    try:
+        row = decode_row(data)
+        from_microseconds(row.occurred_at), from_microseconds(row.recorded_at)
+        if len(row.event_id) == 16:
+            return row
+    except (msgspec.MsgspecError, ValueError):
+        pass
+    moment = int(letter.parked_at * 1_000_000)
+    return StoredRecord(
+        letter.position,
+        bytes(16),
+        UNREADABLE,
+        1,
+        None,
+        None,
+        moment,
+        None,
+        None,
+        None,
+        data,
+        0,
+        None,
+        moment,
+    )
+
+
+def letter_place(at: bytes) -> tuple[int, bytes, int] | None:
+    """Return what a field of the index of dead letters says: partition, name, position; None for others."""
+    part, _, rest = at.partition(b"\0")
+    name, _, position = rest.rpartition(b"\0")
+    if not (part.isdigit() and position.isdigit()):
+        return None
+    return int(part), name, int(position)
+
+
 def shown_letter(number: int, letter: SavedLetter, row: bytes, state: bytes, queued: int) -> DeadLetterRecord:
     """Return a dead letter as others see it."""
     shown: Literal["parked", "retrying"] = "retrying" if state == b"retrying" else "parked"
@@ -157,7 +202,7 @@ def shown_letter(number: int, letter: SavedLetter, row: bytes, state: bytes, que
         id=number,
         subscription=letter.subscription,
         position=letter.position,
-        record=decode_row(row),
+        record=shown_row(row, letter),
         event=None,
         reason=letter.reason,
         failures=letter.failures,

@@ -8,11 +8,14 @@ from typing import Protocol
 import msgspec
 
 from pabal.brokers.redis.cursors import (
+    UNREADABLE,
     SavedLetter,
+    as_pairs,
     decode_letter,
     encode_retry,
     encode_row,
     field,
+    letter_place,
     shown_letter,
 )
 from pabal.brokers.redis.keys import GroupKeys
@@ -21,11 +24,12 @@ from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.wire import sealed
 from pabal.delivery.dead_letters import edited
 from pabal.domain.envelope import StoredRecord, checksum_of
-from pabal.errors import DeadLetterNotFoundError
+from pabal.errors import DeadLetterNotFoundError, DecodeError
 from pabal.ports.records import group_by_error
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
 
 _PAGE = 200
+_DAMAGED = "the dead letter cannot be read; discard it"
 
 
 class Linked(Protocol):
@@ -56,14 +60,16 @@ class GroupLetters:
     ) -> list[DeadLetterRecord]:
         """Return dead letters by ascending id, from above ``after``."""
         found: list[DeadLetterRecord] = []
+        bound = str(after)
         while len(found) < limit:
             ids = await self._log.link.call(
-                "ZRANGEBYSCORE", self._keys.letter_ids, f"({after}", "+inf", "LIMIT", 0, _PAGE
+                "ZRANGEBYSCORE", self._keys.letter_ids, f"({bound}", "+inf", "WITHSCORES", "LIMIT", 0, _PAGE
             )
             if not ids:
                 break
-            after = int(ids[-1])
-            for letter, record in await self._load([int(one) for one in ids]):
+            bound = ids[-1].decode()
+            numbers = [int(one) for one in ids[::2] if one.isdigit()]  # no other was given by pabal
+            for letter, record in await self._load(numbers):
                 assert record.record is not None
                 if (
                     self._partition in (None, letter.partition)
@@ -97,6 +103,8 @@ class GroupLetters:
         return int(await self._log.link.call("ZCARD", self._keys.letter_ids))
 
     async def _load(self, ids: Sequence[int]) -> list[tuple[SavedLetter, DeadLetterRecord]]:
+        if not ids:
+            return []
         call = self._log.link.call
         keys = self._keys
         calls = [call("HMGET", key, *ids) for key in (keys.letters, keys.letter_rows, keys.letter_states)]
@@ -105,7 +113,7 @@ class GroupLetters:
         for number, body, row, state in zip(ids, bodies, rows, states, strict=True):
             if body is None or row is None:
                 continue  # somebody discarded it meanwhile
-            letter = decode_letter(body)
+            letter = decode_letter(body) or await self._as_indexed(number)
             queued = 0
             if letter.key is not None:
                 of = keys.of(letter.partition)
@@ -117,12 +125,27 @@ class GroupLetters:
             loaded.append((letter, shown_letter(number, letter, row, state, queued)))
         return loaded
 
+    async def _as_indexed(self, number: int) -> SavedLetter:
+        """Return what is known without it of a dead letter that is none of ours, or damaged."""
+        name, partition, position = "", 0, 0
+        for at, found in as_pairs(await self._log.link.call("HGETALL", self._keys.letter_index)).items():
+            place = letter_place(at)
+            if place is not None and found == b"%d" % number:
+                partition, known, position = place
+                name = known.decode(errors="replace")
+        return SavedLetter(name, partition, position, _DAMAGED, (), 0.0, None)
+
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried, with a new payload if given; None if it is already."""
+        """Mark a dead letter as being retried, with a new payload if given; None if it is already.
+
+        Raises DeadLetterNotFoundError, and DecodeError for one that cannot be read.
+        """
         partition, letter = await self.find(dead_letter_id)
         assert letter.record is not None
+        if not letter.subscription or letter.record.event_type == UNREADABLE:
+            raise DecodeError(event_type=UNREADABLE, position=letter.position, reason=_DAMAGED)
         row = b""
         if payload is not None:
             row = encode_row(sealed_again(edited(letter.record, payload)))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pabal.brokers.redis.cursors import as_pairs, decode_cursor, replays_of
+from pabal.brokers.redis.cursors import as_pairs, decode_cursor, letter_place, replays_of
 from pabal.brokers.redis.extent import Extent
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
@@ -23,8 +23,9 @@ async def read_standing(
 ) -> list[list[SubscriptionRecord]]:
     """Return each subscription as it stands in each of the partitions, by name; positions are those there."""
     letters = Counter(
-        (int(part), name)
-        for part, name, _ in (at.split(b"\0") for at in await link.call("HKEYS", keys.letter_index))
+        place[:2]
+        for place in map(letter_place, await link.call("HKEYS", keys.letter_index))
+        if place is not None
     )
     controls = as_pairs(await link.call("HGETALL", keys.controls))
     return [await _in_partition(link, keys, part, letters, controls) for part in partitions]

@@ -1,0 +1,93 @@
+"""Dead letters on a server that are none of pabal's, or damaged: shown as such, beside all the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from pabal import InMemoryEventBus
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.link import Argument
+from pabal.errors import DecodeError, SubscriptionError
+from pabal.factory import open_operations
+from pabal.ports.operations import DeadLetterFilter
+from tests.brokers.events import Moved, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+
+def refuse(event: Moved) -> None:
+    raise ValueError("not this one")
+
+
+def of_keys(bus: InMemoryEventBus) -> GroupKeys:
+    return bus._keys  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xff", b"by hand", b"\x80"], ids=["empty", "bytes", "text", "map"]
+)
+@pytest.mark.parametrize("what", ["letters", "letter_rows"])
+async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
+    shared_server: Server, namespace: str, what: str, content: bytes
+) -> None:
+    """One damaged entry would keep every dead letter of the group from being listed or retried."""
+    async with make(shared_server, namespace, refuse, partitions=2) as bus:
+        await bus.publish_batch(moves(2, 4))
+        await bus.drain(timeout=30)
+        before = await bus.dead_letters.list()
+        await bus._log.link.call("HSET", getattr(of_keys(bus), what), 2, content)
+        letters = await bus.dead_letters.list()
+        assert [letter.id for letter in letters] == [1, 2, 3, 4]
+        damaged = letters[1]
+        assert (damaged.subscription, damaged.position) == ("sub", before[1].position)
+        if what == "letters":
+            assert "cannot be read" in damaged.reason
+        else:
+            assert (damaged.event_type, damaged.payload) == ("(unreadable)", content)
+        assert sum(group.count for group in await bus._front.group_dead_letters()) == 4
+        url = f"{shared_server.url}?namespace={namespace}&group=g"
+        async with open_operations(url) as operations:
+            shown = await operations.dead_letters(DeadLetterFilter())
+            assert [letter.id for letter in shown.dead_letters] == [1, 2, 3, 4]
+            if what == "letter_rows":
+                with pytest.raises(DecodeError, match="discard it"):
+                    await operations.retry(2)
+        if what == "letter_rows":
+            with pytest.raises(DecodeError):
+                await bus.dead_letters.retry(2)
+        await bus.dead_letters.discard(2)
+        assert [letter.id for letter in await bus.dead_letters.list()] == [1, 3, 4]
+        assert await bus._log.link.call("HLEN", of_keys(bus).letter_index) == 3
+
+
+async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarded(
+    shared_server: Server, namespace: str
+) -> None:
+    """Somebody who tried something out on the server would have shut the operators out."""
+    async with make(shared_server, namespace, refuse, partitions=2) as bus:
+        await bus.publish_batch(moves(2, 2))
+        await bus.drain(timeout=30)
+        keys = of_keys(bus)
+        commands: list[tuple[Argument, ...]] = [
+            ("ZADD", keys.letter_ids, 0.5, "not a number", 7, 7, 8.5, "another"),
+            ("HSET", keys.letters, 7, "by hand"),
+            ("HSET", keys.letter_rows, 7, ""),
+            ("HSET", keys.letter_index, "by hand", 7, "x\0y\0z", 7),
+        ]
+        for command in commands:
+            await bus._log.link.call(*command)
+        letters = await bus.dead_letters.list()
+        assert [(letter.id, letter.subscription) for letter in letters] == [(1, "sub"), (2, "sub"), (7, "")]
+        assert len(await bus._front.list_subscriptions()) == 1
+        with pytest.raises(SubscriptionError, match="belongs to ''"):
+            await bus.dead_letters.retry(7)
+        url = f"{shared_server.url}?namespace={namespace}&group=g"
+        async with open_operations(url) as operations:
+            with pytest.raises(DecodeError, match="the dead letter cannot be read; discard it"):
+                await operations.retry(7)
+            done = await operations.retry_matching(DeadLetterFilter())
+            assert (done.count, done.skipped) == (2, 1)
+            await until(lambda: not bus._engine.pending)
+        await bus.drain(timeout=30)
+        await bus.dead_letters.discard(7)
+        assert [letter.id for letter in await bus.dead_letters.list()] == [1, 2]
