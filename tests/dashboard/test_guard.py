@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -11,14 +12,14 @@ from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.dashboard import create_dashboard
 from pabal.dashboard.guard import HEADERS
 from pabal.dashboard.sessions import LIFETIME, Sessions
-from pabal.errors import UsageError
+from pabal.errors import MissingExtraError, UsageError
 from tests.dashboard.support import TOKEN, client, own_page
 
 RETRY = {"ids": [1]}
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a@127.0.0.1", ""]
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a@127.0.0.1", "[::1", ""]
 )
 async def test_a_forged_host_is_refused(host: str) -> None:
     """A foreign page has its own name point at this machine and reads the log."""
@@ -101,6 +102,36 @@ async def test_the_token_lets_in_and_a_wrong_one_does_not() -> None:
         assert (await http.get("/api/report")).status_code == 401
         by_header = await http.get("/api/report", headers={"authorization": f"Bearer {TOKEN}"})
         assert by_header.status_code == 200
+
+
+async def test_cookies_of_others_on_this_host_do_not_log_anybody_out() -> None:
+    """Whatever else runs on the same machine could lock everybody out: cookies know no ports."""
+    async with client(InMemoryEventStorage(), token=TOKEN) as http:
+        answered = await http.post("/api/login", json={"token": TOKEN})
+        ours = answered.headers["set-cookie"].partition(";")[0]
+        http.cookies.clear()
+        for others in ("a,b=1", "a b", "x=\x01", '{"k": "v; w"}'):
+            for header in (f"{others}; {ours}", f"{ours}; {others}"):
+                assert (await http.get("/api/report", headers={"cookie": header})).status_code == 200, header
+        assert (await http.get("/api/report", headers={"cookie": "a,b=1"})).status_code == 401
+
+
+async def test_guessing_by_header_is_slowed_down_too() -> None:
+    """The door would be closed to who types, and open to who has a program try."""
+    async with client(InMemoryEventStorage(), token=TOKEN) as http:
+        for number in range(10):
+            wrong = await http.get("/api/report", headers={"authorization": f"Bearer guess-{number}"})
+            assert wrong.status_code == 401
+        right = await http.get("/api/report", headers={"authorization": f"Bearer {TOKEN}"})
+        typed = await http.post("/api/login", json={"token": TOKEN})
+    assert (right.status_code, typed.status_code) == (401, 429)
+
+
+async def test_without_a_token_there_is_nothing_to_log_in_with() -> None:
+    """A page that was open before the dashboard was started anew would say that the token is wrong."""
+    async with client(InMemoryEventStorage()) as http:
+        answered = await http.post("/api/login", json={"token": TOKEN})
+    assert (answered.status_code, answered.json()["error"]["code"]) == (409, "no_login")
 
 
 async def test_guessing_is_slowed_down() -> None:
@@ -231,3 +262,11 @@ async def test_metrics_are_for_those_who_may_look(bus: InMemoryEventBus) -> None
         assert 'subscription="scale"' in known.text
     with pytest.raises(UsageError):
         create_dashboard(InMemoryEventStorage(), metrics=True)
+
+
+def test_metrics_without_their_extra_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who installs the dashboard alone would meet the name of a module that he never asked for."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "pabal.observability.prometheus", raising=False)
+    with pytest.raises(MissingExtraError, match=r"the metrics endpoint.*pabal\[prometheus\]"):
+        create_dashboard(InMemoryEventBus(), metrics=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -146,15 +145,7 @@ class Guard:
             if self._sessions.knows(given.strip()):
                 return "token", True
             self._sessions.failed()
-        return self._sessions.user_of(_cookie_of(request)), False
-
-
-def _cookie_of(request: Request) -> str:
-    try:
-        morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if morsel is None else morsel.value
+        return self._sessions.user_of(request.cookies.get(COOKIE, "")), False
 
 
 def _host_of(origin: str) -> str | None:
