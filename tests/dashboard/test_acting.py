@@ -66,6 +66,22 @@ async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> 
     assert len(await bus.dead_letters.list()) == 2
 
 
+async def test_a_group_is_discarded_for_good(bus: InMemoryEventBus) -> None:
+    """The button discards nothing, or more than the page showed."""
+    async with client(bus, allow_actions=True) as http:
+        headers = await own_page(http)
+        other = {"filter": {"error_type": "KeyError"}, "count": 0}
+        assert (await http.post("/api/dead-letters/discard", json=other, headers=headers)).json() == {
+            "discarded": 0
+        }
+        assert len(await bus.dead_letters.list()) == 2
+        body = {"filter": {"subscription": "scale", "error_type": "ValueError"}, "count": 2}
+        response = await http.post("/api/dead-letters/discard", json=body, headers=headers)
+        assert response.json() == {"discarded": 2}
+        assert (await http.get("/api/report")).json()["totals"]["dead_letters"] == 0
+    assert await bus.dead_letters.list() == []
+
+
 async def test_one_is_edited_and_retried(bus: InMemoryEventBus, scale: Scale) -> None:
     """A payload with one wrong number can only be thrown away."""
     async with client(bus, allow_actions=True, payloads="masked") as http:
@@ -128,8 +144,25 @@ async def test_a_reset_says_first_what_it_would_do(bus: InMemoryEventBus) -> Non
     async with client(bus) as http:
         plan = (await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "1"})).json()
         assert plan == {"watermark": 4, "start": 1, "again": 3, "skipped": 0}
+        for start, again, skipped in (("beginning", 4, 0), ("now", 0, 0), ("2001-01-01", 4, 0), ("99", 0, 0)):
+            plan = await http.get("/api/subscriptions/reset", params={"name": "scale", "start": start})
+            assert (plan.json()["again"], plan.json()["skipped"]) == (again, skipped), start
         refused = await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "soon"})
         assert refused.status_code == 400
+        nobody = await http.get("/api/subscriptions/reset", params={"name": "scales", "start": "now"})
+    error = nobody.json()["error"]
+    assert (nobody.status_code, error["code"], error["name"]) == (404, "no_subscription", "scales")
+    assert re.search("[가-힣]", error["message_ko"])
+
+
+async def test_a_plan_says_what_would_be_skipped(bus: InMemoryEventBus) -> None:
+    """Somebody has events left out for good without knowing how many."""
+    await bus.stop()
+    async with client(bus.storage, allow_actions=True) as http:
+        back = {"name": "scale", "start": "beginning", "watermark": 4, "confirm": "scale"}
+        await http.post("/api/subscriptions/reset", json=back, headers=await own_page(http))
+        plan = await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "now"})
+    assert plan.json() == {"watermark": 0, "start": 4, "again": 0, "skipped": 4}
 
 
 async def test_several_are_retried_as_far_as_they_can(bus: InMemoryEventBus, scale: Scale) -> None:
@@ -172,6 +205,10 @@ async def test_the_file_of_a_stopped_bus_can_be_steered(bus: InMemoryEventBus, s
         assert retried.json() == {"begun": 1, "left": 0}
         again = await http.post("/api/dead-letters/retry", json={"ids": [1]}, headers=headers)
         assert (again.status_code, again.json()["error"]["code"]) == (409, "retrying")
+        begun = (await http.get("/api/dead-letters/1")).json()["letter"]
+        late = {"payload": {**begun["payload"], "grams": 9}, "revision": begun["revision"]}
+        edited = await http.post("/api/dead-letters/1/edit", json=late, headers=headers)
+        assert (edited.status_code, edited.json()["error"]["code"]) == (409, "retrying")
         letter = (await http.get("/api/dead-letters/2")).json()["letter"]
         body = {"payload": {**letter["payload"], "grams": 7}, "revision": letter["revision"]}
         assert (await http.post("/api/dead-letters/2/edit", json=body, headers=headers)).status_code == 200

@@ -61,6 +61,21 @@ def test_every_action_that_is_written_down_has_a_name() -> None:
     assert {f"action.{name}" for name in done} == {key for key in texts("en") if key.startswith("action.")}
 
 
+PROGRAMS = {
+    *("unknown_host", "login_required", "confirm", "range", "filter", "content_type", "body", "no_file"),
+}
+"""Codes that no page of ours is answered with, or that it answers itself, with the form to log in."""
+
+
+def test_every_refusal_that_a_page_can_meet_is_told_in_both_languages() -> None:
+    """A Korean operator would read in English why the button did nothing."""
+    given = re.compile(r"""Problem\(\s*\d+,\s*"(\w+)\"""")
+    scripts = Path(str(files("pabal.dashboard"))).glob("*.py")
+    codes = {code for path in scripts for code in given.findall(path.read_text("utf-8"))}
+    assert {"read_only", "stale", "no_login", "cross_site"} <= codes
+    assert {code for code in codes - PROGRAMS if f"error.{code}" not in texts("ko")} == set()
+
+
 def test_no_script_writes_markup() -> None:
     """A payload is taken for markup."""
     for path in (STATIC / "js").rglob("*.js"):

@@ -13,7 +13,7 @@ from pabal.dashboard.problems import Problem, as_json
 from pabal.dashboard.reading import letter_filter
 from pabal.dashboard.sessions import COOKIE, LIFETIME
 from pabal.dashboard.shown import revision_of, unmasked
-from pabal.errors import PabalError
+from pabal.errors import PabalError, SubscriptionNotFoundError
 from pabal.operations import Operations
 from pabal.ports.operations import ActionResult, SubscriptionView
 from pabal.ports.storage import Start
@@ -136,10 +136,10 @@ def _start(given: str | int) -> Start:
 
 
 async def _subscription(operations: Operations, name: str) -> SubscriptionView:
-    for view in await operations.subscriptions():
-        if view.name == name:
-            return view
-    raise Problem(404, "no_subscription", f"there is no subscription {name!r} (any more)", name=name)
+    views = {view.name: view for view in await operations.subscriptions()}
+    if name not in views:
+        raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
+    return views[name]
 
 
 async def _position(context: Context, start: Start) -> int:

@@ -325,4 +325,8 @@ export const en = {
   "error.retrying": "A retry of this dead letter is under way already.",
   "error.gone": "This dead letter is gone: retried or discarded meanwhile.",
   "error.no_event": "There is no such event in this log.",
+  "error.no_login": "This dashboard has no token to log in with.",
+  "error.cross_site": "To the server this page is one of another site, so nothing was done. A proxy between the two has to pass the Host header on.",
+  "error.start": "Start at the beginning, now, a position, or a time.",
+  "error.too_large": "This is more than the server takes at once; nothing was done.",
 };
