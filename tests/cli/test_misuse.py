@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,25 @@ def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
             )
         assert done.returncode == 1
         assert done.stderr == "pabal: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("lang", "words"),
+    [
+        ("en", "is no host to listen on: [Errno -2] Name or service not known"),
+        ("ko", "들을 수 있는 주소가 아닙니다: 알 수 없는 호스트입니다 (errno -2)"),
+    ],
+)
+def test_a_host_that_nobody_knows_is_said_so(
+    file: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch, lang: str, words: str
+) -> None:
+    """A name mistyped ends in a traceback, or the dashboard listens elsewhere."""
+
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    refused = pabal("--lang", lang, "dashboard", file, "--host", "shop")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("pabal dashboard: 'shop'")
+    assert refused.stderr.endswith(f"{words}\n")

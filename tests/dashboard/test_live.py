@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
+from typing import Any
 
 import msgspec
+import pytest
+from starlette.applications import Starlette
 
 from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.dashboard import create_dashboard
 from pabal.dashboard.live import Hub
-from pabal.operations import operations_of
-from tests.dashboard.support import Shipped
+from pabal.errors import DeadLetterNotFoundError
+from pabal.operations import Operations, operations_of
+from pabal.ports.operations import DeadLetterView
+from tests.dashboard.support import Shipped, client
 
 
 async def test_every_listener_hears_and_nothing_runs_without_one(bus: InMemoryEventBus) -> None:
@@ -51,3 +58,141 @@ async def test_trouble_with_the_storage_is_told_and_does_not_end_the_stream(bus:
     assert b"closed" in event
     await stream.aclose()
     storage.open()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is made as soon as the one before is told."""
+    monkeypatch.setattr("pabal.dashboard.live._EVERY", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_page_that_does_not_keep_up_gets_what_is_newest(bus: InMemoryEventBus) -> None:
+    """On a slow line the figures would be minutes old, and each page cost the server its memory."""
+    hub = Hub(operations_of(bus))
+    slow, prompt = hub.listen(), hub.listen()
+    for stream in (slow, prompt):
+        await anext(stream)
+        await anext(stream)
+    for number in range(5):
+        await bus.publish(Shipped(f"q-{number}", 1))
+    await bus.drain()
+    async with asyncio.timeout(20):
+        while b'"head":14' not in await anext(prompt):
+            continue
+        for _ in range(3):  # as many as wait for the slow one, and one more
+            await anext(prompt)
+        assert b'"head":14' in await anext(slow)
+    await slow.aclose()
+    await prompt.aclose()
+
+
+async def test_a_stream_in_which_nothing_happens_says_that_it_is_there(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy would end the connection, and the page say that the server is gone."""
+    monkeypatch.setattr("pabal.dashboard.live._SILENCE", 0.0)
+    hub = Hub(operations_of(bus))
+    stream = hub.listen()
+    await anext(stream)
+    await anext(stream)
+    assert await anext(stream) == b": still here\n\n"
+    await stream.aclose()
+
+
+async def test_a_dashboard_that_ends_leaves_nothing_running(bus: InMemoryEventBus) -> None:
+    """A reader of the log would go on beyond the storage that it reads, with a traceback at the end."""
+    app = create_dashboard(bus)
+    async with app.router.lifespan_context(app):
+        first = asyncio.Event()
+        ended = asyncio.create_task(listen(app, first))
+        await first.wait()
+        assert "pabal-dashboard" in running()
+    assert "pabal-dashboard" not in running()
+    ended.cancel()
+    await asyncio.wait([ended])
+
+
+def running() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def listen(app: Starlette, first: asyncio.Event) -> None:
+    """Ask for the stream as a browser does, and never leave."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if b"event: report" in message.get("body", b""):
+            first.set()
+
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "method": "GET", "path": "/api/live", "query_string": b"", "headers": headers}
+    await app({**scope, "client": ("127.0.0.1", 1)}, receive, send)
+
+
+async def test_a_rate_is_that_of_the_last_seconds(bus: InMemoryEventBus) -> None:
+    """A page that is left open all night shows the average of the night, or adds up what it saw before."""
+    now = [100.0]
+    hub = Hub(operations_of(bus), clock=lambda: now[0])
+    await hub.report()
+    await bus.publish_batch([Shipped(f"q-{number}", 1) for number in range(5)])
+    await bus.drain()
+    now[0] += 5
+    rates = (await hub.report())["rates"]
+    assert (rates["published"], rates["handled"]) == (2.0, 1.0)
+    now[0] += 8  # the first report is too old now, and nothing has happened since the second
+    assert (await hub.report())["rates"]["published"] == 0.0
+
+
+async def test_types_are_kept_for_half_a_minute(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each letter typed into the filter would read the whole index of types."""
+    now, asked = [100.0], [0]
+    read = Operations.types
+
+    async def types(operations: Operations) -> list[str]:
+        asked[0] += 1
+        return await read(operations)
+
+    monkeypatch.setattr(Operations, "types", types)
+    hub = Hub(operations_of(bus), clock=lambda: now[0])
+    for _ in range(3):
+        assert await hub.types() == ["dashboard.shipped", "dashboard.weighed"]
+    assert asked == [1]
+    now[0] += 31
+    await hub.types()
+    assert asked == [2]
+
+
+async def test_a_dead_letter_that_is_gone_meanwhile_breaks_no_report(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever retries a group sees the whole page fail, for that moment."""
+
+    async def gone(operations: Operations, number: int) -> DeadLetterView:
+        raise DeadLetterNotFoundError(dead_letter_id=number)
+
+    monkeypatch.setattr(Operations, "dead_letter", gone)
+    async with client(bus) as http:
+        (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
+    assert (group["count"], group["message"], group["event_types"]) == (2, "", [])
+
+
+async def test_a_file_shows_what_its_bus_noted_of_itself(bus: InMemoryEventBus) -> None:
+    """Beside a running application the page would know neither how fast it is nor how much it has in hand."""
+    await bus.stop()  # takes a sample
+    async with client(bus.storage) as http:
+        (stopped,) = (await http.get("/api/report")).json()["subscriptions"]
+    assert (stopped["p50"], stopped["in_flight"]) == (None, None)
+    await bus.start()
+    async with client(bus.storage) as http:
+        report = (await http.get("/api/report")).json()
+    (row,) = report["subscriptions"]
+    assert 0 < row["p50"] <= row["p99"]
+    assert row["in_flight"] == 0
+    assert report["latency"] == {"p50": row["p50"], "p99": row["p99"], "of": "scale"}
+    assert row["rate"] == report["rates"]["handled"] > 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
-from tests.dashboard.support import Scale, Shipped, client
+from pabal.errors import EventNotFoundError
+from pabal.operations import Operations
+from pabal.ports.operations import Trace
+from tests.cli.conftest import rewrite
+from tests.dashboard.support import Scale, Shipped, client, own_page
 
 
 async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> None:
@@ -224,3 +229,69 @@ async def test_the_memory_storage_keeps_a_series() -> None:
     series = await storage.read_series(range(second - 30, second + 31, 15))
     assert sum(rate for rate in series.handled if rate) > 0
     assert sum(rate * 15 for rate in series.published if rate) == pytest.approx(2)
+
+
+async def test_what_is_not_in_the_chain_any_more_leaves_the_event_to_be_seen(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While retention deletes, whoever opens an event is told that there is none, and it is there."""
+
+    async def trimmed(operations: Operations, event_id: str, **options: int) -> Trace:
+        raise EventNotFoundError(event_id=event_id)
+
+    monkeypatch.setattr(Operations, "trace", trimmed)
+    async with client(bus) as http:
+        effect, event = (await http.get("/api/events", params={"aggregate": "p-1"})).json()["items"]
+        shown = (await http.get(f"/api/events/{event['event_id']}")).json()
+    assert shown["event"]["payload"]["parcel"] == "p-1"
+    assert [node["event_id"] for node in shown["graph"]["nodes"]] == [event["event_id"], effect["event_id"]]
+    assert shown["graph"]["edges"] == [[event["event_id"], effect["event_id"]]]
+    assert shown["graph"]["truncated"] is False
+
+
+async def test_metadata_is_shown_and_masked_as_payloads_are(bus: InMemoryEventBus) -> None:
+    """Who published an event cannot be seen, or a token with which he did."""
+    event = Shipped("p-7", 1, metadata={"desk": "seoul", "api_token": "t-1"})
+    await bus.publish(event)
+    async with client(bus, payloads="masked") as http:
+        shown = (await http.get(f"/api/events/{event.event_id}")).json()["event"]
+    assert (shown["metadata"], shown["masked"]) == ({"desk": "seoul", "api_token": "•••"}, True)
+
+
+async def test_histories_dead_letters_and_actions_are_leafed_through(bus: InMemoryEventBus) -> None:
+    """What lies behind the first fifty cannot be seen at all."""
+    await bus.publish_batch([Shipped("p-0", -n) for n in range(60)])
+    await bus.drain()
+    async with client(bus, allow_actions=True) as http:
+        headers = await own_page(http)
+        first = (await http.get("/api/streams/parcel/p-0")).json()
+        rest = (await http.get("/api/streams/parcel/p-0", params={"after": first["next"]})).json()
+        assert [row["stream_version"] for row in first["items"] + rest["items"]] == list(range(1, 61))
+        assert rest["next"] is None
+        letters = (await http.get("/api/dead-letters")).json()
+        last = (await http.get("/api/dead-letters", params={"after": letters["next"]})).json()
+        assert [one["id"] for one in letters["items"] + last["items"]] == list(range(1, 63))
+        for _ in range(30):
+            for action in ("pause", "resume"):
+                await http.post(f"/api/subscriptions/{action}", json={"name": "scale"}, headers=headers)
+        done = (await http.get("/api/audit")).json()
+        before = (await http.get("/api/audit", params={"before": done["next"]})).json()
+        assert [one["id"] for one in done["items"] + before["items"]] == list(range(60, 0, -1))
+
+
+async def test_what_is_no_json_is_shown_and_can_be_replaced(bus: InMemoryEventBus, tmp_path: Path) -> None:
+    """One event of another program makes a page of the log fail, and its dead letter cannot be mended."""
+    await bus.stop()
+    for table in ("events", "dead_letters"):
+        rewrite(tmp_path / "log.db", table, 2, payload=b"\xff\x00")
+    as_text = {"base64": "/wA="}
+    async with client(bus.storage, allow_actions=True) as http:
+        row = next(one for one in (await http.get("/api/events")).json()["items"] if one["position"] == 2)
+        assert row["preview"] == '{"base64":"/wA="}'
+        assert (await http.get(f"/api/events/{row['event_id']}")).json()["event"]["payload"] == as_text
+        letter = (await http.get("/api/dead-letters/1")).json()["letter"]
+        assert letter["payload"] == as_text
+        mended = {"payload": {"parcel": "p-2", "grams": 5, "email": ""}, "revision": letter["revision"]}
+        answered = await http.post("/api/dead-letters/1/edit", json=mended, headers=await own_page(http))
+        assert answered.status_code == 200, answered.text
+        assert (await http.get("/api/dead-letters/1")).json()["letter"]["payload"] == mended["payload"]

@@ -15,8 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pabal import SqliteEventStorage
+from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal.dashboard import create_dashboard
 from pabal.dashboard.server import with_token
+from pabal.errors import MissingExtraError
 from tests.dashboard.support import Shipped
 
 PABAL = [sys.executable, "-m", "pabal"]
@@ -109,6 +111,45 @@ def test_a_taken_port_is_said_so(log: Path) -> None:
 @pytest.mark.parametrize(
     ("lang", "words"),
     [
+        ("en", 'the dashboard needs an optional part: pip install "pabal[dashboard]"'),
+        ("ko", 'pip install "pabal[dashboard]"'),
+    ],
+)
+def test_without_its_extra_it_says_how_to_get_it(log: Path, lang: str, words: str) -> None:
+    """Who tries it first would meet the name of a module that he never asked for."""
+    script = (
+        "import sys; sys.modules['starlette'] = None\n"
+        "from pabal import InMemoryEventStorage\n"
+        "from pabal.dashboard import create_dashboard\n"
+        "from pabal.errors import MissingExtraError\n"
+        "try: create_dashboard(InMemoryEventStorage())\n"
+        "except MissingExtraError as error: assert error.extra == 'dashboard'\n"
+        "from pabal.cli import main; main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, "--lang", lang, "dashboard", str(log)],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert (re.search("[가-힣]", run.stderr) is not None) == (lang == "ko")
+
+
+def test_a_module_of_ours_that_is_missing_is_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the extra would be told to install it, and never learn what is broken."""
+    monkeypatch.setitem(sys.modules, "pabal.dashboard.app", None)
+    with pytest.raises(ModuleNotFoundError, match="app") as caught:
+        create_dashboard(InMemoryEventStorage())
+    assert not isinstance(caught.value, MissingExtraError)
+
+
+@pytest.mark.parametrize(
+    ("lang", "words"),
+    [
         ("en", "is no host to listen on: a part of it is empty, or too long"),
         ("ko", "들을 수 있는 주소가 아닙니다: 이름의 한 부분이 비었거나 너무 깁니다"),
     ],
@@ -131,4 +172,5 @@ def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> Non
 def test_this_machine_needs_no_token(host: str) -> None:
     """Everybody has to copy a token for a look at a file of his own."""
     assert with_token(host, {})[1] is None
+    assert with_token("shop.example.com", {})[1] is not None
     assert with_token("0.0.0.0", {"token": "given"}) == ({"token": "given"}, "given")

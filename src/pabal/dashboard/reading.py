@@ -84,7 +84,7 @@ async def event(context: Context, request: Request) -> Any:
     found = await context.operations.event(event_id)
     try:
         trace = await context.operations.trace(event_id, limit=_CHAIN)
-    except EventNotFoundError:  # it was trimmed just now, or is of a bus that keeps no log
+    except EventNotFoundError:  # it was trimmed just now
         trace = None
     parked = await context.operations.dead_letters(limit=1000)
     marked = {letter.event.event_id for letter in parked.dead_letters}

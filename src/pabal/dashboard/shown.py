@@ -28,9 +28,7 @@ def event_row(event: EventView) -> dict[str, Any]:
 
 def _plain(event: EventView) -> dict[str, Any]:
     fields = msgspec.structs.asdict(event)
-    if event.payload is msgspec.UNSET:
-        del fields["payload"]
-    elif isinstance(event.payload, bytes):
+    if isinstance(event.payload, bytes):
         fields["payload"] = {"base64": base64.b64encode(event.payload).decode()}
     if event.metadata is msgspec.UNSET:
         del fields["metadata"]

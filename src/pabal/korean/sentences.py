@@ -42,11 +42,9 @@ class Sentences:
     def told(self, error: BaseException) -> str:
         """Return the message of an error in Korean."""
         if isinstance(error, PabalError):
-            for cls in type(error).__mro__:
-                if cls in self._errors and "template" in vars(cls):
-                    return self._filled(self._errors[cls], error.fields)
-                if "template" in vars(cls):
-                    break
+            cls = next(cls for cls in type(error).__mro__ if "template" in vars(cls))
+            if cls in self._errors:
+                return self._filled(self._errors[cls], error.fields)
         return self.spoken(str(error))
 
     def spoken(self, sentence: str) -> str:
