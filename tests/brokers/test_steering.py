@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.reports import GroupRestored
+from pabal.cli import language
 from pabal.cli.app import commands
 from pabal.delivery.consumer import PAUSED
 from pabal.errors import SubscriptionNotFoundError
@@ -62,7 +63,10 @@ async def published(bus: RedisEventBus, *others: RedisEventBus, first: int = 0, 
 
 def call(*args: str, lang: str = "en") -> tuple[int, str]:
     """Run a command of the shell; return its exit code and what it wrote."""
-    done = CliRunner().invoke(commands, ["--lang", lang, *args])
+    try:
+        done = CliRunner().invoke(commands, ["--lang", lang, *args])
+    finally:
+        language.choose(None)  # whoever comes next in this process asked for none
     return done.exit_code, done.output
 
 

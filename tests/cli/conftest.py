@@ -43,16 +43,17 @@ def file(filled: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(filled, tmp_path / "shop.db"))
 
 
-def rewrite(file: Path, table: str, position: int, **columns: object) -> None:
+def rewrite(file: Path, table: str, number: int, **columns: object) -> None:
     """Change an event in a file as a program would that knows how pabal writes: the checksum is right."""
+    key = "id" if table == "dead_letters" else "position"
     names = ", ".join(StoredRecord._fields)
     with closing(sqlite3.connect(file)) as connection, connection:
         for name, value in columns.items():
-            connection.execute(f"UPDATE {table} SET {name} = ? WHERE position = ?", (value, position))
-        (found,) = connection.execute(f"SELECT {names} FROM {table} WHERE position = ?", (position,))
+            connection.execute(f"UPDATE {table} SET {name} = ? WHERE {key} = ?", (value, number))
+        (found,) = connection.execute(f"SELECT {names} FROM {table} WHERE {key} = ?", (number,))
         row = StoredRecord._make(found)
         checksum = checksum_at(checksum_of(row[1:11]), row.position, row.stream_version, row.recorded_at)
-        connection.execute(f"UPDATE {table} SET checksum = ? WHERE position = ?", (checksum, position))
+        connection.execute(f"UPDATE {table} SET checksum = ? WHERE {key} = ?", (checksum, number))
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_a_diagnosis_steers_no_terminal(pabal: Pabal, damaged: Path, lang: str) 
 
 def test_a_question_steers_no_terminal(pabal: Pabal, file: Path) -> None:
     """A type out of a foreign file would rewrite the question that is answered with yes."""
-    rewrite(file, "dead_letters", 2, event_type=f"shop.{RED}")
+    rewrite(file, "dead_letters", 1, event_type=f"shop.{RED}")
     asked = pabal("dead-letters", "discard", file, 1, input="n\n")
     assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good? [y/N]: ")
     dry = pabal("dead-letters", "discard", file, 1, "--dry-run")

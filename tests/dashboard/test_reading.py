@@ -282,8 +282,8 @@ async def test_histories_dead_letters_and_actions_are_leafed_through(bus: InMemo
 async def test_what_is_no_json_is_shown_and_can_be_replaced(bus: InMemoryEventBus, tmp_path: Path) -> None:
     """One event of another program makes a page of the log fail, and its dead letter cannot be mended."""
     await bus.stop()
-    for table in ("events", "dead_letters"):
-        rewrite(tmp_path / "log.db", table, 2, payload=b"\xff\x00")
+    for table, number in (("events", 2), ("dead_letters", 1)):
+        rewrite(tmp_path / "log.db", table, number, payload=b"\xff\x00")
     as_text = {"base64": "/wA="}
     async with client(bus.storage, allow_actions=True) as http:
         row = next(one for one in (await http.get("/api/events")).json()["items"] if one["position"] == 2)
