@@ -14,7 +14,7 @@ from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.membership import Membership, Plan, View, make_plan
 from pabal.brokers.redis.moving import places_of
-from pabal.brokers.redis.notes import NoteLine, SuspectJournal, count_deaths, forget_notes
+from pabal.brokers.redis.notes import NoteLine, SuspectJournal, deaths_in, forget_notes
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.reports import (
     EventsLost,
@@ -72,6 +72,8 @@ class Coordinator:
         self._guard: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._declared: set[str] = set()
+        self._inherited: set[int] = set()
+        """Partitions that a dead process had, and that are not begun yet: it may take several looks."""
         self._heard_at = 0.0
         """When the last sign of life was given that the server is known to have taken (monotonic)."""
         self._trim_at = 0.0
@@ -219,9 +221,14 @@ class Coordinator:
                 one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
                 self._engine.background.spawn(one.ending)
         for partition, owner in plan.take:
-            epoch = await self.membership.take(partition, owner)
+            retries: list[str | bytes] = []
+            if owner not in ("", self.membership.member):
+                retries = await deaths_in(self._log, self._keys, partition, owner)
+                self._inherited.add(partition)
+            epoch = await self.membership.take(partition, owner, retries)
             if epoch:
                 await self._begin(partition, epoch, owner)
+            self._inherited.discard(partition)
 
     def _storage(self, partition: int) -> PartitionStorage:
         return PartitionStorage(
@@ -237,8 +244,7 @@ class Coordinator:
         storage = self._storage(partition)
         pages = storage.pages
         head = await pages.follow()
-        if taken_from not in ("", self.membership.member):
-            await count_deaths(self._log, self._keys, partition, taken_from)
+        if partition in self._inherited:
             await self._line.open()
             storage.journal = SuspectJournal(self._line, partition, head)
         pages.on_follow = self._tail.look

@@ -8,6 +8,7 @@ and a clock that jumps, here or on the server, changes nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pabal.brokers.redis.cursors import as_pairs
@@ -137,12 +138,16 @@ class Membership:
         )
         return living, tuple(name for name in signs if name not in living)
 
-    async def take(self, partition: int, taken_from: str) -> int:
-        """Take a partition; return its epoch, or 0 where somebody was quicker."""
+    async def take(self, partition: int, taken_from: str, retries: Sequence[str | bytes] = ()) -> int:
+        """Take a partition, and write retries into it; return its epoch, or 0 where somebody was quicker."""
         keys = self._keys.of(partition)
         return int(
             await self._log.link.run(
-                script("take"), (keys.lease, keys.epochs, self._keys.members), self.member, taken_from
+                script("take"),
+                (keys.lease, keys.epochs, self._keys.members, keys.retries),
+                self.member,
+                taken_from,
+                *retries,
             )
         )
 

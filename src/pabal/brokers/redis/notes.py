@@ -124,14 +124,27 @@ class SuspectJournal:
             self._line.erase(slot)
 
 
-async def count_deaths(log: RedisLog, keys: GroupKeys, partition: int, dead: str) -> None:
-    """Count the attempts of a partition that a dead process was in as failed ones."""
+def _note_of(data: bytes) -> Note | None:
+    try:
+        return _decode(data)
+    except msgspec.MsgspecError:  # what keeps a partition from being taken would keep it from everybody
+        _log.warning("a note of an attempt cannot be read, and is not counted")
+        return None
+
+
+async def deaths_in(log: RedisLog, keys: GroupKeys, partition: int, dead: str) -> list[str | bytes]:
+    """Return the retries of a partition, field by field, in which a dead process's attempts have failed.
+
+    They are written in the one step in which the partition is taken: whoever dies, or is cut off, between
+    the two would leave attempts that nobody counts, for it is from him that the next one takes it.
+    """
     call = log.link.call
     prefix = f"{dead}\0".encode()
     noted = as_pairs(await call("HGETALL", keys.notes))
-    notes = [_decode(data) for at, data in noted.items() if at.startswith(prefix)]
+    notes = [note for at, data in noted.items() if at.startswith(prefix) and (note := _note_of(data))]
+    retries: list[str | bytes] = []
     if not any(note.partition == partition for note in notes):
-        return
+        return retries
     names = {int(number): name for name, number in as_pairs(await call("HGETALL", keys.names)).items()}
     of = keys.of(partition)
     for note in notes:
@@ -163,7 +176,8 @@ async def count_deaths(log: RedisLog, keys: GroupKeys, partition: int, dead: str
             (*earlier.failures, died),
             earlier.from_dead_letter,
         )
-        await call("HSET", of.retries, at, encode_retry(retry))
+        retries += (at, encode_retry(retry))
+    return retries
 
 
 async def forget_notes(log: RedisLog, keys: GroupKeys, member: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.pages import Pages
@@ -13,6 +14,7 @@ from pabal.errors import BrokerError, StorageClosedError
 _BLOCK_MS = 2000
 _ENTRIES = 16
 _PAUSE = 0.1
+_MOMENT = 0.01
 
 Heard = Callable[[int, int], None]
 
@@ -29,7 +31,8 @@ class Tail:
         self._on_heard = on_heard
         self._followed: dict[int, Pages] = {}
         self._client = 0
-        self._waiting = False
+        self._waiting: asyncio.Future[Any] | None = None
+        """The call that blocks, unless that is to end already."""
         self._changed: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -58,9 +61,26 @@ class Tail:
         """See anew what is to be listened to."""
         if self._changed is not None:
             self._changed.set()
-        if self._waiting and self._unblock.is_connected:
-            self._waiting = False
-            self._unblock.call("CLIENT", "UNBLOCK", self._client).add_done_callback(_ignore)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._end(waiting)
+
+    def _end(self, waiting: asyncio.Future[Any]) -> None:
+        """Have the server answer a call that blocks there, or will: it may be on its way yet."""
+        if waiting.done():
+            return
+        if not (self._unblock.is_connected and self._link.is_connected):
+            self._end_soon(waiting)
+            return
+
+        def answered(ended: asyncio.Future[Any]) -> None:
+            if not _has_ended(ended):
+                self._end_soon(waiting)
+
+        self._unblock.call("CLIENT", "UNBLOCK", self._client).add_done_callback(answered)
+
+    def _end_soon(self, waiting: asyncio.Future[Any]) -> None:
+        asyncio.get_running_loop().call_later(_MOMENT, self._end, waiting)
 
     async def _introduce(self, call: Call) -> None:
         self._client = await call("CLIENT", "ID")
@@ -79,17 +99,17 @@ class Tail:
                 continue
             places = [f"{pages.end + 1}-0" for _, pages in followed.values()]
             try:
-                self._waiting = True
-                found = await self._link.call(
+                self._waiting = self._link.call(
                     "XREAD", "COUNT", _ENTRIES, "BLOCK", _BLOCK_MS, "STREAMS", *followed, *places
                 )
+                found = await self._waiting
             except StorageClosedError:
                 return
             except BrokerError:
                 await asyncio.sleep(_PAUSE)
                 continue
             finally:
-                self._waiting = False
+                self._waiting = None
             for name, entries in found or ():
                 partition, pages = followed[name.decode()]
                 if self._followed.get(partition) is pages:
@@ -98,6 +118,6 @@ class Tail:
                     self._on_heard(partition, last)
 
 
-def _ignore(future: asyncio.Future[object]) -> None:
-    if not future.cancelled():
-        future.exception()
+def _has_ended(answer: asyncio.Future[Any]) -> bool:
+    """Tell whether the server has ended a call; one that was refused is not tried again."""
+    return answer.cancelled() or answer.exception() is not None or bool(answer.result())

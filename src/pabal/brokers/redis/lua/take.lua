@@ -1,5 +1,6 @@
 -- Take a partition that nobody holds, or whose owner is known to be dead.
--- KEYS: lease, epochs, members. ARGV: owner, the owner it is taken from ('' for none).
+-- KEYS: lease, epochs, members, retries.
+-- ARGV: owner, the owner it is taken from ('' for none), then fields and values of retries that its death asks for.
 -- Returns the new epoch, or 0 where somebody was quicker.
 local owner = redis.call('HGET', KEYS[1], 'owner') or ''
 if owner ~= ARGV[2] then return 0 end
@@ -9,4 +10,5 @@ local all = redis.call('HKEYS', KEYS[2])
 for index = 1, #all do
   if string.sub(all[index], -5) == '\0held' then redis.call('HDEL', KEYS[2], all[index]) end
 end
+for index = 3, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[index], ARGV[index + 1]) end
 return redis.call('HINCRBY', KEYS[1], 'epoch', 1)

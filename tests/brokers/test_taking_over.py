@@ -1,0 +1,146 @@
+"""Taking over what a dead process left, where that breaks off half way, and hearing of what was taken."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from pabal import DeliveryContext
+from pabal.brokers.redis import RedisEventBus, tail
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.notes import Note
+from pabal.brokers.redis.pages import Pages
+from pabal.brokers.redis.tail import Tail
+from pabal.delivery.retry import RetryPolicy
+from tests.brokers.events import Moved, until
+from tests.brokers.proxy import Proxy
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make, stand_still
+
+TWICE = RetryPolicy(max_attempts=3, base_delay=0.01)
+
+
+async def with_a_death(server: Server, namespace: str) -> RedisEventBus:
+    """Return a bus that is as if it had died in a noted first attempt on the one event there is."""
+    begun = asyncio.Event()
+
+    async def hang(event: Moved) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    bus = make(server, namespace, partitions=1)
+    bus.subscribe(Moved, hang, name="sub", retry=TWICE)
+    await bus.start()
+    await bus.publish(Moved("a", 1))
+    await begun.wait()
+    stand_still(bus)
+    assert bus._coordinator is not None
+    note = msgspec.msgpack.encode(Note(0, 1, 1, 1, 1))
+    await bus._log.link.call("HSET", bus._keys.notes, f"{bus._coordinator.membership.member}\0000", note)
+    return bus
+
+
+class Attempts:
+    """Note which attempt each delivery is."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    async def handle(self, event: Moved, context: DeliveryContext) -> None:
+        self.numbers.append(context.attempt)
+
+
+async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is_taken(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 6. An event that kills its process would get one attempt more with each broken connection."""
+    dead = await with_a_death(shared_server, namespace)
+    attempts = Attempts()
+    async with Proxy(shared_server.port) as proxy:
+        proxy.cut_at = dead._log.keys.part(0).encode() + b"\r\n$4\r\nhead"  # the first command after taking
+        bus = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=1, lease=1.0)
+        bus.subscribe(Moved, attempts.handle, name="sub", retry=TWICE)
+        async with bus:
+            await until(lambda: bool(attempts.numbers))
+            assert proxy.cut_at is None
+            [running] = bus._group_engine.running.values()
+            assert running.storage.journal is not None  # so the next death counts, too
+            await bus.drain(timeout=30)
+        await dead.stop(timeout=0)
+    assert attempts.numbers == [2]
+
+
+async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 6. The one who takes over from him would ask for the attempts of the wrong process."""
+    dead = await with_a_death(shared_server, namespace)
+    taken = asyncio.Event()
+
+    async def die(*_: Any) -> None:
+        taken.set()
+        await asyncio.Event().wait()
+
+    heir = make(shared_server, namespace, Attempts().handle, partitions=1)
+    await heir.start()
+    assert heir._coordinator is not None
+    monkeypatch.setattr(heir._coordinator, "_begin", die)
+    await taken.wait()
+    stand_still(heir)
+    attempts = Attempts()
+    bus = make(shared_server, namespace, partitions=1)
+    bus.subscribe(Moved, attempts.handle, name="sub", retry=TWICE)
+    async with bus:
+        await until(lambda: bool(attempts.numbers))
+        await bus.drain(timeout=30)
+    for one in (heir, dead):
+        await one.stop(timeout=0)
+    assert attempts.numbers == [2]
+
+
+async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 6. Every process of the group would try for ever, and handle nothing of it."""
+    dead = await with_a_death(shared_server, namespace)
+    assert dead._coordinator is not None
+    name = dead._coordinator.membership.member
+    await dead._log.link.call("HSET", dead._keys.notes, f"{name}\0007", b"by hand")
+    attempts = Attempts()
+    async with make(shared_server, namespace, attempts.handle, partitions=1) as bus:
+        await until(lambda: bool(attempts.numbers))
+        await bus.drain(timeout=30)
+    await dead.stop(timeout=0)
+    assert attempts.numbers == [2]
+
+
+async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on_its_way(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 44. The server would be told to end a call that it does not know yet, and that then lasts."""
+    monkeypatch.setattr(tail, "_BLOCK_MS", 60_000)
+    heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+    log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
+    await log.open()
+    async with Proxy(shared_server.port) as proxy:
+        listening = Tail(
+            proxy.url, log.link, log.keys.log, lambda *what: heard.put_nowait(what), patience=30.0
+        )
+        try:
+            await listening.start()
+            followed = [Pages(log, partition, lambda *_: None) for partition in range(2)]
+            for pages in followed:
+                await pages.follow()
+            proxy.delay = 0.1
+            listening.follow(0, followed[0])
+            await until(lambda: bool(listening._waiting))
+            listening.follow(1, followed[1])
+            await log.append([Moved("a", 1)], 1)
+            async with asyncio.timeout(5.0):  # the call would block for twelve times as long
+                assert await heard.get() == (1, 1)
+        finally:
+            await listening.stop()
+            await log.close()
