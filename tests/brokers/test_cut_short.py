@@ -11,6 +11,7 @@ import pytest
 
 from pabal.brokers.redis import RedisEventBus, pages
 from pabal.brokers.redis.doctor import examine_server
+from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
@@ -95,6 +96,56 @@ async def test_the_doctor_counts_no_positions_that_were_never_given(
         await bus.publish_batch(moves(4, 20))
     findings = await examine_server(own_server.url, namespace)
     assert any("group 'g' is 20 positions behind" in finding.text for finding in findings)
+
+
+async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Server, namespace: str) -> None:
+    """Promise 42. Each restart would leave something in every partition, read with every look, for ever."""
+    noted = Noted()
+    number, lost = 0, 0
+    for restart in range(6):
+        async with make(shared_server, namespace, noted, partitions=2, lease=10.0, keep=4) as bus:
+            if restart % 2:
+                await bus.publish_batch([Moved(f"k{key}", number + key) for key in range(8)])
+                number += 8
+            await bus.drain(timeout=30)
+            assert bus._coordinator is not None
+            [before] = await bus._front.list_subscriptions()
+            await bus._coordinator.trim()
+            lost += bus.get_statistics()["events_lost"]
+            [after] = await bus._front.list_subscriptions()
+            assert (before.watermark, after.watermark) == (number, number)
+            left = [entry for part in range(2) for entry in await bus._log.read_entries(part, 0, 100)]
+            assert len({row.event_id for entry in left for row in entry.rows}) >= min(6, number)
+            await bus._log.link.call("HSET", bus._log.keys.meta, "run", "another")  # as after a restart
+    async with make(shared_server, namespace, noted, partitions=2, lease=10.0, keep=0) as bus:
+        await bus.publish_batch([Moved(f"k{key}", number + key) for key in range(8)])
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        await bus._coordinator.trim()
+        for part in range(2):
+            fields = await bus._log.link.call("HKEYS", bus._log.keys.part(part))
+            assert len([one for one in fields if one.startswith(b"jump:")]) == 1
+        [after] = await bus._front.list_subscriptions()
+        assert (after.watermark, lost, bus.get_statistics()["events_lost"]) == (number + 8, 0, 0)
+    assert sorted(noted.numbers) == list(range(number + 8))
+
+
+@pytest.mark.parametrize("forgot", ["two events", "everything"])
+async def test_what_a_server_lost_before_two_restarts_is_counted_once(
+    shared_server: Server, namespace: str, forgot: str
+) -> None:
+    """Promise 42. Billions of positions would be told of as published, between two incarnations."""
+    async with make(shared_server, namespace, partitions=1) as bus:
+        log = bus._log
+        part, base = log.keys.part(0), 2**32
+        facts: dict[str, int] = {"head": 3 * base, f"jump:{3 * base}": 10}
+        if forgot == "everything":
+            facts[f"jump:{3 * base}"] = 0
+        for name, value in facts.items():
+            await log.link.call("HSET", part, name, value)
+        await log.link.run(script("known"), (part,), 2 * base + 2)
+        [extent] = await measured(log.link, log.keys, [0])
+        assert extent.given(0, extent.head) == facts[f"jump:{3 * base}"] + 2
 
 
 # -- answers that do not come -----------------------------------------------------------------------------
