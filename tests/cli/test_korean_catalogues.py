@@ -228,3 +228,10 @@ def test_everything_the_schema_check_finds_has_korean(
     for text in (text for finding in findings for text in (finding.problem, finding.advice)):
         assert HANGUL.search(spoken(text)), text
         assert english_in(spoken(text)) == []
+
+
+def test_a_sentence_that_quotes_a_whole_payload_stays_as_it_is() -> None:
+    """A list of dead letters would take seconds to show, for each message is compared with every form."""
+    quoted = StorageUnavailableError(path="x" * 500, reason="the file is read-only")
+    assert HANGUL.search(in_korean(str(StorageUnavailableError(path="x", reason="the file is read-only"))))
+    assert in_korean(str(quoted)) == str(quoted)

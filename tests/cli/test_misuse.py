@@ -214,3 +214,19 @@ def test_a_host_that_nobody_knows_is_said_so(
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr.startswith("pabal dashboard: 'shop'")
     assert refused.stderr.endswith(f"{words}\n")
+
+
+def test_ctrl_c_before_the_command_line_is_there_ends_in_silence() -> None:
+    """Whoever mistypes and ends it at once would meet a traceback through the modules being imported."""
+    script = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *place):\n"
+        "        if name == 'pabal.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from pabal.cli import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "status"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

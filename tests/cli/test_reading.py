@@ -81,6 +81,9 @@ def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> Non
     shown = pabal("events", "show", file, packed["causation_id"])
     assert f"caused shop.packed {packed['event_id']}" in shown.output
     assert "delivery pack: finished" in shown.output
+    effect = ("events", "show", file, packed["event_id"])
+    assert f"caused by shop.ordered {packed['causation_id']}\n" in pabal(*effect).output
+    assert f"원인 shop.ordered {packed['causation_id']}\n" in pabal("--lang", "ko", *effect).output
     machine = json.loads(pabal("events", "show", file, packed["event_id"], "--json").stdout)
     assert machine["cause"]["event_id"] == packed["causation_id"]
     tree = json.loads(pabal("events", "trace", file, packed["event_id"], "--json").stdout)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pabal import InMemoryEventBus
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
 from tests.dashboard.support import Scale, client, own_page
 
 
@@ -94,6 +94,38 @@ async def test_one_is_edited_and_retried(bus: InMemoryEventBus, scale: Scale) ->
     assert scale.seen == [500, 750]
     (left,) = await bus.dead_letters.list()
     assert left.id == 2
+
+
+class Crate(DomainEvent):
+    event_type: ClassVar[str] = "dashboard.crated"
+    labels: list[dict[str, str]]
+
+
+async def test_what_was_hidden_within_a_list_is_put_back() -> None:
+    """Whoever mends one label replaces the addresses of all by three dots."""
+    seen: list[Crate] = []
+
+    async def ship(event: Crate) -> None:
+        if event.labels[0]["to"] == "nowhere":
+            raise ValueError("nobody lives there")
+        seen.append(event)
+
+    async with InMemoryEventBus(event_storage=InMemoryEventStorage()) as bus:
+        bus.subscribe(Crate, ship, name="ship", retry_count=0)
+        await bus.publish(Crate([{"to": "nowhere", "email": "a@b.c"}, {"to": "Seoul", "email": "d@e.f"}]))
+        await bus.drain()
+        async with client(bus, allow_actions=True, payloads="masked") as http:
+            letter = (await http.get("/api/dead-letters/1")).json()["letter"]
+            labels = letter["payload"]["labels"]
+            assert [label["email"] for label in labels] == ["•••", "•••"]
+            labels[0]["to"] = "Busan"
+            body = {"payload": {"labels": labels}, "revision": letter["revision"]}
+            edited = await http.post("/api/dead-letters/1/edit", json=body, headers=await own_page(http))
+            assert edited.status_code == 200, edited.text
+        await bus.drain()
+    assert [event.labels for event in seen] == [
+        [{"to": "Busan", "email": "a@b.c"}, {"to": "Seoul", "email": "d@e.f"}]
+    ]
 
 
 @pytest.mark.parametrize(

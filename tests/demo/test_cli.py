@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -26,6 +27,26 @@ class Foreign(DomainEvent):
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_how_to_go_on_is_said_as_it_was_called(tmp_path: Path) -> None:
+    """What one is told to type would not be found, or be another pabal than the one that plays."""
+    called = tmp_path / "bin" / "pabal"
+    called.parent.mkdir()
+    called.write_text(f"#!{sys.executable}\nfrom pabal.cli import main\nmain()\n")
+    called.chmod(0o755)
+    on_path = environment(PATH=f"{called.parent}{os.pathsep}{os.environ['PATH']}")
+    for number, (env, words) in enumerate(((on_path, "pabal"), (environment(), str(called)))):
+        played = subprocess.run(
+            [called, "demo", "--file", f"{number}.db", "--plain", *SMALL],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=True,
+        )
+        assert f"; if interrupted: {words} demo --resume --file {number}.db\n" in played.stdout
 
 
 # -- bad input --------------------------------------------------------------------------------------------

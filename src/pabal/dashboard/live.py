@@ -85,7 +85,7 @@ class Hub:
                 self._ticker = None
 
     async def _tick(self) -> None:
-        while self._listeners:
+        while True:  # until the last listener goes, who ends it
             await asyncio.sleep(_EVERY)
             message = await self._event()
             for queue in self._listeners:
