@@ -333,7 +333,7 @@ class Coordinator:
             return
         key = self._keys.of(partition).calls
         for call in await self._log.link.call("SMEMBERS", key):
-            await running.answer(call.decode())
+            await running.answer(call.decode(errors="replace"))
             await self._log.link.call("SREM", key, call)
 
     async def trim(self) -> None:

@@ -162,8 +162,8 @@ def shown_row(data: bytes, letter: SavedLetter) -> StoredRecord:
     """Return the row of a dead letter from bytes; where that is not what they are, one that shows them."""
     try:
         row = decode_row(data)
-        from_microseconds(row.occurred_at), from_microseconds(row.recorded_at)
-        if len(row.event_id) == 16:
+        shown = from_microseconds(row.occurred_at), from_microseconds(row.recorded_at)
+        if all(shown) and len(row.event_id) == 16:
             return row
     except (msgspec.MsgspecError, ValueError):
         pass

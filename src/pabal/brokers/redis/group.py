@@ -42,7 +42,7 @@ class Running:
         name, _, rest = call.partition("\0")
         position, _, key = rest.partition("\0")
         consumer = self.engine.consumers.get(name)
-        if consumer is not None and consumer.tracker is not None:
+        if consumer is not None and consumer.tracker is not None and position.isdecimal():
             gone = DeadLetterRecord(
                 0, name, int(position), None, None, "", (), datetime.now(UTC), "parked", key or None, 0
             )

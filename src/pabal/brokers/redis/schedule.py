@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from pabal.brokers.redis.cursors import decode_row, encode_row
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.wire import fingerprint
@@ -64,17 +66,38 @@ class Schedule:
                 break
             rows = await call("HMGET", keys.scheduled, *due)
             for event_id, data in zip(due, rows, strict=True):
-                if data is not None:
-                    await self._enter(data)
+                row = None if data is None else self._row_of(event_id, data)
+                if data is not None and row is None:
+                    await call("ZREM", keys.schedule, event_id)
+                    continue
+                if row is not None:
+                    await self._enter(row)
                 # After the append: what breaks off in between is appended again, and known by its id.
                 await call("HDEL", keys.scheduled, event_id)
                 await call("ZREM", keys.schedule, event_id)
         following = await call("ZRANGE", keys.schedule, 0, 0, "WITHSCORES")
         return float(following[1]) if following else None
 
-    async def _enter(self, data: bytes) -> None:
-        record = _record(data)
-        row = decode_row(data)
+    def _row_of(self, event_id: bytes, data: bytes) -> StoredRecord | None:
+        """Return what is kept for later; None for what is none of ours, or damaged, and keeps nobody back."""
+        try:
+            row = decode_row(data)
+        except msgspec.MsgspecError as error:
+            why = str(error)
+        else:
+            if 0 <= row.position < self._log.partitions:
+                return row
+            why = f"there is no partition {row.position}"
+        _log.error(
+            "a scheduled event is not released (%s); its bytes are kept in %s under %r",
+            why,
+            self._log.keys.scheduled,
+            event_id,
+        )
+        return None
+
+    async def _enter(self, row: StoredRecord) -> None:
+        record = EventRecord._make(row[1:12])
         try:
             event = decode_event(row)
         except DecodeError:

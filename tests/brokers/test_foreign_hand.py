@@ -1,16 +1,18 @@
-"""Dead letters on a server that are none of pabal's, or damaged: shown as such, beside all the others."""
+"""What lies on a server and is none of pabal's, or damaged: shown as such, and in nobody's way."""
 
 from __future__ import annotations
 
 import pytest
 
 from pabal import InMemoryEventBus
+from pabal.brokers.redis.cursors import encode_row
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Argument
+from pabal.domain.envelope import StoredRecord, encode_event
 from pabal.errors import DecodeError, SubscriptionError
 from pabal.factory import open_operations
 from pabal.ports.operations import DeadLetterFilter
-from tests.brokers.events import Moved, moves, until
+from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
 
@@ -91,3 +93,37 @@ async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarde
         await bus.drain(timeout=30)
         await bus.dead_letters.discard(7)
         assert [letter.id for letter in await bus.dead_letters.list()] == [1, 2]
+
+
+async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
+    shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 43. Nothing that was scheduled would enter the log any more, and nobody would know why."""
+    noted = Noted()
+    async with make(shared_server, namespace, noted, partitions=2) as bus:
+        keys, call = bus._log.keys, bus._log.link.call
+        await call("HSET", keys.scheduled, b"by hand", b"nothing", b"elsewhere", encode_row(row_in(99)))
+        await call("ZADD", keys.schedule, 1, b"by hand", 2, b"elsewhere")
+        await bus.publish(Moved("a", 1), delay=0.01)
+        await until(lambda: noted.numbers == [1])
+        assert await call("HKEYS", keys.scheduled) == [b"by hand", b"elsewhere"]
+        assert await call("ZCARD", keys.schedule) == 0
+    told = [record.getMessage() for record in caplog.records if "is not released" in record.getMessage()]
+    assert ["there is no partition 99" in text for text in told] == [False, True]
+
+
+async def test_word_of_a_foreign_hand_does_not_keep_an_owner_from_its_partitions(
+    shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 44. Each look would end with it: no trimming, nothing scheduled, no answer to others."""
+    async with make(shared_server, namespace, Noted(), partitions=1) as bus:
+        calls, call = of_keys(bus).of(0).calls, bus._log.link.call
+        await call("SADD", calls, "sub\0by hand\0", b"\xff", "x", "99")
+        assert bus._coordinator is not None
+        await bus._coordinator._answer_calls(0)
+        assert await call("SCARD", calls) == 0
+    assert "looking after the partitions failed" not in caplog.text
+
+
+def row_in(partition: int) -> StoredRecord:
+    return StoredRecord(partition, *encode_event(Moved("a", 2), 1 << 20), None, 0)
