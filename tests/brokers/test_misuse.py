@@ -25,7 +25,7 @@ from pabal.errors import (
     SubscriptionError,
     UsageError,
 )
-from tests.brokers.events import Moved, Noted, moves
+from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
 
@@ -151,6 +151,39 @@ def test_an_entry_that_holds_another_number_of_events_than_its_id_says_is_refuse
     assert decode_entry(b"7-2", fields, "log").first == 6
     with pytest.raises(CorruptLogError, match="2 events, not 3"):
         decode_entry(b"7-3", fields, "log")
+
+
+async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, namespace: str) -> None:
+    """Promise 44. A retry of one key would let what waits behind another's dead letter overtake it."""
+    noted, broken = Noted(), True
+    keys = ["a", "a\0b", "a\0", "a\1", "a\1\2b"]
+
+    async def handle(event: Moved) -> None:
+        if broken and event.number < len(keys):
+            raise ValueError("not this one")
+        await noted.handle(event)
+
+    def subscribed() -> RedisEventBus:
+        bus = make(shared_server, namespace, partitions=1, lease=10.0)
+        bus.subscribe(Moved, handle, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
+        return bus
+
+    async with subscribed() as bus:
+        await bus.publish_batch([Moved(key, n) for n, key in enumerate(keys * 3)])
+        await bus.drain(timeout=30)
+        assert [(one.key, one.queued) for one in await bus.dead_letters.list()] == [
+            (f"thing/{key}", 2) for key in keys
+        ]
+    broken = False
+    async with subscribed() as bus:
+        await bus.publish_batch([Moved(key, n) for n, key in enumerate(keys * 4) if n >= 3 * len(keys)])
+        await bus.drain(timeout=30)
+        assert noted.numbers == []
+        for number, key in enumerate(keys):
+            await bus.dead_letters.retry(number + 1)
+            await until(lambda: len(noted.numbers) >= 4 * (number + 1))  # noqa: B023
+            assert noted.by_key[key] == [number + turn * len(keys) for turn in range(4)]
+            assert len(noted.numbers) == 4 * (number + 1)
 
 
 # -- what changes while it runs -----------------------------------------------------------------------------

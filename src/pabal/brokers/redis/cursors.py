@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ def opened_cursor(name: str, number: int, opened: Sequence[Any]) -> Cursor:
         frontier=saved.frontier,
         unfinished=saved.positions(),
         retries=tuple(pending),
-        blocked_keys=tuple(sorted({key.decode() for key in keys})),
+        blocked_keys=tuple(sorted({key_of_queue(key.decode()) for key in keys})),
         paused=bool(paused),
         replays=replays_of(as_pairs(replays), name),
         reopenings=moves,
@@ -211,6 +212,16 @@ def shown_letter(number: int, letter: SavedLetter, row: bytes, state: bytes, que
         key=letter.key,
         queued=queued,
     )
+
+
+def queue_key(key: str) -> str:
+    """Return a key as it stands in queues, where a NUL ends it; all but the oddest stay as they are."""
+    return key.replace("\1", "\1\1").replace("\0", "\1\2")
+
+
+def key_of_queue(text: str) -> str:
+    """Return the key from what stands in queues."""
+    return re.sub("\1([\1\2])", lambda found: "\1" if found[1] == "\1" else "\0", text)
 
 
 def field(name: str, position: int | str) -> str:

@@ -16,6 +16,7 @@ from pabal.brokers.redis.cursors import (
     encode_row,
     field,
     letter_place,
+    queue_key,
     shown_letter,
 )
 from pabal.brokers.redis.keys import GroupKeys
@@ -117,7 +118,7 @@ class GroupLetters:
             queued = 0
             if letter.key is not None:
                 of = keys.of(letter.partition)
-                prefix = f"{letter.subscription}\0{letter.key}"
+                prefix = f"{letter.subscription}\0{queue_key(letter.key)}"
                 blocks = call("HEXISTS", of.blocking, field(letter.subscription, number))
                 queued = int(await call("ZLEXCOUNT", of.queue, f"[{prefix}\0", f"({prefix}\1"))
                 if not await blocks:

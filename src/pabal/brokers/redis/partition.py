@@ -260,11 +260,12 @@ class PartitionStorage(SteeredPartition):
         for parked in change.parked:
             row = await self._row_of(parked)
             letter = encode_letter(change.name, self.partition, parked)
-            operations += ("P", parked.position, letter, row, (parked.key or "") if parked.blocks else "")
+            blocked = cursors.queue_key(parked.key or "") if parked.blocks else ""
+            operations += ("P", parked.position, letter, row, blocked)
         for retry in change.retries:
             operations += ("R", retry.position, encode_retry(retry))
         for key, position in change.queued:
-            operations += ("Q", position, key)
+            operations += ("Q", position, cursors.queue_key(key))
         for number, watermark in change.replayed:
             operations += ("A", number, watermark)
         return operations
@@ -288,7 +289,7 @@ class PartitionStorage(SteeredPartition):
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
         """Return the first positions that queue behind a parked event of ``key``."""
-        prefix = f"{name}\0{key}"
+        prefix = f"{name}\0{cursors.queue_key(key)}"
         found = await self.log.link.call(
             "ZRANGEBYLEX", self._keys.queue, f"[{prefix}\0", f"({prefix}\1", "LIMIT", 0, limit
         )
