@@ -39,7 +39,7 @@ def stand_still(bus: RedisEventBus) -> None:
     """Let a process give no sign of life any more, and not notice, as under SIGSTOP."""
     coordinator = bus._coordinator
     assert coordinator is not None
-    for task in (coordinator._task, coordinator._guard):
+    for task in (coordinator._task, coordinator._guard, coordinator._signs):
         assert task is not None
         task.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -13,9 +14,10 @@ from pabal.brokers.redis import RedisEventBus, tail
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.notes import Note
 from pabal.brokers.redis.pages import Pages
+from pabal.brokers.redis.reports import PartitionLost
 from pabal.brokers.redis.tail import Tail
 from pabal.delivery.retry import RetryPolicy
-from tests.brokers.events import Moved, until
+from tests.brokers.events import Moved, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make, stand_still
@@ -144,3 +146,54 @@ async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on
         finally:
             await listening.stop()
             await log.close()
+
+
+async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_takes(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 44. With a backlog it would give no sign of life until it has begun every partition."""
+    handled: list[int] = []
+    lost: list[object] = []
+
+    async def handle(event: Moved) -> None:
+        time.sleep(0.004)  # noqa: ASYNC251
+        handled.append(event.number)
+
+    async with make(shared_server, namespace, partitions=32) as publisher:
+        await publisher.publish_batch(moves(200, 800))
+    bus = make(shared_server, namespace, partitions=32, lease=0.9, worker_count=8)
+    bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
+    bus.subscribe(Moved, handle, name="sub", start="beginning")
+    async with bus:
+        await bus.drain(timeout=60)
+    assert sorted(handled) == list(range(800))
+    assert not lost
+
+
+async def test_signs_of_life_do_not_wait_for_what_follows_a_look(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 44. A process would count as dead, and its work be done twice, while it has much to do."""
+    go_on = asyncio.Event()
+    lost: list[object] = []
+
+    async def handle(event: Moved) -> None: ...
+
+    bus = make(shared_server, namespace, handle, lease=0.3)
+    bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
+    async with bus:
+        coordinator = bus._coordinator
+        assert coordinator is not None
+        monkeypatch.setattr(coordinator, "trim", go_on.wait)
+        coordinator._trim_at = 0.0
+        member = coordinator.membership.member
+
+        async def sign() -> int:
+            return int(await bus._log.link.call("HGET", bus._keys.members, member))
+
+        async with asyncio.timeout(30.0):
+            begun = await sign()
+            while await sign() < begun + 12:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        go_on.set()
+        assert not lost

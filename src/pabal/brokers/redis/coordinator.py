@@ -70,6 +70,7 @@ class Coordinator:
         self._tick = min(lease / 3, _LONGEST_TICK)
         self._task: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
+        self._signs: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._declared: set[str] = set()
         self._inherited: set[int] = set()
@@ -89,13 +90,19 @@ class Coordinator:
         self._engine.nudge = self._wake.set
         self._declared.clear()
         await self._log.link.call("SADD", self._log.keys.groups, self._group)
-        await self._turn()
+        self._heard_at = time.monotonic()
+        self._signs = asyncio.create_task(self._give_signs(), name="pabal-redis-signs")
+        try:
+            await self._turn()
+        except BaseException:
+            await end_tasks(self._signs)
+            raise
         self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
         self._guard = asyncio.create_task(self._let_go_in_time(), name="pabal-redis-guard")
 
     async def stop(self, deadline: float) -> None:
         """Save and hand over everything at once."""
-        await end_tasks(self._task, self._guard)
+        await end_tasks(self._task, self._guard, self._signs)
         handing = [
             asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
             for running in self._engine.running.values()
@@ -132,6 +139,21 @@ class Coordinator:
                 self._engine.report(StorageTrouble("", error))
             except Exception:
                 _log.exception("looking after the partitions failed; it is tried again")
+
+    async def _give_signs(self) -> None:
+        """Give signs of life beside the looks: what follows one takes long while handlers keep the loop."""
+        while True:
+            left = self._heard_at + self._lease / 3 - time.monotonic()
+            if left > 0 or self.view is None or not self._engine.consumers:
+                await asyncio.sleep(max(left, self._tick))
+                continue
+            sent_at = time.monotonic()
+            try:
+                await self.membership.give_sign()
+            except PabalError:
+                await asyncio.sleep(self._tick)  # the next look reports what is wrong
+            else:
+                self._heard_at = max(self._heard_at, sent_at)
 
     @property
     def _is_overdue(self) -> bool:
@@ -220,15 +242,26 @@ class Coordinator:
             if one.ending is None:
                 one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
                 self._engine.background.spawn(one.ending)
-        for partition, owner in plan.take:
-            retries: list[str | bytes] = []
-            if owner not in ("", self.membership.member):
-                retries = await deaths_in(self._log, self._keys, partition, owner)
-                self._inherited.add(partition)
-            epoch = await self.membership.take(partition, owner, retries)
-            if epoch:
-                await self._begin(partition, epoch, owner)
-            self._inherited.discard(partition)
+        self._inherited.update(partition for partition, owner in plan.take if self._is_other(owner))
+        if self._inherited:
+            await self._line.open()
+        # All at once: where handlers keep the loop busy, each answer is long in coming.
+        taking = [self._take_over(partition, owner) for partition, owner in plan.take]
+        for error in await asyncio.gather(*taking, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    def _is_other(self, owner: str) -> bool:
+        return owner not in ("", self.membership.member)
+
+    async def _take_over(self, partition: int, owner: str) -> None:
+        retries: list[str | bytes] = []
+        if self._is_other(owner):
+            retries = await deaths_in(self._log, self._keys, partition, owner)
+        epoch = await self.membership.take(partition, owner, retries)
+        if epoch:
+            await self._begin(partition, epoch, owner)
+        self._inherited.discard(partition)
 
     def _storage(self, partition: int) -> PartitionStorage:
         return PartitionStorage(
@@ -245,7 +278,6 @@ class Coordinator:
         pages = storage.pages
         head = await pages.follow()
         if partition in self._inherited:
-            await self._line.open()
             storage.journal = SuspectJournal(self._line, partition, head)
         pages.on_follow = self._tail.look
         running = await self._engine.take(partition, epoch, storage)

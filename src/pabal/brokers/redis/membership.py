@@ -124,6 +124,10 @@ class Membership:
             int(asked),
         )
 
+    async def give_sign(self) -> None:
+        """Give a sign of life without a look. Raises BrokerError."""
+        await self._log.link.call("HINCRBY", self._keys.members, self.member, 1)
+
     def _judge(self, members: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         now = time.monotonic()
         signs: dict[str, tuple[int, float]] = {}
