@@ -39,7 +39,7 @@ def stand_still(bus: RedisEventBus) -> None:
     """Let a process give no sign of life any more, and not notice, as under SIGSTOP."""
     coordinator = bus._coordinator
     assert coordinator is not None
-    for task in (coordinator._task, coordinator._guard, coordinator._signs):
+    for task in (coordinator._task, *coordinator.signs.tasks):
         assert task is not None
         task.cancel()
 
@@ -322,8 +322,8 @@ async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Se
         assert sorted(letter.event.number for letter in letters) == list(range(16))
         broken = False
         assert await two.dead_letters.retry("all") == 16
-        await until(lambda: len(noted.numbers) == 16)
         await asyncio.gather(one.drain(timeout=30), two.drain(timeout=30))
+        assert len(noted.numbers) == 16
         assert await one.dead_letters.list() == []
 
 

@@ -24,6 +24,7 @@ from pabal.brokers.redis.reports import (
     PartitionTaken,
 )
 from pabal.brokers.redis.scripts import script
+from pabal.brokers.redis.signs import SignsOfLife
 from pabal.brokers.redis.steering import ControlWatch
 from pabal.brokers.redis.tail import Tail
 from pabal.delivery.ending import end_tasks
@@ -61,22 +62,18 @@ class Coordinator:
         self._engine = engine
         self._tail = tail
         self._group = group
-        self._lease = lease
         self._keep = keep
         self._line = line
         self._on_due = on_due
         self.membership = Membership(log, keys, member, lease)
         self.controls = ControlWatch(log, keys)
         self._tick = min(lease / 3, _LONGEST_TICK)
+        self.signs = SignsOfLife(lease, self._tick, self.membership.give_sign, self._let_go)
         self._task: asyncio.Task[None] | None = None
-        self._guard: asyncio.Task[None] | None = None
-        self._signs: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._declared: set[str] = set()
         self._inherited: set[int] = set()
         """Partitions that a dead process had, and that are not begun yet: it may take several looks."""
-        self._heard_at = 0.0
-        """When the last sign of life was given that the server is known to have taken (monotonic)."""
         self._trim_at = 0.0
         self.view: View | None = None
         self.lost_events = 0
@@ -90,19 +87,18 @@ class Coordinator:
         self._engine.nudge = self._wake.set
         self._declared.clear()
         await self._log.link.call("SADD", self._log.keys.groups, self._group)
-        self._heard_at = time.monotonic()
-        self._signs = asyncio.create_task(self._give_signs(), name="pabal-redis-signs")
+        self.signs.start()
         try:
             await self._turn()
         except BaseException:
-            await end_tasks(self._signs)
+            await self.signs.stop()
             raise
         self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
-        self._guard = asyncio.create_task(self._let_go_in_time(), name="pabal-redis-guard")
 
     async def stop(self, deadline: float) -> None:
         """Save and hand over everything at once."""
-        await end_tasks(self._task, self._guard, self._signs)
+        await end_tasks(self._task)
+        await self.signs.stop()
         handing = [
             asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
             for running in self._engine.running.values()
@@ -140,39 +136,13 @@ class Coordinator:
             except Exception:
                 _log.exception("looking after the partitions failed; it is tried again")
 
-    async def _give_signs(self) -> None:
-        """Give signs of life beside the looks: what follows one takes long while handlers keep the loop."""
-        while True:
-            left = self._heard_at + self._lease / 3 - time.monotonic()
-            if left > 0 or self.view is None or not self._engine.consumers:
-                await asyncio.sleep(max(left, self._tick))
-                continue
-            sent_at = time.monotonic()
-            try:
-                await self.membership.give_sign()
-            except PabalError:
-                await asyncio.sleep(self._tick)  # the next look reports what is wrong
-            else:
-                self._heard_at = max(self._heard_at, sent_at)
-
-    @property
-    def _is_overdue(self) -> bool:
-        return time.monotonic() - self._heard_at > self._lease
-
-    async def _let_go_in_time(self) -> None:
-        """Stop delivering when this process was not heard of for so long that others may take its place.
-
-        Beside the looks: one that waits for an answer in vain lasts longer than the lease.
-        """
-        while True:
-            if self._is_overdue:
-                held = [running for running in self._engine.running.values() if running.is_open]
-                # All at once: each may have to wait for an answer to what it saved last.
-                for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
-                    if error is not None:
-                        _log.error("a partition was not let go as it should be", exc_info=error)
-            left = self._heard_at + self._lease - time.monotonic()
-            await asyncio.sleep(left if left > 0 else self._tick)
+    async def _let_go(self) -> None:
+        """Stop delivering: this process was not heard of for so long that others may have taken its place."""
+        held = [running for running in self._engine.running.values() if running.is_open]
+        # All at once: each may have to wait for an answer to what it saved last.
+        for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
+            if error is not None:
+                _log.error("a partition was not let go as it should be", exc_info=error)
 
     # -- one look, and what follows -------------------------------------------------------------------
 
@@ -182,13 +152,13 @@ class Coordinator:
             if subscription.name not in self._declared:
                 await self.declare(subscription.name, subscription.start)
         if not subscriptions:
-            self._heard_at = time.monotonic()
+            self.signs.not_needed()
             return
         sent_at = time.monotonic()
         view = self.view = await self.membership.look()
         if not view.same_log:
             await self._log.rejoin()
-        self._heard_at = sent_at
+        self.signs.taken(sent_at)
         self._engine.parked = view.dead_letters
         if await self.controls.look(view.asked):
             for running in self._engine.running.values():
@@ -368,6 +338,12 @@ class Coordinator:
             await running.answer(call.decode(errors="replace"))
             await self._log.link.call("SREM", key, call)
 
+    async def has_calls(self) -> bool:
+        """Tell whether dead letters are asked back, or discarded, that no owner has taken up yet."""
+        parts = range(self._log.partitions)
+        counted = [self._log.link.call("SCARD", self._keys.of(part).calls) for part in parts]
+        return any(await asyncio.gather(*counted))
+
     async def trim(self) -> None:
         """Remove from the server what every group has finished."""
         keys = self._log.keys
@@ -383,7 +359,7 @@ class Coordinator:
 
     def heard(self, partition: int, head: int) -> None:
         """Let a partition's engine know that there is more."""
-        if self._is_overdue:
+        if self.signs.is_overdue:
             # This process stood still, and others may have taken its place: first look, then go on.
             self._engine.nudge()
             return

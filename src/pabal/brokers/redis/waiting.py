@@ -74,6 +74,10 @@ async def whole_group_drained(
     while not inbox.is_empty:
         await engine.background.until(lambda: inbox.is_empty)
     heads = await log.heads(range(log.partitions))
+    while engine.consumers and await coordinator.has_calls():
+        engine.nudge()
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_PAUSE, pause * 2)
     while True:
         for running in tuple(engine.running.values()):
             if running.ending is None:
