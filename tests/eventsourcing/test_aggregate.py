@@ -242,3 +242,22 @@ def test_the_domain_layer_loads_neither_asyncio_nor_a_database() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_applies_an_event_records_none() -> None:
+    """It runs again at every load, so each load and each change would store the event once more."""
+
+    class Echoing(Account):
+        aggregate_type = "account"
+
+        @applies(Withdrawn)
+        def _withdrawn(self, event: Withdrawn) -> None:
+            self.record(Deposited(self.id, event.amount))
+
+    with pytest.raises(AggregateDefinitionError, match="Deposited is recorded by what applies an event"):
+        Echoing("a").replay([Withdrawn("a", FIVE)])
+    echoing = Echoing("a")
+    echoing.deposit(FIVE)
+    with pytest.raises(AggregateDefinitionError, match="record it in the command method"):
+        echoing.withdraw(FIVE)
+    assert echoing.pending == (Deposited("a", FIVE),)

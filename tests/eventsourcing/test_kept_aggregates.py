@@ -12,7 +12,7 @@ from pabal import InMemoryEventStorage
 from pabal.errors import AggregateDefinitionError, InvalidEventError, StorageUnavailableError
 from pabal.eventsourcing import Repository, UnitOfWork
 from tests.eventsourcing.conftest import AnyStorage
-from tests.eventsourcing.samples import Account, Deposited
+from tests.eventsourcing.samples import Account, Deposited, OverdrawnError
 
 ONE = Decimal(1)
 
@@ -108,3 +108,21 @@ async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStora
         with pytest.raises(AggregateDefinitionError, match="no UTF-8 form"):
             await attempt
     assert await accounts.update("계좌", _deposit) == ONE
+
+
+async def test_what_is_recorded_after_a_block_is_not_stored_with_the_next_one(storage: AnyStorage) -> None:
+    """A slip of code that kept the aggregate would be stored by whoever changes it next, unasked."""
+    accounts = Repository(Account, storage)
+    async with accounts.edit("a") as account:
+        account.deposit(ONE)
+    account.deposit(Decimal(100))
+    async with accounts.edit("a") as next_one:
+        assert next_one.balance == ONE
+    kept = await accounts.update("a", lambda account: account)
+    kept.deposit(Decimal(100))
+    assert await accounts.update("a", _deposit) == Decimal(2)
+    kept = await accounts.update("a", lambda account: account)
+    with pytest.raises(OverdrawnError):
+        kept.deposit_then_fail(ONE)
+    assert await accounts.update("a", _deposit) == Decimal(3)
+    assert (await accounts.load("a")).balance == Decimal(3)

@@ -34,6 +34,11 @@ class Loose(MatchedAccount):
         self.prices = [Decimal("1.5")]
 
 
+class Slotted(MatchedAccount):
+    __slots__ = ("limit",)
+    aggregate_type = "account"
+
+
 async def _fill(storage: AnyStorage, count: int = 7) -> bytes:
     accounts = Repository(Account, storage, snapshot_every=5)
     for _ in range(count):
@@ -135,12 +140,12 @@ async def test_a_snapshot_ahead_of_the_log_gives_way_to_the_events(storage: AnyS
     assert await _loaded(storage) == EQUAL
 
 
-@pytest.mark.parametrize("cls", [Unannotated, Loose])
+@pytest.mark.parametrize("cls", [Unannotated, Loose, Slotted])
 async def test_a_state_that_would_not_come_back_equal_is_not_saved(
     storage: AnyStorage, cls: type[MatchedAccount], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Loading from the snapshot would give another state than the events do."""
-    with pytest.raises(SnapshotError, match=r"has no annotation|would come back as"):
+    with pytest.raises(SnapshotError, match=r"has no annotation|would come back as|in __slots__"):
         take_snapshot(cls("a"), bytes(16))
     await _fill(storage, 5)
     await storage.save_snapshot("account", "a", 5, None)

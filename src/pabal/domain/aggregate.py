@@ -26,8 +26,8 @@ _APPLIES = "_pabal_applies"
 def applies(*event_classes: type) -> Callable[[_M], _M]:
     """Mark a method as what changes the state for these events.
 
-    It must do nothing but set attributes: it runs again whenever the aggregate is loaded. ``Aggregate`` shows
-    an example. Raises AggregateDefinitionError for anything that is no class.
+    It must do nothing but set attributes: it runs again whenever the aggregate is loaded, and may not record.
+    ``Aggregate`` shows an example. Raises AggregateDefinitionError for anything that is no class.
     """
     return mark_with(
         _APPLIES,
@@ -94,6 +94,7 @@ class Aggregate:
         self._version = 0
         self._pending: list[DomainEvent] = []
         self._spoiled = False
+        self._applying = False
         for name, default in self._changeable.items():
             setattr(self, name, deepcopy(default))
 
@@ -155,14 +156,18 @@ class Aggregate:
     def record(self, event: Any) -> None:
         """Let an event happen: apply it, and keep it until the repository stores it.
 
-        Raises EventWithoutAggregateError, EventOfOtherAggregateError, EventNotAppliedError or
-        SpoiledAggregateError, and then nothing is recorded.
+        Raises EventWithoutAggregateError, EventOfOtherAggregateError, EventNotAppliedError,
+        SpoiledAggregateError or, called by what applies an event, AggregateDefinitionError, and then nothing
+        is recorded.
         """
         if self._spoiled:
             self.refuse_if_spoiled()
+        if self._applying:
+            self._refuse_in_applier(event)
         adopted = event if isinstance(event, DomainEvent) else adopt(event)
         if adopted.aggregate_id != self._id or adopted.aggregate_type != self.aggregate_type:
             self._refuse(adopted)
+        self._applying = True
         try:
             self.apply(event)
         except EventNotAppliedError:
@@ -170,6 +175,8 @@ class Aggregate:
         except BaseException:
             self._spoiled = True
             raise
+        finally:
+            self._applying = False
         self._pending.append(adopted)
         self._version += 1
 
@@ -186,9 +193,13 @@ class Aggregate:
     def replay(self, events: Iterable[Any]) -> Self:
         """Apply events that happened before, in order, and return the aggregate."""
         apply = self.apply
-        for event in events:
-            apply(event)
-            self._version += 1
+        self._applying = True
+        try:
+            for event in events:
+                apply(event)
+                self._version += 1
+        finally:
+            self._applying = False
         return self
 
     def replayed_to(self, version: int) -> None:
@@ -226,6 +237,13 @@ class Aggregate:
             event_type=event.event_type,
             found=f"{event.aggregate_type}/{event.aggregate_id}",
             wanted=f"{self.aggregate_type}/{self._id}",
+        )
+
+    def _refuse_in_applier(self, event: Any) -> None:
+        raise AggregateDefinitionError(
+            f"{type(event).__name__} is recorded by what applies an event, and would be anew at every load; "
+            "record it in the command method",
+            aggregate=type(self).__qualname__,
         )
 
     def __repr__(self) -> str:

@@ -34,6 +34,12 @@ class Live(Generic[A]):
         """Tell whether everything in the state is stored."""
         return self.line is None or self.line.newest is None
 
+    @property
+    def is_untouched(self) -> bool:
+        """Tell whether nothing was recorded on it since its events were taken to be stored."""
+        aggregate = self.aggregate
+        return aggregate.stored_version == aggregate.version and not aggregate.is_spoiled
+
     async def settled(self) -> None:
         """Wait until everything in the state is stored.
 
@@ -64,16 +70,25 @@ class LiveAggregates(Generic[A]):
         return len(self._lives)
 
     def get(self, aggregate_id: str) -> Live[A] | None:
-        """Return a live aggregate and take it as used just now."""
+        """Return a live aggregate and take it as used just now.
+
+        One on which somebody has recorded who had it no longer is let go of: what no change decided is not
+        stored with the next one.
+        """
         live = self._lives.get(aggregate_id)
-        if live is not None:
-            self._lives.move_to_end(aggregate_id)
+        if live is None:
+            return None
+        if not live.is_untouched:
+            del self._lives[aggregate_id]
+            return None
+        self._lives.move_to_end(aggregate_id)
         return live
 
     def put(self, live: Live[A]) -> Live[A]:
         """Keep an aggregate unless a copy is kept already; return the one kept."""
-        kept = self._lives.setdefault(live.aggregate.id, live)
-        self._lives.move_to_end(live.aggregate.id)
+        kept = self.get(live.aggregate.id)
+        if kept is None:
+            kept = self._lives[live.aggregate.id] = live
         # Never one whose events are on their way: whoever loads it then would decide without them.
         for aggregate_id in list(islice(self._lives, max(0, len(self._lives) - max(1, self._size)))):
             if self._lives[aggregate_id].is_settled:

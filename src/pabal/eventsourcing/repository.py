@@ -134,8 +134,9 @@ class Repository(Generic[A]):
         """Return what ``async with`` takes: it gives the aggregate, and stores what the block recorded.
 
         An id without events gives a new aggregate at version 0, unless it ``must_exist``. A block that
-        raises stores nothing. Keep what this returned to read its ``receipt`` afterwards: that of the newest
-        event, or None if the block recorded none.
+        raises stores nothing, and neither is stored what is recorded on the aggregate after the block. Keep
+        what this returned to read its ``receipt`` afterwards: that of the newest event, or None if the block
+        recorded none.
 
         Entering the block raises AggregateNotFoundError, StorageError or DecodeError. Leaving it raises
         ConcurrencyError if somebody else stored events of the aggregate since it was loaded (the block is

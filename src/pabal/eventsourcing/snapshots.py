@@ -107,6 +107,11 @@ class _Codec:
     """Translate the annotated attributes of one class."""
 
     def __init__(self, cls: type[Aggregate]) -> None:
+        slot = next((name for base in cls.__mro__ for name in _slots_of(base)), None)
+        if slot is not None:
+            raise SnapshotError(
+                reason=f"{cls.__qualname__} keeps {slot} in __slots__, which snapshots leave out; have none"
+            )
         try:
             hints = get_type_hints(cls, include_extras=True)
         except NameError as error:
@@ -129,6 +134,12 @@ class _Codec:
         """Return attributes by name, each of its annotated type."""
         raw = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
         return {name: self._decoders[name].decode(value) for name, value in raw.items()}
+
+
+def _slots_of(cls: type) -> list[str]:
+    slots = vars(cls).get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
 _codecs: WeakKeyDictionary[type[Aggregate], _Codec] = WeakKeyDictionary()

@@ -237,6 +237,7 @@ _DEFINITIONS = {
     "its id is {value}; it has no UTF-8 form, so no event of it could be stored": "ID={value}: UTF-8로 적을 수 없는 텍스트라 그 이벤트를 저장할 수 없습니다",
     "its id is {value}; it must be text that is not empty": "ID={value}: 비어 있지 않은 텍스트여야 합니다",
     "{name}() cannot be paused; an aggregate decides from what it knows, so fetch what it needs first and pass it in": "{name}()은 async일 수 없습니다. 애그리거트는 아는 것으로 결정하므로, 필요한 것을 먼저 가져와 넘기세요",
+    "{event} is recorded by what applies an event, and would be anew at every load; record it in the command method": "{event}: 이벤트를 적용하는 메서드 안에서 기록했습니다. 로드할 때마다 다시 기록되므로 명령 메서드에서 기록하세요",
     "{one}() and {other}() both apply {event}; keep one": "{one}()와 {other}()가 모두 {event}을(를) 적용합니다. 하나만 남기세요",
 }
 
