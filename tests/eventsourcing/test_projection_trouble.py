@@ -169,6 +169,35 @@ async def test_why_it_stopped_can_be_asked_for_ever(storage: SqliteEventStorage)
     assert len(lengths) == 1
 
 
+class _MuteError(Exception):
+    """Cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit, GeneratorExit, KeyboardInterrupt, asyncio.CancelledError, _MuteError]
+)
+async def test_whatever_a_handler_raises_is_told_to_who_waits(
+    storage: SqliteEventStorage, error: type[BaseException]
+) -> None:
+    """The projection would end without a reason, and who waits for it would wait for ever."""
+
+    class Leaving(Bulky):
+        def _stray(self, event: Stray, tx: ProjectionTransaction) -> None:
+            raise error
+
+    async with Leaving(storage) as leaving:
+        position = await storage.store_event(Stray(1))
+        with pytest.raises(ProjectionHandlerError, match=error.__name__):
+            await leaving.reached(position, timeout=30)
+        assert isinstance(leaving.failure, ProjectionHandlerError)
+    assert await storage.store_event(Stray(2)) == position + 1
+
+
 def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: Path) -> None:
     """A script with two asyncio.run() would have a projection that stops as soon as it has nothing to do."""
 

@@ -23,6 +23,15 @@ def message_of(error: BaseException) -> str:
     return storable(text[:_MESSAGE_MOST])
 
 
+def repr_of(error: BaseException) -> str:
+    """Return an error's ``repr()`` as such text, also where that raises."""
+    try:
+        text = repr(error)
+    except Exception as broken:
+        text = f"{type(error).__name__}(<its repr() raised {type(broken).__name__}>)"
+    return storable(text[:_MESSAGE_MOST])
+
+
 def storable(text: str) -> str:
     """Return a text with what UTF-8 has no place for (lone surrogates) escaped."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

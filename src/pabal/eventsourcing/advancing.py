@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
+from pabal.delivery.tracebacks import repr_of
 from pabal.domain.envelope import StoredRecord
 from pabal.errors import (
     DecodeError,
@@ -116,12 +117,16 @@ class Advance:
             for handler, event, row in tasks:
                 own.row = row
                 handler(projection, event, own)
-        except Exception as error:
+        except BaseException as error:
+            # All of them: this is the writer's thread, where no signal arrives and nothing is cancelled.
             if _is_fault(error):
                 raise  # nothing that the handler did: the storage says what it is, and it is tried again
             row = cast(StoredRecord, own.row)
             raise ProjectionHandlerError(
-                projection=self._name, event_type=row.event_type, position=row.position, reason=repr(error)
+                projection=self._name,
+                event_type=row.event_type,
+                position=row.position,
+                reason=repr_of(error),
             ) from error
 
     async def _follow_builder(self, generation: Generation) -> None:
@@ -169,6 +174,6 @@ _FAULTS = {
 }
 
 
-def _is_fault(error: Exception) -> bool:
+def _is_fault(error: BaseException) -> bool:
     """Tell trouble with the file or the disk from what a statement itself may bring about."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULTS

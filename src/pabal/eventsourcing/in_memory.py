@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import finalize
 
+from pabal.delivery.tracebacks import repr_of
 from pabal.domain.registry import registry
 from pabal.errors import EventNotProjectedError, ProjectionHandlerError, UsageError
 from pabal.eventsourcing.projection import Projection
@@ -53,7 +54,7 @@ class InMemoryProjection:
             except Exception as error:
                 self._connection.execute("ROLLBACK")
                 raise ProjectionHandlerError(
-                    projection=self._model.name, event_type=name, position=None, reason=repr(error)
+                    projection=self._model.name, event_type=name, position=None, reason=repr_of(error)
                 ) from error
             self._connection.execute("COMMIT")
 
