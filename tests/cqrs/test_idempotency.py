@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.cqrs import Command, CommandBus, Idempotency, retry_conflicts
-from pabal.errors import CommandIdReusedError, ConcurrencyError, UsageError
+from pabal.errors import CommandIdReusedError, ConcurrencyError, DecodeError, UsageError
 from pabal.eventsourcing import Repository, UnitOfWork
 from tests.cqrs.support import (
     CqrsOrder,
@@ -33,6 +35,29 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         made = SqliteEventStorage(tmp_path / "shop.db", durability="normal")
     yield made
     await made.aclose()
+
+
+_SEND_TAGS = """
+import asyncio, sys
+from pabal import SqliteEventStorage
+from pabal.cqrs import Command, CommandBus, Idempotency
+
+class Tag(Command[int]):
+    tags: frozenset[str]
+
+async def tag(command: Tag) -> int:
+    print("handled")
+    return len(command.tags)
+
+async def main():
+    async with SqliteEventStorage(sys.argv[1]) as storage:
+        commands = CommandBus()
+        commands.use(Idempotency(storage))
+        commands.register(Tag, tag)
+        print(await commands.execute(Tag(frozenset("abcdefg"), command_id="one")))
+
+asyncio.run(main())
+"""
 
 
 async def _types(storage: Any) -> list[str]:
@@ -154,6 +179,56 @@ async def test_a_result_that_cannot_be_kept_is_told_and_nothing_stored(storage: 
     with pytest.raises(UsageError, match="has no JSON form"):
         await commands.execute(PlaceOrder("o-1"))
     assert await _types(storage) == []
+
+
+async def test_a_result_that_is_of_another_type_than_annotated_is_told_and_nothing_stored(
+    storage: Any,
+) -> None:
+    """The first sending would be answered, and each further one fail."""
+    orders = Repository(CqrsOrder, storage)
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder, work: UnitOfWork) -> str:
+        (await work.edit(orders, command.order)).place(command.amount)
+        return 3  # type: ignore[return-value]
+
+    with pytest.raises(UsageError, match="place returned is not what its annotation says"):
+        await commands.execute(PlaceOrder("o-1"))
+    assert await _types(storage) == []
+
+
+async def test_a_first_result_that_a_new_release_takes_no_more_is_told_as_such(storage: Any) -> None:
+    """An error of a library that nobody called would come up, and name neither command nor cause."""
+    command = PlaceOrder("o-1")
+    await make_commands(storage).execute(command)
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> int:
+        return 3
+
+    with pytest.raises(DecodeError, match="result of PlaceOrder"):
+        await commands.execute(command)
+
+
+async def test_a_command_with_a_set_is_the_same_in_every_process(tmp_path: Path) -> None:
+    """Each process has sets in its own order: sent again after a crash, it would be refused as another."""
+    script = tmp_path / "send.py"
+    script.write_text(_SEND_TAGS)
+    for seed in range(1, 4):
+        # A process of its own, because the order is drawn when the interpreter starts.
+        run = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(script),
+            str(tmp_path / "shop.db"),
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        answer, _ = await run.communicate()
+        assert answer.decode().split() == (["handled", "7"] if seed == 1 else ["7"])
 
 
 async def test_a_conflict_with_another_command_is_retried_with_a_new_unit_of_work(storage: Any) -> None:

@@ -53,7 +53,7 @@ async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], li
 
     for command_class in sent:
         commands.register(command_class, handle)
-    processes = ProcessManagers(bus, commands)
+    processes = ProcessManagers(bus, commands, clock=clock)
     processes.add(process, retry=RetryPolicy(max_attempts=1))
     async with bus:
         await bus.publish(OrderPlaced("o-1"))
@@ -107,6 +107,32 @@ async def test_what_was_refused_is_told_to_the_method_for_that_command() -> None
         class Confusing(ProcessManager):
             @on_rejected(CancelPayment, CancelShipping)
             def refused(self, event: CommandRejected) -> None: ...
+
+
+@pytest.mark.parametrize("seconds", [-1.0, -9e10, -1e300, float("-inf")])
+async def test_a_timeout_in_the_past_comes_at_once(seconds: float) -> None:
+    """The step would be stored with a date that no calendar has, and its key would stay parked."""
+
+    class Overdue(ProcessManager):
+        process_type = "cqrs_overdue"
+
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.set_timeout("late", seconds)
+
+        @on_timeout("late")
+        def late(self, event: object) -> None:
+            self.send(StopShipping(self.key))
+
+    assert await _run(Overdue, StopShipping) == (["shop.shipping"], [])
+
+
+def test_a_process_type_that_could_be_read_as_type_and_key_is_refused() -> None:
+    """Key b/c of process a, and key c of process a/b, would go on with each other's steps."""
+    with pytest.raises(ProcessDefinitionError, match="leave the / out"):
+
+        class Ambiguous(ProcessManager):
+            process_type = "cqrs/ambiguous"
 
 
 @pytest.mark.parametrize("seconds", [1e12, 1e300, float("inf"), float("nan")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from uuid import UUID, uuid5
 
 import msgspec
@@ -14,7 +14,7 @@ from pabal.cqrs.handling import CallNext, MessageContext
 from pabal.cqrs.messages import describe
 from pabal.domain.event import DomainEvent
 from pabal.domain.ids import new_event_id
-from pabal.errors import CommandIdReusedError, ConcurrencyError, DuplicateEventError, UsageError
+from pabal.errors import CommandIdReusedError, ConcurrencyError, DecodeError, DuplicateEventError, UsageError
 from pabal.eventsourcing import UnitOfWork
 from pabal.eventsourcing.appending import storage_of
 from pabal.ports.storage import StreamAppend
@@ -28,8 +28,8 @@ _handling: ContextVar[frozenset[str]] = ContextVar("pabal_handling", default=fro
 class CommandHandled(DomainEvent):
     """Say that a command was handled, and what came of it; stored with the events it caused.
 
-    ``fingerprint`` is the first 16 hex digits of the SHA-256 of the command's JSON, ``result`` is JSON, and
-    ``handling`` the id of the one attempt that stored it.
+    ``fingerprint`` is the first 16 hex digits of the SHA-256 of the command's JSON, with sets and mappings in
+    order, ``result`` is JSON, and ``handling`` the id of the one attempt that stored it.
     """
 
     event_type: ClassVar[str] = "pabal.command.handled"
@@ -63,8 +63,9 @@ class Idempotency:
     the command is handled again, but what it recorded is refused with ConcurrencyError.
 
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
-    UsageError for a bus without storage, for a command or result that has no JSON form, and for a command
-    that its own handler sends again; and what ``UnitOfWork.commit`` raises.
+    UsageError for a bus without storage, for a command or result that has no JSON form, for a result that is
+    not what the handler's annotation says, and for a command that its own handler sends again; DecodeError
+    for a first result that the annotation takes no more; and what ``UnitOfWork.commit`` raises.
 
     >>> import asyncio
     >>> from pabal import InMemoryEventStorage
@@ -111,18 +112,22 @@ class Idempotency:
             done.set_result(None)
 
     async def _once(self, message: Any, command_id: str, context: MessageContext, call_next: CallNext) -> Any:
-        fingerprint = sha256(_encode(message, f"the command {context.message_type}")).hexdigest()[:16]
+        # In one order: that of a set differs from process to process, and the command is the same.
+        content = _encode(message, f"the command {context.message_type}", "deterministic")
+        fingerprint = sha256(content).hexdigest()[:16]
         marker_id = str(uuid5(_NAMESPACE, command_id))
         handled = await self.storage.get_event(marker_id)
         if handled is not None:
             return _result_of(handled, message, fingerprint, context)
         work = context.provided[UnitOfWork] = UnitOfWork(self.storage)
         result = await call_next()
+        kept = _encode(result, f"what {context.handler} returned")
+        _refuse_other_type(kept, context)
         marker = CommandHandled(
             command_id,
             describe(type(message)),
             fingerprint,
-            _encode(result, f"what {context.handler} returned").decode(),
+            kept.decode(),
             # Another attempt's marker has other content, so the log refuses it and all that comes with it.
             new_event_id(),
             event_id=marker_id,
@@ -138,9 +143,9 @@ class Idempotency:
         return result
 
 
-def _encode(value: Any, what: str) -> bytes:
+def _encode(value: Any, what: str, order: Literal["deterministic"] | None = None) -> bytes:
     try:
-        return msgspec.json.encode(value)
+        return msgspec.json.encode(value, order=order)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{what} has no JSON form ({error}), so a second sending could not be answered; "
@@ -154,5 +159,21 @@ def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context:
         raise CommandIdReusedError(
             command_id=handled.command_id, command_type=command_type, first=handled.command_type
         )
-    wanted = Any if context.returns is None else context.returns
-    return msgspec.json.decode(handled.result, type=wanted)
+    try:
+        return _decode(handled.result, context)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise DecodeError(event_type=f"result of {command_type}", position=None, reason=str(error)) from error
+
+
+def _refuse_other_type(kept: bytes, context: MessageContext) -> None:
+    try:
+        _decode(kept, context)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise UsageError(
+            f"what {context.handler} returned is not what its annotation says ({error}), so a second sending "
+            "could not be answered; nothing was stored. Correct the annotation"
+        ) from error
+
+
+def _decode(kept: str | bytes, context: MessageContext) -> Any:
+    return msgspec.json.decode(kept, type=Any if context.returns is None else context.returns)

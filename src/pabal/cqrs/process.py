@@ -92,9 +92,10 @@ class ProcessManager:
     the annotated attributes, ``send`` commands, set and cancel timeouts, and ``end``. They must do nothing
     else, and be deterministic. Attributes need an annotation and a default, for they are stored at each step.
 
-    ``process_type`` is the durable name and defaults to the class name in snake case. ``rejections`` are the
-    exceptions of command handlers that mean no: the process hears of them by ``@on_rejected``. All others
-    are retried, and then parked, and so are those of a command for which no method is marked.
+    ``process_type`` is the durable name, without ``/``, and defaults to the class name in snake case.
+    ``rejections`` are the exceptions of command handlers that mean no: the process hears of them by
+    ``@on_rejected``. All others are retried, and then parked, and so are those of a command for which no
+    method is marked.
 
     Raises ProcessDefinitionError at the definition of a class that cannot work. ``ProcessManagers`` runs it.
 
@@ -136,6 +137,12 @@ class ProcessManager:
         super().__init_subclass__(**options)
         if "process_type" not in vars(cls):
             cls.process_type = snake_case(cls.__name__)
+        if "/" in cls.process_type:
+            raise ProcessDefinitionError(
+                f"process_type is {cls.process_type!r}; leave the / out, for it stands between type and key "
+                "where the steps are stored",
+                process=cls.__qualname__,
+            )
         cls.reactions = dict(cls.reactions)
         cls.timeout_methods = dict(cls.timeout_methods)
         cls.rejection_methods = dict(cls.rejection_methods)
@@ -201,9 +208,9 @@ class ProcessManager:
     def set_timeout(self, name: str, seconds: float) -> None:
         """Have the method marked ``@on_timeout(name)`` called in so many seconds, unless cancelled.
 
-        Seconds count from this step, by the clock of ``ProcessManagers``. It survives restarts. Setting one
-        again moves it. Raises ProcessDefinitionError for a name that no method takes, and for a time that no
-        calendar has.
+        Seconds count from this step, by the clock of ``ProcessManagers``; what lies in the past comes at
+        once. It survives restarts. Setting one again moves it. Raises ProcessDefinitionError for a name that
+        no method takes, and for a time that no calendar has.
         """
         if name not in self.timeout_methods:
             raise ProcessDefinitionError(
@@ -215,7 +222,7 @@ class ProcessManager:
                 f"the timeout {name!r} of {seconds!r} seconds never comes; set one below {_LONGEST:.0e}",
                 process=type(self).__qualname__,
             )
-        self.timeouts[name] = float(seconds)
+        self.timeouts[name] = max(0.0, float(seconds))
 
     def cancel_timeout(self, name: str) -> None:
         """Let a timeout not come about; harmless if none is set."""
