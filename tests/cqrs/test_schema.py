@@ -152,6 +152,13 @@ def test_what_still_takes_every_old_value_is_no_failure(
     assert _problems(before, after) == []
 
 
+def test_a_plain_type_takes_what_an_enum_of_it_took() -> None:
+    """The advice is to widen the type, and the type was widened."""
+    before = {"side": Side, "how": Literal["a", "b"], "size": Literal[1, 2], "mixed": Literal["a", 1]}
+    found = _problems(before, {"side": str, "how": str, "size": int, "mixed": str})
+    assert [(each.level, each.field) for each in found] == [("failure", "mixed")]
+
+
 def test_a_member_less_in_an_enum_is_a_failure_and_one_more_is_not() -> None:
     """Events with the removed member could not be read."""
     fewer, more = StrEnum("Fewer", ["BUY"]), StrEnum("More", ["BUY", "SELL"])

@@ -158,6 +158,9 @@ def _takes(new: Any, old: Any) -> bool:
     if "enum" in old and "enum" in new:
         same = {**new, "enum": None} == {**old, "enum": None}
         return same and all(value in new["enum"] for value in old["enum"])
+    if old.keys() == {"enum"} and new in ({"type": "string"}, {"type": "integer"}):
+        kind = str if new["type"] == "string" else int
+        return all(type(value) is kind for value in old["enum"])
     if {**old, "type": "number"} == new and old.get("type") == "integer":
         return True
     return any(part in old for part in _PARTS) and _takes_parts(new, old)
