@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import pytest
 
 from pabal.errors import SnapshotError, SnapshotOfOtherClassError
 from pabal.eventsourcing import Repository
 from pabal.eventsourcing.snapshots import read_snapshot, take_snapshot
 from tests.eventsourcing.conftest import AnyStorage
-from tests.eventsourcing.samples import Account, Deposited, MatchedAccount
+from tests.eventsourcing.samples import Account, Deposited, MatchedAccount, account_decider
 
 ONE = Decimal(1)
 
@@ -114,6 +117,47 @@ async def test_an_outdated_snapshot_gives_way_to_the_events(
     await _fill(storage)
     monkeypatch.setattr(Account, "snapshot_version", 2)
     assert await _loaded(storage) == EQUAL
+
+
+def _with_limit(field: str) -> type[MatchedAccount]:
+    """Return a release of one class, whose limit keeps its value under another name."""
+    limit: Any = msgspec.defstruct("Limit", [(field, int, 0)], frozen=True, module="shop")
+
+    class Limited(MatchedAccount):
+        aggregate_type = "account"
+
+        def apply(self, event: object) -> None:
+            super().apply(event)
+            self.limits = (limit(**{field: self.version}),)
+
+    Limited.__annotations__ = {"limits": tuple[limit, ...]}
+    return Limited
+
+
+async def test_a_change_inside_of_what_an_attribute_holds_is_noticed(storage: AnyStorage) -> None:
+    """The field of before would be left out without a word, and its default taken for the state."""
+    await _fill(storage)
+    for field in ("most", "highest"):
+        cls: Any = _with_limit(field)
+        for _ in range(2):  # from the events or an outdated snapshot, and from that which this one leaves
+            limited = await Repository(cls, storage, snapshot_when_slower=0.0).load("a")
+            assert getattr(limited.limits[0], field) == 6
+
+
+async def test_the_state_of_a_decider_is_saved_until_its_meaning_changes(
+    storage: AnyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The option would do nothing but fill the log with warnings."""
+    await _fill(storage)
+    for decider in (account_decider, replace(account_decider, evolve=lambda state, event: state + 1)):
+        await storage.save_snapshot("account", "a", 7, None)
+        expected = (await Repository(decider, storage).load("a")).state
+        await Repository(decider, storage, snapshot_when_slower=0.0).load("a")
+        assert await storage.load_snapshot("account", "a") is not None
+        assert (await Repository(decider, storage, snapshot_every=100).load("a")).state == expected
+    assert caplog.text == ""
+    doubled = replace(account_decider, evolve=lambda state, event: state + 2, snapshot_version=2)
+    assert (await Repository(doubled, storage, snapshot_every=100).load("a")).state == 14
 
 
 async def test_another_class_s_snapshot_gives_way_to_the_events_and_says_so(

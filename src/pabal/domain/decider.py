@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from pabal.domain.aggregate import Aggregate
 
@@ -18,7 +18,9 @@ class Decider(Generic[C, S, E]):
     """Join ``decide(command, state) -> events`` and ``evolve(state, event) -> state``.
 
     Both are pure: ``decide`` raises where the command breaks a rule, ``evolve`` returns a new state and
-    never raises. ``initial`` is the state before any event, and should be immutable.
+    never raises. ``initial`` is the state before any event, and should be immutable. Snapshots take the state
+    for what ``evolve`` is annotated to return, or else for what ``initial`` is; raise ``snapshot_version``
+    when its meaning changes.
 
     >>> counter = Decider("counter", 0, decide=lambda by, n: [by] if n + by <= 3 else [],
     ...                   evolve=lambda n, by: n + by)
@@ -30,6 +32,7 @@ class Decider(Generic[C, S, E]):
     initial: S
     decide: Callable[[C, S], Iterable[E]]
     evolve: Callable[[S, E], S]
+    snapshot_version: int = 1
 
     def state_of(self, events: Iterable[E]) -> S:
         """Return the state that these events make."""
@@ -65,5 +68,19 @@ class DecidedAggregate(Aggregate):
 
 def aggregate_of(decider: Decider[Any, Any, Any]) -> type[DecidedAggregate]:
     """Return a class of aggregates that decide and evolve as the decider says."""
-    names = {"decider": decider, "aggregate_type": decider.aggregate_type, "__module__": __name__}
+    names = {
+        "decider": decider,
+        "aggregate_type": decider.aggregate_type,
+        "snapshot_version": decider.snapshot_version,
+        "__annotations__": {"state": _state_type(decider)},
+        "__module__": __name__,
+    }
     return type(f"Decided_{decider.aggregate_type}", (DecidedAggregate,), names)
+
+
+def _state_type(decider: Decider[Any, Any, Any]) -> Any:
+    plain = type(decider.initial)
+    try:
+        return get_type_hints(decider.evolve).get("return", plain)
+    except (NameError, TypeError):
+        return plain

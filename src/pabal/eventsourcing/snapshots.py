@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from zlib import crc32
 
 import msgspec
+from msgspec import inspect
 
 from pabal.domain.aggregate import Aggregate
 from pabal.errors import SnapshotError, SnapshotOfOtherClassError
@@ -14,6 +15,7 @@ from pabal.errors import SnapshotError, SnapshotOfOtherClassError
 A = TypeVar("A", bound=Aggregate)
 _encode = msgspec.msgpack.encode
 _BYTES = (bytes, bytearray, memoryview)
+_NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
 _FORM = 2
 """Of an encoded state; snapshots of another one give way to the events."""
 
@@ -122,18 +124,38 @@ class _Codec:
             if get_origin(hint) is not ClassVar and hint is not ClassVar
         }
         self.names = fields.keys()
-        self.layout = crc32(
-            repr([_FORM, *sorted((name, repr(hint)) for name, hint in fields.items())]).encode()
-        )
         try:
+            shapes = sorted((name, repr(hint), _shape_of(hint)) for name, hint in fields.items())
             self._decoders = {name: msgspec.msgpack.Decoder(hint) for name, hint in fields.items()}
         except TypeError as error:
             raise SnapshotError(reason=f"{cls.__qualname__} has an attribute of no codec: {error}") from error
+        self.layout = crc32(repr([_FORM, *shapes]).encode())
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Return attributes by name, each of its annotated type."""
         raw = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
         return {name: self._decoders[name].decode(value) for name, value in raw.items()}
+
+
+def _shape_of(hint: Any) -> str:
+    """Return what the values of an attribute consist of, the fields of classes in it included."""
+    seen: set[type] = set()
+
+    def shape(part: Any) -> Any:
+        if isinstance(part, _NAMED):
+            if part.cls in seen:
+                return part.cls.__qualname__
+            seen.add(part.cls)
+            return part.cls.__qualname__, [
+                (getattr(each, "encode_name", each.name), shape(each.type)) for each in part.fields
+            ]
+        if isinstance(part, inspect.Type):
+            return type(part).__name__, [shape(getattr(part, name)) for name in part.__struct_fields__]
+        if isinstance(part, tuple):
+            return [shape(each) for each in part]
+        return part.__qualname__ if isinstance(part, type) else part
+
+    return repr(shape(inspect.type_info(hint)))
 
 
 def _slots_of(cls: type) -> list[str]:
