@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -269,6 +270,63 @@ async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(memor
     assert await bus.dead_letters.list() == []
     assert all(future.result(LIMIT) for future in futures)
     assert sorted(seen) == [0, 1, 2, 3, 4, 100]
+
+
+async def test_a_sync_handler_gets_past_more_than_one_batch_of_foreign_threads(memory: Backend) -> None:
+    """However much lies ahead of it: if the second batch waited for room again, nobody would make any."""
+    bus = await memory.running(worker_count=1, max_queue_size=1)
+    entered: Seen[int] = Seen()
+    handover = threading.Event()
+    seen: Seen[int] = Seen()
+
+    def on_moved(event: Moved) -> None:
+        entered.add(event.n)
+        handover.wait(LIMIT)
+        bus.publish_threadsafe(Noted(1000)).result(LIMIT)
+
+    async def on_noted(event: Noted) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, on_moved, retry=ONCE)
+    bus.subscribe(Noted, on_noted)
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(1)
+    await in_thread(lambda: [bus.publish_threadsafe(Noted(n)) for n in range(600)])
+    await turns()
+    handover.set()
+    await bus.drain(LIMIT)
+    assert await bus.dead_letters.list() == []
+    assert sorted(seen) == [*range(600), 1000]
+
+
+async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) -> None:
+    """The loop looks at what they put in while they put in more: it may neither fail nor look at all of it
+    for each event.
+    """
+    bus = await memory.running(worker_count=1, max_queue_size=1)
+    gate = asyncio.Event()
+    seen: Seen[Moved] = Seen()
+    troubles: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, trouble: troubles.append(trouble))
+
+    async def note(event: Moved) -> None:
+        await gate.wait()
+        seen.add(event)
+
+    def flood(thread: int) -> list[Future[Receipt]]:
+        return [bus.publish_threadsafe(Moved(f"thread-{thread}", n)) for n in range(1500)]
+
+    bus.subscribe(Moved, note)
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        await asyncio.gather(*(in_thread(partial(flood, thread)) for thread in range(3)))
+    finally:
+        sys.setswitchinterval(switching)
+    gate.set()
+    await bus.drain(LIMIT)
+    assert troubles == []
+    assert by_piece(seen) == {f"thread-{thread}": list(range(1500)) for thread in range(3)}
 
 
 async def test_publish_threadsafe_on_a_stopped_bus_raises_at_once(backend: Backend) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import Future
 from contextvars import Context
 from typing import Any
@@ -41,6 +40,8 @@ class Inbox:
         self._intake = intake
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entries: deque[Entry] = deque()
+        self._of_handlers: deque[tuple[Mark, Future[Receipt]]] = deque()
+        """Which entries came from inside handlers, in order; some may be published already."""
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         """What the pump waits on while the bus is full."""
@@ -60,10 +61,12 @@ class Inbox:
                 action="publish_threadsafe", state="stopped" if loop is None else "stopping"
             )
         future.set_running_or_notify_cancel()
+        if mark is not None:
+            self._of_handlers.append((mark, future))
         self._entries.append((event, mark, future))
         try:
             # An empty context: the pump must not take whoever wakes it for the cause of what it publishes.
-            loop.call_soon_threadsafe(self._start_pump, context=Context())
+            loop.call_soon_threadsafe(self._start_pump, mark, context=Context())
         except RuntimeError as error:
             raise BusNotRunningError(action="publish_threadsafe", state="stopped") from error
         return future
@@ -88,20 +91,29 @@ class Inbox:
         while self._entries:
             _, _, future = self._entries.popleft()
             future.set_exception(BusNotRunningError(action="publish_threadsafe", state="stopped"))
+        self._forget_published()
 
-    def _start_pump(self) -> None:
+    def _start_pump(self, mark: Mark = None) -> None:
         if self._loop is None:
             self.close()  # put in at the very moment in which the bus stopped
         elif self._pump is None and self._entries:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="pabal-inbox")
             self._pump.add_done_callback(self._pump_done)
-        elif self._waiter is not None and not self._waiter.done() and self._is_urgent(self._entries):
+        elif self._waiter is not None and not self._waiter.done() and self._engine.is_handling(mark):
             self._engine.admission.admitted += 1
             self._waiter.set_result(None)
 
-    def _is_urgent(self, entries: Iterable[Entry]) -> bool:
-        """Tell whether a handler may be waiting for one of these: then nobody would make the room for it."""
-        return any(self._engine.is_handling(mark) for _, mark, _ in entries)
+    def _is_urgent(self) -> bool:
+        """Tell whether a handler may be waiting for an entry: then nobody would make the room for it.
+
+        What lies ahead of that entry has to go with it, or the order of a thread would be lost.
+        """
+        waiting = self._of_handlers.copy()  # in one step: other threads add to it meanwhile
+        return any(self._engine.is_handling(mark) for mark, future in waiting if not future.done())
+
+    def _forget_published(self) -> None:
+        while self._of_handlers and self._of_handlers[0][1].done():
+            self._of_handlers.popleft()
 
     def _pump_done(self, task: asyncio.Task[None]) -> None:
         self._pump = None
@@ -115,6 +127,7 @@ class Inbox:
         while self._entries:
             batch = [self._entries.popleft() for _ in range(min(_BATCH, len(self._entries)))]
             await self._publish(batch)
+            self._forget_published()
 
     async def _publish(self, batch: list[Entry]) -> None:
         """Publish a batch in as few steps as the storage allows; one bad event fails alone."""
@@ -128,7 +141,7 @@ class Inbox:
         if not good:
             return
         try:
-            if intake.is_full and not self._is_urgent(batch):
+            if intake.is_full and not self._is_urgent():
                 self._waiter = asyncio.get_running_loop().create_future()
                 await intake.stand_in_line(self._waiter)
             receipts = await intake.publish_stamped([event for event, _ in good], inside=True)
