@@ -126,3 +126,14 @@ async def test_what_is_recorded_after_a_block_is_not_stored_with_the_next_one(st
         kept.deposit_then_fail(ONE)
     assert await accounts.update("a", _deposit) == Decimal(3)
     assert (await accounts.load("a")).balance == Decimal(3)
+
+
+async def test_what_is_recorded_beside_a_change_comes_into_no_snapshot(storage: AnyStorage) -> None:
+    """Each load would begin from a state that no event has made, in every process and for ever."""
+    accounts = Repository(Account, storage, snapshot_every=1)
+    kept = await accounts.update("a", lambda account: account)
+    change = asyncio.create_task(accounts.update("a", _deposit))
+    await asyncio.sleep(0)  # it has decided, and its event is on the way
+    kept.deposit(Decimal(100))
+    await change
+    assert (await Repository(Account, storage, snapshot_every=1).load("a")).balance == ONE

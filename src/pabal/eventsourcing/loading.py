@@ -88,8 +88,8 @@ class Loader(Generic[A]):
 
     async def _save(self, live: Live[A]) -> None:
         aggregate = live.aggregate
-        if live.last_event_id is None or live.snapshot_at == aggregate.version:
-            return
+        if live.last_event_id is None or live.snapshot_at == aggregate.version or not live.is_untouched:
+            return  # what was recorded beside its changes is in the state, and will never be stored
         live.snapshot_at = aggregate.version
         try:
             data = take_snapshot(aggregate, id_to_bytes(live.last_event_id))
