@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from pabal import InMemoryEventStorage
-from pabal.errors import AggregateDefinitionError, InvalidEventError, StorageUnavailableError
+from pabal.domain.envelope import decode_event
+from pabal.errors import (
+    AggregateDefinitionError,
+    ConcurrencyError,
+    InvalidEventError,
+    StorageUnavailableError,
+)
 from pabal.eventsourcing import Repository, UnitOfWork
+from pabal.ports.storage import StreamAppend
 from tests.eventsourcing.conftest import AnyStorage
 from tests.eventsourcing.samples import Account, Deposited, OverdrawnError
 
@@ -137,3 +146,71 @@ async def test_what_is_recorded_beside_a_change_comes_into_no_snapshot(storage: 
     kept.deposit(Decimal(100))
     await change
     assert (await Repository(Account, storage, snapshot_every=1).load("a")).balance == ONE
+
+
+async def test_a_block_never_decides_by_events_that_are_on_their_way(
+    storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer may take their place with as many: it would be stored on what never happened."""
+    append, holds = storage.append_streams, [asyncio.Event(), asyncio.Event()]
+    first, second = holds
+    is_sent = asyncio.Event()
+
+    async def held(requests: list[StreamAppend]) -> list[int]:
+        if holds:
+            hold = holds.pop(0)
+            if hold is second:
+                is_sent.set()
+            await hold.wait()
+        return await append(requests)
+
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+    monkeypatch.setattr(storage, "append_streams", held)
+
+    async def deposit_twice() -> None:
+        await accounts.update("a", _deposit)
+        await accounts.update("a", lambda account: account.deposit(Decimal(100)))
+
+    async def withdraw_all() -> None:
+        with suppress(ConcurrencyError):
+            async with accounts.edit("a") as account:
+                account.withdraw(account.balance)
+                await second.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(deposit_twice())
+        await asyncio.sleep(0)  # its first change is on the way, and the block waits for it
+        tasks.create_task(withdraw_all())
+        await asyncio.sleep(0)
+        first.set()
+        await is_sent.wait()
+        await Repository(Account, storage).update("a", _deposit)
+        second.set()
+    balance = Decimal(0)
+    for row in await storage.read_history("account", "a"):
+        event: Any = decode_event(row)
+        balance += event.amount if isinstance(event, Deposited) else -event.amount
+        assert balance >= 0
+
+
+async def test_a_snapshot_holds_nothing_that_a_block_has_recorded_meanwhile(
+    storage: AnyStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An update whose event was just stored would save the block's undecided state as its own."""
+    accounts = Repository(Account, storage, snapshot_every=1)
+    await accounts.update("a", _deposit)
+
+    async def deposit_in_a_block() -> None:
+        with suppress(ZeroDivisionError):
+            async with accounts.edit("a") as account:
+                account.deposit(Decimal(100))
+                await asyncio.sleep(0)
+                raise ZeroDivisionError
+
+    for _ in range(5):
+        blocks = (deposit_in_a_block() for _ in range(3))
+        await asyncio.gather(accounts.update("a", _deposit), *blocks, accounts.update("a", _deposit))
+        account = await accounts.load("a")
+        assert account.balance == account.version
+    assert "cannot be used" not in caplog.text

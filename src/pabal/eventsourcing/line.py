@@ -31,7 +31,7 @@ class Line:
     as many events.
     """
 
-    def __init__(self, storage: AggregateStorage, failed: Callable[[], None]) -> None:
+    def __init__(self, storage: AggregateStorage, failed: Callable[[], object]) -> None:
         self._storage = storage
         self._failed = failed
         self._gathering: _Batch | None = None

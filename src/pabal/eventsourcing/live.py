@@ -52,7 +52,7 @@ class Live(Generic[A]):
             except (InvalidEventError, DuplicateEventError) as error:
                 raise OvertakenError from error  # that is for the caller of the change to hear
 
-    def open_line(self, storage: AggregateStorage, failed: Callable[[], None]) -> Line:
+    def open_line(self, storage: AggregateStorage, failed: Callable[[], object]) -> Line:
         """Return the line, ``failed`` being called once should the state turn out never to be stored."""
         if self.line is None:
             self.line = Line(storage, failed)
@@ -104,7 +104,9 @@ class LiveAggregates(Generic[A]):
         if kept is not None and kept.is_settled and kept.aggregate.version < version:
             del self._lives[aggregate_id]
 
-    def discard(self, live: Live[A]) -> None:
-        """Let go of exactly this copy: its state may differ from the log."""
-        if self._lives.get(live.aggregate.id) is live:
-            del self._lives[live.aggregate.id]
+    def discard(self, live: Live[A]) -> bool:
+        """Let go of exactly this copy, as its state may differ from the log; False if it is not kept."""
+        if self._lives.get(live.aggregate.id) is not live:
+            return False
+        del self._lives[live.aggregate.id]
+        return True

@@ -252,7 +252,8 @@ class Repository(Generic[A]):
         live.last_event_id = change.last_event_id
         line = live.open_line(self.storage, lambda: self.lives.discard(live))
         await asyncio.shield(line.join(change))
-        if live.is_settled:
+        # A block may have it by now, and have recorded what is not stored yet.
+        if live.is_settled and self.lives.get(live.aggregate.id) is live:
             await self.loader.stored(live)
         return result
 
@@ -260,19 +261,25 @@ class Repository(Generic[A]):
 
     async def check_out(self, aggregate_id: str, *, must_exist: bool) -> Live[A]:
         """Return an aggregate that is nobody else's; called by ``UnitOfWork``."""
-        live = self.lives.get(aggregate_id)
-        if live is not None:
-            try:
-                await live.settled()
-            except (ConcurrencyError, OvertakenError):
-                live = None
-        if live is not None and self.lives.get(aggregate_id) is live:
-            self.lives.discard(live)
-        else:
-            live = await self.loader.load(aggregate_id)
+        live = await self._take_out(aggregate_id) or await self.loader.load(aggregate_id)
         if must_exist:
             self._existing(live.aggregate)
         return live
+
+    async def _take_out(self, aggregate_id: str) -> Live[A] | None:
+        """Return the copy that is kept, to be kept no longer; None unless all of it is stored."""
+        live = self.lives.get(aggregate_id)
+        if live is None:
+            return None
+        try:
+            await live.settled()
+            if not self.lives.discard(live):
+                return None
+            # Before this task had its turn others may have changed it again; from here on nobody can.
+            await live.settled()
+        except (ConcurrencyError, OvertakenError):
+            return None
+        return live if live.is_untouched else None
 
     async def check_in(self, live: Live[A]) -> None:
         """Take an aggregate back after its events were stored; called by ``UnitOfWork``."""
