@@ -305,6 +305,31 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
     gc.collect()  # the sockets of a loop that was closed with them are nobody's to close
 
 
+async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
+    own_server: Server, namespace: str
+) -> None:
+    """``asyncio.run`` would wait for ever for a worker that took its end for another's."""
+    begun = asyncio.Event()
+
+    async def hang(event: Moved) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    bus = make(own_server, namespace, hang, partitions=1, lease=0.3)
+    await bus.start()
+    await bus.publish(Moved("a", 1))
+    await begun.wait()
+    own_server.kill()
+    await until(lambda: not bus.partitions)
+    tasks = asyncio.all_tasks() - before
+    for task in tasks:
+        task.cancel()
+    _, left = await asyncio.wait(tasks, timeout=SOON)
+    await bus.stop(timeout=0)
+    assert not left
+
+
 # -- what is read -----------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,30 @@ async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
     assert attempts.numbers == [2]
 
 
+async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Server, namespace: str) -> None:
+    """Promise 6. One restart of the server, and an event that kills its process kills one after the other."""
+    dead = await with_a_death(own_server, namespace)
+    attempts = Attempts()
+    async with make(own_server, namespace, attempts.handle, partitions=1) as bus:
+        await until(lambda: bool(attempts.numbers))
+        assert bus._coordinator is not None
+        line = bus._coordinator._line
+
+        def is_known_to_be_broken() -> bool:
+            line.erase(7)  # a connection is known to be broken when something is sent
+            return line.is_broken
+
+        await own_server.restart()
+        await until(is_known_to_be_broken)
+        await until(lambda: not line.is_broken)
+        line.write(7, Note(0, 1, 1, 1, 1))
+        noted = bus._coordinator.membership.member + "\0007"
+        async with asyncio.timeout(30.0):
+            while not await bus._log.link.call("HEXISTS", bus._keys.notes, noted):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    await dead.stop(timeout=0)
+
+
 async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
     shared_server: Server, namespace: str
 ) -> None:

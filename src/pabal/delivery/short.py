@@ -62,8 +62,7 @@ async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> Non
     tracker, journal = consumer.tracker, consumer.journal
     assert tracker is not None
     items, failing = lane.items, consumer.failing
-    slot, number = worker.slot, consumer.number
-    handler = consumer.handler
+    slot, number, handler = worker.slot, consumer.number, consumer.handler
     worker.occupy(lane)
     left = consumer.slice
     error: BaseException | None = None
@@ -108,6 +107,7 @@ async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> Non
             break
         lane, items = following, following.items
     consumer.in_flight -= 1
+    worker.end_by(error)
 
 
 def _next_of(consumer: Consumer) -> Lane | None:

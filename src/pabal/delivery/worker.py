@@ -131,6 +131,12 @@ class Worker:
         if self._conclude(lane, consumer, [item], self._attempt_number(consumer, item[0]), error):
             self.put_back(lane)
 
+    def end_by(self, error: BaseException | None) -> None:
+        """Raise what ends the worker itself; the engine that it worked for may be ending alone."""
+        alone = isinstance(error, asyncio.CancelledError) and not self.task.cancelling()
+        if error is not None and not alone and self._is_end(error):
+            raise error
+
     # -- the full way ---------------------------------------------------------------------------------
 
     async def _ordered(self, lane: Lane, consumer: Consumer) -> None:

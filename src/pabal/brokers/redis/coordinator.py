@@ -159,6 +159,8 @@ class Coordinator:
         if not view.same_log:
             await self._log.rejoin()
         self.signs.taken(sent_at)
+        if self._line.is_broken:
+            await self._line.open()
         self._engine.parked = view.dead_letters
         if await self.controls.look(view.asked):
             for running in self._engine.running.values():

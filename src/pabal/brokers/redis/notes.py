@@ -58,6 +58,8 @@ class NoteLine:
         self._key = key
         self._member = member
         self._connection: Any = None
+        self.is_broken = False
+        """It was connected, and a note could not be sent."""
 
     async def open(self) -> None:
         """Connect, unless that was done; without a connection nothing is noted, and all else goes on."""
@@ -66,6 +68,8 @@ class NoteLine:
                 self._connection = await asyncio.to_thread(self._connect)
             except (RedisError, OSError) as error:
                 _log.warning("attempts on suspect events cannot be noted: %s", error)
+            else:
+                self.is_broken = False
 
     def _connect(self) -> Any:
         connection: Any = self._pool.make_connection()
@@ -88,8 +92,9 @@ class NoteLine:
         try:
             connection.send_packed_command([data], check_health=False)
         except (RedisError, OSError) as error:
-            _log.warning("attempts on suspect events cannot be noted any more: %s", error)
+            _log.warning("attempts on suspect events cannot be noted until the next look: %s", error)
             self.close()
+            self.is_broken = True
 
     def close(self) -> None:
         """Disconnect."""
