@@ -54,12 +54,41 @@ async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(back
         lambda: bus.wait_for(Moved),
         lambda: bus.subscribe(Moved, note, name="late"),
         lambda: bus.unsubscribe("sub-1"),
+        lambda: bus.use(_pass_on),
+        lambda: bus.start(),
+        lambda: bus.stop(),
     ):
         error = await in_thread(functools.partial(run_elsewhere, work))
         assert isinstance(error, WrongLoopError)
         assert "publish_threadsafe" in str(error)
     await bus.drain(60)
     assert seen == [1, 2]
+
+
+async def _pass_on(event: Any, context: Any, call_next: Any) -> None:
+    await call_next()
+
+
+async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -> None:
+    """A loop that cannot wait for its workers would leave it half stopped: taking nothing, never ended."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    async def use_it_there() -> None:
+        async with bus:
+            raise AssertionError("never entered")
+
+    bus.subscribe(Moved, note)
+    for work in (lambda: bus.stop(timeout=0), use_it_there):
+        assert isinstance(await in_thread(functools.partial(run_elsewhere, work)), WrongLoopError)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    assert bus.health().status == "ok"
+    await bus.stop(timeout=5)
+    assert seen == [1]
 
 
 def test_a_second_loop_in_the_same_thread_is_another_loop_too(tmp_path: Any) -> None:

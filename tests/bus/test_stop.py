@@ -220,6 +220,31 @@ async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stor
     assert seen == [1, 2, 3]
 
 
+async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_has_returned(
+    backend: Backend,
+) -> None:
+    """It is what the error inside a handler tells to do; a task inherits what its handler was handling."""
+    bus = await backend.running()
+    returned: Seen[int] = Seen()
+    stopping: list[asyncio.Task[None]] = []
+
+    async def stop() -> None:
+        await returned.reach(1)
+        await turns()
+        await bus.stop()
+
+    async def handle(event: Moved) -> None:
+        stopping.append(asyncio.create_task(stop()))
+        await asyncio.sleep(0)
+        returned.add(event.n)
+
+    bus.subscribe(Moved, handle)
+    await bus.publish(Moved("rook", 1))
+    await returned.reach(1)
+    await asyncio.wait_for(stopping[0], LIMIT)
+    assert not bus.is_running
+
+
 async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend) -> None:
     """The stop would wait for the handler that waits for the stop."""
     bus = await backend.running()

@@ -70,8 +70,7 @@ class InMemoryEventBus:
         for option, value in (("worker_count", worker_count), ("max_queue_size", max_queue_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
-        self._storage = event_storage
-        self._owns_storage = owns_storage
+        self._storage, self._owns_storage = event_storage, owns_storage
         self._max_queue_size = max_queue_size
         self._engine = self._make_engine(worker_count, clock, seed)
         self._engine.admission.room = max_queue_size
@@ -111,8 +110,9 @@ class InMemoryEventBus:
         """Begin to deliver; with storage, go on where each subscription's cursor says. Harmless when running.
 
         When it returns, ``worker_count`` workers run and every subscription is open. Waits for handlers of an
-        earlier run that have not ended though cancelled. Raises StorageError.
+        earlier run that have not ended though cancelled. Raises StorageError, WrongLoopError.
         """
+        self._check_loop("start the bus", alive=True)
         async with self._changing:
             if self._state == "running":
                 return
@@ -124,10 +124,8 @@ class InMemoryEventBus:
                     await asyncio.to_thread(self._storage.open)  # an earlier stop() has closed it
                 await self._engine.start(self._storage)
                 self._loop = asyncio.get_running_loop()
-                self._loop_is_running = self._loop.is_running
-                self._thread = get_ident()
-                self._state = "running"
-                self._started_at = self._engine.clock.monotonic()
+                self._thread, self._loop_is_running = get_ident(), self._loop.is_running
+                self._state, self._started_at = "running", self._engine.clock.monotonic()
                 self._expectations.start()
                 self._intake.open()
                 self._inbox.open()
@@ -145,15 +143,15 @@ class InMemoryEventBus:
         New publishes are refused at once, but for those of running handlers. Without storage, what is queued
         is handled as far as the time allows; with storage, only running handlers are waited for, and the rest
         is delivered after the next start. Handlers still running at the end are cancelled; their events count
-        as unfinished.
+        as unfinished. Raises InsideHandlerError, WrongLoopError.
         """
+        self._check_loop("stop the bus", alive=True)
         if self._engine.in_handler():
             raise InsideHandlerError(action="stop the bus")
         async with self._changing:
             if self._state == "stopped":
                 return
-            self._state = "stopping"
-            self._thread = 0  # from now on every publish is looked at
+            self._state, self._thread = "stopping", 0  # from now on every publish is looked at
             await self._end(self._engine.clock.monotonic() + timeout)
 
     async def _end(self, deadline: float) -> None:
@@ -260,6 +258,7 @@ class InMemoryEventBus:
         """Put ``async (event, context, call_next)`` around every attempt, inside those used before."""
         if not callable(middleware):
             raise UsageError(f"{middleware!r} is no middleware; pass async (event, context, call_next)")
+        self._check_loop("use middleware")
         self._engine.middleware = (*self._engine.middleware, middleware)
         self._engine.rewire()
 
@@ -393,7 +392,8 @@ class InMemoryEventBus:
             raise BusNotRunningError(action=action, state=self._state)
         self._check_loop(action)
 
-    def _check_loop(self, action: str) -> None:
-        """Refuse to touch a running bus from a thread or loop that does not own it."""
-        if self._loop is not None and running_loop() is not self._loop:
+    def _check_loop(self, action: str, *, alive: bool = False) -> None:
+        """Refuse to touch a running bus from a thread or loop that does not own it (``alive``: any more)."""
+        loop = self._loop
+        if loop is not None and running_loop() is not loop and not (alive and loop.is_closed()):
             raise WrongLoopError(action=action)

@@ -85,7 +85,8 @@ class WrongLoopError(UsageError):
     action: str
     template = (
         "cannot {action} from here: the bus belongs to the event loop that started it; "
-        "from any other thread or loop use bus.publish_threadsafe(event)"
+        "from any other thread or loop use bus.publish_threadsafe(event), "
+        "and asyncio.run_coroutine_threadsafe(..., loop) for what else can be awaited"
     )
 
 
@@ -95,7 +96,7 @@ class InsideHandlerError(UsageError):
     action: str
     template = (
         "cannot {action} inside a handler: it would wait for the very event being handled; "
-        "return first, or start a task of your own"
+        "return first; a task that the handler starts may do it once the handler has returned"
     )
 
 

@@ -156,8 +156,9 @@ class RedisEventBus(InMemoryEventBus):
 
         When it returns, every subscription has its place in the log, and this process has taken what was
         free. Raises BrokerUnavailableError when the server does not answer within ``patience``, and
-        PartitionCountError.
+        PartitionCountError, WrongLoopError.
         """
+        self._check_loop("start the bus", alive=True)
         async with self._changing:
             if self._state == "running":
                 return
