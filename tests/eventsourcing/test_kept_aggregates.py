@@ -14,6 +14,7 @@ from pabal import InMemoryEventStorage
 from pabal.domain.envelope import decode_event
 from pabal.errors import (
     AggregateDefinitionError,
+    AggregateNotFoundError,
     ConcurrencyError,
     InvalidEventError,
     StorageUnavailableError,
@@ -214,3 +215,43 @@ async def test_a_snapshot_holds_nothing_that_a_block_has_recorded_meanwhile(
         account = await accounts.load("a")
         assert account.balance == account.version
     assert "cannot be used" not in caplog.text
+
+
+async def test_a_refusal_counts_only_where_nobody_else_has_changed_the_aggregate(storage: AnyStorage) -> None:
+    """What another process has made possible would be refused for ever: no append conflicts."""
+    here, elsewhere = Repository(Account, storage), Repository(Account, storage)
+    await here.update("a", _deposit)
+    await elsewhere.update("a", lambda account: account.deposit(Decimal(100)))
+    assert await here.update("a", lambda account: account.withdraw(Decimal(50))) == Decimal(51)
+    await elsewhere.update("a", _deposit)
+    assert await here.update("a", _balance) == Decimal(52)
+    with pytest.raises(AggregateNotFoundError):
+        await here.update("b", _balance, must_exist=True)
+    await elsewhere.update("b", _deposit)
+    assert await here.update("b", _balance, must_exist=True) == ONE
+
+
+async def test_an_update_that_is_cancelled_is_not_made_again(
+    storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conflict of what it had sent would have it decided anew, and whoever timed it out wait on."""
+    here, elsewhere = Repository(Account, storage), Repository(Account, storage)
+    await here.update("a", _deposit)
+    append, holds, goes_on = storage.append_streams, [True], asyncio.Event()
+    is_sent = asyncio.Event()
+
+    async def held(requests: list[StreamAppend]) -> list[int]:
+        if holds and holds.pop():
+            is_sent.set()
+            await goes_on.wait()
+        return await append(requests)
+
+    monkeypatch.setattr(storage, "append_streams", held)
+    update = asyncio.create_task(here.update("a", lambda account: account.deposit(Decimal(100))))
+    await is_sent.wait()
+    await elsewhere.update("a", _deposit)
+    update.cancel()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await update
+    assert (await elsewhere.load("a")).balance == Decimal(2)

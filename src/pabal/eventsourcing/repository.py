@@ -30,7 +30,7 @@ class Repository(Generic[A]):
     ``kind`` is a class derived from ``Aggregate``, or a ``Decider``. ``bus_or_storage`` is a bus with
     storage, or the storage. The ``keep`` aggregates used last stay in memory, for ``edit`` and ``update``; 0
     keeps none. A copy in memory does not hear of what others store: its next change raises ConcurrencyError,
-    which ``update`` answers by loading anew.
+    which ``update`` answers by loading anew, as it does where a change raises or records nothing.
 
     ``snapshot_every=100`` saves a snapshot after ``edit`` or ``update`` once 100 events have come since the
     last one, ``snapshot_when_slower=0.05`` whenever loading took longer than 50 ms (it is in seconds).
@@ -222,30 +222,49 @@ class Repository(Generic[A]):
             return await change(aggregate)
 
     async def _update_in_line(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
-        live = self.lives.get(aggregate_id)
-        if live is None:
-            live = self.lives.put(await self.loader.load(aggregate_id))
+        kept = self.lives.get(aggregate_id)
+        live = kept or self.lives.put(await self.loader.load(aggregate_id))
         aggregate = live.aggregate
-        if must_exist and aggregate.version == 0:
-            self._existing(aggregate)
         # From here to the append nothing waits: who comes next finds this state, and expects its version.
         try:
+            if must_exist:
+                self._existing(aggregate)
             result = change(aggregate)
             if isawaitable(result):
                 if iscoroutine(result):
                     result.close()
                 raise UsageError(f"{change!r} returned something to await; pass an async function instead")
             if aggregate.stored_version != aggregate.version:
+                kept = None  # its append hears of what others have stored
                 return await self._append(live, result)
             aggregate.refuse_if_spoiled()
-        except BaseException:
+        except BaseException as error:
             if aggregate.stored_version != aggregate.version or aggregate.is_spoiled:
                 self.lives.discard(live)
-            # It may have decided by events that are not stored yet, and never will be.
-            await live.settled()
+            if isinstance(error, Exception):  # a cancellation is no decision
+                # It may have decided by events that are not stored yet, and never will be.
+                await live.settled()
+                await self._refuse_overtaken(kept)
             raise
         await live.settled()
+        await self._refuse_overtaken(kept)
         return result
+
+    async def _refuse_overtaken(self, kept: Live[A] | None) -> None:
+        """Raise OvertakenError where somebody else has changed an aggregate since its copy was kept.
+
+        For decisions that store nothing: no append hears of it.
+        """
+        if kept is None:
+            return
+        aggregate = kept.aggregate
+        rows = await self.storage.read_history(
+            aggregate.aggregate_type, aggregate.id, aggregate.stored_version
+        )
+        # Compared with its version by now: what was added meanwhile may be of this very copy.
+        if rows and (rows[-1].stream_version or 0) > aggregate.stored_version:
+            self.lives.discard(kept)
+            raise OvertakenError
 
     async def _append(self, live: Live[A], result: R) -> R:
         change = Change(live.aggregate)
