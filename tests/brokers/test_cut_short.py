@@ -330,6 +330,37 @@ async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
     assert not left
 
 
+@pytest.mark.parametrize("timeout", [None, 60.0], ids=["the short way", "the full way"])
+async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_partition_is_let_go(
+    own_server: Server, namespace: str, timeout: float | None
+) -> None:
+    """The workers go on for other partitions; with the last of them nothing would be handled any more."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    handled: list[int] = []
+
+    async def handle(event: Moved) -> None:
+        if event.number == 1 and not go_on.is_set():
+            begun.set()
+            await go_on.wait()
+            raise asyncio.CancelledError  # what it waited for was cancelled
+        handled.append(event.number)
+
+    bus = make(own_server, namespace, partitions=1, lease=0.3, worker_count=1)
+    bus.subscribe(Moved, handle, name="sub", timeout=timeout)
+    async with bus:
+        await bus.publish(Moved("a", 1))
+        await begun.wait()
+        own_server.kill()
+        await until(lambda: not bus.partitions)
+        go_on.set()
+        own_server.start()
+        await until(lambda: bool(bus.partitions))
+        await bus.publish(Moved("b", 2))
+        await bus.drain(timeout=30)
+        assert sorted(handled) == [1, 2]
+        assert bus.health().status == "ok"
+
+
 # -- what is read -----------------------------------------------------------------------------------------
 
 

@@ -132,9 +132,8 @@ class Worker:
             self.put_back(lane)
 
     def end_by(self, error: BaseException | None) -> None:
-        """Raise what ends the worker itself; the engine that it worked for may be ending alone."""
-        alone = isinstance(error, asyncio.CancelledError) and not self.task.cancelling()
-        if error is not None and not alone and self._is_end(error):
+        """Raise what is the end of the worker, though nothing else of it concerns anybody any more."""
+        if error is not None and self._is_end(error):
             raise error
 
     # -- the full way ---------------------------------------------------------------------------------
@@ -268,7 +267,9 @@ class Worker:
     def _is_end(self, error: BaseException) -> bool:
         """Tell the end of the worker from a failure of the handler."""
         if isinstance(error, asyncio.CancelledError):
-            return self.engine.cancelling or bool(self.task.cancelling())
+            # An engine that shares its workers with others may be ending alone.
+            ending = self.engine.cancelling and self.engine.crew is None
+            return ending or bool(self.task.cancelling())
         if isinstance(error, GeneratorExit):
             return not self._is_running()  # thrown in from outside, which only happens while nothing runs
         return isinstance(error, (KeyboardInterrupt, SystemExit))
