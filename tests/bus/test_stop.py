@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -243,6 +244,39 @@ async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_h
     await returned.reach(1)
     await asyncio.wait_for(stopping[0], LIMIT)
     assert not bus.is_running
+
+
+@pytest.mark.parametrize("leaving", ["stop", "unsubscribe"])
+async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Backend, leaving: str) -> None:
+    """Promise 8. A key that is blocked has more waiting than a save in between tells of; the last one must,
+    or what other keys have finished is handled twice after every restart.
+    """
+    bus = await stored.running(worker_count=2)
+    seen: Seen[str] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.piece == "blocked":
+            await asyncio.Event().wait()
+        seen.add(event.piece)
+
+    subscription = bus.subscribe(Moved, handle, name="book")
+    await bus.drain(60)  # it is open and takes events as they are committed, of which it holds more
+    await bus.publish_batch([Moved("blocked", n) for n in range(5000)])
+    await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(3)])
+    await seen.reach(3)
+    await turns()
+    if leaving == "unsubscribe":
+        bus.unsubscribe(subscription)
+    await bus.stop(timeout=0)
+    bus = await stored.again(bus)
+
+    async def handle_again(event: Moved) -> None:
+        seen.add(event.piece)
+
+    bus.subscribe(Moved, handle_again, name="book")
+    async with bus:
+        await bus.drain(60)
+    assert Counter(seen) == {"blocked": 5000, "piece-0": 1, "piece-1": 1, "piece-2": 1}
 
 
 async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend) -> None:

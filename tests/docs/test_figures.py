@@ -10,7 +10,6 @@ from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.bus import waiting
 from pabal.delivery import buffers, feed, leases, redelivery, settlement, worker
 from pabal.delivery.dead_letters import MemoryDeadLetters
-from pabal.delivery.watermark import WatermarkTracker
 from pabal.eventsourcing import advancing
 from pabal.storage.sqlite import appender, cursors, journal, statements, writer
 from tests.docs.pages import ROOT
@@ -20,7 +19,6 @@ def _default(function: object, parameter: str) -> int:
     return int(inspect.signature(function).parameters[parameter].default)  # type: ignore[arg-type]
 
 
-_UNFINISHED = _default(WatermarkTracker.snapshot, "most")
 _INSERTED = f"{len(statements.INSERT_SIZES)} sizes, of 1 to {statements.INSERT_SIZES[0]:,} rows"
 
 _FIGURES = [
@@ -45,7 +43,13 @@ _FIGURES = [
     ("event-sourcing.ko", f"이벤트 {advancing._SAVE_EVERY:,}개마다"),
     ("decisions/0002-one-writer-thread-with-group-commit", f"up to {writer._GROUP_ROWS:,} rows"),
     ("decisions/0002-one-writer-thread-with-group-commit", _INSERTED),
-    ("decisions/0004-the-cursor-row-and-its-exceptions", f"more than {_UNFINISHED:,} unfinished positions"),
+    (
+        "decisions/0004-the-cursor-row-and-its-exceptions",
+        f"than {buffers.SAVED_OFTEN:,} unfinished positions",
+    ),
+    ("decisions/0004-the-cursor-row-and-its-exceptions", f"tells of up to {buffers.SAVED_LAST:,}"),
+    ("limits", f"saved up to {buffers.SAVED_OFTEN:,} of those that wait"),
+    ("limits", f"up to {buffers.SAVED_LAST:,}; what is finished"),
     ("decisions/0004-the-cursor-row-and-its-exceptions", f"every {settlement._SAVE_EVERY:,} positions"),
     ("decisions/0005-attempts-are-counted-in-a-mapped-journal", f"slot of {journal._SLOT.size} bytes"),
     ("decisions/0006-the-stream-index-is-built-behind-the-commits", f"When {appender._INDEX_EVERY:,} events"),

@@ -10,3 +10,7 @@ BUFFER_LIVE = 16_384
 More than of what is read, for these events are in memory already: reading them back makes the whole way from
 publishing to handling half as long again.
 """
+SAVED_OFTEN = 4096
+"""How many unfinished deliveries a save tells of, while they follow one another: each is looked at."""
+SAVED_LAST = BUFFER_LIVE
+"""How many the last save tells of, when a subscription ends: all that are in memory."""

@@ -293,7 +293,7 @@ class Leases:
 
     async def _leave(self, consumer: Consumer) -> None:
         """Save what a subscription that was ended had finished; the rest stays unfinished in its cursor."""
-        await self._storage.save_progress([progress_of(consumer, consumer.unsaved)])
+        await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self._leaving.remove(consumer)
 

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Unsaved
+from pabal.delivery.buffers import SAVED_LAST, SAVED_OFTEN
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, Consumer
 from pabal.delivery.ending import bury
 from pabal.delivery.sampling import Sampler
@@ -103,6 +104,9 @@ class Settlement:
             return
         self._stopping = True
         self._save_passed()
+        for consumer in self._engine.consumers.values():
+            if consumer.tracker is not None and len(consumer.tracker) > SAVED_OFTEN:
+                self.mark(consumer)  # the saves so far may have left out what it has finished
         for future in (self._wake, self._pausing):
             if future is not None:
                 _settle(future)
@@ -165,7 +169,7 @@ class Settlement:
                 continue
             unsaved, consumer.unsaved = consumer.unsaved, Unsaved()
             taken.append((consumer, unsaved))
-            changes.append(progress_of(consumer, unsaved))
+            changes.append(progress_of(consumer, unsaved, last=self._stopping))
         if not changes:
             return
         self._saving = True
@@ -198,11 +202,11 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def progress_of(consumer: Consumer, unsaved: Unsaved) -> Progress:
-    """Return what a save has to tell of a consumer."""
+def progress_of(consumer: Consumer, unsaved: Unsaved, *, last: bool) -> Progress:
+    """Return what a save has to tell of a consumer; the ``last`` one tells of more."""
     assert consumer.tracker is not None
     consumer.saved = consumer.tracker.seen
-    watermark, frontier, unfinished = consumer.tracker.snapshot()
+    watermark, frontier, unfinished = consumer.tracker.snapshot(SAVED_LAST if last else SAVED_OFTEN)
     return Progress(
         name=consumer.name,
         epoch=consumer.epoch,

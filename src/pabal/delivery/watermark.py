@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from pabal.delivery.buffers import SAVED_OFTEN
+
 
 class WatermarkTracker:
     """Keep the lowest unfinished position among those that were dispatched.
@@ -74,12 +76,12 @@ class WatermarkTracker:
         """Return the position up to which everything is finished."""
         return self._order[0] - 1 if self._order else self.seen
 
-    def snapshot(self, most: int = 4096) -> tuple[int, int, tuple[int, ...]]:
+    def snapshot(self, most: int = SAVED_OFTEN) -> tuple[int, int, tuple[int, ...]]:
         """Return (watermark, frontier, unfinished): all up to frontier is finished but the unfinished.
 
         The frontier is the highest finished position, so work that merely waits takes no room. With more
-        than ``most`` unfinished positions below it, the frontier is drawn back to leave ``most``: after a
-        crash, what was finished above it is delivered again.
+        than ``most`` unfinished positions below it, the frontier is drawn back to leave ``most``: what was
+        finished above it is delivered again.
         """
         if not self._order:
             return self.seen, self.seen, ()

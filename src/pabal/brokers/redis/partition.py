@@ -141,7 +141,7 @@ class PartitionStorage(SteeredPartition):
         for consumer in consumers:
             if consumer.tracker is None:
                 continue
-            saved = progress_of(consumer, Unsaved())
+            saved = progress_of(consumer, Unsaved(), last=False)
             cursor = encode_cursor(saved.watermark, saved.frontier, saved.unfinished)
             mark = consumer.reason if consumer.state == HALTED else HELD
             arguments += (consumer.name, consumer.number, consumer.epoch, mark, cursor, saved.watermark)
