@@ -14,7 +14,7 @@ import pytest
 from pabal import BusNotRunningError, InMemoryEventBus, SqliteEventStorage
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import LIMIT, ONCE, Backend, Seen, numbers
+from tests.bus.support import LIMIT, ONCE, Backend, Seen, numbers, turns
 
 CALLS: dict[str, Any] = {
     "publish": lambda bus: bus.publish(Moved("rook")),
@@ -49,6 +49,30 @@ async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backen
     await bus.stop()
     with pytest.raises(BusNotRunningError):
         await CALLS[call](bus)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
+    """Promise 9. A stop may wait for a handler as long as its timeout; nothing new comes in meanwhile."""
+    bus = await backend.running()
+    entered: Seen[int] = Seen()
+    release = asyncio.Event()
+
+    async def hold(event: Moved) -> None:
+        entered.add(event.n)
+        await release.wait()
+
+    bus.subscribe(Moved, hold, name="book")
+    await bus.publish(Moved("rook", 1))
+    await entered.reach(1)
+    stopping = asyncio.create_task(bus.stop(timeout=60))
+    await turns()
+    assert not stopping.done()
+    with pytest.raises(BusNotRunningError):
+        await CALLS[call](bus)
+    release.set()
+    await stopping
+    assert entered == [1]
 
 
 async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backend: Backend) -> None:
