@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from pabal.errors import (
     PabalError,
     StorageUnavailableError,
 )
-from pabal.korean import in_korean
+from pabal.korean import Sentences, in_korean
 from pabal.korean.errors import ERRORS
 from pabal.korean.findings import FINDINGS
 from pabal.korean.reasons import REASONS
@@ -235,3 +236,13 @@ def test_a_sentence_that_quotes_a_whole_payload_stays_as_it_is() -> None:
     quoted = StorageUnavailableError(path="x" * 500, reason="the file is read-only")
     assert HANGUL.search(in_korean(str(StorageUnavailableError(path="x", reason="the file is read-only"))))
     assert in_korean(str(quoted)) == str(quoted)
+
+
+def test_a_damaged_file_is_told_without_a_position() -> None:
+    """An operator would look for the event at position None."""
+    error = CorruptLogError(path="a.db", position=None, reason="truncated to 5 bytes")
+    assert str(error) == "a.db: the file of the log is damaged (truncated to 5 bytes). Restore a backup"
+    korean = "a.db: 로그 파일이 손상되었습니다(5바이트만 남고 잘림). 백업을 복원하세요"
+    assert in_korean(str(error)) == korean
+    assert Sentences({}, {}).told(error) == korean
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

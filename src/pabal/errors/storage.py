@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pabal.errors.base import PabalError
 
 
@@ -45,7 +47,7 @@ class NewerSchemaError(StorageError):
 class CorruptLogError(StorageError):
     """Report bytes that are not what was written. Fields: ``path, position, reason``.
 
-    An altered event is never served.
+    An altered event is never served. The position is None where what is damaged is no event, but the file.
     """
 
     position: int | None
@@ -53,3 +55,9 @@ class CorruptLogError(StorageError):
         "{path}: the log is damaged at position {position} ({reason}); the event is not served. "
         "Restore a backup, or copy what is intact with backup() and check()"
     )
+    of_the_file = "{path}: the file of the log is damaged ({reason}). Restore a backup"
+
+    def __init__(self, detail: str = "", /, **fields: Any) -> None:
+        if fields.get("position") is None:
+            self.template = self.of_the_file
+        super().__init__(detail, **fields)

@@ -97,6 +97,7 @@ _HALTS = {
 }
 
 _FILES = {
+    "{path}: the file of the log is damaged ({reason}). Restore a backup": "{path}: 로그 파일이 손상되었습니다({reason}). 백업을 복원하세요",
     "closed": "닫혔습니다",
     "no SQLite file": "SQLite 파일이 아님",
     "an empty file": "빈 파일",

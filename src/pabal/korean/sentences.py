@@ -43,7 +43,7 @@ class Sentences:
         """Return the message of an error in Korean."""
         if isinstance(error, PabalError):
             cls = next(cls for cls in type(error).__mro__ if "template" in vars(cls))
-            if cls in self._errors:
+            if cls in self._errors and error.template == cls.template:
                 return self._filled(self._errors[cls], error.fields)
         return self.spoken(str(error))
 
