@@ -88,12 +88,13 @@ class EventBusFactory:
         if parts.scheme in _REDIS:
             return _redis_bus(url, options)
         if parts.scheme == "memory":
-            settings = _settings(url, parts.query, _BUS_SETTINGS) | options
+            settings = _settings(_shown(url), parts.query, _BUS_SETTINGS) | options
             return EventBusFactory.create_in_memory_event_bus(**settings)
         if parts.scheme == "sqlite":
-            settings = _settings(url, parts.query, (*_BUS_SETTINGS, *_STORAGE_OPTIONS)) | options
+            known = (*_BUS_SETTINGS, *_STORAGE_OPTIONS)
+            settings = _settings(_shown(url), parts.query, known) | options
             return EventBusFactory.create_default_event_bus(_file_of(url, parts), **settings)
-        raise UsageError(f"{url!r} is no bus: a URL begins with memory://, sqlite:/// or redis://")
+        raise UsageError(f"{_shown(url)!r} is no bus: a URL begins with memory://, sqlite:/// or redis://")
 
 
 async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
@@ -137,6 +138,12 @@ def _parts_of(url: str) -> SplitResult:
             "this URL cannot be read: only an IPv6 address stands in square brackets; "
             "in a password, write %5B for [ and %5D for ]"
         ) from None
+
+
+def _shown(url: str) -> str:
+    """Return a URL for a message: without its settings, and without what may be a user and a password."""
+    scheme, mark, _ = url.partition("://")
+    return f"{scheme}{mark}…" if mark and "@" in url else url.partition("?")[0]
 
 
 def _check_password(parts: SplitResult) -> None:
@@ -233,10 +240,12 @@ def _file_of(url: str, parts: SplitResult) -> str:
     path = unquote(parts.path.removeprefix("/"))
     if parts.netloc or not path:
         raise UsageError(
-            f"{url!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
+            f"{_shown(url)!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
         )
     if parts.fragment or "\0" in path:
-        raise UsageError(f"{url!r} names another file than it shows; in a file's name, write %23 for #")
+        raise UsageError(
+            f"{_shown(url)!r} names another file than it shows; in a file's name, write %23 for #"
+        )
     return path
 
 
@@ -244,7 +253,7 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
     """Take pabal's settings out of a server's URL; the rest of it is for the client."""
     parts = _parts_of(url)
     _check_password(parts)
-    name = f"a {parts.scheme}:// URL"  # the URL itself may hold a password
+    name = f"{parts.scheme}://…"  # the URL itself may hold a password
     settings: dict[str, Any] = {}
     rest: list[tuple[str, str]] = []
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -252,7 +261,7 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
             try:
                 settings[key] = float(text)
             except ValueError:
-                raise UsageError(f"{name}: {key} must be a number of seconds, not {text!r}") from None
+                raise UsageError(f"{name!r}: {key} must be a number of seconds, not {text!r}") from None
         elif key in _INTEGERS or key == "backpressure":
             settings.update(_settings(name, urlencode({key: text}), (key,)))
         elif key in _REDIS_SETTINGS:
@@ -261,7 +270,7 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
             rest.append((key, text))
     settings.update(options)
     if not settings.get("group"):
-        raise UsageError(f"{name} names no group; add ?group=… (one for each application)")
+        raise UsageError(f"{name!r} names no group; add ?group=… (one for each application)")
     scheme = parts.scheme.replace("valkey", "redis")
     server = urlunsplit(parts._replace(scheme=scheme, query=urlencode(rest)))
     return EventBusFactory.create_redis_event_bus(server, **settings)

@@ -10,6 +10,7 @@ import pytest
 from pabal import EventBusFactory
 from pabal.errors import UsageError
 from pabal.factory import open_log
+from pabal.korean import in_korean
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,37 @@ def test_a_log_in_memory_is_not_a_file_of_that_name(tmp_path: Path, monkeypatch:
     with pytest.raises(UsageError, match="memory://"):
         EventBusFactory.create_complete_event_system(":memory:")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://kim:s3cret@db/trading",
+        "redis-sentinel://:s3?cret@cache/0",
+        "sqlite://kim:s3cret@db/log.db",
+        "sqlite:///log.db?key=s3cret",
+        "memory://?token=s3cret&worker_count=2",
+    ],
+)
+def test_a_refused_url_shows_no_password(url: str) -> None:
+    """A URL in the wrong variable would put the password of a database into the logs."""
+    with pytest.raises(UsageError) as refused:
+        EventBusFactory.from_url(url)
+    assert "cret" not in str(refused.value)
+    assert "s3" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "korean"),
+    [
+        ("redis://:pw@cache/0", "'redis://…': 그룹이 없습니다."),
+        ("redis://:pw@cache/0?group=g&keep=x", "'redis://…': keep은(는) 정수여야 합니다."),
+        ("redis://:pw@cache/0?group=g&lease=x", "'redis://…': lease은(는) 초 단위의 수여야 합니다."),
+        ("memory://?backpressure=x", "backpressure='x': 'wait', 'raise', 'drop_oldest' 가운데 하나를 쓰세요"),
+    ],
+)
+def test_what_is_wrong_in_a_url_is_told_in_one_language(url: str, korean: str) -> None:
+    """A Korean sentence would begin with "a redis:// URL", or be English altogether."""
+    with pytest.raises(UsageError) as refused:
+        EventBusFactory.from_url(url)
+    assert in_korean(str(refused.value)).startswith(korean)

@@ -165,6 +165,7 @@ _SERVERS = {
     "{count} events, not {expected}": "이벤트가 {expected}개가 아니라 {count}개",
     "no entry of pabal: {error}": "pabal의 항목이 아님: {error}",
     "partitions is {partitions}; it must be a whole number from 1 to 1024": "partitions={partitions}: 1부터 1024까지의 정수여야 합니다",
+    "backpressure is {value}; use 'wait', 'raise' or 'drop_oldest'": "backpressure={value}: 'wait', 'raise', 'drop_oldest' 가운데 하나를 쓰세요",
     "when_disconnected is {value}; use 'wait' or 'fail'": "when_disconnected={value}: 'wait'나 'fail'을 쓰세요",
     "keep is {keep}; it must be a whole number of events, at least 0": "keep={keep}: 0 이상인 이벤트 수여야 합니다",
     "{option} is {text}; it must be text of 1 to 200 characters without braces": "{option}={text}: 중괄호가 없는 1~200자여야 합니다",
