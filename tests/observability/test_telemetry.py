@@ -100,6 +100,12 @@ def test_every_kind_of_report_has_a_level() -> None:
         ("Authorization: Bearer abc.def.ghi", "Authorization: ***"),
         ('{"client_secret": "a b"}', '{"client_secret": ***}'),
         ("sent Bearer abcdefghij", "sent Bearer ***"),
+        ("AWS_SECRET_ACCESS_KEY=abc123", "AWS_SECRET_ACCESS_KEY=***"),
+        ("secretKey=abc, private_key: abc", "secretKey=***, private_key: ***"),
+        ("host=db pwd=abc passphrase=abc", "host=db pwd=*** passphrase=***"),
+        (r'{"password": "a\"b"}', '{"password": ***}'),
+        ("postgresql://kim:p@ss@db/x", "postgresql://kim:***@db/x"),
+        ("key=EURUSD monkey=1", "key=EURUSD monkey=1"),
         ("nothing to hide, order o-1", "nothing to hide, order o-1"),
     ],
 )

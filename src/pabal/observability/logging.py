@@ -18,11 +18,12 @@ LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERR
 """The level of a report by its ``severity``."""
 
 _SECRET = re.compile(
-    r"(?i)(\b(?:\w*(?:password|passwd|secret|token|api[_-]?key|authorization|credential)s?)\b['\"]?\s*[=:]\s*)"
-    r"(?:(?:bearer|basic)\s+)?(?:'[^']*'|\"[^\"]*\"|[^\s,;&)}\]]+)"
+    r"(?i)(\b\w*(?:passw(?:or)?ds?|pwd|passphrase|tokens?|authorization|credentials?|secrets?"
+    r"|(?:api|access|private|secret|signing|encryption)[_-]?keys?)\b['\"]?\s*[=:]\s*)"
+    r"(?:(?:bearer|basic)\s+)?(?:'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^\s,;&)}\]]+)"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
-_USERINFO = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")
+_USERINFO = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
 
 
 def mask_secrets(text: str) -> str:
