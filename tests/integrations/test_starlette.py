@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from starlette.applications import Starlette
 
-from pabal import InMemoryEventBus
+from pabal import DomainEvent, InMemoryEventBus
 from pabal.integrations.starlette import bus_lifespan
+
+
+class Opened(DomainEvent):
+    event_type: ClassVar[str] = "starlette.opened"
 
 
 def _is_running(bus: InMemoryEventBus) -> bool:
@@ -30,6 +35,32 @@ async def test_a_bus_of_two_applications_runs_until_the_last_one_ends() -> None:
         assert _is_running(bus)
         await first.__aexit__(None, None, None)
         assert not _is_running(bus)
+
+
+async def test_an_application_that_begins_while_the_last_one_ends_has_a_bus_that_runs() -> None:
+    """Each of its requests would be refused: the drained bus was stopped under it."""
+    bus = InMemoryEventBus()
+    handling, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Opened) -> None:
+        handling.set()
+        await go_on.wait()
+
+    bus.subscribe(Opened, handle, name="open")
+    lifespan = bus_lifespan(bus)
+    first, second = lifespan(Starlette()), lifespan(Starlette())
+    await first.__aenter__()
+    await bus.publish(Opened())
+    await handling.wait()
+    ending = asyncio.create_task(first.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    beginning = asyncio.create_task(second.__aenter__())
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(ending, beginning)
+    assert _is_running(bus)
+    await second.__aexit__(None, None, None)
+    assert not _is_running(bus)
 
 
 @pytest.mark.parametrize("fails_at", ["startup", "shutdown"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -19,12 +20,20 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 _users: WeakKeyDictionary[InMemoryEventBus, int] = WeakKeyDictionary()
 """How many applications each bus runs for."""
+_ending: WeakKeyDictionary[InMemoryEventBus, asyncio.Event] = WeakKeyDictionary()
+"""The buses whose last application ends, and what is set when they have stopped."""
 
 
 @asynccontextmanager
 async def _running(bus: InMemoryEventBus) -> AsyncIterator[None]:
-    await bus.start()
+    while bus in _ending:
+        await _ending[bus].wait()  # it still drains, and would be stopped under this application
     _users[bus] = _users.get(bus, 0) + 1
+    try:
+        await bus.start()
+    except BaseException:
+        _users[bus] -= 1
+        raise
     async with AsyncExitStack() as stack:
         stack.push_async_exit(partial(_leave, bus))
         yield
@@ -38,7 +47,12 @@ async def _leave(
 ) -> None:
     _users[bus] -= 1
     if not _users[bus]:
-        await bus.__aexit__(kind, error, trace)
+        ended = _ending[bus] = asyncio.Event()
+        try:
+            await bus.__aexit__(kind, error, trace)
+        finally:
+            del _ending[bus]
+            ended.set()
 
 
 def bus_lifespan(bus: InMemoryEventBus, inner: Lifespan | None = None) -> Lifespan:
