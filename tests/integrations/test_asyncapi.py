@@ -140,6 +140,39 @@ def test_names_that_differ_in_forbidden_signs_alone_stay_apart() -> None:
     }
 
 
+def test_a_name_that_ends_where_another_type_begins_takes_no_operation_of_others() -> None:
+    """Who sends an event, or receives it, would be missing from the document."""
+    with registry.isolated():
+
+        class Placed(DomainEvent):
+            event_type: ClassVar[str] = "placed"
+
+        class OrderPlaced(DomainEvent):
+            event_type: ClassVar[str] = "orders.placed"
+
+        bus = InMemoryEventBus()
+
+        async def handle(event: DomainEvent) -> None: ...
+
+        every = [
+            bus.subscribe(OrderPlaced, handle, name="audit"),
+            bus.subscribe(Placed, handle, name="audit.orders"),
+            bus.subscribe(Placed, handle, name="publish.orders"),
+        ]
+        document = asyncapi_document(every, title="Desk", version="1")
+    described = {
+        (operation["action"], operation.get("title"), operation["channel"]["$ref"].rpartition("/")[2])
+        for operation in document["operations"].values()
+    }
+    assert described == {
+        ("send", None, "placed"),
+        ("send", None, "orders.placed"),
+        ("receive", "audit", "orders.placed"),
+        ("receive", "audit.orders", "placed"),
+        ("receive", "publish.orders", "placed"),
+    }
+
+
 APPLICATION = """
 from pabal import DomainEvent, InMemoryEventBus
 from pabal.domain import registry

@@ -73,7 +73,9 @@ def asyncapi_document(
         prefixes.add(prefix)
         for key, schema in schemas.items():
             if subscription.matcher.matches_class(schema.cls):
-                operations[f"{prefix}.{key}"] = {**_operation("receive", key), "title": subscription.name}
+                # "audit" of "orders.placed" and "audit.orders" of "placed" would have one name.
+                name = _identifier(f"{prefix}.{key}", operations)
+                operations[name] = {**_operation("receive", key), "title": subscription.name}
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": version},

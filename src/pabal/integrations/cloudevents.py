@@ -153,9 +153,11 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
 def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
     header: dict[str, Any] = {}
     try:
+        for name in ("id", "source"):
+            document[name].encode()  # half of a surrogate pair, which JSON can write, is no text
         if "time" in document:
             header["occurred_at"] = _time_of(document["time"])
-        metadata = dict(msgspec.json.decode(document.get("pabalmetadata", "{}")))
+        metadata = msgspec.json.decode(document.get("pabalmetadata", "{}"), type=dict[str, Any])
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidEventError(f"CloudEvent {document['id']!r} has a broken attribute: {error}") from error
     metadata.update({name: document[name] for name in _TRACE if name in document})
