@@ -145,10 +145,10 @@ def test_a_name_that_ends_where_another_type_begins_takes_no_operation_of_others
     with registry.isolated():
 
         class Placed(DomainEvent):
-            event_type: ClassVar[str] = "placed"
+            event_type: ClassVar[str] = "asyncops.placed"
 
         class OrderPlaced(DomainEvent):
-            event_type: ClassVar[str] = "orders.placed"
+            event_type: ClassVar[str] = "asyncops.asyncops.placed"
 
         bus = InMemoryEventBus()
 
@@ -156,20 +156,20 @@ def test_a_name_that_ends_where_another_type_begins_takes_no_operation_of_others
 
         every = [
             bus.subscribe(OrderPlaced, handle, name="audit"),
-            bus.subscribe(Placed, handle, name="audit.orders"),
-            bus.subscribe(Placed, handle, name="publish.orders"),
+            bus.subscribe(Placed, handle, name="audit.asyncops"),
+            bus.subscribe(Placed, handle, name="publish.asyncops"),
         ]
-        document = asyncapi_document(every, title="Desk", version="1")
+        document = asyncapi_document(every, title="Desk", version="1", event_types="asyncops.")
     described = {
         (operation["action"], operation.get("title"), operation["channel"]["$ref"].rpartition("/")[2])
         for operation in document["operations"].values()
     }
     assert described == {
-        ("send", None, "placed"),
-        ("send", None, "orders.placed"),
-        ("receive", "audit", "orders.placed"),
-        ("receive", "audit.orders", "placed"),
-        ("receive", "publish.orders", "placed"),
+        ("send", None, "asyncops.placed"),
+        ("send", None, "asyncops.asyncops.placed"),
+        ("receive", "audit", "asyncops.asyncops.placed"),
+        ("receive", "audit.asyncops", "asyncops.placed"),
+        ("receive", "publish.asyncops", "asyncops.placed"),
     }
 
 
