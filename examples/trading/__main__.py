@@ -24,13 +24,17 @@ def prices(tape: Tape) -> Iterator[tuple[str, Decimal]]:
 async def trade(tape: Tape, path: Path, every: int) -> None:
     """Buy and sell in turn, a little better than the price seen, and show what came of it."""
     async with TradingApplication(path) as app:
+        # Orders of an earlier run are in the same file.
+        run = await app.storage.head()
         for number, (symbol, price) in enumerate(prices(tape)):
             await app.price_seen(symbol, price)
             if number % every == 0:
                 side: Side = "sell" if number // every % 3 == 2 else "buy"
                 limit = price * (Decimal("0.9995") if side == "buy" else Decimal("1.0005"))
                 await app.commands.execute(
-                    PlaceOrder(f"order-{number}", symbol, side, Decimal(1), limit.quantize(Decimal("0.01")))
+                    PlaceOrder(
+                        f"order-{run}-{number}", symbol, side, Decimal(1), limit.quantize(Decimal("0.01"))
+                    )
                 )
                 await app.up_to_date()
         await app.up_to_date()

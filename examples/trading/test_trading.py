@@ -105,6 +105,12 @@ async def test_what_no_order_could_be_is_refused(tmp_path: Path) -> None:
         assert await app.storage.head() == 0
 
 
+async def test_a_file_that_was_kept_goes_on_with_orders_of_its_own(tmp_path: Path) -> None:
+    """The second start would end with an OrderError: an order of the first has the same id."""
+    for _ in range(2):
+        await trade(simulate_tape(7, 20), tmp_path / "trading.db", every=5)
+
+
 async def test_the_program_shows_what_came_of_a_tape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
