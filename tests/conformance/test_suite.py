@@ -293,6 +293,16 @@ async def test_a_case_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         await Case("log", "hang", "Hang.", (), hang)(InMemoryEventStorage)
 
 
+async def test_an_error_out_of_a_case_says_what_was_expected() -> None:
+    """A backend that returns one row too few would fail by a ValueError about unpacking."""
+
+    async def fail(factory: StorageFactory) -> None:
+        raise ValueError("not enough values")
+
+    with pytest.raises(AssertionError, match=r"log: fail: All is there\. It ended with ValueError"):
+        await Case("log", "fail", "All is there.", (), fail)(InMemoryEventStorage)
+
+
 async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
     """A failure would say no more than False."""
 
