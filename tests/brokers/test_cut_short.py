@@ -357,7 +357,7 @@ async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_pa
         await until(lambda: bool(bus.partitions))
         await bus.publish(Moved("b", 2))
         await bus.drain(timeout=30)
-        assert sorted(handled) == [1, 2]
+        assert set(handled) == {1, 2}
         assert bus.health().status == "ok"
 
 

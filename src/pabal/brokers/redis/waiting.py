@@ -8,7 +8,7 @@ from typing import Any
 
 from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.extent import measured
-from pabal.brokers.redis.group import GroupEngine
+from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
 from pabal.bus.inbox import Inbox
 from pabal.delivery.consumer import HALTED
@@ -80,12 +80,17 @@ async def whole_group_drained(
         pause = min(_LONGEST_PAUSE, pause * 2)
     while True:
         for running in tuple(engine.running.values()):
-            if running.ending is None:
+            if _is_at_work(running):
                 await _engine_drained(running.engine, heads[running.partition], retries)
         if await _others_drained(engine, coordinator, heads):
             return
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 2)
+
+
+def _is_at_work(running: Running) -> bool:
+    """Tell whether a partition is neither only begun nor given up: what was saved of it tells where it is."""
+    return running.is_open and running.ending is None
 
 
 async def _engine_drained(engine: Engine, head: int, retries: bool) -> None:
@@ -111,8 +116,8 @@ async def _engine_drained(engine: Engine, head: int, retries: bool) -> None:
 
 
 async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: list[int]) -> bool:
-    """Tell whether the partitions of other processes are finished up to the given heads, as far as saved."""
-    owned = set(engine.running)
+    """Tell whether what others have, or will have, is finished up to the given heads, as far as saved."""
+    owned = {partition for partition, running in engine.running.items() if _is_at_work(running)}
     if len(owned) == len(heads) or not engine.consumers:
         return True
     cursors = await coordinator.cursors()
