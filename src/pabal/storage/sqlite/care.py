@@ -27,7 +27,7 @@ class GivenUpError(Exception):
 
 def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given_up: threading.Event) -> None:
     """Copy the database, as it is at this moment, to a new file; where that fails, there is none."""
-    name = str(target)
+    name = str(target.absolute())  # SQLite takes a bare ":memory:" for no file at all
     if target.exists():
         raise StorageUnavailableError(path=name, reason="this file exists, and backups never overwrite")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,19 @@ from pabal.storage.sqlite.schema import CHECKPOINT_PAGES
 if TYPE_CHECKING:
     from pabal.storage.sqlite.appender import Appender
 
+_SPACE = r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+_FLAGS = re.IGNORECASE | re.DOTALL
 _controls_transaction = re.compile(
-    r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b",
-    re.IGNORECASE | re.DOTALL,
+    _SPACE + r"(?:BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b", _FLAGS
 ).match
+_NOT_YOURS = (
+    r"(?:query_only|locking_mode|journal_mode|synchronous|busy_timeout|auto_vacuum|user_version"
+    r"|application_id|schema_version|writable_schema|ignore_check_constraints)"
+)
+sets_pragma = re.compile(_SPACE + rf"PRAGMA\s+(?:\w+\s*\.\s*)?{_NOT_YOURS}\s*[=(]", _FLAGS).match
+"""Tell whether a statement would set what pabal relies on, in the file or in a connection that lives on."""
+reads = re.compile(_SPACE + r"(?:SELECT|WITH|VALUES|EXPLAIN|PRAGMA)\b", _FLAGS).match
+"""Tell whether a statement can do no more than read (WITH: where its connection lets nobody write)."""
 
 
 class Transaction:
@@ -32,19 +42,26 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, appender: Appender) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._appender = appender
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
         self.added: list[Committed] = []
         self.after_commit: list[Callable[[], object]] = []
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement and return its cursor.
+        """Run one statement and return its cursor, whose rows are to be fetched inside the function.
 
-        Raises UsageError for one that would begin or end a transaction, sqlite3.Error for one that SQLite
-        refuses.
+        Raises UsageError for one that would begin or end a transaction or set a PRAGMA that pabal
+        relies on, sqlite3.Error for one that SQLite refuses.
         """
         if _controls_transaction(sql):
             # Others' events are in this transaction too: it is not this function's to end.
             raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
-        return self._open.execute(sql, parameters)
+        if sets_pragma(sql):
+            # The connection is everybody's, and stays as it is set long after this transaction.
+            raise UsageError(f"{sql.strip()!r} inside transact(); leave the connection's settings to pabal")
+        cursor = self._open.execute(sql, parameters)
+        if cursor.description is not None:
+            self._cursors.add(cursor)
+        return cursor
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
         """Run one statement for many rows of parameters. Raises sqlite3.Error."""
@@ -92,6 +109,9 @@ class Transaction:
     def end(self) -> None:
         """Take nothing more: the function has returned, and the transaction is not its own any longer."""
         self._connection = None
+        for cursor in list(self._cursors):
+            # One with rows left keeps its snapshot: once another process has written, nothing could be here.
+            cursor.close()
 
     @property
     def _open(self) -> sqlite3.Connection:

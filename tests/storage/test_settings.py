@@ -1,0 +1,60 @@
+"""What an application's own statements leave behind on connections that everybody shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.errors import UsageError
+from tests.storage.events import ticks
+
+
+async def test_a_cursor_with_unread_rows_does_not_stop_publishing(tmp_path: Path) -> None:
+    """Else one forgotten fetchall() refuses every publish once another process has written."""
+    path = tmp_path / "log.db"
+    async with SqliteEventStorage(path) as mine, SqliteEventStorage(path) as other:
+        await mine.store_events(ticks(300))
+        cursor = await mine.transact(lambda tx: tx.execute("SELECT position FROM events"))
+        await other.store_events(ticks(1))
+        assert await mine.store_events(ticks(1)) == [302]
+        del cursor
+
+
+@pytest.mark.parametrize(
+    "sql", ["PRAGMA query_only = ON", "pragma main.synchronous(0)", "/* */ PRAGMA user_version=99"]
+)
+async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path, sql: str) -> None:
+    """Else one function refuses every later write of the process, or makes a file that nobody can open."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        with pytest.raises(UsageError, match="settings"):
+            await storage.transact(lambda tx: tx.execute(sql))
+        assert await storage.store_events(ticks(1)) == [1]
+        columns = await storage.transact(lambda tx: tx.execute("PRAGMA table_info(events)").fetchall())
+        assert columns
+
+
+@pytest.mark.parametrize(
+    "sql", ["PRAGMA query_only = OFF", "BEGIN", " SAVEPOINT s", "ATTACH ':memory:' AS x"]
+)
+async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, sql: str) -> None:
+    """Else a later query deletes the log, or reads see nothing that is stored from then on."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        with pytest.raises(UsageError, match="one SELECT"):
+            await storage.query(sql)
+        with pytest.raises(UsageError, match="one SELECT"):
+            await storage.query("WITH a AS (SELECT 1) DELETE FROM events")
+        await storage.store_events(ticks(2))
+        assert await storage.head() == 2
+        assert await storage.query("WITH a AS (SELECT 1) SELECT * FROM a") == [(1,)]
+
+
+async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a backup is reported done that nobody can restore."""
+    monkeypatch.chdir(tmp_path)
+    async with SqliteEventStorage("log.db") as storage:
+        await storage.store_events(ticks(2))
+        await storage.backup(":memory:")
+    async with SqliteEventStorage(tmp_path / ":memory:") as copy:
+        assert await copy.head() == 2
