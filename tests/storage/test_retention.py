@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +230,18 @@ async def test_an_abandoned_subscription_is_named_and_can_be_forgotten(path: Pat
         assert not await storage.forget_subscription("long-gone")
         assert await storage.trim(max_events=1) == retention.Trimmed(9)
         assert await storage.list_subscriptions() == []
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_age": timedelta(days=-1)}, {"max_events": -1}, {"max_bytes": -1}], ids=str
+)
+async def test_a_trim_with_a_negative_limit_is_refused(path: Path, limit: dict[str, Any]) -> None:
+    """A slip of the sign, and all but the newest event would be gone."""
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(filed(3))
+        with pytest.raises(UsageError, match=f"{next(iter(limit))} is .*cannot be negative"):
+            await storage.trim(**limit)
+        assert await numbers(storage) == [0, 1, 2]
 
 
 async def test_a_trim_without_a_limit_is_refused(path: Path) -> None:

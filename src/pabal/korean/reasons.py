@@ -51,6 +51,7 @@ _OPERATIONS = {
     "projections lie in the file of a log, and this is none": "프로젝션은 로그 파일에 있는데, 이것은 파일이 아닙니다",
     "positions {first} to {last} hold nothing to replay: {name} has come as far as {frontier}, and what follows is delivered anyway": "위치 {first}부터 {last}까지는 다시 전달할 것이 없습니다. {name}은(는) {frontier}까지 처리했고, 그다음은 어차피 전달됩니다",
     "this dead letter holds no event to edit": "이 데드 레터에는 고칠 이벤트가 없습니다",
+    "{name} is {value}; it cannot be negative": "{name}={value}: 음수일 수 없습니다",
     "trim() would delete everything; give max_age, max_events or max_bytes": "기준이 없으면 모두 지우게 됩니다. max_age, max_events, max_bytes 가운데 하나를 주세요",
 }
 

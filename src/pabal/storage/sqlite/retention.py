@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from pabal.errors import UsageError
 from pabal.storage.sqlite.places import first_recorded_since
 from pabal.storage.sqlite.statements import statements
 from pabal.storage.sqlite.transaction import Transaction
@@ -67,6 +68,17 @@ class Bound(msgspec.Struct, frozen=True):
     held_back_by: tuple[str, ...]
     events: int
     """How many events lie up to there."""
+
+
+def check_limits(max_age: timedelta | None, max_events: int | None, max_bytes: int | None) -> None:
+    """Raise UsageError where there is no limit, or one that is below nothing and would spare no event."""
+    if max_age is None and max_events is None and max_bytes is None:
+        raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
+    if max_age is not None and max_age < timedelta(0):
+        raise UsageError(f"max_age is {max_age}; it cannot be negative")
+    for name, limit in (("max_events", max_events), ("max_bytes", max_bytes)):
+        if limit is not None and limit < 0:
+            raise UsageError(f"{name} is {limit}; it cannot be negative")
 
 
 def find_bound(

@@ -338,17 +338,16 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
         Each limit deletes by itself; age counts from when an event was stored. Raises UsageError without any
-        limit. Deletes in small commits between which publishers go on, and returns when all is gone. Never
-        deletes the newest event, nor what a subscription has not finished or is to be replayed, or what a
-        projection's tables do not hold yet, whatever its age; ``held_back_by`` names those that are in the
-        way. Dead letters keep a copy of their own. The history of an aggregate is deleted like everything
-        else, so do not trim a log from which aggregates are loaded. ``max_bytes`` counts what is used of the
-        file, indexes and all. The file keeps its size, and new events fill the room; ``vacuum`` gives it
-        back. ``dry_run`` only says what would go. ``progress(deleted, all_due)`` is called after each commit;
-        what was deleted before a cancellation stays deleted.
+        limit, and for a negative one. Deletes in small commits between which publishers go on, and returns
+        when all is gone. Never deletes the newest event, nor what a subscription has not finished or is to be
+        replayed, or what a projection's tables do not hold yet, whatever its age; ``held_back_by`` names
+        those that are in the way. Dead letters keep a copy of their own. The history of an aggregate is
+        deleted like everything else, so do not trim a log from which aggregates are loaded. ``max_bytes``
+        counts what is used of the file, indexes and all. The file keeps its size, and new events fill the
+        room; ``vacuum`` gives it back. ``dry_run`` only says what would go. ``progress(deleted, all_due)`` is
+        called after each commit; what was deleted before a cancellation stays deleted.
         """
-        if max_age is None and max_events is None and max_bytes is None:
-            raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
+        retention.check_limits(max_age, max_events, max_bytes)
         bound = await self._do(lambda tx: retention.find_bound(tx, max_age, max_events, max_bytes))
         if dry_run:
             return Trimmed(bound.events, bound.held_back_by)
