@@ -119,6 +119,7 @@ async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backen
     assert not resumed
     fragile.poison.clear()
     assert await bus.resume("book")
+    await resumed.reach(1)  # where whoever looks at what is asked was quicker, it comes a moment later
     assert [report.subscription for report in resumed] == ["book"]
 
 
