@@ -30,10 +30,9 @@ from pabal.cli.base import (
 from pabal.cli.command import Command, Group
 from pabal.cli.language import counted, language, t
 from pabal.cli.speaking import spoken
-from pabal.errors import SubscriptionNotFoundError
 from pabal.operations import Operations
 from pabal.operations.filters import parse_moment
-from pabal.ports.operations import Reason, SubscriptionView
+from pabal.ports.operations import Reason
 from pabal.ports.storage import Start
 
 _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
@@ -177,7 +176,7 @@ def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bo
     """
     with errors_as_exit_codes():
         start = _start(to)
-    view = run(target, lambda operations: _view(operations, name))
+    view = run(target, lambda operations: operations.subscription(name))
     question = t(
         "Move {name} from position {position} to {to}? What lies above is delivered again.",
         name=repr(name),
@@ -223,13 +222,6 @@ def _end(option: str, given: int | str) -> int | datetime:
     return at
 
 
-async def _view(operations: Operations, name: str) -> SubscriptionView:
-    views = {view.name: view for view in await operations.subscriptions()}
-    if name not in views:
-        raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
-    return views[name]
-
-
 @click.command(cls=Command)
 @target_argument
 @click.argument("name")
@@ -263,7 +255,7 @@ def replay(
     """
     with errors_as_exit_codes():
         begin, end = _end("from", first), None if last is None else _end("to", last)
-    view = run(target, lambda operations: _view(operations, name))
+    view = run(target, lambda operations: operations.subscription(name))
     upto = last if isinstance(last, str) else min(last or view.frontier, view.frontier)
     ends = {"first": first, "last": upto, "name": repr(name)}
     if isinstance(first, str) or isinstance(last, str):

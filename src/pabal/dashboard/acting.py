@@ -13,9 +13,9 @@ from pabal.dashboard.problems import Problem, as_json
 from pabal.dashboard.reading import letter_filter
 from pabal.dashboard.sessions import COOKIE, LIFETIME
 from pabal.dashboard.shown import revision_of, unmasked
-from pabal.errors import PabalError, SubscriptionNotFoundError
+from pabal.errors import PabalError
 from pabal.operations import Operations
-from pabal.ports.operations import ActionResult, SubscriptionView
+from pabal.ports.operations import ActionResult
 from pabal.ports.storage import Start
 
 # -- coming and going --------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ async def plan_reset(context: Context, request: Request) -> Any:
     asked = request.query_params
     text = asked.get("start", "")
     start = _start(int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else text)
-    view = await _subscription(context.operations, asked.get("name", ""))
+    view = await context.operations.subscription(asked.get("name", ""))
     position = await _position(context, start)
     return {
         "watermark": view.watermark,
@@ -109,7 +109,7 @@ async def reset(context: Context, request: Request) -> Any:
     start = _start(given.start)
     if given.confirm != given.name:
         raise Problem(400, "confirm", "type the name of the subscription to confirm", name=given.name)
-    view = await _subscription(operations, given.name)
+    view = await operations.subscription(given.name)
     if view.watermark != given.watermark:
         raise Problem(
             409,
@@ -133,13 +133,6 @@ def _start(given: str | int) -> Start:
             "start",
             f"{given!r} is no place to start: say beginning, now, a position or a time of ISO 8601",
         ) from None
-
-
-async def _subscription(operations: Operations, name: str) -> SubscriptionView:
-    views = {view.name: view for view in await operations.subscriptions()}
-    if name not in views:
-        raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
-    return views[name]
 
 
 async def _position(context: Context, start: Start) -> int:

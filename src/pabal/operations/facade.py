@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from pabal.domain.envelope import to_microseconds
-from pabal.errors import EventNotFoundError, InvalidFilterError
+from pabal.errors import EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
 from pabal.operations.actions import LAST, Actions, letter_number
 from pabal.operations.following import read_on
 from pabal.operations.health import judge
@@ -120,6 +120,13 @@ class Operations(Actions):
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every subscription by name: the durable ones, or on a bus without log its own."""
         return await self._source.subscriptions()
+
+    async def subscription(self, name: str) -> SubscriptionView:
+        """Return one of them. Raises SubscriptionNotFoundError."""
+        views = {view.name: view for view in await self.subscriptions()}
+        if name not in views:
+            raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
+        return views[name]
 
     # -- events ---------------------------------------------------------------------------------------
 
