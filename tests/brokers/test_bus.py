@@ -14,10 +14,11 @@ import pytest
 
 from pabal import EventBusFactory
 from pabal.brokers.redis import RedisEventBus
-from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionTaken
+from pabal.brokers.redis.reports import EventsLost, GroupRestored, PartitionLost, PartitionTaken
 from pabal.delivery.retry import RetryPolicy
 from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
 from pabal.ports.storage import Progress
+from pabal.ports.telemetry import Report
 from tests import warm
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server, free_port
@@ -33,6 +34,13 @@ def make(server: Server, namespace: str, handler: Any = None, **options: Any) ->
     if handler is not None:
         bus.subscribe(Moved, handler, name="sub", retry=RetryPolicy(max_attempts=2, base_delay=0.01))
     return bus
+
+
+def losses_of(bus: RedisEventBus) -> list[Report]:
+    """Return a list that takes up every report of a partition that is let go unsaved."""
+    lost: list[Report] = []
+    bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
+    return lost
 
 
 def stand_still(bus: RedisEventBus) -> None:

@@ -14,13 +14,12 @@ from pabal.brokers.redis import RedisEventBus, tail
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.notes import Note
 from pabal.brokers.redis.pages import Pages
-from pabal.brokers.redis.reports import PartitionLost
 from pabal.brokers.redis.tail import Tail
 from pabal.delivery.retry import RetryPolicy
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
-from tests.brokers.test_bus import make, stand_still
+from tests.brokers.test_bus import losses_of, make, stand_still
 
 TWICE = RetryPolicy(max_attempts=3, base_delay=0.01)
 
@@ -177,7 +176,6 @@ async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_ta
 ) -> None:
     """Promise 44. With a backlog it would give no sign of life until it has begun every partition."""
     handled: list[int] = []
-    lost: list[object] = []
 
     async def handle(event: Moved) -> None:
         time.sleep(0.004)  # noqa: ASYNC251
@@ -186,7 +184,7 @@ async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_ta
     async with make(shared_server, namespace, partitions=32) as publisher:
         await publisher.publish_batch(moves(200, 800))
     bus = make(shared_server, namespace, partitions=32, lease=0.9, worker_count=8)
-    bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
+    lost = losses_of(bus)
     bus.subscribe(Moved, handle, name="sub", start="beginning")
     async with bus:
         await bus.drain(timeout=60)
@@ -199,12 +197,11 @@ async def test_signs_of_life_do_not_wait_for_what_follows_a_look(
 ) -> None:
     """Promise 44. A process would count as dead, and its work be done twice, while it has much to do."""
     go_on = asyncio.Event()
-    lost: list[object] = []
 
     async def handle(event: Moved) -> None: ...
 
     bus = make(shared_server, namespace, handle, lease=0.3)
-    bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
+    lost = losses_of(bus)
     async with bus:
         coordinator = bus._coordinator
         assert coordinator is not None

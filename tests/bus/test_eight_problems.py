@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import pytest
 from pabal import EventBusFactory, InMemoryEventBus, InMemoryEventStorage
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, Seen, numbers, turns
+from tests.descriptors import open_files
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -271,26 +271,14 @@ async def test_7_a_sqlite_file_can_be_deleted_after_use(tmp_path: Path) -> None:
             await bus.drain(60)
             await storage.get_event_statistics()
             await storage.get_unprocessed_events()
-            assert _descriptors_of(tmp_path), "the check itself must see open files"
+            assert open_files(tmp_path), "the check itself must see open files"
         await storage.aclose()
-        assert _descriptors_of(tmp_path) == []
+        assert open_files(tmp_path) == []
     assert [found.name for found in tmp_path.iterdir()] == ["events.db"], (
         "no -wal, -shm or -inflight file is left"
     )
     path.unlink()
     assert list(tmp_path.iterdir()) == []
-
-
-def _descriptors_of(folder: Path) -> list[str]:
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:
-            continue
-        if target.startswith(str(folder)):
-            found.append(target)
-    return found
 
 
 async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pabal import BusNotRunningError, InMemoryEventBus, SqliteEventStorage
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import LIMIT, ONCE, Backend, Seen, numbers, turns
+from tests.descriptors import open_targets
 
 CALLS: dict[str, Any] = {
     "publish": lambda bus: bus.publish(Moved("rook")),
@@ -272,15 +272,7 @@ def _hanging(entered: Seen[int]) -> Any:
 
 def descriptors() -> set[str]:
     """Return what the process's open file descriptors point to, sockets and pipes of the loop aside."""
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:
-            continue
-        if target.startswith("/") and not target.startswith("/dev/"):
-            found.add(target)
-    return found
+    return {name for name in open_targets() if name.startswith("/") and not name.startswith("/dev/")}
 
 
 async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import pytest
+
 from pabal import BusNotRunningError, Receipt
 from pabal.errors import InvalidEventError
 from tests.bus.samples import Measured, Moved, Noted
@@ -242,38 +244,13 @@ async def test_a_sync_handler_that_waits_for_its_publish_does_not_block_a_full_b
     assert await bus.dead_letters.list() == []
 
 
-async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(memory: Backend) -> None:
+@pytest.mark.parametrize("others", [5, 600], ids=["one batch", "more than one batch"])
+async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(
+    memory: Backend, others: int
+) -> None:
     """The bus takes from all threads in turn; a handler that waits behind others for room it should make
-    waits for ever.
+    waits for ever, however much lies ahead of it.
     """
-    bus = await memory.running(worker_count=1, max_queue_size=1)
-    entered: Seen[int] = Seen()
-    handover = threading.Event()
-    seen: Seen[int] = Seen()
-
-    def on_moved(event: Moved) -> None:
-        entered.add(event.n)
-        handover.wait(LIMIT)
-        bus.publish_threadsafe(Noted(100)).result(LIMIT)
-
-    async def on_noted(event: Noted) -> None:
-        seen.add(event.n)
-
-    bus.subscribe(Moved, on_moved, retry=ONCE)
-    bus.subscribe(Noted, on_noted)
-    await bus.publish(Moved("rook", 1))
-    await entered.reach(1)
-    futures = await in_thread(lambda: [bus.publish_threadsafe(Noted(n)) for n in range(5)])
-    await turns()
-    handover.set()
-    await bus.drain(LIMIT)
-    assert await bus.dead_letters.list() == []
-    assert all(future.result(LIMIT) for future in futures)
-    assert sorted(seen) == [0, 1, 2, 3, 4, 100]
-
-
-async def test_a_sync_handler_gets_past_more_than_one_batch_of_foreign_threads(memory: Backend) -> None:
-    """However much lies ahead of it: if the second batch waited for room again, nobody would make any."""
     bus = await memory.running(worker_count=1, max_queue_size=1)
     entered: Seen[int] = Seen()
     handover = threading.Event()
@@ -291,12 +268,13 @@ async def test_a_sync_handler_gets_past_more_than_one_batch_of_foreign_threads(m
     bus.subscribe(Noted, on_noted)
     await bus.publish(Moved("rook", 1))
     await entered.reach(1)
-    await in_thread(lambda: [bus.publish_threadsafe(Noted(n)) for n in range(600)])
+    futures = await in_thread(lambda: [bus.publish_threadsafe(Noted(n)) for n in range(others)])
     await turns()
     handover.set()
     await bus.drain(LIMIT)
     assert await bus.dead_letters.list() == []
-    assert sorted(seen) == [*range(600), 1000]
+    assert all(future.result(LIMIT) for future in futures)
+    assert sorted(seen) == [*range(others), 1000]
 
 
 async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from tests.crash.events import Step
+from tests.descriptors import open_files
 
 IN_FLIGHT = 1_000
 AT_ONCE = 20
@@ -22,14 +22,8 @@ LATE = -1
 def _held(folder: Path) -> tuple[int, int, list[str]]:
     """Count tasks and threads, and name the files of a folder that are open here."""
     gc.collect()
-    files = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            files.append(os.readlink(f"/proc/self/fd/{number}"))
-        except OSError:
-            continue  # that of the list itself
     threads = sum("pabal" in thread.name for thread in threading.enumerate())
-    return len(asyncio.all_tasks()), threads, sorted(name for name in files if name.startswith(str(folder)))
+    return len(asyncio.all_tasks()), threads, sorted(open_files(folder))
 
 
 async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from pathlib import Path
@@ -11,22 +10,10 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
+from tests.descriptors import open_files
 from tests.storage.events import Recorder, Tick, ticks
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc/self/fd")
-
-
-def open_files(folder: Path) -> list[str]:
-    """Return what this process has open below a folder."""
-    found: list[str] = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{descriptor}")
-        except FileNotFoundError:
-            continue  # the one that listed them
-        if target.startswith(str(folder)):
-            found.append(target)
-    return found
 
 
 async def use(storage: SqliteEventStorage) -> None:
