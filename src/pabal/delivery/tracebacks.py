@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from types import CodeType, TracebackType
 
 _KNOWN_MOST = 256
@@ -16,19 +17,19 @@ _MESSAGE_MOST = 16_000
 
 def message_of(error: BaseException) -> str:
     """Return what an error says, as text that every storage can keep, also where its ``str()`` raises."""
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"<its str() raised {type(broken).__name__}>"
-    return storable(text[:_MESSAGE_MOST])
+    return _kept(str, error, "<its str() raised {}>")
 
 
 def repr_of(error: BaseException) -> str:
     """Return an error's ``repr()`` as such text, also where that raises."""
+    return _kept(repr, error, f"{type(error).__name__}(<its repr() raised {{}}>)")
+
+
+def _kept(said: Callable[[BaseException], str], error: BaseException, otherwise: str) -> str:
     try:
-        text = repr(error)
+        text = said(error)
     except Exception as broken:
-        text = f"{type(error).__name__}(<its repr() raised {type(broken).__name__}>)"
+        text = otherwise.format(type(broken).__name__)
     return storable(text[:_MESSAGE_MOST])
 
 

@@ -159,8 +159,6 @@ class Coordinator:
         if not view.same_log:
             await self._log.rejoin()
         self.signs.taken(sent_at)
-        if self._line.is_broken:
-            await self._line.open()
         self._engine.parked = view.dead_letters
         if await self.controls.look(view.asked):
             for running in self._engine.running.values():
@@ -215,7 +213,7 @@ class Coordinator:
                 one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
                 self._engine.background.spawn(one.ending)
         self._inherited.update(partition for partition, owner in plan.take if self._is_other(owner))
-        if self._inherited:
+        if self._inherited or self._line.is_broken:
             await self._line.open()
         # All at once: where handlers keep the loop busy, each answer is long in coming.
         taking = [self._take_over(partition, owner) for partition, owner in plan.take]

@@ -44,7 +44,7 @@ class Schedule:
             call("EXEC"),
         ]
         known = [await one for one in calls][-1][-1]
-        if fingerprint(_record(known)) != fingerprint(record):
+        if fingerprint(_record(decode_row(known))) != fingerprint(record):
             raise DuplicateEventError(event_id=event.event_id, position=0)
 
     async def _stored_at(self, partition: int, record: EventRecord) -> int:
@@ -97,7 +97,7 @@ class Schedule:
         return None
 
     async def _enter(self, row: StoredRecord) -> None:
-        record = EventRecord._make(row[1:12])
+        record = _record(row)
         try:
             event = decode_event(row)
         except DecodeError:
@@ -108,5 +108,5 @@ class Schedule:
             _log.error("a scheduled event is dropped, another one was published under its id: %s", error)
 
 
-def _record(data: bytes) -> EventRecord:
-    return EventRecord._make(decode_row(data)[1:12])
+def _record(row: StoredRecord) -> EventRecord:
+    return EventRecord._make(row[1:12])

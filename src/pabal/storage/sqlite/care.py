@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
@@ -83,16 +84,10 @@ def _check_events(connection: sqlite3.Connection, path: str, progress: Progress)
     while True:
         rows = [StoredRecord._make(row) for row in connection.execute(statements()["page"], (after, _PAGE))]
         for row in rows:
-            try:
-                if expected not in (None, row.position):
-                    check_gap(connection, path, expected, row.position)
-            except CorruptLogError as error:
-                problems.append(str(error))
+            if expected is not None and expected != row.position:
+                problems += _found_by(check_gap, connection, path, expected, row.position)
             expected = row.position + 1
-            try:
-                verify(row, path)
-            except CorruptLogError as error:
-                problems.append(str(error))
+            problems += _found_by(verify, row, path)
         if not rows:
             break
         after = rows[-1].position
@@ -106,6 +101,14 @@ def _check_events(connection: sqlite3.Connection, path: str, progress: Progress)
             name = id_to_text(record.event_id) if _is_id(record.event_id) else repr(record.event_id)
             problems.append(f"{path}: the scheduled event {name} is damaged and will not be released")
     return problems
+
+
+def _found_by(look: Callable[..., None], *at: Any) -> list[str]:
+    try:
+        look(*at)
+    except CorruptLogError as error:
+        return [str(error)]
+    return []
 
 
 def _is_id(value: object) -> bool:

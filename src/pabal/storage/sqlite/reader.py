@@ -21,7 +21,7 @@ from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, tr
 from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
-from pabal.storage.sqlite.transaction import reads, sets_pragma
+from pabal.storage.sqlite.transaction import not_yours, reads
 
 T = TypeVar("T")
 _THREADS = 2
@@ -104,7 +104,7 @@ class Reader:
 
 def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list[Any]:
     """Return the rows of an application's own SELECT. Raises UsageError for one that cannot be run."""
-    if sets_pragma(sql) or not reads(sql):
+    if not_yours(sql) or not reads(sql):
         # A pragma would let the next call write, BEGIN keep this connection in the past.
         raise UsageError(f"query({sql!r:.200}) cannot be run; it takes one SELECT, transact() what writes")
     try:

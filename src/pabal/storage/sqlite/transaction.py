@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 _SPACE = r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
 _FLAGS = re.IGNORECASE | re.DOTALL
-_controls_transaction = re.compile(
-    _SPACE + r"(?:BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b", _FLAGS
-).match
-_NOT_YOURS = (
+_SETTINGS = (
     r"(?:query_only|locking_mode|journal_mode|synchronous|busy_timeout|auto_vacuum|user_version"
     r"|application_id|schema_version|writable_schema|ignore_check_constraints)"
 )
-sets_pragma = re.compile(_SPACE + rf"PRAGMA\s+(?:\w+\s*\.\s*)?{_NOT_YOURS}\s*[=(]", _FLAGS).match
-"""Tell whether a statement would set what pabal relies on, in the file or in a connection that lives on."""
+not_yours = re.compile(
+    _SPACE + r"(?:(?P<transaction>BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b"
+    rf"|PRAGMA\s+(?:\w+\s*\.\s*)?{_SETTINGS}\s*[=(])",
+    _FLAGS,
+).match
+"""Find what would begin or end a transaction, or set what pabal relies on in a connection that lives on."""
 reads = re.compile(_SPACE + r"(?:SELECT|WITH|VALUES|EXPLAIN|PRAGMA)\b", _FLAGS).match
 """Tell whether a statement can do no more than read (WITH: where its connection lets nobody write)."""
 
@@ -52,10 +53,11 @@ class Transaction:
         Raises UsageError for one that would begin or end a transaction or set a PRAGMA that pabal
         relies on, sqlite3.Error for one that SQLite refuses.
         """
-        if _controls_transaction(sql):
-            # Others' events are in this transaction too: it is not this function's to end.
-            raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
-        if sets_pragma(sql):
+        refused = not_yours(sql)
+        if refused is not None:
+            if refused["transaction"]:
+                # Others' events are in this transaction too: it is not this function's to end.
+                raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
             # The connection is everybody's, and stays as it is set long after this transaction.
             raise UsageError(f"{sql.strip()!r} inside transact(); leave the connection's settings to pabal")
         cursor = self._open.execute(sql, parameters)

@@ -45,9 +45,9 @@ class Case(msgspec.Struct, frozen=True):
                 await self.run(factory)
         except TimeoutError as error:
             raise AssertionError(f"{self}: not over after {SECONDS} s") from error
+        except AssertionError:
+            raise
         except Exception as error:
-            if isinstance(error, AssertionError):
-                raise
             raise AssertionError(f"{self}: {self.sentence} It ended with {error!r}") from error
 
     def __str__(self) -> str:
