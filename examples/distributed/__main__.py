@@ -162,13 +162,16 @@ def main() -> None:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--namespace", default="distributed", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.part:
-        asyncio.run(run_part(options.part, options.url, options.namespace, options.ticks))
-    elif options.url:
-        sys.exit(compare(options.url, options.ticks))
-    else:
-        with own_server() as url:
-            sys.exit(compare(url, options.ticks))
+    try:
+        if options.part:
+            asyncio.run(run_part(options.part, options.url, options.namespace, options.ticks))
+        elif options.url:
+            sys.exit(compare(options.url, options.ticks))
+        else:
+            with own_server() as url:
+                sys.exit(compare(url, options.ticks))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.brokers.server import Server
 
+from examples.distributed import __main__ as program
 from examples.distributed.app import (
     Broker,
     OrderFilled,
@@ -67,3 +68,16 @@ async def test_a_fill_that_comes_again_changes_nothing() -> None:
         await portfolio.handle(fill)
     assert portfolio.positions == {"SYM-01": -2}
     assert portfolio.cash == Decimal(2020)
+
+
+def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who tries it out and stops it would see sixty lines of pabal's insides."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "compare", interrupted)
+    monkeypatch.setattr(sys, "argv", ["distributed", "--url", "redis://nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 130

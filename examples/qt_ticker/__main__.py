@@ -1,8 +1,9 @@
-"""``python -m examples.qt_ticker``: open the window; close it to end."""
+"""``python -m examples.qt_ticker``: open the window; close it, or press Ctrl-C, to end."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from examples.qt_ticker.events import OrderRequested, PriceTicked
 from examples.qt_ticker.feed import Feed
@@ -38,6 +39,8 @@ def main() -> None:
 
     try:
         run_in_qt(bus, show)
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         feed.end()
         storage.close()

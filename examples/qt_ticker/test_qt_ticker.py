@@ -1,6 +1,7 @@
 """The ticker without a screen, in processes of its own: one process can have one QApplication."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,67 @@ except ZeroDivisionError:
 """
     done = _run("-c", script)
     assert (done.stdout, done.returncode) == ("raised False\n", 0), done.stderr
+
+
+def test_an_interrupt_ends_a_window_that_nobody_touches(tmp_path: Path) -> None:
+    """Ctrl-C would do nothing, or be dropped wherever Qt called Python next, and the program run on."""
+    script = """
+import sys
+from examples.qt_ticker.window import TickerWindow
+from pabal import EventBusFactory
+from pabal.integrations.qt import run_in_qt
+
+bus = EventBusFactory.create_default_event_bus(sys.argv[1])
+
+def show():
+    window = TickerWindow(bus)
+    window.show()
+    print("shown", flush=True)
+    return window
+
+try:
+    run_in_qt(bus, show)
+except KeyboardInterrupt:
+    print("interrupted", bus.is_running)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "log.db")],
+        cwd=ROOT,
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "shown\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "interrupted False\n"
+    finally:
+        process.kill()
+        process.communicate()
+    assert os.listdir(tmp_path) == ["log.db"]  # closed, not left
+
+
+def test_a_signal_handler_of_the_application_stays() -> None:
+    """An application that does something of its own at Ctrl-C would no longer be asked."""
+    script = """
+import signal
+from qasync import QApplication
+from pabal import InMemoryEventBus
+from pabal.integrations.qt import run_in_qt
+
+def mine(number, frame): pass
+
+def show():
+    print(signal.getsignal(signal.SIGINT) is mine)
+    QApplication.quit()
+
+signal.signal(signal.SIGINT, mine)
+run_in_qt(InMemoryEventBus(), show)
+"""
+    done = _run("-c", script)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
 def test_without_qasync_the_error_says_how_to_get_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
@@ -43,7 +44,7 @@ async def trade(tape: Tape, path: Path, every: int) -> None:
             print(f"{holding.symbol:<12}{holding.quantity:>10}{holding.cash:>20,.2f}")
         print(f"{len(await app.queries.ask(GetOrderBook()))} orders wait for the market")
         statistics = await app.storage.get_event_statistics()
-        print(f"{statistics['total_events']:,} events in {path}")
+        print(f"{statistics['total_events']:,} events")
 
 
 def main() -> None:
@@ -55,8 +56,11 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="keep the log in this file")
     options = parser.parse_args()
     tape = read_tape(options.tape, options.prices) if options.tape else simulate_tape(7, options.prices)
-    with tempfile.TemporaryDirectory(prefix="pabal-trading-") as folder:
-        asyncio.run(trade(tape, options.file or Path(folder) / "trading.db", options.every))
+    try:
+        with tempfile.TemporaryDirectory(prefix="pabal-trading-") as folder:
+            asyncio.run(trade(tape, options.file or Path(folder) / "trading.db", options.every))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from examples.trading import __main__ as program
 from examples.trading.__main__ import trade
 from examples.trading.application.fulfilment import Fulfilment
 from examples.trading.application.messages import GetOrderBook, GetPortfolio, Holding, PlaceOrder
@@ -119,3 +121,16 @@ async def test_the_program_shows_what_came_of_a_tape(
     shown = capsys.readouterr().out
     assert "orders wait for the market" in shown
     assert "symbol" in shown
+
+
+def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who tries it out and stops it would see sixty lines of pabal's insides."""
+
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "trade", interrupted)
+    monkeypatch.setattr(sys, "argv", ["trading"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 130
