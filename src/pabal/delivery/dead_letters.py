@@ -14,6 +14,7 @@ from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import AdoptedEvent, kind_of, replace_header
 from pabal.domain.registry import registry
 from pabal.errors import DeadLetterNotFoundError
+from pabal.ports.arguments import check_bounds
 from pabal.ports.records import group_by_error
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDelivery
 
@@ -139,6 +140,7 @@ class MemoryDeadLetters:
         limit: int = 100,
     ) -> list[DeadLetterRecord]:
         """Return dead letters by ascending id, from above ``after``."""
+        check_bounds(limit, after=after)
         found = [
             self._shown(letter)
             for letter in self._by_id.values()

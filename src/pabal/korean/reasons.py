@@ -51,6 +51,10 @@ _OPERATIONS = {
     "projections lie in the file of a log, and this is none": "프로젝션은 로그 파일에 있는데, 이것은 파일이 아닙니다",
     "positions {first} to {last} hold nothing to replay: {name} has come as far as {frontier}, and what follows is delivered anyway": "위치 {first}부터 {last}까지는 다시 전달할 것이 없습니다. {name}은(는) {frontier}까지 처리했고, 그다음은 어차피 전달됩니다",
     "this dead letter holds no event to edit": "이 데드 레터에는 고칠 이벤트가 없습니다",
+    "{name} is {value}; it must be a whole number": "{name}={value}: 정수여야 합니다",
+    "{name} is {value}; no log goes beyond {largest}": "{name}={value}: 로그의 위치는 {largest}을(를) 넘지 않습니다",
+    "{text} holds a lone surrogate, which no storage can keep": "{text}: 짝이 없는 서로게이트가 있어 저장소에 둘 수 없습니다",
+    "a number was given of more than 64 bits, which no storage can keep": "64비트를 넘는 수는 저장소에 둘 수 없습니다",
     "{name} is {value}; it cannot be negative": "{name}={value}: 음수일 수 없습니다",
     "trim() would delete everything; give max_age, max_events or max_bytes": "기준이 없으면 모두 지우게 됩니다. max_age, max_events, max_bytes 가운데 하나를 주세요",
 }

@@ -9,6 +9,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord, id_to_bytes
 from pabal.errors import InvalidEventError
+from pabal.ports.arguments import check_bounds
 from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class MemoryInspection:
         self, aggregate_id: str, aggregate_type: str | None, *, after_version: int = 0, limit: int = 100
     ) -> list[StoredRecord]:
         """Return an aggregate's rows above a version, in order."""
+        check_bounds(limit, after_version=after_version)
         kinds = sorted(
             kind or ""
             for kind, identity in self._streams
@@ -56,7 +58,7 @@ class MemoryInspection:
         )
         found: list[StoredRecord] = []
         for kind in kinds:
-            positions = self._streams.get((kind or None, aggregate_id), [])[after_version:]
+            positions = self._streams.get((kind or None, aggregate_id), [])[max(0, after_version) :]
             found += [self._rows[position - 1] for position in positions]
         return found[:limit]
 
@@ -64,6 +66,7 @@ class MemoryInspection:
         self, *, prefix: str = "", after: tuple[str, str] | None = None, limit: int = 100
     ) -> list[tuple[str, str, int]]:
         """Return (aggregate id, aggregate type or ``""``, version), ordered by the first two."""
+        check_bounds(limit)
         found = [
             (identity, kind or "", len(entries))
             for (kind, identity), entries in self._streams.items()
@@ -73,6 +76,7 @@ class MemoryInspection:
 
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
         """Return what is stored of a position at every durable subscription, by name."""
+        check_bounds(position=position)
         return self._subscriptions.deliveries_at(position)
 
     async def request_reset(self, name: str, start: Start) -> int | None:
@@ -96,5 +100,6 @@ class MemoryInspection:
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
         """Return actions by descending number, from below ``before``."""
+        check_bounds(limit, before=before or 0)
         known = self._actions if before is None else self._actions[: max(0, before - 1)]
         return known[::-1][:limit]

@@ -32,6 +32,7 @@ from pabal.errors import (
     StorageClosedError,
     UsageError,
 )
+from pabal.ports.arguments import check_bounds
 from pabal.ports.inspection import ActionRecord
 from pabal.ports.samples import Sample
 from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
@@ -219,8 +220,9 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         self, aggregate_type: str, aggregate_id: str, after_version: int = 0
     ) -> list[StoredRecord]:
         """Read an aggregate's rows above ``after_version``, in version order."""
+        check_bounds(after_version=after_version)
         positions = self._streams.get((aggregate_type, aggregate_id), [])
-        return [self._rows[position - 1] for position in positions[after_version:]]
+        return [self._rows[position - 1] for position in positions[max(0, after_version) :]]
 
     async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
         """Return what was saved last for an aggregate, or None."""
@@ -243,6 +245,8 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         if types is not None:
             names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}
         left = len(self._rows) if limit is None else limit
+        check_bounds(left, after=after)
+        after = max(0, after)
         while after < len(self._rows) and left > 0:
             row = self._rows[after]
             after += 1
@@ -252,6 +256,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
         """Read up to ``limit`` rows above ``after``, undecoded."""
+        check_bounds(limit, after=after)
         names = None if types is None else set(types)
         rows: list[StoredRecord] = []
         for position in range(max(0, after), len(self._rows)):
@@ -281,6 +286,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         for moment in (wanted.since, wanted.until):
             if moment is not None and moment.tzinfo is None:
                 raise UsageError("a filter by time needs aware datetimes, as datetime.now(UTC)")
+        check_bounds(limit, after=after, before=before or 0)
         stop = len(self._rows) if before is None else before - 1
         rows = self._rows[max(0, after) : max(0, stop)]
         found = (row for row in (reversed(rows) if newest_first else rows) if wanted.admits(row))
@@ -295,6 +301,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
 
         Without any durable subscription: those that ``mark_event_processed`` has not marked.
         """
+        check_bounds(limit)
         positions = self._subscriptions.unfinished_positions()
         if positions is None:
             positions = {row.position for row in self._rows if row.position not in self._processed}

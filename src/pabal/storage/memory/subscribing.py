@@ -10,6 +10,7 @@ import msgspec
 
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.domain.envelope import StoredRecord
+from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import (
     Control,
     Cursor,
@@ -69,10 +70,12 @@ class MemorySubscriptionCalls:
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
         """Return the first positions that queue behind a parked event of ``key``."""
+        check_bounds(limit)
         return self._subscriptions.queue_of(name, key)[:limit]
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
         """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        check_bounds(after=after, upto=upto)
         return [p for p in self._letters.positions_of(name) if after < p <= upto]
 
     # -- control --------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class MemorySubscriptions:
         if isinstance(start, datetime):
             since = to_microseconds(start)
             return next((row.position - 1 for row in self._rows if row.recorded_at >= since), head)
-        return min(int(start), head)
+        return max(0, min(int(start), head))
 
     def release(self, name: str, epoch: int) -> None:
         """Hold a subscription no longer, unless somebody else does by now."""

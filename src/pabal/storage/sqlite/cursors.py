@@ -150,7 +150,7 @@ def start_position(tx: Transaction, start: Start) -> int:
     if isinstance(start, datetime):
         first = first_recorded_since(tx, start)
         return head if first is None else first - 1
-    return min(int(start), head)
+    return max(0, min(int(start), head))
 
 
 def count_interrupted(tx: Transaction, database: Path, own: str) -> None:

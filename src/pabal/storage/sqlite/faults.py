@@ -8,7 +8,13 @@ from contextlib import contextmanager
 
 import msgspec
 
-from pabal.errors import CorruptLogError, NotAPabalDatabaseError, StorageError, StorageUnavailableError
+from pabal.errors import (
+    CorruptLogError,
+    NotAPabalDatabaseError,
+    StorageError,
+    StorageUnavailableError,
+    UsageError,
+)
 
 _FAULTS = {
     sqlite3.SQLITE_BUSY,
@@ -25,6 +31,8 @@ _FAULTS = {
 }
 
 
+_TOO_LARGE = "Python int too large"
+"""How the message of the OverflowError begins that the sqlite3 module raises; others come of dates."""
 UNDECODABLE = "Could not decode to UTF-8"
 """How the message begins that the sqlite3 module gives a text of damaged bytes; it has no code."""
 
@@ -73,6 +81,22 @@ def translated(path: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         # What the sqlite3 module raises where SQLite's own message quotes damaged bytes of the schema.
         raise CorruptLogError(path=path, position=None, reason=f"damaged schema: {error}") from error
+
+
+@contextmanager
+def storable() -> Iterator[None]:
+    """Raise UsageError where a value was given that SQLite has no form for; inside ``readable``.
+
+    What was read from a file can be given back to it, so the value is the caller's.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object!r} holds a lone surrogate, which no storage can keep") from error
+    except OverflowError as error:
+        if not str(error).startswith(_TOO_LARGE):
+            raise
+        raise UsageError("a number was given of more than 64 bits, which no storage can keep") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from uuid import uuid4
 from pabal.errors import StorageUnavailableError, UsageError
 from pabal.ports.storage import Capabilities, Committed
 from pabal.storage.sqlite.doorbell import Doorbell
-from pabal.storage.sqlite.faults import translated
+from pabal.storage.sqlite.faults import storable, translated
 from pabal.storage.sqlite.job import Job
 from pabal.storage.sqlite.journal import MappedJournal
 from pabal.storage.sqlite.leases import Leases
@@ -85,7 +85,11 @@ class DatabaseFile:
         self._is_open = True
 
     def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]:
-        return self._writer.submit(Job(action=action))
+        def do(tx: Transaction) -> T:
+            with storable():
+                return action(tx)
+
+        return self._writer.submit(Job(action=do))
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
         """Call ``listener`` from the writer's thread after each commit that added events."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pabal.domain.envelope import StoredRecord, from_microseconds
+from pabal.ports.arguments import check_bounds
 from pabal.ports.inspection import ActionRecord, DeliveryRecord, LogFigures, state_of, with_recoveries
 from pabal.ports.storage import RecoveredDelivery, Start
 from pabal.storage.sqlite import control, reader
@@ -55,6 +56,7 @@ class SqliteInspection:
         self, aggregate_id: str, aggregate_type: str | None, *, after_version: int = 0, limit: int = 100
     ) -> list[StoredRecord]:
         """Return an aggregate's rows above a version, in order."""
+        check_bounds(limit, after_version=after_version)
         sql = statements()["stream_page"]
         bounds = numbered(aggregate_id, aggregate_type, after_version, limit)
 
@@ -73,6 +75,7 @@ class SqliteInspection:
 
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
         """Return what is stored of a position at every durable subscription, by name."""
+        check_bounds(position=position)
         return await self._reader.run(lambda c: _deliveries_at(c, position))
 
     async def request_reset(self, name: str, start: Start) -> int | None:
@@ -95,6 +98,7 @@ class SqliteInspection:
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
         """Return actions by descending number, from below ``before``."""
+        check_bounds(limit, before=before or 0)
         rows = await self._reader.run(
             lambda c: c.execute(statements()["actions"], numbered(before, limit)).fetchall()
         )
@@ -123,6 +127,7 @@ def _list_streams(
     connection: Connection, prefix: str, after: tuple[str, str] | None, limit: int
 ) -> list[tuple[str, str, int]]:
     """Jump from stream to stream through the index, and merge what has not reached it yet."""
+    check_bounds(limit)
     sql = statements()
     pending = {
         (identity, kind): version

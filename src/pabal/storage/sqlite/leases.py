@@ -9,7 +9,7 @@ from pathlib import Path
 from pabal.errors import StorageError
 from pabal.ports.storage import Cursor, Progress, Start
 from pabal.storage.sqlite import cursors
-from pabal.storage.sqlite.faults import readable
+from pabal.storage.sqlite.faults import readable, storable
 from pabal.storage.sqlite.job import Job
 from pabal.storage.sqlite.transaction import Transaction
 from pabal.storage.sqlite.writer import Writer
@@ -34,7 +34,7 @@ class Leases:
             # Decided in the writer's thread, where nobody can come in between.
             if name in self._held:
                 return None
-            with readable(str(self._database)):
+            with readable(str(self._database)), storable():
                 if not self._interrupted_counted:
                     cursors.count_interrupted(tx, self._database, self._owner)
                 cursor = cursors.take(tx, name, start, self._owner, self._database)

@@ -18,6 +18,7 @@ from pabal.domain.envelope import (
 )
 from pabal.domain.event import DomainEvent
 from pabal.errors import CorruptLogError, DeadLetterNotFoundError, DecodeError, DuplicateEventError
+from pabal.ports.arguments import LARGEST, check_bounds
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
 from pabal.storage.sqlite.cursors import decode_failures, encode_failures
 from pabal.storage.sqlite.faults import readable
@@ -40,6 +41,7 @@ def list_letters(
     limit: int,
 ) -> list[DeadLetterRecord]:
     """Return dead letters by ascending id."""
+    check_bounds(limit, after=after)
     rows = connection.execute(
         statements()["dead_letters"], numbered(after, subscription, event_type, error_type, limit)
     )
@@ -59,7 +61,7 @@ def group_letters(connection: Any) -> list[DeadLetterGroup]:
 def get_letter(connection: Any, path: str, dead_letter_id: int) -> DeadLetterRecord:
     """Return one. Raises DeadLetterNotFoundError."""
     row = None
-    if abs(dead_letter_id) < 2**63:  # larger ones do not fit into a column
+    if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= LARGEST:  # no column holds another
         row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
     if row is None:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)

@@ -9,6 +9,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
 from pabal.errors import InvalidEventError, UsageError
+from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import LogFilter
 from pabal.storage.sqlite.places import first_recorded_since, read_number
 from pabal.storage.sqlite.statements import statements
@@ -41,6 +42,7 @@ def find_events(
     """
     if wanted.aggregate_type is not None and wanted.aggregate_id is None:
         raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
+    check_bounds(limit, after=after, before=before or 0)
     # One transaction, so that what moves into the index meanwhile is neither missed nor seen twice.
     connection.execute("BEGIN")
     try:

@@ -14,10 +14,11 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
 from pabal.errors import CorruptLogError, InvalidEventError, StorageClosedError, UsageError
+from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import Page
 from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.cursors import unpack_positions
-from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, translated
+from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, storable, translated
 from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
@@ -81,7 +82,7 @@ class Reader:
             self._connections.append(connection)
         with translated(str(self._path)):
             try:
-                with readable(str(self._path)):
+                with readable(str(self._path)), storable():
                     return query(connection)
             except sqlite3.OperationalError as error:
                 if not str(error).startswith(UNDECODABLE):
@@ -125,6 +126,7 @@ def read_page(
     connection: sqlite3.Connection, path: str, after: int, limit: int, types: Iterable[str] | None
 ) -> Page:
     """Return a verified stretch of the log; stop before an altered row, raise if it is the first."""
+    check_bounds(limit, after=after)
     sql = statements()
     head: int = connection.execute(sql["head"]).fetchone()[0]
     if types is None:
@@ -190,6 +192,7 @@ def read_stream(
 
     ``after_version`` leaves out what lies below it; it needs an aggregate type.
     """
+    check_bounds(after_version=after_version)
     sql = statements()
     # First the tail, then the index: what leaves the tail meanwhile is in the index by then.
     known = appender.known
@@ -255,6 +258,7 @@ def _tail_of(
 
 def read_unprocessed(connection: sqlite3.Connection, path: str, limit: int) -> list[StoredRecord]:
     """Return events that some subscription has not finished; without any, those not marked by hand."""
+    check_bounds(limit)
     sql = statements()
     cursors = connection.execute(sql["cursors"]).fetchall()
     if not cursors:

@@ -222,7 +222,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """
         names = None if types is None else [_name_of(kind) for kind in types]
         left = limit
-        while left is None or left > 0:
+        while left != 0:
             size = _PAGE if left is None else min(_PAGE, left)
             page = await self.read_page(after, limit=size, types=names)
             for row in page.rows:

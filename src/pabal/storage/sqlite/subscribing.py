@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pabal.domain.envelope import encode_event
 from pabal.domain.event import DomainEvent
+from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import (
     Control,
     Cursor,
@@ -53,6 +54,7 @@ class SubscriptionCalls(DatabaseFile):
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
         """Return the first positions that queue behind a parked event of ``key``."""
+        check_bounds(limit)
         sql = statements()["queued_positions"]
         return await self._reader.run(lambda c: [row[0] for row in c.execute(sql, (name, key, limit))])
 
@@ -61,12 +63,13 @@ class SubscriptionCalls(DatabaseFile):
 
         They hold back ``trim`` until somebody subscribes under their name, or ``forget_subscription``.
         """
-        since = datetime.now(UTC) - idle
         records = await self.list_subscriptions()
-        return [record for record in records if record.owner is None and record.updated_at < since]
+        now = datetime.now(UTC)
+        return [one for one in records if one.owner is None and now - one.updated_at > idle]
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
         """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        check_bounds(after=after, upto=upto)
         sql = statements()["parked_within"]
         return await self._reader.run(lambda c: [row[0] for row in c.execute(sql, (name, after, upto))])
 

@@ -1,0 +1,138 @@
+"""What storages say of arguments that cannot be: that they are wrong, and not that the log is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pabal import InMemoryEventStorage, SqliteEventStorage
+from pabal.errors import DeadLetterNotFoundError, UsageError
+from pabal.ports.storage import LogFilter
+from tests.storage.events import ticks
+
+Storage = SqliteEventStorage | InMemoryEventStorage
+Call = Callable[[Any, Any], Awaitable[Any]]
+BEYOND = 2**70
+HALF = "kim\ud800"
+
+
+async def positions(storage: Storage, after: int = 0, limit: int | None = None) -> list[int]:
+    return [one.position async for one in storage.read(after, limit=limit)]
+
+
+PLACES: dict[str, Call] = {
+    "read after": positions,
+    "read_page after": lambda storage, number: storage.read_page(number, limit=10),
+    "find_events after": lambda storage, number: storage.find_events(LogFilter(), after=number),
+    "find_events before": lambda storage, number: storage.find_events(LogFilter(), before=number),
+    "read_history after_version": lambda storage, number: storage.read_history("symbol", "a", number),
+    "read_stream after_version": lambda storage, number: storage.read_stream("a", None, after_version=number),
+    "list_dead_letters after": lambda storage, number: storage.list_dead_letters(after=number),
+    "list_actions before": lambda storage, number: storage.list_actions(before=number),
+    "deliveries_at position": lambda storage, number: storage.deliveries_at(number),
+    "parked_positions upto": lambda storage, number: storage.parked_positions("mail", 0, number),
+}
+LIMITS: dict[str, Call] = {
+    "read": lambda storage, limit: positions(storage, limit=limit),
+    "read_page": lambda storage, limit: storage.read_page(0, limit=limit),
+    "find_events": lambda storage, limit: storage.find_events(LogFilter(), limit=limit),
+    "get_unprocessed_events": lambda storage, limit: storage.get_unprocessed_events(limit),
+    "read_stream": lambda storage, limit: storage.read_stream("a", None, limit=limit),
+    "list_streams": lambda storage, limit: storage.list_streams(limit=limit),
+    "list_dead_letters": lambda storage, limit: storage.list_dead_letters(limit=limit),
+    "list_actions": lambda storage, limit: storage.list_actions(limit=limit),
+    "queued_positions": lambda storage, limit: storage.queued_positions("mail", "a", limit),
+}
+TEXTS: dict[str, Call] = {
+    "read types": lambda storage, text: _read_of(storage, text),
+    "get_events_by_aggregate": lambda storage, text: storage.get_events_by_aggregate(text),
+    "read_history": lambda storage, text: storage.read_history("symbol", text),
+    "find_events": lambda storage, text: storage.find_events(LogFilter(aggregate_id=text)),
+    "list_streams": lambda storage, text: storage.list_streams(prefix=text),
+    "list_dead_letters": lambda storage, text: storage.list_dead_letters(subscription=text),
+    "load_snapshot": lambda storage, text: storage.load_snapshot("symbol", text),
+    "save_snapshot": lambda storage, text: storage.save_snapshot("symbol", text, 1, b""),
+    "open_subscription": lambda storage, text: storage.open_subscription(text, "now"),
+    "pause_subscription": lambda storage, text: storage.pause_subscription(text),
+    "query": lambda storage, text: storage.query("SELECT ?", (text,)),
+}
+
+
+async def _read_of(storage: SqliteEventStorage, name: str) -> None:
+    async for _ in storage.read(types=[name]):
+        pass
+
+
+@pytest.mark.parametrize("call", PLACES.values(), ids=PLACES.keys())
+@pytest.mark.parametrize("number", [BEYOND, -BEYOND, "3"])
+async def test_a_position_that_cannot_be_is_refused_by_its_name(
+    any_storage: Storage, call: Call, number: Any, request: pytest.FixtureRequest
+) -> None:
+    """A slip in a number made the log look damaged, and somebody would have rebuilt it."""
+    name = request.node.callspec.id.rpartition("-")[2].split()[1]
+    await any_storage.store_events(ticks(3))
+    with pytest.raises(UsageError, match=f"^{name} is {number!r}; "):
+        await call(any_storage, number)
+
+
+@pytest.mark.parametrize("call", LIMITS.values(), ids=LIMITS.keys())
+async def test_a_negative_limit_is_refused(any_storage: Storage, call: Call) -> None:
+    """A slip of the sign gave everything, nothing, or all but the last, as each storage and call had it."""
+    await any_storage.store_events(ticks(3))
+    with pytest.raises(UsageError, match=r"^limit is -1; it cannot be negative"):
+        await call(any_storage, -1)
+
+
+@pytest.mark.parametrize("call", TEXTS.values(), ids=TEXTS.keys())
+async def test_text_that_no_file_can_hold_is_refused_for_what_it_is(
+    storage: SqliteEventStorage, call: Call
+) -> None:
+    """A broken name of an aggregate made the log look damaged."""
+    await storage.store_events(ticks(3))
+    with pytest.raises(UsageError, match=r"kim\\ud800.* holds a lone surrogate"):
+        await call(storage, HALF)
+
+
+async def test_a_number_that_no_file_can_hold_is_refused_in_a_query(storage: SqliteEventStorage) -> None:
+    """An application's own slip made the log look damaged."""
+    with pytest.raises(UsageError, match="more than 64 bits"):
+        await storage.query("SELECT ?", (BEYOND,))
+
+
+async def test_text_with_a_nul_is_looked_up_as_any_other(any_storage: Storage) -> None:
+    """Text that ends at its NUL for SQLite would make two aggregates one."""
+    events = ticks(1, "a\0b") + ticks(2, "a\0c")
+    await any_storage.store_events(events)
+    assert await any_storage.get_events_by_aggregate("a\0b") == events[:1]
+    assert [name for name, _, _ in await any_storage.list_streams(prefix="a\0")] == ["a\0b", "a\0c"]
+
+
+async def test_reading_from_below_the_first_position_reads_everything_once(any_storage: Storage) -> None:
+    """In memory the last events came first, and then once more."""
+    await any_storage.store_events(ticks(4))
+    assert await positions(any_storage, -2) == [1, 2, 3, 4]
+
+
+async def test_a_cursor_begins_at_0_at_the_lowest(any_storage: Storage) -> None:
+    """A cursor at a position that is none reported a lag of more events than there are."""
+    cursor = await any_storage.open_subscription("mail", -3)
+    assert cursor is not None
+    assert cursor.watermark == 0
+
+
+async def test_no_dead_letter_has_text_for_a_number(any_storage: Storage) -> None:
+    """A number taken from a URL as it stands made the log look damaged."""
+    number: Any = "1"
+    with pytest.raises(DeadLetterNotFoundError, match="there is no dead letter 1"):
+        await any_storage.get_dead_letter(number)
+
+
+async def test_nothing_is_abandoned_for_longer_than_time_goes_back(storage: SqliteEventStorage) -> None:
+    """``timedelta.max``, meant as never, ended in an OverflowError."""
+    await storage.open_subscription("mail", "now")
+    await storage.release_subscription("mail", 1)
+    assert await storage.list_abandoned(timedelta.max) == []
+    assert [one.name for one in await storage.list_abandoned(timedelta(0))] == ["mail"]
