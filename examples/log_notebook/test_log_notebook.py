@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from pabal import DomainEvent, EventBusFactory
+
 HERE = Path(__file__).parent
+
+
+class NoteTaken(DomainEvent):
+    """An event that the demo does not know."""
+
+    event_type: ClassVar[str] = "note.taken"
+    note: str
 
 
 def _load(name: str) -> NotebookNode:
@@ -34,6 +44,26 @@ def test_every_cell_runs_and_the_plots_are_drawn(tmp_path: Path, monkeypatch: py
     assert len(pictures) == 3
     assert "candles: 1 x ImpossiblePriceError" in printed
     assert "order.filled" in printed
+
+
+async def test_a_log_of_other_events_fails_at_no_cell_but_the_chart_of_prices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who opens a log of their own would see nothing of it behind an IndexError in the middle."""
+    async with EventBusFactory.create_default_event_bus(tmp_path / "notes.db") as bus:
+        await bus.publish(NoteTaken("n-1"))
+    monkeypatch.setenv("PABAL_LOG", str(tmp_path / "notes.db"))
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    notebook = _load("explore_a_log.ipynb")
+    prices = notebook.cells.pop()
+    assert "price of" in prices.source
+
+    await NotebookClient(
+        notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+    ).async_execute()
+
+    printed = [output for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+    assert "note.taken" in printed[-1].text
 
 
 def test_the_korean_notebook_runs_the_same_cells_and_neither_keeps_outputs() -> None:
