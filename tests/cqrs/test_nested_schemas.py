@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -47,6 +48,13 @@ GROWN: Any = _address(("street", str), ("code", str | None, None))
         (dict[str, OLD], dict[str, GROWN]),
         (tuple[int, ...], tuple[int | None, ...]),
         (dict[str, int], dict[str, float]),
+        (dict[int, int], dict[str, int]),
+        (dict[int, int], dict[float, int]),
+        (dict[UUID, OLD], dict[UUID, GROWN]),
+        (dict[Literal[1, 2], int], dict[int, int]),
+        (dict[Literal["a"], int], dict[Literal["a", "b"], int]),
+        (dict[int, int], dict[int | str, int]),
+        (dict[str, Any], dict[str, Any] | None),
     ],
 )
 def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after: Any) -> None:
@@ -72,6 +80,48 @@ def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str)
     (finding,) = _found(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
     assert finding.problem == f"its type {kind} no longer takes all it held"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        (dict[str, int], dict[int, int], "its type changed from object to object (by integer)"),
+        (
+            dict[int, int],
+            dict[UUID, int],
+            "its type changed from object (by integer) to object (by string (uuid))",
+        ),
+        (dict[float, int], dict[int, int], "its type changed from object (by number) to object (by integer)"),
+        (
+            dict[str, int],
+            dict[datetime, int],
+            "its type changed from object to object (by string (date-time))",
+        ),
+        (
+            dict[Literal["a", "b"], int],
+            dict[Literal["a"], int],
+            "its type changed from object (by one of ['a', 'b']) to object (by one of ['a'])",
+        ),
+        (
+            tuple[dict[str, int], ...],
+            tuple[dict[int, int], ...],
+            "its type array no longer takes all it held",
+        ),
+    ],
+)
+def test_other_keys_of_a_mapping_are_a_failure(before: Any, after: Any, problem: str) -> None:
+    """The check would say that what is stored can be read, and every such event would be parked."""
+    (finding,) = _found(before, after)
+    assert (finding.level, finding.field, finding.problem) == ("failure", "to", problem)
+
+
+@pytest.mark.parametrize("kind", [dict[int, int], dict[str, int], dict[UUID, OLD], dict[str, Any], dict])
+def test_a_snapshot_that_does_not_tell_the_keys_of_a_mapping_is_no_failure(kind: Any) -> None:
+    """Each build would fail on a snapshot that an earlier version wrote, though nothing changed."""
+    with registry.isolated():
+        snapshot = _export(kind)
+        del snapshot["events"]["schema-nested.moved"]["schema"]["properties"]["to"]["propertyNames"]
+        assert [each for each in check_schema(snapshot) if each.event_type == "schema-nested.moved"] == []
 
 
 def test_text_that_became_a_moment_is_a_failure() -> None:

@@ -22,6 +22,20 @@ _MOMENTS = {None: "date-time", True: "date-time", False: "date-time-local"}
 """The format of a ``datetime`` by whether it has an offset. Source: the OpenAPI Format Registry."""
 _ANY_TIME = ({"type": "string", "format": "time"}, {"type": "string", "format": "partial-time"})
 """What a plain ``time`` is, with an offset or without one; the formats are msgspec's for what is only one."""
+_OF_DAY = {True: "time", False: "partial-time"}
+TEXT: _Schema = {"type": "string"}
+WHOLE: _Schema = {"type": "string", "pattern": "^-?(0|[1-9][0-9]*)$"}
+NUMBER: _Schema = {"type": "string", "pattern": "^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$"}
+"""What the names of an object are, whose keys are text, whole numbers or numbers."""
+_NAMES: dict[type, _Schema] = {
+    inspect.IntType: WHOLE,
+    inspect.FloatType: NUMBER,
+    inspect.DecimalType: {"type": "string", "format": "decimal"},
+    inspect.UUIDType: {"type": "string", "format": "uuid"},
+    inspect.DateType: {"type": "string", "format": "date"},
+    inspect.TimeDeltaType: {"type": "string", "format": "duration"},
+    inspect.BytesType: {"type": "string", "contentEncoding": "base64"},
+}
 
 
 def describe_payloads(
@@ -30,7 +44,8 @@ def describe_payloads(
     """Return a schema for each type, and what these refer to by name.
 
     msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here the one has
-    the format ``date-time``, the other one of two.
+    the format ``date-time``, the other one of two. Of a mapping's keys it says nothing; here they have
+    ``propertyNames``.
     """
     described, components = msgspec.json.schema_components(types, ref_template=ref_template)
     seen: set[Any] = set()
@@ -71,10 +86,32 @@ def _inside(schema: _Schema, info: Any) -> Iterable[tuple[_Schema, Any]]:
     if isinstance(info, inspect.TupleType):
         return zip(schema.get("prefixItems", ()), info.item_types, strict=False)
     if isinstance(info, inspect.DictType):
+        if schema:
+            schema.setdefault("propertyNames", _names(info.key_type))
         return [(_part(schema, "additionalProperties"), info.value_type)]
     if isinstance(info, inspect.UnionType):
         return [(_choice(schema, each), each) for each in info.types]
     return []
+
+
+def _names(info: Any) -> _Schema:
+    """Describe the names in an object that keys of a type are written as; bounds of numbers are not told."""
+    if isinstance(info, inspect.Metadata):
+        return _names(info.type)
+    if isinstance(info, inspect.UnionType):
+        choices = [_names(each) for each in info.types]
+        return TEXT.copy() if TEXT in choices else {"anyOf": choices}
+    if isinstance(info, inspect.LiteralType):
+        return {"enum": [str(value) for value in info.values]}
+    if isinstance(info, inspect.EnumType):
+        return {"enum": sorted(str(member.value) for member in info.cls)}
+    if isinstance(info, inspect.DateTimeType):
+        return {"type": "string", "format": _MOMENTS[info.tz]}
+    if isinstance(info, inspect.TimeType):
+        if info.tz is None:
+            return {"anyOf": [dict(each) for each in _ANY_TIME]}
+        return {"type": "string", "format": _OF_DAY[info.tz]}
+    return _NAMES.get(type(info), TEXT).copy()
 
 
 def _part(schema: _Schema, name: str) -> _Schema:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 
+from pabal.domain.json_schema import NUMBER, TEXT, WHOLE
 from pabal.domain.registry import EventRegistry, registry
 from pabal.domain.schema_export import FORMAT, export_schema
 from pabal.errors import UsageError
 
 _REMARKS = ("title", "description", "default", "examples")
 """What a schema says without asking anything of the value."""
-_PARTS = ("properties", "required", "items", "additionalProperties")
+_PARTS = ("properties", "required", "items", "additionalProperties", "propertyNames")
+_BY_PATTERN = {WHOLE["pattern"]: "integer", NUMBER["pattern"]: "number"}
 _Schema = dict[str, Any]
 
 
@@ -163,7 +166,8 @@ def _takes(new: Any, old: Any) -> bool:
         return all(type(value) is kind for value in old["enum"])
     if {**old, "type": "number"} == new and old.get("type") == "integer":
         return True
-    return any(part in old for part in _PARTS) and _takes_parts(new, old)
+    has_parts = any(part in old for part in _PARTS) or "propertyNames" in new
+    return has_parts and _takes_parts(new, old)
 
 
 def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
@@ -175,8 +179,19 @@ def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         return False
     if not set(new.get("required", ())) <= set(old.get("required", ())):
         return False
+    if not _takes_names(new.get("propertyNames"), old.get("propertyNames")):
+        return False
     inner = [part for part in ("items", "additionalProperties") if part in old or part in new]
     return all(part in old and part in new and _takes(new[part], old[part]) for part in inner)
+
+
+def _takes_names(new: Any, old: Any) -> bool:
+    """Compare what the keys of mappings are; snapshots of before do not tell."""
+    if new is None or old is None or new == TEXT or (new == NUMBER and old == WHOLE):
+        return True
+    if "enum" in old and "pattern" in new:
+        return all(re.search(new["pattern"], name) for name in old["enum"])
+    return _takes(new, old)
 
 
 def _brief(node: Mapping[str, Any]) -> str:
@@ -188,4 +203,7 @@ def _brief(node: Mapping[str, Any]) -> str:
     if "enum" in node:
         return f"one of {node['enum']}"
     kind = str(node.get("type", "any"))
+    names = node.get("propertyNames", TEXT)
+    if names != TEXT:
+        return f"{kind} (by {_BY_PATTERN.get(names.get('pattern')) or _brief(names)})"
     return f"{kind} ({node['format']})" if "format" in node else kind
