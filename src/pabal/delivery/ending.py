@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
+    from pabal.delivery.feed import Feed
 
 _log = logging.getLogger("pabal")
 _LAST_MOMENT = 0.25
 """Seconds that cancelled handlers get to tidy up."""
+_LAST_SAVE = 5.0
+"""Seconds that saving gets though no time is left: a busy disk is not to cost finished work."""
 
 
 async def end_work(engine: Engine, deadline: float) -> None:
@@ -35,6 +38,26 @@ async def end_work(engine: Engine, deadline: float) -> None:
     for task in tasks:
         if task.done() and not task.cancelled() and task.exception() is not None:
             _log.error("a worker ended with an error", exc_info=task.exception())
+
+
+async def save_last(engine: Engine, feed: Feed, deadline: float) -> None:
+    """Save progress and give subscriptions up, until ``deadline`` (monotonic) or a last moment after it.
+
+    What was asked of the storage by then is still done once the file is free. Else it is as if the process
+    had died: what was not saved is delivered again, and leases run out.
+    """
+    now = asyncio.get_running_loop().time
+    until = now() + max(_LAST_SAVE, deadline - engine.clock.monotonic())
+    try:
+        async with asyncio.timeout_at(until):
+            await engine.settlement.stop()
+    except TimeoutError:
+        _log.warning("progress could not be saved before the bus stopped; it may be delivered again")
+    try:
+        async with asyncio.timeout_at(max(until, now() + _LAST_MOMENT)):
+            await feed.leases.release()
+    except TimeoutError:
+        _log.warning("subscriptions could not be given up; other processes wait until their leases are over")
 
 
 def is_dead(future: asyncio.Future[Any]) -> bool:

@@ -16,7 +16,7 @@ from pabal.delivery.clock import SystemClock
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer
 from pabal.delivery.context import Mark, Middleware, current_event, wrap
 from pabal.delivery.dead_letters import MemoryDeadLetters
-from pabal.delivery.ending import bury_work, end_work, ended
+from pabal.delivery.ending import bury_work, end_work, ended, save_last
 from pabal.delivery.failure import Failures
 from pabal.delivery.feed import Feed
 from pabal.delivery.lane import IDLE, LOADING, READY, WAITING, Item, Lane
@@ -377,8 +377,7 @@ class Engine:
             _log.warning("%d deliveries were unfinished when the bus stopped and are lost", self.pending)
         if self.feed is not None:
             await self.feed.stop()
-            await self.settlement.stop()
-            await self.feed.leases.release()
+            await save_last(self, self.feed, deadline)
             self.feed = None
         for consumer in self.consumers.values():
             consumer.drop_lanes()

@@ -289,7 +289,7 @@ class Leases:
             await self._engine.background.until(lambda: not consumer.in_flight)
         except BusNotRunningError:
             return  # the bus stops meanwhile: ``release`` does it once the handlers have ended
-        await self._leave(consumer)
+        await self._engine.background.insist(consumer, partial(self._leave, consumer))
 
     async def _leave(self, consumer: Consumer) -> None:
         """Save what a subscription that was ended had finished; the rest stays unfinished in its cursor."""
@@ -304,16 +304,19 @@ class Leases:
 
     async def release(self) -> None:
         """Give up every subscription held, so that another process can go on at once."""
-        try:
-            for opening, name in tuple(self._openings.items()):
-                await self._give_back(opening, name)
-            for consumer in tuple(self._leaving):
-                await self._leave(consumer)
-            for consumer in self._engine.consumers.values():
-                if consumer.tracker is not None:
-                    await self._storage.release_subscription(consumer.name, consumer.epoch)
-        except StorageError:
-            return  # leases run out by themselves
+        ended = await asyncio.gather(
+            *(self._give_back(opening, name) for opening, name in tuple(self._openings.items())),
+            *(self._leave(consumer) for consumer in tuple(self._leaving)),
+            *(
+                self._storage.release_subscription(consumer.name, consumer.epoch)
+                for consumer in self._engine.consumers.values()
+                if consumer.tracker is not None
+            ),
+            return_exceptions=True,
+        )
+        for error in ended:
+            if error is not None and not isinstance(error, StorageError):  # those leases run out
+                raise error
 
     async def _give_back(self, opening: asyncio.Future[Cursor | None], name: str) -> None:
         """Give up what was asked for, and perhaps given, but taken by nobody before the bus stopped."""

@@ -11,7 +11,7 @@ from pabal.delivery.buffers import SAVED_LAST, SAVED_OFTEN
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, Consumer
 from pabal.delivery.ending import bury
 from pabal.delivery.sampling import Sampler
-from pabal.errors import StorageClosedError, StorageError
+from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, SubscriptionStore
 from pabal.ports.telemetry import StorageTrouble
 
@@ -110,9 +110,13 @@ class Settlement:
         for future in (self._wake, self._pausing):
             if future is not None:
                 _settle(future)
-        await task
-        await self._sampler.stop()
-        self._store = None
+        try:
+            await task
+            await self._sampler.stop()
+        finally:
+            # Of a save that was given up, nobody else tells who waits for it.
+            self._resolve_flushers(BusNotRunningError(action="wait any longer", state="stopping"))
+            self._store = None
 
     def bury(self) -> None:
         """Forget what is left of a loop that was closed, and what it had not saved."""

@@ -62,16 +62,26 @@ class Leases:
             for epoch in taken:
                 self._release(tx, name, epoch)
 
+        def given_back(future: asyncio.Future[None]) -> None:
+            if not future.cancelled() and future.exception() is not None:
+                for epoch in taken:  # a failure is nobody's to hear of; the lease runs out
+                    self._let_go(name, epoch)
+
         try:
             giving_back = self._writer.submit(Job(action=give_back))
         except StorageError:
             return  # closed: the lease ends with the journal
-        # A failure is nobody's to hear of; the lease runs out.
-        giving_back.add_done_callback(lambda future: future.cancelled() or future.exception())
+        giving_back.add_done_callback(given_back)
 
     async def release(self, name: str, epoch: int) -> None:
-        """Give a subscription up, so that another process can take it at once."""
-        await self._writer.submit(Job(action=lambda tx: self._release(tx, name, epoch)))
+        """Give a subscription up, so that another process can take it at once.
+
+        Where that cannot be written, others take it when its lease is over, and this object at any time.
+        """
+        try:
+            await self._writer.submit(Job(action=lambda tx: self._release(tx, name, epoch)))
+        finally:
+            self._let_go(name, epoch)
 
     def _release(self, tx: Transaction, name: str, epoch: int) -> None:
         self._let_go(name, epoch)

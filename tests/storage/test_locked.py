@@ -1,0 +1,110 @@
+"""A bus on a file that another program keeps locked: it stops in its time, and goes on where it stood."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.delivery import background, ending
+from pabal.ports.telemetry import Report, StorageTrouble
+from pabal.storage.sqlite import writer
+from tests.storage.events import Recorder, Tick
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a file locked for writing, as another program does that hangs with the lock in hands."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
+    path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 8. Each save and each lease would wait ten seconds more, and a supervisor would kill."""
+    monkeypatch.setattr(writer, "_LONGEST_WAIT", 3600.0)
+    monkeypatch.setattr(ending, "_LAST_SAVE", 0.05)
+    bus = InMemoryEventBus(storage)
+    handled: list[int] = []
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Tick) -> None:
+        begun.set()
+        await goes_on.wait()
+        handled.append(event.number)
+
+    bus.subscribe(Tick, handle, name="held")
+    await bus.start()
+    await bus.publish(Tick("A", 1))
+    await begun.wait()
+    with locked(path):
+        goes_on.set()
+        async with asyncio.timeout(20):
+            await bus.stop(timeout=0.05)
+    assert handled == [1]
+    async with asyncio.timeout(20):
+        await bus.start()
+        await bus.publish(Tick("A", 2))
+        await bus.drain()
+    assert handled == [1, 2], "what was asked of the file was written once it was free"
+    await bus.stop()
+
+
+async def test_a_subscription_that_could_not_be_given_up_is_taken_again_by_the_next_start(
+    path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage would take it for another bus's for ever, which stands in the way of all processes."""
+    monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
+    seen = {name: Recorder() for name in ("one", "two")}
+    bus = InMemoryEventBus(storage)
+    for name, recorder in seen.items():
+        bus.subscribe(Tick, recorder, name=name)
+    await bus.start()
+    with locked(path):
+        await bus.stop()
+    await bus.start()
+    await bus.publish(Tick("A", 1))
+    for recorder in seen.values():
+        await recorder.reaches(1)
+    assert bus.health().status == "ok"
+    await bus.stop()
+
+
+async def test_a_subscription_ended_while_the_file_was_locked_can_be_begun_again(
+    path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given up only once, and in vain, its name would stand by until the process ends."""
+    monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(background, "_PAUSE", 0.01)
+    first, second = Recorder(), Recorder()
+    bus = InMemoryEventBus(storage)
+    subscription = bus.subscribe(Tick, first, name="held")
+    await bus.start()
+    await bus.publish(Tick("A", 1))
+    await bus.drain()
+    refused = asyncio.Event()
+
+    def note(report: Report) -> None:
+        if isinstance(report, StorageTrouble):
+            refused.set()
+
+    bus.listen(note)
+    with locked(path):
+        bus.unsubscribe(subscription)
+        await refused.wait()
+    bus.subscribe(Tick, second, name="held")
+    await bus.publish(Tick("A", 2))
+    await second.reaches(1)
+    await bus.stop()
+    assert (first.numbers, second.numbers) == ([1], [2])
