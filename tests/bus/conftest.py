@@ -63,6 +63,14 @@ async def memory(tmp_path: Path) -> AsyncIterator[Backend]:
 
 
 @pytest.fixture
+async def on_disk(tmp_path: Path) -> AsyncIterator[Backend]:
+    """Give the buses on one file, each as if in a process of its own."""
+    made = Backend("sqlite", tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
 def clock() -> VirtualClock:
     """Give a clock that only the test moves."""
     return VirtualClock()

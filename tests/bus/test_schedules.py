@@ -176,3 +176,38 @@ async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(sto
     assert seen == []
     await clock.advance(1.0)
     await seen.reach(1)
+
+
+async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
+    """A machine that slept over night, or was started with a clock of last year, would deliver hours late."""
+    clock = SetBack()
+    bus = await on_disk.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Noted) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Noted, handle)
+    await bus.publish(Noted(1), delay=3600)
+    clock.behind = -3600.0
+    await clock.advance(11)
+    await seen.reach(1)
+
+
+async def test_what_a_process_scheduled_is_delivered_by_another_when_it_has_died(on_disk: Backend) -> None:
+    """It would wait in the file until some process starts, however many run."""
+    clock = VirtualClock()
+    survivor = await on_disk.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Noted) -> None:
+        seen.add(event.n)
+
+    survivor.subscribe(Noted, handle)
+    dead = await on_disk.running(clock=clock)
+    await dead.publish(Noted(1), delay=30)
+    await dead.stop()
+    await clock.advance(29)
+    assert seen == []
+    await clock.advance(12)
+    await seen.reach(1)

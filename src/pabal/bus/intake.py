@@ -17,10 +17,13 @@ from pabal.delivery.engine import Engine
 from pabal.delivery.router import Route
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt, body_of, kind_of, private_copy
-from pabal.errors import BusNotRunningError, QueueFullError, UsageError
+from pabal.errors import BusNotRunningError, QueueFullError, StorageError, UsageError
 from pabal.ports.storage import EventStorage
+from pabal.ports.telemetry import StorageTrouble
 
 Backpressure = Literal["wait", "raise", "drop_oldest"]
+_LOOK_EVERY = 10.0
+"""Seconds between looks at what is scheduled in a file that other processes share."""
 
 
 class Intake:
@@ -233,6 +236,8 @@ class Intake:
         self.is_open = True
         self.scheduled = 0
         self._release_at = None
+        if self._storage is not None and self._storage.capabilities.shared:
+            self._engine.timers.add(_LOOK_EVERY, self._look)
 
     async def release_due(self) -> None:
         """Let stored events that are due enter the log, and come back for the next one."""
@@ -251,13 +256,24 @@ class Intake:
     async def _release_again(self, due: float) -> None:
         if self._release_at == due:
             self._release_at = None  # also where the clock was set back, and it is not due yet after all
-        try:
-            await self.release_due()
-        except Exception:
+        if not await self._try_to_release():
             # The disk may be full just now: what is due stays stored, and is tried again.
             self._release_at = None
             self._engine.background.spawn_later(1.0, partial(self._release_again, due))
-            raise
+
+    async def _try_to_release(self) -> bool:
+        try:
+            await self.release_due()
+        except StorageError as error:
+            self._engine.report(StorageTrouble("", error))
+            return False
+        return True
+
+    def _look(self) -> None:
+        """Release what another process did not live to, or what a clock that was set forward made due."""
+        if self.is_open:
+            self._engine.background.spawn(self._try_to_release())
+            self._engine.timers.add(_LOOK_EVERY, self._look)
 
 
 def _stamped(events: Sequence[Any]) -> list[DomainEvent]:
