@@ -105,3 +105,88 @@ async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_wa
     await bus.publish(Moved("B", 4))
     await bus.drain(60)
     assert by_piece(handled)["B"] == [9, 1, 2, 3, 4]
+
+
+def _no_key(event: Moved) -> str:
+    raise LookupError(f"no key for {event.n}")
+
+
+@pytest.mark.parametrize(
+    "ordering",
+    [None, lambda event: event.n % 3, _no_key],
+    ids=["no order", "by another key", "by a function that raises"],
+)
+async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ordering_was_changed(
+    stored: Backend, ordering: Any
+) -> None:
+    """Promise 25. The queue would stop after its first page, for no lane is that of its key any more."""
+    bus = await stored.running()
+    handled: Seen[Moved] = Seen()
+    poison = {1}
+
+    async def handle(event: Moved) -> None:
+        if event.n in poison:
+            raise NotRetryableError("not yet")
+        handled.add(event)
+
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
+    await bus.publish_batch([Moved("A", n) for n in range(1, 601)])
+    await bus.drain(60)
+    bus = await stored.again(bus)
+    poison.clear()
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", ordering=ordering)
+    await bus.start()
+    [letter] = await bus.dead_letters.list()
+    assert letter.queued == 599
+    await bus.dead_letters.discard(letter.id)
+    await handled.reach(599)
+    assert by_piece(handled) == {"A": list(range(2, 601))}
+    await bus.drain(60)
+    assert bus.health().status == "ok"
+
+
+async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again_and_keeps_no_bus_from_starting(
+    stored: Backend,
+) -> None:
+    """Promise 27. Whoever retried it would get the function's error, and so would every later start."""
+    bus = await stored.running()
+    handled: Seen[Moved] = Seen()
+    lost_key = True
+
+    def key_of(event: Moved) -> str:
+        if lost_key and event.n == 1:
+            raise LookupError("no key")
+        return event.piece
+
+    async def handle(event: Moved) -> None:
+        if not lost_key:
+            handled.add(event)
+            return
+        raise NotRetryableError("not yet")
+
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key")
+    await bus.publish_batch([Moved("A", 1), Moved("A", 2)])
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", ordering=key_of)
+    await bus.start()
+    assert bus.storage is not None
+    await bus.dead_letters.retry(letter.id)
+    await bus.drain(60)
+    [parked] = await bus.dead_letters.list()
+    assert (parked.id, parked.state, parked.reason, parked.queued) == (letter.id, "parked", "no key", 1)
+    assert [attempt.message for attempt in parked.attempts] == ["not yet", "no key"]
+
+    await bus.storage.begin_retry(letter.id, None, 0.0)  # the process dies before it is delivered
+    bus = await stored.again(bus)
+    bus.subscribe(Moved, handle, name="sub", on_exhausted="park_key", ordering=key_of)
+    await bus.start()
+    await bus.drain(60)
+    [parked] = await bus.dead_letters.list()
+    assert (parked.state, parked.queued) == ("parked", 1)
+    lost_key = False
+    await bus.dead_letters.retry(letter.id)
+    await handled.reach(2)
+    assert by_piece(handled) == {"A": [1, 2]}

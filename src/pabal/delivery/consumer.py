@@ -206,7 +206,7 @@ class Consumer:
             if key is None:
                 return self.shared
         elif self.subscription.is_one_lane:
-            return self.only_lane()
+            return self.lane_of()
         else:
             lanes = self._by_key
             key = self._computed_key(event)
@@ -219,9 +219,9 @@ class Consumer:
             lane = lanes[key] = Lane(self, key if lanes is self._by_key else (event.aggregate_type, key))
         return lane
 
-    def only_lane(self) -> Lane:
-        """Return the lane of a subscription that ``is_one_lane``: it keeps the order of every aggregate."""
-        return self._by_key.get(BATCH_KEY) or self._by_key.setdefault(BATCH_KEY, Lane(self, BATCH_KEY))
+    def lane_of(self, key: Any = BATCH_KEY) -> Lane:
+        """Return the lane of a key; by default that of a subscription that ``is_one_lane``."""
+        return self._by_key.get(key) or self._by_key.setdefault(key, Lane(self, key))
 
     def _computed_key(self, event: DomainEvent) -> Any:
         key = self.subscription.key_of(body_of(event))

@@ -109,8 +109,12 @@ class Failures:
         event: DomainEvent | None,
         record: StoredRecord | None,
         error: BaseException,
+        key: str | None = None,
     ) -> None:
-        """Park what cannot even be delivered: undecodable bytes, or an ordering function that raises."""
+        """Park what cannot even be delivered: undecodable bytes, or an ordering function that raises.
+
+        A dead letter that is retried in vain goes on blocking its ``key``.
+        """
         failure = self._describe(1, error)
         consumer.figures.failed_attempts += 1
         event_id = event.event_id if event is not None else record.id_text if record else ""
@@ -121,11 +125,17 @@ class Failures:
             self._engine.halt(consumer, f"event {event_id} at position {position}: {message_of(error)}")
             return
         reason = message_of(error)
-        parked = ParkedDelivery(position, reason, (failure,), self._engine.clock.time(), record, event)
+        earlier = consumer.failing.get(position)
+        failures = with_failure(earlier.failures, failure) if earlier else (failure,)
+        now = self._engine.clock.time()
+        parked = ParkedDelivery(position, reason, failures, now, record, event, key, key is not None)
         self._park(consumer, parked, event_id, event_type)
         if consumer.tracker is not None:
-            consumer.queued += 1  # it never entered a lane; ``finished`` takes it off again
-        consumer.finished(position)
+            consumer.queued += 1  # it never entered a lane; what ends it takes it off again
+        if earlier is not None and earlier.from_dead_letter:
+            self._engine.redelivery.failed(consumer, position)
+        else:
+            consumer.finished(position)
         if consumer.followed:
             consumer.attempted(position)
 

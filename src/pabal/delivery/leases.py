@@ -198,8 +198,9 @@ class Leases:
                 if letter.key is not None:
                     unblocked.discard(letter.key)
                 retry = under_way.pop(letter.position, None)
-                if retry is not None and letter.state == "retrying":
-                    self._engine.redelivery.again(consumer, letter)
+                if retry is None or letter.state != "retrying":
+                    continue
+                if self._engine.redelivery.again(consumer, letter):
                     self._take_up(consumer, retry)
         for key in unblocked:
             self._engine.redelivery.release_key(consumer, key)

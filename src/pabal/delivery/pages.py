@@ -85,7 +85,7 @@ def _way_of(consumer: Consumer, event_type: str) -> _Way:
     if consumer.followed or consumer.blocked:
         return _Way(wanted=True)
     if consumer.subscription.is_one_lane:
-        return _Way(wanted=True, lane=consumer.only_lane())
+        return _Way(wanted=True, lane=consumer.lane_of())
     return _Way(wanted=True, lanes=consumer.lanes_of(kind))
 
 

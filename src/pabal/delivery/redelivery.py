@@ -44,21 +44,27 @@ class Redelivery:
 
     # -- a dead letter --------------------------------------------------------------------------------
 
-    def again(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
+    def again(self, consumer: Consumer, letter: DeadLetterRecord) -> bool:
         """Deliver a dead letter once more, with a fresh series of attempts.
 
-        Raises DecodeError if its bytes fit no class.
+        False if it is parked again at once, for its ordering function raises. Raises DecodeError if its bytes
+        fit no class.
         """
         event = letter.event
         if event is None:
             assert letter.record is not None
             event = decode_event(letter.record)
-        lane = self._enter(consumer, letter.position, event, came_from=letter.key)
-        if letter.key is not None and (lane.shared or key_text(lane.key) != letter.key):
-            self._moved[consumer.name, letter.position] = letter.key
         consumer.failing[letter.position] = Failing(
             0, letter.failures, self._engine.clock.monotonic(), from_dead_letter=True
         )
+        try:
+            lane = self._enter(consumer, letter.position, event, letter.key)
+        except Exception as error:
+            self._engine.failures.reject(consumer, letter.position, event, None, error, letter.key)
+            return False
+        if letter.key is not None and (lane.shared or key_text(lane.key) != letter.key):
+            self._moved[consumer.name, letter.position] = letter.key
+        return True
 
     def done(self, consumer: Consumer, position: int) -> None:
         """Forget a dead letter whose delivery succeeded."""
@@ -228,17 +234,28 @@ class Redelivery:
                 consumer.outside.add(row.position)
                 self._engine.failures.reject(consumer, row.position, None, row, error)
                 continue
-            self._enter(consumer, row.position, event, came_from=key)
+            consumer.outside.add(row.position)
+            consumer.queued += 1
+            self._engine.enter(consumer, self._lane_of_queue(consumer, key, event), row.position, event)
 
-    def _enter(
-        self, consumer: Consumer, position: int, event: DomainEvent, *, came_from: str | None = None
-    ) -> Lane:
+    def _lane_of_queue(self, consumer: Consumer, key: str, event: DomainEvent) -> Lane:
+        """Return the lane that goes on with a queue when it is empty: that of the key it waits under.
+
+        An ``ordering`` that was changed since would scatter it over lanes of other keys, which do not.
+        """
+        try:
+            lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
+        except Exception:
+            return consumer.lane_of(key)
+        return lane if not lane.shared and key_text(lane.key) == key else consumer.lane_of(key)
+
+    def _enter(self, consumer: Consumer, position: int, event: DomainEvent, came_from: str | None) -> Lane:
+        if consumer.tracker is None:
+            consumer.arrivals.sort()  # an event of its key may be under way in no lane
+        lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
             consumer.outside.add(position)
             consumer.queued += 1
-        else:
-            consumer.arrivals.sort()  # an event of its key may be under way in no lane
-        lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if self._is_held_by_another(consumer, lane, came_from):
             lane = consumer.shared  # in its key's lane, its success would let go what waits there
         self._engine.enter(consumer, lane, position, event)
