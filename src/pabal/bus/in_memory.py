@@ -142,9 +142,8 @@ class InMemoryEventBus:
 
         New publishes are refused at once, but for those of running handlers. Without storage, what is queued
         is handled as far as the time allows; with storage, only running handlers are waited for, and the rest
-        is delivered after the next start. Handlers still running at the end are cancelled; their events count
-        as unfinished. Saving gets five seconds at least, where the file is locked or the disk hangs, and what
-        is not saved by then may be delivered again. Raises InsideHandlerError, WrongLoopError.
+        is delivered after the next start. Handlers still running at the end are cancelled, and delivered to
+        again. Where the disk hangs, saving gets five seconds. Raises InsideHandlerError, WrongLoopError.
         """
         self._check_loop("stop the bus", alive=True)
         if self._engine.in_handler():

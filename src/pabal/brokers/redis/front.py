@@ -8,6 +8,7 @@ from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.moving import GroupSteered, measure
+from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.standing import count_over_all, read_standing
 from pabal.brokers.redis.steering import Group
@@ -17,6 +18,8 @@ from pabal.ports.storage import SubscriptionRecord
 
 class LogFront(GroupLetters, GroupSteered):
     """Take in what is published and scheduled, and show the dead letters of the whole group."""
+
+    capabilities = PartitionStorage.capabilities
 
     def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
         super().__init__(log, keys)
