@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from typing import Any
 
 import pytest
+from tests.bus.samples import Moved
 
+from pabal import InMemoryEventBus
 from pabal.delivery import tracebacks
 from pabal.delivery.tracebacks import traceback_text
 
@@ -77,3 +81,32 @@ def test_only_so_many_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> 
             exec(code)
         assert traceback_text(caught.value) == "".join(traceback.format_exception(caught.value))
     assert len(tracebacks._known) <= tracebacks._KNOWN_MOST
+
+
+class _Locked:
+    """Stand for a loader whose source cannot be had, an archive that was replaced, say."""
+
+    def get_source(self, name: str) -> str:
+        raise RuntimeError("the archive is locked")
+
+
+async def test_an_error_whose_traceback_cannot_be_formatted_is_parked_all_the_same() -> None:
+    """The worker would end in the middle of it: the delivery would never be finished, and ``drain`` wait."""
+    loader = _Locked()
+    module: dict[str, Any] = {
+        "__name__": "archived",
+        "__loader__": loader,
+        "__spec__": ModuleSpec("archived", None, origin="archived"),
+    }
+    module["__spec__"].loader = loader
+    code = compile("async def handle(event): raise ValueError('no')", "archived/handlers.py", "exec")
+    exec(code, module)
+    bus = InMemoryEventBus()
+    bus.subscribe(Moved, module["handle"], name="archived", retry_count=0)
+    async with bus:
+        await bus.publish(Moved("rook"))
+        await bus.drain(10)
+        (letter,) = await bus.dead_letters.list()
+    assert letter.attempts[0].traceback == (
+        "(no traceback: formatting it raised RuntimeError('the archive is locked'))\nValueError: no\n"
+    )

@@ -42,8 +42,16 @@ def traceback_text(error: BaseException) -> str:
     """Return what ``traceback.format_exception`` does; a stack that failed before is not formatted again.
 
     Whatever fails, fails mostly in one place, and formatting a stack takes 40 µs, during which nobody else's
-    handler runs.
+    handler runs. Where formatting raises, as a source loader of somebody else's may, that is said instead.
     """
+    try:
+        return _formatted(error)
+    except Exception as broken:
+        missing = f"(no traceback: formatting it raised {repr_of(broken)})"
+        return f"{missing}\n{type(error).__name__}: {message_of(error)}\n"
+
+
+def _formatted(error: BaseException) -> str:
     nested = error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__)
     if nested or error.__traceback__ is None or isinstance(error, BaseExceptionGroup):
         return "".join(traceback.format_exception(error))
