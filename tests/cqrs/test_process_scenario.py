@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from pabal.errors import UsageError
 from pabal.testing import given
 from tests.cqrs.support import (
     CancelOrder,
@@ -43,3 +44,11 @@ def test_what_differs_is_shown_line_by_line() -> None:
         scenario.then_timeouts()
     with pytest.raises(AssertionError, match="- ended = True"):
         scenario.then_state(ended=True)
+
+
+def test_a_class_for_a_command_is_told_as_the_slip_that_it_is() -> None:
+    """Forgotten brackets ended in a TypeError from inside of pabal."""
+    with pytest.raises(UsageError, match=r"the class PayOrder; give .* PayOrder\(…\)"):
+        given(Fulfilment).when(PLACED).then(PayOrder)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"when\(\) was given the class OrderPlaced"):
+        given(Fulfilment).when(OrderPlaced)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pabal.errors import UsageError
 from pabal.testing import given
 from tests.eventsourcing.samples import (
     Account,
@@ -44,6 +45,27 @@ def test_other_events_are_shown_line_by_line() -> None:
         scenario.then(Withdrawn("a", FIVE))
     assert "- Withdrawn(account='a', amount='5')" in str(caught.value)
     assert "+ Withdrawn(account='a', amount='2')" in str(caught.value)
+
+
+def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
+    """Forgotten brackets ended in a TypeError from inside of pabal."""
+    for subject, command in (
+        (Account, lambda account: account.withdraw(TWO)),
+        (account_decider, Withdraw("a", TWO)),
+    ):
+        scenario = given(subject, Deposited("a", FIVE)).when(command)
+        with pytest.raises(UsageError, match=r"the class Withdrawn; give .* Withdrawn\(…\)"):
+            scenario.then(Withdrawn)
+        with pytest.raises(UsageError, match=r"given\(\) was given the class Deposited"):
+            given(subject, Deposited)
+
+
+@pytest.mark.parametrize("error", [OverdrawnError("2 of 0"), (OverdrawnError, ValueError)], ids=repr)
+def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> None:
+    """It ended in a TypeError from inside of pabal, or an AttributeError."""
+    for scenario in (given(Account), given(Account).when(lambda account: account.withdraw(TWO))):
+        with pytest.raises(UsageError, match=r"then_raises\(\) was given .*give one class"):
+            scenario.then_raises(error)
 
 
 def test_what_is_not_as_expected_fails() -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, ndiff
+
+from pabal.errors import UsageError
 
 _MOST = 4_000_000
 """Characters of one side times those of the other up to which similar lines are looked for: a second."""
+
+
+def refuse_classes(call: str, given: Iterable[object]) -> None:
+    """Raise UsageError for a class among events or commands: it is none, and cannot be shown as one."""
+    for each in given:
+        if isinstance(each, type):
+            name = each.__name__
+            raise UsageError(f"{call}() was given the class {name}; give an object of it, {name}(…)")
 
 
 def compare(wanted: Sequence[str], found: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pabal.cqrs import Command, ProcessManager
-from pabal.testing.difference import compare
+from pabal.testing.difference import compare, refuse_classes
 
 
 class ProcessScenario:
@@ -52,6 +52,7 @@ class ProcessScenario:
 
         Raises what the process's method raises, and ProcessDefinitionError for a state that cannot be stored.
         """
+        refuse_classes("when", [event])
         process = self._process
         process.sent, process.timeouts = [], {}
         if not process.ended and (self._has_begun or process.may_start_with(event)):
@@ -62,6 +63,7 @@ class ProcessScenario:
 
     def then(self, *commands: Command[Any]) -> ProcessScenario:
         """Expect exactly these commands, in order; none at all for ``then()``."""
+        refuse_classes("then", commands)
         self._compare("commands were sent", map(_line, commands), map(_line, self._process.sent))
         return self
 

@@ -10,7 +10,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.decider import Decider
 from pabal.errors import UsageError
 from pabal.eventsourcing import InMemoryProjection, Projection
-from pabal.testing.difference import compare
+from pabal.testing.difference import compare, refuse_classes
 from pabal.testing.process_scenario import ProcessScenario
 
 Subject = type[Aggregate] | Decider[Any, Any, Any] | type[Projection]
@@ -87,11 +87,16 @@ class Scenario:
         """Expect exactly these events, in order; none at all for ``then()``."""
         self._expect_no_error()
         if list(events) != self._recorded:
+            refuse_classes("then", events)
             raise AssertionError("other events were recorded:\n" + _difference(events, self._recorded))
         return self
 
     def then_raises(self, error: type[BaseException], match: str = "") -> Scenario:
         """Expect an error of this class whose message contains ``match``, and that nothing was recorded."""
+        if not isinstance(error, type):
+            raise UsageError(
+                f"then_raises() was given {error!r}; give one class, and what its message contains"
+            )
         if self._raised is None:
             raise AssertionError(
                 f"{error.__name__} was expected; nothing was raised, and recorded was:\n"
@@ -154,6 +159,7 @@ def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenar
     ...                 evolve=lambda left, change: left + change)
     >>> _ = given(stock, 5).when(3).then(-3).then_state(lambda left: left == 2)
     """
+    refuse_classes("given", events)
     found = getattr(events[0], "aggregate_id", None) if events else None
     if isinstance(subject, type) and issubclass(subject, ProcessManager):
         key = subject.key_of(events[0]) if events else None
