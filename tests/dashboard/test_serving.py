@@ -11,14 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
-from pabal.dashboard.server import with_token
-from pabal.errors import MissingExtraError
+from pabal.dashboard.server import listen, with_token
+from pabal.errors import MissingExtraError, UsageError
 from tests.dashboard.support import Shipped
 
 PABAL = [sys.executable, "-m", "pabal"]
@@ -166,6 +167,13 @@ def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> Non
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("pabal dashboard: 'a..b'")
     assert run.stderr.endswith(f"{words}\n")
+
+
+@pytest.mark.parametrize("port", [70000, -1, "8420", None])
+def test_a_port_that_is_none_is_said_so(port: Any) -> None:
+    """With a digit too many it was served on another port, 4464; with a sign, the host was called wrong."""
+    with pytest.raises(UsageError, match=f"port is {port!r}; it must be"):
+        listen("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])

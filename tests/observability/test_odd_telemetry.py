@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -110,3 +110,20 @@ def test_a_registry_takes_one_exporter() -> None:
     assert running == ['pabal_bus_running{bus="first"} 0.0', 'pabal_bus_running{bus="second"} 0.0']
     only = generate_latest(registry.restricted_registry(["pabal_bus_running"])).decode()
     assert [line for line in only.splitlines() if not line.startswith("#")] == running
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"port": 70000}, "port is 70000; it must be"),
+        ({"port": -1}, "port is -1; it must be"),
+        ({"port": "9464"}, "port is '9464'; it must be"),
+        ({"host": "a..b"}, "'a..b' is no host to listen on"),
+        ({"host": "no-such-host.invalid"}, "'no-such-host.invalid' is no host to listen on"),
+    ],
+    ids=str,
+)
+async def test_metrics_are_not_served_where_nobody_can_listen(where: dict[str, Any], words: str) -> None:
+    """A digit too many ended in an OverflowError that named no setting."""
+    with pytest.raises(UsageError, match=words):
+        await PrometheusExporter().serve(**where)

@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 
 from pabal.dashboard.app import build
-from pabal.errors import UsageError
+from pabal.observability.listening import resolve
 
 _GRACE = 1
 """Seconds that open streams get at the end: they would never close by themselves."""
@@ -42,13 +42,8 @@ def with_token(host: str, options: dict[str, Any]) -> tuple[dict[str, Any], str 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port, 0 for a free one. Raises UsageError for a host that is none, OSError for a taken one."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise UsageError(f"{host!r} is no host to listen on: {error}") from error
-    except UnicodeError as error:
-        raise UsageError(f"{host!r} is no host to listen on: a part of it is empty, or too long") from error
+    """Take the port, 0 for a free one. Raises UsageError for what is no host or port, OSError if taken."""
+    family, address = resolve(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

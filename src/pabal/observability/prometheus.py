@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.delivery.context import DeliveryContext
 from pabal.errors import MissingExtraError, UsageError
+from pabal.observability.listening import resolve
 
 try:
     from prometheus_client import (
@@ -158,8 +159,9 @@ class PrometheusExporter:
 
         Call it on the buses' event loop. The server has a thread of its own: while the loop is blocked for
         longer than ``timeout`` seconds it still answers, with ``pabal_bus_responsive`` 0 and no other figure
-        of a bus. Raises OSError where the port is taken.
+        of a bus. Raises UsageError for a host or port that is none, OSError where the port is taken.
         """
+        await asyncio.to_thread(resolve, host, port)
         self._loop = asyncio.get_running_loop()
         server, thread = start_http_server(port, host, registry=self.registry)
 
