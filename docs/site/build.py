@@ -29,7 +29,7 @@ _WORDS = {
     },
     "ko": {
         "site_name": "pabal · 파발",
-        "site_description": "애플리케이션 안에서 돌고, 잊지 않는 파이썬 도메인 이벤트 버스",
+        "site_description": "애플리케이션 안에서 돌고, 잊지 않는 Python 도메인 이벤트 버스",
         "to_light": "밝은 화면으로",
         "to_dark": "어두운 화면으로",
         "to_system": "시스템 설정에 맞추기",

@@ -25,7 +25,7 @@ _CONFLICTS: dict[type[errors.PabalError], str] = {
 
 _USAGE: dict[type[errors.PabalError], str] = {
     errors.DuplicateEventTypeError: "이벤트 타입 {event_type!r}은(는) {first}이(가) 이미 쓰고 있습니다. {second}에 다른 event_type을 지정하세요",
-    errors.UnsupportedFieldError: "{event_class}.{field}: 저장할 수 없습니다({reason}). JSON으로 옮겼다가 되돌릴 수 있는 타입을 쓰세요(str, int, float, bool, Decimal, datetime, UUID, Enum, tuple, 동결된 struct나 dataclass 등)",
+    errors.UnsupportedFieldError: "{event_class}.{field}: 저장할 수 없습니다({reason}). JSON으로 옮겼다가 되돌릴 수 있는 타입을 쓰세요(str, int, float, bool, Decimal, datetime, UUID, Enum, tuple, frozen struct나 dataclass 등)",
     errors.UpcasterError: "{event_type!r}의 버전 {from_version} 업캐스터: {detail}",
     errors.InvalidHandlerError: "{handler}: 이벤트를 처리할 수 없습니다({reason}). 매개변수가 하나(이벤트)나 둘(이벤트와 DeliveryContext)인 함수, 또는 handle(event)가 있는 객체를 넘기세요",
     errors.DuplicateSubscriptionError: "이 버스에 같은 이름의 구독이 이미 있습니다: {name!r}. name=…으로 다른 이름을 주거나, 이벤트 클래스의 튜플로 한 번만 구독하세요",

@@ -237,7 +237,7 @@ _DEFINITIONS = {
     "{where} defines {name}, which every event has already; give the field another name": "{where}: {name}은(는) 모든 이벤트에 이미 있습니다. 필드에 다른 이름을 쓰세요",
     "{where} belongs to the class and cannot be a field; write {name}: ClassVar[…] = …, or give the field another name": "{where}은(는) 클래스에 속하므로 필드가 될 수 없습니다. {name}: ClassVar[…] = …로 쓰거나, 필드에 다른 이름을 쓰세요",
     "{where} cannot be defined: {error}": "{where}: 정의할 수 없습니다: {error}",
-    "{where} cannot be registered: only frozen dataclasses can; write @dataclass(frozen=True), or derive the class from DomainEvent": "{where}: 등록할 수 없습니다. 동결된 dataclass만 등록됩니다. @dataclass(frozen=True)를 쓰거나 DomainEvent에서 파생하세요",
+    "{where} cannot be registered: only frozen dataclasses can; write @dataclass(frozen=True), or derive the class from DomainEvent": "{where}: 등록할 수 없습니다. frozen dataclass만 등록됩니다. @dataclass(frozen=True)를 쓰거나 DomainEvent에서 파생하세요",
     "{where} has no field {field} to take its aggregate id from; it has {names}": "{where}: 애그리거트 ID를 가져올 필드 {field}이(가) 없습니다. 있는 필드: {names}",
     "versions start at 1": "버전은 1부터 시작합니다",
     "{where} does this step already": "{where}이(가) 이 단계를 이미 맡고 있습니다",
@@ -249,7 +249,7 @@ _DEFINITIONS = {
     "its id is {value}; it has no UTF-8 form, so no event of it could be stored": "ID={value}: UTF-8로 적을 수 없는 텍스트라 그 이벤트를 저장할 수 없습니다",
     "its id is {value}; it must be text that is not empty": "ID={value}: 비어 있지 않은 텍스트여야 합니다",
     "{name}() cannot be paused; an aggregate decides from what it knows, so fetch what it needs first and pass it in": "{name}()은 async일 수 없습니다. 애그리거트는 아는 것으로 결정하므로, 필요한 것을 먼저 가져와 넘기세요",
-    "{event} is recorded by what applies an event, and would be anew at every load; record it in the command method": "{event}: 이벤트를 적용하는 메서드 안에서 기록했습니다. 로드할 때마다 다시 기록되므로 명령 메서드에서 기록하세요",
+    "{event} is recorded by what applies an event, and would be anew at every load; record it in the command method": "{event}: 이벤트를 적용하는 메서드 안에서 기록했습니다. 로드할 때마다 다시 기록되므로 커맨드 메서드에서 기록하세요",
     "{one}() and {other}() both apply {event}; keep one": "{one}()와 {other}()가 모두 {event}을(를) 적용합니다. 하나만 남기세요",
 }
 
