@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,3 +83,17 @@ async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lea
         assert await one.renew_leases() == []
         assert await two.open_subscription("held", "now") is not None
         assert await one.renew_leases() == ["held"]
+
+
+async def test_processes_that_only_publish_and_end_unclosed_leave_no_journals_behind(path: Path) -> None:
+    """A job that is started each minute would fill the folder: only who takes a subscription cleared up."""
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.open_subscription("held", "now") is not None
+        idle, busy = journal_path(path, DEAD), journal_path(path, "e" * 32)
+        idle.write_bytes(bytes(32))
+        busy.write_bytes(struct.pack("<qqqq", 1, 1, 1, 1))
+        async with SqliteEventStorage(path) as publisher:
+            await publisher.store_events(ticks(1))
+        assert not idle.exists()
+        assert busy.exists(), "attempts under way are for whoever takes the subscription"
+        assert storage.journal.path.exists()

@@ -194,6 +194,26 @@ async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path
         assert one.path == two.path
 
 
+async def test_a_file_with_a_second_name_of_its_own_is_refused(path: Path, tmp_path: Path) -> None:
+    """Two processes, each by its name, overwrote what the other one had been told was stored."""
+    await filled(path)
+    second = tmp_path / "second.db"
+    second.hardlink_to(path)
+    for name in (path, second):
+        with pytest.raises(StorageUnavailableError, match="hard links"):
+            SqliteEventStorage(name)
+    second.unlink()
+    async with SqliteEventStorage(path) as storage:
+        assert await storage.head() == 50
+
+
+@pytest.mark.parametrize("length", [240, 300])
+def test_a_name_that_is_too_long_is_refused_in_our_words(tmp_path: Path, length: int) -> None:
+    """An OSError is not the caller's language; also where only what lies beside the file is too long."""
+    with pytest.raises(StorageUnavailableError, match="too long"):
+        SqliteEventStorage(tmp_path / ("x" * length))
+
+
 async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:
     """Promise 36 begins here: making the schema and switching the journal mode must not clash."""
     code = (

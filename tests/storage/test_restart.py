@@ -90,6 +90,36 @@ async def test_a_retry_due_in_a_minute_runs_after_a_minute_across_a_restart(path
     assert attempt == 2
 
 
+async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_other(path: Path) -> None:
+    """Promise 23. It would wait for that year once the clock is right, its key behind it, in good health."""
+    policy = RetryPolicy(max_attempts=3, base_delay=60, max_delay=60)
+    failed, seen = Recorder(), Recorder()
+
+    async def fail(event: Tick) -> None:
+        await failed.handle(event)
+        raise ConnectionError("try later")
+
+    right = VirtualClock()
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage, clock=VirtualClock(start=right.time() + 365 * 86_400))
+        bus.subscribe(Tick, fail, name="s", retry=policy)
+        await bus.start()
+        await bus.publish(Tick("A", 1))
+        await failed.reaches(1)
+        await until(bus, lambda: bus._engine.settlement.idle)
+        await bus.stop()
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage, clock=right)
+        bus.subscribe(Tick, seen, name="s", retry=policy)
+        await bus.start()
+        await bus.publish(Tick("A", 2))
+        await bus.drain(retries=False, timeout=60)
+        await right.advance(61)
+        await seen.reaches(2)
+        await bus.stop()
+    assert seen.numbers == [1, 2]
+
+
 async def test_an_event_scheduled_before_a_restart_comes_at_its_time(path: Path) -> None:
     """A reminder that was promised for tomorrow must not die with today's process."""
     clock = VirtualClock()

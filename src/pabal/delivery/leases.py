@@ -175,7 +175,9 @@ class Leases:
 
     def _take_up(self, consumer: Consumer, retry: PendingRetry) -> None:
         clock = self._engine.clock
-        due = clock.monotonic() + max(0.0, retry.due_at - clock.time())
+        # Noted by a clock that was ahead, or under a more patient policy, it would wait for years.
+        wait = min(max(0.0, retry.due_at - clock.time()), consumer.subscription.retry.max_delay)
+        due = clock.monotonic() + wait
         failing = Failing(retry.attempts, retry.failures, due, retry.from_dead_letter)
         consumer.failing[retry.position] = failing
         self._engine.quarantine.consider(consumer, retry.position, failing)

@@ -15,7 +15,7 @@ from pabal.ports.storage import Capabilities, Committed
 from pabal.storage.sqlite.doorbell import Doorbell
 from pabal.storage.sqlite.faults import storable, translated
 from pabal.storage.sqlite.job import Job
-from pabal.storage.sqlite.journal import MappedJournal
+from pabal.storage.sqlite.journal import MappedJournal, remove_silent_journals
 from pabal.storage.sqlite.leases import Leases
 from pabal.storage.sqlite.reader import Reader
 from pabal.storage.sqlite.schema import connect
@@ -72,6 +72,8 @@ class DatabaseFile:
             self._writer = Writer(connection, self.path, self._notify)
             self._writer.appender.max_payload_bytes = self.max_payload_bytes
             self.journal = journal = MappedJournal(self._path, owner)
+            # Who takes a subscription clears up; who only publish, and end unclosed, would leave ever more.
+            remove_silent_journals(self._path, owner)
             with translated(self.path):
                 self._writer.start()
         except BaseException:

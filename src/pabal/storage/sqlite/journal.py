@@ -136,6 +136,13 @@ def dead_journals(database: Path, own: str) -> Iterator[tuple[str, Path, list[At
         yield owner, path, [attempt for attempt in attempts if attempt.subscription]
 
 
+def remove_silent_journals(database: Path, own: str) -> None:
+    """Remove journals of processes that died in no attempt: their absence tells the same."""
+    for _, path, attempts in dead_journals(database, own):
+        if not attempts:
+            remove_journal(path)
+
+
 def is_alive(database: Path, owner: str) -> bool:
     """Tell whether an owner's process still holds its journal (True where that cannot be known)."""
     if fcntl is None:

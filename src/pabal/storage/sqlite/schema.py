@@ -42,8 +42,8 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
     that is refused is left as it was.
     """
     name = str(path)
-    _check_place(path)
     try:
+        _check_place(path)
         with translated(name):
             _check_header(path)
     except OSError as error:
@@ -97,8 +97,14 @@ def _check_place(path: Path) -> None:
         raise StorageUnavailableError(path=name, reason=f"the directory {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise StorageUnavailableError(path=name, reason=f"the directory {path.parent} cannot be written")
-    if path.exists() and not os.access(path, os.W_OK):
+    if not path.exists():
+        return
+    if not os.access(path, os.W_OK):
         raise StorageUnavailableError(path=name, reason="the file is read-only")
+    if path.stat().st_nlink > 1:
+        # By each name SQLite makes a write-ahead log of its own, and each overwrites what the other has done.
+        reason = "the file has other names, which are hard links; remove those, or open a copy"
+        raise StorageUnavailableError(path=name, reason=reason)
 
 
 def _check_header(path: Path) -> None:
