@@ -19,7 +19,7 @@ PARALLEL = --numprocesses $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
 # The tests start hundreds of processes; without bytecode each of them would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-CANDIDATES = $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11)
+CANDIDATES = $(if $(PYTHON),"$(PYTHON)",python3 python3.15 python3.14 python3.13 python3.12 python3.11)
 BIN = $(VENV)/bin
 PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 class NoteTaken(DomainEvent):
     """An event that the demo does not know."""
 
-    event_type: ClassVar[str] = "note.taken"
+    event_type: ClassVar[str] = "log-notebook-test.note_taken"
     note: str
 
 
