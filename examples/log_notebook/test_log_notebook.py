@@ -63,7 +63,7 @@ async def test_a_log_of_other_events_fails_at_no_cell_but_the_chart_of_prices(
     ).async_execute()
 
     printed = [output for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
-    assert "note.taken" in printed[-1].text
+    assert NoteTaken.event_type in printed[-1].text
 
 
 def test_the_korean_notebook_runs_the_same_cells_and_neither_keeps_outputs() -> None:
