@@ -58,3 +58,15 @@ async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch:
         await storage.backup(":memory:")
     async with SqliteEventStorage(tmp_path / ":memory:") as copy:
         assert await copy.head() == 2
+
+
+async def test_a_rebuilt_log_is_a_file_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the file system is said to be at fault, for a name that SQLite reads in its own way."""
+    monkeypatch.chdir(tmp_path)
+    async with SqliteEventStorage("log.db") as storage:
+        await storage.store_events(ticks(2))
+        assert await storage.rebuild(":memory:") == 2
+    async with SqliteEventStorage(tmp_path / ":memory:") as copy:
+        assert await copy.head() == 2

@@ -33,6 +33,7 @@ _TABLES = (
 
 def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threading.Event) -> int:
     """Copy everything that is whole; return the number of events. Raises CorruptLogError."""
+    target = target.absolute()  # SQLite takes a bare ":memory:" for no file at all
     if target.exists():
         raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
     connection = connect(target, durability="normal")
