@@ -88,6 +88,7 @@ class EventBusFactory:
         if parts.scheme in _REDIS:
             return _redis_bus(url, options)
         if parts.scheme == "memory":
+            _check_memory(url, parts)
             settings = _settings(_shown(url), parts.query, _BUS_SETTINGS) | options
             return EventBusFactory.create_in_memory_event_bus(**settings)
         if parts.scheme == "sqlite":
@@ -125,7 +126,7 @@ def _server_of(parts: SplitResult) -> tuple[str, dict[str, str]]:
     mine = (*_REDIS_SETTINGS, *_INTEGERS, "backpressure")
     pairs = parse_qsl(parts.query)
     rest = [pair for pair in pairs if pair[0] not in mine]
-    server = urlunsplit(parts._replace(scheme=parts.scheme.replace("valkey", "redis"), query=urlencode(rest)))
+    server = urlunsplit(parts._replace(query=urlencode(rest)))
     return server, {name: text for name, text in pairs if name in mine}
 
 
@@ -151,6 +152,15 @@ def _check_password(parts: SplitResult) -> None:
     if "@" in f"{parts.path}{parts.query}{parts.fragment}" and "@" not in parts.netloc:
         raise UsageError(
             f"a {parts.scheme}:// URL whose password holds / ? or # has to write them as %2F, %3F and %23"
+        )
+
+
+def _check_memory(url: str, parts: SplitResult) -> None:
+    """Refuse a URL that names something to be kept, which would be gone with the process."""
+    if parts.netloc or parts.path not in ("", "/") or parts.fragment:
+        raise UsageError(
+            f"{_shown(url)!r} would keep nothing, whatever it names; write sqlite:///trading.db for a file, "
+            "or memory:// for a bus with nothing on disk"
         )
 
 
@@ -271,8 +281,7 @@ def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
     settings.update(options)
     if not settings.get("group"):
         raise UsageError(f"{name!r} names no group; add ?group=… (one for each application)")
-    scheme = parts.scheme.replace("valkey", "redis")
-    server = urlunsplit(parts._replace(scheme=scheme, query=urlencode(rest)))
+    server = urlunsplit(parts._replace(query=urlencode(rest)))
     return EventBusFactory.create_redis_event_bus(server, **settings)
 
 

@@ -17,6 +17,7 @@ from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
 from pabal.errors import BrokerUnavailableError, PartitionCountError, UsageError
+from pabal.factory import EventBusFactory
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
@@ -431,5 +432,7 @@ async def test_what_a_url_settles_for_other_clients_does_no_harm(
 def test_a_scheme_is_understood_or_named() -> None:
     """``valkey://`` worked in the factory alone, and was taken for a host that cannot be read elsewhere."""
     assert "valkey://localhost" in repr(RedisEventBus("valkey://localhost", group="g"))
+    assert "valkeys://localhost" in repr(RedisEventBus("VALKEYS://localhost", group="g"))
+    assert "valkey://localhost" in repr(EventBusFactory.from_url("valkey://localhost?group=g"))
     with pytest.raises(UsageError, match="begins with redis://"):
         RedisEventBus("http://localhost", group="g")

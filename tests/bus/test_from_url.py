@@ -35,6 +35,10 @@ async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
         ("memory://?worker_count=many", "worker_count must be a whole number, not 'many'"),
         ("memory://?worker_count=-1", "worker_count must be a whole number"),
         ("memory://?workers=2", "unknown setting 'workers'"),
+        ("memory://trading.db", "'memory://trading.db' would keep nothing.*sqlite:///trading.db for a file"),
+        ("memory:///trading.db?worker_count=2", "'memory:///trading.db' would keep nothing"),
+        ("memory://#trading.db", "would keep nothing"),
+        ("memory://kim:secret@host", "'memory://…' would keep nothing"),
         ("sqlite://trading.db", "names no file"),
         ("sqlite:///", "names no file"),
     ],
@@ -43,6 +47,13 @@ def test_a_url_that_says_nothing_known_is_refused_by_name(url: str, message: str
     """A misspelt setting would be a default, and a misspelt scheme a bus that forgets everything."""
     with pytest.raises(UsageError, match=message):
         EventBusFactory.from_url(url)
+
+
+@pytest.mark.parametrize("url", ["memory://?worker_count=3", "memory:///?worker_count=3"])
+async def test_a_bus_in_memory_has_a_url_that_names_nothing(url: str) -> None:
+    """Whoever counts slashes as for a file would be refused a bus that has none."""
+    async with EventBusFactory.from_url(url) as bus:
+        assert bus.get_statistics()["worker_count"] == 3
 
 
 def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:

@@ -11,6 +11,7 @@ _TARGETS = {
     "a {scheme}:// URL names a server, and this needs the file of a log; pabal doctor looks at how the server keeps it": "{scheme}:// URL은 서버를 가리키는데, 여기에는 로그 파일이 필요합니다. 서버의 보관 상태는 pabal doctor로 보세요",
     "{url} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db": "{url}: 파일 이름이 없습니다. sqlite:///trading.db나 sqlite:////var/lib/trading.db처럼 쓰세요",
     "{url} names another file than it shows; in a file's name, write %23 for #": "{url}: 보이는 것과 다른 파일을 가리킵니다. 파일 이름의 #은 %23으로 쓰세요",
+    "{url} would keep nothing, whatever it names; write sqlite:///trading.db for a file, or memory:// for a bus with nothing on disk": "{url}: 무엇을 가리키든 남는 것이 없습니다. 파일이면 sqlite:///trading.db, 디스크에 아무것도 두지 않는 버스면 memory://로 쓰세요",
     "{path} is no file to keep a log in; a bus with nothing on disk is memory://": "{path}: 로그를 둘 파일이 아닙니다. 디스크에 아무것도 두지 않는 버스는 memory://입니다",
     "{url} names no group; add ?group=… (one for each application)": "{url}: 그룹이 없습니다. ?group=…을 붙이세요(애플리케이션마다 하나)",
     "{url}: {name} must be a whole number, not {text}": "{url}: {name}은(는) 정수여야 합니다. 지금 값: {text}",

@@ -41,7 +41,8 @@ def for_client(url: str) -> str:
     >>> for_client("valkeys://10.0.0.1:6379/0")
     'rediss://10.0.0.1:6379/0'
     """
-    return re.sub("^valkey", "redis", url)
+    scheme, mark, rest = url.partition(":")
+    return scheme.lower().replace("valkey", "redis") + mark + rest
 
 
 def pool_of(url: str, address: str) -> ConnectionPool:
