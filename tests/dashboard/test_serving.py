@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
-from pabal.dashboard.server import listen, with_token
+from pabal.dashboard.server import OnceInterrupted, listen, with_token
 from pabal.errors import MissingExtraError, UsageError
 from tests.dashboard.support import Shipped
 
@@ -60,6 +61,14 @@ def test_the_command_serves_a_file_until_ctrl_c(log: Path) -> None:
             lines = stream.iter_lines()
             assert any(line == "event: report" for line in lines)
     assert process.returncode == 0
+
+
+def test_a_second_ctrl_c_breaks_nothing_off() -> None:
+    """Whoever presses it twice would see the insides of the server, which gave up its own end."""
+    server = OnceInterrupted(uvicorn.Config(create_dashboard(InMemoryEventStorage())))
+    for _ in range(2):
+        server.handle_exit(signal.SIGINT, None)
+    assert (server.should_exit, server.force_exit) == (True, False)
 
 
 def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:

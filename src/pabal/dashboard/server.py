@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -26,11 +27,20 @@ def run(target: Any, *, host: str, port: int, **options: Any) -> None:
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE, server_header=False
     )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        OnceInterrupted(config).run(sockets=[listener])
     except KeyboardInterrupt:
         return  # this is how it is ended; uvicorn raises the signal again once everything is closed
     finally:
         listener.close()
+
+
+class OnceInterrupted(uvicorn.Server):
+    """Let a second Ctrl-C change nothing: uvicorn would break off an end of a second with a traceback."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Hear the first signal; the others have nothing to add."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
 
 def with_token(host: str, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
