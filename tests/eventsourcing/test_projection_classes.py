@@ -39,6 +39,14 @@ def test_a_class_that_cannot_work_is_refused_when_it_is_defined(
         type("Wrong", (Projection,), namespace)
 
 
+def test_tables_with_many_comments_are_looked_at_once() -> None:
+    """Each comment doubled the time, so that an import stood still for hours."""
+    tables = "CREATE TABLE {t} (a);" + "/* a */ -- b\n" * 200 + "CREATE INDEX {t}_a ON {t} (a)"
+    method = projects(Deposited)(lambda self, event, tx: None)
+    made: Any = type("Commented", (Projection,), {"tables": tables, "_m": method})
+    assert InMemoryProjection(made).rows("SELECT * FROM {t}") == []
+
+
 def test_methods_that_cannot_work_are_refused() -> None:
     """An async method would never run; of two for one event, one would be ignored."""
     with pytest.raises(ProjectionDefinitionError, match="plain def"):
@@ -99,6 +107,38 @@ def test_a_projection_runs_in_memory() -> None:
     """A test of a read model would need a file, a bus and an event loop."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)), Stray()])
     assert model.rows(BALANCES) == [("a", 3, 2)]
+
+
+@pytest.mark.parametrize(
+    "sql", ['PRAGMA "query_only" = OFF', "PRAGMA query_only = OFF", "BEGIN", "SAVEPOINT s"]
+)
+def test_rows_leave_the_tables_in_memory_as_they_were(sql: str) -> None:
+    """A statement after it would write, or the next event be refused, as on no file."""
+    model = InMemoryProjection(Balances, [Deposited("a", Decimal(5))])
+    with pytest.raises(UsageError, match="one SELECT"):
+        model.rows(sql)
+    with pytest.raises(UsageError, match="one SELECT"):
+        model.rows("WITH a AS (SELECT 1) DELETE FROM {balances}")
+    model.apply(Deposited("a", Decimal(1)))
+    assert len(model.rows(BALANCES)) == 1
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", "PRAGMA query_only = ON"])
+def test_a_method_is_refused_in_memory_what_it_is_refused_on_a_file(sql: str) -> None:
+    """A test would pass for a projection that stops at its first event in production."""
+
+    class Meddling(Projection):
+        tables = "CREATE TABLE {meddled} (a)"
+
+        @projects(Deposited)
+        def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
+            tx.execute(sql)
+
+    model = InMemoryProjection(Meddling)
+    for _ in range(2):
+        with pytest.raises(ProjectionHandlerError, match=r"leave (transactions|.* settings) to"):
+            model.apply(Deposited("a", ONE))
+    assert model.rows("SELECT * FROM {meddled}") == []
 
 
 def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told() -> None:

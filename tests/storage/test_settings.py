@@ -23,7 +23,15 @@ async def test_a_cursor_with_unread_rows_does_not_stop_publishing(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "sql", ["PRAGMA query_only = ON", "pragma main.synchronous(0)", "/* */ PRAGMA user_version=99"]
+    "sql",
+    [
+        "PRAGMA query_only = ON",
+        "pragma main.synchronous(0)",
+        "/* */ PRAGMA user_version=99",
+        'PRAGMA "query_only" = ON',
+        "PRAGMA/**/main . [query_only] -- now\n(1)",
+        "\ufeffPRAGMA'main'.query_only=1",
+    ],
 )
 async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path, sql: str) -> None:
     """Else one function refuses every later write of the process, or makes a file that nobody can open."""
@@ -36,7 +44,15 @@ async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    "sql", ["PRAGMA query_only = OFF", "BEGIN", " SAVEPOINT s", "ATTACH ':memory:' AS x"]
+    "sql",
+    [
+        "PRAGMA query_only = OFF",
+        "PRAGMA`query_only`=OFF",
+        "PRAGMA query_only/**/(0)",
+        "BEGIN",
+        " SAVEPOINT s",
+        "ATTACH ':memory:' AS x",
+    ],
 )
 async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, sql: str) -> None:
     """Else a later query deletes the log, or reads see nothing that is stored from then on."""
@@ -48,6 +64,12 @@ async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, s
         await storage.store_events(ticks(2))
         assert await storage.head() == 2
         assert await storage.query("WITH a AS (SELECT 1) SELECT * FROM a") == [(1,)]
+
+
+async def test_a_query_with_many_comments_is_looked_at_once(tmp_path: Path) -> None:
+    """Each comment doubled the time, so that a generated statement with thirty of them stood for hours."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        assert await storage.query("/* a */ -- b\n" * 200 + "SELECT 1") == [(1,)]
 
 
 async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

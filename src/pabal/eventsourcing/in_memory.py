@@ -12,6 +12,20 @@ from pabal.domain.registry import registry
 from pabal.errors import EventNotProjectedError, ProjectionHandlerError, UsageError
 from pabal.eventsourcing.projection import Projection
 from pabal.eventsourcing.read_model import ProjectionTransaction
+from pabal.ports.sql import check_in_transaction, only_reads
+
+
+class _Statements:
+    """Run a handler's statements, and refuse what the transaction of a storage refuses."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.executemany = connection.executemany
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run one statement. Raises UsageError for one that is pabal's to run."""
+        check_in_transaction(sql)
+        return self._connection.execute(sql, parameters)
 
 
 class InMemoryProjection:
@@ -25,6 +39,7 @@ class InMemoryProjection:
         self._model = projection.model
         self._projection = projection.__new__(projection)
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._statements = _Statements(self._connection)
         finalize(self, self._connection.close)
         self._model.tables.create(self._connection, "")
         self.apply(*events)
@@ -49,7 +64,7 @@ class InMemoryProjection:
                 handler(
                     self._projection,
                     event,
-                    ProjectionTransaction(self._connection, self._model.tables, "", {}),
+                    ProjectionTransaction(self._statements, self._model.tables, "", {}),
                 )
             except Exception as error:
                 self._connection.execute("ROLLBACK")
@@ -64,6 +79,9 @@ class InMemoryProjection:
         Raises UsageError for a statement that SQLite refuses or that writes, as ``Projection.rows`` does.
         """
         statement = self._model.tables.translate(sql, "")
+        if not only_reads(statement):
+            # A pragma would let the statement after it write, BEGIN keep every event from being projected.
+            raise UsageError(f"rows({sql!r:.200}) cannot be run; it takes one SELECT")
         self._connection.execute("PRAGMA query_only = ON")
         try:
             return self._connection.execute(statement, parameters).fetchall()

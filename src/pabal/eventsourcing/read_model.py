@@ -22,7 +22,7 @@ _table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _KNOWN_MOST = 1000
 """Statements that are remembered: a handler that writes values into them has another one for each event."""
 _created = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*+CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
     re.IGNORECASE | re.DOTALL,
 )
 

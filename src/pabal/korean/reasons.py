@@ -136,6 +136,7 @@ _FILES = {
     "a filter by time needs aware datetimes, as datetime.now(UTC)": "시각으로 거르려면 datetime.now(UTC)처럼 시간대가 있는 datetime이 필요합니다",
     "{moment} names no instant; pass an aware datetime": "{moment}: 시점을 알 수 없습니다. 시간대가 있는 datetime을 넘기세요",
     "event {event_type} belongs to {found}, not to {wanted}": "이벤트 {event_type}은(는) {wanted}이(가) 아니라 {found}의 것입니다",
+    "rows({sql}) cannot be run; it takes one SELECT": "rows({sql})을 실행할 수 없습니다. SELECT 하나만 받습니다",
     "{sql} inside transact(); leave the connection's settings to pabal": "transact() 안의 {sql}: 연결의 설정은 pabal에 맡기세요",
     "{sql} inside transact(); leave transactions to pabal": "transact() 안의 {sql}: 트랜잭션은 pabal에 맡기세요",
     "this transaction is over: use tx only inside the function given to transact()": "끝난 트랜잭션입니다. tx는 transact()에 넘긴 함수 안에서만 쓰세요",

@@ -15,6 +15,7 @@ import msgspec
 from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
 from pabal.errors import CorruptLogError, InvalidEventError, StorageClosedError, UsageError
 from pabal.ports.arguments import check_bounds
+from pabal.ports.sql import only_reads
 from pabal.ports.storage import Page
 from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.cursors import unpack_positions
@@ -22,7 +23,6 @@ from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, st
 from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
-from pabal.storage.sqlite.transaction import not_yours, reads
 
 T = TypeVar("T")
 _THREADS = 2
@@ -105,7 +105,7 @@ class Reader:
 
 def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list[Any]:
     """Return the rows of an application's own SELECT. Raises UsageError for one that cannot be run."""
-    if not_yours(sql) or not reads(sql):
+    if not only_reads(sql):
         # A pragma would let the next call write, BEGIN keep this connection in the past.
         raise UsageError(f"query({sql!r:.200}) cannot be run; it takes one SELECT, transact() what writes")
     try:

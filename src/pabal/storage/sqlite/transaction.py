@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -11,26 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pabal.domain.envelope import EventRecord, encode_event
 from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import UsageError
+from pabal.ports.sql import check_in_transaction
 from pabal.ports.storage import Committed
 from pabal.storage.sqlite.schema import CHECKPOINT_PAGES
 
 if TYPE_CHECKING:
     from pabal.storage.sqlite.appender import Appender
-
-_SPACE = r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
-_FLAGS = re.IGNORECASE | re.DOTALL
-_SETTINGS = (
-    r"(?:query_only|locking_mode|journal_mode|synchronous|busy_timeout|auto_vacuum|user_version"
-    r"|application_id|schema_version|writable_schema|ignore_check_constraints)"
-)
-not_yours = re.compile(
-    _SPACE + r"(?:(?P<transaction>BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b"
-    rf"|PRAGMA\s+(?:\w+\s*\.\s*)?{_SETTINGS}\s*[=(])",
-    _FLAGS,
-).match
-"""Find what would begin or end a transaction, or set what pabal relies on in a connection that lives on."""
-reads = re.compile(_SPACE + r"(?:SELECT|WITH|VALUES|EXPLAIN|PRAGMA)\b", _FLAGS).match
-"""Tell whether a statement can do no more than read (WITH: where its connection lets nobody write)."""
 
 
 class Transaction:
@@ -53,13 +38,7 @@ class Transaction:
         Raises UsageError for one that would begin or end a transaction or set a PRAGMA that pabal
         relies on, sqlite3.Error for one that SQLite refuses.
         """
-        refused = not_yours(sql)
-        if refused is not None:
-            if refused["transaction"]:
-                # Others' events are in this transaction too: it is not this function's to end.
-                raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
-            # The connection is everybody's, and stays as it is set long after this transaction.
-            raise UsageError(f"{sql.strip()!r} inside transact(); leave the connection's settings to pabal")
+        check_in_transaction(sql)
         cursor = self._open.execute(sql, parameters)
         if cursor.description is not None:
             self._cursors.add(cursor)
