@@ -30,6 +30,7 @@ from examples.distributed.app import (
     ticks,
 )
 from pabal import EventBusFactory
+from pabal.errors import BrokerError
 
 LEASE = 1.0
 
@@ -170,6 +171,8 @@ def main() -> None:
         else:
             with own_server() as url:
                 sys.exit(compare(url, options.ticks))
+    except BrokerError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -20,6 +20,7 @@ from examples.distributed.app import (
     ticks,
 )
 from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal.errors import BrokerUnavailableError
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,3 +82,15 @@ def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert ended.value.code == 130
+
+
+def test_a_server_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong port would end in a traceback of each process."""
+
+    async def refused(*_: object) -> None:
+        raise BrokerUnavailableError(path="redis://127.0.0.1:1/0", reason="no connection")
+
+    monkeypatch.setattr(program, "run_part", refused)
+    monkeypatch.setattr(sys, "argv", ["distributed", "--part", "feed", "--url", "redis://127.0.0.1:1/0"])
+    with pytest.raises(SystemExit, match="no connection"):
+        program.main()

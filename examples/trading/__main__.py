@@ -13,7 +13,9 @@ from pathlib import Path
 from examples.trading.application.messages import GetOrderBook, GetPortfolio, PlaceOrder
 from examples.trading.domain.events import Side
 from examples.trading.infrastructure.app import TradingApplication
+from pabal.demo.errors import TapeError
 from pabal.demo.tape import Tape, Trade, read_tape, simulate_tape
+from pabal.errors import StorageError
 
 
 def prices(tape: Tape) -> Iterator[tuple[str, Decimal]]:
@@ -55,10 +57,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10, help="place an order every so many prices (10)")
     parser.add_argument("--file", type=Path, help="keep the log in this file")
     options = parser.parse_args()
-    tape = read_tape(options.tape, options.prices) if options.tape else simulate_tape(7, options.prices)
+    if options.prices < 1 or options.every < 1:
+        parser.error("--prices and --every are 1 or more")
     try:
+        tape = read_tape(options.tape, options.prices) if options.tape else simulate_tape(7, options.prices)
         with tempfile.TemporaryDirectory(prefix="pabal-trading-") as folder:
             asyncio.run(trade(tape, options.file or Path(folder) / "trading.db", options.every))
+    except (TapeError, StorageError) as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -134,3 +134,27 @@ def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--tape", "trades.csv"], "trades.csv: No such file"),
+        (["--file", "nowhere/trading.db"], "trading.db: "),
+        (["--every", "0"], "1 or more"),
+    ],
+)
+def test_what_cannot_be_run_is_told_in_a_line(
+    options: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Somebody who types the README's second command without a tape of theirs would get a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["trading", *options])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
