@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from pabal.errors import StorageUnavailableError, UsageError
 from pabal.ports.storage import Capabilities, Committed
+from pabal.storage.sqlite import forks
 from pabal.storage.sqlite.doorbell import Doorbell
 from pabal.storage.sqlite.faults import storable, translated
 from pabal.storage.sqlite.job import Job
@@ -62,6 +63,7 @@ class DatabaseFile:
 
     def open(self) -> None:
         """Open the file again after ``close()``; harmless while open. Raises what the constructor does."""
+        forks.check(self._path)
         if self._is_open:
             return
         owner = uuid4().hex
@@ -85,6 +87,7 @@ class DatabaseFile:
         self._leases = Leases(self._writer, self._path, owner)
         self._watch = Watch(self._path)
         self._is_open = True
+        forks.enter(self._path, self._writer, self._reader)
 
     def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]:
         def do(tx: Transaction) -> T:
@@ -131,8 +134,11 @@ class DatabaseFile:
         their calls raise StorageClosedError afterwards. ``open`` opens it again. Raises UsageError inside
         ``transact`` and in listeners to commits.
         """
+        if self._writer.is_inherited:
+            return  # all of it is the parent's
         self._writer.finish()
         self._is_open = False
+        forks.leave(self._writer, self._reader)
         self._reader.close()
         self._watch.close()
         # Last of all connections the one that writes: closing it moves the write-ahead log into the file.

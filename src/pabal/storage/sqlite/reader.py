@@ -17,6 +17,7 @@ from pabal.errors import CorruptLogError, InvalidEventError, StorageClosedError,
 from pabal.ports.arguments import check_bounds
 from pabal.ports.sql import only_reads
 from pabal.ports.storage import Page
+from pabal.storage.sqlite import forks
 from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.cursors import unpack_positions
 from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, storable, translated
@@ -46,9 +47,16 @@ class Reader:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(_THREADS, "pabal-reader")
+        self._is_inherited = False
+
+    def forked(self) -> None:
+        """Read nothing more: this is a child, and connections and threads are its parent's."""
+        self._is_inherited = True
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``query(connection)`` in a thread and return its result."""
+        if self._is_inherited:
+            raise forks.refusal(str(self._path))
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._executor, self._run, query)

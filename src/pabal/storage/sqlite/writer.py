@@ -20,6 +20,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.ports.storage import Committed
+from pabal.storage.sqlite import forks
 from pabal.storage.sqlite.appender import Appender
 from pabal.storage.sqlite.faults import is_busy, is_fault, translate
 from pabal.storage.sqlite.job import Action, Job, resolve
@@ -65,7 +66,7 @@ class Writer:
         self._last_group = 1
         """How many jobs the last group had."""
         self._gate = threading.Lock()
-        self._closed = False
+        self._closed = self.is_inherited = False
         self._after_commit: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
         self.appender = Appender(connection, path)
@@ -92,7 +93,7 @@ class Writer:
         over singly, the first would be committed alone while the others wait for its sync.
         """
         if self._closed:
-            raise StorageClosedError(path=self._path, reason="closed")
+            raise self._refusal()
         gathered = self._gathered.get(job.loop)
         if gathered is None:
             gathered = self._gathered[job.loop] = []
@@ -114,8 +115,18 @@ class Writer:
                 self._queue.put(jobs)
                 return
         for job in jobs:
-            job.error = StorageClosedError(path=self._path, reason="closed")
+            job.error = self._refusal()
         resolve(jobs)
+
+    def _refusal(self) -> StorageError:
+        if self.is_inherited:
+            return forks.refusal(self._path)
+        return StorageClosedError(path=self._path, reason="closed")
+
+    def forked(self) -> None:
+        """Take nothing more: this is a child, and the thread is its parent's, as may be the lock."""
+        self._closed = self.is_inherited = True
+        self._gate = threading.Lock()
 
     def finish(self) -> None:
         """Finish everything submitted, and end the thread. Blocks; harmless when ended.

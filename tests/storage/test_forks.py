@@ -1,0 +1,108 @@
+"""A process that forks while a file is open: the child is told, the parent goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pabal import SqliteEventStorage
+from tests.storage.events import Tick
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+PARENT = """
+import asyncio, os, signal, sys
+from pabal import EventBusFactory, InMemoryEventBus, SqliteEventStorage
+from pabal.errors import StorageUnavailableError
+from tests.storage.events import Tick
+
+path = sys.argv[1]
+
+def told(call):
+    try:
+        call()
+    except StorageUnavailableError as error:
+        assert "forked" in str(error), error
+        return
+    raise AssertionError(f"{call} was not refused")
+
+def in_child(function):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            function()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def run(script: str, path: Path) -> None:
+    """Run what forks in a process of its own: this one has threads, with which it warns of forks."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PARENT + script, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def numbers_in(path: Path) -> list[int]:
+    async with SqliteEventStorage(path) as storage:
+        return [envelope.event.number async for envelope in storage.read(types=[Tick])]
+
+
+async def test_a_child_is_told_that_it_cannot_use_a_file_that_was_open_when_it_was_forked(path: Path) -> None:
+    """It would wait for ever for a thread it has not, or write without locks what its parent then deletes."""
+    run(
+        """
+storage = SqliteEventStorage(path)
+asyncio.run(storage.store_event(Tick("parent", 1)))
+asyncio.run(storage.head())  # so that a reader is open, too
+
+def child():
+    told(lambda: asyncio.run(storage.store_event(Tick("child"))))
+    told(lambda: asyncio.run(storage.head()))
+    told(lambda: asyncio.run(InMemoryEventBus(storage).start()))
+    told(storage.open)
+    told(lambda: SqliteEventStorage(path))
+    storage.close()
+    in_child(lambda: told(lambda: SqliteEventStorage(path)))
+
+before = sorted(os.listdir(os.path.dirname(path)))
+in_child(child)
+assert sorted(os.listdir(os.path.dirname(path))) == before, "the parent's files are the parent's"
+asyncio.run(storage.store_event(Tick("parent", 2)))
+storage.close()
+""",
+        path,
+    )
+    assert await numbers_in(path) == [1, 2]
+
+
+async def test_a_storage_that_was_closed_before_the_fork_can_be_opened_on_both_sides(path: Path) -> None:
+    """A server that loads the application first and forks then would have no other way."""
+    run(
+        """
+bus = EventBusFactory.create_default_event_bus(path)
+bus.storage.close()
+
+async def use(number):
+    async with bus:
+        await bus.publish(Tick("A", number))
+
+in_child(lambda: asyncio.run(use(1)))
+asyncio.run(use(2))
+""",
+        path,
+    )
+    assert await numbers_in(path) == [1, 2]
