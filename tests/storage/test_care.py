@@ -14,7 +14,7 @@ import pytest
 from pabal import InMemoryEventBus, NotRetryableError, SqliteEventStorage
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.ports.storage import LogFilter
-from pabal.storage.sqlite import care, wal
+from pabal.storage.sqlite import care, schema, wal
 from pabal.storage.sqlite.schema import connect_reader
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -305,3 +305,27 @@ async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -
     connection.close()
     with pytest.raises(CorruptLogError, match="lost indexed_upto"):
         SqliteEventStorage(path)
+
+
+async def test_a_rebuild_for_which_there_is_no_room_at_all_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one, when there is room, would be refused for an empty file that is there."""
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    target = path.with_name("new.db")
+    async with SqliteEventStorage(path) as storage:
+        await storage.store_events(ticks(3))
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "_bring_up_to_date", _raising(full))
+            with pytest.raises(StorageUnavailableError, match="full"):
+                await storage.rebuild(target)
+        assert not target.exists()
+        assert await storage.rebuild(target) == 3
+
+
+def _raising(error: Exception) -> Callable[[object], None]:
+    def fail(connection: object) -> None:
+        raise error
+
+    return fail

@@ -36,8 +36,9 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
     target = target.absolute()  # SQLite takes a bare ":memory:" for no file at all
     if target.exists():
         raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
-    connection = connect(target, durability="normal")
+    connection: sqlite3.Connection | None = None
     try:
+        connection = connect(target, durability="normal")
         connection.set_progress_handler(given_up.is_set, STEPS)
         with translated(str(target)):
             # One transaction on either side: what is copied is the log as it stood at one moment.
@@ -57,7 +58,8 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
             if problems:
                 raise CorruptLogError(path=path, position=None, reason=problems[0])
     except BaseException:
-        connection.close()
+        if connection is not None:
+            connection.close()
         for name in (target, Path(f"{target}-wal"), Path(f"{target}-shm")):
             name.unlink(missing_ok=True)
         raise
