@@ -100,6 +100,28 @@ def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
     asyncio.run(go_on())
 
 
+@pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
+def test_a_start_in_a_new_loop_begins_anew_though_nobody_stopped_the_bus(tmp_path: Path, run: Any) -> None:
+    """It returned as if the bus ran, and every publish after it was refused for the loop that is gone."""
+    desk = Desk("handles")
+    storage = SqliteEventStorage(tmp_path / "log.db")
+    bus = bus_on(storage, desk)
+
+    async def cut_short() -> None:
+        await bus.start()
+        await bus.publish(Noted(0))
+        raise CutShortError
+
+    async def go_on() -> None:
+        async with asyncio.timeout(LIMIT), bus:
+            await bus.publish(Noted(1))
+        assert set(desk.handled) == {0, 1}
+        storage.close()
+
+    run(cut_short)
+    asyncio.run(go_on())
+
+
 def test_what_a_closed_loop_left_waiting_is_not_waited_for(tmp_path: Path) -> None:
     """Somebody who drained, or waited for an event, belongs to the loop that is gone and cannot be told."""
     desk = Desk("waits")

@@ -114,10 +114,10 @@ class InMemoryEventBus:
         """
         self._check_loop("start the bus", alive=True)
         async with self._changing:
-            if self._state == "running":
+            if self._state == "running" and running_loop() is self._loop:
                 return
             if self._state != "stopped":
-                await self._end(self._engine.clock.monotonic())  # what a cancelled call left half done
+                await self._end(self._engine.clock.monotonic())  # left by a cancelled call, or a closed loop
             self._state = "starting"
             try:
                 if self._storage is not None and self._owns_storage:
