@@ -219,7 +219,9 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
     assert said == ("Stopped; what was published is stored. Go on with: python -m pabal demo --resume\n")
     refused = demo(tmp_path, SMALL)
     assert refused.returncode == 2
-    assert "an unfinished run is here. Go on with it: pabal demo --resume" in refused.stderr
+    assert (
+        "an unfinished run is here. Go on with it: python -m pabal demo --resume. Or start" in refused.stderr
+    )
     beside = demo(tmp_path, [*SMALL, "--new", "--json"])
     assert json.loads(beside.stdout)["file"] == "pabal-demo-2.db"
     resumed = demo(tmp_path, ["--resume", "--file", "pabal-demo.db", "--speed", "max", "--json"])

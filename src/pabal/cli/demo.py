@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Coroutine
@@ -18,7 +16,7 @@ from rich.console import Console
 
 from pabal import PabalError, SqliteEventStorage
 from pabal.cli.command import Command
-from pabal.cli.demo_files import fresh_path, latest_path
+from pabal.cli.demo_files import fresh_path, latest_path, resume_command
 from pabal.cli.demo_summary import print_summary
 from pabal.cli.demo_view import LiveView, PlainView, View
 from pabal.cli.language import t
@@ -172,7 +170,7 @@ async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
 
 
 def _stopped(asked: Options, code: int) -> int:
-    resume = _resume_command(asked.file)
+    resume = resume_command(asked.file)
     click.echo(t("Stopped; what was published is stored. Go on with: {resume}", resume=resume), err=True)
     return code
 
@@ -239,19 +237,7 @@ async def _watch(
 def _view(asked: Options, run: RunStarted, path: Path) -> View:
     stream = sys.stderr if asked.json else sys.stdout
     console = Console(file=stream)
-    resume = _resume_command(asked.file)
+    resume = resume_command(asked.file)
     if asked.plain or not stream.isatty() or console.is_dumb_terminal:
         return PlainView(Console(file=stream, soft_wrap=True), run, path, os.getpid(), resume)
     return LiveView(console, run, os.getpid(), resume)
-
-
-def _resume_command(file: Path | None) -> str:
-    """Return what to type to go on, with the program as it was called."""
-    program = Path(sys.argv[0])
-    found = shutil.which(program.name)
-    called = [sys.argv[0]]
-    if program.name == "__main__.py":
-        called = ["python", "-m", "pabal"]
-    elif found is not None and Path(found).resolve() == program.resolve():
-        called = [program.name]
-    return shlex.join([*called, "demo", "--resume", *(() if file is None else ("--file", str(file)))])

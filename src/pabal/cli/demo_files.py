@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from pabal import SqliteEventStorage
@@ -9,6 +12,21 @@ from pabal.demo.errors import RunError
 from pabal.demo.runs import find_run
 
 DEFAULT_FILE = Path("pabal-demo.db")
+
+
+def resume_command(file: Path | None) -> str:
+    """Return what to type to go on, with the program as it was called."""
+    return shlex.join([*_called(), "demo", "--resume", *(() if file is None else ("--file", str(file)))])
+
+
+def _called() -> list[str]:
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    if program.name == "__main__.py":
+        return ["python", "-m", "pabal"]
+    if found is not None and Path(found).resolve() == program.resolve():
+        return [program.name]
+    return [sys.argv[0]]
 
 
 def numbered(number: int) -> Path:
@@ -40,10 +58,10 @@ async def fresh_path(asked: Path | None, beside_unfinished: bool) -> Path:
         state = "a finished run" if is_finished else "an unfinished run; go on with it by adding --resume"
         raise RunError(path=str(path), reason=f"this file holds {state}. For a new run choose another --file")
     if not is_finished and not beside_unfinished:
+        resume, new = resume_command(None), shlex.join([*_called(), "demo", "--new"])
         raise RunError(
             path=str(path),
-            reason="an unfinished run is here. Go on with it: pabal demo --resume. "
-            "Or start a new one beside it: pabal demo --new",
+            reason=f"an unfinished run is here. Go on with it: {resume}. Or start a new one beside it: {new}",
         )
     number = 2
     while numbered(number).exists():

@@ -88,7 +88,7 @@ DEMO_SAID = {
     "its run was started with {option} {value}; leave --{name} out to resume it": "이 실행은 {option} {value}로 시작했습니다. --{name}을(를) 빼고 이어 가세요",
     "this file holds a finished run. For a new run choose another --file": "이 파일에는 끝난 실행이 있습니다. 새로 실행하려면 --file로 다른 파일을 고르세요",
     "this file holds an unfinished run; go on with it by adding --resume. For a new run choose another --file": "이 파일에는 끝나지 않은 실행이 있습니다. --resume을 붙여 이어 가거나, 새로 실행하려면 --file로 다른 파일을 고르세요",
-    "an unfinished run is here. Go on with it: pabal demo --resume. Or start a new one beside it: pabal demo --new": "끝나지 않은 실행이 있습니다. 이어 가려면 pabal demo --resume, 그 옆에 새로 시작하려면 pabal demo --new를 실행하세요",
+    "an unfinished run is here. Go on with it: {resume}. Or start a new one beside it: {new}": "끝나지 않은 실행이 있습니다. 이어 가기: {resume}. 그 옆에 새로 시작하기: {new}",
     "another process is playing this file; let it finish, or choose another --file": "다른 프로세스가 이 파일을 재생하고 있습니다. 끝나기를 기다리거나 --file로 다른 파일을 고르세요",
     "this log begins with {event_type}, so it is not the demo's; choose another --file": "{event_type}(으)로 시작하는 로그이므로 데모의 것이 아닙니다. --file로 다른 파일을 고르세요",
     "its run plays {tape}, and {source} is not that tape or has changed since; give the old one with --tape, or start a new run in another --file": "이 실행은 {tape}을(를) 재생하는데, {source}은(는) 그 테이프가 아니거나 그 뒤에 바뀌었습니다. --tape로 원래 테이프를 주거나, --file로 다른 파일에 새로 시작하세요",
