@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, SqliteEventStorage
+from pabal import DomainEvent, InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
 from pabal.errors import SubscriptionInUseError, UsageError
 from pabal.ports.storage import Progress
 from pabal.storage.sqlite import retention
@@ -251,3 +251,28 @@ async def test_a_trim_without_a_limit_is_refused(path: Path) -> None:
         with pytest.raises(UsageError, match="max_age"):
             await storage.trim()
         assert await numbers(storage) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("way", ["waits behind a parked event", "waits for a retry", "is to be replayed"])
+async def test_whatever_holds_trimming_back_is_named(path: Path, way: str) -> None:
+    """Promise 33. The log would grow, and ``trim`` say that nobody is in the way."""
+
+    async def handle(event: Filed) -> None:
+        if event.n == 0 and way == "waits behind a parked event":
+            raise NotRetryableError("not today")
+        if event.n == 1 and way == "waits for a retry":
+            raise ValueError("later")
+
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
+        retry = RetryPolicy(base_delay=3600, max_delay=3600)
+        bus.subscribe(Filed, handle, name="slow", retry=retry, on_exhausted="park_key")
+        await bus.start()
+        await bus.publish_batch(filed(12))
+        await bus.drain(60, retries=False)
+        await bus.stop()
+        if way == "is to be replayed":
+            await storage.request_replay("slow", 2, 4)
+        trimmed = await storage.trim(max_events=1)
+        assert trimmed.deleted < 11
+        assert trimmed.held_back_by == ("slow",)

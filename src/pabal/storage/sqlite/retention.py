@@ -14,7 +14,7 @@ import msgspec
 
 from pabal.errors import UsageError
 from pabal.storage.sqlite.places import first_recorded_since
-from pabal.storage.sqlite.statements import statements
+from pabal.storage.sqlite.statements import numbered, statements
 from pabal.storage.sqlite.transaction import Transaction
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ def find_bound(
         due = max(due, _due_by_size(tx, head, max_bytes))
     due = min(due, head - 1)
     slowest = tx.execute(sql["trim_bound"]).fetchone()[0]
-    held = [name for (name,) in tx.execute(sql["slower_than"], (due,))]
+    held = [name for (name,) in tx.execute(sql["slower_than"], numbered(due))]
     held += [name for name, position in _projections(tx) if position < due]
     upto = _unprojected(tx, due)
     if slowest is not None:

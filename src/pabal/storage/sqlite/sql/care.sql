@@ -8,7 +8,11 @@ SELECT min(bound) FROM (
     UNION ALL SELECT min(position) - 1 FROM retries WHERE from_dead_letter = 0)
 
 -- name: slower_than
-SELECT name FROM subscriptions WHERE watermark < ? ORDER BY name
+SELECT name FROM subscriptions WHERE watermark < ?1
+UNION SELECT subscription FROM replays WHERE watermark < ?1
+UNION SELECT subscription FROM queued WHERE position <= ?1
+UNION SELECT subscription FROM retries WHERE from_dead_letter = 0 AND position <= ?1
+ORDER BY 1
 
 -- name: has_projections
 SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'pabal_projections'
