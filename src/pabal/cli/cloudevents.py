@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any, TextIO
 
 import click
@@ -61,24 +62,25 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
             import_module(module)
         # Who types the lines sees them; a bar would be drawn over them.
         with nullcontext() if lines.isatty() else progress(t("importing"), None):
-            count = asyncio.run(_store(target, lines))
-    click.echo(t("{count} events stored", count=count), err=True)
+            stored, known = asyncio.run(_store(target, lines))
+    said = t("{count} events stored", count=stored)
+    click.echo(f"{said}, {t('{count} were there already', count=known)}" if known else said, err=True)
 
 
-async def _store(target: str, lines: TextIO) -> int:
-    count = 0
+async def _store(target: str, lines: TextIO) -> tuple[int, int]:
+    """Store what is not there yet; return how many events that were, and how many there were already."""
+    stored = known = 0
     storage = open_log(target) if "://" in target else SqliteEventStorage(target)
     async with storage:
-        batch: list[Any] = []
-        for event in _events_of(lines):
-            batch.append(event)
-            if len(batch) == _TOGETHER:
-                await storage.store_events(batch)
-                count += len(batch)
-                batch = []
-        if batch:
-            await storage.store_events(batch)
-    return count + len(batch)
+        head = await storage.head()
+        events = _events_of(lines)
+        while batch := list(islice(events, _TOGETHER)):
+            positions = await storage.store_events(batch)
+            new = len({position for position in positions if position > head})
+            stored += new
+            known += len(batch) - new
+            head = max(head, *positions)
+    return stored, known
 
 
 def _events_of(lines: TextIO) -> Iterator[Any]:

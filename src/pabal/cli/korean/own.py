@@ -44,6 +44,7 @@ _HELP = {
     "Source of the CloudEvents: a URI reference that names the application.": "CloudEvents의 source: 애플리케이션을 가리키는 URI 참조.",
     "File to read from.": "읽을 파일.",
     "{count} events stored": "이벤트 {count}개를 저장했습니다",
+    "{count} were there already": "{count}개는 이미 있었습니다",
     "List events, newest first, a page at a time.": "이벤트를 최신순으로 한 쪽씩 나열합니다.",
     "Show one event: payload, deliveries with their failed attempts, cause and effects.": "이벤트 하나를 보여 줍니다: 페이로드, 전달과 실패한 시도, 원인과 결과.",
     "Draw the tree of causes of a correlation id, or of the chain that an event id belongs to.": "상관 ID, 또는 이벤트 ID가 속한 사슬의 인과 트리를 그립니다.",
