@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from pabal.brokers.redis.address import masked
+from pabal.brokers.redis.doctor import examine_server
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.cli.app import commands
@@ -181,6 +182,49 @@ async def test_positions_never_given_are_no_lag(own_server: Server, namespace: s
     assert (view.lag, view.watermark) == (3, 5)
     assert (overview.totals.events, overview.totals.head) == (8, 8)
     assert overview.published_per_second == round(8 / 60, 3)
+
+
+async def test_positions_never_given_are_no_lag_of_a_paused_subscription(
+    own_server: Server, namespace: str
+) -> None:
+    """After a restart of the server its metrics would show billions of events waiting, until resumed."""
+    noted = Noted()
+    async with make(own_server, namespace, noted.handle) as bus:
+        await bus.publish_batch(moves(1, 5))
+        await bus.drain(timeout=30)
+        await bus.subscriptions.pause("sub")
+        await own_server.restart()
+        await bus.publish_batch(moves(1, 3))
+        await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 3)
+    async with make(own_server, namespace, noted.handle) as bus:
+        await until(lambda: bus.get_statistics()["subscriptions"]["sub"]["lag"] == 3)
+        assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "paused"
+        await bus.subscriptions.resume("sub")
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["subscriptions"]["sub"]["lag"] == 0
+    assert noted.numbers == [0, 1, 2, 3, 4, 0, 1, 2]
+
+
+async def test_what_was_trimmed_is_no_lag(shared_server: Server, namespace: str) -> None:
+    """A reset to the beginning, or a new subscription, would look as far behind as the log ever was long."""
+    async with make(shared_server, namespace, Noted().handle, partitions=1, keep=4) as bus:
+        for event in moves(1, 20):
+            await bus.publish(event)
+        await bus.drain(timeout=30)
+        assert bus._coordinator is not None
+        await bus._coordinator.trim()
+    async with open_operations(url_of(shared_server, namespace)) as operations:
+        assert not (await operations.reset("sub", "beginning")).pending
+        [view] = await operations.subscriptions()
+        overview = await operations.overview()
+    assert (view.lag, view.watermark) == (4, 16)
+    assert (overview.lag, overview.totals.events, overview.totals.head) == (4, 4, 20)
+    findings = await examine_server(shared_server.url, namespace)
+    assert any("group 'g' is 4 positions behind" in finding.text for finding in findings)
+    noted = Noted()
+    async with make(shared_server, namespace, noted.handle, partitions=1) as bus:
+        await bus.drain(timeout=30)
+    assert noted.numbers == [16, 17, 18, 19]
 
 
 async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server, namespace: str) -> None:

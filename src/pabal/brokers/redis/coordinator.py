@@ -308,7 +308,8 @@ class Coordinator:
         running.has_jumped = running.storage.pages.follows = False
         key = self._log.keys.part(running.partition)
         try:
-            feed.moved(await self._log.link.run(script("known"), (key,), feed.head))
+            await self._log.link.run(script("known"), (key,), feed.head)
+            feed.moved(await running.storage.pages.measure())
         except BaseException:
             running.has_jumped = True
             raise

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
-from pabal.brokers.redis.extent import extent_of
+from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.link import Link
 from pabal.errors import BrokerError
@@ -135,7 +135,7 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
     count = int(await link.call("HGET", keys.meta, "partitions") or 0)
     if not count:
         return [Finding("ok", f"there is no log under {keys.base[1:-2]!r} yet")]
-    extents = [extent_of(as_pairs(await link.call("HGETALL", keys.part(part)))) for part in range(count)]
+    extents = await measured(link, keys, range(count))
     found = [Finding("ok", f"a log of {count} partitions")]
     for group in sorted(name.decode() for name in await link.call("SMEMBERS", keys.groups)):
         of_group = GroupKeys(keys, group)
@@ -145,7 +145,7 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
         for part, extent in enumerate(extents):
             saved = as_pairs(await link.call("HGETALL", of_group.of(part).cursors)).values()
             marks = (decode_cursor(data).watermark for data in saved)
-            lag += max((extent.given(mark, extent.head) for mark in marks), default=0)
+            lag += max((extent.given(extent.passed(mark), extent.head) for mark in marks), default=0)
         if lag and not members:
             found.append(
                 Finding(

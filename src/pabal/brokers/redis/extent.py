@@ -34,6 +34,14 @@ class Extent(NamedTuple):
             missing += max(0, min(last, upto) - max(first, after + 1) + 1)
         return upto - after - missing
 
+    def passed(self, position: int) -> int:
+        """Return a position, or where what is still there begins: below it, nothing comes to anybody.
+
+        >>> Extent(110, 61, None, ()).passed(8), Extent(110, 0, None, ()).passed(8)
+        (60, 110)
+        """
+        return max(position, self.first - 1 if self.first else self.head)
+
     @property
     def below(self) -> int:
         """Return the highest position that entered before the time that was asked for."""

@@ -17,6 +17,8 @@ _COUNTED = ("handled", "filtered", "failed_attempts", "retried", "parked", "drop
 def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict[str, Any]:
     """Return the figures of ``get_statistics``; watermarks are those of each partition owned.
 
+    What was trimmed ahead of a subscription, as after a reset to the beginning, is lag until it is read past:
+    while paused or halted it stands there. ``GroupInspector``, which asks the server, leaves it out.
     ``paused`` are the names that are paused in the group; a process that owns nothing has no other sign.
     """
     total = collect(engine, **facts)
@@ -42,9 +44,10 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
             if theirs["state"] != "active" and mine["state"] != HALTED:
                 mine["state"] = theirs["state"]
             watermarks[number] = theirs["watermark"]
-            own = engine.running[number].engine.consumers[name].figures
-            timed += own.timed
-            busy += own.busy_seconds
+            own = engine.running[number].engine.consumers[name]
+            mine["lag"] -= engine.running[number].never_given(own)
+            timed += own.figures.timed
+            busy += own.figures.busy_seconds
         mine["avg_processing_time_ms"] = 1000 * busy / timed if timed else 0.0
         mine["watermark"] = watermarks
     each = total["subscriptions"].values()

@@ -34,6 +34,13 @@ class Running:
         self.has_jumped = False
         """Its log goes on in another incarnation, and the engine does not know yet how far."""
 
+    def never_given(self, consumer: Consumer) -> int:
+        """Return how many positions ahead of a subscription are those between two incarnations of the log."""
+        feed, tracker = self.engine.feed, consumer.tracker
+        if feed is None or tracker is None or feed.head <= tracker.seen:
+            return 0
+        return feed.head - tracker.seen - self.storage.pages.extent.given(tracker.seen, feed.head)
+
     async def answer(self, call: str) -> None:
         """Take up a dead letter (its id) that is to be retried, or one (name, position, key) discarded."""
         if call.isdecimal():

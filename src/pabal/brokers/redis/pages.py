@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.extent import Extent, extent_of
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.wire import Entry, decode_entry
 from pabal.domain.envelope import StoredRecord
@@ -58,6 +59,8 @@ class Pages:
         self.follows = False
         self.end = 0
         """The highest position read or received."""
+        self.extent = Extent(0, 0, None, ())
+        """How far the partition goes, and what of it was never given, as of the last look."""
         self.on_head: Callable[[int], None] = _ignore
         """Called with the head of the partition where a read from the server has learned it."""
         self.on_follow: Callable[[], None] = _nothing
@@ -83,10 +86,16 @@ class Pages:
 
     async def follow(self) -> int:
         """Begin at the head: what comes in is to be offered, what lies below is read when asked for."""
-        [self.end] = await self._log.heads([self._partition])
+        self.end = await self.measure()
         self._drop(len(self._run))
         self._followed()
         return self.end
+
+    async def measure(self) -> int:
+        """Look how far the partition goes; return its head."""
+        facts = await self._log.link.call("HGETALL", self._log.keys.part(self._partition))
+        self.extent = extent_of(as_pairs(facts))
+        return self.extent.head
 
     def _followed(self) -> None:
         if not self.follows:
@@ -159,7 +168,8 @@ class Pages:
         found = call("XRANGE", self._log.keys.log(self._partition), f"{after + 1}-0", "+", "COUNT", _ENTRIES)
         facts, raw = as_pairs(await about), await found
         entries = [_Held(entry_id, fields) for entry_id, fields in raw]
-        head = int(facts.get(b"head", 0))
+        self.extent = extent_of(facts)
+        head = self.extent.head
         begin = entries[0].first if entries else head + 1
         self._drop(len(self._run))
         self.end = max(after, head) if not entries else after
@@ -182,11 +192,8 @@ class Pages:
     def _report_hole(self, facts: dict[bytes, bytes], first: int, last: int) -> None:
         """Tell what was there once and is no more; positions that were never given are no loss."""
         floor = int(facts.get(b"floor", 0))
-        gaps = [
-            (int(before) + 1, int(name[5:])) for name, before in facts.items() if name.startswith(b"jump:")
-        ]
         first = max(first, floor + 1)
-        for begin, end in sorted(gaps):
+        for begin, end in extent_of(facts).gaps:
             if begin > last:
                 break
             if begin > first:

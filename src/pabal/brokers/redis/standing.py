@@ -81,7 +81,9 @@ def count_over_all(
 ) -> list[SubscriptionRecord]:
     """Return each subscription once, by name, with positions counted over all partitions.
 
-    Owners that are not among the ``living`` are left out, where those are known, and with them their halts.
+    One that stands in trimmed ground, as after a reset to the beginning, is counted as standing at its end,
+    for nothing below comes to it. Owners that are not among the ``living`` are left out, where those are
+    known, and with them their halts.
     """
     totals: dict[str, SubscriptionRecord] = {}
     owners: dict[str, set[str]] = {}
@@ -91,8 +93,8 @@ def count_over_all(
             counted = msgspec.structs.replace(
                 record,
                 halted=record.halted if lives else "",
-                watermark=extent.given(0, record.watermark),
-                frontier=extent.given(0, record.frontier),
+                watermark=extent.given(0, extent.passed(record.watermark)),
+                frontier=extent.given(0, extent.passed(record.frontier)),
             )
             total = totals.get(record.name)
             totals[record.name] = counted if total is None else _sum(total, counted)
