@@ -90,6 +90,31 @@ async def test_a_retry_due_in_a_minute_runs_after_a_minute_across_a_restart(path
     assert attempt == 2
 
 
+async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgotten(path: Path) -> None:
+    """They would count as retrying and hold back ``trim`` until one more restart."""
+    later = RetryPolicy(base_delay=3600, max_delay=3600)
+
+    async def fail(event: Tick) -> None:
+        raise ConnectionError("try later")
+
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
+        bus.subscribe(Tick, fail, name="s", retry=later)
+        await bus.start()
+        await bus.publish_batch(ticks(3))
+        await bus.drain(retries=False, timeout=60)
+        await bus.stop()
+    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Note, fail, name="s", retry=later)
+        await storage.store_events([Tick("A", 4), Tick("A", 5)])
+        await bus.drain(timeout=60)
+        await until(bus, lambda: bus._engine.settlement.idle)
+        assert bus.get_statistics()["subscriptions"]["s"]["retrying"] == 0
+        [record] = await storage.list_subscriptions()
+        assert (record.retries, record.watermark) == (0, 5)
+        assert (await storage.trim(max_events=1)).deleted == 4
+
+
 async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_other(path: Path) -> None:
     """Promise 23. It would wait for that year once the clock is right, its key behind it, in good health."""
     policy = RetryPolicy(max_attempts=3, base_delay=60, max_delay=60)

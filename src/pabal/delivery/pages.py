@@ -59,6 +59,8 @@ def _follow(
         if way is None:
             way = ways[row.event_type] = _way_of(consumer, row.event_type)
         if not way.wanted:
+            if consumer.failing:
+                _forget_retry(engine, consumer, position)
             tracker.seen = position
             continue
         tracker.add(position)
@@ -74,6 +76,15 @@ def _follow(
             engine.enter_direct(consumer, way.lanes, position, event)
         else:
             engine.accept(consumer, position, event)
+
+
+def _forget_retry(engine: Engine, consumer: Consumer, position: int) -> None:
+    """Forget that a delivery failed which the subscription, narrowed since, takes no more."""
+    failing = consumer.failing.get(position)
+    if failing is not None and not failing.from_dead_letter:
+        del consumer.failing[position]
+        consumer.unsaved.cleared.add(position)
+        engine.settlement.mark(consumer)
 
 
 def _way_of(consumer: Consumer, event_type: str) -> _Way:
