@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -15,6 +16,7 @@ from pabal.brokers.redis import RedisEventBus, relay
 from pabal.brokers.redis.doctor import examine_server
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.wire import decode_entry
 from pabal.delivery.retry import RetryPolicy
 from pabal.domain.envelope import encode_event
@@ -240,3 +242,28 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
         await bus.drain(timeout=30)
         assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "active"
     assert sorted(noted.numbers) == list(range(16))
+
+
+async def test_a_negative_limit_is_refused_and_none_gives_nothing(
+    shared_server: Server, namespace: str
+) -> None:
+    """A slip of the sign, or a zero, gave every event there is."""
+    async with make(shared_server, namespace, Noted().handle, partitions=1) as bus:
+        await bus.drain(timeout=30)
+        await bus.subscriptions.pause("sub")
+        await bus.publish_batch(moves(1, 3))
+        storage = bus._group_engine.running[0].storage
+        calls: list[Callable[[int], Awaitable[Any]]] = [
+            storage.get_unprocessed_events,
+            lambda limit: _read(storage, limit),
+            lambda limit: bus.dead_letters.list(limit=limit),
+        ]
+        for call in calls:
+            assert await call(0) == []
+            with pytest.raises(UsageError, match="limit is -1; it cannot be negative"):
+                await call(-1)
+        assert len(await storage.get_unprocessed_events(2)) == 2
+
+
+async def _read(storage: PartitionStorage, limit: int) -> list[int]:
+    return [one.position async for one in storage.read(limit=limit)]

@@ -9,6 +9,7 @@ import msgspec
 
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.letters import Linked
+from pabal.ports.arguments import check_bounds
 from pabal.ports.inspection import ActionRecord
 
 _KEPT = 10_000
@@ -44,6 +45,7 @@ class GroupActions:
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
         """Return actions by descending number, from below ``before``."""
+        check_bounds(limit, before=before or 0)
         newest = int(await self._log.link.call("GET", self._keys.action_counter) or 0)
         last = newest if before is None else min(newest, before - 1)
         numbers = range(last, max(0, last - limit), -1)

@@ -26,6 +26,7 @@ from pabal.brokers.redis.wire import sealed
 from pabal.delivery.dead_letters import edited
 from pabal.domain.envelope import StoredRecord, checksum_of
 from pabal.errors import DeadLetterNotFoundError, DecodeError
+from pabal.ports.arguments import check_bounds
 from pabal.ports.records import group_by_error
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
 
@@ -60,6 +61,7 @@ class GroupLetters:
         limit: int = 100,
     ) -> list[DeadLetterRecord]:
         """Return dead letters by ascending id, from above ``after``."""
+        check_bounds(limit, after=after)
         found: list[DeadLetterRecord] = []
         bound = str(after)
         while len(found) < limit:

@@ -13,6 +13,7 @@ from pabal.brokers.redis.pages import Lost, Pages
 from pabal.domain.envelope import Envelope, StoredRecord, decode_event, id_to_bytes
 from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.errors import InvalidEventError, StorageClosedError, UsageError
+from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import Committed, Page
 
 _PAGE = 256
@@ -124,6 +125,7 @@ class PartitionLog:
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
         """Return events that some subscription of the group has not finished, lowest position first."""
+        check_bounds(limit)
         saved = as_pairs(await self.log.link.call("HGETALL", self._keys.cursors))
         extra = [await self.log.link.call("HKEYS", key) for key in (self._keys.retries, self._keys.queued)]
         left = {int(at.rpartition(b"\0")[2]) for fields in extra for at in fields}
@@ -137,9 +139,9 @@ class PartitionLog:
         async for row in queries.rows_of(self._reader()):
             unfinished = row.position in left or (lowest is not None and row.position > lowest)
             if unfinished or (not saved and row.event_id not in done):
-                events.append(body_of(decode_event(row)))
                 if len(events) == limit:
                     break
+                events.append(body_of(decode_event(row)))
         return events
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pabal.domain.envelope import Envelope, StoredRecord, decode_event, from_microseconds, to_envelope
 from pabal.domain.event import body_of
 from pabal.domain.registry import registry
+from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import Page
 
 _PAGE = 256
@@ -39,6 +40,7 @@ async def read(
     names = None
     if types is not None:
         names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}
+    check_bounds(limit or 0, after=after)
     left = -1 if limit is None else limit
     if left == 0:
         return
