@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.errors import StorageClosedError
 from tests.descriptors import open_files
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -85,3 +86,16 @@ async def test_a_storage_closes_while_queries_run(path: Path) -> None:
     await storage.aclose()
     results = await asyncio.gather(*reads)
     assert {page.upto for page in results} == {2000}
+
+
+async def test_a_bus_that_is_started_on_a_closed_storage_is_told_so(path: Path) -> None:
+    """It said "I/O operation on closed file", of a file that nobody knows."""
+    storage = SqliteEventStorage(path)
+    storage.close()
+    bus = InMemoryEventBus(storage)
+    with pytest.raises(StorageClosedError, match=path.name):
+        await bus.start()
+    storage.open()
+    await bus.start()
+    await bus.stop()
+    storage.close()

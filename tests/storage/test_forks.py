@@ -106,3 +106,27 @@ asyncio.run(use(2))
         path,
     )
     assert await numbers_in(path) == [1, 2]
+
+
+async def test_a_process_that_died_counts_as_dead_though_its_forked_children_live_on(path: Path) -> None:
+    """Promise 6. A pool's workers held its lock on: the attempt in which an event killed it never counted."""
+    run(
+        """
+from pathlib import Path
+from pabal.storage.sqlite.journal import dead_journals
+
+here, there = os.pipe()
+parent = os.fork()
+if parent == 0:
+    storage = SqliteEventStorage(path)
+    if os.fork() == 0:
+        signal.alarm(60)
+        os.read(here, 1)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(parent, 0)
+assert len(list(dead_journals(Path(path), "own"))) == 1
+os.write(there, b"x")
+""",
+        path,
+    )

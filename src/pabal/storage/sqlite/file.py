@@ -87,7 +87,7 @@ class DatabaseFile:
         self._leases = Leases(self._writer, self._path, owner)
         self._watch = Watch(self._path)
         self._is_open = True
-        forks.enter(self._path, self._writer, self._reader)
+        forks.enter(self._path, self._writer, self._reader, journal)
 
     def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]:
         def do(tx: Transaction) -> T:
@@ -138,7 +138,7 @@ class DatabaseFile:
             return  # all of it is the parent's
         self._writer.finish()
         self._is_open = False
-        forks.leave(self._writer, self._reader)
+        forks.leave(self._writer, self._reader, self.journal)
         self._reader.close()
         self._watch.close()
         # Last of all connections the one that writes: closing it moves the write-ahead log into the file.

@@ -17,7 +17,7 @@ _REASON = "this process was forked while the file was open; close it before a fo
 
 
 class Opened(Protocol):
-    """Hold connections to a file, and be told that this is a child now."""
+    """Hold connections to a file, or its journal, and be told that this is a child now."""
 
     def forked(self) -> None:
         """Refuse everything from now on, and touch nothing that belongs to the parent."""
@@ -37,12 +37,12 @@ def refusal(path: str) -> StorageUnavailableError:
 
 
 def enter(path: Path, *holders: Opened) -> None:
-    """Note who holds connections to a file."""
+    """Note who holds something of a file open."""
     _opened.update(dict.fromkeys(holders, path))
 
 
 def leave(*holders: Opened) -> None:
-    """Note that connections are closed."""
+    """Note that it is closed."""
     for holder in holders:
         _opened.pop(holder, None)
 

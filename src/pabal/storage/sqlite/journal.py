@@ -16,7 +16,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, NamedTuple
 
-from pabal.errors import StorageUnavailableError
+from pabal.errors import StorageClosedError, StorageUnavailableError
+from pabal.storage.sqlite import forks
 
 fcntl: Any = None
 """None on Windows; there, an owner is known to be dead only when its lease is over."""
@@ -52,6 +53,8 @@ class MappedJournal:
     def __init__(self, database: Path, owner: str) -> None:
         self.path = journal_path(database, owner)
         self._map: mmap.mmap | None = None
+        self._database = str(database)
+        self._is_inherited = False
         # It gets the name that others look for only when it is locked: unlocked, it would be a dead one's.
         unlocked = database.with_name(f"{database.name}-starting-{owner}")
         try:
@@ -68,7 +71,14 @@ class MappedJournal:
             raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
 
     def reserve(self, slots: int) -> int:
-        """Make room for this many more slots and return the first. Raises StorageUnavailableError."""
+        """Make room for this many more slots and return the first.
+
+        Raises StorageUnavailableError, StorageClosedError.
+        """
+        if self._is_inherited:
+            raise forks.refusal(self._database)
+        if self._file.closed:
+            raise StorageClosedError(path=self._database, reason="closed")
         known = 0 if self._map is None else len(self._map)
         size = known + max(slots, 1) * _SLOT.size
         try:
@@ -95,6 +105,11 @@ class MappedJournal:
             return  # closed under a handler whose event loop was closed, too
         at = slot * 32 + _NUMBER_AT
         self._map[at : at + 8] = _ZERO
+
+    def forked(self) -> None:
+        """Let go of the lock in a child: with it, the child would pass for its parent when that has died."""
+        self._is_inherited = True
+        self._file.close()
 
     def close(self) -> None:
         """Remove the file: nothing is under way any more."""
