@@ -104,12 +104,14 @@ async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgott
         await bus.publish_batch(ticks(3))
         await bus.drain(retries=False, timeout=60)
         await bus.stop()
-    async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
         bus.subscribe(Note, fail, name="s", retry=later)
-        await storage.store_events([Tick("A", 4), Tick("A", 5)])
+        await bus.start()
+        await bus.publish_batch([Tick("A", 4), Tick("A", 5)])
         await bus.drain(timeout=60)
-        await until(bus, lambda: bus._engine.settlement.idle)
         assert bus.get_statistics()["subscriptions"]["s"]["retrying"] == 0
+        await bus.stop()
         [record] = await storage.list_subscriptions()
         assert (record.retries, record.watermark) == (0, 5)
         assert (await storage.trim(max_events=1)).deleted == 4
