@@ -12,7 +12,7 @@ _FLAGS = re.IGNORECASE | re.DOTALL
 _SCHEMA = rf"""(?:(?:\w+|(?:"[^"]*")+|(?:'[^']*')+|(?:`[^`]*`)+|\[[^\]]*\]){_SPACE}\.{_SPACE})?"""
 _SETTINGS = (
     r"(?:query_only|locking_mode|journal_mode|synchronous|busy_timeout|auto_vacuum|user_version"
-    r"|application_id|schema_version|writable_schema|ignore_check_constraints|wal_autocheckpoint"
+    r"|application_id|schema_version|writable_schema|ignore_check_constraints"
     r"|hard_heap_limit|soft_heap_limit)"
 )
 _begins = rf"(?:{_SPACE};)*+{_SPACE}"
