@@ -40,6 +40,7 @@ from pabal.operations.doctor import (
     look_at_sqlite,
     look_at_subscriptions,
 )
+from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
 from tests.cli.english import HANGUL, english_in, sentences_of_errors
 from tests.cqrs.test_schema import _define
@@ -180,10 +181,11 @@ def _file_findings() -> Iterator[Any]:
     yield from look_at_durability("normal")
     yield from look_at_damage([])
     yield from look_at_damage([str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))])
-    yield from look_at_subscriptions([], 0, datetime.now(UTC))
+    yield from look_at_subscriptions([], LogFigures(0, 0, 0, None), datetime.now(UTC))
     for head, parked, queued, days in product((0, 5), (0, 2), (0, 4), (0, 30)):
         record = _record(parked=parked, queued=queued)
-        yield from look_at_subscriptions([record], head, record.updated_at + timedelta(days=days))
+        extent = LogFigures(min(1, head), head, 0, None)
+        yield from look_at_subscriptions([record], extent, record.updated_at + timedelta(days=days))
 
 
 def test_everything_the_doctor_finds_has_korean(korean: None) -> None:

@@ -14,9 +14,12 @@ import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, SqliteEventStorage
 from pabal.operations.doctor import examine, has_wal_reset_bug, look_at_sqlite, look_at_subscriptions
+from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
 from pabal.storage.sqlite.transaction import Transaction
 from tests import warm
+
+TEN = LogFigures(first=1, head=10, scheduled=0, size_bytes=None)
 
 
 class ScaleRead(DomainEvent):
@@ -86,7 +89,7 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
     """The person on call would otherwise not learn that events wait for somebody."""
     now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=30)
     parked, abandoned, idle, busy = look_at_subscriptions(
-        [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="somebody")], 10, now
+        [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="somebody")], TEN, now
     )
     assert (parked.level, abandoned.level, idle.level, busy.level) == ("warning", "warning", "ok", "ok")
     assert "2 dead letters" in parked.text
@@ -97,7 +100,7 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
 def test_a_subscription_that_has_halted_is_a_problem_whatever_else_it_has() -> None:
     """A log in which nothing is handled any more would be called well, or only its dead letters be named."""
     why = "halted at event 1 at position 4: failed 1 of 1 attempts"
-    [halted] = look_at_subscriptions([record(parked=2, halted=why)], 10, datetime(2026, 1, 1, tzinfo=UTC))
+    [halted] = look_at_subscriptions([record(parked=2, halted=why)], TEN, datetime(2026, 1, 1, tzinfo=UTC))
     assert (halted.level, halted.text) == ("problem", f"subscription 'scale' {why}")
 
 

@@ -51,6 +51,7 @@ _OPERATIONS = {
     "rebuild": "다시 만들기",
     "projections lie in the file of a log, and this is none": "프로젝션은 로그 파일에 있는데, 이것은 파일이 아닙니다",
     "positions {first} to {last} hold nothing to replay: {name} has come as far as {frontier}, and what follows is delivered anyway": "위치 {first}부터 {last}까지는 다시 전달할 것이 없습니다. {name}은(는) {frontier}까지 처리했고, 그다음은 어차피 전달됩니다",
+    "positions {first} to {last} hold nothing to replay: the log begins at {begin}": "위치 {first}부터 {last}까지는 다시 전달할 것이 없습니다. 로그는 {begin}에서 시작합니다",
     "this dead letter holds no event to edit": "이 데드 레터에는 고칠 이벤트가 없습니다",
     "{name} is {value}; it must be a whole number": "{name}={value}: 정수여야 합니다",
     "{name} is {value}; no log goes beyond {largest}": "{name}={value}: 로그의 위치는 {largest}을(를) 넘지 않습니다",

@@ -12,7 +12,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from pabal.errors import StorageError
+from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
+from pabal.ports.views import lag_in
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -50,8 +52,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
 class Examined(Protocol):
     """Be a storage as far as the doctor needs it."""
 
-    async def head(self) -> int:
-        """Return the highest position."""
+    async def measure(self) -> LogFigures:
+        """Return the extent of the log."""
         ...
 
     async def noted_durability(self) -> str | None:
@@ -92,10 +94,10 @@ async def examine(
     where = await asyncio.to_thread(Path(path).absolute)
     findings = [*look_at_sqlite(sqlite3.sqlite_version_info), await asyncio.to_thread(_look_at_wal, where)]
     try:
-        head = await storage.head()
-        findings.append(Finding("ok", f"the log has {head:,} positions"))
+        extent = await storage.measure()
+        findings.append(Finding("ok", f"the log has {extent.head:,} positions"))
         findings += look_at_durability(await storage.noted_durability())
-        findings += look_at_subscriptions(await storage.list_subscriptions(), head, datetime.now(UTC))
+        findings += look_at_subscriptions(await storage.list_subscriptions(), extent, datetime.now(UTC))
         findings += look_at_damage(await storage.check(progress=progress))
     except StorageError as error:
         findings.append(Finding("problem", str(error), "restore a backup, or copy what is intact"))
@@ -133,15 +135,17 @@ def look_at_durability(noted: str | None) -> list[Finding]:
     return []
 
 
-def look_at_subscriptions(records: Sequence[SubscriptionRecord], head: int, now: datetime) -> list[Finding]:
+def look_at_subscriptions(
+    records: Sequence[SubscriptionRecord], extent: LogFigures, now: datetime
+) -> list[Finding]:
     """Judge how far each subscription has come."""
     if not records:
         return [Finding("ok", "no durable subscription yet")]
-    return [_look_at(record, head, now) for record in records]
+    return [_look_at(record, extent, now) for record in records]
 
 
-def _look_at(record: SubscriptionRecord, head: int, now: datetime) -> Finding:
-    lag = max(0, head - record.frontier) + record.unfinished
+def _look_at(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> Finding:
+    lag = lag_in(record, extent.first, extent.head)
     text = (
         f"subscription {record.name!r}: lag {lag:,}, {record.retries} retries, {record.parked} dead letters"
     )

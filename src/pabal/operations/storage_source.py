@@ -83,9 +83,9 @@ class StorageSource:
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every subscription, by name."""
         records = await self._storage.list_subscriptions()
-        head = await self._storage.head()
+        extent = await self._storage.measure()
         figures = {} if self._bus is None else self._bus.get_statistics()["subscriptions"]
-        return [subscription_view(record, head, figures.get(record.name)) for record in records]
+        return [subscription_view(record, extent, figures.get(record.name)) for record in records]
 
     async def reasons(self) -> list[Reason]:
         """Return what is wrong beyond what the subscriptions say of themselves."""

@@ -12,7 +12,7 @@ from pabal.bus.dead_letters import DeadLetter
 from pabal.domain.envelope import StoredRecord, from_microseconds
 from pabal.domain.event import kind_of
 from pabal.domain.registry import registry
-from pabal.ports.inspection import DeliveryRecord
+from pabal.ports.inspection import DeliveryRecord, LogFigures
 from pabal.ports.operations import DeadLetterView, DeliveryView, EventView, SubscriptionView
 from pabal.ports.storage import DeadLetterRecord, SubscriptionRecord
 from pabal.ports.views import stored_view
@@ -107,20 +107,23 @@ def delivery_view(record: DeliveryRecord) -> DeliveryView:
 
 
 def subscription_view(
-    record: SubscriptionRecord, head: int, figures: Mapping[str, Any] | None
+    record: SubscriptionRecord, extent: LogFigures, figures: Mapping[str, Any] | None
 ) -> SubscriptionView:
     """Show a subscription as stored, with the figures of the bus that handles it here, if one does."""
-    view = stored_view(record, head)
+    view = stored_view(record, extent.first, extent.head)
     return view if figures is None else with_figures(view, figures)
 
 
 def with_figures(view: SubscriptionView, figures: Mapping[str, Any]) -> SubscriptionView:
     """Add what only the handling process knows."""
     elsewhere = figures["state"] == "standby" and view.state == "halted"
+    # A bus that has no place in the log, as while another process handles a subscription, counts no lag;
+    # one that has counts what was trimmed ahead of it, until that is read past.
+    lag = view.lag if figures["watermark"] is None else min(view.lag, figures["lag"])
     return msgspec.structs.replace(
         view,
         state=view.state if elsewhere else figures["state"],
-        lag=figures["lag"],
+        lag=lag,
         reason=view.reason if elsewhere else figures["reason"],
         in_flight=figures["in_flight"],
         handled=figures["handled"],

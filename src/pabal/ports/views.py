@@ -110,8 +110,16 @@ class SubscriptionView(msgspec.Struct, frozen=True):
     p99_ms: float | None = None
 
 
-def stored_view(record: SubscriptionRecord, head: int) -> SubscriptionView:
-    """Show a subscription as stored, in a log that reaches to ``head``."""
+def lag_in(record: SubscriptionRecord, first: int, head: int) -> int:
+    """Return how much of a log from ``first`` (0: empty) to ``head`` a subscription has not finished.
+
+    What was trimmed ahead of one that was reset to the beginning never comes, and is none of them.
+    """
+    return max(0, head - max(record.frontier, first - 1)) + record.unfinished
+
+
+def stored_view(record: SubscriptionRecord, first: int, head: int) -> SubscriptionView:
+    """Show a subscription as stored, in a log that reaches from ``first`` (0: empty) to ``head``."""
     state = "paused" if record.paused else "idle" if record.owner is None else "active"
     if record.halted:
         state = "halted"
@@ -120,7 +128,7 @@ def stored_view(record: SubscriptionRecord, head: int) -> SubscriptionView:
         state=state,
         watermark=record.watermark,
         frontier=record.frontier,
-        lag=max(0, head - record.frontier) + record.unfinished,
+        lag=lag_in(record, first, head),
         retries=record.retries,
         parked=record.parked,
         queued=record.queued,

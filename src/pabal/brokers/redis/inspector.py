@@ -148,7 +148,7 @@ class GroupInspector(GroupSteered):
         living = {name.decode() for name in await self._living()}
         standing = await read_standing(self.link, self._keys, range(self._partitions))
         head = head_of(found)
-        return [stored_view(record, head) for record in count_over_all(standing, found, living)]
+        return [stored_view(record, 0, head) for record in count_over_all(standing, found, living)]
 
     async def _steering(self) -> Group:
         return Group(await self._ready(), self._log, self._keys, self._partitions)

@@ -72,7 +72,10 @@ def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
     sql = statements()
     _known(tx, name)
     frontier = tx.execute(sql["subscription"], (name,)).fetchone()[3]
-    first, last = max(1, first), min(last, frontier)
+    begin = tx.execute(sql["first"]).fetchone()[0] or 1
+    if first <= last < begin:
+        raise UsageError(f"positions {first} to {last} hold nothing to replay: the log begins at {begin}")
+    first, last = max(begin, first), min(last, frontier)
     if first > last:
         raise UsageError(
             f"positions {first} to {last} hold nothing to replay: "

@@ -1,0 +1,85 @@
+"""What an operator sees of a log whose beginning is gone, and of what another process handles."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pabal import EventBusFactory, SqliteEventStorage
+from pabal.errors import UsageError
+from pabal.factory import open_operations
+from pabal.operations import operations_of
+from pabal.operations.doctor import examine
+from tests.operations.conftest import ShopOrder
+
+
+@pytest.fixture
+async def trimmed(path: Path) -> Path:
+    """A file of ten orders, all handled, of which the newest four are left."""
+    bus = EventBusFactory.create_default_event_bus(path)
+    async with bus:
+        bus.subscribe(ShopOrder, _take, name="pack")
+        await bus.publish_batch([ShopOrder(f"o-{number}", number) for number in range(10)])
+        await bus.drain()
+    async with SqliteEventStorage(path) as storage:
+        assert (await storage.trim(max_events=4)).deleted == 6
+    return path
+
+
+async def _take(event: ShopOrder) -> None:
+    """Be content with every order."""
+
+
+async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_nobody_runs(trimmed: Path) -> None:
+    """After a reset to the beginning events would be waited for that can never come."""
+    async with open_operations(trimmed) as operations:
+        await operations.reset("pack", "beginning")
+        overview = await operations.overview()
+    assert (overview.lag, overview.totals.events) == (4, 4)
+    assert [(reason.code, reason.number) for reason in overview.reasons] == [("unclaimed", 4)]
+    async with SqliteEventStorage(trimmed) as storage:
+        texts = [finding.text for finding in (await examine(trimmed, storage)).findings]
+    assert any(text.startswith("subscription 'pack': lag 4,") for text in texts), texts
+
+
+async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_is_paused_here(trimmed: Path) -> None:
+    """The same page would tell another number once the application runs."""
+    bus = EventBusFactory.create_default_event_bus(trimmed)
+    bus.subscribe(ShopOrder, _take, name="pack")
+    async with bus:
+        operations = operations_of(bus)
+        await operations.pause("pack")
+        await operations.reset("pack", "beginning")
+        await bus.drain()
+        [view] = await operations.subscriptions()
+        assert (view.state, view.lag) == ("paused", 4)
+
+
+async def test_a_replay_counts_what_is_still_there(trimmed: Path) -> None:
+    """Positions that are gone would be said to come, and a range of nothing else to be on its way."""
+    async with open_operations(trimmed) as operations:
+        assert (await operations.replay("pack", 1)).count == 4
+        with pytest.raises(UsageError, match="positions 2 to 6 hold nothing to replay: the log begins at 7"):
+            await operations.replay("pack", 2, 6)
+
+
+async def test_the_lag_of_what_another_process_handles_is_its_own(path: Path) -> None:
+    """The page of a process that stands by would show nothing of events that pile up at the other one."""
+    gate = asyncio.Event()
+
+    async def wait(event: ShopOrder) -> None:
+        await gate.wait()
+
+    handling = EventBusFactory.create_default_event_bus(path)
+    handling.subscribe(ShopOrder, wait, name="pack")
+    async with handling:
+        standing_by = EventBusFactory.create_default_event_bus(path)
+        standing_by.subscribe(ShopOrder, _take, name="pack")
+        async with standing_by:
+            await handling.publish_batch([ShopOrder(f"o-{number}", number) for number in range(5)])
+            [view] = await operations_of(standing_by).subscriptions()
+            assert (view.state, view.lag) == ("standby", 5)
+            gate.set()
+            await handling.drain()
