@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -192,6 +193,50 @@ def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
             )
         assert done.returncode == 1
         assert done.stderr == "pabal: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "code", "words"),
+    [
+        ("<&-", ["subscriptions", "reset", "{}", "pack", "--to", "now"], 1, "\nAborted!\n"),
+        (">&-", ["events", "export", "{}"], 0, ""),
+    ],
+    ids=["stdin", "stdout"],
+)
+def test_a_closed_stream_is_an_empty_one(
+    file: Path, closed: str, command: list[str], code: int, words: str
+) -> None:
+    """A command of a service that has none ended in the inside of the program."""
+    arguments = [sys.executable, "-m", "pabal", "--lang", "en", *(part.format(file) for part in command)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (code, words)
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_what_is_no_file_is_not_waited_for(pabal: Pabal, tmp_path: Path, command: str) -> None:
+    """A command on a pipe that nobody writes to would never come back."""
+    os.mkfifo(tmp_path / "pipe.db")
+    assert "a pipe, a socket or a device, not a file" in pabal(command, tmp_path / "pipe.db").output
+
+
+def test_a_file_whose_name_is_no_text_is_looked_after_like_others(pabal: Pabal, file: Path) -> None:
+    """Retention of it was refused, and JSON of it ended in the inside of the program."""
+    named = file.rename(file.with_name(os.fsdecode(b"shop-\xff.db")))
+    assert json.loads(pabal("status", named, "--json").stdout)["target"]["address"].endswith(
+        "shop-\\udcff.db"
+    )
+    assert json.loads(pabal("doctor", named, "--json").stdout)["path"].endswith("shop-\\udcff.db")
+    assert pabal("vacuum", named).exit_code == 0
+    assert pabal("retention", named, "--max-events", 1, "--yes").exit_code == 0
+    assert "retention" in pabal("audit", named).output
+
+
+def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> None:
+    """The export ended in the inside of the program."""
+    told = pabal("events", "export", hostile, "--format", "cloudevents", "--source", "shop-\udcff")
+    assert (told.exit_code, "which no CloudEvent can keep" in told.output) == (1, True), told.output
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from pabal.cli.base import (
 from pabal.cli.command import Command
 from pabal.cli.language import language, t
 from pabal.cli.speaking import spoken
+from pabal.delivery.tracebacks import storable
 from pabal.errors import PabalError
 from pabal.factory import open_log
 from pabal.korean import outcome_in_korean
@@ -70,7 +71,7 @@ async def _written_down(
     storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]], told: Callable[[T], str]
 ) -> T:
     """Keep the action in the audit log, with what is ``told`` of its result."""
-    number = await storage.begin_action(actor(), action, storage.path, None)
+    number = await storage.begin_action(actor(), action, storable(storage.path), None)
     try:
         done = await act()
     except PabalError as error:

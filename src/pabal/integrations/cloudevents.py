@@ -90,6 +90,10 @@ def _document(
 ) -> dict[str, Any]:
     if not source:
         raise InvalidEventError("a CloudEvent needs a source: a URI reference such as '/shop/orders'")
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError(f"{source!r} holds a lone surrogate, which no CloudEvent can keep") from None
     attributes = {
         "specversion": "1.0",
         "id": event_id,

@@ -123,6 +123,7 @@ _FILES = {
     "query({sql}) cannot be run; it takes one SELECT, transact() what writes": "query({sql})을 실행할 수 없습니다. SELECT 하나만 받습니다. 쓰기는 transact()로 하세요",
     "query({sql}) cannot be run: {error}; it takes one SELECT, transact() what writes": "query({sql})을 실행할 수 없습니다: {error}. SELECT 하나만 받습니다. 쓰기는 transact()로 하세요",
     "this is a directory, not a file": "파일이 아니라 디렉터리입니다",
+    "this is a pipe, a socket or a device, not a file": "파일이 아니라 파이프, 소켓 또는 장치입니다",
     "the directory {path} does not exist": "디렉터리 {path}이(가) 없습니다",
     "the directory {path} cannot be written": "디렉터리 {path}에 쓸 수 없습니다",
     "the file is read-only": "읽기 전용 파일입니다",
@@ -198,6 +199,7 @@ _SERVERS = {
 }
 
 _EVENTS = {
+    "{text} holds a lone surrogate, which no CloudEvent can keep": "{text}: 짝이 없는 서로게이트가 있어 CloudEvent에 둘 수 없습니다",
     "a CloudEvent needs a source: a URI reference such as '/shop/orders'": "CloudEvent에는 source가 필요합니다. '/shop/orders' 같은 URI 참조를 쓰세요",
     "this is no CloudEvent: {names} missing or no text": "CloudEvent가 아닙니다. 없거나 텍스트가 아닌 속성: {names}",
     "CloudEvents {version} are unknown here; send 1.0": "CloudEvents {version}은(는) 지원하지 않습니다. 1.0을 보내세요",

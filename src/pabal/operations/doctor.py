@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from pabal.delivery.tracebacks import storable
 from pabal.errors import StorageError
 from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
@@ -101,7 +102,7 @@ async def examine(
         findings += look_at_damage(await storage.check(progress=progress))
     except StorageError as error:
         findings.append(Finding("problem", str(error), "restore a backup, or copy what is intact"))
-    return Diagnosis(str(where), tuple(findings))
+    return Diagnosis(storable(str(where)), tuple(findings))
 
 
 def look_at_sqlite(version: Sequence[int]) -> list[Finding]:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from pabal.bus.in_memory import InMemoryEventBus
+from pabal.delivery.tracebacks import storable
 from pabal.errors import InvalidFilterError, SubscriptionInUseError
 from pabal.operations.filters import parse_position
 from pabal.operations.following import poll
@@ -64,7 +65,7 @@ class StorageSource:
     def target(self) -> Target:
         """Return what is being looked at."""
         kind = "sqlite" if self._storage.capabilities.persistent else "memory"
-        return Target(kind, self._storage.path, self._bus is not None, has_log=True)
+        return Target(kind, storable(self._storage.path), self._bus is not None, has_log=True)
 
     @property
     def actions(self) -> frozenset[Action]:

@@ -99,6 +99,8 @@ def _check_place(path: Path) -> None:
         raise StorageUnavailableError(path=name, reason=f"the directory {path.parent} cannot be written")
     if not path.exists():
         return
+    if not path.is_file():  # a pipe would be waited for
+        raise StorageUnavailableError(path=name, reason="this is a pipe, a socket or a device, not a file")
     if not os.access(path, os.W_OK):
         raise StorageUnavailableError(path=name, reason="the file is read-only")
     if path.stat().st_nlink > 1:
