@@ -98,6 +98,62 @@ async def test_a_command_that_its_own_handler_sends_again_is_an_error_not_a_dead
         await commands.execute(PlaceOrder("o-2"))
 
 
+async def test_a_task_that_a_handler_left_behind_may_send_its_command_again(storage: Any) -> None:
+    """A worker that was started by a handler was refused that command for ever: its answer is on the log."""
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+    has_returned = asyncio.Event()
+    left: list[asyncio.Task[str]] = []
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> str:
+        async def later() -> str:
+            await has_returned.wait()
+            return await commands.execute(command)
+
+        left.append(asyncio.create_task(later()))
+        return "placed"
+
+    await commands.execute(PlaceOrder("o-1"))
+    has_returned.set()
+    assert await left[0] == "placed"
+    assert len(left) == 1
+
+
+async def test_a_command_may_be_handed_on_to_a_bus_with_a_log_of_its_own(storage: Any) -> None:
+    """It was refused as if it waited for itself, though nobody there is handling it."""
+    here, there = CommandBus(), CommandBus()
+    here.use(Idempotency(storage))
+    there.use(Idempotency(InMemoryEventStorage()))
+
+    @here.handles(PlaceOrder)
+    async def hand_on(command: PlaceOrder) -> str:
+        return await there.execute(command)
+
+    @there.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> str:
+        return "placed there"
+
+    assert await here.execute(PlaceOrder("o-1")) == "placed there"
+
+
+async def test_a_handler_that_commits_by_itself_is_told(storage: Any) -> None:
+    """Its events were stored without the command's id: after a crash the command was handled again."""
+    orders = Repository(CqrsOrder, storage)
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder, work: UnitOfWork) -> str:
+        async with work:
+            (await work.edit(orders, command.order)).place(command.amount)
+        return command.order
+
+    with pytest.raises(UsageError, match="without 'async with'"):
+        await commands.execute(PlaceOrder("o-1"))
+    assert await _types(storage) == []
+
+
 async def test_two_buses_at_a_time_store_the_effects_of_one(storage: Any) -> None:
     """Two processes that got the same command would both store what it causes, even under different ids."""
     together = asyncio.Barrier(2)

@@ -255,3 +255,24 @@ async def test_an_update_that_is_cancelled_is_not_made_again(
     with pytest.raises(asyncio.CancelledError):
         await update
     assert (await elsewhere.load("a")).balance == Decimal(2)
+
+
+@pytest.mark.parametrize("kind", ["edit", "update", "unit of work"])
+async def test_an_event_that_is_stored_already_is_not_counted_twice(storage: AnyStorage, kind: str) -> None:
+    """The log keeps an event of one id once; the copy in memory had seen it again, and decided by that."""
+    accounts = Repository(Account, storage)
+    known = Deposited("a", ONE, event_id="0192f0c1-0000-7000-8000-000000000001")
+    await accounts.update("a", lambda account: account.let_happen(known))
+    if kind == "update":
+        await accounts.update("a", lambda account: account.let_happen(known))
+    elif kind == "edit":
+        async with accounts.edit("a") as account:
+            account.let_happen(known)
+    else:
+        async with UnitOfWork(storage) as work:
+            (await work.edit(accounts, "b")).deposit(ONE)
+            (await work.edit(accounts, "a")).let_happen(known)
+            (await work.edit(accounts, "c")).deposit(ONE)
+    assert await accounts.update("a", _balance) == (await accounts.load("a")).balance == ONE
+    async with accounts.edit("a") as account:
+        assert (account.version, account.deposit(ONE)) == (1, Decimal(2))

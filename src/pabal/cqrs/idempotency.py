@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
 
 from pabal.cqrs.handling import CallNext, MessageContext
 from pabal.cqrs.messages import describe
+from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent
 from pabal.domain.ids import new_event_id
 from pabal.errors import CommandIdReusedError, ConcurrencyError, DecodeError, DuplicateEventError, UsageError
 from pabal.eventsourcing import UnitOfWork
 from pabal.eventsourcing.appending import storage_of
-from pabal.ports.storage import StreamAppend
+from pabal.ports.storage import AggregateStorage, StreamAppend
 
 _NAMESPACE = UUID("5a1f4c0e-7d0b-5f0e-9a53-2f6a3d0c81b7")
 _STREAM = "pabal.command"
-_handling: ContextVar[frozenset[str]] = ContextVar("pabal_handling", default=frozenset())
-"""The ids of the commands that this call is inside of."""
+
+
+class _Attempt(NamedTuple):
+    storage: AggregateStorage
+    command_id: str
+    done: asyncio.Future[None]
+
+
+_handling: ContextVar[tuple[_Attempt, ...]] = ContextVar("pabal_handling", default=())
+"""The attempts that this call is inside of, or was begun by."""
 
 
 class CommandHandled(DomainEvent):
@@ -46,13 +55,24 @@ class CommandHandled(DomainEvent):
         return self.command_id
 
 
+class _LentUnitOfWork(UnitOfWork):
+    async def commit(self) -> Receipt | None:
+        raise UsageError(
+            "a handler commits the unit of work that Idempotency commits, with the command's id, when it "
+            "returns; use it without 'async with', and call edit() alone"
+        )
+
+    async def commit_with_id(self) -> Receipt | None:
+        return await super().commit()
+
+
 class Idempotency:
     """Be the middleware that has a command of one id handled once, across restarts and processes.
 
     ``commands.use(Idempotency(bus))``. A handler takes a ``UnitOfWork`` by type and changes aggregates
-    through it; it does not commit. When it returns, what they recorded and the command's id and result are
-    stored in one append, as a ``CommandHandled``. Sent again, the command is not handled again: its first
-    result is returned.
+    through it; it does not commit, which is a UsageError. When it returns, what they recorded and the
+    command's id and result are stored in one append, as a ``CommandHandled``. Sent again, the command is not
+    handled again: its first result is returned.
 
     The same id sent twice at a time: in one process the second waits for the first; in two processes both are
     handled, the second append is refused, and the first's result returned. A command that raises leaves
@@ -95,7 +115,7 @@ class Idempotency:
         command_id = getattr(message, "command_id", None)
         if command_id is None:
             return await call_next()
-        if command_id in _handling.get():
+        if self._is_inside_of(command_id):
             raise UsageError(
                 f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "
                 "it would wait for itself; send a command of another id"
@@ -103,13 +123,20 @@ class Idempotency:
         while command_id in self._running:
             await asyncio.shield(self._running[command_id])
         done = self._running[command_id] = asyncio.get_running_loop().create_future()
-        inside = _handling.set(_handling.get() | {command_id})
+        inside = _handling.set((*_handling.get(), _Attempt(self.storage, command_id, done)))
         try:
             return await self._once(message, command_id, context, call_next)
         finally:
             _handling.reset(inside)
             del self._running[command_id]
             done.set_result(None)
+
+    def _is_inside_of(self, command_id: str) -> bool:
+        # A task that the handler left behind may send its command once more when the handler has returned.
+        return any(
+            each.command_id == command_id and each.storage is self.storage and not each.done.done()
+            for each in _handling.get()
+        )
 
     async def _once(self, message: Any, command_id: str, context: MessageContext, call_next: CallNext) -> Any:
         # In one order: that of a set differs from process to process, and the command is the same.
@@ -119,7 +146,8 @@ class Idempotency:
         handled = await self.storage.get_event(marker_id)
         if handled is not None:
             return _result_of(handled, message, fingerprint, context)
-        work = context.provided[UnitOfWork] = UnitOfWork(self.storage)
+        work = _LentUnitOfWork(self.storage)
+        context.provided[UnitOfWork] = work
         result = await call_next()
         kept = _encode(result, f"what {context.handler} returned")
         _refuse_other_type(kept, context)
@@ -134,7 +162,7 @@ class Idempotency:
         )
         work.append(StreamAppend(_STREAM, command_id, 0, (marker,)))
         try:
-            await work.commit()
+            await work.commit_with_id()
         except (ConcurrencyError, DuplicateEventError):
             handled = await self.storage.get_event(marker_id)
             if handled is None:

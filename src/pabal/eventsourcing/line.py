@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pabal.domain.envelope import encode_event
 from pabal.errors import DuplicateEventError, InvalidEventError, PabalError, StorageClosedError
@@ -31,8 +31,14 @@ class Line:
     as many events.
     """
 
-    def __init__(self, storage: AggregateStorage, failed: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        storage: AggregateStorage,
+        took_place: Callable[[Sequence[int]], bool],
+        failed: Callable[[], object],
+    ) -> None:
         self._storage = storage
+        self._took_place = took_place
         self._failed = failed
         self._gathering: _Batch | None = None
         self._sent: _Batch | None = None
@@ -81,6 +87,8 @@ class Line:
             self._fail(batch, error)
             return
         self._sent = None
+        if not self._took_place(appended.result()):
+            self._failed()
         for future in batch.futures:
             future.set_result(None)
         self._send()

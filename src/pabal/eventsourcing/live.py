@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import islice, pairwise
 from typing import Generic, TypeVar
 
 from pabal.domain.aggregate import Aggregate
@@ -19,12 +19,13 @@ A = TypeVar("A", bound=Aggregate)
 class Live(Generic[A]):
     """Hold one aggregate, and the line of its events that are not stored yet."""
 
-    __slots__ = ("aggregate", "last_event_id", "line", "snapshot_at")
+    __slots__ = ("_position", "aggregate", "last_event_id", "line", "snapshot_at")
 
-    def __init__(self, aggregate: A, last_event_id: str | None, snapshot_at: int) -> None:
+    def __init__(self, aggregate: A, last_event_id: str | None, snapshot_at: int, position: int) -> None:
         self.aggregate = aggregate
         self.last_event_id = last_event_id
         """The id of the newest event in the state; None while there is none."""
+        self._position = position
         self.snapshot_at = snapshot_at
         """The version of the newest snapshot."""
         self.line: Line | None = None
@@ -52,10 +53,18 @@ class Live(Generic[A]):
             except (InvalidEventError, DuplicateEventError) as error:
                 raise OvertakenError from error  # that is for the caller of the change to hear
 
+    def took_place(self, positions: Sequence[int]) -> bool:
+        """Note where its newest events are stored; False if the log had one of them before.
+
+        An event of an id that is stored already is not appended again, but the state has seen it twice.
+        """
+        before, self._position = self._position, positions[-1]
+        return all(one < next_one for one, next_one in pairwise((before, *positions)))
+
     def open_line(self, storage: AggregateStorage, failed: Callable[[], object]) -> Line:
-        """Return the line, ``failed`` being called once should the state turn out never to be stored."""
+        """Return the line; ``failed`` is called once should the state turn out to differ from the log."""
         if self.line is None:
-            self.line = Line(storage, failed)
+            self.line = Line(storage, self.took_place, failed)
         return self.line
 
 

@@ -52,7 +52,7 @@ class Loader(Generic[A]):
                     reason=f"the history of {self._cls.aggregate_type}/{aggregate_id} begins with version "
                     f"{rows[0].stream_version}: its first events were trimmed",
                 )
-            live = Live(self._replay(aggregate, rows), _last_id(rows), 0)
+            live = Live(self._replay(aggregate, rows), _last_id(rows), 0, rows[-1].position if rows else 0)
         if self._slower is not None and time.perf_counter() - began > self._slower:
             await self._save(live)
         return live
@@ -79,7 +79,7 @@ class Loader(Generic[A]):
         except SnapshotError as error:
             _log.warning("%s/%s: %s; replaying its events", self._cls.aggregate_type, aggregate_id, error)
             return None
-        return Live(self._replay(aggregate, rows[1:]), _last_id(rows), snapshot.version)
+        return Live(self._replay(aggregate, rows[1:]), _last_id(rows), snapshot.version, rows[-1].position)
 
     async def stored(self, live: Live[A]) -> None:
         """Take a snapshot if it is time for one."""

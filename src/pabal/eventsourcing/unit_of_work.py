@@ -113,13 +113,19 @@ class UnitOfWork:
             if live.aggregate.stored_version != live.aggregate.version:
                 changed.append((Change(live.aggregate), live))
         requests = [*(change.request for change, _ in changed), *also]
+        positions: list[int] = []
         if requests:
             positions = await submit(self._storage, requests)
             self.receipt = Receipt(requests[-1].events[-1].event_id, positions[-1])
+        stale: set[Live[Any]] = set()
         for change, live in changed:
             live.last_event_id = change.last_event_id
+            own, positions = positions[: len(change.request.events)], positions[len(change.request.events) :]
+            if not live.took_place(own):
+                stale.add(live)
         for repository, live in checked_out:
-            await repository.check_in(live)
+            if live not in stale:
+                await repository.check_in(live)
         return self.receipt
 
     async def __aenter__(self) -> Self:
