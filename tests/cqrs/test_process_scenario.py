@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,21 @@ def test_a_class_for_a_command_is_told_as_the_slip_that_it_is() -> None:
         given(Fulfilment).when(PLACED).then(PayOrder)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"when\(\) was given the class OrderPlaced"):
         given(Fulfilment).when(OrderPlaced)
+
+
+@pytest.mark.parametrize("slip", [PayOrder("o-1"), "placed", lambda process: process.end()], ids=type)
+def test_what_is_no_event_is_told_and_does_not_pass_for_one_that_is_left_aside(slip: object) -> None:
+    """The test would pass, whatever the process does."""
+    with pytest.raises(UsageError, match="is no event; a process takes events"):
+        given(Fulfilment, PLACED).when(slip)
+    with pytest.raises(UsageError, match="is no event; a process takes events"):
+        given(Fulfilment, slip)
+
+
+@pytest.mark.parametrize("slip", [PLACED, "pay"], ids=type)
+def test_what_is_no_command_is_told_and_no_error_from_inside(slip: Any) -> None:
+    """It ended in "KeyError: 'command_id'", or in a TypeError about structs."""
+    with pytest.raises(UsageError, match="is no Command"):
+        given(Fulfilment).when(PLACED).then(slip)
+    with pytest.raises(UsageError, match=r"then\(\) was given a list"):
+        given(Fulfilment).when(PLACED).then([PayOrder("o-1")])  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 
 from pabal.errors import UsageError
 from pabal.testing import given
+from tests.eventsourcing.read_models import Balances
 from tests.eventsourcing.samples import (
     Account,
     Deposited,
@@ -66,6 +67,54 @@ def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> No
     for scenario in (given(Account), given(Account).when(lambda account: account.withdraw(TWO))):
         with pytest.raises(UsageError, match=r"then_raises\(\) was given .*give one class"):
             scenario.then_raises(error)
+
+
+@pytest.mark.parametrize("subject", [Account("a"), "Account", None], ids=repr)
+def test_what_nothing_can_be_told_of_is_refused(subject: Any) -> None:
+    """It ended in "issubclass() arg 1 must be a class", from inside of pabal."""
+    with pytest.raises(UsageError, match=r"given\(\) was given .*begin with a Decider, or with a class"):
+        given(subject)
+
+
+async def _withdraw(account: Account) -> None:
+    account.withdraw(TWO)
+
+
+@pytest.mark.parametrize("command", [_withdraw, lambda account: _withdraw(account)], ids=["async", "plain"])
+def test_an_async_command_is_told_and_does_not_pass_for_one_that_records_nothing(command: Any) -> None:
+    """The test would pass, whatever the command does: it was never run."""
+    with pytest.raises(UsageError, match="use a plain function"):
+        given(Account, Deposited("a", FIVE)).when(command).then()
+
+
+@pytest.mark.parametrize("command", [Withdraw("a", TWO), None], ids=repr)
+def test_a_command_that_an_aggregate_cannot_be_asked_is_told(command: Any) -> None:
+    """It was taken for a refusal by the aggregate, and the test told of a TypeError that it had raised."""
+    with pytest.raises(UsageError, match="give a function that is called with the aggregate"):
+        given(Account, Deposited("a", FIVE)).when(command)
+
+
+def test_events_in_a_list_are_told_as_the_slip_that_they_are() -> None:
+    """The user was told to write an @applies(list) method."""
+    with pytest.raises(UsageError, match=r"given\(\) was given a list; .* given\(…, \*list\)"):
+        given(Account, [Deposited("a", FIVE)])
+    with pytest.raises(UsageError, match=r"then\(\) was given a list"):
+        given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO)).then(
+            [Withdrawn("a", TWO)]
+        )
+
+
+def test_a_projection_is_only_asked_for_its_rows() -> None:
+    """A test that ends in then() would pass, whatever stands in the tables."""
+    told = given(Balances, Deposited("a", FIVE))
+    for ask in (
+        lambda: told.then(),
+        lambda: told.then_state(rows=1),
+        lambda: told.then_raises(OverdrawnError),
+        lambda: told.when(lambda tables: None),
+    ):
+        with pytest.raises(UsageError, match=r"continue with then_rows\(\)"):
+            ask()
 
 
 def test_what_is_not_as_expected_fails() -> None:

@@ -19,6 +19,16 @@ def refuse_classes(call: str, given: Iterable[object]) -> None:
             raise UsageError(f"{call}() was given the class {name}; give an object of it, {name}(…)")
 
 
+def refuse_lists(call: str, given: Iterable[object]) -> None:
+    """Raise UsageError for a list or tuple among events or commands, which are given one by one."""
+    for each in given:
+        if isinstance(each, (list, tuple)):
+            kind = type(each).__name__
+            raise UsageError(
+                f"{call}() was given a {kind}; give what is in it one by one, as {call}(…, *{kind})"
+            )
+
+
 def compare(wanted: Sequence[str], found: Sequence[str]) -> str:
     """Return the lines of both, ``-`` before what is missing and ``+`` before what is too much.
 

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from pabal.cqrs import Command, ProcessManager
-from pabal.testing.difference import compare, refuse_classes
+from pabal.domain.registry import registry
+from pabal.errors import UnregisteredEventError, UsageError
+from pabal.testing.difference import compare, refuse_classes, refuse_lists
 
 
 class ProcessScenario:
@@ -50,9 +52,17 @@ class ProcessScenario:
     def when(self, event: Any) -> ProcessScenario:
         """Have it take an event, as the bus would: none before it begins, none once it has ended.
 
-        Raises what the process's method raises, and ProcessDefinitionError for a state that cannot be stored.
+        Raises what the process's method raises, ProcessDefinitionError for a state that cannot be stored, and
+        UsageError for what is no event.
         """
         refuse_classes("when", [event])
+        try:
+            registry.schema_of(type(event))
+        except UnregisteredEventError as error:
+            raise UsageError(
+                f"when() was given {event!r:.60}, which is no event; a process takes events, and then() "
+                "tells what it sends"
+            ) from error
         process = self._process
         process.sent, process.timeouts = [], {}
         if not process.ended and (self._has_begun or process.may_start_with(event)):
@@ -64,6 +74,12 @@ class ProcessScenario:
     def then(self, *commands: Command[Any]) -> ProcessScenario:
         """Expect exactly these commands, in order; none at all for ``then()``."""
         refuse_classes("then", commands)
+        refuse_lists("then", commands)
+        for each in commands:
+            if not isinstance(each, Command):
+                raise UsageError(
+                    f"then() was given {each!r:.60}, which is no Command; a process sends commands alone"
+                )
         self._compare("commands were sent", map(_line, commands), map(_line, self._process.sent))
         return self
 

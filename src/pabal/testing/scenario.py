@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import isawaitable, iscoroutine
 from typing import Any, overload
 
 from pabal.cqrs import ProcessManager
@@ -10,7 +11,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.decider import Decider
 from pabal.errors import UsageError
 from pabal.eventsourcing import InMemoryProjection, Projection
-from pabal.testing.difference import compare, refuse_classes
+from pabal.testing.difference import compare, refuse_classes, refuse_lists
 from pabal.testing.process_scenario import ProcessScenario
 
 Subject = type[Aggregate] | Decider[Any, Any, Any] | type[Projection]
@@ -63,31 +64,40 @@ class Scenario:
         """Call ``command(aggregate)``, or have a decider decide the command.
 
         An error is kept for ``then_raises``; one that is not expected there fails whatever follows. Raises
-        UsageError for a projection, which is only asked for its rows.
+        UsageError for a projection, which is only asked for its rows, and for what is no plain function.
         """
-        if isinstance(self._state, InMemoryProjection):
-            raise UsageError("a projection is asked nothing: continue with then_rows()")
+        self._refuse_projection()
+        if isinstance(self._state, Aggregate) and not callable(command):
+            raise UsageError(
+                f"when() was given {command!r:.60}; give a function that is called with the aggregate, "
+                "such as when(lambda order: order.fill(4))"
+            )
         self._expect_no_error()
         earlier = len(self._state.pending) if isinstance(self._state, Aggregate) else 0
         self._recorded = []
+        result: Any = None
         try:
             if isinstance(self._subject, Decider):
                 self._recorded = list(self._subject.decide(command, self._state))
                 for event in self._recorded:
                     self._state = self._subject.evolve(self._state, event)
             else:
-                command(self._state)
+                result = command(self._state)
         except Exception as error:
             self._raised = error
+        _refuse_pausing(command, result)
         if isinstance(self._state, Aggregate):
             self._recorded = list(self._state.pending[earlier:])
         return self
 
     def then(self, *events: Any) -> Scenario:
         """Expect exactly these events, in order; none at all for ``then()``."""
+        self._refuse_projection()
         self._expect_no_error()
         if list(events) != self._recorded:
             refuse_classes("then", events)
+            if not isinstance(self._subject, Decider):
+                refuse_lists("then", events)
             raise AssertionError("other events were recorded:\n" + _difference(events, self._recorded))
         return self
 
@@ -97,6 +107,7 @@ class Scenario:
             raise UsageError(
                 f"then_raises() was given {error!r}; give one class, and what its message contains"
             )
+        self._refuse_projection()
         if self._raised is None:
             raise AssertionError(
                 f"{error.__name__} was expected; nothing was raised, and recorded was:\n"
@@ -113,6 +124,7 @@ class Scenario:
 
     def then_state(self, expected: Callable[[Any], Any] | None = None, **attributes: Any) -> Scenario:
         """Expect that attributes of the state have these values, and that ``expected(state)`` is true."""
+        self._refuse_projection()
         self._expect_no_error()
         found = {name: getattr(self._state, name) for name in attributes}
         if found != attributes:
@@ -139,6 +151,10 @@ class Scenario:
             raise AssertionError("the rows are others:\n" + _difference(rows, found))
         return self
 
+    def _refuse_projection(self) -> None:
+        if isinstance(self._state, InMemoryProjection):
+            raise UsageError("a projection is asked nothing: continue with then_rows()")
+
     def _expect_no_error(self) -> None:
         if self._raised is not None:
             raise AssertionError(f"nothing should be raised, but it was {self._raised!r}") from self._raised
@@ -159,12 +175,30 @@ def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenar
     ...                 evolve=lambda left, change: left + change)
     >>> _ = given(stock, 5).when(3).then(-3).then_state(lambda left: left == 2)
     """
+    if not isinstance(subject, Decider) and not (
+        isinstance(subject, type) and issubclass(subject, (Aggregate, Projection, ProcessManager))
+    ):
+        raise UsageError(
+            f"given() was given {subject!r:.60}; begin with a Decider, or with a class derived from "
+            "Aggregate, Projection or ProcessManager"
+        )
     refuse_classes("given", events)
+    if not isinstance(subject, Decider):
+        refuse_lists("given", events)
     found = getattr(events[0], "aggregate_id", None) if events else None
     if isinstance(subject, type) and issubclass(subject, ProcessManager):
         key = subject.key_of(events[0]) if events else None
         return ProcessScenario(subject, events, aggregate_id or key or "test")
     return Scenario(subject, events, aggregate_id or found or "test")
+
+
+def _refuse_pausing(command: Any, result: Any) -> None:
+    if isawaitable(result):
+        if iscoroutine(result):
+            result.close()
+        raise UsageError(
+            f"{command!r:.60} returned something to await, so nothing was asked; use a plain function"
+        )
 
 
 def _difference(expected: Iterable[Any], found: Iterable[Any]) -> str:
