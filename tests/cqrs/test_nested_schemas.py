@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -207,3 +207,53 @@ def test_a_time_of_the_day_is_described_as_it_is_stored() -> None:
     opens = schema["$defs"]["Shop"]["properties"]["opens"]
     assert [each["format"] for each in opens["anyOf"]] == ["time", "partial-time"]
     assert {each["type"] for each in opens["anyOf"]} == {"string"}
+
+
+def _of_at_least(least: int) -> Any:
+    return Annotated[int, msgspec.Meta(ge=least)]
+
+
+POSITIVE: Any = _of_at_least(1)
+
+
+def _up_to(longest: int) -> Any:
+    return Annotated[str, msgspec.Meta(max_length=longest)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (_of_at_least(1), int),
+        (_of_at_least(1), _of_at_least(0)),
+        (_of_at_least(1), float),
+        (_up_to(8), str),
+        (_up_to(8), _up_to(9)),
+        (Annotated[str, msgspec.Meta(pattern="^a")], str),
+        (_of_at_least(1) | None, int | None),
+        (tuple[POSITIVE, ...], tuple[int, ...]),
+        (dict[str, POSITIVE], dict[str, int]),
+    ],
+    ids=str,
+)
+def test_a_limit_may_be_loosened_but_not_tightened(before: Any, after: Any) -> None:
+    """The check would fail where all can be read, and advise what was done: to widen the type."""
+    assert _found(before, after) == []
+    (finding,) = _found(after, before)
+    assert finding.level == "failure"
+
+
+T = TypeVar("T")
+
+
+class Boxed(msgspec.Struct, Generic[T], frozen=True):
+    content: T
+
+
+def test_a_field_may_be_a_generic_struct() -> None:
+    """Its event class ended in "AttributeError: __struct_config__" when it was defined."""
+    assert _found(Boxed[int], Boxed[int]) == []
+    (finding,) = _found(Boxed[int], Boxed[str])
+    assert finding.level == "failure"
+    with registry.isolated():
+        described = _export(Boxed[datetime])["events"]["schema-nested.moved"]["schema"]["$defs"]
+    assert described["Boxed_datetime_"]["properties"]["content"] == {"type": "string", "format": "date-time"}

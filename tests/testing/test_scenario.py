@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -107,12 +108,13 @@ def test_events_in_a_list_are_told_as_the_slip_that_they_are() -> None:
 def test_a_projection_is_only_asked_for_its_rows() -> None:
     """A test that ends in then() would pass, whatever stands in the tables."""
     told = given(Balances, Deposited("a", FIVE))
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: told.then(),
         lambda: told.then_state(rows=1),
         lambda: told.then_raises(OverdrawnError),
         lambda: told.when(lambda tables: None),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(UsageError, match=r"continue with then_rows\(\)"):
             ask()
 

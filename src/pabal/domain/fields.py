@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -96,9 +96,10 @@ def field_at_fault(cls: type, names: tuple[str, ...]) -> str:
 def is_mutable(node: Any) -> bool:
     """Tell whether a handler could change a value of this type under another one's eyes."""
     if isinstance(node, inspect.StructType):
-        return not node.cls.__struct_config__.frozen
+        cls: Any = get_origin(node.cls) or node.cls  # Box[int] is no class
+        return not cls.__struct_config__.frozen
     if isinstance(node, inspect.DataclassType):
-        parameters = getattr(node.cls, "__dataclass_params__", None)
+        parameters = getattr(get_origin(node.cls) or node.cls, "__dataclass_params__", None)
         return not (parameters is not None and parameters.frozen)
     return isinstance(node, _MUTABLE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import inspect
@@ -69,7 +69,8 @@ def describe_payloads(
 
 def _fields(info: Any, components: dict[str, _Schema]) -> Iterator[tuple[_Schema, Any]]:
     """Yield the schemas of a class's fields, where they are told by name, with their types."""
-    short = re.sub(r"[^a-zA-Z0-9.\-_]", "_", info.cls.__name__)
+    of = ", ".join(each.__name__ if isinstance(each, type) else repr(each) for each in get_args(info.cls))
+    short = re.sub(r"[^a-zA-Z0-9.\-_]", "_", f"{info.cls.__name__}[{of}]" if of else info.cls.__name__)
     long = re.sub(r"[^a-zA-Z0-9.\-_]", "_", f"{info.cls.__module__}.{info.cls.__qualname__}")
     described = components.get(short) or components.get(long) or {}
     properties = described.get("properties", {})

@@ -16,6 +16,8 @@ from pabal.errors import UsageError
 _REMARKS = ("title", "description", "default", "examples")
 """What a schema says without asking anything of the value."""
 _PARTS = ("properties", "required", "items", "additionalProperties", "propertyNames")
+_LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _BY_PATTERN = {WHOLE["pattern"]: "integer", NUMBER["pattern"]: "number"}
 _Schema = dict[str, Any]
 
@@ -155,6 +157,9 @@ def _takes(new: Any, old: Any) -> bool:
         return True
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):
         return False
+    old = _loosened(old, new)
+    if new == old:
+        return True
     if "anyOf" in old or "anyOf" in new:
         choices = new.get("anyOf", [new])
         return all(any(_takes(choice, each) for choice in choices) for each in old.get("anyOf", [old]))
@@ -168,6 +173,21 @@ def _takes(new: Any, old: Any) -> bool:
         return True
     has_parts = any(part in old for part in _PARTS) or "propertyNames" in new
     return has_parts and _takes_parts(new, old)
+
+
+def _loosened(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the old schema with the limits of the new one, where those let through all that the old did."""
+    given = dict(old)
+    for limit in (*_LEAST, *_MOST, "multipleOf", "pattern"):
+        if limit not in given:
+            continue
+        if limit not in new:
+            del given[limit]
+        elif (limit in _LEAST and new[limit] <= given[limit]) or (
+            limit in _MOST and new[limit] >= given[limit]
+        ):
+            given[limit] = new[limit]
+    return given
 
 
 def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
