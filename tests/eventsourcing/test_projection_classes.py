@@ -27,6 +27,13 @@ ONE = Decimal(1)
         ({"tables": "CREATE TABLE t (a)"}, "creates none"),
         ({"tables": "CREATE TABLE {t} (a,)"}, "SQLite refuses"),
         ({"tables": "CREATE TABLE {t} (a)", "version": 0}, "version"),
+        ({"tables": "CREATE TABLE IF NOT EXISTS {t} (a)"}, "nothing between TABLE and it"),
+        ({"tables": "CREATE TABLE {재고} (a)"}, "of ASCII letters"),
+        ({"tables": ["CREATE TABLE {t} (a)"]}, "tables is .* must be text"),
+        ({"tables": "CREATE TABLE {t} (a)", "matches": ("es.*",)}, "matches is .* must be text"),
+        ({"tables": "CREATE TABLE {t} (a)", "ignores": "es.stray"}, "ignores is 'es.stray'; .* a tuple"),
+        ({"tables": "CREATE TABLE {t} (a)", "ignores": Stray}, "ignores is .*Stray.* a tuple"),
+        ({"tables": "CREATE TABLE {t} (a)", "ignores": (5,)}, "ignores is .* a tuple"),
     ],
 )
 def test_a_class_that_cannot_work_is_refused_when_it_is_defined(

@@ -174,3 +174,12 @@ async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
     await balances.stop()
     with pytest.raises(UsageError, match="stopped"):
         await waiting
+
+
+async def test_an_edit_that_recorded_nothing_is_not_waited_for(bus: InMemoryEventBus) -> None:
+    """Its receipt is None: waiting for it ended in an AttributeError."""
+    async with Balances(bus) as balances:
+        edit = Repository(Account, bus).edit("a")
+        async with edit:
+            pass
+        await balances.reached(edit.receipt, timeout=30)

@@ -243,3 +243,24 @@ async def test_tables_of_somebody_else_are_not_touched(bus: InMemoryEventBus) ->
     with pytest.raises(ProjectionError, match="already"):
         await Balances(bus).start()
     assert await bus.storage.query("SELECT * FROM balances") == []  # type: ignore[union-attr]
+
+
+async def test_a_renamed_projection_is_told_whose_tables_are_there_before_it_builds(
+    bus: InMemoryEventBus,
+) -> None:
+    """It read the whole log, minutes of a long one, and then only said that there is such a table."""
+    async with Balances(bus) as balances:
+        await balances.reached(await deposit(bus, 3), timeout=30)
+
+    class Renamed(Balances):
+        pass
+
+    steps: list[int] = []
+    with pytest.raises(
+        ProjectionError, match="table balances is that of projection 'balances'; keep that name"
+    ):
+        await Renamed(bus).start(progress=lambda position, head: steps.append(position))
+    assert steps == []
+    await balances.remove()
+    async with Renamed(bus) as renamed:
+        assert await entries(renamed) == 3

@@ -72,9 +72,11 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
     """Create empty tables beside the live ones; unless ``anew``, go on with what a stopped rebuild left.
 
     Raises ProjectionError where a higher version is being built: each would drop what the other has built
-    and begin again, and neither would come to an end.
+    and begin again, and neither would come to an end. And where somebody else has a table of its name.
     """
     generations = read_generations(tx, name)
+    live = live_of(generations)
+    _refuse_taken(tx, name, tables.names, () if live is None else live.tables)
     for left in generations:
         if not left.is_live:
             if not anew and (left.version, left.tables) == (version, tables.names):
@@ -96,6 +98,33 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
         (name, made.number, version, " ".join(tables.names)),
     )
     return made
+
+
+def _refuse_taken(tx: Statements, name: str, wanted: tuple[str, ...], own: tuple[str, ...]) -> None:
+    """Raise ProjectionError for a name that could not be taken once the tables are built."""
+    mine = {table.lower() for table in own}
+    there = {
+        table.lower()
+        for (table,) in tx.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+    }
+    for table in wanted:
+        if table.lower() in mine or table.lower() not in there:
+            continue
+        for other, tables in tx.execute(
+            "SELECT name, tables FROM pabal_projections WHERE is_live"
+        ).fetchall():
+            if table.lower() in tables.lower().split():
+                raise ProjectionError(
+                    projection=name,
+                    reason=f"table {table} is that of projection {other!r}; keep that name if this is the "
+                    "same one renamed, or remove it first ('pabal projections remove'); else call the table "
+                    "otherwise",
+                )
+        raise ProjectionError(
+            projection=name,
+            reason=f"the file has a table or view {table} already, which no projection made; "
+            "call the table otherwise",
+        )
 
 
 def discard(tx: Statements, name: str, generation: Generation) -> None:

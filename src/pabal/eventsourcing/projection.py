@@ -28,7 +28,7 @@ from pabal.eventsourcing.generations import (
     read_generations,
     swap,
 )
-from pabal.eventsourcing.read_model import Catalogue, Handler, Model, Statements, Tables, handlers_of
+from pabal.eventsourcing.read_model import Handler, Model, Statements, handlers_of, model_of
 from pabal.eventsourcing.stored import drop
 from pabal.ports.storage import Committed
 
@@ -93,12 +93,7 @@ class Projection:
             raise ProjectionDefinitionError(
                 "it has no method marked with @projects", projection=cls.__qualname__
             )
-        if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
-            raise ProjectionDefinitionError(
-                f"version is {cls.version!r}; it must be an int of at least 1", projection=cls.__qualname__
-            )
-        catalogue = Catalogue(cls._handlers, cls.matches, cls.ignores)
-        cls.model = Model(cls.name, cls.version, Tables(cls.__qualname__, cls.tables), catalogue)
+        cls.model = model_of(cls, cls._handlers)
 
     def __init__(self, bus_or_storage: Any, *, batch: int = 1000) -> None:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
@@ -170,12 +165,15 @@ class Projection:
         """Return the position in the log up to which the tables are made; 0 before the start."""
         return 0 if self._live is None else self._live.position
 
-    async def reached(self, receipt: Receipt | int, timeout: float | None = None) -> None:
+    async def reached(self, receipt: Receipt | int | None, timeout: float | None = None) -> None:
         """Return when the tables hold an event, given its receipt or position: read your own writes.
 
-        ``timeout`` is in seconds; None waits for ever. Raises TimeoutError after it, UsageError for a receipt
+        For None, the receipt of an edit that recorded nothing, it returns at once. ``timeout`` is in seconds;
+        None waits for ever. Raises TimeoutError after it, UsageError for a receipt
         without position, before ``start`` and after ``stop``, and what stopped the projection: ``failure``.
         """
+        if receipt is None:
+            return
         wanted = receipt if isinstance(receipt, int) else receipt.position
         if wanted is None:
             raise UsageError("that receipt has no position: its event is not in the log yet")

@@ -91,8 +91,8 @@ class Tables:
         self.names = tuple(found[1] for text in self._statements if (found := _created.match(text)))
         if not self.names:
             raise ProjectionDefinitionError(
-                "tables creates none; write tables = 'CREATE TABLE {orders} (id TEXT PRIMARY KEY)', "
-                "with the name in braces",
+                "tables creates none; write tables = 'CREATE TABLE {orders} (id TEXT PRIMARY KEY)', just so: "
+                "the name in braces, of ASCII letters, digits and _, and nothing between TABLE and it",
                 projection=projection,
             )
         refused = self._try_out()
@@ -187,7 +187,7 @@ class Task(NamedTuple):
 class Catalogue:
     """Know, for each type of event, which handler takes it, or that it is passed over, or unknown."""
 
-    def __init__(self, handlers: dict[type, Handler], matches: str, ignores: Sequence[type | str]) -> None:
+    def __init__(self, handlers: dict[type, Handler], matches: str, ignores: Iterable[type | str]) -> None:
         self._handlers = handlers
         self._matches = matches
         self._ignored_names = frozenset(each for each in ignores if isinstance(each, str))
@@ -238,6 +238,27 @@ class Model(NamedTuple):
     version: int
     tables: Tables
     catalogue: Catalogue
+
+
+def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
+    """Put together what a class says. Raises ProjectionDefinitionError for what cannot be meant so."""
+
+    def refuse(detail: str) -> None:
+        raise ProjectionDefinitionError(detail, projection=cls.__qualname__)
+
+    if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
+        refuse(f"version is {cls.version!r}; it must be an int of at least 1")
+    for name in ("tables", "matches"):
+        if not isinstance(getattr(cls, name), str):
+            refuse(f"{name} is {getattr(cls, name)!r:.60}; it must be text")
+    # Text is a sequence, too: of letters, none of which is the name of an event.
+    is_list = isinstance(cls.ignores, Iterable) and not isinstance(cls.ignores, (str, type))
+    if not is_list or not all(isinstance(each, (str, type)) for each in cls.ignores):
+        refuse(
+            f"ignores is {cls.ignores!r:.60}; it must be a tuple of classes and names, as ('order.legacy',)"
+        )
+    catalogue = Catalogue(handlers, cls.matches, cls.ignores)
+    return Model(cls.name, cls.version, Tables(cls.__qualname__, cls.tables), catalogue)
 
 
 def _split(script: str) -> list[str]:

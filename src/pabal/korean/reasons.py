@@ -74,7 +74,11 @@ _PROJECTIONS = {
     "version is {version}; it must be an int of at least 1": "version={version}: 1 이상의 정수여야 합니다",
     "{name}() cannot be paused: it runs inside a transaction; make it a plain def": "{name}(): 트랜잭션 안에서 실행되므로 멈출 수 없습니다. 일반 def로 만드세요",
     "{first}() and {second}() both project {event_class}; keep one": "{first}()와 {second}()가 모두 {event_class}을(를) 반영합니다. 하나만 남기세요",
-    "tables creates none; write tables = 'CREATE TABLE {{orders}} (id TEXT PRIMARY KEY)', with the name in braces": "tables가 테이블을 만들지 않습니다. tables = 'CREATE TABLE {{orders}} (id TEXT PRIMARY KEY)'처럼 이름을 중괄호로 감싸 쓰세요",
+    "tables creates none; write tables = 'CREATE TABLE {{orders}} (id TEXT PRIMARY KEY)', just so: the name in braces, of ASCII letters, digits and _, and nothing between TABLE and it": "tables가 테이블을 만들지 않습니다. tables = 'CREATE TABLE {{orders}} (id TEXT PRIMARY KEY)' 꼴 그대로 쓰세요. 이름은 중괄호로 감싸고 ASCII 문자, 숫자, _로만 지으며, TABLE과 이름 사이에는 아무것도 두지 않습니다",
+    "{name} is {value}; it must be text": "{name}={value}: 텍스트여야 합니다",
+    "ignores is {ignores}; it must be a tuple of classes and names, as ('order.legacy',)": "ignores={ignores}: ('order.legacy',)처럼 클래스와 이름의 튜플이어야 합니다",
+    "table {table} is that of projection {other}; keep that name if this is the same one renamed, or remove it first ('pabal projections remove'); else call the table otherwise": "테이블 {table}은(는) 프로젝션 {other}의 것입니다. 이름만 바꾼 같은 프로젝션이라면 그 이름을 그대로 두거나 그것을 먼저 지우고('pabal projections remove'), 아니라면 테이블의 이름을 달리하세요",
+    "the file has a table or view {table} already, which no projection made; call the table otherwise": "파일에 프로젝션이 만들지 않은 테이블이나 뷰 {table}이(가) 있습니다. 테이블의 이름을 달리하세요",
 }
 
 _DONE = {
