@@ -2,13 +2,15 @@
 
 A backend's own test file is this long::
 
+    import asyncio
+    from pathlib import Path
     import pytest
     from pabal.testing.conformance import Case, cases_for
     from my_backend import MyStorage
 
     @pytest.mark.parametrize("case", cases_for(MyStorage.capabilities), ids=str)
-    async def test_my_storage_conforms(case: Case, tmp_path: Path) -> None:
-        await case(lambda: MyStorage(tmp_path / "log"))
+    def test_my_storage_conforms(case: Case, tmp_path: Path) -> None:
+        asyncio.run(case(lambda: MyStorage(tmp_path / "log")))
 
 What a backend cannot do, its capabilities say, and the cases that need it are left out. Each case is given
 a factory. Its first call opens a storage that holds nothing; where the capabilities say
