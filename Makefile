@@ -23,7 +23,8 @@ CANDIDATES = $(if $(PYTHON),"$(PYTHON)",python3 python3.15 python3.14 python3.13
 BIN = $(VENV)/bin
 PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: help demo dist docs lock test test-browser test-crash test-races test-fuzz screenshots lint format bench bench-quick guard install clean
+.PHONY: help demo dist docs lock test test-browser test-crash test-processes test-races test-redis-full test-fuzz \
+    screenshots lint format bench bench-quick guard install clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
