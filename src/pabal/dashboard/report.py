@@ -192,15 +192,19 @@ def _troubles(
     """Return what stands still, then what was given up, then the rest."""
     # A bus that is failing says so of itself as well; what its subscriptions say is nearer to the cause.
     known = {"parked", "bus"} if any(reason.code == "halted" for reason in reasons) else {"parked"}
-    others = [_trouble(reason, rows) for reason in reasons if reason.code not in known]
+    by_name = {row["name"]: row for row in rows}
+    others = [
+        _trouble(reason, by_name.get(reason.subscription, {}))
+        for reason in reasons
+        if reason.code not in known
+    ]
     still = [trouble for trouble in others if trouble["level"] == "bad"]
     return [*still, *_letters(groups), *(trouble for trouble in others if trouble["level"] != "bad")]
 
 
-def _trouble(reason: Reason, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    row = next((one for one in rows if one["name"] == reason.subscription), None)
+def _trouble(reason: Reason, row: Mapping[str, Any]) -> dict[str, Any]:
     # A sentence of the engine itself, where there is one: a translated code cannot know it.
-    detail = reason.text if reason.code == "bus" else str((row or {}).get("reason", ""))
+    detail = reason.text if reason.code == "bus" else str(row.get("reason", ""))
     return {
         "code": reason.code,
         "level": _LEVELS.get(reason.level, "warn"),

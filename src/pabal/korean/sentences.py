@@ -32,6 +32,9 @@ _LONGEST = 500
 _TOO_GENERAL = ("{detail}", "{path}: {reason}")
 
 
+_Form = tuple[re.Pattern[str], str]
+
+
 class Sentences:
     """Know the sentences of the library and those given besides: English forms, and error classes."""
 
@@ -51,7 +54,8 @@ class Sentences:
         """Return a sentence in Korean; one that is unknown, or very long, stays."""
         if len(sentence) > _LONGEST:
             return sentence
-        for form, korean in self._forms:
+        by_word, open_ones = self._forms
+        for form, korean in by_word.get(sentence.partition(" ")[0], open_ones):
             found = form.fullmatch(sentence)
             if found is not None:
                 return self._filled(korean, found.groupdict())
@@ -66,8 +70,10 @@ class Sentences:
         return with_particles(korean.format(**{**fields, **said}))
 
     @cached_property
-    def _forms(self) -> tuple[tuple[re.Pattern[str], str], ...]:
-        """Return how every English sentence is recognised; the first that matches is taken.
+    def _forms(self) -> tuple[dict[str, tuple[_Form, ...]], tuple[_Form, ...]]:
+        """Return how every English sentence is recognised, by its first word; the first that matches is taken.
+
+        Beside them what may begin with any word: all that is compared with where the first one is no other's.
 
         What begins with words of its own comes first, for it may hold another sentence; then what leaves
         least open.
@@ -76,7 +82,20 @@ class Sentences:
         known = {**self._others, **REASONS, **FINDINGS, **of_errors}
         forms = [(english, korean) for english, korean in known.items() if english not in _TOO_GENERAL]
         forms.sort(key=lambda form: (form[0][0] == "{", -sum(len(literal) for literal, _ in _parts(form[0]))))
-        return tuple((re.compile(_pattern(english), re.DOTALL), korean) for english, korean in forms)
+        made = [
+            (_first_word(english), (re.compile(_pattern(english), re.DOTALL), korean))
+            for english, korean in forms
+        ]
+        words = {word for word, _ in made if word is not None}
+        by_word = {word: tuple(form for own, form in made if own in (word, None)) for word in words}
+        return by_word, tuple(form for own, form in made if own is None)
+
+
+def _first_word(english: str) -> str | None:
+    """Return what every sentence of a form begins with, up to its first space; None where that is open."""
+    literal, _ = next(_parts(english))
+    word, space, _ = literal.partition(" ")
+    return word if word and space else None
 
 
 def _pattern(english: str) -> str:
