@@ -20,6 +20,7 @@ from pabal.ports.storage import (
     Progress,
     Start,
     StreamAppend,
+    SubscriptionRecord,
 )
 from pabal.testing.conformance import PORTS, Case, cases_for
 from pabal.testing.conformance.case import StorageFactory, cases_of, check, equal, refused
@@ -301,6 +302,31 @@ async def test_an_error_out_of_a_case_says_what_was_expected() -> None:
 
     with pytest.raises(AssertionError, match=r"log: fail: All is there\. It ended with ValueError"):
         await Case("log", "fail", "All is there.", (), fail)(InMemoryEventStorage)
+
+
+class TellsTooLittle(InMemoryEventStorage):
+    """It leaves out the first of whatever it is asked for a list of."""
+
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        return (await super().list_subscriptions())[1:]
+
+    async def list_dead_letters(self, **options: Any) -> list[DeadLetterRecord]:
+        return (await super().list_dead_letters(**options))[1:]
+
+    async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
+        return (await super().read_positions(positions))[1:]
+
+
+async def test_a_row_too_few_is_told_as_such_and_not_as_an_unpacking() -> None:
+    """Whoever writes a backend would have to read the suite to see what was missing."""
+    told: list[str] = []
+    for case in cases_for(SIMPLEST, "dead_letters", "bus dead letters", "inspection"):
+        try:
+            await case(TellsTooLittle)
+        except AssertionError as error:
+            told.append(str(error))
+    assert len([each for each in told if "how many" in each]) > 10
+    assert not [each for each in told if "unpack" in each]
 
 
 async def test_what_is_wrong_is_said_with_what_was_expected() -> None:

@@ -28,7 +28,11 @@ class Capabilities(msgspec.Struct, frozen=True):
     searchable: bool = True
     """Finds events by type, aggregate, chain of causes and time (``LogQueries``)."""
     steered: bool = True
-    """Subscriptions can be paused, moved and given a range again from anywhere (``SubscriptionControl``)."""
+    """Subscriptions can be paused, moved and given a range again from anywhere (``SubscriptionControl``).
+
+    A bus asks without it, too: ``add_control_listener`` returns what does nothing then, ``read_controls`` an
+    empty list, ``poll_controls`` False and ``note_halt`` True.
+    """
     aggregates: bool = False
     """Appends to several streams at once, and keeps histories and snapshots (``AggregateStorage``)."""
     inspectable: bool = False
@@ -165,6 +169,7 @@ class Cursor(msgspec.Struct, frozen=True):
     unfinished: tuple[int, ...]
     retries: tuple[PendingRetry, ...]
     blocked_keys: tuple[str, ...]
+    """Keys of dead letters that block theirs, and keys behind which something still queues."""
     paused: bool = False
     replays: tuple[Replay, ...] = ()
     """What is to be delivered again before the subscription goes on, oldest request first."""

@@ -152,7 +152,9 @@ class DeadLetterStore(Protocol):
     ) -> DeadLetterRecord | None:
         """Mark a dead letter as being retried, with a new payload (JSON) if given; None if it is already.
 
-        It is due at ``now`` (seconds since 1970). Raises DeadLetterNotFoundError.
+        From then on it is a retry of its subscription, due at ``now`` (seconds since 1970), with
+        ``from_dead_letter``; a ``Progress`` that clears it removes the dead letter, one that parks it again
+        keeps its id. Raises DeadLetterNotFoundError, DecodeError for a payload that does not fit.
         """
         ...
 
@@ -259,10 +261,11 @@ class SubscriptionStore(DeadLetterStore, Protocol):
         ...
 
     def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
-        """Take a subscription for this storage object; None while another process holds it.
+        """Take a subscription for this storage object; None while it is held, by whomever.
 
-        A new name begins at ``start``, which is settled at the call: an append begun later lies behind it.
-        A known one continues, and ``start`` is ignored.
+        A new name begins at ``start``, which is settled at the call: an append begun later lies behind it. A
+        position beyond the head is taken for the head. A known one continues, with a higher epoch, and
+        ``start`` is ignored.
         """
         ...
 
@@ -300,11 +303,18 @@ class SubscriptionStore(DeadLetterStore, Protocol):
         ...
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
+        """Store an event that enters the log at ``due_at`` (seconds since 1970).
+
+        One that is scheduled or stored already stays as it is. Raises InvalidEventError, DuplicateEventError
+        for an id with other content, StorageError.
+        """
         ...
 
     async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None."""
+        """Append every scheduled event that is due; return when the next one is, or None.
+
+        One whose id was stored meanwhile is dropped, whatever is stored there, and keeps no other back.
+        """
         ...
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
@@ -358,7 +368,12 @@ class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl,
         ...
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals by type and aggregate, and the first and last event's times."""
+        """Return totals by type and aggregate type, and the span of positions and times.
+
+        Keys: ``total_events``; ``events_by_type``; ``events_by_aggregate``, by aggregate type (``""`` for
+        none), without events of no aggregate; ``first_position``, ``last_position``; ``first_occurred_at``,
+        ``last_occurred_at``, the earliest and latest time (aware). The last four are None for an empty log.
+        """
         ...
 
     def open(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.testing.clock import VirtualClock
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened
 from pabal.testing.conformance.events import Audited, Deposited, Ticked, deposits
 from pabal.testing.conformance.running import Handler, running, settled
 
@@ -24,7 +24,7 @@ async def what_is_published_is_stored_and_handled(factory: StorageFactory) -> No
         check(all(one.position for one in receipts), f"each receipt must have a position: {receipts}")
         await settled(bus)
         equal(sorted(handler.numbers()), [0, 1, 2, 3], "numbers of the events handled")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         head = await storage.head()
         equal((record.watermark, record.frontier), (head, head), "the saved cursor after draining")
 
@@ -87,7 +87,7 @@ async def a_retry_keeps_its_time_over_a_restart(factory: StorageFactory) -> None
             await clock.advance(10)
             await settled(bus)
             equal(handler.attempts, [1, 1, 1], "attempts after the second retry")
-            [letter] = await bus.dead_letters.list()
+            [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
             equal(
                 [failure.attempt for failure in letter.attempts],
                 [1, 2, 3],
@@ -107,9 +107,9 @@ async def what_is_parked_lets_the_others_pass(factory: StorageFactory) -> None:
             await clock.advance(10)
             await settled(bus)
         equal(handler.numbers(), [0, 1, 3, 4], "numbers of the events handled")
-        [letter] = await bus.dead_letters.list()
+        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
         equal((letter.event, letter.subscription), (Deposited("a", 2), "sub"), "the dead letter")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal((record.watermark, record.parked), (await storage.head(), 1), "the cursor, and what is parked")
 
 
@@ -131,7 +131,7 @@ async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFac
             await bus.publish(Deposited("a", 4))
             await settled(bus)
             equal(handler.numbers("a"), [0], "events of the key after a restart")
-            [letter] = await bus.dead_letters.list()
+            [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
             equal(
                 (letter.key, letter.queued),
                 ("account/a", 3),
@@ -155,7 +155,7 @@ async def a_subscription_that_stops_stays_where_it_is(factory: StorageFactory) -
             await settled(bus)
             equal(handler.numbers(), [0], "events handled before the subscription stopped")
             equal(bus.health().status, "failing", "the health of the bus")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal(record.watermark, 1, "the watermark of the subscription that stopped")
         handler.failures.clear()
         async with running(storage, handler, clock, on_exhausted="stop") as bus:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pabal.errors import SubscriptionError
 from pabal.testing.clock import VirtualClock
-from pabal.testing.conformance.case import StorageFactory, case, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, equal, exactly, opened, refused
 from pabal.testing.conformance.events import Deposited, Ticked, deposits
 from pabal.testing.conformance.running import Handler, running, settled
 
@@ -21,7 +21,7 @@ async def an_edited_dead_letter_is_handled_as_edited(factory: StorageFactory) ->
     async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
         await bus.publish(Deposited("a", 1))
         await settled(bus)
-        [letter] = await bus.dead_letters.list()
+        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.edit_and_retry(letter.id, {**letter.payload, "number": 7})
         await settled(bus)
         equal(handler.numbers(), [7], "numbers of the events handled")
@@ -37,7 +37,7 @@ async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory:
     async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
         await bus.publish_batch([*deposits("a", range(1, 4)), *deposits("b", range(11, 14))])
         await settled(bus)
-        first, second = await bus.dead_letters.list()
+        first, second = exactly(2, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.edit_and_retry(first.id, {**first.payload, "account": "x", "number": 7})
         await settled(bus)
         equal(handler.numbers("x"), [7], "events of the key that the event was moved to")
@@ -45,7 +45,7 @@ async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory:
         await bus.dead_letters.edit_and_retry(second.id, {**second.payload, "account": "y"})
         await settled(bus)
         equal(handler.numbers("b"), [12, 13], "events of the key that a parked event came from")
-        [letter] = await bus.dead_letters.list()
+        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
         equal((letter.id, letter.key), (second.id, "account/y"), "the dead letter, and the key it blocks now")
 
 
@@ -110,7 +110,7 @@ async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: S
     async with opened(factory) as storage, running(storage, handle, clock, retry=None, retry_count=0) as bus:
         await bus.publish_batch([Deposited("a", 1)])
         await settled(bus)
-        [letter] = await bus.dead_letters.list()
+        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.retry(letter.id)
         await bus.publish(Deposited("a", 2))
         await entered.wait()
@@ -161,7 +161,7 @@ async def retrying_all_leaves_out_what_nobody_subscribes(factory: StorageFactory
         equal(await bus.dead_letters.retry("all"), 1, "retries begun of two dead letters")
         await settled(bus)
         equal(handler.numbers(), [1], "numbers handled by the name that is subscribed")
-        [left] = await bus.dead_letters.list()
+        [left] = exactly(1, await bus.dead_letters.list(), "dead letters")
         equal((left.subscription, left.state), ("a-gone-one", "parked"), "the dead letter that is left")
         call = bus.dead_letters.retry(left.id)
         await refused(SubscriptionError, call, "a retry for a name that is not subscribed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -16,6 +16,7 @@ StorageFactory = Callable[[], EventStorage]
 Run = Callable[[StorageFactory], Awaitable[None]]
 Need = Literal["persistent", "shared", "versioned", "searchable", "steered", "aggregates", "inspectable"]
 X = TypeVar("X", bound=BaseException)
+T = TypeVar("T")
 
 SECONDS = 60.0
 """After which a case that hangs fails."""
@@ -95,6 +96,12 @@ def equal(actual: Any, expected: Any, what: str) -> None:
     """Raise AssertionError unless two values are equal."""
     if actual != expected:
         raise AssertionError(f"{what}: expected {expected!r}, got {actual!r}")
+
+
+def exactly(count: int, found: Sequence[T], what: str) -> Sequence[T]:
+    """Return what was found. Raises AssertionError unless there are so many."""
+    equal(len(found), count, f"how many {what} there are")
+    return found
 
 
 async def refused(kind: type[X], call: Awaitable[Any], what: str) -> X:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, ParkedDelivery, PendingRetry, Progress, Replay
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened, refused
 from pabal.testing.conformance.subscriptions import again, take, ticks
 
 NEEDS = ("steered",)
@@ -14,7 +14,7 @@ NEEDS = ("steered",)
 
 async def control_of(storage: Any, name: str = "sub") -> Control:
     """Return what is asked of a subscription."""
-    [control] = await storage.read_controls([name])
+    [control] = exactly(1, await storage.read_controls([name]), "controls")
     return control  # type: ignore[no-any-return]
 
 
@@ -32,7 +32,7 @@ async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
         equal(await storage.pause_subscription("sub"), True, "pausing")
         equal(await storage.pause_subscription("sub"), False, "pausing what is paused")
         equal((await control_of(storage)).paused, True, "what is asked of it")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal(record.paused, True, "what the list of subscriptions says")
         cursor = await again(storage, cursor)
         equal(cursor.paused, True, "what its next holder is told")
@@ -50,7 +50,7 @@ async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
         equal((await control_of(storage)).halted, False, "what is written down before it has halted")
         equal(await storage.note_halt("sub", cursor.epoch, "halted at 3"), True, "a halt")
         equal((await control_of(storage)).halted, True, "what is written down of it")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal(record.halted, "halted at 3", "the reason in the list of subscriptions")
         equal(await storage.resume_subscription("sub"), True, "resuming")
         equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
@@ -60,7 +60,7 @@ async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
         equal(await storage.note_halt("sub", earlier.epoch, "late"), False, "a halt in an epoch that is over")
         await storage.note_halt("sub", cursor.epoch, "halted at 5")
         await storage.release_subscription("sub", cursor.epoch)
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal(record.halted, "", "the reason once it is given up")
 
 
@@ -132,7 +132,7 @@ async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) 
         await storage.release_subscription("sub", cursor.epoch)
         for to, expected in (("now", 4), ("beginning", 0), (2, 2), (99, 4), (recorded[0], 0)):
             equal(await storage.reset_subscription("sub", to), expected, f"where reset to {to!r} leads")
-            [record] = await storage.list_subscriptions()
+            [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
             equal((record.watermark, record.frontier), (expected, expected), f"the cursor at {to!r}")
 
 
@@ -150,7 +150,7 @@ async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFacto
         ):
             error = await refused(SubscriptionInUseError, call, what)
             equal(error.name, "sub", f"the name in the error of {what}")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal(record.watermark, 3, "the watermark after what was refused")
         equal(await storage.reset_subscription("sub", 1, epoch=cursor.epoch), 1, "a reset by the holder")
 
@@ -192,7 +192,7 @@ async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory
         equal([one.watermark for one in cursor.replays], [4, 0], "how far replays have come")
         await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 5),))])
         equal((await control_of(storage)).replays, (second,), "replays that are left")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         equal(record.replays, (second,), "replays in the list of subscriptions")
         equal(await storage.cancel_replays("sub"), 1, "replays called off")
         equal((await again(storage, cursor)).replays, (), "replays after that")

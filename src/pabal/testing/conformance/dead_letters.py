@@ -10,7 +10,7 @@ import msgspec
 from pabal.domain.envelope import decode_event
 from pabal.errors import DeadLetterNotFoundError, DecodeError
 from pabal.ports.storage import Cursor, DeadLetterRecord, ParkedDelivery, Progress
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened, refused
 from pabal.testing.conformance.events import Deposited, Ticked
 from pabal.testing.conformance.subscriptions import again, failure, retry, take
 
@@ -56,7 +56,7 @@ async def a_parked_delivery_is_kept_whole(factory: StorageFactory) -> None:
         equal((letter.state, letter.key, letter.queued), ("parked", None, 0), "state, key and queue")
         equal(letter.failures, (failure(1), failure(2)), "its failures")
         equal(letter.parked_at, datetime.fromtimestamp(PARKED_AT, UTC), "when it was parked")
-        [row] = await storage.read_positions([2])
+        [row] = exactly(1, await storage.read_positions([2]), "rows")
         equal(letter.record, row, "its row, as it stands in the log")
         equal(await storage.get_dead_letter(letter.id), letter, "the same dead letter by its id")
 
@@ -118,7 +118,7 @@ async def a_retry_is_begun_once(factory: StorageFactory) -> None:
         assert begun is not None
         equal(begun.record, letter.record, "the row to deliver again")
         equal(await storage.begin_retry(letter.id, None, NOW), None, "beginning a retry that is under way")
-        [pending] = (await again(storage, cursor)).retries
+        [pending] = exactly(1, (await again(storage, cursor)).retries, "retries")
         found = (pending.position, pending.attempts, pending.due_at, pending.from_dead_letter)
         equal(found, (1, 0, NOW, True), "the retry in the cursor")
         equal(pending.failures, letter.failures, "the failures that the retry goes on from")
@@ -130,7 +130,7 @@ async def a_retry_that_succeeds_removes_the_dead_letter(factory: StorageFactory)
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
-        first, second = await storage.list_dead_letters()
+        first, second = exactly(2, await storage.list_dead_letters(), "dead letters")
         await storage.begin_retry(first.id, None, NOW)
         await storage.save_progress([Progress("sub", cursor.epoch, 2, 2, cleared=(1, 2))])
         equal((await only(storage)).id, second.id, "the dead letter that is left")
@@ -198,7 +198,7 @@ async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
-        first, second = await storage.list_dead_letters()
+        first, second = exactly(2, await storage.list_dead_letters(), "dead letters")
         await storage.begin_retry(first.id, None, NOW)
         gone = await storage.discard_dead_letter(first.id)
         equal((gone.id, gone.position), (first.id, 1), "the dead letter that was discarded")
@@ -241,7 +241,7 @@ async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
         await storage.save_progress([Progress("sub", cursor.epoch, 2, 2, parked=(parked(1), parked(2)))])
         cursor = await again(storage, cursor)
         equal((cursor.retries, cursor.blocked_keys), ((), ()), "retries and blocked keys after parking")
-        [record] = await storage.list_subscriptions()
+        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
         figures = (record.parked, record.retries, record.queued)
         equal(figures, (2, 0, 0), "dead letters, retries and queued deliveries in the list of subscriptions")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, RecoveredDelivery
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened
 from pabal.testing.conformance.dead_letters import NOW, only, park, parked
 from pabal.testing.conformance.subscriptions import again, failure, retry, take, ticks
 
@@ -39,7 +39,7 @@ async def each_subscription_has_one_delivery_with_its_state(factory: StorageFact
             "sub", cursor.epoch, 1, 4, (2,), (retry(2, 2),), parked=(parked(3, key="k"),), queued=(("k", 4),)
         )
         await storage.save_progress([change, Progress("other", other.epoch, 5, 5)])
-        [letter] = await storage.list_dead_letters()
+        [letter] = exactly(1, await storage.list_dead_letters(), "dead letters")
         waiting = retry(2, 2)
         for position, expected in (
             (1, DeliveryRecord("sub", "finished")),
@@ -172,7 +172,7 @@ async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFac
         await storage.save_progress([Progress("sub", cursor.epoch, 4, 4, retries=(retry(5, 2),))])
         equal(await storage.request_reset("sub", "beginning"), None, "a reset of what is held")
         equal(await storage.request_reset("sub", 2), None, "a second one, before the first was obeyed")
-        [control] = await storage.read_controls(["sub"])
+        [control] = exactly(1, await storage.read_controls(["sub"]), "controls")
         check(control.move is not None and control.move.start == 2, "who holds it must see the last request")
         cursor = await again(storage, cursor)
         equal((cursor.watermark, cursor.retries), (2, ()), "the cursor that it is taken anew with")
@@ -181,7 +181,7 @@ async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFac
         equal(cursor.watermark, 5, "the cursor after that")
         await storage.release_subscription("sub", cursor.epoch)
         equal(await storage.request_reset("sub", 1), 1, "a reset of what nobody holds")
-        [control] = await storage.read_controls(["sub"])
+        [control] = exactly(1, await storage.read_controls(["sub"]), "controls")
         equal(control.move, None, "what is asked for once it is done")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pabal.ports.storage import AttemptFailure, Cursor, PendingRetry, Progress
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened
 from pabal.testing.conformance.events import Ticked
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -230,7 +230,7 @@ async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -
         await storage.release_subscription(idle.name, idle.epoch)
         change = Progress("busy", busy.epoch, 1, 6, (2, 4), (retry(2), retry(4)), queued=(("k", 3), ("k", 5)))
         await storage.save_progress([change])
-        first, second = await storage.list_subscriptions()
+        first, second = exactly(2, await storage.list_subscriptions(), "subscriptions")
         figures = (first.name, first.watermark, first.frontier, first.unfinished, first.retries, first.queued)
         equal(figures, ("an idle one", 9, 9, 0, 0, 0), "figures of a subscription with nothing to do")
         equal(first.owner, None, "the owner of a subscription that nobody holds")
