@@ -251,17 +251,19 @@ class Intake:
             return
         if self._release_at is None or next_due < self._release_at:
             self._release_at = next_due
-            self._engine.background.spawn_later(next_due - now, partial(self._release_again, next_due))
+            self._engine.background.spawn_later(next_due - now, partial(self.try_to_release, next_due))
 
-    async def _release_again(self, due: float) -> None:
+    async def try_to_release(self, due: float) -> None:
+        """Do ``release_due()`` at ``due``, and once more a second later as long as the storage refuses."""
         if self._release_at == due:
             self._release_at = None  # also where the clock was set back, and it is not due yet after all
-        if not await self._try_to_release():
+        if not await self.has_released():
             # The disk may be full just now: what is due stays stored, and is tried again.
             self._release_at = None
-            self._engine.background.spawn_later(1.0, partial(self._release_again, due))
+            self._engine.background.spawn_later(1.0, partial(self.try_to_release, due))
 
-    async def _try_to_release(self) -> bool:
+    async def has_released(self) -> bool:
+        """Do ``release_due()``; where the storage refuses that, report it and return False."""
         try:
             await self.release_due()
         except StorageError as error:
@@ -272,7 +274,7 @@ class Intake:
     def _look(self) -> None:
         """Release what another process did not live to, or what a clock that was set forward made due."""
         if self.is_open:
-            self._engine.background.spawn(self._try_to_release())
+            self._engine.background.spawn(self.has_released())
             self._engine.timers.add(_LOOK_EVERY, self._look)
 
 

@@ -170,7 +170,7 @@ class RedisEventBus(InMemoryEventBus):
                 self._state = "running"
                 self._intake.open()
                 self._inbox.open()
-                await self._intake.release_due()
+                await self._intake.try_to_release(self._engine.clock.time())
             except BaseException:
                 await self._end(self._engine.clock.monotonic())
                 raise
@@ -199,7 +199,7 @@ class RedisEventBus(InMemoryEventBus):
             lease=self._lease,
             keep=self._keep,
             line=NoteLine(self._url, self._keys.notes, member),
-            on_due=self._intake.release_due,
+            on_due=self._intake.has_released,
         )
         await self._coordinator.start()
 

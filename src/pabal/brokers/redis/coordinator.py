@@ -55,7 +55,7 @@ class Coordinator:
         lease: float,
         keep: int,
         line: NoteLine,
-        on_due: Callable[[], Awaitable[None]],
+        on_due: Callable[[], Awaitable[bool]],
     ) -> None:
         self._log = log
         self._keys = keys
@@ -86,7 +86,7 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._engine.nudge = self._wake.set
         self._declared.clear()
-        await self._log.link.call("SADD", self._log.keys.groups, self._group)
+        await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
         self.signs.start()
         try:
             await self._turn()
@@ -177,11 +177,11 @@ class Coordinator:
             if name not in owners:
                 await forget_notes(self._log, self._keys, name)
                 await self.membership.bury(name)
-        if view.next_due is not None and view.next_due <= self._engine.clock.time():
-            await self._on_due()
         if time.monotonic() >= self._trim_at:
             self._trim_at = time.monotonic() + 5.0
-            await self.trim()
+            await self.trim()  # before what is due enters the log: a full server has no room for that
+        if view.next_due is not None and view.next_due <= self._engine.clock.time():
+            await self._on_due()
 
     async def declare(self, name: str, start: Start) -> None:
         """Give a subscription its place in every partition where it has none."""

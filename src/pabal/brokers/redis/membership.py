@@ -102,11 +102,12 @@ class Membership:
             self._log.keys.schedule,
             self._keys.letter_ids,
             self._keys.controls,
+            self._log.keys.groups,
         )
         for partition in range(self._log.partitions):
             keys += (self._keys.of(partition).lease, self._keys.of(partition).calls)
         same, due, letters, members, leases, asked = await self._log.link.run(
-            script("survey"), keys, self.member, self._log.token
+            script("survey"), keys, self.member, self._log.token, self._keys.group
         )
         living, dead = self._judge({name.decode(): int(sign) for name, sign in as_pairs(members).items()})
         self.living = living
@@ -126,7 +127,7 @@ class Membership:
 
     async def give_sign(self) -> None:
         """Give a sign of life without a look. Raises BrokerError."""
-        await self._log.link.call("HINCRBY", self._keys.members, self.member, 1)
+        await self._log.link.run(script("sign"), (self._keys.members,), self.member)
 
     def _judge(self, members: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         now = time.monotonic()

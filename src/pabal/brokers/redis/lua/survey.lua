@@ -1,13 +1,15 @@
 -- Give a sign of life, and look at who else lives and who has which partition.
--- KEYS: members, meta, schedule, letter ids, controls, then each partition's lease and calls. ARGV: member, token.
+-- KEYS: members, meta, schedule, letter ids, controls, groups, then each partition's lease and calls.
+-- ARGV: member, token, group.
 -- Returns whether the log is the same (0: another), when the next scheduled event is due, the number of dead
 -- letters, members and their signs, and for each partition its owner, epoch and number of calls; last, the
 -- version of what is asked of the group.
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+redis.call('SADD', KEYS[6], ARGV[3])  -- the server may have forgotten it
 local same = redis.call('HGET', KEYS[2], 'token') == ARGV[2] and 1 or 0
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or ''
 local leases = {}
-for part = 6, #KEYS, 2 do
+for part = 7, #KEYS, 2 do
   local lease = redis.call('HMGET', KEYS[part], 'owner', 'epoch')
   leases[#leases + 1] = lease[1] or ''
   leases[#leases + 1] = lease[2] or ''

@@ -26,8 +26,8 @@ if redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
 local finished = math.min(lowest(KEYS[3], head), lowest(KEYS[4], head + 1) - 1, below_kept(head, tonumber(ARGV[1])))
 local floor = tonumber(redis.call('HGET', KEYS[2], 'floor') or '0')
 if finished > floor then
+  redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-0', finished + 1))  -- first: a full server allows that
   redis.call('HSET', KEYS[2], 'floor', string.format('%.0f', finished))
-  redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-0', finished + 1))
   floor = finished
 end
 -- One jump is left for all that lie below, and for those with nothing in between: as long as they are together.

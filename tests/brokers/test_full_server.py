@@ -1,0 +1,75 @@
+"""A server whose memory is full refuses what takes more of it; the group goes on, which makes room."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis import Redis
+
+from pabal.brokers.redis.keys import LogKeys
+from pabal.errors import BrokerUnavailableError
+from tests.brokers.events import Moved, Noted, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import losses_of, make
+
+
+def fill(server: Server, *, full: bool = True) -> None:
+    """Let a server have no room any more, or all that it needs."""
+    with Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", "1" if full else "0")
+
+
+async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
+    own_server: Server, namespace: str
+) -> None:
+    """Nothing could be saved, nor a sign of life given: the group lost its partitions, and no room came."""
+    noted, gate = Noted(), asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        await gate.wait()
+        await noted.handle(event)
+
+    async with make(own_server, namespace, handle, keep=0, lease=0.6, patience=0.2) as bus:
+        lost = losses_of(bus)
+        await bus.publish_batch(moves(8, 400))
+        fill(own_server)
+        with pytest.raises(BrokerUnavailableError, match="maxmemory"):
+            await bus.publish(Moved("k0", 400))
+        gate.set()
+        await bus.drain(timeout=30)
+        with Redis.from_url(own_server.url) as client:
+            logs = [LogKeys(namespace).log(partition) for partition in range(8)]
+            await until(lambda: not any(map(client.xlen, logs)))
+        assert lost == []
+    assert sorted(noted.numbers) == list(range(400))
+
+
+async def test_a_process_joins_on_a_full_server_though_something_is_due(
+    own_server: Server, namespace: str
+) -> None:
+    """Who is to make room, after a restart, could not start for the want of it."""
+    noted = Noted()
+    async with make(own_server, namespace) as publisher:
+        await publisher.publish_batch(moves(8, 40))
+        await publisher.publish(Moved("k0", 40), delay=0.3)
+    await own_server.restart()
+    fill(own_server)
+    await asyncio.sleep(0.3)
+    bus = make(own_server, namespace, patience=0.2)
+    bus.subscribe(Moved, noted.handle, name="sub", start="beginning")
+    async with bus:
+        await until(lambda: len(noted.numbers) == 40)
+        fill(own_server, full=False)
+        await until(lambda: len(noted.numbers) == 41)
+    assert sorted(noted.numbers) == list(range(41))
+
+
+async def test_a_group_that_the_server_has_forgotten_is_known_to_it_again(
+    own_server: Server, namespace: str
+) -> None:
+    """The doctor and the shell would not see the group any more, though its processes run."""
+    async with make(own_server, namespace, Noted()):
+        with Redis.from_url(own_server.url) as client:
+            client.flushall()
+            await until(lambda: bool(client.sismember(LogKeys(namespace).groups, "g")))
