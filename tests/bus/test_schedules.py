@@ -116,6 +116,8 @@ async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> No
         await bus.publish(Moved("rook"), delay=1, deliver_at=now)
     with pytest.raises(UsageError, match="aware"):
         await bus.publish(Moved("rook"), deliver_at=now.replace(tzinfo=None))
+    with pytest.raises(UsageError, match="finite number of seconds"):
+        await bus.publish(Moved("rook"), delay=10**400)
     with pytest.raises(InvalidEventError):
         await bus.publish(Measured(float("inf")), delay=1)
     with pytest.raises(UsageError, match="delay"):

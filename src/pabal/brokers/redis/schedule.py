@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import msgspec
@@ -14,7 +15,7 @@ from pabal.domain.event import DomainEvent
 from pabal.errors import DecodeError, DuplicateEventError
 
 _log = logging.getLogger("pabal")
-_AT_ONCE = 500
+_AT_ONCE = 100
 _UNKNOWN = DomainEvent()
 
 
@@ -65,16 +66,20 @@ class Schedule:
             if not due:
                 break
             rows = await call("HMGET", keys.scheduled, *due)
-            for event_id, data in zip(due, rows, strict=True):
-                row = None if data is None else self._row_of(event_id, data)
-                if data is not None and row is None:
-                    await call("ZREM", keys.schedule, event_id)
-                    continue
-                if row is not None:
-                    await self._enter(row)
-                # After the append: what breaks off in between is appended again, and known by its id.
-                await call("HDEL", keys.scheduled, event_id)
-                await call("ZREM", keys.schedule, event_id)
+            kept = [
+                (event_id, None if data is None else self._row_of(event_id, data))
+                for event_id, data in zip(due, rows, strict=True)
+            ]
+            # All at once: they travel together, in the order in which they are due.
+            entering = [self._enter(row) for _, row in kept if row is not None]
+            for error in await asyncio.gather(*entering, return_exceptions=True):
+                if error is not None:
+                    raise error
+            # After the append: what breaks off in between is appended again, and known by its id.
+            entered = [event_id for event_id, row in kept if row is not None]
+            if entered:
+                await call("HDEL", keys.scheduled, *entered)
+            await call("ZREM", keys.schedule, *due)
         following = await call("ZRANGE", keys.schedule, 0, 0, "WITHSCORES")
         return float(following[1]) if following else None
 
