@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from pabal.errors import (
     StorageClosedError,
     SubscriptionError,
     UsageError,
+    WrongLoopError,
 )
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
@@ -267,3 +269,13 @@ async def test_a_negative_limit_is_refused_and_none_gives_nothing(
 
 async def _read(storage: PartitionStorage, limit: int) -> list[int]:
     return [one.position async for one in storage.read(limit=limit)]
+
+
+async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
+    shared_server: Server, namespace: str
+) -> None:
+    """Its commands would go out between those of the bus, and answers reach who had asked something else."""
+    async with make(shared_server, namespace, Noted()) as bus:
+        with pytest.raises(WrongLoopError, match="ask the server"):
+            await asyncio.to_thread(lambda: asyncio.run(bus.dead_letters.list()))
+        assert await bus.dead_letters.list() == []

@@ -33,7 +33,6 @@ from pabal.errors import (
     PatternMatchesNothingWarning,
     SubscriptionError,
     UsageError,
-    WrongLoopError,
 )
 from pabal.ports.clock import Clock
 from pabal.ports.storage import EventStorage, Start
@@ -396,4 +395,4 @@ class InMemoryEventBus:
         """Refuse to touch a running bus from a thread or loop that does not own it (``alive``: any more)."""
         loop = self._loop
         if loop is not None and running_loop() is not loop and not (alive and loop.is_closed()):
-            raise WrongLoopError(action=action)
+            raise self._inbox.refusal(action)

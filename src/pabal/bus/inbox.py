@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from concurrent.futures import Future
 from contextvars import Context
@@ -14,7 +15,9 @@ from pabal.delivery.ending import bury, is_dead
 from pabal.delivery.engine import Engine
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt
-from pabal.errors import BusNotRunningError
+from pabal.errors import BusNotRunningError, UsageError, WrongLoopError
+
+FORKED = "this process was forked while the bus ran; make another bus here, or start it after the fork"
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -43,6 +46,7 @@ class Inbox:
         self._of_handlers: deque[tuple[Mark, Future[Receipt]]] = deque()
         """Which entries came from inside handlers, in order; some may be published already."""
         self._pump: asyncio.Task[None] | None = None
+        self._process = 0
         self._waiter: asyncio.Future[None] | None = None
         """What the pump waits on while the bus is full."""
 
@@ -50,9 +54,21 @@ class Inbox:
         """Take entries for the running loop."""
         self.close()  # what was put in for a loop that was closed: its callers were told that it failed
         self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+
+    def refusal(self, action: str) -> UsageError:
+        """Return what is raised for a call from where the bus does not run."""
+        return UsageError(FORKED) if self._is_inherited else WrongLoopError(action=action)
+
+    @property
+    def _is_inherited(self) -> bool:
+        """Tell whether this process was forked while the bus ran, which goes on in the other one only."""
+        return self._loop is not None and self._process != os.getpid()
 
     def put(self, event: Any, mark: Mark) -> Future[Receipt]:
         """Queue an event from any thread."""
+        if self._is_inherited:
+            raise UsageError(FORKED)
         future: Future[Receipt] = Future()
         loop = self._loop
         # While the bus stops, a handler in a thread may still publish, as any other handler may.

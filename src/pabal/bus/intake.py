@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from itertools import groupby
-from math import isfinite
+from sys import float_info
 from typing import Any, Literal
 
 from pabal.bus.dropping import Oldest
@@ -287,7 +287,7 @@ def _stamped(events: Sequence[Any]) -> list[DomainEvent]:
 
 def _delay(now: float, delay: float | None, deliver_at: datetime | None) -> float:
     if deliver_at is None:
-        if not isinstance(delay, (int, float)) or not isfinite(delay):
+        if not isinstance(delay, (int, float)) or not abs(delay) <= float_info.max:
             raise UsageError(f"delay is {delay!r}; it must be a finite number of seconds")
         return delay
     if delay is not None:

@@ -131,6 +131,7 @@ _FILES = {
     "the directory {path} does not exist": "디렉터리 {path}이(가) 없습니다",
     "the directory {path} cannot be written": "디렉터리 {path}에 쓸 수 없습니다",
     "the file is read-only": "읽기 전용 파일입니다",
+    "this process was forked while the bus ran; make another bus here, or start it after the fork": "버스가 실행되는 동안 포크된 프로세스입니다. 여기서 다른 버스를 만들거나, 포크한 다음에 시작하세요",
     "this process was forked while the file was open; close it before a fork, or open it after one": "파일이 열린 채로 포크된 프로세스입니다. 포크하기 전에 저장소를 닫거나, 포크한 다음에만 여세요",
     "the file has other names, which are hard links; remove those, or open a copy": "하드 링크로 다른 이름이 더 있는 파일입니다. 그 이름을 지우거나 사본을 여세요",
     "truncated: {size} of {expected} bytes are left": "잘림: {expected}바이트 중 {size}바이트만 남음",

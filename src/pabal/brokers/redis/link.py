@@ -33,6 +33,7 @@ from pabal.errors import (
     PartitionCountError,
     StorageClosedError,
     UsageError,
+    WrongLoopError,
 )
 
 _FIRST_PAUSE = 0.05
@@ -111,6 +112,8 @@ class Link:
         future: asyncio.Future[Any] = loop.create_future()
         if self._task is None:
             _refuse(future, StorageClosedError(path=self.address, reason="closed"))
+        elif self._task.get_loop() is not loop:
+            raise WrongLoopError(action="ask the server")  # its answers would be taken for others'
         elif self._task.done():
             _refuse(future, self.trouble or StorageClosedError(path=self.address, reason="closed"))
         elif self.is_connected:

@@ -1,0 +1,81 @@
+"""A process that forks while its bus runs: the child is told, the parent goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.brokers.server import Server
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+PARENT = """
+import asyncio, os, signal, sys
+from asyncio.events import _set_running_loop
+from pabal.brokers.redis import RedisEventBus
+from pabal.errors import UsageError
+from tests.brokers.events import Moved, Noted, moves
+
+url, namespace = sys.argv[1:]
+
+async def told(call):
+    try:
+        await call()
+    except UsageError:
+        return
+    raise AssertionError(f"{call} was not refused")
+
+async def tried(bus):
+    for call in (bus.start, bus.stop, bus.drain, bus.dead_letters.list, bus.subscriptions.list):
+        await told(call)
+    await told(lambda: bus.publish(Moved("a", 1)))
+    try:
+        bus.publish_threadsafe(Moved("a", 1))
+    except UsageError as error:
+        assert "forked" in str(error), error
+    else:
+        raise AssertionError("nobody would ever take it up")
+    async with RedisEventBus(url, group="child", namespace=namespace) as own:
+        await own.publish(Moved("a", 1000))
+
+async def main():
+    noted, lost = Noted(), []
+    bus = RedisEventBus(url, group="g", namespace=namespace)
+    bus.subscribe(Moved, noted.handle, name="sub")
+    bus.listen(lambda report: lost.append(report) if "Lost" in type(report).__name__ else None)
+    async with bus:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            _set_running_loop(None)
+            try:
+                asyncio.run(tried(bus))
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+        await bus.publish_batch(moves(3, 30))
+        await bus.drain(timeout=30)
+    assert sorted(noted.numbers) == [*range(30), 1000], noted.numbers
+    assert lost == [], lost
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_forked_from_a_running_bus_is_told_and_leaves_the_parent_alone(
+    shared_server: Server, namespace: str
+) -> None:
+    """What it asked of the server came as answers to the parent; what it published was waited for in vain."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PARENT, shared_server.url, namespace],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
