@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from redis import Redis
 
 from pabal import DomainEvent
 from pabal.brokers.redis import pages
@@ -169,3 +170,18 @@ async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_w
     async with make(shared_server, namespace, noted):
         await until(lambda: {1, 100} <= set(noted.numbers))
     assert 3 not in noted.numbers
+
+
+async def test_health_tells_of_a_server_that_takes_nothing_any_more(
+    own_server: Server, namespace: str
+) -> None:
+    """Made a replica of another, it answers, and the bus that owned nothing any more was well."""
+    async with make(own_server, namespace, Noted(), lease=0.3) as bus:
+        with Redis.from_url(own_server.url) as client:
+            client.replicaof("127.0.0.1", own_server.port)
+            await until(lambda: bus.health().status == "failing")
+            [reason] = bus.health().reasons
+            assert "cannot be looked after" in reason
+            client.replicaof("NO", "ONE")
+            await until(lambda: bus.health().status == "ok")
+            await until(lambda: len(bus.partitions) == 8)

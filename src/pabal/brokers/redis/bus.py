@@ -160,10 +160,10 @@ class RedisEventBus(InMemoryEventBus):
         """
         self._check_loop("start the bus", alive=True)
         async with self._changing:
-            if self._state == "running":
+            if self._state == "running" and asyncio.get_running_loop() is self._loop:
                 return
             if self._state != "stopped":
-                await self._end(self._engine.clock.monotonic())  # what a cancelled call left half done
+                await self._end(self._engine.clock.monotonic())  # left by a cancelled call, or a closed loop
             self._state = "starting"
             try:
                 await self._begin()
@@ -319,6 +319,8 @@ class RedisEventBus(InMemoryEventBus):
         if self.is_running and not self._log.link.is_connected:
             troubles.append(f"the server cannot be reached: {self._log.link.trouble}")
         coordinator = self._coordinator
+        if coordinator is not None and coordinator.trouble is not None and not troubles:
+            troubles.append(f"the group's partitions cannot be looked after: {coordinator.trouble}")
         if coordinator is not None and coordinator.lost_events:
             remarks.append(
                 f"{coordinator.lost_events} events were lost on the server before they were handled"

@@ -76,6 +76,8 @@ class Coordinator:
         """Partitions that a dead process had, and that are not begun yet: it may take several looks."""
         self._trim_at = 0.0
         self.view: View | None = None
+        self.trouble: PabalError | None = None
+        """Why the last look, or what follows one, failed; None where it did not."""
         self.lost_events = 0
         """Published events that were gone from the server before the group had finished them."""
 
@@ -129,9 +131,11 @@ class Coordinator:
             self._wake.clear()
             try:
                 await self._turn()
+                self.trouble = None
             except StorageClosedError:
                 return
             except PabalError as error:
+                self.trouble = error
                 self._engine.report(StorageTrouble("", error))
             except Exception:
                 _log.exception("looking after the partitions failed; it is tried again")
