@@ -10,7 +10,7 @@ from typing import Any
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.brokers.redis import RedisEventBus, relay
 from pabal.domain.envelope import Envelope, Receipt
-from tests.brokers.events import Moved, Noted, moves
+from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 
 
@@ -103,8 +103,11 @@ async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
         bus.subscribe(Moved, noted, name="sub")
         async with relay(storage, bus) as carrying:
             await bus.asked.wait()
+            await until(lambda: carrying.health().status == "degraded")
+            assert "waits for the bus" in carrying.health().reasons[0]
             await bus.start()
             await carrying.drain(timeout=60)
+            assert carrying.health().status == "ok"
             await bus.drain(timeout=60)
             await bus.stop()
         assert await storage.list_dead_letters() == []

@@ -35,6 +35,7 @@ class Relay:
             types, self._carry, name=name, batch=batch, start=start, retry=_PATIENT
         )
         self.carried = 0
+        self._waits_for = ""
 
     async def _carry(self, events: list[Any]) -> None:
         # In an empty context: an event that is passed on has its cause already, and it is not this handler.
@@ -45,6 +46,10 @@ class Relay:
             publishing.cancel()
             await asyncio.wait([publishing])
             raise
+        except (StorageError, BusNotRunningError) as error:
+            self._waits_for = str(error)
+            raise
+        self._waits_for = ""
         self.carried += len(events)
 
     async def start(self) -> None:
@@ -67,8 +72,11 @@ class Relay:
         await self._bus.drain(timeout)
 
     def health(self) -> Health:
-        """Return ok, degraded (something was parked) or failing, with the reasons."""
-        return self._bus.health()
+        """Return ok, degraded (something was parked or passed over, or it waits) or failing, and why."""
+        health = self._bus.health()
+        if not self._waits_for or health.status == "failing":
+            return health
+        return Health("degraded", (f"the relay waits for the bus: {self._waits_for}", *health.reasons))
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -98,7 +106,8 @@ def relay(
     is published again afterwards, which a bus on Redis knows by the events' ids. How far it has come is a
     durable subscription called ``name`` in the local log, so only one process runs it at a time. While the
     bus is stopped or its server cannot be reached it waits; an event that the bus refuses (one too large,
-    say) is parked, and the rest goes on.
+    say) is parked, and the rest goes on. One of a type that this process has not imported is passed over, as
+    by any subscription.
 
     ``types`` and ``start`` are what ``subscribe`` takes, ``batch`` is the most events published at once. Use
     as ``async with relay(storage, bus):`` or start and stop it; it neither starts nor stops ``bus``, nor
