@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from redis import Redis
 
+from pabal.errors import BrokerUnavailableError
 from tests.brokers.events import Moved, Noted, until
+from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
+from tests.brokers.test_network import through
+from tests.brokers.test_server_gone import cut_off
 
 
 async def test_many_that_are_due_at_once_travel_together(own_server: Server, namespace: str) -> None:
     """Promise 43. Each took three round trips in turn; that long nobody took a dead process's partitions."""
     noted = Noted()
     due = datetime.now(UTC) - timedelta(days=1)
-    async with make(own_server, namespace, noted) as bus:
-        with Redis.from_url(own_server.url) as client:
-            client.config_resetstat()
-            for number in range(400):
-                await bus._front._schedule.add(Moved("k", number), due.timestamp())
+    async with make(own_server, namespace) as publisher:  # which looks for nothing that is due
+        for number in range(400):
+            await publisher._front._schedule.add(Moved("k", number), due.timestamp())
+    with Redis.from_url(own_server.url) as client:
+        client.config_resetstat()
+        async with make(own_server, namespace, noted):
             await until(lambda: len(noted.numbers) == 400)
-            calls = client.info("commandstats")
-            assert calls["cmdstat_xadd"]["calls"] <= 40
+            assert client.info("commandstats")["cmdstat_xadd"]["calls"] <= 40
     assert noted.numbers == list(range(400))
+
+
+async def test_who_schedules_waits_for_a_server_that_restarts(own_server: Server, namespace: str) -> None:
+    """``publish`` waited, and with a ``delay`` it failed the moment the connection broke."""
+    noted = Noted()
+    async with make(own_server, namespace, noted, lease=10.0) as bus:
+        scheduling = [asyncio.ensure_future(bus.publish(Moved("k", n), delay=0.01)) for n in range(50)]
+        await asyncio.sleep(0)
+        await own_server.restart()
+        await asyncio.gather(*scheduling)
+        await until(lambda: len(noted.numbers) == 50)
+    assert sorted(noted.numbers) == list(range(50))
+
+
+async def test_who_schedules_and_is_not_to_wait_is_told_at_once(
+    shared_server: Server, namespace: str
+) -> None:
+    """``when_disconnected="fail"`` held for ``publish`` alone: with a ``delay`` it waited all the same."""
+    async with Proxy(shared_server.port) as proxy:
+        bus = through(proxy, namespace, Noted(), when_disconnected="fail", patience=60.0)
+        await bus.start()
+        await cut_off(proxy, bus)
+        since = time.monotonic()
+        with pytest.raises(BrokerUnavailableError):
+            await bus.publish(Moved("k", 1), delay=1.0)
+        assert time.monotonic() - since < 30.0
+        await bus.stop(timeout=0)

@@ -218,7 +218,7 @@ class Intake:
         delay = _delay(now, delay, deliver_at)
         if self._storage is not None:
             await self._storage.schedule_event(event, now + delay)
-            await self.release_due()
+            await self.try_to_release(now)  # what is stored is stored, whether or not others can be released
         else:
             schema = self._engine.router.route(kind_of(event)).schema
             schema.check_finite(body_of(event), event.event_id)

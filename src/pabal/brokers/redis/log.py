@@ -37,6 +37,8 @@ DEFAULT_PARTITIONS = 16
 _MOST_EVENTS = 2048
 """Events of one flush, over all partitions."""
 _MOST_BYTES = 4 << 20
+PAUSE = 0.05
+"""Seconds until what the server could not take is sent to it again."""
 _GENERATION = 20_000
 """Ids that a partition remembers at least; twice as many at most."""
 
@@ -195,9 +197,9 @@ class RedisLog:
         self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]
     ) -> asyncio.Future[list[int]]:
         unit = _Unit(events, records, parts)
-        if self._fail_at_once and not self.link.is_connected:
-            trouble = self.link.trouble or BrokerUnavailableError(path=self.path, reason="not connected")
-            unit.future.set_exception(trouble)
+        refusal = self.refusal()
+        if refusal is not None:
+            unit.future.set_exception(refusal)
         elif not records:
             unit.future.set_result([])
         else:
@@ -205,6 +207,16 @@ class RedisLog:
             if self._pump is None:
                 self._pump = asyncio.create_task(self._run(), name="pabal-redis-append")
         return unit.future
+
+    def refusal(self) -> Exception | None:
+        """Return what a publisher is told at once who does not wait for a server that is away."""
+        if not self._fail_at_once or self.link.is_connected:
+            return None
+        return self.link.trouble or BrokerUnavailableError(path=self.path, reason="not connected")
+
+    def gives_up(self, since: float) -> bool:
+        """Tell whether what a publisher began then (monotonic) is not to be tried again."""
+        return self._fail_at_once or time.monotonic() - since > self._patience
 
     def partition_of(self, event: DomainEvent, record: EventRecord) -> int:
         """Return the partition that an event belongs to. Raises UsageError for a key that is no text."""
@@ -274,9 +286,9 @@ class RedisLog:
             try:
                 units = await self._attempt(units)
             except BrokerUnavailableError:
-                if self._fail_at_once or time.monotonic() - units[0].since > self._patience:
+                if self.gives_up(units[0].since):
                     raise
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(PAUSE)
 
     def _without_twins(self, units: list[_Unit]) -> list[_Unit]:
         """Refuse a unit that gives other content to an id of the same flush; one and the same is kept."""

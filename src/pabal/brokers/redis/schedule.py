@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import msgspec
 
 from pabal.brokers.redis.cursors import decode_row, encode_row
-from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.log import PAUSE, RedisLog
 from pabal.brokers.redis.wire import fingerprint
 from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, encode_event, id_to_text
 from pabal.domain.event import DomainEvent
-from pabal.errors import DecodeError, DuplicateEventError
+from pabal.errors import BrokerUnavailableError, DecodeError, DuplicateEventError
 
 _log = logging.getLogger("pabal")
 _AT_ONCE = 100
@@ -27,11 +28,27 @@ class Schedule:
         self._partition = partition
 
     async def add(self, event: DomainEvent, due_at: float) -> None:
-        """Keep an event. Raises DuplicateEventError where its id has other content."""
+        """Keep an event, and wait for the server as for an append.
+
+        Raises BrokerUnavailableError, and DuplicateEventError where its id has other content.
+        """
         record = encode_event(event, self._log.max_payload_bytes)
         partition = self._partition
         if partition is None:
             partition = self._log.partition_of(event, record)
+        since = time.monotonic()
+        while True:
+            refusal = self._log.refusal()
+            if refusal is not None:
+                raise refusal
+            try:
+                return await self._keep(event, record, partition, due_at)
+            except BrokerUnavailableError:
+                if self._log.gives_up(since):
+                    raise
+                await asyncio.sleep(PAUSE)
+
+    async def _keep(self, event: DomainEvent, record: EventRecord, partition: int, due_at: float) -> None:
         if await self._stored_at(partition, record):
             return
         call, keys = self._log.link.call, self._log.keys
