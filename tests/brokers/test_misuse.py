@@ -14,6 +14,7 @@ import pytest
 
 from pabal import SqliteEventStorage
 from pabal.brokers.redis import RedisEventBus, relay
+from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.doctor import examine_server
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.log import RedisLog
@@ -279,3 +280,33 @@ async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
         with pytest.raises(WrongLoopError, match="ask the server"):
             await asyncio.to_thread(lambda: asyncio.run(bus.dead_letters.list()))
         assert await bus.dead_letters.list() == []
+
+
+async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
+    shared_server: Server, namespace: str
+) -> None:
+    """Events would wait in the other one's partitions for ever, and both processes be well."""
+    one, two = make(shared_server, namespace), make(shared_server, namespace)
+    for bus, name in ((one, "billing"), (two, "mail")):
+        bus.subscribe(Moved, Noted(), name=name)
+    async with one, two:
+        await until(lambda: len(one.partitions) == len(two.partitions) == 4)
+        coordinator = one._coordinator
+        assert coordinator is not None
+        await until(lambda: len(owned_by_others(coordinator)) == 4)
+        view = coordinator.view
+        assert view is not None
+        for _ in range(2):  # at the first look the other one may be about to begin
+            await coordinator.companions.look(["billing"], view)
+        assert one.health().status == "degraded"
+        assert "'billing' waits in 4 partitions" in one.health().reasons[0]
+        two.subscribe(Moved, Noted(), name="billing")
+        async with asyncio.timeout(30):
+            while one.health().status != "ok":
+                await coordinator.companions.look(["billing"], view)
+
+
+def owned_by_others(coordinator: Coordinator) -> list[str]:
+    """Return the owner of each partition that another process had at the last look."""
+    leases = () if coordinator.view is None else coordinator.view.leases
+    return [lease.owner for lease in leases if lease.owner not in ("", coordinator.membership.member)]

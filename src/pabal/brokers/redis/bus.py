@@ -325,6 +325,8 @@ class RedisEventBus(InMemoryEventBus):
             remarks.append(
                 f"{coordinator.lost_events} events were lost on the server before they were handled"
             )
+        if coordinator is not None:
+            remarks += coordinator.companions.remarks()
         return judged(self._group_engine, self.is_running, troubles, remarks)
 
 

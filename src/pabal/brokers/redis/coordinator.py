@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from pabal.brokers.redis.companions import Companions
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.keys import GroupKeys
@@ -67,6 +68,7 @@ class Coordinator:
         self._on_due = on_due
         self.membership = Membership(log, keys, member, lease)
         self.controls = ControlWatch(log, keys)
+        self.companions = Companions(log.link, keys, member)
         self._tick = min(lease / 3, _LONGEST_TICK)
         self.signs = SignsOfLife(lease, self._tick, self.membership.give_sign, self._let_go)
         self._task: asyncio.Task[None] | None = None
@@ -184,6 +186,7 @@ class Coordinator:
         if time.monotonic() >= self._trim_at:
             self._trim_at = time.monotonic() + 5.0
             await self.trim()  # before what is due enters the log: a full server has no room for that
+            await self.companions.look(self._engine.consumers, view)
         if view.next_due is not None and view.next_due <= self._engine.clock.time():
             await self._on_due()
 

@@ -1,0 +1,46 @@
+"""What the other processes of a group do not do: handle a subscription that this one has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.link import Link
+from pabal.brokers.redis.membership import View
+
+
+class Companions:
+    """Notice partitions whose owner lacks a subscription: its events wait there, and nothing else shows it.
+
+    What is seen at one look only may be a partition that its owner is just taking.
+    """
+
+    def __init__(self, link: Link, keys: GroupKeys, member: str) -> None:
+        self._link = link
+        self._keys = keys
+        self._member = member
+        self._suspected: set[tuple[str, int, str]] = set()
+        self._lacking: set[tuple[str, int, str]] = set()
+
+    async def look(self, names: Iterable[str], view: View) -> None:
+        """See which of the names are held in the partitions that living others have. Raises BrokerError."""
+        theirs = [
+            (partition, lease.owner, self._link.call("HKEYS", self._keys.of(partition).epochs))
+            for partition, lease in enumerate(view.leases)
+            if lease.owner != self._member and lease.owner in view.living
+        ]
+        marks = {name: f"{name}\0held".encode() for name in names}
+        lacking: set[tuple[str, int, str]] = set()
+        for partition, owner, call in theirs:
+            held = set(await call)
+            lacking.update((name, partition, owner) for name, mark in marks.items() if mark not in held)
+        self._lacking = lacking & self._suspected
+        self._suspected = lacking
+
+    def remarks(self) -> list[str]:
+        """Return a sentence for each subscription that waits."""
+        return [
+            f"subscription {name!r} waits in {sum(name == one for one, _, _ in self._lacking)} partitions "
+            "whose processes do not have it; all processes of a group need the same subscriptions"
+            for name in sorted({name for name, _, _ in self._lacking})
+        ]
