@@ -38,9 +38,10 @@ def log(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(*arguments: str, stderr: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command and return it with the address it prints; end it as Ctrl-C does."""
-    process = subprocess.Popen([*PABAL, "dashboard", *arguments], stdout=subprocess.PIPE, text=True)
+    command = [*PABAL, "dashboard", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert process.stdout is not None
         found = re.search(r"http://\S+", process.stdout.readline())
@@ -60,6 +61,20 @@ def test_the_command_serves_a_file_until_ctrl_c(log: Path) -> None:
         with httpx.stream("GET", f"{address}api/live", timeout=LONG) as stream:
             lines = stream.iter_lines()
             assert any(line == "event: report" for line in lines)
+    assert process.returncode == 0
+
+
+def test_a_page_that_is_open_is_let_go_without_a_word(log: Path) -> None:
+    """Whoever ends it while looking at it, as everybody does, would see the insides of the server."""
+    with started(str(log), "--port", "0", stderr=subprocess.PIPE) as (process, address):
+        with httpx.stream("GET", f"{address}api/live", timeout=LONG) as stream:
+            lines = stream.iter_lines()
+            assert any(line == "event: report" for line in lines)
+            process.send_signal(signal.SIGINT)
+            assert all(line != "event: trouble" for line in lines)  # and then it ends
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        process.stderr.close()
     assert process.returncode == 0
 
 

@@ -69,7 +69,7 @@ def build(target: Any, **options: Any) -> Starlette:
         yield
         await hub.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/static/{path:path}", static),
             Mount("/api", routes=_api(context)),
@@ -84,6 +84,8 @@ def build(target: Any, **options: Any) -> Starlette:
         },
         lifespan=lifespan,
     )
+    app.state.end_streams = hub.end
+    return app
 
 
 def _metrics(target: Any, settings: DashboardSettings) -> list[BaseRoute]:

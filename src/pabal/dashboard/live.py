@@ -54,7 +54,7 @@ class Hub:
     def __init__(self, operations: Operations, clock: Callable[[], float] = time.monotonic) -> None:
         self._operations = operations
         self._clock = clock
-        self._listeners: set[asyncio.Queue[bytes]] = set()
+        self._listeners: set[asyncio.Queue[bytes | None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._moments: deque[Moment] = deque()
         self._latest: tuple[float, dict[str, Any]] | None = None
@@ -65,8 +65,8 @@ class Hub:
     # -- listening -----------------------------------------------------------------------------------------
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Iterate over server-sent events, beginning with how things stand now."""
-        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=2)
+        """Iterate over server-sent events, beginning with how things stand now, until ``end`` is called."""
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=2)
         self._listeners.add(queue)
         if self._ticker is None or self._ticker.done():
             self._ticker = asyncio.create_task(self._tick(), name="pabal-dashboard")
@@ -75,9 +75,12 @@ class Hub:
             yield await self._event()
             while True:
                 try:
-                    yield await asyncio.wait_for(queue.get(), _SILENCE)
+                    message = await asyncio.wait_for(queue.get(), _SILENCE)
                 except TimeoutError:
-                    yield b": still here\n\n"
+                    message = b": still here\n\n"
+                if message is None:
+                    return
+                yield message
         finally:
             self._listeners.discard(queue)
             if not self._listeners and self._ticker is not None:
@@ -87,11 +90,19 @@ class Hub:
     async def _tick(self) -> None:
         while True:  # until the last listener goes, who ends it
             await asyncio.sleep(_EVERY)
-            message = await self._event()
-            for queue in self._listeners:
-                if queue.full():
-                    queue.get_nowait()  # a slow page gets the newest, not the whole backlog
-                queue.put_nowait(message)
+            self._tell(await self._event())
+
+    def _tell(self, message: bytes | None) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()  # a slow page gets the newest, not the whole backlog
+            queue.put_nowait(message)
+
+    def end(self) -> None:
+        """End every stream: a server that stops waits for them, and breaks them off with an error."""
+        if self._ticker is not None:
+            self._ticker.cancel()  # what it told next would take the place of the end
+        self._tell(None)
 
     async def _event(self) -> bytes:
         try:

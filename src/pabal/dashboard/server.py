@@ -6,7 +6,7 @@ import ipaddress
 import secrets
 import socket
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -14,7 +14,7 @@ from pabal.dashboard.app import build
 from pabal.observability.listening import resolve
 
 _GRACE = 1
-"""Seconds that open streams get at the end: they would never close by themselves."""
+"""Seconds that open streams get at the end: one that is not read does not close by itself."""
 
 
 def run(target: Any, *, host: str, port: int, **options: Any) -> None:
@@ -35,7 +35,12 @@ def run(target: Any, *, host: str, port: int, **options: Any) -> None:
 
 
 class OnceInterrupted(uvicorn.Server):
-    """Let a second Ctrl-C change nothing: uvicorn would break off an end of a second with a traceback."""
+    """End without a word: a second Ctrl-C, or an open page, would have uvicorn break off with a traceback."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let open pages go, and end."""
+        cast(Any, self.config.app).state.end_streams()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Hear the first signal; the others have nothing to add."""
