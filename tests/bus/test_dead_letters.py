@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, RetryPolicy
-from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionError, UnserializableEventError
+from pabal.errors import (
+    DeadLetterNotFoundError,
+    DecodeError,
+    SubscriptionError,
+    UnserializableEventError,
+    UsageError,
+)
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
@@ -117,6 +123,20 @@ async def test_retry_delivers_it_again_with_a_fresh_series_of_attempts(backend: 
     with pytest.raises(DeadLetterNotFoundError):
         await bus.dead_letters.get(letter.id)
     assert bus.health().status == "ok"
+
+
+async def test_what_goes_with_no_single_dead_letter_is_told(backend: Backend) -> None:
+    """A payload given to ``retry`` was passed over, and the event delivered as it had been."""
+    bus, _ = await sick_bus(backend)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    slip: dict[str, Any] = {"payload": {"piece": "rook", "number": 2}}
+    with pytest.raises(UsageError, match=r"was given payload; .*edit_and_retry\(\)"):
+        await bus.dead_letters.retry(letter.id, **slip)
+    with pytest.raises(UsageError, match=r"filters go with discard\('all'\)"):
+        await bus.dead_letters.discard(letter.id, subscription="another")
+    assert [each.id for each in await bus.dead_letters.list()] == [letter.id]
 
 
 async def test_a_retry_that_fails_is_parked_again_under_its_id_with_its_whole_history(

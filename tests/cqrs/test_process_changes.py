@@ -19,6 +19,7 @@ from pabal.cqrs import (
     starts,
 )
 from pabal.cqrs.process_events import CommandRejected
+from pabal.errors import DecodeError
 from pabal.testing import VirtualClock
 from tests.cqrs.support import Fulfilment, OrderPaid, OrderPlaced, PlaceOrder, RefusedError
 from tests.cqrs.test_processes import Shop
@@ -129,3 +130,19 @@ async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:
     assert letter.attempts[0].error_type == "RefusedError"
     assert reminded == []
     await bus.stop()
+
+
+def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
+    """The error advised an upcaster, which a state has not, and to mend a payload that is in order."""
+    before = Reminder("o-1")
+    before.heard = 3
+    stored = before.codec.encode(before)
+
+    class Counted(ProcessManager):
+        heard: str = ""
+
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None: ...
+
+    with pytest.raises(DecodeError, match=r"state of .*Counted.*a state has no upcaster, so annotate"):
+        Counted.codec.restore(Counted("o-1"), stored)

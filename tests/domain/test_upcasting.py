@@ -183,6 +183,16 @@ def test_versions_start_at_one() -> None:
         upcaster("some.event", from_version=0)(rename)
 
 
+def test_an_upcaster_that_can_be_paused_is_refused() -> None:
+    """The schema check would pass, and each stored event be refused when it is read."""
+
+    async def later(payload: object) -> object:
+        return payload
+
+    with pytest.raises(UpcasterError, match="make it a plain def"):
+        upcaster("some.event", from_version=1)(later)  # type: ignore[arg-type]
+
+
 def test_upcasters_are_forgotten_with_the_classes_of_a_test() -> None:
     """One test's upcaster would carry the payloads of the next."""
     with registry.isolated():

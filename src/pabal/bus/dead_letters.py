@@ -20,6 +20,7 @@ from pabal.errors import (
     DecodeError,
     SubscriptionError,
     UnserializableEventError,
+    UsageError,
 )
 from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore, EventStorage
 
@@ -106,9 +107,11 @@ class DeadLetters:
         fresh series of attempts; one that fails them is parked again under the same id.
 
         Raises DeadLetterNotFoundError, SubscriptionError where nothing subscribes under its name on this bus,
-        and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left as they are.
+        and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left as they are. And
+        UsageError for filters with a single one; ``edit_and_retry`` gives it another payload.
         """
         if which != "all":
+            _refuse_filters("retry", which, filters)
             return int(await self._begin(which, None))
         begun = 0
         for letter in await self._matching(filters):
@@ -139,6 +142,7 @@ class DeadLetters:
         What queued behind it goes on. Raises DeadLetterNotFoundError.
         """
         if which != "all":
+            _refuse_filters("discard", which, filters)
             await self._discard(which)
             return 1
         count = 0
@@ -188,6 +192,14 @@ class DeadLetters:
             if not page:
                 return found
             found += page
+
+
+def _refuse_filters(call: str, dead_letter_id: int, filters: Mapping[str, Any]) -> None:
+    if filters:
+        raise UsageError(
+            f"{call}({dead_letter_id}) was given {', '.join(filters)}; filters go with {call}('all'), "
+            "and another payload with edit_and_retry()"
+        )
 
 
 def _shown(record: DeadLetterRecord) -> DeadLetter:

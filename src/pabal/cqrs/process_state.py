@@ -77,7 +77,9 @@ class StateCodec:
             decoded = self._decoder.decode(state)
         except msgspec.MsgspecError as error:
             raise DecodeError(
-                event_type=f"state of {self._cls.__qualname__}", position=position, reason=str(error)
+                event_type=f"state of {self._cls.__qualname__}",
+                position=position,
+                reason=f"{error}; a state has no upcaster, so annotate the attribute so that it takes both",
             ) from error
         for name in self.defaults:
             setattr(process, name, getattr(decoded, name))

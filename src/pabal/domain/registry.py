@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import fields as dataclass_fields
 from typing import Any, TypeVar
 
+from pabal.domain.marking import can_be_paused
 from pabal.domain.schema import HEADER_FIELDS, EventSchema
 from pabal.errors import (
     DecodeError,
@@ -54,9 +55,18 @@ class EventRegistry:
         self._by_name[event_type] = cls
 
     def add_upcaster(self, event_type: str, from_version: int, function: Upcaster) -> None:
-        """Register the step from ``from_version`` to the next. Raises UpcasterError for a second one."""
+        """Register the step from ``from_version`` to the next.
+
+        Raises UpcasterError for a second one, and for one that is async or a generator.
+        """
         if from_version < 1:
             raise UpcasterError("versions start at 1", event_type=event_type, from_version=from_version)
+        if can_be_paused(function):
+            raise UpcasterError(
+                f"{_address(function)} cannot be paused: it runs while an event is read; make it a plain def",
+                event_type=event_type,
+                from_version=from_version,
+            )
         known = self._upcasters.get((event_type, from_version))
         if known is not None and _address(known) != _address(function):
             raise UpcasterError(

@@ -252,6 +252,8 @@ _DEFINITIONS = {
     "{where} cannot be registered: only frozen dataclasses can; write @dataclass(frozen=True), or derive the class from DomainEvent": "{where}: 등록할 수 없습니다. frozen dataclass만 등록됩니다. @dataclass(frozen=True)를 쓰거나 DomainEvent에서 파생하세요",
     "{where} has no field {field} to take its aggregate id from; it has {names}": "{where}: 애그리거트 ID를 가져올 필드 {field}이(가) 없습니다. 있는 필드: {names}",
     "versions start at 1": "버전은 1부터 시작합니다",
+    "{name} cannot be paused: it runs while an event is read; make it a plain def": "{name}: 이벤트를 읽는 동안 실행되므로 멈출 수 없습니다. 일반 def로 만드세요",
+    "{error}; a state has no upcaster, so annotate the attribute so that it takes both": "{error}. 상태에는 업캐스터가 없으니 어트리뷰트의 애너테이션이 두 값을 모두 받게 하세요",
     "{where} does this step already": "{where}이(가) 이 단계를 이미 맡고 있습니다",
     "{error}; define the class at module level, before its first use": "{error}. 클래스를 모듈 수준에서, 처음 쓰기 전에 정의하세요",
     "UNSET has no JSON form, use None": "UNSET에는 JSON 형태가 없으니 None을 쓰세요",
