@@ -6,6 +6,9 @@ import asyncio
 import functools
 import threading
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock, Mock, NonCallableMock
+
+import pytest
 
 from pabal import DeliveryContext, RetryPolicy
 from tests.bus.samples import Moved
@@ -157,3 +160,20 @@ async def test_a_plain_function_that_returns_something_to_await_is_awaited(backe
     await bus.publish(Moved("rook", 5))
     await bus.drain(60)
     assert numbers(seen) == [5]
+
+
+@pytest.mark.parametrize("make", [Mock, MagicMock, AsyncMock])
+async def test_a_mock_is_called_itself_unless_it_was_given_a_handle(backend: Backend, make: Any) -> None:
+    """A mock has any attribute that one asks it for: its ``handle`` was called, and the mock never."""
+    bus = await backend.running()
+    plain, with_handle = make(), make()
+    with_handle.handle = AsyncMock()
+    bus.subscribe(Moved, plain, name="plain")
+    bus.subscribe(Moved, with_handle, name="with handle")
+    bus.subscribe(Moved, NonCallableMock(), name="not callable")
+    published = Moved("rook", 1)
+    await bus.publish(published)
+    await bus.drain(60)
+    plain.assert_called_once_with(published)
+    with_handle.handle.assert_awaited_once_with(published)
+    with_handle.assert_not_called()

@@ -8,12 +8,15 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from pabal import RetryPolicy
 from pabal.delivery.buffers import BUFFER_LIVE
+from pabal.errors import InvalidEventError
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Packed, Ticket
-from tests.bus.support import Backend, Seen, figures, reports_of
+from tests.bus.support import Backend, Seen, figures, reports_of, turns
 
 
 async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backend: Backend) -> None:
@@ -270,3 +273,112 @@ async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> Non
     await bus.publish(event)
     await bus.drain(60)
     assert seen[0] is seen[1] is event
+
+
+async def test_what_the_publisher_changes_before_an_event_is_due_reaches_no_handler(backend: Backend) -> None:
+    """Promise 20. Between ``publish(delay=…)`` and delivery there may be a day; what was published counts."""
+    clock = VirtualClock()
+    bus = await backend.running(clock=clock)
+    seen: Seen[list[str]] = Seen()
+
+    async def note(event: Packed) -> None:
+        seen.add(list(event.items))
+
+    bus.subscribe(Packed, note)
+    event = Packed(["apple"], {})
+    await bus.publish(event, delay=60)
+    event.items.append("worm")
+    await clock.advance(61)
+    await seen.reach(1)
+    assert seen == [["apple"]]
+
+
+@pytest.mark.parametrize("comes_later", [False, True])
+async def test_what_who_waits_for_an_event_changes_reaches_no_handler(
+    backend: Backend, comes_later: bool
+) -> None:
+    """Promise 20. ``wait_for`` gave the publisher's own object, with all that was done to it since."""
+    bus = await backend.running()
+    first = await bus.publish(Ticket("A1"))
+    event = Packed(["apple"], {})
+    if comes_later:
+        waiting = asyncio.create_task(bus.wait_for(Packed, timeout=30))
+        await turns()
+        await bus.publish(event)
+    else:
+        await bus.publish(event)
+        waiting = asyncio.create_task(bus.wait_for(Packed, since=first, timeout=30))
+    event.items.append("worm")
+    got = await waiting
+    assert got.items == ["apple"]
+    got.items.clear()
+    again = await bus.wait_for(Packed, since=first, timeout=30)
+    assert again.items == ["apple"]
+
+
+class Rigid:
+    """Be what nobody can copy."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("one of a kind")
+
+
+def rigid() -> Packed:
+    """Return an event that passes for a good one until it is copied."""
+    return Packed([Rigid()], {})  # type: ignore[list-item]
+
+
+async def test_an_event_that_cannot_be_copied_is_refused_before_anything_is_published(
+    backend: Backend,
+) -> None:
+    """All of a batch or none of it: what stood before the bad event was delivered, though it was refused."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note)
+    with pytest.raises(InvalidEventError):
+        await bus.publish_batch([Moved("rook", 1), rigid(), Moved("rook", 2)])
+    await bus.drain(60)
+    assert seen == []
+    assert bus.get_statistics()["events_published"] == 0
+
+
+async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread_nothing(
+    backend: Backend,
+) -> None:
+    """Several threads' events are published together; those before the bad one were published twice."""
+    bus = await backend.running()
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note)
+    events = [Moved("rook", 1), rigid(), Moved("rook", 2)]
+    first, bad, last = [asyncio.wrap_future(bus.publish_threadsafe(event)) for event in events]
+    await first
+    with pytest.raises(InvalidEventError):
+        await bad
+    await last
+    await bus.drain(60)
+    assert seen == [1, 2]
+
+
+async def test_an_event_that_cannot_be_copied_is_not_scheduled(backend: Backend) -> None:
+    """It failed when it was due, in the timer, and what was scheduled behind it stayed where it was."""
+    clock = VirtualClock()
+    bus = await backend.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def note(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, note)
+    with pytest.raises(InvalidEventError):
+        await bus.publish(rigid(), delay=1)
+    await bus.publish(Moved("rook", 1), delay=2)
+    await clock.advance(3)
+    await seen.reach(1)

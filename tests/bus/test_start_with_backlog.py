@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+
 import pytest
 
 from pabal import InMemoryEventBus
+from pabal.errors import InsideHandlerError
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, figures
 
@@ -36,3 +40,30 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
         await bus.drain(60)
         assert figures(bus, "answer")["failed_attempts"] == 0
         assert figures(bus, "other-0")["handled"] == 500
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
+async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored: Backend) -> None:
+    """Such tasks run when they are made: the first deliveries were made inside ``start()``, where the bus
+    took nothing from their handlers and did not know them for its own.
+    """
+    storage = stored.storage()
+    assert storage is not None
+    await storage.append_events([Moved("rook", n) for n in range(5)])
+    bus = InMemoryEventBus(event_storage=storage)
+
+    async def answer(event: Moved) -> None:
+        await bus.publish(Noted(event.n))
+        with pytest.raises(InsideHandlerError):
+            await bus.drain()
+
+    bus.subscribe(Moved, answer, name="answer", start="beginning", retry=ONCE)
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - Python 3.11 has none
+    try:
+        async with bus:
+            await bus.drain(60)
+            assert figures(bus, "answer")["failed_attempts"] == 0
+            assert bus.get_statistics()["events_published"] == 5
+    finally:
+        loop.set_task_factory(None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
-from pabal import RetryPolicy
+from pabal import NotRetryableError, RetryPolicy
+from pabal.errors import UsageError
 from pabal.ports.telemetry import AttemptFailed, EventParked, Report
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
@@ -244,16 +247,17 @@ async def test_reports_tell_what_left_the_ordinary_way(backend: Backend) -> None
     assert "2 of 2" in report.reason
 
 
+@pytest.mark.parametrize("error", [RuntimeError("exporter down"), asyncio.CancelledError(), GeneratorExit()])
 async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
-    backend: Backend, caplog: pytest.LogCaptureFixture
+    backend: Backend, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
-    """A broken metrics exporter must not stop deliveries."""
+    """A broken metrics exporter must not stop deliveries; nor must ``pytest.fail``, which is no Exception."""
     bus = await backend.running()
     calls: list[Report] = []
 
     def broken(report: Report) -> None:
         calls.append(report)
-        raise RuntimeError("exporter down")
+        raise error
 
     bus.listen(broken)
     parked = reports_of(bus, EventParked)
@@ -267,3 +271,37 @@ async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
     assert len(calls) == 1
     assert len(parked) == 3
     assert "listener failed and was removed" in caplog.text
+
+
+@pytest.mark.parametrize("listener", [None, "print", AsyncMock()])
+async def test_what_no_report_can_be_handed_to_is_refused_as_listener(memory: Backend, listener: Any) -> None:
+    """An async function was called, and nothing of it ever ran."""
+    bus = await memory.running()
+    with pytest.raises(UsageError, match="plain function"):
+        bus.listen(listener)
+
+
+async def test_a_listener_need_not_be_hashable_and_may_be_attached_twice(memory: Backend) -> None:
+    """Two parts of an application that attach one function must not take it off for each other."""
+
+    @dataclass
+    class Counter:
+        count: int = 0
+
+        def __call__(self, report: Report) -> None:
+            self.count += 1
+
+    bus = await memory.running()
+    counter = Counter()
+    take_off = bus.listen(counter)
+    bus.listen(counter)
+    take_off()
+    take_off()
+
+    async def fail(event: Moved) -> None:
+        raise NotRetryableError("no")
+
+    bus.subscribe(Moved, fail)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(60)
+    assert counter.count == 2  # AttemptFailed, EventParked

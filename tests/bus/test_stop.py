@@ -297,3 +297,12 @@ async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Bac
     await bus.drain(60)
     assert bus.is_running
     assert "inside a handler" in errors[0]
+
+
+async def test_a_stop_with_a_timeout_that_is_no_number_leaves_the_bus_running(backend: Backend) -> None:
+    """It raised when it had refused all publishing already: a bus that neither ran nor was stopped."""
+    bus = await backend.running()
+    with pytest.raises(TypeError):
+        await bus.stop(None)  # type: ignore[arg-type]
+    assert bus.is_running
+    await bus.publish(Moved("rook", 1))

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import datetime
-from functools import partial
 from itertools import count
 from threading import get_ident
 from types import TracebackType
@@ -150,8 +149,9 @@ class InMemoryEventBus:
         async with self._changing:
             if self._state == "stopped":
                 return
+            deadline = self._engine.clock.monotonic() + timeout
             self._state, self._thread = "stopping", 0  # from now on every publish is looked at
-            await self._end(self._engine.clock.monotonic() + timeout)
+            await self._end(deadline)
 
     async def _end(self, deadline: float) -> None:
         self._intake.is_open = False
@@ -263,8 +263,7 @@ class InMemoryEventBus:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have a plain function called with every telemetry report; return what takes it off again."""
-        self._engine.listeners[listener] = None
-        return partial(self._engine.listeners.pop, listener, None)
+        return self._engine.listeners.attach(listener)
 
     # -- publishing -----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -15,9 +15,16 @@ from pabal.bus.waiting import Expectations
 from pabal.delivery.context import current_event, with_cause
 from pabal.delivery.engine import Engine
 from pabal.delivery.router import Route
+from pabal.delivery.tracebacks import message_of
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt, body_of, kind_of, private_copy
-from pabal.errors import BusNotRunningError, QueueFullError, StorageError, UsageError
+from pabal.errors import (
+    BusNotRunningError,
+    QueueFullError,
+    StorageError,
+    UnserializableEventError,
+    UsageError,
+)
 from pabal.ports.storage import EventStorage
 from pabal.ports.telemetry import StorageTrouble
 
@@ -81,13 +88,7 @@ class Intake:
         if self._storage is not None:
             return await self._store(self._storage, events)
         engine, router = self._engine, self._engine.router
-        runs = [(kind, list(run)) for kind, run in groupby(events, kind_of)]
-        for kind, run in runs:
-            if kind not in router.direct:
-                schema = router.route(kind).schema
-                if schema.has_floats:
-                    for event in run:
-                        schema.check_finite(body_of(event), event.event_id)
+        runs = [(kind, self._checked(kind, run)) for kind, run in groupby(events, kind_of)]
         if engine.pending >= self._limit:
             needed = sum(len(router.route(kind).taken_by) * len(run) for kind, run in runs)
             await self._make_room(needed, inside)
@@ -95,6 +96,26 @@ class Intake:
         for kind, run in runs:
             self._accept(kind, run)
         return [Receipt(event.event_id, None, number) for number, event in enumerate(events, first)]
+
+    def _checked(self, kind: type, events: Iterable[DomainEvent]) -> list[DomainEvent]:
+        """Check events of one class, before any of them is taken, and copy what could still be changed.
+
+        What the publisher does to its own reaches nobody. Raises InvalidEventError.
+        """
+        if kind in self._engine.router.direct:
+            return list(events)
+        schema = self._engine.router.route(kind).schema
+        checked = []
+        for event in events:
+            if schema.has_floats:
+                schema.check_finite(body_of(event), event.event_id)
+            try:
+                checked.append(private_copy(event, schema) if schema.mutable else event)
+            except Exception as error:
+                raise UnserializableEventError(
+                    event_type=schema.event_type, event_id=event.event_id, reason=message_of(error)
+                ) from error
+        return checked
 
     def _accept(self, kind: type, events: list[DomainEvent]) -> None:
         """Give checked events of one class to the subscriptions of a bus without storage."""
@@ -115,8 +136,6 @@ class Intake:
     def _dispatch(self, route: Route, event: DomainEvent) -> None:
         """Give an event to all who want it, where there is something to look at first."""
         engine = self._engine
-        if route.schema.mutable:
-            event = private_copy(event, route.schema)  # what the publisher does to its own reaches nobody
         for arrivals in route.arrivals:
             if route.by_arrival:
                 arrivals.extend((event,))
@@ -220,8 +239,7 @@ class Intake:
             await self._storage.schedule_event(event, now + delay)
             await self.try_to_release(now)  # what is stored is stored, whether or not others can be released
         else:
-            schema = self._engine.router.route(kind_of(event)).schema
-            schema.check_finite(body_of(event), event.event_id)
+            (event,) = self._checked(kind_of(event), [event])
             self.scheduled += 1
             self._engine.timers.add(delay, lambda: self._accept_due(event))
         return Receipt(event.event_id)

@@ -11,7 +11,7 @@ from pabal.delivery.ending import is_dead
 from pabal.delivery.engine import Engine
 from pabal.delivery.matching import EventMatcher
 from pabal.domain.envelope import Receipt, decode_event
-from pabal.domain.event import DomainEvent, body_of, kind_of
+from pabal.domain.event import DomainEvent, body_of, kind_of, unshared
 from pabal.errors import BusNotRunningError, DecodeError, UsageError
 from pabal.ports.storage import EventStorage
 
@@ -48,7 +48,7 @@ class Expectations:
                 continue
             try:
                 if matches(event):
-                    future.set_result(body_of(event))
+                    future.set_result(body_of(unshared(event)))  # its handlers are not to see changes
                     continue
             except Exception as error:  # the caller's own ``where`` raised: it is told, the publisher is not
                 future.set_exception(_refused_by_no_future(error))
@@ -84,7 +84,7 @@ class Expectations:
                 )
             for event in list(self.recent)[len(self.recent) - missed :]:
                 if matches(event):
-                    return body_of(event)
+                    return body_of(unshared(event))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.waiting.append((matches, future))
         self._engine.router.watch(True)

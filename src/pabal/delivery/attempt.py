@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.context import BatchMark, DeliveryContext, current_event
 from pabal.delivery.lane import Item, Lane
-from pabal.domain.event import DomainEvent, body_of, kind_of, private_copy
-from pabal.domain.registry import registry
+from pabal.domain.event import DomainEvent, body_of, unshared
 
 if TYPE_CHECKING:
     from pabal.delivery.worker import Worker
@@ -43,11 +42,7 @@ async def make_attempt(
 
 def _given(consumer: Consumer, event: DomainEvent) -> Any:
     """Return what a handler gets: nothing it does to it reaches another handler, or another attempt."""
-    if consumer.copies:
-        schema = registry.schema_of(kind_of(event))
-        if schema.mutable:
-            event = private_copy(event, schema)
-    return body_of(event)
+    return body_of(unshared(event) if consumer.copies else event)
 
 
 async def _in_time(

@@ -20,6 +20,7 @@ from pabal.delivery.ending import bury_work, end_work, ended, save_last
 from pabal.delivery.failure import Failures
 from pabal.delivery.feed import Feed
 from pabal.delivery.lane import IDLE, LOADING, READY, WAITING, Item, Lane
+from pabal.delivery.listening import Listeners
 from pabal.delivery.quarantine import Quarantine
 from pabal.delivery.redelivery import Redelivery
 from pabal.delivery.router import Router
@@ -32,7 +33,7 @@ from pabal.delivery.worker import Worker
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.ports.clock import Clock
 from pabal.ports.storage import EventStorage
-from pabal.ports.telemetry import EventDropped, Listener, Report, SubscriptionHalted, SubscriptionResumed
+from pabal.ports.telemetry import EventDropped, Report, SubscriptionHalted, SubscriptionResumed
 
 _log = logging.getLogger("pabal")
 
@@ -81,7 +82,7 @@ class Engine:
         self.quarantine = Quarantine(self)
         self.feed: Feed | None = None
         self.middleware: tuple[Middleware, ...] = ()
-        self.listeners: dict[Listener, None] = {}
+        self.listeners = Listeners()
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the last start."""
@@ -310,12 +311,7 @@ class Engine:
 
     def report(self, report: Report) -> None:
         """Hand a report to every listener; one that raises is taken off."""
-        for listener in tuple(self.listeners):
-            try:
-                listener(report)
-            except Exception:
-                self.listeners.pop(listener, None)
-                _log.exception("a telemetry listener failed and was removed: %r", listener)
+        self.listeners.tell(report)
 
     # -- life -----------------------------------------------------------------------------------------
 

@@ -101,7 +101,8 @@ def _callable_of(target: Any) -> Callable[..., Any]:
     if inspect.isclass(target):
         raise InvalidHandlerError(handler=target.__qualname__, reason="it is a class, pass an instance")
     if not inspect.isroutine(target) and not isinstance(target, functools.partial):
-        method = getattr(target, "handle", None)
+        # What makes up any attribute that it is asked for, as mocks and proxies do, is called itself.
+        method = getattr(target, "handle", None) if "handle" in dir(target) or not callable(target) else None
         if callable(method):
             return method  # type: ignore[no-any-return]
     if not callable(target):

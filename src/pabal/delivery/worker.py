@@ -45,6 +45,8 @@ class Worker:
     async def run(self) -> None:
         """Work until the engine that made it says stop."""
         home = self.engine
+        if not hasattr(self, "task"):
+            await asyncio.sleep(0)  # begun by an eager task factory, inside ``start()``
         try:
             await self._work(home)
         finally:

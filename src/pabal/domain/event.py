@@ -193,6 +193,12 @@ def private_copy(event: DomainEvent, schema: EventSchema) -> DomainEvent:
     return replace_header(event, **dict(values))
 
 
+def unshared(event: DomainEvent) -> DomainEvent:
+    """Return a private copy of an event that could be changed, and any other itself."""
+    schema = registry.schema_of(kind_of(event))
+    return private_copy(event, schema) if schema.mutable else event
+
+
 def describe(event: DomainEvent, schema: EventSchema, body: Any) -> dict[str, Any]:
     """Return header and payload as plain values."""
     payload = dict(zip(schema.fields, schema.values(body), strict=True))
