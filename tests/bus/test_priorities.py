@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import AT_ONCE, LIMIT, ONCE, Backend, Seen, turns
 
@@ -311,3 +312,38 @@ async def test_batches_keep_the_tiers(backend: Backend) -> None:
     await bus.drain(20)
     assert early == []
     assert seen == list(range(200))
+
+
+async def test_what_a_lower_number_takes_no_longer_holds_the_higher_up_in_nothing(
+    stored: Backend, clock: VirtualClock
+) -> None:
+    """What a subscription under the name had left unfinished, and the new one passes over, had no first
+    attempt: the higher number waited for one for ever, with its health ok.
+    """
+    bus = await stored.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def fail(event: Any) -> None:
+        if event.n == 0:
+            raise ValueError("not yet")
+
+    async def note(event: Any) -> None:
+        seen.add(event.n)
+
+    gate = asyncio.Event()
+
+    async def note_later(event: Any) -> None:
+        await gate.wait()
+        seen.add(event.n)
+
+    first = bus.subscribe((Moved, Noted), fail, name="first", retry=RetryPolicy(base_delay=1000))
+    await bus.publish_batch([*(Moved("rook", n) for n in range(3)), Moved("king", 3)])  # 1, 2 wait for 0
+    await bus.drain(20, retries=False)
+    bus.unsubscribe(first)
+    bus.subscribe(Moved, note_later, name="second", priority=2, start="beginning")
+    bus.subscribe(Noted, note, name="first")
+    await bus.publish(Noted(9))
+    await seen.reach(1)
+    gate.set()
+    await bus.drain(20)
+    assert sorted(seen) == [0, 1, 2, 3, 9]

@@ -6,8 +6,9 @@ import asyncio
 from functools import partial
 
 import pytest
+from tests.bus.samples import Moved
 from tests.bus.support import figures, numbers
-from tests.delivery.desk import Desk
+from tests.delivery.desk import Clerk, Desk
 
 from pabal import NotRetryableError
 from pabal.delivery import replaying
@@ -317,3 +318,48 @@ async def test_a_stop_that_was_cancelled_can_be_asked_for_again(desk: Desk, mome
 
 async def _raise(error: Exception) -> None:
     raise error
+
+
+async def test_one_that_ends_while_it_is_taken_up_anew_is_given_up_once(desk: Desk) -> None:
+    """It was opened again though nobody had it any more, ``stop()`` raised AssertionError, and who retried a
+    dead letter of it waited for ever.
+    """
+    subscription = desk.employ()
+    await desk.publish(1)
+    await desk.rest()
+    await desk.pause()
+    ended = asyncio.Event()
+
+    async def end() -> None:
+        assert desk.bus.unsubscribe(subscription)
+        ended.set()
+
+    desk.storage.then["release_subscription"] = end
+    await desk.resume()
+    await ended.wait()
+    await desk.rest()
+    assert [record.owner for record in await desk.bus.subscriptions.list()] == [None]
+    desk.employ()
+    await desk.publish(2)
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == [1, 2]
+    await desk.bus.stop()
+
+
+async def test_what_queues_on_disk_behind_a_parked_key_holds_no_higher_number_up(
+    desk: Desk, small_buffers: None
+) -> None:
+    """Promise 16. It is parked without an attempt, for which the higher number would wait until the retry."""
+    follower = Clerk()
+    desk.clerk.gate.clear()
+    desk.clerk.refused = {1: NotRetryableError("never")}
+    desk.employ(priority=1)
+    desk.bus.subscribe(Moved, follower, name="follower", priority=2)
+    await desk.publish(*range(1, 26))
+    await desk.publish(*range(26, 51), piece="B")
+    await desk.clock.settle()
+    await desk.publish(*range(51, 61))
+    await desk.clock.settle()
+    desk.clerk.gate.set()
+    await desk.rest()
+    assert sorted(numbers(follower.handled)) == list(range(1, 61))

@@ -376,6 +376,8 @@ class Consumer:
         """Finish a position that is under way but enters no lane."""
         self.queued += 1  # ``finished`` takes it off again
         self.finished(position)
+        if self.followed:
+            self.attempted(position)
 
     def noted(self) -> None:
         """See that progress is saved, and that more is read once there is room."""

@@ -260,7 +260,10 @@ class Leases:
         """Take a subscription that was set aside up again from what is saved of it."""
         controls = await self._storage.read_controls([consumer.name])
         await self.count_parked()
-        await self._storage.release_subscription(consumer.name, consumer.epoch)
+        if consumer.state != CLOSED:
+            await self._storage.release_subscription(consumer.name, consumer.epoch)
+        if consumer.state == CLOSED:
+            return  # ended meanwhile: ``let_go`` gives it up
         self._forget(consumer)
         consumer.state = STARTING
         await self.open_or_stand_by(consumer)

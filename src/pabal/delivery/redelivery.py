@@ -149,6 +149,8 @@ class Redelivery:
                 self.waiting += 1
                 consumer.unsaved.queued.append((key, position))
                 consumer.finished(position)
+                if consumer.followed:
+                    consumer.attempted(position)
         self._engine.background.noticed()
 
     def queue(self, consumer: Consumer, key: str, item: Item) -> None:
