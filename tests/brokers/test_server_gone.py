@@ -185,3 +185,19 @@ async def test_health_tells_of_a_server_that_takes_nothing_any_more(
             client.replicaof("NO", "ONE")
             await until(lambda: bus.health().status == "ok")
             await until(lambda: len(bus.partitions) == 8)
+
+
+async def test_publishers_wait_for_a_server_that_lacks_its_replicas(
+    own_server: Server, namespace: str
+) -> None:
+    """While a replica is away they failed at once, and with an error that nothing tries again."""
+    noted = Noted()
+    async with make(own_server, namespace, noted) as bus:
+        with Redis.from_url(own_server.url) as client:
+            client.config_set("min-replicas-to-write", 1)
+            publishing = asyncio.ensure_future(bus.publish(Moved("k", 1)))
+            await until(lambda: client.info("errorstats").get("errorstat_NOREPLICAS") is not None)
+            client.config_set("min-replicas-to-write", 0)
+        await publishing
+        await bus.drain(timeout=30)
+    assert noted.numbers == [1]

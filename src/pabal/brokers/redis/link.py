@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     MasterDownError,
     NoPermissionError,
     NoScriptError,
@@ -40,7 +41,9 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _ANSWER_WITHIN = 10.0
 """Seconds without any answer after which a connection counts as dead, though nobody has closed it."""
-_TRANSIENT = (BusyLoadingError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+_TRANSIENT = (BusyLoadingError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+_NOT_NOW = re.compile(r"^(NOREPLICAS|BUSY|MISCONF|TRYAGAIN) ")
+"""What the client has no class for: too few replicas, a long script, a full disk, a slot that moves."""
 _FINAL = (AuthenticationError, NoPermissionError, ssl.SSLCertVerificationError)
 """What no waiting mends: the server does not let this user in, or is not the one that it should be."""
 _NOT_ALLOWED = re.compile(r"^(User .*|this user) has no permissions")
@@ -302,7 +305,8 @@ class Link:
                 raise TimeoutError
 
     def _described(self, error: Exception) -> BrokerError:
-        kind = BrokerUnavailableError if isinstance(error, _TRANSIENT) else BrokerError
+        is_transient = isinstance(error, _TRANSIENT) or _NOT_NOW.match(str(error))
+        kind = BrokerUnavailableError if is_transient else BrokerError
         described = kind(path=self.address, reason=f"the server refused: {_reason(error)}")
         described.__cause__ = error
         return described
