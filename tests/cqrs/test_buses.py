@@ -182,6 +182,41 @@ def test_what_cannot_handle_a_message_is_refused_when_registered() -> None:
         CommandBus(provide=5)  # type: ignore[arg-type]
 
 
+def test_a_generator_is_no_handler() -> None:
+    """The command counted as handled, and none of the body ran."""
+
+    def counting(command: Add) -> Any:
+        yield command.left
+
+    async def waiting(command: Add) -> Any:
+        yield command.left
+
+    for handler in (counting, waiting):
+        with pytest.raises(InvalidMessageHandlerError, match="remove its yield"):
+            CommandBus().register(Add, handler)
+
+
+async def test_a_middleware_that_does_not_await_the_next_call_is_told() -> None:
+    """The command was not handled, and its sender got a coroutine for its result."""
+    commands = CommandBus()
+    commands.register(Add, lambda command: command.left)
+
+    async def forgetful(message: Any, context: MessageContext, call_next: Any) -> Any:
+        return call_next()
+
+    commands.use(forgetful)
+    with pytest.raises(UsageError, match="forgetful returned something to await, and Add was not handled"):
+        await commands.execute(Add(1, 2))
+
+
+async def test_a_class_for_a_message_is_told_as_the_slip_that_it_is() -> None:
+    """The user was told to write a handler for StructMeta."""
+    commands = CommandBus()
+    commands.register(Add, lambda command: command.left)
+    with pytest.raises(UsageError, match=r"was given the class Add; give an object of it, Add\(…\)"):
+        await commands.execute(Add)
+
+
 async def test_a_handler_that_is_not_async_runs_in_a_thread() -> None:
     """One slow handler would hold the event loop up."""
     commands = CommandBus()

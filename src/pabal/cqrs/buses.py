@@ -90,7 +90,10 @@ class MessageBus:
             call = around(layer, call)
         return lambda message: call(message, handler.new_context())
 
-    def _not_found(self, message: Any) -> HandlerNotFoundError:
+    def _not_found(self, message: Any) -> HandlerNotFoundError | UsageError:
+        if isinstance(message, type):
+            name = message.__qualname__
+            return UsageError(f"the {self.kind} was given the class {name}; give an object of it, {name}(…)")
         return HandlerNotFoundError(bus=self.kind, message_type=type(message).__qualname__)
 
 
@@ -122,7 +125,8 @@ class CommandBus(MessageBus):
         """Return what the command's handler returns.
 
         Raises what the handler or a middleware raises, HandlerNotFoundError where no handler is registered
-        for exactly this class, DependencyError for a parameter that cannot be provided.
+        for exactly this class, DependencyError for a parameter that cannot be provided, UsageError for a
+        class in place of a command.
         """
         call = self._calls.get(type(command))
         if call is None:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import Parameter, isawaitable, iscoroutinefunction, unwrap
-from types import SimpleNamespace
+from types import CoroutineType, SimpleNamespace
 from typing import Any, NoReturn, get_type_hints
 
 import msgspec
 
-from pabal.delivery.handler import called_in_thread
+from pabal.delivery.handler import called_in_thread, is_generator
 from pabal.domain.annotations import annotations_of, signature_of
-from pabal.errors import DependencyError, InvalidMessageHandlerError
+from pabal.errors import DependencyError, InvalidMessageHandlerError, UsageError
 
 Provider = Callable[[Any], Any]
 """Return an object of a type; may be an async function."""
@@ -49,6 +49,8 @@ class Handler:
         self._is_async = iscoroutinefunction(function) or iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async
         )
+        if is_generator(function):
+            self._refuse("it is a generator, whose body nobody would run; remove its yield")
         self._provide = provide
         self._needs, self.returns = self._read_signature()
 
@@ -125,7 +127,14 @@ def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[A
     """Return a call with one layer of middleware around it."""
 
     async def run(message: Any, context: MessageContext) -> Any:
-        return await layer(message, context, lambda: inner(message, context))
+        result = await layer(message, context, lambda: inner(message, context))
+        if type(result) is CoroutineType:
+            result.close()
+            raise UsageError(
+                f"the middleware {_address(layer)} returned something to await, and {context.message_type} "
+                "was not handled; write return await call_next()"
+            )
+        return result
 
     return run
 

@@ -27,7 +27,7 @@ class Handler:
         function = _callable_of(target)
         self.function: Callable[..., Any] = function
         self.name = _name_of(target, function)
-        if _is_generator(function):
+        if is_generator(function):
             raise InvalidHandlerError(
                 handler=self.name, reason="it is a generator, whose body nobody would run; remove its yield"
             )
@@ -110,7 +110,8 @@ def _callable_of(target: Any) -> Callable[..., Any]:
     return target  # type: ignore[no-any-return]
 
 
-def _is_generator(function: Callable[..., Any]) -> bool:
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Tell whether calling a function only makes a generator, so that none of its body runs."""
     inner = _unwrapped(function)
     return any(
         inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
