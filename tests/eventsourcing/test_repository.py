@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError
+from pabal.domain import Decider
 from pabal.errors import (
     AggregateNotFoundError,
     ConcurrencyError,
@@ -259,6 +260,24 @@ async def test_a_repository_of_a_decider_stores_what_it_decides(storage: AnyStor
     with pytest.raises(OverdrawnError):
         await accounts.update("a", lambda account: account.handle(Withdraw("a", Decimal(2))))
     assert (await accounts.load("a")).state == ONE
+
+
+async def test_a_deciders_initial_list_is_every_aggregates_own(storage: AnyStorage) -> None:
+    """One that ``evolve`` appends to was shared: an account without events held the entries of all."""
+
+    def evolve(entries: list[Decimal], event: Deposited) -> list[Decimal]:
+        entries.append(event.amount)
+        return entries
+
+    listing: Decider[Decimal, list[Decimal], Deposited] = Decider(
+        "account", [], decide=lambda amount, entries: [Deposited("a", amount)], evolve=evolve
+    )
+    accounts = Repository(listing, storage)
+    await accounts.update("a", lambda account: account.handle(ONE))
+    assert await accounts.update("b", lambda account: account.state) == []
+    assert (await accounts.load("a")).state == [ONE]
+    assert listing.state_of([Deposited("a", ONE)]) == [ONE]
+    assert listing.state_of([]) == []
 
 
 async def test_an_aggregate_made_by_hand_is_saved(storage: AnyStorage) -> None:

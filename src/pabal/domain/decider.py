@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
@@ -34,9 +35,13 @@ class Decider(Generic[C, S, E]):
     evolve: Callable[[S, E], S]
     snapshot_version: int = 1
 
+    def begin(self) -> S:
+        """Return the state before any event; a copy of a list and the like, which ``evolve`` may change."""
+        return deepcopy(self.initial) if type(self.initial).__hash__ is None else self.initial
+
     def state_of(self, events: Iterable[E]) -> S:
         """Return the state that these events make."""
-        state = self.initial
+        state = self.begin()
         for event in events:
             state = self.evolve(state, event)
         return state
@@ -52,7 +57,7 @@ class DecidedAggregate(Aggregate):
 
     def __init__(self, aggregate_id: str) -> None:
         super().__init__(aggregate_id)
-        self.state: Any = self.decider.initial
+        self.state: Any = self.decider.begin()
 
     def handle(self, command: Any) -> tuple[Any, ...]:
         """Have the command decided, record the events and return them."""
