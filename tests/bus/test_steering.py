@@ -383,3 +383,50 @@ async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Ba
     await bus.drain(60)
     with pytest.raises(UsageError, match="come as far as 3"):
         await bus.subscriptions.replay("replayed", 4, 9)
+
+
+async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_anew(stored: Backend) -> None:
+    """Taking it up waits for its handlers: one that waited for that in turn stood still for ever."""
+    bus = await stored.running()
+    entered: Seen[int] = Seen()
+    asked = asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        entered.add(event.n)
+        if event.n == 2 and not asked.is_set():
+            asked.set()
+            await bus.subscriptions.replay("own")
+            assert await bus.subscriptions.pause("own")
+
+    bus.subscribe(Moved, handle, name="own")
+    await publish(bus, range(1, 2))
+    await bus.drain(60)
+    await publish(bus, range(2, 3))
+    await bus.drain(60)
+    assert figures(bus, "own")["state"] == "paused"
+    await bus.subscriptions.resume("own")
+    await bus.drain(60)
+    assert entered == [1, 2, 1]
+
+
+async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_told(stored: Backend) -> None:
+    """A retry waits for the end of the replay, which waits for the handler: neither would ever end."""
+    bus = await stored.running()
+    answers: Seen[str] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1:
+            raise NotRetryableError("no 1")
+        try:
+            answers.add(str(await bus.dead_letters.retry("all")))
+        except InsideHandlerError as error:
+            answers.add(error.action)
+
+    bus.subscribe(Moved, handle, name="own", ordering=None)
+    await publish(bus, range(1, 2))
+    await bus.drain(60)
+    await publish(bus, range(2, 3))
+    await bus.drain(60)
+    await bus.subscriptions.replay("own")
+    await bus.drain(60)
+    assert list(answers) == ["1", "retry a dead letter of a subscription that is being replayed"]

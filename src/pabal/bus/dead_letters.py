@@ -18,6 +18,7 @@ from pabal.domain.schema import encode_json
 from pabal.errors import (
     DeadLetterNotFoundError,
     DecodeError,
+    InsideHandlerError,
     SubscriptionError,
     UnserializableEventError,
     UsageError,
@@ -108,7 +109,8 @@ class DeadLetters:
 
         Raises DeadLetterNotFoundError, SubscriptionError where nothing subscribes under its name on this bus,
         and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left as they are. And
-        UsageError for filters with a single one; ``edit_and_retry`` gives it another payload.
+        UsageError for filters with a single one; ``edit_and_retry`` gives it another payload. And
+        InsideHandlerError in a handler while the subscription is replayed, for whose end the retry waits.
         """
         if which != "all":
             _refuse_filters("retry", which, filters)
@@ -168,6 +170,8 @@ class DeadLetters:
         if payload is None and letter.record is not None:
             decode_event(letter.record)  # raises before anything is changed
         # While it is being opened its retries are taken from the storage: this one would be taken twice.
+        if consumer.is_opening and self._engine.in_handler():
+            raise InsideHandlerError(action="retry a dead letter of a subscription that is being replayed")
         await self._engine.background.until(lambda: not consumer.is_opening)
         tracker = consumer.tracker
         begun = await self._store.begin_retry(dead_letter_id, payload, self._engine.clock.time())

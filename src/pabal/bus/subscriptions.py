@@ -40,7 +40,8 @@ class Subscriptions:
         self._check_running("pause a subscription")
         storage = self._storage("pause a subscription")
         consumer = self._engine.consumers.get(name)
-        if consumer is not None and self._engine.feed is not None:
+        # A handler of its own would wait for itself; who opens it finds it paused.
+        if consumer is not None and self._engine.feed is not None and not self._engine.in_handler():
             await self._engine.feed.controls.opened(consumer)
         paused = await storage.pause_subscription(name)
         await self._obey()
