@@ -158,6 +158,24 @@ def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told()
     assert model.rows("SELECT * FROM {choosy}") == []
 
 
+def test_in_memory_a_method_that_ends_the_test_leaves_nothing_either() -> None:
+    """Its half of an event stayed, and all that came later failed inside of a transaction."""
+
+    class Ending(Balances):
+        name = "ending"
+
+        @projects(Stray)
+        def _stray(self, event: Stray, tx: ProjectionTransaction) -> None:
+            tx.execute("DELETE FROM {balances}")
+            pytest.skip("enough")
+
+    ending = InMemoryProjection(Ending, [Deposited("a", ONE)])
+    with pytest.raises(pytest.skip.Exception):
+        ending.apply(Stray())
+    ending.apply(Deposited("a", ONE))
+    assert ending.rows(BALANCES) == [("a", 2, 2)]
+
+
 def test_a_handler_of_a_base_class_takes_its_subclasses() -> None:
     """Events of a new subclass would be lost to a projection of the whole family."""
 
