@@ -116,15 +116,18 @@ from pathlib import Path
 from pabal.storage.sqlite.journal import dead_journals
 
 here, there = os.pipe()
+forked, telling = os.pipe()
 parent = os.fork()
 if parent == 0:
     storage = SqliteEventStorage(path)
     if os.fork() == 0:
         signal.alarm(60)
+        os.write(telling, b"x")
         os.read(here, 1)
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
 os.waitpid(parent, 0)
+os.read(forked, 1)
 assert len(list(dead_journals(Path(path), "own"))) == 1
 os.write(there, b"x")
 """,
