@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, ClassVar
 
@@ -127,3 +128,16 @@ async def test_metrics_are_not_served_where_nobody_can_listen(where: dict[str, A
     """A digit too many ended in an OverflowError that named no setting."""
     with pytest.raises(UsageError, match=words):
         await PrometheusExporter().serve(**where)
+
+
+async def test_a_scrape_while_the_loop_is_closed_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each restart of an application would be an error of its metrics, with a traceback in its log."""
+    exporter = PrometheusExporter()
+    exporter.watch(InMemoryEventBus(), name="shop")
+    _, end = await exporter.serve(port=0)
+    await asyncio.to_thread(end)
+    ended = asyncio.new_event_loop()
+    ended.close()
+    monkeypatch.setattr(ended, "is_running", lambda: True)  # as it was a moment ago
+    monkeypatch.setattr(exporter, "_loop", ended)
+    assert 'pabal_bus_running{bus="shop"} 0.0' in exporter.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
@@ -209,15 +210,25 @@ class PrometheusExporter:
         if loop is None or not loop.is_running() or loop is _running_loop():
             return self._read_here()
 
-        async def read() -> dict[str, Figures]:
-            return self._read_here()
+        # No task: a loop that ends cancels those, and a scrape at that moment is to be answered too.
+        answer: Future[dict[str, Figures]] = Future()
 
-        future = asyncio.run_coroutine_threadsafe(read(), loop)
+        def read() -> None:
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(self._read_here())
+                except BaseException as error:
+                    answer.set_exception(error)
+
         try:
-            return future.result(self._timeout)
+            loop.call_soon_threadsafe(read)
+        except RuntimeError:  # closed since
+            return self._read_here()
+        try:
+            return answer.result(self._timeout)
         except TimeoutError:
-            future.cancel()
-            return {}
+            answer.cancel()
+            return {} if loop.is_running() else self._read_here()
 
     def _read_here(self) -> dict[str, Figures]:
         return {name: bus.get_statistics() for name, bus in self._buses.items()}
