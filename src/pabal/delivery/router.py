@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import Lane
@@ -51,6 +53,7 @@ class Router:
         """With a log underneath, every event goes through it; there is no direct way."""
         self.direct: dict[type, Route] = {}
         """Routes that a bus without storage can publish on without a second look."""
+        _made.add(self)
 
     def watch(self, watched: bool) -> None:
         """Say whether somebody looks at every event that is published; then none goes the direct way."""
@@ -103,3 +106,16 @@ class Router:
             if consumer.followed != followed:
                 consumer.set_followed(followed)
         return changed
+
+
+_made: WeakSet[Router] = WeakSet()
+
+
+def _in_child() -> None:
+    # Of a bus that ran, a forked child has a copy without workers: a second look tells, the direct way does not.
+    for router in tuple(_made):
+        router.forget()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,67 @@
+"""A process that forks while a bus without a log runs: the child is told, the parent goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+PROGRAM = """
+import asyncio, os, signal, sys
+from pabal import InMemoryEventBus
+from pabal.errors import UsageError
+from tests.bus.samples import Moved
+
+seen = []
+
+async def child(bus):
+    try:
+        await bus.publish(Moved("child"))
+    except UsageError as error:
+        assert "forked" in str(error), error
+        return
+    raise AssertionError("the child's publish was not refused")
+
+async def main():
+    bus = InMemoryEventBus()
+
+    @bus.on(Moved)
+    async def note(event):
+        seen.append(event.piece)
+
+    async with bus:
+        for number in range(2):
+            await bus.publish(Moved(f"parent-{number}"))
+            if number:
+                await bus.drain(60)  # once with an event on its way to the handler, once with all at rest
+            forked = os.fork()
+            if forked == 0:
+                signal.alarm(60)
+                try:
+                    asyncio.run(child(bus))
+                except BaseException as error:
+                    print(repr(error), file=sys.stderr, flush=True)
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(forked, 0)[1] == 0
+            await bus.drain(60)
+    assert seen == ["parent-0", "parent-1"], seen
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_forked_from_a_running_bus_is_told_that_it_goes_on_in_the_parent_only() -> None:
+    """Its copy took events for workers that it has not, and nobody ever handled them."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
