@@ -112,7 +112,7 @@ _made: WeakSet[Router] = WeakSet()
 
 
 def _in_child() -> None:
-    # Of a bus that ran, a forked child has a copy without workers: a second look tells, the direct way does not.
+    # Of a bus that ran, a forked child has a copy without workers. A second look tells; the direct way does not.
     for router in tuple(_made):
         router.forget()
 
