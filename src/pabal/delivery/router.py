@@ -112,7 +112,7 @@ _made: WeakSet[Router] = WeakSet()
 
 
 def _in_child() -> None:
-    # Of a bus that ran, a forked child has a copy without workers. A second look tells; the direct way does not.
+    # It has a copy of the bus and no workers: a second look tells so, the direct way would not.
     for router in tuple(_made):
         router.forget()
 
