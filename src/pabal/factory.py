@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -222,7 +223,7 @@ def open_log(target: str | Path) -> SqliteEventStorage:
     pabal.errors.storage.StorageUnavailableError: missing.db: there is no such file...
     """
     path = Path(_path_of(target))
-    if not path.exists():
+    if not os.path.exists(path):
         raise StorageUnavailableError(path=str(path), reason="there is no such file")
     if path.is_file() and not path.stat().st_size:
         raise NotAPabalDatabaseError(path=str(path), reason="an empty file")

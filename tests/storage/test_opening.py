@@ -14,6 +14,7 @@ import pytest
 
 from pabal import CorruptLogError, SqliteEventStorage, StorageError
 from pabal.errors import NewerSchemaError, NotAPabalDatabaseError, StorageUnavailableError, UsageError
+from pabal.factory import open_log
 from pabal.storage.sqlite import schema
 from pabal.storage.sqlite.faults import translated
 from tests.storage.events import Tick, ticks
@@ -212,6 +213,18 @@ def test_a_name_that_is_too_long_is_refused_in_our_words(tmp_path: Path, length:
     """An OSError is not the caller's language; also where only what lies beside the file is too long."""
     with pytest.raises(StorageUnavailableError, match="too long"):
         SqliteEventStorage(tmp_path / ("x" * length))
+
+
+async def test_a_copy_under_a_name_that_is_too_long_is_refused_in_our_words(path: Path) -> None:
+    """An OSError is not the caller's language, and nothing may be left of what was begun."""
+    async with SqliteEventStorage(path) as storage:
+        # A log that is made anew has files beside it, whose names are longer.
+        for copy, length in ((storage.backup, 300), (storage.rebuild, 300), (storage.rebuild, 253)):
+            with pytest.raises(StorageUnavailableError):
+                await copy(path.with_name("x" * length))
+        with pytest.raises(StorageUnavailableError, match="no such file"):
+            open_log(path.with_name("x" * 300))
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
 async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class GivenUpError(Exception):
 def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given_up: threading.Event) -> None:
     """Copy the database, as it is at this moment, to a new file; where that fails, there is none."""
     name = str(target.absolute())  # SQLite takes a bare ":memory:" for no file at all
-    if target.exists():
+    if os.path.exists(target):
         raise StorageUnavailableError(path=name, reason="this file exists, and backups never overwrite")
     try:
         destination = sqlite3.connect(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -34,7 +36,7 @@ _TABLES = (
 def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threading.Event) -> int:
     """Copy everything that is whole; return the number of events. Raises CorruptLogError."""
     target = target.absolute()  # SQLite takes a bare ":memory:" for no file at all
-    if target.exists():
+    if os.path.exists(target):
         raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
     connection: sqlite3.Connection | None = None
     try:
@@ -61,7 +63,8 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
         if connection is not None:
             connection.close()
         for name in (target, Path(f"{target}-wal"), Path(f"{target}-shm")):
-            name.unlink(missing_ok=True)
+            with suppress(OSError):  # what led here says more
+                name.unlink(missing_ok=True)
         raise
     connection.close()
     return count

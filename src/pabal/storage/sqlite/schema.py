@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,13 +98,15 @@ def _check_place(path: Path) -> None:
         raise StorageUnavailableError(path=name, reason=f"the directory {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise StorageUnavailableError(path=name, reason=f"the directory {path.parent} cannot be written")
-    if not path.exists():
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
         return
-    if not path.is_file():  # a pipe would be waited for
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
         raise StorageUnavailableError(path=name, reason="this is a pipe, a socket or a device, not a file")
     if not os.access(path, os.W_OK):
         raise StorageUnavailableError(path=name, reason="the file is read-only")
-    if path.stat().st_nlink > 1:
+    if found.st_nlink > 1:
         # By each name SQLite makes a write-ahead log of its own, and each overwrites what the other has done.
         reason = "the file has other names, which are hard links; remove those, or open a copy"
         raise StorageUnavailableError(path=name, reason=reason)
