@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy
 from pabal.errors import InsideHandlerError, SubscriptionInUseError, UsageError
-from pabal.ports.telemetry import SubscriptionPaused, SubscriptionResumed
+from pabal.ports.storage import Start
+from pabal.ports.telemetry import SubscriptionHalted, SubscriptionPaused, SubscriptionResumed
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of
+from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of, turns
 
 
 class Recorder:
@@ -430,3 +432,127 @@ async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_tol
     await bus.subscriptions.replay("own")
     await bus.drain(60)
     assert list(answers) == ["1", "retry a dead letter of a subscription that is being replayed"]
+
+
+async def test_a_handler_may_resume_its_own_subscription_that_halted_meanwhile(backend: Backend) -> None:
+    """It goes on once its handlers have ended: one that waited for that in turn stood still for ever."""
+    bus = await backend.running(worker_count=2)
+    entered: Seen[int] = Seen()
+    halted = reports_of(bus, SubscriptionHalted)
+
+    async def handle(event: Moved) -> None:
+        entered.add(event.n)
+        if event.n == 1 and len(halted) == 0:
+            await halted.reach(1)
+            assert await bus.resume("own")
+        elif event.n == 2 and len(halted) == 0:
+            await entered.reach(2)
+            raise NotRetryableError("no 2")
+
+    bus.subscribe(Moved, handle, name="own", on_exhausted="stop")
+    await publish(bus, range(1, 3))
+    await bus.drain(60)
+    assert figures(bus, "own")["state"] == "active"
+    await publish(bus, range(3, 4))
+    await bus.drain(60)
+    assert entered[-1] == 3
+
+
+async def test_handlers_of_two_halted_subscriptions_may_resume_each_other(backend: Backend) -> None:
+    """Each would wait for the other's handler, which waits for it."""
+    bus = await backend.running(worker_count=4)
+    entered: Seen[str] = Seen()
+    halted = reports_of(bus, SubscriptionHalted)
+    resumed: Seen[str] = Seen()
+
+    def subscribe(name: str, other: str) -> None:
+        async def handle(event: Moved) -> None:
+            entered.add(name)
+            if len(resumed) == 2:
+                return
+            await entered.reach(4)
+            if event.n == 2:
+                raise NotRetryableError("no 2")
+            await halted.reach(2)
+            assert await bus.resume(other)
+            resumed.add(other)
+            await resumed.reach(2)
+
+        bus.subscribe(Moved, handle, name=name, on_exhausted="stop")
+
+    subscribe("one", "other")
+    subscribe("other", "one")
+    await publish(bus, range(1, 3))
+    await bus.drain(60)
+    assert {figures(bus, name)["state"] for name in ("one", "other")} == {"active"}
+
+
+async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half opened, it took nothing more, and no drain() ended: a time limit on the call was enough."""
+    bus = await stored.running()
+    halted = reports_of(bus, SubscriptionHalted)
+    handled: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if event.n == 1 and len(halted) == 0:
+            raise NotRetryableError("no 1")
+        handled.add(event.n)
+
+    bus.subscribe(Moved, handle, name="resumed", on_exhausted="stop")
+    storage = bus.storage
+    assert storage is not None
+
+    async def note_halt(name: str, epoch: int, reason: str) -> bool:
+        return False  # as where the call comes before it is written down
+
+    monkeypatch.setattr(storage, "note_halt", note_halt)
+    await publish(bus, range(1, 3))
+    await halted.reach(1)
+    await bus.drain(60)
+    opening, held = asyncio.Event(), asyncio.Event()
+    open_subscription = storage.open_subscription
+
+    async def open_later(name: str, start: Start) -> Any:
+        opening.set()
+        await held.wait()
+        return await open_subscription(name, start)
+
+    monkeypatch.setattr(storage, "open_subscription", open_later)
+    resuming = asyncio.ensure_future(bus.resume("resumed"))
+    await opening.wait()
+    resuming.cancel()
+    await asyncio.wait([resuming])
+    held.set()
+    await bus.drain(60)
+    assert handled == [1, 2]
+
+
+async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit of one handler's call would lose what was asked at the same time."""
+    bus = await stored.running()
+    bus.subscribe(Moved, Recorder(), name="paused")
+    await bus.drain(60)
+    storage = bus.storage
+    assert storage is not None
+    looking, cancelled = asyncio.Event(), asyncio.Event()
+    read = storage.read_controls
+
+    async def read_controls(names: Sequence[str]) -> Any:
+        if not cancelled.is_set():
+            looking.set()
+            await cancelled.wait()
+            raise asyncio.CancelledError
+        return await read(names)
+
+    monkeypatch.setattr(storage, "read_controls", read_controls)
+    pausing = asyncio.ensure_future(bus.subscriptions.pause("paused"))
+    await looking.wait()
+    await turns()
+    cancelled.set()
+    await asyncio.wait([pausing])
+    await bus.drain(60)
+    assert figures(bus, "paused")["state"] == "paused"

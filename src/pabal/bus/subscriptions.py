@@ -40,8 +40,7 @@ class Subscriptions:
         self._check_running("pause a subscription")
         storage = self._storage("pause a subscription")
         consumer = self._engine.consumers.get(name)
-        # A handler of its own would wait for itself; who opens it finds it paused.
-        if consumer is not None and self._engine.feed is not None and not self._engine.in_handler():
+        if consumer is not None and self._engine.feed is not None:
             await self._engine.feed.controls.opened(consumer)
         paused = await storage.pause_subscription(name)
         await self._obey()
@@ -50,7 +49,8 @@ class Subscriptions:
     async def resume(self, name: str) -> bool:
         """Let a paused or halted subscription go on from its watermark; False if it is neither.
 
-        One that another process halted is resumed there.
+        Waits for its running handlers, but not in a handler: it goes on once they have ended. One that
+        another process halted is resumed there.
         """
         self._check_running("resume a subscription")
         resumed = False

@@ -61,7 +61,9 @@ class Controls:
             self._engine.background.spawn(self.obey())
 
     async def opened(self, consumer: Consumer) -> None:
-        """Return when a subscription is not just being opened."""
+        """Return when a subscription is not just being opened; at once in a handler, which that may await."""
+        if self._engine.in_handler():
+            return
         await self._engine.background.until(
             lambda: consumer.state != STARTING and consumer not in self._reopening
         )
@@ -70,9 +72,10 @@ class Controls:
         """Return when everything that was asked before the call is begun."""
         self.asked += 1
         self._again = True
-        if self._looking:
+        while self._looking:
             await self._engine.background.until(lambda: not self._looking)
-            return
+            if not self._again:
+                return
         self._looking = True
         try:
             while self._again:
@@ -87,6 +90,9 @@ class Controls:
         except StorageError as error:
             self._engine.report(StorageTrouble("", error))
             self._engine.timers.add(_PAUSE, self.look)
+        except asyncio.CancelledError:
+            self._again = True  # a handler whose time is up has looked for others, too
+            raise
         finally:
             self._looking = False
             self._engine.background.noticed()
@@ -167,15 +173,15 @@ class Controls:
                 self._engine.report(SubscriptionResumed(consumer.name))
 
     async def resume(self, consumer: Consumer) -> None:
-        """Return when a halted subscription is taken up anew. Raises BusNotRunningError."""
-        if consumer in self._reopening:
-            await self.opened(consumer)
-            return
-        self._reopening.add(consumer)
-        try:
-            await self._open_from_rest(consumer, consumer.state, resumes=True)
-        finally:
-            self._reopening.discard(consumer)
+        """Take a halted subscription up anew, and wait for it except in a handler. Raises BusNotRunningError.
+
+        Who asked may be cancelled, as by a time limit: half opened, it would never go on.
+        """
+        if consumer not in self._reopening:
+            self._take_up_anew(consumer, resumes=True)
+        await self.opened(consumer)
+        if self._engine.halting:
+            raise BusNotRunningError(action="wait any longer", state="stopping")
 
     async def _at_rest(self, consumer: Consumer) -> None:
         await self._engine.background.until(lambda: not consumer.in_flight)

@@ -300,14 +300,20 @@ class Engine:
             return False
         if self.feed is not None:
             await self.feed.controls.resume(consumer)
-            return True
+        elif self.in_handler():
+            self.background.spawn(self._go_on(consumer))
+        else:
+            await self._go_on(consumer)
+        return True
+
+    async def _go_on(self, consumer: Consumer) -> None:
         # What still runs would otherwise have its event, or the next of its key, handled beside it.
         await self.background.until(lambda: not consumer.in_flight)
-        consumer.reason = ""
-        consumer.state = ACTIVE
-        self.router.forget()
-        self.report(SubscriptionResumed(consumer.name))
-        return True
+        if consumer.state == HALTED:  # neither ended meanwhile, nor resumed by another call
+            consumer.reason = ""
+            consumer.state = ACTIVE
+            self.router.forget()
+            self.report(SubscriptionResumed(consumer.name))
 
     def report(self, report: Report) -> None:
         """Hand a report to every listener; one that raises is taken off."""
