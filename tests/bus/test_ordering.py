@@ -235,19 +235,21 @@ async def test_an_ordering_function_may_leave_single_events_unordered(backend: B
     assert sorted(entered) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("key", [["unhashable"], ZeroDivisionError])
+@pytest.mark.parametrize(
+    "key", [["unhashable"], ZeroDivisionError, asyncio.CancelledError, GeneratorExit], ids=str
+)
 async def test_an_event_whose_key_cannot_be_computed_is_parked_and_the_rest_flows(
     backend: Backend, key: Any
 ) -> None:
     """A user's ordering function that raises must not lose the event, nor stop the subscription or the
-    publisher.
+    publisher, nor end a worker or the routing of what was published with it.
     """
-    bus = await backend.running()
+    bus = await backend.running(worker_count=1)
     seen: Seen[Moved] = Seen()
 
     def ordering(event: Moved) -> Any:
         if event.n == 1:
-            if key is ZeroDivisionError:
+            if isinstance(key, type):
                 raise key("no key")
             return key
         return event.piece

@@ -51,10 +51,18 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
         return self.batch is not None and self.ordering == BY_AGGREGATE
 
     def key_of(self, body: Any) -> Any:
-        """Return the key that an ordering function gives an event, or UNORDERED without one."""
+        """Return the key that an ordering function gives an event, or UNORDERED without one.
+
+        May raise what that raises: no CancelledError, for nobody has cancelled a function.
+        """
         if not callable(self.ordering):
             return UNORDERED
-        key = self.ordering(body)
+        try:
+            key = self.ordering(body)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # it would end the worker, or the routing of a whole commit
+            raise SubscriptionError(f"ordering raised {error!r}; let it return a key, or None") from error
         return UNORDERED if key is None else key
 
 
