@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pabal.domain import DomainEvent, new_event_id, register_event
 from pabal.domain.definition import EventMeta
 from pabal.domain.envelope import id_to_bytes, id_to_text
+from pabal.domain.registry import registry
 from pabal.errors import (
     InvalidEventError,
     NaiveDatetimeError,
@@ -301,6 +302,23 @@ def test_a_mapping_that_is_no_dictionary_is_refused_with_a_reason() -> None:
 
     with pytest.raises(UnserializableEventError, match="mappingproxy"):
         encode(define(Mapping[str, int])(MappingProxyType({"a": 1})))
+
+
+def test_what_nests_too_deep_is_refused_by_its_own_error() -> None:
+    """Reading back and comparing follow less deep than writing: a bare RecursionError came of it."""
+    cls = define(list[Any])
+    refused: list[tuple[int, bool]] = []
+    for depth in (700, 1500, 5000):  # how deep each of them follows is Python's choice
+        value: list[Any] = []
+        for _ in range(depth):
+            value = [value]
+        event = cls(value)
+        for look in (encode, lambda one: registry.schema_of(cls).check_finite(one, one.event_id)):
+            try:
+                look(event)
+            except UnserializableEventError as error:
+                refused.append((depth, "recursion" in str(error)))
+    assert refused.count((5000, True)) == 2
 
 
 def test_the_order_of_ids_and_their_bytes_agree() -> None:

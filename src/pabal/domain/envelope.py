@@ -295,7 +295,7 @@ def _upcast(schema: EventSchema, row: StoredRecord) -> bytes:
 def _from_json(row: StoredRecord, data: bytes) -> Any:
     try:
         return _decode_json(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError(event_type=row.event_type, position=row.position, reason=str(error)) from error
 
 

@@ -150,7 +150,10 @@ class EventSchema:
 
     def _check_finite(self, values: Iterable[tuple[str, Any]], event_id: str) -> None:
         for name, value in values:
-            bad = first_non_finite(value)
+            try:
+                bad = first_non_finite(value)
+            except RecursionError as error:
+                self._refuse_value(event_id, error)
             if bad is not None:
                 raise NonFiniteNumberError(
                     event_type=self.event_type, event_id=event_id, field=name, value=bad
@@ -168,9 +171,7 @@ class EventSchema:
         try:
             payload = encode_json(self._row(*values))
         except UNENCODABLE as error:
-            raise UnserializableEventError(
-                event_type=self.event_type, event_id=event_id, reason=str(error)
-            ) from error
+            self._refuse_value(event_id, error)
         tests = self._verified.get(types)
         if tests is None:
             self._verify(payload, values, types, event_id)
@@ -187,10 +188,13 @@ class EventSchema:
         self._check_finite(zip(self.fields, values, strict=True), event_id)
         try:
             again = self._values(self._decoder.decode(payload))
+            same = tuple(map(is_same, values, again))
         except msgspec.ValidationError as error:
             self._explain(event_id, error)
-        for name, before, after in zip(self.fields, values, again, strict=True):
-            if not is_same(before, after):
+        except RecursionError as error:  # reading and comparing follow less deep than writing
+            self._refuse_value(event_id, error)
+        for name, before, after, is_good in zip(self.fields, values, again, same, strict=True):
+            if not is_good:
                 raise UnserializableEventError(
                     event_type=self.event_type,
                     event_id=event_id,
@@ -205,6 +209,9 @@ class EventSchema:
         path = _PATH.search(str(error))
         if path is not None and "with a timezone" in str(error):
             raise NaiveDatetimeError(event_type=self.event_type, field=path[1]) from error
+        self._refuse_value(event_id, error)
+
+    def _refuse_value(self, event_id: str, error: Exception) -> NoReturn:
         raise UnserializableEventError(
             event_type=self.event_type, event_id=event_id, reason=str(error)
         ) from error
@@ -217,7 +224,7 @@ class EventSchema:
         """Decode JSON to an instance of ``payload_type`` (a registered dataclass's own class)."""
         try:
             return self._decoder.decode(payload)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
             raise DecodeError(event_type=self.event_type, position=position, reason=str(error)) from error
 
 
