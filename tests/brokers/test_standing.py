@@ -141,3 +141,21 @@ async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, na
         after = page.upto
     assert seen == list(range(1, 13))
     await log.close()
+
+
+async def test_who_reads_up_to_a_hole_hears_of_what_lies_beyond(
+    shared_server: Server, namespace: str
+) -> None:
+    """Promise 40. What another process published while a restart was noticed would never be read."""
+    log = RedisLog(shared_server.url, namespace=namespace, partitions=1)
+    await log.open()
+    held = Pages(log, 0, lambda first, last: None)
+    heads: list[int] = []
+    held.on_head = heads.append
+    await log.append(moves(1, 2))
+    await log.append(moves(1, 5)[2:])
+    await log.link.call("XTRIM", log.keys.log(0), "MAXLEN", 1)
+    page = await held.page(0, 6)
+    assert (page.rows, page.upto) == ((), 2)
+    assert heads == [5]
+    await log.close()

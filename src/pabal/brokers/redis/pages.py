@@ -173,6 +173,7 @@ class Pages:
         begin = entries[0].first if entries else head + 1
         self._drop(len(self._run))
         self.end = max(after, head) if not entries else after
+        self.on_head(head)  # beyond a hole, too: who knows of nothing there would not read on
         if begin > after + 1:
             self._report_hole(facts, after + 1, begin - 1)
             self.follows = False
@@ -186,7 +187,6 @@ class Pages:
         else:
             if len(entries) < _ENTRIES:
                 self._followed()
-        self.on_head(head)
         return 0
 
     def _report_hole(self, facts: dict[bytes, bytes], first: int, last: int) -> None:
