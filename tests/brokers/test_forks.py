@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-import pytest
-
 from tests.brokers.server import Server
+from tests.forking import needs_fork, run_program
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = needs_fork
 
 PARENT = """
-import asyncio, os, signal, sys
+import asyncio
 from asyncio.events import _set_running_loop
 from pabal.brokers.redis import RedisEventBus
 from pabal.errors import UsageError
@@ -49,14 +44,8 @@ async def main():
     async with bus:
         child = os.fork()
         if child == 0:
-            signal.alarm(60)
             _set_running_loop(None)
-            try:
-                asyncio.run(tried(bus))
-            except BaseException as error:
-                print(repr(error), file=sys.stderr, flush=True)
-                os._exit(1)
-            os._exit(0)
+            end_child(lambda: asyncio.run(tried(bus)))
         assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
         await bus.publish_batch(moves(3, 30))
         await bus.drain(timeout=30)
@@ -71,11 +60,4 @@ def test_a_child_forked_from_a_running_bus_is_told_and_leaves_the_parent_alone(
     shared_server: Server, namespace: str
 ) -> None:
     """What it asked of the server came as answers to the parent; what it published was waited for in vain."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PARENT, shared_server.url, namespace],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run_program(PARENT, shared_server.url, namespace)

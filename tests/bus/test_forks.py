@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from tests.forking import needs_fork, run_program
 
-import pytest
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = needs_fork
 
 PROGRAM = """
-import asyncio, os, signal, sys
+import asyncio
 from pabal import InMemoryEventBus
 from pabal.errors import UsageError
 from tests.bus.samples import Moved
@@ -40,13 +36,7 @@ async def main():
                 await bus.drain(60)  # once with an event on its way to the handler, once with all at rest
             forked = os.fork()
             if forked == 0:
-                signal.alarm(60)
-                try:
-                    asyncio.run(child(bus))
-                except BaseException as error:
-                    print(repr(error), file=sys.stderr, flush=True)
-                    os._exit(1)
-                os._exit(0)
+                end_child(lambda: asyncio.run(child(bus)))
             assert os.waitpid(forked, 0)[1] == 0
             await bus.drain(60)
     assert seen == ["parent-0", "parent-1"], seen
@@ -57,11 +47,4 @@ asyncio.run(main())
 
 def test_a_child_forked_from_a_running_bus_is_told_that_it_goes_on_in_the_parent_only() -> None:
     """Its copy took events for workers that it has not, and nobody ever handled them."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run_program(PROGRAM)

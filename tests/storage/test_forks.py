@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
 from pabal import SqliteEventStorage
+from tests.forking import needs_fork, run_program
 from tests.storage.events import Tick
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = needs_fork
 
 PARENT = """
-import asyncio, os, signal, sys
+import asyncio
 from pabal import EventBusFactory, InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageUnavailableError
 from tests.storage.events import Tick
@@ -33,27 +29,14 @@ def told(call):
 def in_child(function):
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
-        try:
-            function()
-        except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
+        end_child(function)
     assert os.waitpid(child, 0)[1] == 0
 """
 
 
 def run(script: str, path: Path) -> None:
-    """Run what forks in a process of its own: this one has threads, with which it warns of forks."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PARENT + script, str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    """Run a script behind what all begin with."""
+    run_program(PARENT + script, str(path))
 
 
 async def numbers_in(path: Path) -> list[int]:

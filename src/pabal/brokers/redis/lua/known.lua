@@ -12,4 +12,3 @@ for index = 1, #facts, 2 do
     if before < begin then redis.call('HSETNX', KEYS[1], 'jump:' .. string.format('%.0f', begin), facts[index + 1]) end
   end
 end
-return tonumber(redis.call('HGET', KEYS[1], 'head') or '0')
