@@ -2,8 +2,8 @@
 
 Sizes: the promise names 16 keys × 1,000 events × 10 workers over 100 seeds. By default all 100 seeds run with
 16 × 40 events without a log, and a tenth of the seeds with 16 × 40 events for each log: that keeps the shape
-(more keys than workers, more than twice the events of a key that a worker takes in a slice at first) and
-takes a few seconds. ``PABAL_FULL=1`` runs the counts of the promise, also for the logs.
+(more keys than workers, more events of a key than a worker's first slices hold together) and takes a few
+seconds. ``PABAL_FULL=1`` runs the counts of the promise, also for the logs.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Consumer:
         """Keys that wait behind a dead letter, with the number of deliveries queued there in this run."""
         self.figures = Figures()
         self.in_flight = 0
-        self.slice = 16
+        self.slice = 1  # it grows where handlers prove quick: until then, each worker's would add up
         self.state = STARTING
         self.reason = ""
         # What follows is for a log underneath, or for priorities.

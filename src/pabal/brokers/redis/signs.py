@@ -62,10 +62,12 @@ class SignsOfLife:
 
     async def _go_on(self) -> None:
         while True:
+            if self.is_overdue or not self._counts:
+                await asyncio.sleep(self._pause)  # only a look tells what is still this process's
+                continue
             left = self._taken_at + self._lease / 3 - time.monotonic()
-            # Once it is too late, only a look tells what is still this process's.
-            if left > 0 or self.is_overdue or not self._counts:
-                await asyncio.sleep(max(left, self._pause))
+            if left > 0:
+                await asyncio.sleep(left)
                 continue
             given_at = time.monotonic()
             try:
