@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from pabal.bus.base import BaseEventBus
     from pabal.bus.dead_letters import DeadLetter
     from pabal.bus.in_memory import InMemoryEventBus
     from pabal.bus.interface import EventBus
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pabal.storage.sqlite.storage import SqliteEventStorage
 
 _HOMES = {
+    "BaseEventBus": "pabal.bus.base",
     "BusNotRunningError": "pabal.errors",
     "ConcurrencyError": "pabal.errors",
     "CorruptLogError": "pabal.errors",
@@ -63,6 +65,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BaseEventBus",
     "BusNotRunningError",
     "ConcurrencyError",
     "CorruptLogError",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from pabal.bus.base import BaseEventBus
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.errors import MissingExtraError, NotAPabalDatabaseError, StorageUnavailableError, UsageError
 from pabal.operations import GroupSource, Masking, Operations, StorageSource
@@ -76,7 +77,7 @@ class EventBusFactory:
         return RedisEventBus(url, group=group, **options)
 
     @staticmethod
-    def from_url(url: str, **options: Any) -> InMemoryEventBus:
+    def from_url(url: str, **options: Any) -> BaseEventBus:
         """Return the bus that a URL describes.
 
         ``memory://`` or ``sqlite:///relative.db`` (four slashes for an absolute path); a query sets

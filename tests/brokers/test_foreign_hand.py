@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pabal import InMemoryEventBus
+from pabal import BaseEventBus
 from pabal.brokers.redis.cursors import encode_row
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Argument
@@ -21,7 +21,7 @@ def refuse(event: Moved) -> None:
     raise ValueError("not this one")
 
 
-def of_keys(bus: InMemoryEventBus) -> GroupKeys:
+def of_keys(bus: BaseEventBus) -> GroupKeys:
     return bus._keys  # type: ignore[attr-defined]
 
 

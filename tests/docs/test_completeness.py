@@ -329,7 +329,7 @@ def _classes_beside(page: Path) -> set[str]:
 
 @cache
 def _source_of(owner: type) -> str:
-    return inspect.getsource(owner)
+    return "".join(inspect.getsource(each) for each in owner.__mro__ if each.__module__.startswith("pabal."))
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=name_of)

@@ -23,7 +23,7 @@ from pabal.errors import (
     UnserializableEventError,
     UsageError,
 )
-from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore, EventStorage
+from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore
 
 _PAGE = 500
 
@@ -72,7 +72,7 @@ class DeadLetters:
     """List, retry, edit and discard the dead letters of one bus."""
 
     def __init__(
-        self, engine: Engine, storage: EventStorage | None, check_running: Callable[[str], None]
+        self, engine: Engine, storage: DeadLetterStore | None, check_running: Callable[[str], None]
     ) -> None:
         self._engine = engine
         self._store: DeadLetterStore = storage or engine.dead_letters

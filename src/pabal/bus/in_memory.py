@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from datetime import datetime
-from itertools import count
-from threading import get_ident
-from types import TracebackType
-from typing import Any, Literal, Self
+from collections.abc import Callable
+from typing import Any
 
-from pabal.bus.dead_letters import DeadLetter, DeadLetters
+from pabal.bus.base import BaseEventBus, at_least_one
 from pabal.bus.draining import drained
-from pabal.bus.inbox import Inbox, running_loop
-from pabal.bus.intake import Backpressure, Intake
+from pabal.bus.intake import Backpressure
 from pabal.bus.statistics import Health, collect, judge
-from pabal.bus.subscriptions import Subscriptions
-from pabal.bus.waiting import Expectations
-from pabal.delivery.context import Middleware, current_event
+from pabal.bus.waiting import first_in_log
 from pabal.delivery.engine import Engine
-from pabal.delivery.lane import IDLE
-from pabal.delivery.retry import RetryPolicy
-from pabal.delivery.subscription import BY_AGGREGATE, OnExhausted, Ordering, Subscription, make_subscription
 from pabal.domain.envelope import Receipt
-from pabal.errors import (
-    BusNotRunningError,
-    DuplicateSubscriptionError,
-    InsideHandlerError,
-    PatternMatchesNothingWarning,
-    SubscriptionError,
-    UsageError,
-)
+from pabal.errors import InsideHandlerError
 from pabal.ports.clock import Clock
-from pabal.ports.storage import EventStorage, Start
-from pabal.ports.telemetry import Listener
-
-_identities = count(1)
+from pabal.ports.storage import EventStorage
 
 
-class InMemoryEventBus:
+class InMemoryEventBus(BaseEventBus):
     """Publish events to handlers in this process; ``EventBus`` shows an example.
 
     Without ``event_storage`` everything lives in memory, and ``max_queue_size`` bounds how many deliveries
@@ -65,93 +43,19 @@ class InMemoryEventBus:
         seed: int | None = None,
         owns_storage: bool = False,
     ) -> None:
-        for option, value in (("worker_count", worker_count), ("max_queue_size", max_queue_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
+        engine = Engine(worker_count=at_least_one("worker_count", worker_count), clock=clock, seed=seed)
+        super().__init__(engine, event_storage, max_queue_size=max_queue_size, backpressure=backpressure)
         self._storage, self._owns_storage = event_storage, owns_storage
-        self._max_queue_size = max_queue_size
-        self._engine = self._make_engine(worker_count, clock, seed)
-        self._engine.admission.room = max_queue_size
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._state: Literal["stopped", "starting", "running", "stopping"] = "stopped"
-        self._changing = asyncio.Lock()
-        self._started_at = 0.0
-        self._expectations = Expectations(self._engine, event_storage)
-        self._intake = Intake(
-            self._engine, event_storage, self._expectations, limit=max_queue_size, backpressure=backpressure
-        )
-        self._inbox = Inbox(self._engine, self._intake)
-        self.dead_letters = DeadLetters(self._engine, event_storage, self._check_running)
-        self.subscriptions = Subscriptions(self._engine, event_storage, self._check_running)
-        # What ``publish`` looks at for every event, bound once.
-        self._thread = 0
-        self._loop_is_running: Callable[[], bool] = bool
-        self._direct_routes = self._engine.router.direct
-        self._remember = self._expectations.recent.append
-
-    def _make_engine(self, worker_count: int, clock: Clock | None, seed: int | None) -> Engine:
-        return Engine(worker_count=worker_count, clock=clock, seed=seed)
-
-    # -- life -----------------------------------------------------------------------------------------
-
-    @property
-    def is_running(self) -> bool:
-        """Tell whether the bus takes and delivers events."""
-        return self._state == "running"
 
     @property
     def storage(self) -> EventStorage | None:
         """Return the storage underneath, or None."""
         return self._storage
 
-    async def start(self) -> None:
-        """Begin to deliver; with storage, go on where each subscription's cursor says. Harmless when running.
-
-        When it returns, ``worker_count`` workers run and every subscription is open. Waits for handlers of an
-        earlier run that have not ended though cancelled. Raises StorageError, WrongLoopError.
-        """
-        self._check_loop("start the bus", alive=True)
-        async with self._changing:
-            if self._state == "running" and running_loop() is self._loop:
-                return
-            if self._state != "stopped":
-                await self._end(self._engine.clock.monotonic())  # left by a cancelled call, or a closed loop
-            self._state = "starting"
-            try:
-                if self._storage is not None and self._owns_storage:
-                    await asyncio.to_thread(self._storage.open)  # an earlier stop() has closed it
-                await self._engine.start(self._storage)
-                self._loop = asyncio.get_running_loop()
-                self._thread, self._loop_is_running = get_ident(), self._loop.is_running
-                self._state, self._started_at = "running", self._engine.clock.monotonic()
-                self._expectations.start()
-                self._intake.open()
-                self._inbox.open()
-                if self._storage is not None:
-                    await self._intake.release_due()
-            except BaseException:
-                self._loop = None
-                await self._engine.stop(self._engine.clock.monotonic())
-                self._state = "stopped"
-                raise
-
-    async def stop(self, timeout: float = 10.0) -> None:
-        """Stop within ``timeout`` seconds and a quarter. Harmless when stopped.
-
-        New publishes are refused at once, but for those of running handlers. Without storage, what is queued
-        is handled as far as the time allows; with storage, only running handlers are waited for, and the rest
-        is delivered after the next start. Handlers still running at the end are cancelled, and delivered to
-        again. Where the disk hangs, saving gets five seconds. Raises InsideHandlerError, WrongLoopError.
-        """
-        self._check_loop("stop the bus", alive=True)
-        if self._engine.in_handler():
-            raise InsideHandlerError(action="stop the bus")
-        async with self._changing:
-            if self._state == "stopped":
-                return
-            deadline = self._engine.clock.monotonic() + timeout
-            self._state, self._thread = "stopping", 0  # from now on every publish is looked at
-            await self._end(deadline)
+    async def _begin(self) -> None:
+        if self._storage is not None and self._owns_storage:
+            await asyncio.to_thread(self._storage.open)  # an earlier stop() has closed it
+        await self._engine.start(self._storage)
 
     async def _end(self, deadline: float) -> None:
         self._intake.is_open = False
@@ -165,163 +69,6 @@ class InMemoryEventBus:
         if self._storage is not None and self._owns_storage:
             await self._storage.aclose()
         self._state = "stopped"
-
-    async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Drain, unless the block failed, and stop. With storage, retries that are due later stay stored."""
-        try:
-            if kind is None and self._state == "running":
-                await self.drain(retries=self._storage is None)
-        finally:
-            await self.stop()  # also where waiting was cancelled
-
-    # -- subscribing ----------------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        event_type: Any,
-        handler: Any,
-        *,
-        name: str | None = None,
-        priority: int = 1,
-        retry: RetryPolicy | None = None,
-        retry_count: int | None = None,
-        timeout: float | None = None,
-        where: Callable[[Any], bool] | None = None,
-        ordering: Ordering = BY_AGGREGATE,
-        on_exhausted: OnExhausted = "park",
-        start: Start = "now",
-        batch: int | None = None,
-    ) -> Subscription:
-        """Have ``handler`` called for every event of ``event_type``, at least once.
-
-        ``event_type`` is a class (its subclasses too), a tuple of classes, or a pattern on the type name.
-        ``handler`` is an async function, a sync function (run in a thread), or an object with
-        ``handle(event)``; a second parameter receives the DeliveryContext. The options are described in the
-        guide. Works before and after ``start()``.
-
-        Raises SubscriptionError, InvalidHandlerError, DuplicateSubscriptionError.
-        """
-        self._check_loop("subscribe")
-        subscription = make_subscription(
-            f"sub-{next(_identities)}",
-            event_type,
-            handler,
-            name=name,
-            priority=priority,
-            retry=retry,
-            retry_count=retry_count,
-            timeout=timeout,
-            where=where,
-            ordering=ordering,
-            on_exhausted=on_exhausted,
-            start=start,
-            batch=batch,
-        )
-        if subscription.name in self._engine.consumers:
-            raise DuplicateSubscriptionError(name=subscription.name)
-        if self._storage is None and start != "now":
-            raise SubscriptionError(
-                f"start={start!r} needs a log to read from; give the bus an event_storage"
-            )
-        if subscription.matcher.is_pattern and not subscription.matcher.matches_any_known():
-            told = f"the pattern {event_type!r} matches no event type registered so far"
-            warnings.warn(told, PatternMatchesNothingWarning, stacklevel=2)
-        self._engine.add(subscription)
-        return subscription
-
-    def on(self, event_type: Any, **options: Any) -> Callable[[Any], Any]:
-        """Subscribe the decorated function; takes the options of ``subscribe`` and returns the function."""
-
-        def decorate(handler: Any) -> Any:
-            self.subscribe(event_type, handler, **options)
-            return handler
-
-        return decorate
-
-    def unsubscribe(self, subscription: Subscription | str) -> bool:
-        """End a subscription, given itself or its id; True if it existed.
-
-        A running handler ends as usual. With storage the cursor stays: subscribing by this name goes on.
-        """
-        self._check_loop("unsubscribe")
-        return self._engine.remove(subscription if isinstance(subscription, str) else subscription.id)
-
-    def use(self, middleware: Middleware) -> None:
-        """Put ``async (event, context, call_next)`` around every attempt, inside those used before."""
-        if not callable(middleware):
-            raise UsageError(f"{middleware!r} is no middleware; pass async (event, context, call_next)")
-        self._check_loop("use middleware")
-        self._engine.middleware = (*self._engine.middleware, middleware)
-        self._engine.rewire()
-
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Have a plain function called with every telemetry report; return what takes it off again."""
-        return self._engine.listeners.attach(listener)
-
-    # -- publishing -----------------------------------------------------------------------------------
-
-    async def publish(
-        self, event: Any, *, delay: float | None = None, deliver_at: datetime | None = None
-    ) -> Receipt:
-        """Publish one event and return its receipt.
-
-        With storage the event is on disk when this returns; without, it is accepted. ``delay`` (seconds)
-        or ``deliver_at`` (aware) schedules it, durably where stored; the receipt then has no position.
-        Cancelling leaves the event absent or published once; where stored, publishing it again is harmless.
-
-        Raises BusNotRunningError, WrongLoopError, InvalidEventError, QueueFullError, StorageError.
-        """
-        # The shortest way, for what nearly every publish of a bus without storage is. Each look-up here is
-        # paid for by every event, which is why it stands in one piece.
-        engine = self._engine
-        route = self._direct_routes.get(type(event))
-        if (
-            route is None
-            or get_ident() != self._thread
-            or engine.pending >= self._max_queue_size
-            or current_event.get() is not None
-            or delay is not None
-            or deliver_at is not None
-        ):
-            self._check_running("publish")
-            if self._storage is not None and delay is None and deliver_at is None:
-                return await self._intake.store(event)
-            return await self._intake.publish(event, delay, deliver_at)
-        engine.sequence = sequence = engine.sequence + 1
-        for arrivals in route.arrivals:
-            if arrivals.state == IDLE:
-                # The thread is right; that the loop is, too, need be asked only when workers have to wake.
-                if not self._loop_is_running():
-                    self._check_running("publish")
-                engine.make_ready(arrivals)
-            arrivals.add(event)
-            engine.pending += 1
-        self._remember(event)
-        return Receipt(event.event_id, None, sequence)
-
-    async def publish_batch(self, events: Iterable[Any]) -> list[Receipt]:
-        """Publish several events in order and return their receipts: all stored or none.
-
-        A batch enters a full queue whole, so it may exceed ``max_queue_size`` by its own length. Raises what
-        ``publish`` raises; if one event is refused, none is published.
-        """
-        self._check_running("publish")
-        return await self._intake.publish_batch(list(events))
-
-    def publish_threadsafe(self, event: Any) -> Future[Receipt]:
-        """Publish from any thread (a Qt slot, a worker); order per calling thread is kept.
-
-        Returns a concurrent future of the receipt. Raises BusNotRunningError at once; what is wrong with the
-        event comes through the future.
-        """
-        return self._inbox.put(event, current_event.get())
 
     # -- waiting --------------------------------------------------------------------------------------
 
@@ -352,7 +99,10 @@ class InMemoryEventBus:
         events for this. Raises TimeoutError after ``timeout`` seconds.
         """
         self._check_running("wait_for")
-        return await self._expectations.wait(event_type, where, timeout, since)
+        async with asyncio.timeout(timeout):
+            if self._storage is not None:
+                return await first_in_log(self._engine, self._storage, event_type, where, since)
+            return await self._expectations.wait(event_type, where, since)
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -369,29 +119,3 @@ class InMemoryEventBus:
     def health(self) -> Health:
         """Return ok, degraded or failing, with the reasons in sentences."""
         return judge(self._engine, self.is_running, self._max_queue_size, self._storage is not None)
-
-    async def get_failed_events(self, limit: int = 100) -> list[DeadLetter]:
-        """Return the first dead letters (short form of ``dead_letters.list``)."""
-        return await self.dead_letters.list(limit=limit)
-
-    async def clear_failed_events(self) -> int:
-        """Discard all dead letters (short form of ``dead_letters.discard("all")``); return how many."""
-        return await self.dead_letters.discard("all")
-
-    async def resume(self, name: str) -> bool:
-        """Let a halted or paused subscription go on (short form of ``subscriptions.resume``)."""
-        return await self.subscriptions.resume(name)
-
-    # -- guards ---------------------------------------------------------------------------------------
-
-    def _check_running(self, action: str) -> None:
-        # While the bus stops, a handler may still publish: refusing it would fail an innocent delivery.
-        if self._state != "running" and not (self._state == "stopping" and self._engine.in_handler()):
-            raise BusNotRunningError(action=action, state=self._state)
-        self._check_loop(action)
-
-    def _check_loop(self, action: str, *, alive: bool = False) -> None:
-        """Refuse to touch a running bus from a thread or loop that does not own it (``alive``: any more)."""
-        loop = self._loop
-        if loop is not None and running_loop() is not loop and not (alive and loop.is_closed()):
-            raise self._inbox.refusal(action)

@@ -25,7 +25,7 @@ from pabal.errors import (
     UnserializableEventError,
     UsageError,
 )
-from pabal.ports.storage import EventStorage
+from pabal.ports.storage import EventSink
 from pabal.ports.telemetry import StorageTrouble
 
 Backpressure = Literal["wait", "raise", "drop_oldest"]
@@ -39,7 +39,7 @@ class Intake:
     def __init__(
         self,
         engine: Engine,
-        storage: EventStorage | None,
+        storage: EventSink | None,
         expectations: Expectations,
         *,
         limit: int,
@@ -166,7 +166,7 @@ class Intake:
             self.last_position = position
         return Receipt(event.event_id, position, position)
 
-    async def _store(self, storage: EventStorage, events: list[DomainEvent]) -> list[Receipt]:
+    async def _store(self, storage: EventSink, events: list[DomainEvent]) -> list[Receipt]:
         """Append to the log; with too many uncommitted events already, wait or raise."""
         if self._in_flight >= self._limit:
             if self._backpressure == "raise":

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription, checked_start
 from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageError
-from pabal.ports.storage import EventStorage, Replay, Start, SubscriptionRecord
+from pabal.ports.control import SubscriptionSteering
+from pabal.ports.records import Replay, Start, SubscriptionRecord
 
 
 class Subscriptions:
@@ -18,7 +19,7 @@ class Subscriptions:
     """
 
     def __init__(
-        self, engine: Engine, storage: EventStorage | None, check_running: Callable[[str], None]
+        self, engine: Engine, storage: SubscriptionSteering | None, check_running: Callable[[str], None]
     ) -> None:
         self._engine = engine
         self._store = storage
@@ -113,7 +114,7 @@ class Subscriptions:
         if self._engine.feed is not None:  # the bus may have stopped while the storage answered
             await self._engine.feed.controls.obey()
 
-    def _storage(self, action: str) -> EventStorage:
+    def _storage(self, action: str) -> SubscriptionSteering:
         if self._store is None:
             raise UsageError(f"cannot {action} without a log; give the bus an event_storage")
         return self._store

@@ -13,7 +13,7 @@ from pabal.delivery.matching import EventMatcher
 from pabal.domain.envelope import Receipt, decode_event
 from pabal.domain.event import DomainEvent, body_of, kind_of, unshared
 from pabal.errors import BusNotRunningError, DecodeError, UsageError
-from pabal.ports.storage import EventStorage
+from pabal.ports.storage import EventLog
 
 _REMEMBERED = 1024
 _PAGE = 256
@@ -22,9 +22,8 @@ _PAGE = 256
 class Expectations:
     """Match published events against those who wait for one."""
 
-    def __init__(self, engine: Engine, storage: EventStorage | None) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._storage = storage
         self.recent: deque[DomainEvent] = deque(maxlen=_REMEMBERED)
         """The last events of a bus without storage, for looking back."""
         self.waiting: list[tuple[Callable[[DomainEvent], bool], asyncio.Future[Any]]] = []
@@ -56,25 +55,9 @@ class Expectations:
             kept.append((matches, future))
         self.waiting[:] = kept
 
-    async def wait(
-        self,
-        event_type: Any,
-        where: Callable[[Any], bool] | None,
-        timeout: float | None,
-        since: Receipt | None,
-    ) -> Any:
-        """Return the first match after ``since``, or the next one. Raises TimeoutError."""
-        matcher = EventMatcher(event_type)
-
-        def matches(event: DomainEvent) -> bool:
-            return matcher.matches_class(kind_of(event)) and (where is None or bool(where(body_of(event))))
-
-        async with asyncio.timeout(timeout):
-            if self._storage is not None:
-                return await self._from_log(self._storage, matcher, matches, since)
-            return await self._from_memory(matches, since)
-
-    async def _from_memory(self, matches: Callable[[DomainEvent], bool], since: Receipt | None) -> Any:
+    async def wait(self, event_type: Any, where: Callable[[Any], bool] | None, since: Receipt | None) -> Any:
+        """Return the first match after ``since``, or the next one, on a bus without storage."""
+        matches = _condition(EventMatcher(event_type), where)
         if since is not None:
             missed = self._engine.sequence - since.sequence
             if missed > len(self.recent):
@@ -94,32 +77,43 @@ class Expectations:
             self.waiting = [entry for entry in self.waiting if entry[1] is not future]
             self._engine.router.watch(bool(self.waiting))
 
-    async def _from_log(
-        self,
-        storage: EventStorage,
-        matcher: EventMatcher,
-        matches: Callable[[DomainEvent], bool],
-        since: Receipt | None,
-    ) -> Any:
-        feed = self._engine.feed
-        assert feed is not None
-        after = feed.head
-        if since is not None and since.position is not None:
-            after = since.position
-        while True:
-            page = await storage.read_page(after, limit=_PAGE)
-            for row in page.rows:
-                if not matcher.matches_name(row.event_type):
-                    continue
-                try:
-                    event = decode_event(row)
-                except DecodeError:
-                    continue  # its subscriptions park it and report; here nobody can be shown it
-                if matches(event):
-                    return body_of(event)
-            if page.upto == after:
-                await feed.grown(after)
-            after = page.upto
+
+async def first_in_log(
+    engine: Engine,
+    storage: EventLog,
+    event_type: Any,
+    where: Callable[[Any], bool] | None,
+    since: Receipt | None,
+) -> Any:
+    """Return the first match in the log after ``since``, or the next one."""
+    matcher = EventMatcher(event_type)
+    matches = _condition(matcher, where)
+    feed = engine.feed
+    assert feed is not None
+    after = feed.head
+    if since is not None and since.position is not None:
+        after = since.position
+    while True:
+        page = await storage.read_page(after, limit=_PAGE)
+        for row in page.rows:
+            if not matcher.matches_name(row.event_type):
+                continue
+            try:
+                event = decode_event(row)
+            except DecodeError:
+                continue  # its subscriptions park it and report; here nobody can be shown it
+            if matches(event):
+                return body_of(event)
+        if page.upto == after:
+            await feed.grown(after)
+        after = page.upto
+
+
+def _condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:
+    def matches(event: DomainEvent) -> bool:
+        return matcher.matches_class(kind_of(event)) and (where is None or bool(where(body_of(event))))
+
+    return matches
 
 
 def _refused_by_no_future(error: Exception) -> Exception:

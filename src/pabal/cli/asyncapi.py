@@ -7,7 +7,7 @@ import sys
 import click
 import msgspec
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.cli.base import errors_as_exit_codes, import_module
 from pabal.cli.command import Command
 from pabal.errors import UsageError
@@ -33,7 +33,7 @@ def asyncapi(application: str, title: str | None, version: str, types: str) -> N
     with errors_as_exit_codes():
         import_module(module_name)
         bus = getattr(sys.modules[module_name], bus_name, None) if bus_name else None
-        if bus_name and not isinstance(bus, InMemoryEventBus):
+        if bus_name and not isinstance(bus, BaseEventBus):
             raise UsageError(f"{module_name!r} has no bus named {bus_name!r}; write MODULE:BUS")
         document = asyncapi_document(
             bus.subscriptions.attached() if bus is not None else (),

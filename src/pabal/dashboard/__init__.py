@@ -13,14 +13,14 @@ from pabal.errors import MissingExtraError
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from pabal.bus.in_memory import InMemoryEventBus
+    from pabal.bus.base import BaseEventBus
     from pabal.operations import Operations
     from pabal.ports.inspection import InspectableStorage
 
 __all__ = ["create_dashboard", "serve"]
 
 
-def create_dashboard(target: InMemoryEventBus | InspectableStorage | Operations, **options: Any) -> Starlette:
+def create_dashboard(target: BaseEventBus | InspectableStorage | Operations, **options: Any) -> Starlette:
     """Return the dashboard of a bus, a storage or its operations, as an ASGI application.
 
     The target stays the caller's to start, stop and close. Options:
@@ -54,7 +54,7 @@ def create_dashboard(target: InMemoryEventBus | InspectableStorage | Operations,
 
 
 def serve(
-    target: InMemoryEventBus | InspectableStorage | Operations,
+    target: BaseEventBus | InspectableStorage | Operations,
     *,
     host: str = "127.0.0.1",
     port: int = 8420,

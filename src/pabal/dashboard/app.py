@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.dashboard import acting, reading
 from pabal.dashboard.context import Context, Endpoint, bound
 from pabal.dashboard.guard import Guard
@@ -92,7 +92,7 @@ def _metrics(target: Any, settings: DashboardSettings) -> list[BaseRoute]:
     """Return the route of the metrics, if they were asked for. Raises UsageError, MissingExtraError."""
     if not settings.metrics:
         return []
-    if not isinstance(target, InMemoryEventBus):
+    if not isinstance(target, BaseEventBus):
         raise UsageError("metrics are those of a live bus; give the dashboard the bus instead of its log")
     try:
         from pabal.observability.prometheus import PrometheusExporter

@@ -322,19 +322,19 @@ class Engine:
     # -- life -----------------------------------------------------------------------------------------
 
     async def start(self, storage: EventStorage | None) -> None:
-        """Start the workers and, with storage, the feed; return when recovery is under way."""
+        """Open what is subscribed; with storage, begin to read. Nothing is handled before ``begin_work``."""
         await ended(self._outlived)
         self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
         self.pending = 0
         self.router.stored = storage is not None
-        first_slot = 0
+        self._first_slot = 0
         if storage is not None:
             self.feed = Feed(self, storage)
             self.redelivery.storage = storage
             self.settlement.start(storage)
             if storage.journal is not None:
-                first_slot = storage.journal.reserve(self.worker_count)
+                self._first_slot = storage.journal.reserve(self.worker_count)
         for consumer in self.consumers.values():
             consumer.drop_lanes()  # what a worker put back that ended after the stop
             consumer.state = ACTIVE if storage is None else STARTING
@@ -344,10 +344,11 @@ class Engine:
             await self.feed.start()
         if self.crew is not None:
             self.crew.fellows.append(self)
-            return
-        # Last, for a handler may publish, and nobody takes that before every subscription is open.
+
+    def begin_work(self) -> None:
+        """Start the workers, once the bus takes what handlers publish."""
         for slot in range(self.worker_count):
-            worker = Worker(self, first_slot + slot)
+            worker = Worker(self, self._first_slot + slot)
             worker.task = asyncio.create_task(
                 worker.run(), name=f"pabal-worker-{slot}", context=worker.context
             )

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.errors import MissingExtraError
 
 __all__ = ["run_in_qt"]
 
 
-def run_in_qt(bus: InMemoryEventBus, show: Callable[[], Any]) -> None:
+def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
     """Run ``bus`` in Qt's event loop until the last window is closed, then drain and stop it.
 
     ``show`` is called once the bus delivers; it makes and shows the windows, may be async, and what it

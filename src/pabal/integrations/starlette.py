@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 
 __all__ = ["Lifespan", "bus_lifespan"]
 
@@ -18,14 +18,14 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 """What Starlette and FastAPI take as ``lifespan``: a function of the application."""
 
 
-_users: WeakKeyDictionary[InMemoryEventBus, int] = WeakKeyDictionary()
+_users: WeakKeyDictionary[BaseEventBus, int] = WeakKeyDictionary()
 """How many applications each bus runs for."""
-_ending: WeakKeyDictionary[InMemoryEventBus, asyncio.Event] = WeakKeyDictionary()
+_ending: WeakKeyDictionary[BaseEventBus, asyncio.Event] = WeakKeyDictionary()
 """The buses whose last application ends, and what is set when they have stopped."""
 
 
 @asynccontextmanager
-async def _running(bus: InMemoryEventBus) -> AsyncIterator[None]:
+async def _running(bus: BaseEventBus) -> AsyncIterator[None]:
     while bus in _ending:
         await _ending[bus].wait()  # it still drains, and would be stopped under this application
     _users[bus] = _users.get(bus, 0) + 1
@@ -40,7 +40,7 @@ async def _running(bus: InMemoryEventBus) -> AsyncIterator[None]:
 
 
 async def _leave(
-    bus: InMemoryEventBus,
+    bus: BaseEventBus,
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
@@ -55,7 +55,7 @@ async def _leave(
             ended.set()
 
 
-def bus_lifespan(bus: InMemoryEventBus, inner: Lifespan | None = None) -> Lifespan:
+def bus_lifespan(bus: BaseEventBus, inner: Lifespan | None = None) -> Lifespan:
     """Return a ``lifespan`` that starts ``bus`` before the first request and stops it after the last.
 
     Where several applications share a bus, it is stopped when the last of them ends. The bus is

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.delivery.tracebacks import message_of
 from pabal.ports.telemetry import Report
 
@@ -40,7 +40,7 @@ def mask_secrets(text: str) -> str:
 
 
 def log_reports(
-    bus: InMemoryEventBus,
+    bus: BaseEventBus,
     logger: logging.Logger | str = "pabal.telemetry",
     *,
     levels: Mapping[type[Report], int] | None = None,

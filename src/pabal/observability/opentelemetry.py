@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakSet
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.delivery.context import DeliveryContext, current_event
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt, kind_of, replace_header
@@ -25,7 +25,7 @@ except ImportError as error:
 
 __all__ = ["instrument", "with_trace"]
 
-_instrumented: WeakSet[InMemoryEventBus] = WeakSet()
+_instrumented: WeakSet[BaseEventBus] = WeakSet()
 
 
 def with_trace(event: Any) -> DomainEvent:
@@ -46,7 +46,7 @@ def with_trace(event: Any) -> DomainEvent:
     return replace_header(event, metadata={**event.metadata, **carrier}) if carrier else event
 
 
-def instrument(bus: InMemoryEventBus, *, tracer: Tracer | None = None, link_after: float = 3600.0) -> None:
+def instrument(bus: BaseEventBus, *, tracer: Tracer | None = None, link_after: float = 3600.0) -> None:
     """Trace what ``bus`` publishes and handles from now on. Call it once, before handlers run.
 
     A publish is a PRODUCER span; each attempt is a CONSUMER span below it, in whatever process and after
@@ -57,6 +57,7 @@ def instrument(bus: InMemoryEventBus, *, tracer: Tracer | None = None, link_afte
 
     Raises UsageError for a bus that is instrumented already.
 
+    >>> from pabal import InMemoryEventBus
     >>> instrument(InMemoryEventBus())
     """
     if bus in _instrumented:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.delivery.context import DeliveryContext
 from pabal.errors import MissingExtraError, UsageError
 from pabal.observability.listening import resolve
@@ -105,7 +105,7 @@ class PrometheusExporter:
     def __init__(self, registry: CollectorRegistry | None = None, *, timeout: float = 2.0) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._timeout = timeout
-        self._buses: dict[str, InMemoryEventBus] = {}
+        self._buses: dict[str, BaseEventBus] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._durations: Histogram | None = None
         try:
@@ -116,7 +116,7 @@ class PrometheusExporter:
                 "a registry of its own"
             ) from error
 
-    def watch(self, bus: InMemoryEventBus, *, name: str = "default", durations: bool = False) -> None:
+    def watch(self, bus: BaseEventBus, *, name: str = "default", durations: bool = False) -> None:
         """Show a bus under ``name``; with ``durations``, measure every attempt from now on too.
 
         The bus may be started before or after. ``durations`` adds a middleware and the histogram
@@ -128,7 +128,7 @@ class PrometheusExporter:
         if durations:
             self._measure(bus, name)
 
-    def _measure(self, bus: InMemoryEventBus, name: str) -> None:
+    def _measure(self, bus: BaseEventBus, name: str) -> None:
         if self._durations is None:
             labels = ["bus", "subscription", "outcome"]
             self._durations = Histogram(DURATION, "Time of an attempt", labels, registry=self.registry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.operations.bus_source import BusSource
 from pabal.operations.facade import Operations
 from pabal.operations.filters import parse_filter
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def operations_of(
-    target: InMemoryEventBus | InspectableStorage, *, masking: Masking | None = None, actor: str = "operator"
+    target: BaseEventBus | InspectableStorage, *, masking: Masking | None = None, actor: str = "operator"
 ) -> Operations:
     """Return the operations of a live bus (with or without storage), or of an open storage.
 
@@ -53,7 +53,7 @@ def operations_of(
     ('LampLit', {'room': 'hall'})
     """
     source: OperationsSource
-    if not isinstance(target, InMemoryEventBus):
+    if not isinstance(target, BaseEventBus):
         source = StorageSource(target)
     elif target.storage is None:
         source = BusSource(target)

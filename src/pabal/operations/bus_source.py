@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError
 from pabal.operations.following import poll
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
@@ -47,7 +47,7 @@ class BusSource(NoProjections):
     Of a bus in memory the audit log is there, too, and ends with this object; a server keeps it.
     """
 
-    def __init__(self, bus: InMemoryEventBus) -> None:
+    def __init__(self, bus: BaseEventBus) -> None:
         self._bus = bus
         self._has_server = hasattr(bus, "address")  # a bus whose log lies on a server says where
         address: str = getattr(bus, "address", "memory://")

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus
 from pabal.delivery.tracebacks import storable
 from pabal.errors import InvalidFilterError, SubscriptionInUseError
 from pabal.operations.filters import parse_position
@@ -53,7 +53,7 @@ class StorageSource:
     def __init__(
         self,
         storage: InspectableStorage,
-        bus: InMemoryEventBus | None = None,
+        bus: BaseEventBus | None = None,
         *,
         owns_storage: bool = False,
     ) -> None:
@@ -190,7 +190,7 @@ class StorageSource:
     # -- steering -------------------------------------------------------------------------------------
 
     @property
-    def _running(self) -> InMemoryEventBus | None:
+    def _running(self) -> BaseEventBus | None:
         return self._bus if self._bus is not None and self._bus.is_running else None
 
     async def pause(self, name: str) -> ActionResult:
@@ -275,7 +275,7 @@ class StorageSource:
             await self._storage.aclose()
 
 
-def with_bus(totals: Totals, bus: InMemoryEventBus) -> Totals:
+def with_bus(totals: Totals, bus: BaseEventBus) -> Totals:
     """Add what a live bus counts."""
     figures = bus.get_statistics()
     return msgspec.structs.replace(
@@ -289,7 +289,7 @@ def with_bus(totals: Totals, bus: InMemoryEventBus) -> Totals:
     )
 
 
-def reasons_of(bus: InMemoryEventBus) -> list[Reason]:
+def reasons_of(bus: BaseEventBus) -> list[Reason]:
     """Return what a live bus says of itself where it is failing."""
     health = bus.health()
     if health.status != "failing":

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pabal.ports.records import Control, Replay, Start
+from pabal.ports.records import Control, Replay, Start, SubscriptionRecord
 
 
-class SubscriptionControl(Protocol):
-    """Steer durable subscriptions, whoever handles them and wherever.
+class SubscriptionSteering(Protocol):
+    """Look at durable subscriptions, and steer them, whoever handles them and wherever.
 
     What is asked for is stored. The process that handles the subscription obeys as soon as it hears of it:
     at once where it shares this object, with the next look at what others wrote where it does not. Names
     under which nothing ever subscribed raise SubscriptionNotFoundError.
     """
 
-    async def pause_subscription(self, name: str) -> bool:
-        """Let a subscription take no more events until it is resumed; False if it is paused already."""
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        """Return every durable subscription ever made and not removed."""
         ...
 
-    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted, for all to see; False if ``epoch`` is over.
-
-        It stands there until the subscription is resumed, given up or taken anew.
-        """
+    async def pause_subscription(self, name: str) -> bool:
+        """Let a subscription take no more events until it is resumed; False if it is paused already."""
         ...
 
     async def resume_subscription(self, name: str) -> bool:
@@ -57,6 +54,17 @@ class SubscriptionControl(Protocol):
         """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
 
         Its dead letters stay. Raises SubscriptionInUseError while somebody handles it.
+        """
+        ...
+
+
+class SubscriptionControl(SubscriptionSteering, Protocol):
+    """Hear what is asked of the subscriptions that are handled here, and tell why one has halted."""
+
+    async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
+        """Write down why a subscription has halted, for all to see; False if ``epoch`` is over.
+
+        It stands there until the subscription is resumed, given up or taken anew.
         """
         ...
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pabal.domain.envelope import Envelope, StoredRecord
 from pabal.domain.event import DomainEvent
-from pabal.ports.control import SubscriptionControl
+from pabal.ports.control import SubscriptionControl, SubscriptionSteering
 from pabal.ports.records import (
     DIED_AMONG_OTHERS,
     PROCESS_DIED,
@@ -90,12 +90,10 @@ class AttemptJournal(Protocol):
         """Note that the slot's attempt is over."""
 
 
-class EventLog(Protocol):
-    """Append events, and read them in the order of their positions."""
+class EventSink(Protocol):
+    """Take events in, at once or when they are due."""
 
     capabilities: Capabilities
-    path: str
-    max_payload_bytes: int
 
     def append_events(self, events: Sequence[DomainEvent]) -> Awaitable[list[int]]:
         """Append events in order, all or none; the positions come when they are stored.
@@ -104,6 +102,28 @@ class EventLog(Protocol):
         Raises InvalidEventError, DuplicateEventError, StorageError.
         """
         ...
+
+    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
+        """Store an event that enters the log at ``due_at`` (seconds since 1970).
+
+        One that is scheduled or stored already stays as it is. Raises InvalidEventError, DuplicateEventError
+        for an id with other content, StorageError.
+        """
+        ...
+
+    async def release_due(self, now: float) -> float | None:
+        """Append every scheduled event that is due; return when the next one is, or None.
+
+        One whose id was stored meanwhile is dropped, whatever is stored there, and keeps no other back.
+        """
+        ...
+
+
+class EventLog(EventSink, Protocol):
+    """Append events, and read them in the order of their positions."""
+
+    path: str
+    max_payload_bytes: int
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
         """Read up to ``limit`` rows above ``after``. Raises CorruptLogError at the first altered row."""
@@ -189,7 +209,7 @@ class LogQueries(Protocol):
 
 
 class SubscriptionStore(DeadLetterStore, Protocol):
-    """Keep cursors, exceptions, dead letters and schedules beside the log."""
+    """Keep cursors, exceptions and dead letters beside the log."""
 
     @property
     def journal(self) -> AttemptJournal | None:
@@ -234,25 +254,6 @@ class SubscriptionStore(DeadLetterStore, Protocol):
         """
         ...
 
-    async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription ever made and not removed."""
-        ...
-
-    async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        """Store an event that enters the log at ``due_at`` (seconds since 1970).
-
-        One that is scheduled or stored already stays as it is. Raises InvalidEventError, DuplicateEventError
-        for an id with other content, StorageError.
-        """
-        ...
-
-    async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None.
-
-        One whose id was stored meanwhile is dropped, whatever is stored there, and keeps no other back.
-        """
-        ...
-
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
         """Return the positions in (after, upto] that have a dead letter of this subscription."""
         ...
@@ -260,6 +261,10 @@ class SubscriptionStore(DeadLetterStore, Protocol):
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
         """Return the first positions that queue behind a parked event of ``key``."""
         ...
+
+
+class BusLog(EventSink, DeadLetterStore, SubscriptionSteering, Protocol):
+    """Be what a bus asks of its log by itself; delivering asks for the rest of ``EventStorage``."""
 
 
 class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl, Protocol):

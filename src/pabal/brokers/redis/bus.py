@@ -6,8 +6,7 @@ import asyncio
 import os
 import socket
 import uuid
-from threading import get_ident
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pabal.brokers.redis.actions import GroupActions
 from pabal.brokers.redis.coordinator import Coordinator, moments_left
@@ -22,10 +21,9 @@ from pabal.brokers.redis.subscriptions import GroupSubscriptions
 from pabal.brokers.redis.tail import Tail
 from pabal.brokers.redis.waiting import first_match, whole_group_drained
 from pabal.brokers.redis.wire import PartitionKey, aggregate_key
-from pabal.bus.in_memory import InMemoryEventBus
+from pabal.bus.base import BaseEventBus, at_least_one
 from pabal.bus.intake import Backpressure
 from pabal.bus.statistics import Health
-from pabal.delivery.engine import Engine
 from pabal.domain.envelope import Receipt
 from pabal.errors import DrainTimeoutError, InsideHandlerError, UsageError
 from pabal.ports.clock import Clock
@@ -35,7 +33,7 @@ from pabal.ports.storage import EventStorage
 WhenDisconnected = Literal["wait", "fail"]
 
 
-class RedisEventBus(InMemoryEventBus):
+class RedisEventBus(BaseEventBus):
     """Publish events to every group of processes on one Redis or Valkey server.
 
     The log has a fixed number of ``partitions``; an event's ordering key (its aggregate, or what
@@ -53,7 +51,8 @@ class RedisEventBus(InMemoryEventBus):
 
     ``partitions`` is settled by the first bus that starts on a log; None takes what the log has, 16 for a new
     one. ``namespace`` begins the names of the log's keys: one server may hold several. The other options are
-    those of ``InMemoryEventBus``. Raises UsageError for an option that makes no sense.
+    those of ``InMemoryEventBus``. Raises UsageError for an option that makes no sense; ``start()`` raises
+    BrokerUnavailableError where the server does not answer within ``patience``, and PartitionCountError.
 
     >>> bus = RedisEventBus("redis://127.0.0.1:6379/0", group="risk")  # connects at start()
     >>> bus.address, bus.is_running
@@ -97,20 +96,14 @@ class RedisEventBus(InMemoryEventBus):
         )
         self._keys = GroupKeys(self._log.keys, group)
         self._front = LogFront(self._log, self._keys)
-        # The rest of the bus asks of it only what a front has: appends, schedules, dead letters.
+        self._group_engine = GroupEngine(
+            worker_count=at_least_one("worker_count", worker_count), clock=clock, seed=seed
+        )
         super().__init__(
-            cast(EventStorage, self._front),
-            worker_count=worker_count,
-            max_queue_size=max_queue_size,
-            backpressure=backpressure,
-            clock=clock,
-            seed=seed,
+            self._group_engine, self._front, max_queue_size=max_queue_size, backpressure=backpressure
         )
         self.subscriptions: GroupSubscriptions = GroupSubscriptions(
-            self._group_engine,
-            cast(EventStorage, self._front),
-            self._check_running,
-            lambda: self._coordinator,
+            self._group_engine, self._front, self._check_running, lambda: self._coordinator
         )
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
@@ -121,13 +114,6 @@ class RedisEventBus(InMemoryEventBus):
     def __repr__(self) -> str:
         """Name the server without user and password."""
         return f"<RedisEventBus {self._log.path} group={self.group!r}>"
-
-    def _make_engine(self, worker_count: int, clock: Clock | None, seed: int | None) -> Engine:
-        return GroupEngine(worker_count=worker_count, clock=clock, seed=seed)
-
-    @property
-    def _group_engine(self) -> GroupEngine:
-        return cast(GroupEngine, self._engine)
 
     @property
     def address(self) -> str:
@@ -151,48 +137,16 @@ class RedisEventBus(InMemoryEventBus):
 
     # -- life -----------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Connect, join the group, and begin to deliver; harmless when running.
-
-        When it returns, every subscription has its place in the log, and this process has taken what was
-        free. Raises BrokerUnavailableError when the server does not answer within ``patience``, and
-        PartitionCountError, WrongLoopError.
-        """
-        self._check_loop("start the bus", alive=True)
-        async with self._changing:
-            if self._state == "running" and asyncio.get_running_loop() is self._loop:
-                return
-            if self._state != "stopped":
-                await self._end(self._engine.clock.monotonic())  # left by a cancelled call, or a closed loop
-            self._state = "starting"
-            try:
-                await self._begin()
-                self._state = "running"
-                self._intake.open()
-                self._inbox.open()
-                await self._intake.try_to_release(self._engine.clock.time())
-            except BaseException:
-                await self._end(self._engine.clock.monotonic())
-                raise
-
     async def _begin(self) -> None:
-        engine = self._group_engine
-        loop = asyncio.get_running_loop()
         await self._log.open()
-        self._loop = loop
-        self._loop_is_running = loop.is_running
-        self._thread = get_ident()
-        self._started_at = engine.clock.monotonic()
-        self._expectations.start()
-        await engine.start(None)
-        engine.rewire()
+        await self._group_engine.start(None)
         self._tail = Tail(self._url, self._log.link, self._log.keys.log, self._heard, patience=self._patience)
         await self._tail.start()
         member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._coordinator = Coordinator(
             self._log,
             self._keys,
-            engine,
+            self._group_engine,
             self._tail,
             group=self.group,
             member=member,
@@ -202,14 +156,6 @@ class RedisEventBus(InMemoryEventBus):
             on_due=self._intake.has_released,
         )
         await self._coordinator.start()
-
-    async def stop(self, timeout: float = 10.0) -> None:
-        """Stop within ``timeout`` seconds and a quarter, and hand every partition over at once.
-
-        Only running handlers are waited for; what they do not finish is delivered by whoever has the
-        partition next. Harmless when stopped.
-        """
-        await super().stop(timeout)
 
     async def _end(self, deadline: float) -> None:
         engine = self._group_engine

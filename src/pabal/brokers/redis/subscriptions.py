@@ -13,7 +13,8 @@ from pabal.bus.subscriptions import Subscriptions
 from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.feed import Feed
 from pabal.errors import BusNotRunningError
-from pabal.ports.storage import EventStorage, Replay, Start
+from pabal.ports.control import SubscriptionSteering
+from pabal.ports.records import Replay, Start
 
 
 class GroupSubscriptions(Subscriptions):
@@ -22,7 +23,7 @@ class GroupSubscriptions(Subscriptions):
     def __init__(
         self,
         engine: GroupEngine,
-        storage: EventStorage,
+        storage: SubscriptionSteering,
         check_running: Callable[[str], None],
         coordinator: Callable[[], Coordinator | None],
     ) -> None:

@@ -1,0 +1,361 @@
+"""``BaseEventBus``: what every bus does alike, wherever its log lies."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from datetime import datetime
+from itertools import count
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pabal.bus.dead_letters import DeadLetter, DeadLetters
+from pabal.bus.inbox import Inbox, running_loop
+from pabal.bus.intake import Backpressure, Intake
+from pabal.bus.statistics import Health
+from pabal.bus.subscriptions import Subscriptions
+from pabal.bus.waiting import Expectations
+from pabal.delivery.context import Middleware, current_event
+from pabal.delivery.engine import Engine
+from pabal.delivery.lane import IDLE
+from pabal.delivery.retry import RetryPolicy
+from pabal.delivery.subscription import BY_AGGREGATE, OnExhausted, Ordering, Subscription, make_subscription
+from pabal.domain.envelope import Receipt
+from pabal.errors import (
+    BusNotRunningError,
+    DuplicateSubscriptionError,
+    InsideHandlerError,
+    PatternMatchesNothingWarning,
+    SubscriptionError,
+    UsageError,
+)
+from pabal.ports.storage import BusLog, EventStorage, Start
+from pabal.ports.telemetry import Listener
+
+_identities = count(1)
+
+
+class BaseEventBus(ABC):
+    """Publish events to handlers, wherever the log lies; ``EventBus`` shows an example.
+
+    The type of what ``EventBusFactory.from_url`` gives. All that applications call is the same on every bus;
+    the kinds differ in how they begin and end, and in what is to be waited for and counted. A bus belongs to
+    the event loop that starts it.
+    """
+
+    def __init__(
+        self, engine: Engine, log: BusLog | None, *, max_queue_size: int, backpressure: Backpressure
+    ) -> None:
+        self._engine = engine
+        self._is_stored = log is not None
+        self._max_queue_size = at_least_one("max_queue_size", max_queue_size)
+        engine.admission.room = max_queue_size
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state: Literal["stopped", "starting", "running", "stopping"] = "stopped"
+        self._changing = asyncio.Lock()
+        self._started_at = 0.0
+        self._expectations = Expectations(engine)
+        self._intake = Intake(
+            engine, log, self._expectations, limit=max_queue_size, backpressure=backpressure
+        )
+        self._inbox = Inbox(engine, self._intake)
+        self.dead_letters = DeadLetters(engine, log, self._check_running)
+        self.subscriptions = Subscriptions(engine, log, self._check_running)
+        # What ``publish`` looks at for every event, bound once.
+        self._thread = 0
+        self._loop_is_running: Callable[[], bool] = bool
+        self._direct_routes = engine.router.direct
+        self._remember = self._expectations.recent.append
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the bus takes and delivers events."""
+        return self._state == "running"
+
+    @property
+    @abstractmethod
+    def storage(self) -> EventStorage | None:
+        """Return the storage underneath, or None."""
+
+    async def start(self) -> None:
+        """Begin to deliver; with a log, go on where each subscription's cursor says. Harmless when running.
+
+        When it returns, ``worker_count`` workers run and every subscription is open. Waits for handlers of an
+        earlier run that have not ended though cancelled. Raises StorageError, WrongLoopError.
+        """
+        self._check_loop("start the bus", alive=True)
+        async with self._changing:
+            if self._state == "running" and running_loop() is self._loop:
+                return
+            if self._state != "stopped":
+                await self._end(self._engine.clock.monotonic())  # left by a cancelled call, or a closed loop
+            self._state, self._loop = "starting", asyncio.get_running_loop()
+            try:
+                await self._begin()
+                self._expectations.start()
+                self._thread, self._loop_is_running = get_ident(), self._loop.is_running
+                self._state, self._started_at = "running", self._engine.clock.monotonic()
+                self._intake.open()
+                self._inbox.open()
+                if self._is_stored:
+                    await self._intake.try_to_release(self._engine.clock.time())
+                self._engine.begin_work()  # last, for handlers publish
+            except BaseException:
+                await self._end(self._engine.clock.monotonic())
+                raise
+
+    @abstractmethod
+    async def _begin(self) -> None:
+        """Open the log and every subscription."""
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop within ``timeout`` seconds and a quarter. Harmless when stopped.
+
+        New publishes are refused at once, but for those of running handlers. Without a log, what is queued is
+        handled as far as the time allows; with one, only running handlers are waited for, and the rest is
+        delivered after the next start, on a server by whoever has the partition next. Handlers still running
+        at the end are cancelled, and delivered to again. Where the disk hangs, saving gets five seconds.
+        Raises InsideHandlerError, WrongLoopError.
+        """
+        self._check_loop("stop the bus", alive=True)
+        if self._engine.in_handler():
+            raise InsideHandlerError(action="stop the bus")
+        async with self._changing:
+            if self._state == "stopped":
+                return
+            deadline = self._engine.clock.monotonic() + timeout
+            self._state, self._thread = "stopping", 0  # from now on every publish is looked at
+            await self._end(deadline)
+
+    @abstractmethod
+    async def _end(self, deadline: float) -> None:
+        """End everything that was begun, whatever of it that is; ``deadline`` is of the monotonic clock."""
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain, unless the block failed, and stop. With a log, retries that are due later stay stored."""
+        try:
+            if kind is None and self._state == "running":
+                await self.drain(retries=not self._is_stored)
+        finally:
+            await self.stop()  # also where waiting was cancelled
+
+    # -- subscribing ----------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        event_type: Any,
+        handler: Any,
+        *,
+        name: str | None = None,
+        priority: int = 1,
+        retry: RetryPolicy | None = None,
+        retry_count: int | None = None,
+        timeout: float | None = None,
+        where: Callable[[Any], bool] | None = None,
+        ordering: Ordering = BY_AGGREGATE,
+        on_exhausted: OnExhausted = "park",
+        start: Start = "now",
+        batch: int | None = None,
+    ) -> Subscription:
+        """Have ``handler`` called for every event of ``event_type``, at least once.
+
+        ``event_type`` is a class (its subclasses too), a tuple of classes, or a pattern on the type name.
+        ``handler`` is an async function, a sync function (run in a thread), or an object with
+        ``handle(event)``; a second parameter receives the DeliveryContext. The options are described in the
+        guide. Works before and after ``start()``.
+
+        Raises SubscriptionError, InvalidHandlerError, DuplicateSubscriptionError.
+        """
+        self._check_loop("subscribe")
+        subscription = make_subscription(
+            f"sub-{next(_identities)}",
+            event_type,
+            handler,
+            name=name,
+            priority=priority,
+            retry=retry,
+            retry_count=retry_count,
+            timeout=timeout,
+            where=where,
+            ordering=ordering,
+            on_exhausted=on_exhausted,
+            start=start,
+            batch=batch,
+        )
+        if subscription.name in self._engine.consumers:
+            raise DuplicateSubscriptionError(name=subscription.name)
+        if not self._is_stored and start != "now":
+            raise SubscriptionError(
+                f"start={start!r} needs a log to read from; give the bus an event_storage"
+            )
+        if subscription.matcher.is_pattern and not subscription.matcher.matches_any_known():
+            told = f"the pattern {event_type!r} matches no event type registered so far"
+            warnings.warn(told, PatternMatchesNothingWarning, stacklevel=2)
+        self._engine.add(subscription)
+        return subscription
+
+    def on(self, event_type: Any, **options: Any) -> Callable[[Any], Any]:
+        """Subscribe the decorated function; takes the options of ``subscribe`` and returns the function."""
+
+        def decorate(handler: Any) -> Any:
+            self.subscribe(event_type, handler, **options)
+            return handler
+
+        return decorate
+
+    def unsubscribe(self, subscription: Subscription | str) -> bool:
+        """End a subscription, given itself or its id; True if it existed.
+
+        A running handler ends as usual. With storage the cursor stays: subscribing by this name goes on.
+        """
+        self._check_loop("unsubscribe")
+        return self._engine.remove(subscription if isinstance(subscription, str) else subscription.id)
+
+    def use(self, middleware: Middleware) -> None:
+        """Put ``async (event, context, call_next)`` around every attempt, inside those used before."""
+        if not callable(middleware):
+            raise UsageError(f"{middleware!r} is no middleware; pass async (event, context, call_next)")
+        self._check_loop("use middleware")
+        self._engine.middleware = (*self._engine.middleware, middleware)
+        self._engine.rewire()
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have a plain function called with every telemetry report; return what takes it off again."""
+        return self._engine.listeners.attach(listener)
+
+    # -- publishing -----------------------------------------------------------------------------------
+
+    async def publish(
+        self, event: Any, *, delay: float | None = None, deliver_at: datetime | None = None
+    ) -> Receipt:
+        """Publish one event and return its receipt.
+
+        With storage the event is on disk when this returns; without, it is accepted. ``delay`` (seconds)
+        or ``deliver_at`` (aware) schedules it, durably where stored; the receipt then has no position.
+        Cancelling leaves the event absent or published once; where stored, publishing it again is harmless.
+
+        Raises BusNotRunningError, WrongLoopError, InvalidEventError, QueueFullError, StorageError.
+        """
+        # The shortest way, for what nearly every publish of a bus without storage is. Each look-up here is
+        # paid for by every event, which is why it stands in one piece.
+        engine = self._engine
+        route = self._direct_routes.get(type(event))
+        if (
+            route is None
+            or get_ident() != self._thread
+            or engine.pending >= self._max_queue_size
+            or current_event.get() is not None
+            or delay is not None
+            or deliver_at is not None
+        ):
+            self._check_running("publish")
+            if self._is_stored and delay is None and deliver_at is None:
+                return await self._intake.store(event)
+            return await self._intake.publish(event, delay, deliver_at)
+        engine.sequence = sequence = engine.sequence + 1
+        for arrivals in route.arrivals:
+            if arrivals.state == IDLE:
+                # The thread is right; that the loop is, too, need be asked only when workers have to wake.
+                if not self._loop_is_running():
+                    self._check_running("publish")
+                engine.make_ready(arrivals)
+            arrivals.add(event)
+            engine.pending += 1
+        self._remember(event)
+        return Receipt(event.event_id, None, sequence)
+
+    async def publish_batch(self, events: Iterable[Any]) -> list[Receipt]:
+        """Publish several events in order and return their receipts: all stored or none.
+
+        A batch enters a full queue whole, so it may exceed ``max_queue_size`` by its own length. Raises what
+        ``publish`` raises; if one event is refused, none is published.
+        """
+        self._check_running("publish")
+        return await self._intake.publish_batch(list(events))
+
+    def publish_threadsafe(self, event: Any) -> Future[Receipt]:
+        """Publish from any thread (a Qt slot, a worker); order per calling thread is kept.
+
+        Returns a concurrent future of the receipt. Raises BusNotRunningError at once; what is wrong with the
+        event comes through the future.
+        """
+        return self._inbox.put(event, current_event.get())
+
+    # -- waiting, and looking -------------------------------------------------------------------------
+
+    @abstractmethod
+    async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
+        """Return when every event published so far is handled or parked, and where stored, that is saved.
+
+        Deliveries that wait for a retry are waited for, unless ``retries`` is False. Raises
+        DrainTimeoutError when ``timeout`` seconds are over, and InsideHandlerError inside a handler.
+        """
+
+    @abstractmethod
+    async def wait_for(
+        self,
+        event_type: Any,
+        *,
+        where: Callable[[Any], bool] | None = None,
+        timeout: float | None = None,
+        since: Receipt | None = None,
+    ) -> Any:
+        """Return the first event of a type (class, tuple or pattern) for which ``where`` holds.
+
+        Looks at what was published after ``since`` (a receipt), where the log still has it, and then ahead.
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+
+    @abstractmethod
+    def get_statistics(self) -> dict[str, Any]:
+        """Return figures since the start; ``subscriptions`` holds those of each subscription by name."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Return ok, degraded or failing, with the reasons in sentences."""
+
+    async def get_failed_events(self, limit: int = 100) -> list[DeadLetter]:
+        """Return the first dead letters (short form of ``dead_letters.list``)."""
+        return await self.dead_letters.list(limit=limit)
+
+    async def clear_failed_events(self) -> int:
+        """Discard all dead letters (short form of ``dead_letters.discard("all")``); return how many."""
+        return await self.dead_letters.discard("all")
+
+    async def resume(self, name: str) -> bool:
+        """Let a halted or paused subscription go on (short form of ``subscriptions.resume``)."""
+        return await self.subscriptions.resume(name)
+
+    # -- guards ---------------------------------------------------------------------------------------
+
+    def _check_running(self, action: str) -> None:
+        # While the bus stops, a handler may still publish: refusing it would fail an innocent delivery.
+        if self._state != "running" and not (self._state == "stopping" and self._engine.in_handler()):
+            raise BusNotRunningError(action=action, state=self._state)
+        self._check_loop(action)
+
+    def _check_loop(self, action: str, *, alive: bool = False) -> None:
+        """Refuse to touch a running bus from a thread or loop that does not own it (``alive``: any more)."""
+        loop = self._loop
+        if loop is not None and running_loop() is not loop and not (alive and loop.is_closed()):
+            raise self._inbox.refusal(action)
+
+
+def at_least_one(option: str, value: int) -> int:
+    """Return a number of which there has to be one. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
+    return value

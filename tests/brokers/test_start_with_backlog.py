@@ -1,0 +1,46 @@
+"""``start()`` of a process that takes partitions with unfinished work."""
+
+from __future__ import annotations
+
+import pytest
+
+from pabal import RetryPolicy
+from pabal.brokers.redis import RedisEventBus
+from tests.brokers.events import Moved, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+@pytest.mark.parametrize("way", ["publish", "later", "from a thread"])
+async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
+    shared_server: Server, namespace: str, way: str
+) -> None:
+    """Promise 44. All that a process found to do was parked: "the bus is starting"."""
+    async with make(shared_server, namespace, partitions=32) as publisher:
+        await publisher.publish_batch(moves(64, 320))
+    bus = make(shared_server, namespace, partitions=32)
+    handled: list[int] = []
+
+    async def answer(event: Moved) -> None:
+        if event.number < 320:
+            await bus.publish(Moved(event.key, event.number + 320), delay=0.001 if way == "later" else None)
+        handled.append(event.number)
+
+    def answer_from_a_thread(event: Moved) -> None:
+        if event.number < 320:
+            bus.publish_threadsafe(Moved(event.key, event.number + 320)).result()
+        handled.append(event.number)
+
+    handler = answer_from_a_thread if way == "from a thread" else answer
+    bus.subscribe(Moved, handler, name="answer", start="beginning", retry=ONCE)
+    async with bus:
+        await until(lambda: len(handled) >= 640 or bool(failures(bus)))
+        assert failures(bus) == 0
+        assert sorted(handled) == list(range(640))
+
+
+def failures(bus: RedisEventBus) -> int:
+    """Return how many attempts have failed."""
+    return int(bus.get_statistics()["subscriptions"]["answer"]["failed_attempts"])
