@@ -14,6 +14,8 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.delivery import leases
+from pabal.observability.prometheus import PrometheusExporter
+from pabal.operations import operations_of
 from pabal.ports.storage import Progress
 from pabal.storage.sqlite import cursors
 from pabal.storage.sqlite.journal import dead_journals, journal_path
@@ -89,6 +91,32 @@ async def test_of_two_buses_on_one_storage_one_stands_by_and_takes_over(
     await two.drain(timeout=60)
     await two.stop()
     assert (first.numbers, second.numbers) == ([1], [2])
+
+
+async def test_a_bus_that_stands_by_does_not_say_that_there_is_no_lag(storage: SqliteEventStorage) -> None:
+    """Whoever watches the lag would be told that all is done, by a process that does not know."""
+    one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
+    exporter = PrometheusExporter()
+    exporter.watch(two)
+    handled = Recorder()
+    one.subscribe(Tick, Recorder(), name="held", start="beginning")
+    two.subscribe(Tick, handled, name="held", start="beginning")
+    assert two.get_statistics()["subscriptions"]["held"]["lag"] is None
+    await one.start()
+    await two.start()
+    figures = two.get_statistics()["subscriptions"]["held"]
+    assert (figures["state"], figures["lag"]) == ("standby", None)
+    assert "pabal_subscription_lag{" not in exporter.text()
+    await one.subscriptions.pause("held")
+    await two.publish(Tick("A", 1))
+    (view,) = await operations_of(two).subscriptions()
+    assert (view.state, view.lag) == ("standby", 1)
+    await one.subscriptions.resume("held")
+    await one.stop()
+    await reaches(two, lambda: two.get_statistics()["subscriptions"]["held"]["lag"] == 0)
+    assert 'pabal_subscription_lag{bus="default",subscription="held"} 0.0' in exporter.text()
+    await two.stop()
+    assert two.get_statistics()["subscriptions"]["held"]["lag"] is None
 
 
 async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(

@@ -114,6 +114,7 @@ class InMemoryEventBus(BaseEventBus):
             published=self._intake.published,
             scheduled=self._intake.scheduled,
             is_running=self.is_running,
+            stored=self._storage is not None,
         )
 
     def health(self) -> Health:

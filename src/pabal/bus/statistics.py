@@ -24,9 +24,9 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def collect(
-    engine: Engine, *, uptime: float, published: int, scheduled: int, is_running: bool
+    engine: Engine, *, uptime: float, published: int, scheduled: int, is_running: bool, stored: bool
 ) -> dict[str, Any]:
-    """Return the figures of ``get_statistics``."""
+    """Return the figures of ``get_statistics``; ``stored`` tells whether there is a log underneath."""
     consumers = list(engine.consumers.values())
     handled = sum(c.figures.handled for c in consumers)
     timed = sum(c.figures.timed for c in consumers)
@@ -46,7 +46,7 @@ def collect(
         "subscription_count": len(consumers),
         "is_running": is_running,
         "worker_count": len(engine.workers) if is_running else 0,
-        "subscriptions": {c.name: _of(engine, c) for c in consumers},
+        "subscriptions": {c.name: _of(engine, c, stored) for c in consumers},
     }
 
 
@@ -55,7 +55,7 @@ def _waiting_for_retry(engine: Engine) -> int:
     return sum(failing.due > now for c in engine.consumers.values() for failing in c.failing.values())
 
 
-def _of(engine: Engine, consumer: Consumer) -> dict[str, Any]:
+def _of(engine: Engine, consumer: Consumer, stored: bool) -> dict[str, Any]:
     figures = consumer.figures
     tracker = consumer.tracker
     p50, p99 = quantiles(figures.spread.recent(engine.clock.monotonic()), 0.5, 0.99)
@@ -75,9 +75,14 @@ def _of(engine: Engine, consumer: Consumer) -> dict[str, Any]:
         "avg_processing_time_ms": 1000 * figures.busy_seconds / figures.timed if figures.timed else 0.0,
         "p50_ms": None if p50 is None else 1000 * p50,
         "p99_ms": None if p99 is None else 1000 * p99,
-        "lag": engine.feed.lag_of(consumer) if engine.feed is not None else consumer.queue_length(),
+        "lag": _lag(engine, consumer) if stored else consumer.queue_length(),
         "watermark": None if tracker is None else tracker.watermark,
     }
+
+
+def _lag(engine: Engine, consumer: Consumer) -> int | None:
+    # Another process may have it, and be far behind: a zero would say that all is done.
+    return None if engine.feed is None else engine.feed.lag_of(consumer)
 
 
 def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -> Health:

@@ -191,10 +191,13 @@ class Feed:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def lag_of(self, consumer: Consumer) -> int:
-        """Return how many positions of the log a consumer has not seen or not finished."""
+    def lag_of(self, consumer: Consumer) -> int | None:
+        """Return how many positions of the log a consumer has not seen or not finished.
+
+        None where it has no place in the log: it is being opened, or another process has it.
+        """
         if consumer.tracker is None:
-            return 0
+            return None
         return max(0, self.head - consumer.tracker.seen) + len(consumer.tracker)
 
     def is_caught_up(self, position: int) -> bool:

@@ -113,7 +113,7 @@ class Sampler:
 
     def _lag_of(self, consumer: Consumer) -> int:
         feed = self._engine.feed
-        return feed.lag_of(consumer) if feed is not None else consumer.queue_length()
+        return consumer.queue_length() if feed is None else feed.lag_of(consumer) or 0
 
     def _handled(self, consumer: Consumer) -> int:
         before = self._before.get(consumer)

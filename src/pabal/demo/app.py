@@ -196,7 +196,7 @@ class TradingDemo:
             SubscriptionFigures(
                 name=name,
                 handled=statistics[name]["handled"],
-                lag=statistics[name]["lag"],
+                lag=statistics[name]["lag"] or 0,
                 retried=statistics[name]["retried"],
                 parked=statistics[name]["parked"],
             )

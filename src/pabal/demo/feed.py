@@ -63,4 +63,4 @@ class Feed:
 
     def _lag(self) -> int:
         figures = self._bus.get_statistics()["subscriptions"].values()
-        return max((one["lag"] for one in figures), default=0)
+        return max((one["lag"] or 0 for one in figures), default=0)

@@ -21,9 +21,9 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
     while paused or halted it stands there. ``GroupInspector``, which asks the server, leaves it out.
     ``paused`` are the names that are paused in the group; a process that owns nothing has no other sign.
     """
-    total = collect(engine, **facts)
+    total = collect(engine, stored=False, **facts)
     parts = {
-        number: collect(running.engine, uptime=0.0, published=0, scheduled=0, is_running=True)
+        number: collect(running.engine, uptime=0.0, published=0, scheduled=0, is_running=True, stored=True)
         for number, running in engine.running.items()
     }
     for figures in parts.values():
@@ -40,7 +40,7 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
             if theirs is None:
                 continue
             for key in (*_COUNTED, *_OF_SUBSCRIPTION):
-                mine[key] += theirs[key]
+                mine[key] += theirs[key] or 0  # no lag as long as it is being opened
             if theirs["state"] != "active" and mine["state"] != HALTED:
                 mine["state"] = theirs["state"]
             watermarks[number] = theirs["watermark"]
