@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import float_info
+
 from pabal.errors import UsageError
 
 LARGEST = 2**63 - 1
@@ -20,3 +22,9 @@ def check_bounds(limit: int = 0, **places: int) -> None:
             raise UsageError(f"{name} is {value}; no log goes beyond {LARGEST}")
     if limit < 0:
         raise UsageError(f"limit is {limit}; it cannot be negative")
+
+
+def check_time(due_at: float) -> None:
+    """Raise UsageError for what is no time: NaN is before no other, and would keep all that is due back."""
+    if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
+        raise UsageError(f"due_at is {due_at!r}; it must be a finite number of seconds since 1970")

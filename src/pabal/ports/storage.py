@@ -107,7 +107,7 @@ class EventSink(Protocol):
         """Store an event that enters the log at ``due_at`` (seconds since 1970).
 
         One that is scheduled or stored already stays as it is. Raises InvalidEventError, DuplicateEventError
-        for an id with other content, StorageError.
+        for an id with other content, UsageError for a time that is no finite number, StorageError.
         """
         ...
 

@@ -14,6 +14,7 @@ from pabal.brokers.redis.wire import fingerprint
 from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, encode_event, id_to_text
 from pabal.domain.event import DomainEvent
 from pabal.errors import BrokerUnavailableError, DecodeError, DuplicateEventError
+from pabal.ports.arguments import check_time
 
 _log = logging.getLogger("pabal")
 _AT_ONCE = 100
@@ -30,8 +31,10 @@ class Schedule:
     async def add(self, event: DomainEvent, due_at: float) -> None:
         """Keep an event, and wait for the server as for an append.
 
-        Raises BrokerUnavailableError, and DuplicateEventError where its id has other content.
+        Raises BrokerUnavailableError, UsageError for a time that is none, and DuplicateEventError where its
+        id has other content.
         """
+        check_time(due_at)
         record = encode_event(event, self._log.max_payload_bytes)
         partition = self._partition
         if partition is None:

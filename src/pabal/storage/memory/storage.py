@@ -32,7 +32,7 @@ from pabal.errors import (
     StorageClosedError,
     UsageError,
 )
-from pabal.ports.arguments import check_bounds
+from pabal.ports.arguments import check_bounds, check_time
 from pabal.ports.inspection import ActionRecord
 from pabal.ports.samples import Sample
 from pabal.ports.storage import AttemptJournal, Capabilities, Committed, LogFilter, Page, StreamAppend
@@ -342,6 +342,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""
+        check_time(due_at)
         record = encode_event(event, self.max_payload_bytes)
         known = self._by_id.get(record.event_id)
         twin = self._rows[known - 1] if known else None

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pabal.domain.envelope import encode_event
 from pabal.domain.event import DomainEvent
-from pabal.ports.arguments import check_bounds
+from pabal.ports.arguments import check_bounds, check_time
 from pabal.ports.storage import (
     Control,
     Cursor,
@@ -186,6 +186,7 @@ class SubscriptionCalls(DatabaseFile):
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
+        check_time(due_at)
         record = encode_event(event, self.max_payload_bytes)
         await self._do(lambda tx: letters.schedule(tx, record, due_at))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pabal.domain.event import adopt
-from pabal.errors import DuplicateEventError, InvalidEventError
+from pabal.errors import DuplicateEventError, InvalidEventError, UsageError
 from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
 from pabal.testing.conformance.events import Deposited, Ticked, everything
 
@@ -98,10 +98,12 @@ async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: Storage
 
 @case()
 async def what_cannot_be_stored_cannot_be_scheduled(factory: StorageFactory) -> None:
-    """Refuse a bad event when it is scheduled, not when it is due."""
+    """Refuse a bad event when it is scheduled, not when it is due; and a time that never comes."""
     async with opened(factory) as storage:
         for bad in (Ticked(1, float("inf")), Deposited("x" * 3_000_000, 1)):
             await refused(InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling a bad event")
+        for never in (float("nan"), float("inf"), 10**400):
+            await refused(UsageError, storage.schedule_event(Ticked(2), never), "scheduling for no time")
         equal(await storage.release_due(T + 9), None, "when the next event is due")
 
 
