@@ -232,7 +232,7 @@ def open_log(target: str | Path) -> SqliteEventStorage:
 
 
 def _path_of(target: str | Path) -> str | Path:
-    if isinstance(target, Path) or "://" not in target:
+    if isinstance(target, Path) or not ("://" in target or target.startswith("sqlite:/")):
         return target
     parts = _parts_of(target)
     if parts.scheme == "sqlite":
@@ -250,7 +250,8 @@ def _path_of(target: str | Path) -> str | Path:
 
 def _file_of(url: str, parts: SplitResult) -> str:
     path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not path:
+    # With fewer slashes it would be anybody's guess where the path begins, and where it leads.
+    if parts.netloc or not path or not url.partition(":")[2].startswith("///"):
         raise UsageError(
             f"{_shown(url)!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pabal import EventBusFactory, SqliteEventStorage
 from pabal.errors import MissingExtraError, UsageError
+from pabal.factory import open_log, open_operations
 
 
 async def test_a_url_describes_a_bus_in_memory_with_its_settings() -> None:
@@ -41,6 +43,8 @@ async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
         ("memory://kim:secret@host", "'memory://…' would keep nothing"),
         ("sqlite://trading.db", "names no file"),
         ("sqlite:///", "names no file"),
+        ("sqlite:/trading.db", "names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"),
+        ("sqlite:trading.db", "names no file"),
     ],
 )
 def test_a_url_that_says_nothing_known_is_refused_by_name(url: str, message: str) -> None:
@@ -76,3 +80,10 @@ def test_where_something_else_is_missing_that_is_what_is_said(monkeypatch: pytes
     with pytest.raises(ImportError, match=r"pabal\.brokers\.redis\.bus") as caught:
         EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
     assert not isinstance(caught.value, MissingExtraError)
+
+
+@pytest.mark.parametrize("make", [open_log, open_operations])
+def test_an_operator_is_told_what_a_url_with_one_slash_lacks(make: Callable[[str], object]) -> None:
+    """Read as a path, it is a file that does not exist, though the one that is meant does."""
+    with pytest.raises(UsageError, match=r"'sqlite:/trading\.db' names no file; write sqlite:///"):
+        make("sqlite:/trading.db")
