@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError, SqliteEventStorage
-from tests.bus.samples import Moved
-from tests.bus.support import ONCE, Backend, Seen, by_piece
+from tests.bus.samples import Jumped, Moved
+from tests.bus.support import ONCE, Backend, Seen, by_piece, figures
 
 STORAGES: dict[str, Callable[[Path], Any]] = {
     "memory": lambda path: None,
@@ -105,6 +105,41 @@ async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_wa
     await bus.publish(Moved("B", 4))
     await bus.drain(60)
     assert by_piece(handled)["B"] == [9, 1, 2, 3, 4]
+
+
+async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_more_is_passed_over(
+    backend: Backend,
+) -> None:
+    """The handler would meet events that it is not made for, and park them; or its key would stand still."""
+    bus = await backend.running()
+    handled: Seen[Moved] = Seen()
+    broken = True
+
+    async def handle(event: Moved) -> None:
+        if broken:
+            raise NotRetryableError("not yet")
+        handled.add(event)
+
+    wide = bus.subscribe(Moved, handle, name="sub", retry=ONCE, on_exhausted="park_key")
+    await bus.publish(Jumped("A", 1))
+    await bus.publish_batch([Moved("A", n) for n in range(2, 302)])  # more than are read back at a time
+    await bus.publish_batch([Jumped("A", 302), Moved("A", 303)])
+    await bus.drain(60)
+    [letter] = await bus.dead_letters.list()
+    assert letter.queued == 302
+
+    broken = False
+    bus.unsubscribe(wide)
+    bus.subscribe(Jumped, handle, name="sub", retry=ONCE, on_exhausted="park_key")
+    await bus.drain(60)
+    await bus.dead_letters.retry(letter.id)
+    await bus.drain(60)
+    await bus.publish(Jumped("A", 304))
+    await bus.drain(60)
+    await handled.reach(3)
+    await bus.drain(60)
+    assert by_piece(handled) == {"A": [1, 302, 304]}
+    assert (await bus.dead_letters.list(), figures(bus, "sub")["blocked_keys"]) == ([], 0)
 
 
 def _no_key(event: Moved) -> str:

@@ -12,7 +12,7 @@ from tests.bus.samples import Jumped, Moved
 from tests.bus.support import Seen, figures, numbers
 from tests.delivery.desk import Desk
 
-from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
 from pabal.delivery import feed
 
 LATER = RetryPolicy(max_attempts=3, base_delay=1000.0, jitter=0.0)
@@ -72,6 +72,31 @@ async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as
         await bus.drain(60)
         assert figures(bus, "mover")["watermark"] == 4
     assert numbers(seen) == [4]
+
+
+async def test_what_queues_behind_a_parked_event_and_is_gone_does_not_hold_its_key(tmp_path: Path) -> None:
+    """Promise 25. Nobody would go on with the queue, and what came later would wait until the next start."""
+    path = tmp_path / "log.db"
+    seen: Seen[Any] = Seen()
+    broken = True
+
+    async def handle(event: Moved) -> None:
+        if broken:
+            raise NotRetryableError("not yet")
+        seen.add(event)
+
+    async with SqliteEventStorage(path, durability="normal") as storage, InMemoryEventBus(storage) as bus:
+        bus.subscribe(Moved, handle, name="mover", on_exhausted="park_key")
+        await bus.publish_batch([Moved("a", n) for n in range(1, 302)])  # more than are read back at a time
+        await bus.drain(60)
+        delete(path, "position BETWEEN 2 AND 300")
+        broken = False
+        await bus.dead_letters.retry("all")
+        await seen.reach(2)
+        await bus.drain(60)
+        await bus.publish(Moved("a", 302))
+        await seen.reach(3)
+    assert numbers(seen) == [1, 301, 302]
 
 
 async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(

@@ -10,7 +10,7 @@ from pabal.delivery.lane import IDLE, WAITING, Item, Lane
 from pabal.delivery.subscription import key_text
 from pabal.delivery.watermark import WatermarkTracker
 from pabal.domain.envelope import decode_event
-from pabal.domain.event import DomainEvent
+from pabal.domain.event import DomainEvent, kind_of
 from pabal.errors import DecodeError
 from pabal.ports.storage import DeadLetterRecord, EventStorage
 
@@ -193,7 +193,8 @@ class Redelivery:
             del consumer.blocked[key]
             self._engine.router.forget()
             for position, event in self._engine.dead_letters.take_queue(consumer.name, key):
-                self._engine.accept(consumer, position, event)
+                if consumer.wants(kind_of(event)):
+                    self._engine.accept(consumer, position, event)
         elif (consumer.tracker, key) not in self._draining:
             self._draining.add((consumer.tracker, key))
             self._engine.background.spawn(self._drain(consumer, consumer.tracker, key))
@@ -211,8 +212,7 @@ class Redelivery:
                 if positions is None or not consumer.is_open(tracker):
                     return
                 fresh = [position for position in positions if position not in consumer.outside]
-                if fresh:
-                    await self._load(consumer, tracker, key, fresh)
+                if fresh and await self._load(consumer, tracker, key, fresh):
                     return  # the lane calls ``unblock`` when it has come to the end of these
                 if not positions and consumer.blocked.get(key) == added:
                     # Nothing came in while we looked: from here on events go straight to the lane.
@@ -222,23 +222,33 @@ class Redelivery:
 
     async def _load(
         self, consumer: Consumer, tracker: WatermarkTracker, key: str, positions: list[int]
-    ) -> None:
+    ) -> bool:
+        """Put what queues at these positions into its lane; False if nothing went there, and more may queue."""
         assert self.storage is not None
         storage = self.storage
         rows = await self._engine.background.insist(consumer, lambda: storage.read_positions(positions))
-        self.waiting -= len(rows or ())
-        for row in rows or ():
+        if rows is None or not consumer.is_open(tracker):
+            return True
+        self.waiting -= len(positions)
+        consumer.outside.update(positions)
+        entered = False
+        for gone in set(positions) - {row.position for row in rows}:
+            consumer.pass_over(gone)
+        for row in rows:
             if not consumer.is_open(tracker):
-                return
+                return True  # what was not decoded halted it
             try:
                 event = decode_event(row)
             except DecodeError as error:
-                consumer.outside.add(row.position)
                 self._engine.failures.reject(consumer, row.position, None, row, error)
                 continue
-            consumer.outside.add(row.position)
+            if not consumer.wants(kind_of(event)):
+                consumer.pass_over(row.position)  # it takes other events than when this was queued
+                continue
             consumer.queued += 1
             self._engine.enter(consumer, self._lane_of_queue(consumer, key, event), row.position, event)
+            entered = True
+        return entered
 
     def _lane_of_queue(self, consumer: Consumer, key: str, event: DomainEvent) -> Lane:
         """Return the lane that goes on with a queue when it is empty: that of the key it waits under.
