@@ -6,10 +6,11 @@ import asyncio
 import json
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import AsyncMock
 
 import pytest
 
-from pabal import SqliteEventStorage
+from pabal import EventBusFactory, SqliteEventStorage
 from tests import warm
 from tests.cli.conftest import Pabal
 from tests.cli.test_processes import LIMIT, ROOT, environment
@@ -52,6 +53,24 @@ def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, co
     machine = pabal(*on(file, command), "--json")
     assert machine.exit_code == 0
     json.loads(machine.stdout)
+
+
+def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_path: Path) -> None:
+    """The figures below them would scroll the reasons out of sight, and thousands say no more than fifty."""
+    path = tmp_path / "shop.db"
+
+    async def fill() -> None:
+        async with EventBusFactory.create_default_event_bus(path, durability="normal") as bus:
+            for number in range(60):
+                bus.subscribe(ShopOrder, AsyncMock(), name=f"clerk-{number}")
+        async with SqliteEventStorage(path) as storage:
+            await storage.store_event(ShopOrder("o-1", 1))
+
+    asyncio.run(fill())
+    told = pabal("status", path).stdout.splitlines()
+    assert sum("nobody handles it" in line for line in told) == 50
+    assert told[51] == "  and 10 more; --json has them all"
+    assert len(json.loads(pabal("status", path, "--json").stdout)["reasons"]) == 60
 
 
 def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:

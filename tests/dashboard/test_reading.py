@@ -29,6 +29,27 @@ async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> 
     assert row["p99"] > 0
 
 
+async def test_of_many_troubles_the_gravest_are_told_and_how_many_more_there_are() -> None:
+    """Thousands, a megabyte a second to every open page, would take the loop that handlers share."""
+    bus = InMemoryEventBus(InMemoryEventStorage())
+
+    async def weigh(event: Shipped) -> None:
+        raise ValueError("broken")
+
+    for number in range(150):
+        bus.subscribe(Shipped, weigh, name=f"scale-{number}")
+    bus.subscribe(Shipped, weigh, name="halts", retry_count=0, on_exhausted="stop")
+    async with bus:
+        for number in range(150):
+            await bus.subscriptions.pause(f"scale-{number}")
+        await bus.publish(Shipped("p-1", 5))
+        await bus.drain()
+        async with client(bus) as http:
+            report = (await http.get("/api/report")).json()
+    assert [one["code"] for one in report["troubles"]] == ["halted", *["paused"] * 99]
+    assert (report["more_troubles"], len(report["subscriptions"])) == (51, 151)
+
+
 async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> None:
     """The rate of a subscription is never shown, or counts what was handled before anybody looked."""
     from pabal.dashboard.report import Moment, Seen, rates_between

@@ -35,6 +35,8 @@ from pabal.operations.filters import parse_moment
 from pabal.ports.operations import Reason
 from pabal.ports.storage import Start
 
+_TOLD = 50
+"""Reasons that ``status`` prints, so that the figures below them are still on the screen."""
 _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
 
 
@@ -52,8 +54,11 @@ def status(target: str, as_json: bool) -> None:
         sys.exit(_HEALTH[overview.health])
     totals = overview.totals
     click.echo(f"{overview.target.address}: {t(overview.health)}")
-    for reason in overview.reasons:
+    for reason in overview.reasons[:_TOLD]:
         click.echo(f"  {_told(reason)}")
+    more = len(overview.reasons) - _TOLD
+    if more > 0:
+        click.echo(f"  {t('and {count} more; --json has them all', count=f'{more:,}')}")
     click.echo(
         t(
             "{events}, {subscriptions}, largest lag {lag}, {rate} events/s lately",

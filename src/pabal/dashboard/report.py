@@ -13,6 +13,8 @@ from pabal.ports.operations import Overview, Reason, SubscriptionView
 from pabal.ports.samples import Sample
 
 _LEVELS = {"degraded": "warn", "failing": "bad"}
+_TOLD = 100
+"""Troubles that a report tells one by one: nobody reads more, and thousands are a megabyte a second."""
 _HALTED = re.compile(
     r"(?P<where>halted at event \S+ at position \d+): .*?; the last error was (?P<kind>[A-Za-z_][\w.]*)",
     re.DOTALL,
@@ -102,11 +104,13 @@ def compose(
     rows = [_row(view, rates.by_subscription.get(view.name), overview.actions) for view in subscriptions]
     handled = [rate for rate in rates.by_subscription.values() if rate is not None]
     published = rates.published if rates.published is not None else overview.published_per_second
+    troubles, more = _troubles(overview.reasons, groups, rows)
     return {
         "at": overview.as_of,
         "head": overview.totals.head,
         "health": {"status": overview.health},
-        "troubles": _troubles(overview.reasons, groups, rows),
+        "troubles": troubles,
+        "more_troubles": more,
         "totals": {
             "events": overview.totals.events,
             "scheduled": overview.totals.scheduled,
@@ -188,21 +192,23 @@ def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _troubles(
     reasons: Sequence[Reason], groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return what stands still, then what was given up, then the rest."""
+) -> tuple[list[dict[str, Any]], int]:
+    """Return what stands still, then what was given up, then the rest; and how many more there are."""
     # A bus that is failing says so of itself as well; what its subscriptions say is nearer to the cause.
     known = {"parked", "bus"} if any(reason.code == "halted" for reason in reasons) else {"parked"}
     by_name = {row["name"]: row for row in rows}
-    others = [
-        _trouble(reason, by_name.get(reason.subscription, {}))
-        for reason in reasons
-        if reason.code not in known
-    ]
-    still = [trouble for trouble in others if trouble["level"] == "bad"]
-    return [*still, *_letters(groups), *(trouble for trouble in others if trouble["level"] != "bad")]
+    others = [reason for reason in reasons if reason.code not in known]
+    still = [reason for reason in others if reason.level == "failing"]
+    rest = [reason for reason in others if reason.level != "failing"]
+    # Cut before they are put into words: these travel to every open page, once a second.
+    told = [_trouble(reason, by_name) for reason in still[:_TOLD]]
+    told += _letters(groups[: _TOLD - len(told)])
+    told += [_trouble(reason, by_name) for reason in rest[: _TOLD - len(told)]]
+    return told, len(others) + len(groups) - len(told)
 
 
-def _trouble(reason: Reason, row: Mapping[str, Any]) -> dict[str, Any]:
+def _trouble(reason: Reason, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    row = rows.get(reason.subscription, {})
     # A sentence of the engine itself, where there is one: a translated code cannot know it.
     detail = reason.text if reason.code == "bus" else str(row.get("reason", ""))
     return {

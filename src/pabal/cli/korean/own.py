@@ -215,6 +215,7 @@ _SENTENCES = {
     "newer: --after {cursor}": "다음 쪽: --after {cursor}",
     "older: --before {cursor}": "이전 쪽: --before {cursor}",
     "next: --after {cursor}": "다음 쪽: --after {cursor}",
+    "and {count} more; --json has them all": "이 밖에 {count}건이 더 있습니다. --json은 모두 보여 줍니다",
     "there are more events than these {count}": "이 {count}개 말고도 이벤트가 더 있습니다",
     "exporting": "내보내는 중",
     "importing": "들여오는 중",

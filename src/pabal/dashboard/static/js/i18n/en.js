@@ -47,6 +47,7 @@ export const en = {
   "verdict.none": "No subscription lags, no event was given up.",
   "verdict.count": "{n} things to look at, the gravest first.",
   "verdict.count.one": "One thing to look at.",
+  "verdict.more": "and {n} more, on the pages of subscriptions and dead letters",
   "trouble.dead-letters": "{subscription} gave up {n} events",
   "trouble.dead-letters.one": "{subscription} gave up one event",
   "trouble.halted": "{subscription} is halted and handles nothing",

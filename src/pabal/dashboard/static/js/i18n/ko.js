@@ -47,6 +47,7 @@ export const ko = {
   "verdict.none": "밀린 구독도, 포기한 이벤트도 없습니다.",
   "verdict.count": "확인할 것 {n}건, 심각한 것부터 보입니다.",
   "verdict.count.one": "확인할 것이 1건 있습니다.",
+  "verdict.more": "이 밖에 {n}건은 구독 화면과 데드 레터 화면에 있습니다",
   "trouble.dead-letters": "{subscription} 구독이 이벤트 {n}건을 포기했습니다",
   "trouble.dead-letters.one": "{subscription} 구독이 이벤트 1건을 포기했습니다",
   "trouble.halted": "{subscription} 구독이 멈춰서 아무것도 처리하지 않습니다",

@@ -42,13 +42,14 @@ const sentence = (trouble) => (has(`trouble.${trouble.code}`) ? t(`trouble.${tro
 function Troubles({ now }) {
   const [retrying, setRetrying] = useState(null);
   const { status } = now.health;
+  const n = now.troubles.length + now.more_troubles;
   return html`
     <section class=${`card ${TONE[status]}`} aria-label=${t("health")}>
       <div class="verdict" role="status">
         <span class=${`dot ${TONE[status]}`}></span>
         <div>
           <strong>${t(`verdict.${status}`)}</strong>
-          <div class="small soft">${now.troubles.length ? t("verdict.count", { n: now.troubles.length }) : t("verdict.none")}</div>
+          <div class="small soft">${n ? t("verdict.count", { n }) : t("verdict.none")}</div>
         </div>
       </div>
       <ul class="troubles">
@@ -67,6 +68,7 @@ function Troubles({ now }) {
             </li>
           `,
         )}
+        ${now.more_troubles > 0 && html`<li key="more"><div class="more">${t("verdict.more", { n: now.more_troubles })}</div></li>`}
       </ul>
       ${retrying &&
       html`<${RetryDialog}
