@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pabal.brokers.redis import actions
-from pabal.errors import BusNotRunningError
+from pabal.errors import BusNotRunningError, StorageClosedError
 from pabal.factory import open_operations
 from pabal.operations import operations_of
 from tests.brokers.events import Noted
@@ -64,5 +64,7 @@ async def test_a_bus_that_is_stopped_says_so_when_it_is_acted_on(
 ) -> None:
     """Whoever acts too late would be told of a storage that is closed, and look for one."""
     bus = make(shared_server, namespace, Noted())
+    with pytest.raises(StorageClosedError, match=r"this log is closed; .* start the bus"):
+        await bus.dead_letters.list()
     with pytest.raises(BusNotRunningError, match="cannot pause: the bus is stopped"):
         await operations_of(bus).pause("sub")

@@ -16,9 +16,9 @@ class StorageError(PabalError):
 
 
 class StorageClosedError(StorageError):
-    """Report a call on a storage that was closed. Fields: ``path, reason``."""
+    """Report a call on a log that was closed, as by the bus that keeps it. Fields: ``path, reason``."""
 
-    template = "{path}: this storage is closed; open a new one"
+    template = "{path}: this log is closed; open it again, or start the bus that keeps it"
 
 
 class StorageUnavailableError(StorageError):

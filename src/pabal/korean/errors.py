@@ -6,7 +6,7 @@ from pabal import errors
 
 _STORAGE: dict[type[errors.PabalError], str] = {
     errors.StorageError: "{path}: {reason}",
-    errors.StorageClosedError: "{path}: 이미 닫힌 저장소입니다. 새로 여세요",
+    errors.StorageClosedError: "{path}: 닫힌 로그입니다. 다시 열거나, 이 로그를 쓰는 버스를 시작하세요",
     errors.StorageUnavailableError: "{path}: {reason}. 아무것도 쓰지 않았습니다. 경로나 디스크, 권한을 고친 뒤 다시 시도하세요",
     errors.NotAPabalDatabaseError: "{path}: pabal 데이터베이스가 아닙니다({reason}). 파일은 건드리지 않았습니다. 다른 경로를 쓰세요",
     errors.NewerSchemaError: "{path}: 스키마 버전이 {found}인데 {supported}까지만 지원합니다. 파일은 건드리지 않았습니다. pabal을 업그레이드하세요",
