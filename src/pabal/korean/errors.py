@@ -64,7 +64,7 @@ _DELIVERY: dict[type[errors.PabalError], str] = {
     errors.DeadLetterNotFoundError: "데드 레터 {dead_letter_id}번이 없습니다. 그 사이에 재시도되었거나 폐기되었습니다. 목록을 다시 보세요",
     errors.SubscriptionNotFoundError: "구독이 없습니다: {name!r}. 있는 구독: {known}",
     errors.ProjectionNotFoundError: "프로젝션이 없습니다: {name!r}. 있는 프로젝션: {known}",
-    errors.ActionNotPossibleError: "{subject}: {action}할 수 없습니다. {reason}",
+    errors.ActionNotPossibleError: "{subject}: {action}을(를) 할 수 없습니다. {reason}",
 }
 
 _OTHERS: dict[type[errors.PabalError], str] = {

@@ -63,7 +63,7 @@ _HELP = {
     "The token to log in with, 16 characters or more.": "로그인할 토큰. 16자 이상.",
     "What is shown of payloads.": "페이로드를 얼마나 보여 줄지.",
     "What to call the log.": "로그를 부를 이름.",
-    "Look at durable subscriptions, and pause, resume or reset them.": "내구성 있는 구독을 보고, 일시 정지·재개·재설정합니다.",
+    "Look at durable subscriptions, and pause, resume or reset them.": "내구성 있는 구독을 보고, 일시 정지하거나 재개하거나 커서를 옮깁니다.",
     "List subscriptions: position, lag, retries, dead letters, who handles them.": "구독을 나열합니다: 위치, 지연, 재시도, 데드 레터, 처리 주체.",
     "Let a subscription take no more events until it is resumed, also across restarts.": "재개할 때까지 구독이 이벤트를 받지 않게 합니다. 재시작해도 유지됩니다.",
     "Let a paused or halted subscription go on, in whatever process that is.": "일시 정지했거나 멈춘(halted) 구독을, 어느 프로세스에 있든 재개합니다.",
