@@ -208,7 +208,7 @@ def _troubles(
 
 
 def _trouble(reason: Reason, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    row = rows.get(reason.subscription, {})
+    row = rows.get(reason.subscription or "", {})
     # A sentence of the engine itself, where there is one: a translated code cannot know it.
     detail = reason.text if reason.code == "bus" else str(row.get("reason", ""))
     return {

@@ -223,7 +223,7 @@ class Redelivery:
     async def _load(
         self, consumer: Consumer, tracker: WatermarkTracker, key: str, positions: list[int]
     ) -> bool:
-        """Put what queues at these positions into its lane; False if nothing went there, and more may queue."""
+        """Put what queues at these positions into its lane; False if nothing went there, and more may."""
         assert self.storage is not None
         storage = self.storage
         rows = await self._engine.background.insist(consumer, lambda: storage.read_positions(positions))
