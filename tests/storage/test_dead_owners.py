@@ -11,7 +11,7 @@ import pytest
 
 from pabal import SqliteEventStorage
 from pabal.ports.storage import Cursor, PendingRetry, Progress
-from pabal.storage.sqlite import cursors, journal
+from pabal.storage.sqlite import cursors, lifelock
 from pabal.storage.sqlite.journal import Attempt, journal_path
 from tests.storage.events import ticks
 
@@ -74,8 +74,8 @@ async def test_an_attempt_that_was_counted_is_not_counted_twice(path: Path) -> N
 async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lease_is_over(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is on Windows. Taken for dead before that, two processes would handle one subscription."""
-    monkeypatch.setattr(journal, "fcntl", None)
+    """Another user's, for one. Taken for dead before that, two processes would handle one subscription."""
+    monkeypatch.setattr(lifelock, "is_held", lambda file: True)
     async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
         assert await one.open_subscription("held", "now") is not None
         assert await two.open_subscription("held", "now") is None

@@ -17,6 +17,10 @@ from pabal.storage.sqlite import doorbell
 from pabal.storage.sqlite.doorbell import Doorbell
 from tests.storage.events import Recorder, Tick, ticks
 
+rings = pytest.mark.skipif(
+    sys.platform == "win32", reason="there are no such sockets; others look by themselves"
+)
+
 
 def bells(path: Path) -> list[str]:
     return sorted(entry for entry in os.listdir(path.parent) if "-bell-" in entry)
@@ -41,6 +45,7 @@ def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "_LIST_EVERY", -1.0)
 
 
+@rings
 async def test_a_commit_rings_at_other_storages_of_the_file_and_at_no_own_one(
     path: Path, without_pause: None
 ) -> None:
@@ -61,6 +66,7 @@ async def test_a_commit_rings_at_other_storages_of_the_file_and_at_no_own_one(
     assert bells(path) == []
 
 
+@rings
 async def test_the_bell_of_a_process_that_died_is_taken_away(path: Path, without_pause: None) -> None:
     """Each crash would leave a socket at which everybody rings for ever."""
     left = path.parent / f"{path.name}-bell-dead-1"
@@ -73,6 +79,7 @@ async def test_the_bell_of_a_process_that_died_is_taken_away(path: Path, without
         assert not left.exists()
 
 
+@rings
 async def test_a_bell_that_nobody_empties_stops_no_publisher(path: Path, without_pause: None) -> None:
     """A process that is stopped, or busy for long, would stop every other one."""
     busy = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -97,6 +104,7 @@ async def test_a_path_too_long_for_a_socket_leaves_it_at_looking(tmp_path: Path)
         assert bells(folder / "log.db") == []
 
 
+@rings
 async def test_a_bus_hears_of_another_process_by_its_bell_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch, without_pause: None
 ) -> None:
@@ -143,6 +151,7 @@ async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_pat
     bell.close()
 
 
+@rings
 async def test_an_empty_message_rings_like_any_other(path: Path) -> None:
     """Taken for the end of the messages without a look, it would leave a commit unheard."""
     heard = asyncio.Event()

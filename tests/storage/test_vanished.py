@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageUnavailableError
 from tests.storage.events import Recorder, Tick, ticks
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing open can be moved or deleted there")
 
 
 def delete(path: Path) -> None:

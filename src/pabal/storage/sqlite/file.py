@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -49,6 +50,9 @@ class DatabaseFile:
         try:
             if b"\0" in os.fsencode(path):
                 raise StorageUnavailableError(path=repr(path), reason="no file has such a name")
+            if sys.getfilesystemencodeerrors() == "surrogatepass":
+                # Windows has names with half a letter in them; SQLite would make others of them.
+                os.fspath(path).encode()
         except UnicodeEncodeError:
             raise StorageUnavailableError(path=repr(path), reason="no file has such a name") from None
         # Links are followed, so that everybody finds the others' journals beside the one file.

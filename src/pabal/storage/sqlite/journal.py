@@ -10,19 +10,13 @@ The file is locked for as long as its process lives, which is how others know th
 from __future__ import annotations
 
 import mmap
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pabal.errors import StorageClosedError, StorageUnavailableError
-from pabal.storage.sqlite import forks
-
-fcntl: Any = None
-"""None on Windows; there, an owner is known to be dead only when its lease is over."""
-if sys.platform != "win32":  # pragma: no branch - the other way is for Windows alone
-    import fcntl
+from pabal.storage.sqlite import forks, lifelock
 
 _SLOT = Struct("<qqqq")
 # The subscription's number comes last: a slot whose number is set has its other fields complete.
@@ -55,19 +49,22 @@ class MappedJournal:
         self._map: mmap.mmap | None = None
         self._database = str(database)
         self._is_inherited = False
-        # It gets the name that others look for only when it is locked: unlocked, it would be a dead one's.
-        unlocked = database.with_name(f"{database.name}-starting-{owner}")
+        unlocked = self.path
+        if lifelock.can_rename_open_files():
+            # It gets the name that others look for when it is locked: unlocked, it would be a dead one's.
+            # Windows gives what is open no other name, but keeps others from removing it, too.
+            unlocked = database.with_name(f"{database.name}-starting-{owner}")
         try:
             self._file = open(unlocked, "w+b", buffering=0)  # noqa: SIM115 - open while the object lives
         except OSError as error:
             raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
         try:
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unlocked.rename(self.path)
+            lifelock.hold(self._file)
+            if unlocked != self.path:
+                unlocked.rename(self.path)
         except OSError as error:
-            remove_journal(unlocked)
             self._file.close()
+            remove_journal(unlocked)
             raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
 
     def reserve(self, slots: int) -> int:
@@ -114,11 +111,15 @@ class MappedJournal:
     def close(self) -> None:
         """Remove the file: nothing is under way any more."""
         if self._map is not None:
+            if not self._file.closed:
+                # It says so by itself to whoever comes between, or finds it when it could not be removed.
+                self._map[:] = bytes(len(self._map))
             self._map.close()
             self._map = None
         if not self._file.closed:
-            remove_journal(self.path)
+            # In this order, for Windows removes nothing that is open.
             self._file.close()
+            remove_journal(self.path)
 
 
 def remove_journal(path: Path) -> None:
@@ -138,14 +139,15 @@ def dead_journals(database: Path, own: str) -> Iterator[tuple[str, Path, list[At
     prefix = f"{database.name}-inflight-"
     for path in sorted(database.parent.iterdir()):
         owner = path.name.removeprefix(prefix)
-        if owner in (own, path.name) or fcntl is None:
+        if owner in (own, path.name):
             continue
         try:
-            with open(path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                content = file.read()
+            with open(path, "rb", buffering=0) as file:
+                if lifelock.is_held(file):
+                    continue
+                content = file.readall()
         except OSError:
-            continue  # alive, gone meanwhile, or another user's
+            continue  # gone meanwhile, or another user's
         usable = len(content) - len(content) % _SLOT.size
         attempts = [Attempt._make(fields) for fields in _SLOT.iter_unpack(content[:usable])]
         yield owner, path, [attempt for attempt in attempts if attempt.subscription]
@@ -160,13 +162,10 @@ def remove_silent_journals(database: Path, own: str) -> None:
 
 def is_alive(database: Path, owner: str) -> bool:
     """Tell whether an owner's process still holds its journal (True where that cannot be known)."""
-    if fcntl is None:
-        return True
     try:
-        with open(journal_path(database, owner), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open(journal_path(database, owner), "rb", buffering=0) as file:
+            return lifelock.is_held(file)
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return False

@@ -7,7 +7,8 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import quote_from_bytes
 
 from pabal.errors import (
     CorruptLogError,
@@ -77,12 +78,18 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a connection that only reads; where the file is gone, none is made in its place."""
     with translated(str(path)):
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+            file_uri(path.absolute(), "rw"), uri=True, isolation_level=None, check_same_thread=False
         )
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA cache_size = -8192")
     return connection
+
+
+def file_uri(path: PurePath, mode: str) -> str:
+    """Return the URI by which SQLite opens an absolute path; ``as_uri`` makes a machine's name of a share."""
+    name = quote_from_bytes(os.fsencode(path.as_posix()))
+    return f"file://{name if name.startswith('/') else '/' + name}?mode={mode}"
 
 
 def decode_text(raw: bytes) -> str:
@@ -143,7 +150,7 @@ def _check_header(path: Path) -> None:
 
 
 def _look_only(path: Path) -> None:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection = sqlite3.connect(file_uri(path, "ro"), uri=True, isolation_level=None)
     try:
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         _check_identity(connection, str(path))

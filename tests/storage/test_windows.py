@@ -1,0 +1,140 @@
+"""On Windows: the life of a process shown by the lock of its journal, and no name taken from what is open."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pytest
+
+from pabal import SqliteEventStorage
+from pabal.errors import StorageUnavailableError
+from pabal.storage.sqlite import lifelock
+from pabal.storage.sqlite.journal import Attempt, MappedJournal, dead_journals, is_alive, journal_path
+from pabal.storage.sqlite.schema import file_uri
+from tests.storage import on_windows
+from tests.storage.events import Tick
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_windows.pretend(monkeypatch)
+
+
+@pytest.fixture
+def journal(path: Path, windows: None) -> Iterator[MappedJournal]:
+    """The journal of an owner, within an attempt."""
+    made = MappedJournal(path, "owner")
+    slot = made.reserve(2)
+    made.begin(slot, 1, 7, 7, 1)
+    yield made
+    made.close()
+
+
+def die(journal: MappedJournal) -> None:
+    """Let go of the lock as the end of a process does."""
+    journal.path.with_name("copy").write_bytes(journal.path.read_bytes())
+    journal.close()
+    journal.path.with_name("copy").rename(journal.path)
+
+
+@on_windows.needed
+async def test_a_file_is_opened_and_closed_where_nothing_open_can_be_renamed_or_removed(
+    path: Path, windows: None
+) -> None:
+    """On Windows no file could be opened at all, for its journal got its name while it was open."""
+    for expected in (1, 2):
+        async with SqliteEventStorage(path) as storage:
+            assert await storage.store_event(Tick("A")) == expected
+            assert await storage.open_subscription("s", "now") is not None
+            assert storage.journal.path.exists()
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+@on_windows.needed
+def test_the_death_of_a_process_shows_in_its_lock_and_its_attempts_are_read(
+    path: Path, journal: MappedJournal
+) -> None:
+    """Promises 6 and 36. Else its lease is waited for, and what killed it kills every following process."""
+    assert is_alive(path, "owner")
+    assert list(dead_journals(path, "other")) == []
+    die(journal)
+    assert not is_alive(path, "owner")
+    assert list(dead_journals(path, "other")) == [("owner", journal.path, [Attempt(7, 7, 1, 1)])]
+
+
+@on_windows.needed
+def test_two_who_look_at_once_do_not_take_one_another_for_the_owner(
+    path: Path, journal: MappedJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a lock is nobody's to share: the dead one's attempts would go uncounted for good."""
+    die(journal)
+    offsets = iter((0, 1))
+    monkeypatch.setattr(random, "randrange", lambda count: next(offsets))
+    with open(journal.path, "r+b", buffering=0) as other:
+        other.seek(1 << 30)
+        lifelock.msvcrt.locking(other.fileno(), lifelock.msvcrt.LK_NBLCK, 1)
+        assert is_alive(path, "owner"), "the same byte"
+        assert not is_alive(path, "owner"), "another byte"
+
+
+@on_windows.needed
+def test_whoever_starts_waits_for_those_who_look_at_its_journal_first(
+    path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal has its name before it can be locked, so another process may look at just that moment."""
+    looks = open(journal_path(path, "owner"), "w+b", buffering=0)  # noqa: SIM115 - closed in between
+    looks.seek((1 << 30) + 5)
+    lifelock.msvcrt.locking(looks.fileno(), lifelock.msvcrt.LK_NBLCK, 1)
+    monkeypatch.setattr(time, "sleep", lambda seconds: looks.close())
+    made = MappedJournal(path, "owner")
+    assert looks.closed
+    assert is_alive(path, "owner")
+    made.close()
+
+
+@on_windows.needed
+async def test_a_journal_that_cannot_be_locked_is_refused_in_our_words(
+    path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlocked, it would be taken for a dead one's, and its process lose what it handles."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    def refuse(fd: int, mode: int, count: int) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifelock.msvcrt, "locking", refuse)
+        with pytest.raises(StorageUnavailableError, match="Permission denied"):
+            SqliteEventStorage(path)
+    assert sum(pauses) < 1
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+@on_windows.needed
+def test_a_journal_that_somebody_reads_at_its_end_stays_but_says_nothing(
+    path: Path, journal: MappedJournal
+) -> None:
+    """Who reads it keeps it from being removed; what was under way would count as what killed its process."""
+    with open(journal.path, "rb"):
+        journal.close()
+    assert [attempts for *_, attempts in dead_journals(path, "other")] == [[]]
+    os.unlink(journal.path)
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/var/a b?%41#.db"), "file:///var/a%20b%3F%2541%23.db"),
+        (PureWindowsPath(r"C:\data\a b%41#.db"), "file:///C%3A/data/a%20b%2541%23.db"),
+        (PureWindowsPath(r"\\server\share\log.db"), "file:////server/share/log.db"),
+        (PureWindowsPath("\\\\?\\C:\\long\\log.db"), "file:////%3F/C%3A/long/log.db"),
+    ],
+)
+def test_a_file_has_one_uri_on_every_system(path: PurePosixPath | PureWindowsPath, uri: str) -> None:
+    """SQLite takes the server of Windows' ``file://server/share`` for a machine it cannot reach."""
+    assert file_uri(path, "ro") == f"{uri}?mode=ro"
