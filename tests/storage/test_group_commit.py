@@ -98,6 +98,18 @@ async def test_full_durability_syncs_each_commit_and_normal_does_not(path: Path)
         assert (level, mode) == (expected, "wal")
 
 
+async def test_a_sync_reaches_the_disk_also_where_a_system_stops_half_way(path: Path) -> None:
+    """Promise 3. On macOS a sync ends in the disk's memory unless it is asked for more."""
+    for durability, expected in (("full", (1, 1)), ("normal", (0, 1))):
+        async with SqliteEventStorage(path, durability) as storage:  # type: ignore[arg-type]
+            settings = ("fullfsync", "checkpoint_fullfsync")
+            found = [
+                await storage.transact(lambda tx, name=name: tx.execute(f"PRAGMA {name}").fetchone()[0])  # type: ignore[misc]
+                for name in settings
+            ]
+        assert tuple(found) == expected
+
+
 async def test_listeners_hear_of_a_commit_before_its_publishers_go_on(storage: SqliteEventStorage) -> None:
     """A publisher that drained the bus before the bus knew of its event would not wait for it."""
     heard: list[Committed] = []

@@ -47,6 +47,7 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given
     # begin anew.
     connection.execute("BEGIN")
     try:
+        destination.execute("PRAGMA fullfsync = ON")  # as the log itself, where it makes a difference
         connection.execute("SELECT 1 FROM meta").fetchone()
         connection.backup(destination, pages=_STEP_PAGES, progress=step_done)
     except BaseException as error:

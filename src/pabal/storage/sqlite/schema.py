@@ -63,6 +63,9 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _use_wal(connection, name)
             connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+            # On macOS a sync leaves what it wrote in the disk's own memory, unless it is asked for more.
+            connection.execute(f"PRAGMA fullfsync = {'ON' if durability == 'full' else 'OFF'}")
+            connection.execute("PRAGMA checkpoint_fullfsync = ON")
             # 64 MiB of pages and a checkpoint each 8,000 make bulk inserts 1.6 times faster than defaults.
             connection.execute("PRAGMA cache_size = -65536")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
