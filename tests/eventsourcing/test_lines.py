@@ -12,6 +12,7 @@ import pytest
 from pabal import CorruptLogError, SqliteEventStorage
 from pabal.errors import InvalidEventError, UsageError
 from pabal.eventsourcing import Repository
+from pabal.eventsourcing.live import Live
 from tests.eventsourcing.conftest import AnyStorage
 from tests.eventsourcing.samples import Account, Deposited
 
@@ -110,3 +111,34 @@ async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage)
     assert await storage.load_snapshot("account", "a") is None
     await accounts.update("a", lambda account: account.deposit(ONE))
     assert (await Repository(Account, storage, snapshot_when_slower=0.0).load("a")).balance == ONE
+
+
+async def test_a_storm_over_many_aggregates_leaves_as_many_in_memory_as_are_kept(storage: AnyStorage) -> None:
+    """Memory would stay as large as the storm was, until an aggregate comes that is not kept yet."""
+    accounts = Repository(Account, storage, keep=3, snapshot_every=1)
+    names = [f"a{number}" for number in range(40)]
+    await asyncio.gather(*(accounts.update(name, lambda account: account.deposit(ONE)) for name in names))
+    assert len(accounts.lives) == 3
+    saved = [await storage.load_snapshot("account", name) for name in names]
+    assert None not in saved, "those that gave way had their snapshots taken before"
+
+
+async def test_how_much_a_storm_costs_grows_with_its_size_alone(
+    storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 8,000 updates would look at all 8,000 for what may give way, and block the loop for 40 s."""
+    looked = 0
+    is_settled = Live.is_settled.fget
+    assert is_settled is not None
+
+    def count(live: Live[Any]) -> bool:
+        nonlocal looked
+        looked += 1
+        return is_settled(live)
+
+    monkeypatch.setattr(Live, "is_settled", property(count))
+    accounts = Repository(Account, storage, keep=3)
+    await asyncio.gather(
+        *(accounts.update(f"a{number}", lambda account: account.deposit(ONE)) for number in range(200))
+    )
+    assert looked < 200 * 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from pabal.domain.aggregate import Aggregate
@@ -19,7 +19,7 @@ A = TypeVar("A", bound=Aggregate)
 class Live(Generic[A]):
     """Hold one aggregate, and the line of its events that are not stored yet."""
 
-    __slots__ = ("_position", "aggregate", "last_event_id", "line", "snapshot_at")
+    __slots__ = ("_position", "aggregate", "last_event_id", "line", "snapshot_at", "waiting")
 
     def __init__(self, aggregate: A, last_event_id: str | None, snapshot_at: int, position: int) -> None:
         self.aggregate = aggregate
@@ -29,6 +29,13 @@ class Live(Generic[A]):
         self.snapshot_at = snapshot_at
         """The version of the newest snapshot."""
         self.line: Line | None = None
+        self.waiting = 0
+        """How many wait for their changes of it to be stored, to take a snapshot of it then."""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Tell whether some of the state is not stored, or somebody waits who has not heard that it is."""
+        return self.waiting > 0 or not self.is_settled
 
     @property
     def is_settled(self) -> bool:
@@ -98,11 +105,22 @@ class LiveAggregates(Generic[A]):
         kept = self.get(live.aggregate.id)
         if kept is None:
             kept = self._lives[live.aggregate.id] = live
-        # Never one whose events are on their way: whoever loads it then would decide without them.
-        for aggregate_id in list(islice(self._lives, max(0, len(self._lives) - max(1, self._size)))):
-            if self._lives[aggregate_id].is_settled:
-                del self._lives[aggregate_id]
+        self.shrink()
         return kept
+
+    def shrink(self) -> None:
+        """Let go of what was used longest ago, down to the size.
+
+        Called when one is put, and when the events of one are stored: who finds one whose events are on their
+        way leaves the rest to that call. So each is looked at a few times, however many there are.
+        """
+        while len(self._lives) > max(1, self._size):
+            aggregate_id, oldest = next(iter(self._lives.items()))
+            if oldest.is_in_use:
+                # Whoever loads it now would decide without them. And so it is not the oldest.
+                self._lives.move_to_end(aggregate_id)
+                return
+            del self._lives[aggregate_id]
 
     def overtaken(self, aggregate_id: str, version: int) -> None:
         """Let go of a copy that is older than what was stored of its aggregate just now.

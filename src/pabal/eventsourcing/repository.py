@@ -270,10 +270,15 @@ class Repository(Generic[A]):
         change = Change(live.aggregate)
         live.last_event_id = change.last_event_id
         line = live.open_line(self.storage, lambda: self.lives.discard(live))
-        await asyncio.shield(line.join(change))
-        # A block may have it by now, and have recorded what is not stored yet.
-        if live.is_settled and self.lives.get(live.aggregate.id) is live:
-            await self.loader.stored(live)
+        live.waiting += 1
+        try:
+            await asyncio.shield(line.join(change))
+            # A block may have it by now, and have recorded what is not stored yet.
+            if live.is_settled and self.lives.get(live.aggregate.id) is live:
+                await self.loader.stored(live)
+        finally:
+            live.waiting -= 1
+            self.lives.shrink()
         return result
 
     # -- for units of work ----------------------------------------------------------------------------
