@@ -11,6 +11,7 @@ import pytest
 from pabal.cqrs import (
     Command,
     CommandBus,
+    Idempotency,
     MessageContext,
     Query,
     QueryBus,
@@ -29,6 +30,7 @@ from pabal.errors import (
     NotAuthorisedError,
     UsageError,
 )
+from pabal.eventsourcing import UnitOfWork
 
 
 class Add(Command[int]):
@@ -384,3 +386,46 @@ async def test_a_check_that_is_async_is_waited_for() -> None:
     assert await commands.execute(Add(1, 2)) == 3
     with pytest.raises(InvalidMessageError, match="left is negative"):
         await commands.execute(Add(-1, 2))
+
+
+async def test_what_is_no_middleware_is_refused_where_it_is_used() -> None:
+    """`use(validate)` without its brackets failed every command, with a count of arguments for a reason."""
+    commands = CommandBus()
+    commands.register(Add, lambda command: command.left)
+    for factory in (validate, authorise, log_messages, retry_conflicts):
+        with pytest.raises(UsageError, match=rf"if it returns one, write {factory.__name__}\(…\)"):
+            commands.use(factory)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"the class Idempotency is no middleware; .* Idempotency\(…\)"):
+        commands.use(Idempotency)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="it is no function"):
+        validate(5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="it is no function"):
+        authorise(True)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="attempts is '3'; it must be an int"):
+        retry_conflicts("3")  # type: ignore[arg-type]
+    assert await commands.execute(Add(1, 2)) == 1
+
+
+async def test_a_middleware_that_is_not_async_is_told() -> None:
+    """Its author read that an int cannot be used in an await expression, somewhere in pabal."""
+    commands = CommandBus()
+    commands.register(Add, lambda command: command.left)
+
+    def plain(message: Any, context: MessageContext, call_next: Any) -> Any:
+        return 5
+
+    commands.use(plain)
+    with pytest.raises(UsageError, match="plain returned 5, nothing to await; make it an async def"):
+        await commands.execute(Add(1, 2))
+
+
+async def test_a_unit_of_work_that_nobody_provides_is_told_with_who_does() -> None:
+    """The reason was that of the application's container, which does not know the class."""
+    for commands in (CommandBus(), CommandBus(provide={}.__getitem__)):
+
+        @commands.handles(Add)
+        async def add(command: Add, work: UnitOfWork) -> int:
+            return 0
+
+        with pytest.raises(DependencyError, match=r"commands.use\(Idempotency\(bus\)\) provides one"):
+            await commands.execute(Add(1, 2))

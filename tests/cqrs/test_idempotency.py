@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -357,3 +358,12 @@ async def test_a_command_without_json_form_is_told(storage: Any) -> None:
 
     with pytest.raises(UsageError, match=r"the command .*Strange has no JSON form"):
         await commands.execute(Strange(object()))
+
+
+@pytest.mark.parametrize("command_id", [5, UUID(int=7), None, "", b"x", ["a"]])
+async def test_an_id_that_is_no_text_is_told(storage: Any, command_id: Any) -> None:
+    """A UUID from a web framework ended in a bare TypeError; None had the command handled each time."""
+    commands, orders = make_commands(storage), Repository(CqrsOrder, storage)
+    with pytest.raises(UsageError, match=r"PlaceOrder has the command_id .* it must be text"):
+        await commands.execute(PlaceOrder("o-1", Decimal(10), command_id=command_id))
+    assert not await orders.exists("o-1")

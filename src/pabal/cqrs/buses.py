@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, TypeVar, overload
 
-from pabal.cqrs.handling import Handler, MessageContext, Middleware, Provider, around
+from pabal.cqrs.handling import (
+    Handler,
+    MessageContext,
+    Middleware,
+    Provider,
+    around,
+    refuse_other_than_middleware,
+)
 from pabal.cqrs.messages import Command, Query
 from pabal.errors import DuplicateHandlerError, HandlerNotFoundError, InvalidMessageHandlerError, UsageError
 
@@ -70,10 +77,10 @@ class MessageBus:
         """Put ``async (message, context, call_next)`` around every handler, inside those used before.
 
         It counts for handlers registered before, too. What it returns is the result; ``await call_next()``
-        calls the next one in, and may be called more than once. Raises UsageError for what cannot be called.
+        calls the next one in, and may be called more than once. Raises UsageError for what cannot be called
+        so, as ``validate`` in place of ``validate()``.
         """
-        if not callable(middleware):
-            raise UsageError(f"{middleware!r} is no middleware; pass async (message, context, call_next)")
+        refuse_other_than_middleware(middleware)
         self._middleware = (*self._middleware, middleware)
         self._calls = {cls: self._wire(handler) for cls, handler in self._handlers.items()}
 

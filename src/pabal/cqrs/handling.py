@@ -14,7 +14,9 @@ import msgspec
 from pabal.delivery.handler import called_in_thread, is_generator
 from pabal.domain.annotations import annotations_of, signature_of
 from pabal.errors import DependencyError, InvalidMessageHandlerError, UsageError
+from pabal.eventsourcing import UnitOfWork
 
+_OF_IDEMPOTENCY = "commands.use(Idempotency(bus)) provides one, to messages that have a command_id"
 Provider = Callable[[Any], Any]
 """Return an object of a type; may be an async function."""
 CallNext = Callable[[], Awaitable[Any]]
@@ -114,20 +116,28 @@ class Handler:
         if wanted in context.provided:
             return context.provided[wanted]
         fail = partial(DependencyError, handler=self.name, parameter=name, wanted=_name_of(wanted))
+        hint = _OF_IDEMPOTENCY if wanted is UnitOfWork else ""
         if self._provide is None:
-            raise fail(reason="the bus has no provider; pass provide=, a function from a type to an object")
+            without = "the bus has no provider; pass provide=, a function from a type to an object"
+            raise fail(reason=hint or without)
         try:
             found = self._provide(wanted)
             return await found if isawaitable(found) else found
         except Exception as error:
-            raise fail(reason=f"the provider raised {error!r}") from error
+            raise fail(reason=f"the provider raised {error!r}{hint and '; '}{hint}") from error
 
 
 def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[Any]]) -> Any:
     """Return a call with one layer of middleware around it."""
 
     async def run(message: Any, context: MessageContext) -> Any:
-        result = await layer(message, context, lambda: inner(message, context))
+        made = layer(message, context, lambda: inner(message, context))
+        if type(made) is not CoroutineType and not isawaitable(made):
+            raise UsageError(
+                f"the middleware {_address(layer)} returned {made!r:.60}, nothing to await; "
+                "make it an async def"
+            )
+        result = await made
         if type(result) is CoroutineType:
             result.close()
             raise UsageError(
@@ -137,6 +147,24 @@ def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[A
         return result
 
     return run
+
+
+def refuse_other_than_middleware(layer: Any) -> None:
+    """Raise UsageError for what cannot be called with a message, its context and the next call."""
+    if not callable(layer):
+        raise UsageError(f"{layer!r} is no middleware; pass async (message, context, call_next)")
+    name = layer.__qualname__ if _is_named(layer) else repr(layer)
+    if isinstance(layer, type):
+        raise UsageError(f"the class {name} is no middleware; give an object of it, {name}(…)")
+    try:
+        signature_of(layer).bind(None, None, None)
+    except TypeError as error:
+        raise UsageError(
+            f"{name} is no middleware, for it does not take (message, context, call_next): {error}; "
+            f"if it returns one, write {name}(…)"
+        ) from error
+    except ValueError:
+        pass  # written in C, without a signature to read
 
 
 def _is_named(function: Any) -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from pabal.cqrs.handling import CallNext, MessageContext
-from pabal.cqrs.messages import describe
+from pabal.cqrs.messages import Command, describe
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent
 from pabal.domain.ids import new_event_id
@@ -83,9 +83,10 @@ class Idempotency:
     the command is handled again, but what it recorded is refused with ConcurrencyError.
 
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
-    UsageError for a bus without storage, for a command or result that has no JSON form, for a result that is
-    not what the handler's annotation says, and for a command that its own handler sends again; DecodeError
-    for a first result that the annotation takes no more; and what ``UnitOfWork.commit`` raises.
+    UsageError for a bus without storage, for an id that is no text, for a command or result that has no JSON
+    form, for a result that is not what the handler's annotation says, and for a command that its own handler
+    sends again; DecodeError for a first result that the annotation takes no more; and what
+    ``UnitOfWork.commit`` raises.
 
     >>> import asyncio
     >>> from pabal import InMemoryEventStorage
@@ -113,8 +114,13 @@ class Idempotency:
     async def __call__(self, message: Any, context: MessageContext, call_next: CallNext) -> Any:
         """Handle a message once."""
         command_id = getattr(message, "command_id", None)
-        if command_id is None:
+        if command_id is None and not isinstance(message, Command):
             return await call_next()
+        if not isinstance(command_id, str) or not command_id:
+            raise UsageError(
+                f"{context.message_type} has the command_id {command_id!r:.60}; it must be text that is not "
+                "empty, as str(…) of it, or be left out to get a new one"
+            )
         if self._is_inside_of(command_id):
             raise UsageError(
                 f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "

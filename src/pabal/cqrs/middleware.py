@@ -18,6 +18,7 @@ def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
 
     ``check(message)`` raises ValueError to say why not, and its result is ignored; without ``check``, the
     message's own ``validate()`` is called, if it has one. Either may be async. Other errors pass as they are.
+    Raises UsageError for a ``check`` that cannot be called.
 
     >>> import asyncio
     >>> from pabal.cqrs import Command, CommandBus
@@ -35,6 +36,8 @@ def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
         ...
     pabal.errors.cqrs.InvalidMessageError: Withdraw is refused: amount must be positive; correct it and ...
     """
+    if check is not None and not callable(check):
+        raise UsageError(f"validate({check!r:.60}): it is no function; pass one of the message, or nothing")
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         own = getattr(message, "validate", None)
@@ -53,7 +56,7 @@ def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
     """Let only messages through for which ``is_allowed(message)`` is true; else raise NotAuthorisedError.
 
     It may be an async function, and it knows who asks from wherever the application keeps that: a field of
-    the message, or a context variable.
+    the message, or a context variable. Raises UsageError for what cannot be called.
 
     >>> import asyncio
     >>> from pabal.cqrs import Query, QueryBus
@@ -69,6 +72,8 @@ def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
         ...
     pabal.errors.cqrs.NotAuthorisedError: ...
     """
+    if not callable(is_allowed):
+        raise UsageError(f"authorise({is_allowed!r:.60}): it is no function; pass one of the message")
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         allowed = is_allowed(message)
@@ -126,8 +131,8 @@ def retry_conflicts(attempts: int = 3) -> Middleware:
     >>> asyncio.run(commands.execute(Take("A1")))
     'taken at attempt 2'
     """
-    if attempts < 1:
-        raise UsageError(f"attempts is {attempts!r}; it must be at least 1")
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        raise UsageError(f"attempts is {attempts!r:.60}; it must be an int of at least 1")
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         while True:
