@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import ClassVar
 
 import pytest
@@ -146,3 +147,36 @@ def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
 
     with pytest.raises(DecodeError, match=r"state of .*Counted.*a state has no upcaster, so annotate"):
         Counted.codec.restore(Counted("o-1"), stored)
+
+
+async def test_a_step_costs_the_same_however_many_came_before() -> None:
+    """Each step copied the causes of all before it: after 10,000 steps the next took five times as long."""
+
+    class Counting(ProcessManager):
+        process_type = "cqrs_counting"
+        number: int = 0
+
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.number += 1
+
+    bus = InMemoryEventBus(InMemoryEventStorage())
+    commands = CommandBus()
+    commands.use(Idempotency(bus))
+    processes = ProcessManagers(bus, commands)
+    processes.add(Counting)
+    async with bus:
+        await bus.publish_batch([OrderPlaced("o-1") for _ in range(3000)])
+        await bus.drain()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            await bus.publish(OrderPlaced("o-1"))
+            await bus.drain()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        process = await processes.load(Counting, "o-1")
+    assert process is not None
+    assert process.number == 3001
+    assert peak - before < 64 * 1024, "3,000 causes in a set of their own take twice that"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from pabal.cqrs import (
     ProcessManagers,
     on_rejected,
     on_timeout,
+    reacts,
     starts,
 )
-from pabal.errors import ProcessDefinitionError
+from pabal.errors import ProcessDefinitionError, SubscriptionError
 from pabal.testing import VirtualClock
 from tests.cqrs.support import OrderPlaced, RefusedError
 
@@ -151,3 +153,109 @@ def test_a_timeout_that_no_calendar_has_is_refused_when_it_is_set(seconds: float
 
     with pytest.raises(ProcessDefinitionError, match="never comes"):
         Waiting("o-1").take(OrderPlaced("o-1"))
+
+
+@pytest.mark.parametrize("seconds", ["60", None, timedelta(minutes=1)])
+def test_a_timeout_that_is_no_number_is_told(seconds: Any) -> None:
+    """Its author read that a timedelta and a float cannot be compared, in a dead letter."""
+
+    class Waiting(ProcessManager):
+        process_type = "cqrs_waiting"
+
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.set_timeout("late", seconds)
+
+        @on_timeout("late")
+        def late(self, event: object) -> None: ...
+
+    with pytest.raises(ProcessDefinitionError, match=r"give a number of seconds, such as timedelta"):
+        Waiting("o-1").take(OrderPlaced("o-1"))
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [
+        (lambda: starts(key="order"), "@starts names no event class"),
+        (lambda: reacts("order.placed", key="order"), "@reacts takes event classes, not 'order.placed'"),  # type: ignore[arg-type]
+        (lambda: starts(OrderPlaced, key=5), "the key of @starts is 5"),  # type: ignore[arg-type]
+        (lambda: on_timeout(print), "@on_timeout takes a name"),  # type: ignore[arg-type]
+        (lambda: on_rejected(), "@on_rejected names no command class"),
+        (lambda: on_rejected(OrderPlaced), "@on_rejected takes classes of Command"),
+    ],
+)
+def test_a_mark_that_marks_nothing_is_refused(mark: Any, told: str) -> None:
+    """The method would never be called, or end in an error from inside, and nothing say why."""
+    with pytest.raises(ProcessDefinitionError, match=told):
+        mark()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"rejections": [RefusedError]}, "must be a tuple of exception classes"),
+        ({"rejections": (RefusedError("no"),)}, "must be a tuple of exception classes"),
+        ({"process_type": 5}, "process_type is 5; it must be text"),
+        ({"process_type": ""}, "process_type is ''; it must be text"),
+    ],
+)
+def test_what_a_process_says_of_itself_wrongly_is_refused(attributes: dict[str, Any], told: str) -> None:
+    """A list of rejections compensated nothing: each refusal was parked, with a TypeError for a reason."""
+    with pytest.raises(ProcessDefinitionError, match=told):
+        type("Selling", (ProcessManager,), {"__module__": __name__, **attributes})
+
+
+def test_a_process_of_which_nothing_would_ever_come_is_refused_when_it_is_added() -> None:
+    """It would be subscribed, let every event pass, and all would be well."""
+
+    class Endless(ProcessManager):
+        @reacts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None: ...
+
+    class Deaf(ProcessManager):
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None: ...
+
+        @on_rejected(StopPayment)
+        def refused(self, event: CommandRejected) -> None: ...
+
+    class Fine(ProcessManager):
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None: ...
+
+    bus = InMemoryEventBus(InMemoryEventStorage())
+    commands = CommandBus()
+    commands.use(Idempotency(bus))
+    processes = ProcessManagers(bus, commands)
+    with pytest.raises(ProcessDefinitionError, match="mark a method with @starts"):
+        processes.add(Endless)
+    with pytest.raises(ProcessDefinitionError, match="name the exceptions that mean no"):
+        processes.add(Deaf)
+    with pytest.raises(SubscriptionError, match="where= is the process manager's own"):
+        processes.add(Fine, where=bool)
+
+
+async def test_a_key_that_an_event_does_not_have_is_told_with_where_it_stands() -> None:
+    """Each event was parked with the error of an attribute, from a class that has no such line."""
+
+    class Misspelt(ProcessManager):
+        @starts(OrderPlaced, key="ordr")
+        def placed(self, event: OrderPlaced) -> None: ...
+
+    _, [told] = await _run(Misspelt)
+    assert "has no attribute 'ordr'; correct the key= that stands at placed()" in told
+
+
+async def test_a_state_that_holds_itself_is_told_as_one_that_cannot_be_stored() -> None:
+    """The dead letter said RecursionError, and not which process."""
+
+    class Circling(ProcessManager):
+        seen: list[Any] = []  # noqa: RUF012
+
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.seen.append(self.seen)
+
+    _, [told] = await _run(Circling)
+    assert "process manager" in told
+    assert "its state cannot be stored" in told

@@ -36,6 +36,7 @@ def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
     text. An event whose key is None is not for this process. Subclasses of the events are included.
     ``ProcessManager`` shows an example.
     """
+    _check_events("@starts", event_classes, key)
     return _mark([("event", cls, key, True) for cls in event_classes])
 
 
@@ -44,6 +45,7 @@ def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
 
     ``key`` is that of ``starts``. ``ProcessManager`` shows an example.
     """
+    _check_events("@reacts", event_classes, key)
     return _mark([("event", cls, key, False) for cls in event_classes])
 
 
@@ -65,6 +67,8 @@ def on_timeout(name: str) -> Callable[[F], F]:
     >>> Dunning.timeout_methods
     {'unpaid': 'unpaid'}
     """
+    if not isinstance(name, str):
+        raise _misused(f"@on_timeout takes a name, not {name!r:.60}; write @on_timeout('unpaid')")
     return _mark([("timeout", name, "key", False)])
 
 
@@ -74,7 +78,32 @@ def on_rejected(*command_classes: type) -> Callable[[F], F]:
     It comes when a command's handler raised one of the process's ``rejections``. Subclasses of the commands
     are not included. ``ProcessManager`` shows an example.
     """
+    for cls in command_classes:
+        if not (isinstance(cls, type) and issubclass(cls, Command)):
+            raise _misused(
+                f"@on_rejected takes classes of Command, not {cls!r:.60}; write @on_rejected(PayOrder)"
+            )
+    if not command_classes:
+        raise _misused("@on_rejected names no command class; write @on_rejected(PayOrder)")
     return _mark([("rejected", cls, "key", False) for cls in command_classes])
+
+
+def _check_events(decorator: str, event_classes: tuple[Any, ...], key: Any) -> None:
+    for cls in event_classes:
+        if not isinstance(cls, type):
+            raise _misused(
+                f"{decorator} takes event classes, not {cls!r:.60}; write {decorator}(OrderPlaced, …)"
+            )
+    if not event_classes:
+        raise _misused(f"{decorator} names no event class; write {decorator}(OrderPlaced, …)")
+    if not (isinstance(key, str) or callable(key)):
+        raise _misused(
+            f"the key of {decorator} is {key!r:.60}; give the attribute's name, or a function of the event"
+        )
+
+
+def _misused(detail: str) -> ProcessDefinitionError:
+    return ProcessDefinitionError(detail, process="(unknown)")
 
 
 def _mark(reactions: list[tuple[str, Any, KeyOf, bool]]) -> Callable[[F], F]:
@@ -137,12 +166,7 @@ class ProcessManager:
         super().__init_subclass__(**options)
         if "process_type" not in vars(cls):
             cls.process_type = snake_case(cls.__name__)
-        if "/" in cls.process_type:
-            raise ProcessDefinitionError(
-                f"process_type is {cls.process_type!r}; leave the / out, for it stands between type and key "
-                "where the steps are stored",
-                process=cls.__qualname__,
-            )
+        cls._check_attributes()
         cls.reactions = dict(cls.reactions)
         cls.timeout_methods = dict(cls.timeout_methods)
         cls.rejection_methods = dict(cls.rejection_methods)
@@ -168,6 +192,23 @@ class ProcessManager:
                     process=cls.__qualname__,
                 )
         cls.codec = StateCodec(cls, ProcessManager)
+
+    @classmethod
+    def _check_attributes(cls) -> None:
+        detail = ""
+        if not isinstance(cls.process_type, str) or not cls.process_type:
+            detail = f"process_type is {cls.process_type!r:.60}; it must be text that is not empty"
+        elif "/" in cls.process_type:
+            detail = (
+                f"process_type is {cls.process_type!r}; leave the / out, for it stands between type and key "
+                "where the steps are stored"
+            )
+        named: Any = cls.rejections
+        kinds = named if isinstance(named, tuple) else (named,)
+        if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
+            detail = f"rejections is {named!r:.60}; it must be a tuple of exception classes, as (SoldError,)"
+        if detail:
+            raise ProcessDefinitionError(detail, process=cls.__qualname__)
 
     @classmethod
     def _enter(cls, name: str, kind: str, subject: Any, key: KeyOf, begins: bool) -> None:
@@ -210,14 +251,22 @@ class ProcessManager:
 
         Seconds count from this step, by the clock of ``ProcessManagers``; what lies in the past comes at
         once. It survives restarts. Setting one again moves it. Raises ProcessDefinitionError for a name that
-        no method takes, and for a time that no calendar has.
+        no method takes, for what is no number, and for a time that no calendar has.
         """
         if name not in self.timeout_methods:
             raise ProcessDefinitionError(
                 f"no method takes the timeout {name!r}; mark one with @on_timeout({name!r})",
                 process=type(self).__qualname__,
             )
-        if not seconds < _LONGEST:
+        try:
+            comes = seconds < _LONGEST
+        except TypeError as error:
+            raise ProcessDefinitionError(
+                f"the timeout {name!r} is set to {seconds!r:.60}; give a number of seconds, such as "
+                "timedelta(…).total_seconds()",
+                process=type(self).__qualname__,
+            ) from error
+        if not comes:
             raise ProcessDefinitionError(
                 f"the timeout {name!r} of {seconds!r} seconds never comes; set one below {_LONGEST:.0e}",
                 process=type(self).__qualname__,
@@ -249,12 +298,19 @@ class ProcessManager:
     def key_of(cls, event: Any) -> str | None:
         """Return the key of the instance that an event belongs to, or None.
 
-        Raises ProcessDefinitionError for a key that is no text.
+        Raises ProcessDefinitionError for a key that is no text, or whose attribute is not there.
         """
         if isinstance(event, (ProcessTimedOut, CommandRejected)):
             return event.key if event.process == cls.process_type else None
         reaction = cls.reaction_to(type(event))
-        key = None if reaction is None else reaction.key_of(event)
+        try:
+            key = None if reaction is None else reaction.key_of(event)
+        except AttributeError as error:
+            raise ProcessDefinitionError(
+                f"the key of {type(event).__name__} cannot be told: {error}; correct the key= that stands at "
+                f"{reaction.method}()",  # type: ignore[union-attr]
+                process=cls.__qualname__,
+            ) from error
         if key is None or isinstance(key, str):
             return key
         raise ProcessDefinitionError(

@@ -26,7 +26,7 @@ from pabal.delivery.context import DeliveryContext, current_event, with_cause
 from pabal.delivery.subscription import Subscription
 from pabal.delivery.tracebacks import message_of
 from pabal.domain.envelope import decode_event, from_microseconds
-from pabal.errors import HandlerNotFoundError, ProcessDefinitionError, UsageError
+from pabal.errors import HandlerNotFoundError, ProcessDefinitionError, SubscriptionError, UsageError
 from pabal.eventsourcing.appending import storage_of
 from pabal.ports.clock import Clock
 from pabal.ports.storage import AggregateStorage, StreamAppend
@@ -93,11 +93,12 @@ class ProcessManagers:
         ``options`` are those of ``subscribe`` but for ``ordering``, ``where`` and ``batch``; ``on_exhausted``
         defaults to ``"park_key"``. Raises ProcessDefinitionError, SubscriptionError.
         """
-        if not (isinstance(process, type) and issubclass(process, ProcessManager)) or not process.reactions:
-            raise ProcessDefinitionError(
-                "it takes no events; derive it from ProcessManager and mark a method with @starts",
-                process=getattr(process, "__qualname__", repr(process)),
-            )
+        _refuse_idle(process)
+        for option in ("ordering", "where"):
+            if option in options:
+                raise SubscriptionError(
+                    f"{option}= is the process manager's own, made of its keys; leave it out"
+                )
         runner = _Runner(process, self._bus, self._storage, self._commands, self._clock)
         options = {"name": f"process:{process.process_type}", "on_exhausted": "park_key", **options}
         subscription: Subscription = self._bus.subscribe(
@@ -125,7 +126,7 @@ class ProcessManagers:
 class _Instance(NamedTuple):
     version: int
     last: ProcessStepped | None
-    causes: frozenset[str]
+    causes: set[str]
 
 
 class _Runner:
@@ -164,7 +165,8 @@ class _Runner:
         if step is not None:
             if not repeated:
                 await self._store(step, instance.version)
-                instance = _Instance(instance.version + 1, step, instance.causes | {step.cause})
+                instance.causes.add(step.cause)
+                instance = _Instance(instance.version + 1, step, instance.causes)
             await self._dispatch(step, repeated)
         self._instances[key] = instance
         if len(self._instances) > _KEPT:
@@ -182,7 +184,7 @@ class _Runner:
         assert last is None or isinstance(last, ProcessStepped)
         # Not their number: the first ones may have been trimmed.
         version = rows[-1].stream_version or 0 if rows else 0
-        return _Instance(version, last, frozenset(step.cause for step in steps))  # type: ignore[attr-defined]
+        return _Instance(version, last, {step.cause for step in steps})  # type: ignore[attr-defined]
 
     def restore(self, last: ProcessStepped) -> ProcessManager:
         """Return an instance as a step left it."""
@@ -279,6 +281,22 @@ class _Runner:
                     f"{other.__module__}.{other.__qualname__}; give one of them a command_type",
                     process=self._process.__qualname__,
                 )
+
+
+def _refuse_idle(process: Any) -> None:
+    """Raise ProcessDefinitionError for a class of which nothing would ever come."""
+    detail = ""
+    if not (isinstance(process, type) and issubclass(process, ProcessManager)) or not process.reactions:
+        detail = "it takes no events; derive it from ProcessManager and mark a method with @starts"
+    elif not any(reaction.starts for reaction in process.reactions.values()):
+        detail = "no event begins an instance, so none would ever take one; mark a method with @starts"
+    elif process.rejection_methods and not process.rejections:
+        detail = (
+            "@on_rejected has nothing to hear of; name the exceptions that mean no, as "
+            "rejections = (SoldError,)"
+        )
+    if detail:
+        raise ProcessDefinitionError(detail, process=getattr(process, "__qualname__", repr(process)))
 
 
 def _is_due(last: ProcessStepped, event_id: str) -> bool:

@@ -61,7 +61,7 @@ class StateCodec:
         try:
             text = msgspec.json.encode(state)
             again = self._decoder.decode(text)
-        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise ProcessDefinitionError(
                 f"its state cannot be stored: {error}", process=self._cls.__qualname__
             ) from error
