@@ -59,6 +59,27 @@ def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_p
     assert "\\uc8fc\\ubb38-1" in told.stdout
 
 
+@pytest.mark.parametrize("encoding", ["cp949", "cp1252", "latin-1"])
+def test_json_is_json_where_the_terminal_lacks_letters(tmp_path: Path, encoding: str) -> None:
+    """Windows pipes in letters of the country, and no reader of JSON knows the escapes of Python."""
+    path = tmp_path / "log.db"
+    name = "café 🎉 주문 → ₩"
+
+    async def fill() -> None:
+        async with SqliteEventStorage(path) as storage:
+            await storage.store_event(ShopOrder(name, 1))
+
+    asyncio.run(fill())
+    told = subprocess.run(
+        [sys.executable, "-m", "pabal", "events", "list", path, "--json"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    (event,) = json.loads(told.stdout.decode(encoding))["events"]
+    assert event["aggregate_id"] == name
+
+
 def test_the_doctor_calls_a_file_that_is_not_there_a_problem(pabal: Pabal, tmp_path: Path) -> None:
     """A script that lets warnings pass would let a log pass that is gone."""
     told = pabal("doctor", tmp_path / "gone.db")

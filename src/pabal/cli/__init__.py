@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
+
+_ESCAPING = "pabal.escaping"
 
 
 def main() -> None:
@@ -12,13 +15,22 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as with ``<&-``: no file is to be opened in its place
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    codecs.register_error(_ESCAPING, _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
-            stream.reconfigure(errors="backslashreplace")  # this terminal has not every letter of an event
+            stream.reconfigure(errors=_ESCAPING)  # this terminal has not every letter of an event
     try:
         _run()
     except KeyboardInterrupt:
         sys.exit(130)  # while modules were being imported; whatever runs later sees to it itself
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Write a letter that the terminal has not as JSON writes it, so that JSON is still JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)), error.end
 
 
 def _run() -> None:
