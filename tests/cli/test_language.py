@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,16 @@ def test_the_option_wins_over_the_environment_and_that_over_the_locale(
     assert pabal(*empty).output == "no event matches\n"
     assert pabal("--lang", "ko", *empty).output == korean
     assert "버스의 상태와 이유를" in pabal("--lang", "ko", "status", "--help").output
+
+
+def test_where_no_variable_says_it_the_locale_of_letters_does(
+    pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows sets none of them, and everybody in Korea would be spoken to in English."""
+    monkeypatch.delenv("LANG")
+    for locales, told in (
+        ("Korean_Korea.949", "조건에 맞는 이벤트가 없습니다\n"),
+        ("English_United States.1252", "no event matches\n"),
+    ):
+        monkeypatch.setattr(locale, "setlocale", lambda category, found=locales: found)
+        assert pabal("events", "list", file, "--since", "2999-01-01").output == told

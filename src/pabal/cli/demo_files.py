@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from pabal import SqliteEventStorage
+from pabal.cli.shell import typed
 from pabal.demo.errors import RunError
 from pabal.demo.runs import find_run
 
@@ -16,7 +16,7 @@ DEFAULT_FILE = Path("pabal-demo.db")
 
 def resume_command(file: Path | None) -> str:
     """Return what to type to go on, with the program as it was called."""
-    return shlex.join([*_called(), "demo", "--resume", *(() if file is None else ("--file", str(file)))])
+    return typed([*_called(), "demo", "--resume", *(() if file is None else ("--file", str(file)))])
 
 
 def _called() -> list[str]:
@@ -24,7 +24,8 @@ def _called() -> list[str]:
     found = shutil.which(program.name)
     if program.name == "__main__.py":
         return ["python", "-m", "pabal"]
-    if found is not None and Path(found).resolve() == program.resolve():
+    # On Windows the file has a suffix that its name here lacks.
+    if found is not None and Path(found).resolve().with_suffix("") == program.resolve().with_suffix(""):
         return [program.name]
     return [sys.argv[0]]
 
@@ -58,7 +59,7 @@ async def fresh_path(asked: Path | None, beside_unfinished: bool) -> Path:
         state = "a finished run" if is_finished else "an unfinished run; go on with it by adding --resume"
         raise RunError(path=str(path), reason=f"this file holds {state}. For a new run choose another --file")
     if not is_finished and not beside_unfinished:
-        resume, new = resume_command(None), shlex.join([*_called(), "demo", "--new"])
+        resume, new = resume_command(None), typed([*_called(), "demo", "--new"])
         raise RunError(
             path=str(path),
             reason=f"an unfinished run is here. Go on with it: {resume}. Or start a new one beside it: {new}",

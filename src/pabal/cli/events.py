@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -34,6 +33,7 @@ from pabal.cli.base import (
 from pabal.cli.cloudevents import format_option, import_events, line_of, source_option
 from pabal.cli.command import Command, Group
 from pabal.cli.language import t
+from pabal.cli.shell import typed
 from pabal.operations import Operations
 from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, TraceNode
 
@@ -296,7 +296,7 @@ def list_streams(target: str, prefix: str, after: str | None, limit: int, as_jso
         row(made, stream.aggregate_id, stream.aggregate_type, stream.version)
     show(made, "no aggregate matches")
     if page.next is not None:
-        click.echo(t("next: --after {cursor}", cursor=shlex.quote(page.next)), err=True)
+        click.echo(t("next: --after {cursor}", cursor=typed([page.next])), err=True)
 
 
 @streams.command("show")

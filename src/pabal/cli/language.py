@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -44,8 +45,13 @@ def language() -> str:
     for name in ("PABAL_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(name)
         if value:
-            return "ko" if value.lower().startswith("ko") else "en"
-    return "en"
+            return _of(value)
+    # Windows says it in no variable; Python has asked it for the locale of letters when it started.
+    return _of(locale.setlocale(locale.LC_CTYPE))
+
+
+def _of(name: str) -> str:
+    return "ko" if name.lower().startswith("ko") else "en"
 
 
 def t(text: str, /, **fields: Any) -> str:
