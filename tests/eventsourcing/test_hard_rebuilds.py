@@ -139,3 +139,48 @@ def test_a_trigger_may_write_where_only_the_file_has_a_table() -> None:
         "CREATE TABLE {odd} (account TEXT); CREATE TRIGGER {odd}_told AFTER INSERT ON {odd} BEGIN "
         "INSERT INTO news VALUES (new.account); END"
     )
+
+
+class OtherBalances(Balances):
+    """A class of one name, as another module may have one, or what became of it without a new version."""
+
+    name = "balances"
+    tables = "CREATE TABLE {balances} (account TEXT, amount INTEGER); CREATE TABLE {totals} (amount INTEGER)"
+
+    def _add(self, tx: ProjectionTransaction, account: str, amount: int) -> None:
+        tx.execute("INSERT INTO {totals} VALUES (?)", (amount,))
+
+
+async def test_other_tables_of_one_version_are_left_alone_while_they_are_built(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dropped what the other had built, again and again; both starts stood still for ever."""
+    await _store(storage, 50)
+    head, starts = storage.head, [OtherBalances(storage)]
+
+    async def head_after_the_other_class_has_tried() -> int:
+        while starts:
+            with pytest.raises(ProjectionError, match="this class has balances, totals; raise its version"):
+                await starts.pop().start()
+        return await head()
+
+    monkeypatch.setattr(storage, "head", head_after_the_other_class_has_tried)
+    positions: list[int] = []
+    balances = Balances(storage, batch=10)
+    await balances.start(progress=lambda position, _: positions.append(position))
+    await balances.stop()
+    assert not starts
+    assert positions == [10, 20, 30, 40, 50]
+
+
+async def test_a_table_that_is_new_without_a_new_version_is_told_at_the_start(
+    storage: SqliteEventStorage,
+) -> None:
+    """It stopped at its next event, for a table that is not there, with the advice to fix its method."""
+    await _store(storage, 3)
+    async with Balances(storage):
+        pass
+    changed = OtherBalances(storage)
+    with pytest.raises(ProjectionError, match="its version 1 has the tables balances, this class has"):
+        await changed.start()
+    assert len(await changed.rows(BALANCES)) == 3, "and what is there stays"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import CorruptLogError, SqliteEventStorage
-from pabal.errors import InvalidEventError, UsageError
+from pabal.errors import AggregateNotFoundError, InvalidEventError, UsageError
 from pabal.eventsourcing import Repository
 from pabal.eventsourcing.live import Live
 from tests.eventsourcing.conftest import AnyStorage
@@ -100,6 +100,10 @@ async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_pa
         await storage.trim(max_events=2)
         with pytest.raises(CorruptLogError, match="its first events were trimmed"):
             await Repository(Account, storage).load("a")
+        await accounts.update("b", lambda account: account.deposit(ONE))
+        await storage.trim(max_events=1)
+        with pytest.raises(AggregateNotFoundError, match="the log holds no event of it"):
+            await accounts.load("a")  # and not that none was ever stored
 
 
 async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage) -> None:

@@ -29,6 +29,12 @@ ONE = Decimal(1)
         ({"tables": "CREATE TABLE {t} (a)", "version": 0}, "version"),
         ({"tables": "CREATE TABLE IF NOT EXISTS {t} (a)"}, "nothing between TABLE and it"),
         ({"tables": "CREATE TABLE {재고} (a)"}, "of ASCII letters"),
+        (
+            {"tables": "CREATE TABLE {t} (a); CREATE TABLE IF NOT EXISTS {u} (a)"},
+            "tables names {u} and does not create it; write CREATE TABLE {u}, just so",
+        ),
+        ({"tables": "CREATE TABLE {t} (a)", "name": 5}, "name is 5; it must be text"),
+        ({"tables": "CREATE TABLE {t} (a)", "name": ""}, "name is ''; it must be text"),
         ({"tables": ["CREATE TABLE {t} (a)"]}, "tables is .* must be text"),
         ({"tables": "CREATE TABLE {t} (a)", "matches": ("es.*",)}, "matches is .* must be text"),
         ({"tables": "CREATE TABLE {t} (a)", "ignores": "es.stray"}, "ignores is 'es.stray'; .* a tuple"),

@@ -123,7 +123,8 @@ class EventRegistry:
             raise DecodeError(
                 event_type=event_type,
                 position=position,
-                reason=f"stored as version {version}, the class knows up to {schema.version}",
+                reason=f"stored as version {version}, the class knows up to {schema.version}: "
+                "a newer release wrote it, so read it with that one",
             )
         while version < schema.version:
             step = self._upcasters.get((event_type, version))

@@ -75,7 +75,7 @@ class DecodeError(PabalError):
     reason: str
     template = (
         "event {event_type!r} at position {position} cannot be decoded: {reason}; its bytes are kept. "
-        "Add an upcaster for its version, or fix the payload of the dead letter and retry it"
+        "Add an upcaster if its version is an older one, or fix the payload of the dead letter and retry it"
     )
 
 

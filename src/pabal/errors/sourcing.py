@@ -64,7 +64,7 @@ class AggregateNotFoundError(PabalError):
 
     aggregate_type: str
     aggregate_id: str
-    template = "there is no {aggregate_type} {aggregate_id!r}: no event was ever stored for it"
+    template = "there is no {aggregate_type} {aggregate_id!r}: the log holds no event of it"
 
 
 class SnapshotError(PabalError):
@@ -118,7 +118,8 @@ class ProjectionHandlerError(ProjectionError):
     position: int | None
     template = (
         "projection {projection!r} stands before position {position}: its handler of {event_type!r} raised "
-        "{reason}; nothing of the batch was written. Fix the handler and start the projection again"
+        "{reason}; nothing of the batch was written. Fix the handler, raise the projection's version if its "
+        "tables have changed, and start it again"
     )
 
 

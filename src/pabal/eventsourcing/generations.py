@@ -71,8 +71,9 @@ def live_of(generations: Iterable[Generation]) -> Generation | None:
 def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool) -> Generation:
     """Create empty tables beside the live ones; unless ``anew``, go on with what a stopped rebuild left.
 
-    Raises ProjectionError where a higher version is being built: each would drop what the other has built
-    and begin again, and neither would come to an end. And where somebody else has a table of its name.
+    Raises ProjectionError where a higher version is being built, or other tables of the same one: each would
+    drop what the other has built and begin again, and neither would come to an end. And where somebody else
+    has a table of its name.
     """
     generations = read_generations(tx, name)
     live = live_of(generations)
@@ -88,6 +89,8 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
                     f"{version}; raise its version, or drop what was built with "
                     "'pabal projections remove --unfinished'",
                 )
+            if not anew and left.version == version:
+                refuse_other_tables(name, left, tables.names)
             discard(tx, name, left)
     made = Generation(
         max((each.number for each in generations), default=0) + 1, version, 0, False, tables.names
@@ -98,6 +101,15 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
         (name, made.number, version, " ".join(tables.names)),
     )
     return made
+
+
+def refuse_other_tables(name: str, made: Generation, wanted: tuple[str, ...]) -> None:
+    """Raise ProjectionError: what is made under a name and version has not the tables that a class wants."""
+    raise ProjectionError(
+        projection=name,
+        reason=f"its version {made.version} has the tables {', '.join(made.tables)}, this class has "
+        f"{', '.join(wanted)}; raise its version where they have changed, or give it another name",
+    )
 
 
 def _refuse_taken(tx: Statements, name: str, wanted: tuple[str, ...], own: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ from pabal.eventsourcing.generations import (
     begin,
     live_of,
     read_generations,
+    refuse_other_tables,
     swap,
 )
 from pabal.eventsourcing.read_model import Handler, Model, Statements, handlers_of, model_of
@@ -117,8 +118,8 @@ class Projection:
 
         Tables that are missing, or were made by a lower ``version``, are built first, while the old ones stay
         readable; ``progress(position, head)`` is called after each batch. Raises EventNotProjectedError and
-        ProjectionHandlerError while it builds, another ProjectionError (tables of a higher ``version``,
-        events trimmed), StorageError.
+        ProjectionHandlerError while it builds, another ProjectionError (tables of a higher ``version``, other
+        tables of the same, events trimmed), StorageError.
 
         Once started, trouble with the disk is logged and tried again. A method that raises, an event that
         cannot be decoded and a damaged or closed log stop it: see ``failure``.
@@ -237,6 +238,9 @@ class Projection:
         while True:
             live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
             if live is not None and live.version == self.version:
+                known = {table.lower() for table in live.tables}
+                if not all(table.lower() in known for table in self.model.tables.names):
+                    refuse_other_tables(self.name, live, self.model.tables.names)
                 return live
             if live is not None and live.version > self.version:
                 self._refuse_newer(live)

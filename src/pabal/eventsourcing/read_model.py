@@ -105,6 +105,13 @@ class Tables:
             try:
                 self.create(trial, "")
             except (sqlite3.Error, sqlite3.Warning) as error:
+                named = _table.search("".join(self.translate(each, "") for each in self._statements))
+                if named is not None and 'token: "{"' in str(error):
+                    table = named[1]
+                    return (
+                        f"tables names {{{table}}} and does not create it; write CREATE TABLE {{{table}}}, "
+                        "just so"
+                    )
                 return f"SQLite refuses its tables: {error}"
             try:
                 self.create(trial, "__1")
@@ -248,6 +255,8 @@ def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
 
     if isinstance(cls.version, bool) or not isinstance(cls.version, int) or cls.version < 1:
         refuse(f"version is {cls.version!r}; it must be an int of at least 1")
+    if not isinstance(cls.name, str) or not cls.name:
+        refuse(f"name is {cls.name!r:.60}; it must be text that is not empty")
     for name in ("tables", "matches"):
         if not isinstance(getattr(cls, name), str):
             refuse(f"{name} is {getattr(cls, name)!r:.60}; it must be text")

@@ -114,7 +114,7 @@ class Repository(Generic[A]):
     async def load(self, aggregate_id: str) -> A:
         """Return a copy of the aggregate as it is in the log now; it is the caller's own.
 
-        Raises AggregateNotFoundError where no event was ever stored for it, CorruptLogError where its first
+        Raises AggregateNotFoundError where the log holds no event of it, CorruptLogError where its first
         events were trimmed, other StorageErrors, DecodeError, AggregateDefinitionError for an empty id.
         """
         return self._existing((await self.loader.load(aggregate_id)).aggregate)

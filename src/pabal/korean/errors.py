@@ -51,7 +51,7 @@ _EVENTS: dict[type[errors.PabalError], str] = {
     errors.NonFiniteNumberError: "이벤트 {event_type!r}({event_id}): {field} = {value}. 이벤트의 수는 유한해야 합니다. 계산을 확인하거나, 필드를 선택 사항으로 선언하고 None을 넘기세요",
     errors.NaiveDatetimeError: "이벤트 {event_type!r}: {field}에 시간대가 없는 datetime이 있어 시점을 알 수 없습니다. datetime.now(timezone.utc)처럼 시간대가 있는 것을 넘기세요",
     errors.PayloadTooLargeError: "이벤트 {event_type!r}({event_id}): 페이로드가 {size}바이트로 한도 {limit}바이트를 넘습니다. 큰 부분은 다른 곳에 저장하고 참조를 발행하거나, max_payload_bytes를 늘리세요",
-    errors.DecodeError: "위치 {position}의 이벤트 {event_type!r}: 디코딩할 수 없습니다: {reason}. 바이트는 보존됩니다. 그 버전의 업캐스터를 추가하거나, 데드 레터의 페이로드를 고쳐 재시도하세요",
+    errors.DecodeError: "위치 {position}의 이벤트 {event_type!r}: 디코딩할 수 없습니다: {reason}. 바이트는 보존됩니다. 옛 버전이면 업캐스터를 추가하거나, 데드 레터의 페이로드를 고쳐 재시도하세요",
     errors.UnknownEventTypeError: "이벤트 타입 {event_type!r}(위치 {position}): 등록되어 있지 않습니다. 타입을 정의한 모듈을 임포트하세요",
     errors.EventWithoutAggregateError: "{aggregate}이(가) aggregate_id 없는 이벤트 {event_type!r}을(를) 기록했습니다. 이벤트 클래스에 애그리거트의 ID를 반환하는 aggregate_id 프로퍼티를 만드세요",
     errors.EventOfOtherAggregateError: "이벤트 {event_type!r}은(는) {found}의 것인데 {wanted}이(가) 기록했습니다",
@@ -71,11 +71,11 @@ _OTHERS: dict[type[errors.PabalError], str] = {
     errors.InvalidMessageError: "{message_type}: 거절되었습니다: {reason}. 고쳐서 다시 보내세요",
     errors.NotAuthorisedError: "{message_type}: 여기서는 허용되지 않습니다. 권한을 요청하거나 다른 사람이 보내게 하세요",
     errors.CommandIdReusedError: "커맨드 ID {command_id}은(는) 다른 내용으로 이미 처리된 {first}의 것이므로 {command_type}은(는) 처리하지 않았습니다. ID 하나는 커맨드 하나를 가리킵니다. 새 커맨드를 만드세요",
-    errors.AggregateNotFoundError: "{aggregate_type} {aggregate_id!r}이(가) 없습니다. 이벤트가 저장된 적이 없습니다",
+    errors.AggregateNotFoundError: "{aggregate_type} {aggregate_id!r}이(가) 없습니다. 로그에 그 이벤트가 없습니다",
     errors.SnapshotError: "스냅샷을 쓸 수 없습니다: {reason}",
     errors.SnapshotOfOtherClassError: "스냅샷이 {wanted}이(가) 아니라 {found}의 것입니다. 지우거나 원래 클래스로 읽으세요",
     errors.ProjectionError: "프로젝션 {projection!r}: 계속할 수 없습니다: {reason}",
-    errors.ProjectionHandlerError: "프로젝션 {projection!r}: 위치 {position} 앞에 멈춰 있습니다. {event_type!r}의 핸들러가 {reason}을(를) 일으켰습니다. 배치에서 아무것도 쓰지 않았습니다. 핸들러를 고치고 프로젝션을 다시 시작하세요",
+    errors.ProjectionHandlerError: "프로젝션 {projection!r}: 위치 {position} 앞에 멈춰 있습니다. {event_type!r}의 핸들러가 {reason}을(를) 일으켰습니다. 배치에서 아무것도 쓰지 않았습니다. 핸들러를 고치고, 테이블이 바뀌었다면 프로젝션의 버전을 올린 다음 다시 시작하세요",
     errors.EventNotProjectedError: "프로젝션 {projection!r}: 다시 만들 수 없습니다: 위치 {position}의 {event_type!r}, {reason}. 클래스를 임포트하거나, @projects 메서드를 추가하거나, ignores에 넣으세요",
 }
 

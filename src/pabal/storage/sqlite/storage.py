@@ -342,10 +342,11 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         when all is gone. Never deletes the newest event, nor what a subscription has not finished or is to be
         replayed, or what a projection's tables do not hold yet, whatever its age; ``held_back_by`` names
         those that are in the way. Dead letters keep a copy of their own. The history of an aggregate is
-        deleted like everything else, so do not trim a log from which aggregates are loaded. ``max_bytes``
-        counts what is used of the file, indexes and all. The file keeps its size, and new events fill the
-        room; ``vacuum`` gives it back. ``dry_run`` only says what would go. ``progress(deleted, all_due)`` is
-        called after each commit; what was deleted before a cancellation stays deleted.
+        deleted like everything else, so do not trim a log from which aggregates are loaded, nor steps that a
+        process manager may still go on from: its state is its last one. ``max_bytes`` counts what is used of
+        the file, indexes and all. The file keeps its size, and new events fill the room; ``vacuum`` gives it
+        back. ``dry_run`` only says what would go. ``progress(deleted, all_due)`` is called after each commit;
+        what was deleted before a cancellation stays deleted.
         """
         retention.check_limits(max_age, max_events, max_bytes)
         bound = await self._do(lambda tx: retention.find_bound(tx, max_age, max_events, max_bytes))
