@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, time
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
 import pytest
 
-from pabal import DomainEvent
+from pabal import DomainEvent, InMemoryEventStorage
 from pabal.domain import registry
 from pabal.domain.schema_check import SchemaFinding, check_schema
 from pabal.domain.schema_export import export_schema
+from pabal.errors import DecodeError
 
 
 def _address(*fields: Any) -> Any:
@@ -36,6 +37,75 @@ def _found(before: Any, after: Any) -> list[SchemaFinding]:
 
 OLD: Any = _address(("street", str))
 GROWN: Any = _address(("street", str), ("code", str | None, None))
+
+
+class Point(NamedTuple):
+    x: int
+
+
+class LongerPoint(NamedTuple):
+    x: float
+    y: int = 0
+
+
+class FullPoint(NamedTuple):
+    x: int
+    y: int
+
+
+PAIR: Any = msgspec.defstruct("Pair", [("a", int)], array_like=True, frozen=True)
+LONGER_PAIR: Any = msgspec.defstruct("Pair", [("a", int), ("b", int, 3)], array_like=True, frozen=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "value"),
+    [
+        (Point, LongerPoint, Point(1)),
+        (tuple[Point, ...], tuple[LongerPoint, ...], (Point(1), Point(2))),
+        (PAIR, LONGER_PAIR, PAIR(1)),
+        (tuple[int, str], tuple[float, str | None], (1, "a")),
+        (UUID, str, UUID(int=7)),
+        (UUID | None, str | None, UUID(int=7)),
+        (tuple[UUID, ...], tuple[str, ...], (UUID(int=7),)),
+    ],
+)
+async def test_what_is_read_though_it_grew_at_its_end_or_became_text_is_no_failure(
+    before: Any, after: Any, value: Any
+) -> None:
+    """A build failed over a new field of a NamedTuple with a default, and events of before could be read."""
+    storage = InMemoryEventStorage()
+    with registry.isolated():
+        snapshot = _export(before)
+        await storage.store_event(registry.schema_named("schema-nested.moved").cls(value))
+    with registry.isolated():
+        _export(after)
+        assert [each for each in check_schema(snapshot) if each.event_type == "schema-nested.moved"] == []
+        assert len([envelope async for envelope in storage.read()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "value"),
+    [
+        (LongerPoint, Point, LongerPoint(1, 2)),
+        (Point, FullPoint, Point(1)),
+        (tuple[str, int], tuple[UUID, int], ("a", 1)),
+        (tuple[int], tuple[int, int], (1,)),
+    ],
+)
+async def test_what_cannot_be_read_of_fields_in_order_is_a_failure(
+    before: Any, after: Any, value: Any
+) -> None:
+    """The application would start, and park every event of yesterday."""
+    storage = InMemoryEventStorage()
+    with registry.isolated():
+        snapshot = _export(before)
+        await storage.store_event(registry.schema_named("schema-nested.moved").cls(value))
+    with registry.isolated():
+        _export(after)
+        (finding,) = [each for each in check_schema(snapshot) if each.event_type == "schema-nested.moved"]
+        assert (finding.level, finding.field) == ("failure", "to")
+        with pytest.raises(DecodeError):
+            _ = [envelope async for envelope in storage.read()]
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from pabal.errors import UsageError
 
 _REMARKS = ("title", "description", "default", "examples")
 """What a schema says without asking anything of the value."""
-_PARTS = ("properties", "required", "items", "additionalProperties", "propertyNames")
+_PARTS = ("properties", "required", "prefixItems", "items", "additionalProperties", "propertyNames")
 _LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _BY_PATTERN = {WHOLE["pattern"]: "integer", NUMBER["pattern"]: "number"}
+_UUID = {"type": "string", "format": "uuid"}
 _Schema = dict[str, Any]
 
 
@@ -171,6 +172,8 @@ def _takes(new: Any, old: Any) -> bool:
         return all(type(value) is kind for value in old["enum"])
     if {**old, "type": "number"} == new and old.get("type") == "integer":
         return True
+    if old == _UUID and new == TEXT:
+        return True  # it is written in one way alone, so that as text it equals what it equalled before
     has_parts = any(part in old for part in _PARTS) or "propertyNames" in new
     return has_parts and _takes_parts(new, old)
 
@@ -198,6 +201,11 @@ def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     if not all(name in has and _takes(has[name], had[name]) for name in had):
         return False
     if not set(new.get("required", ())) <= set(old.get("required", ())):
+        return False
+    first, now_first = old.get("prefixItems", ()), new.get("prefixItems", ())
+    if bool(first) != bool(now_first) or len(now_first) < len(first):
+        return False  # one that is new has a default: how many there are at least is compared above
+    if not all(map(_takes, now_first, first)):
         return False
     if not _takes_names(new.get("propertyNames"), old.get("propertyNames")):
         return False
