@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal.operations import operations_of
+from pabal.ports.operations import DeadLetterFilter
+from pabal.ports.storage import DeadLetterRecord
 from tests.bus.samples import Moved, Noted, Packed, Ticket
-from tests.bus.support import ONCE, Backend, Seen, figures
+from tests.bus.support import LIMIT, ONCE, Backend, Seen, figures, numbers, turns
 from tests.bus.test_dead_letters import Clinic, sick_bus
 
 
@@ -120,3 +126,73 @@ async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backen
     assert await bus.dead_letters.retry(letter.id) == 1
     await bus.drain(30)
     assert seen == [0, 1, 2, 3]
+
+
+class Awaiting(InMemoryEventStorage):
+    """Answers what is asked of dead letters once as many ask as there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.answers = asyncio.Event()
+
+    async def _together(self, dead_letter_id: int) -> None:
+        self.asked.append(dead_letter_id)
+        if len(self.asked) == 50:
+            self.answers.set()
+        async with asyncio.timeout(LIMIT):
+            await self.answers.wait()
+
+    async def begin_retry(
+        self, dead_letter_id: int, payload: bytes | None, now: float
+    ) -> DeadLetterRecord | None:
+        await self._together(dead_letter_id)
+        return await super().begin_retry(dead_letter_id, payload, now)
+
+    async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
+        await self._together(dead_letter_id)
+        return await super().discard_dead_letter(dead_letter_id)
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+@pytest.mark.parametrize("by", ["bus", "operator"])
+async def test_all_dead_letters_are_acted_on_together(action: str, by: str) -> None:
+    """With a commit for each, a hundred thousand take minutes, in which their handlers wait for the disk."""
+    storage = Awaiting()
+    bus = InMemoryEventBus(storage)
+    clinic = Clinic()
+    bus.subscribe(Moved, clinic, name="clinic", retry=ONCE)
+    await bus.start()
+    await bus.publish_batch([Moved("rook", n) for n in range(50)])
+    await bus.drain(60)
+    clinic.accepts = True
+    if by == "bus":
+        assert await getattr(bus.dead_letters, action)("all") == 50
+        await bus.drain(60)
+    await bus.stop()
+    if by == "operator":
+        acted = await getattr(operations_of(storage), f"{action}_matching")(DeadLetterFilter())
+        assert (acted.count, acted.skipped) == (50, 0)
+        async with bus:
+            await bus.drain(60)
+    assert numbers(clinic.handled) == (list(range(50)) if action == "retry" else [])
+    assert (await storage.list_dead_letters(), len(storage.asked)) == ([], 50)
+
+
+async def test_retrying_all_goes_on_for_those_that_are_marked_though_the_caller_is_cancelled() -> None:
+    """As by a time limit: marked as retried, and given to nobody, they would wait for the next start."""
+    storage = Awaiting()
+    clinic = Clinic()
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Moved, clinic, name="clinic", retry=ONCE)
+        await bus.publish_batch([Moved("rook", n) for n in range(49)])
+        await bus.drain(60)
+        clinic.accepts = True
+        retrying = asyncio.create_task(bus.dead_letters.retry("all"))
+        await turns()
+        retrying.cancel()
+        await asyncio.wait([retrying])
+        storage.answers.set()
+        await clinic.handled.reach(49)
+    assert retrying.cancelled()
+    assert await storage.list_dead_letters() == []

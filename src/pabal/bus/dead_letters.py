@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
 
-from pabal.delivery.consumer import HALTED
+from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.engine import Engine
 from pabal.domain.envelope import decode_event
 from pabal.domain.event import body_of, kind_of
@@ -26,6 +28,8 @@ from pabal.errors import (
 from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore
 
 _PAGE = 500
+_AT_ONCE = 100
+"""Dead letters that are retried or discarded with one commit."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, eq=False):
@@ -116,11 +120,8 @@ class DeadLetters:
             _refuse_filters("retry", which, filters)
             return int(await self._begin(which, None))
         begun = 0
-        for letter in await self._matching(filters):
-            try:
-                begun += await self._begin(letter.id, None)
-            except (DecodeError, SubscriptionError, DeadLetterNotFoundError):
-                continue  # it stays as it is, if it is still there; retrying it alone raises
+        for letters in _groups(await self._matching(filters)):
+            begun += await self._begin_together(letters)
         return begun
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> bool:
@@ -148,38 +149,67 @@ class DeadLetters:
             await self._discard(which)
             return 1
         count = 0
-        for letter in await self._matching(filters):
-            try:
-                await self._discard(letter.id)
-                count += 1
-            except DeadLetterNotFoundError:
-                continue  # its retry succeeded, or somebody else discarded it
+        for letters in _groups(await self._matching(filters)):
+            discards = (self._discard(letter.id) for letter in letters)
+            for outcome in await asyncio.gather(*discards, return_exceptions=True):
+                # One that is gone was retried with success, or somebody else discarded it.
+                count += not _refused(outcome, DeadLetterNotFoundError)
         return count
 
     async def _begin(self, dead_letter_id: int, payload: bytes | None) -> bool:
         self._check_running("retry a dead letter")
         letter = await self._store.get_dead_letter(dead_letter_id)
+        consumer = self._taker_of(letter, payload)
+        # While it is being opened its retries are taken from the storage: this one would be taken twice.
+        await self._engine.background.until(lambda: not consumer.is_opening)
+        (outcome,) = await asyncio.shield(self._again({dead_letter_id: consumer}, payload))
+        _refused(outcome)
+        return outcome is not None
+
+    async def _begin_together(self, letters: Sequence[DeadLetter]) -> int:
+        """Begin to retry those that can be, for one commit; return how many."""
+        self._check_running("retry a dead letter")
+        takers: dict[int, Consumer] = {}
+        for letter in letters:
+            try:
+                takers[letter.id] = self._taker_of(letter.record, None)
+            except (DecodeError, SubscriptionError):
+                continue  # it stays as it is; retrying it alone raises
+        await self._engine.background.until(lambda: not any(taker.is_opening for taker in takers.values()))
+        outcomes = await asyncio.shield(self._again(takers, None))
+        for outcome in outcomes:
+            _refused(outcome, DecodeError, DeadLetterNotFoundError)
+        return sum(isinstance(outcome, DeadLetterRecord) for outcome in outcomes)
+
+    async def _again(self, takers: Mapping[int, Consumer], payload: bytes | None) -> Sequence[object]:
+        """Mark dead letters as being retried, and deliver them, in this order; return what came of each.
+
+        Not to be cancelled: what is marked and delivered by nobody would wait for the next start.
+        """
+        trackers = [taker.tracker for taker in takers.values()]
+        now = self._engine.clock.time()
+        marks = (self._store.begin_retry(number, payload, now) for number in takers)
+        outcomes: Sequence[object] = await asyncio.gather(*marks, return_exceptions=True)
+        for taker, tracker, outcome in zip(takers.values(), trackers, outcomes, strict=True):
+            if isinstance(outcome, DeadLetterRecord) and taker.is_open(tracker):
+                self._engine.redelivery.again(taker, outcome)
+        return outcomes
+
+    def _taker_of(self, letter: DeadLetterRecord, payload: bytes | None) -> Consumer:
+        """Return who a dead letter can be delivered to again, with another payload or its own."""
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is None:
             raise SubscriptionError(
-                f"dead letter {dead_letter_id} belongs to {letter.subscription!r}, which is not subscribed "
+                f"dead letter {letter.id} belongs to {letter.subscription!r}, which is not subscribed "
                 "here; subscribe under that name first"
             )
         if consumer.state == HALTED:
             raise SubscriptionError(f"{letter.subscription!r} is halted; call bus.resume() first")
         if payload is None and letter.record is not None:
             decode_event(letter.record)  # raises before anything is changed
-        # While it is being opened its retries are taken from the storage: this one would be taken twice.
         if consumer.is_opening and self._engine.in_handler():
             raise InsideHandlerError(action="retry a dead letter of a subscription that is being replayed")
-        await self._engine.background.until(lambda: not consumer.is_opening)
-        tracker = consumer.tracker
-        begun = await self._store.begin_retry(dead_letter_id, payload, self._engine.clock.time())
-        if begun is None:
-            return False
-        if consumer.is_open(tracker):
-            self._engine.redelivery.again(consumer, begun)
-        return True
+        return consumer
 
     async def _discard(self, dead_letter_id: int) -> None:
         letter = await self._store.discard_dead_letter(dead_letter_id)
@@ -196,6 +226,20 @@ class DeadLetters:
             if not page:
                 return found
             found += page
+
+
+def _groups(letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, ...]]:
+    """Cut what is acted on into groups, each for one commit."""
+    left = iter(letters)
+    while group := tuple(islice(left, _AT_ONCE)):
+        yield group
+
+
+def _refused(outcome: object, *reasons: type[Exception]) -> bool:
+    """Tell whether one of many calls was refused for one of these reasons; raise what is another."""
+    if isinstance(outcome, BaseException) and not isinstance(outcome, reasons):
+        raise outcome
+    return isinstance(outcome, BaseException)
 
 
 def _refuse_filters(call: str, dead_letter_id: int, filters: Mapping[str, Any]) -> None:

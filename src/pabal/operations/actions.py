@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -24,6 +25,9 @@ from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSou
 from pabal.ports.storage import Start
 
 _PAGE = 500
+_AT_ONCE = 100
+"""Dead letters that are acted on with one commit, where nobody delivers them here."""
+_LEFT = (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError)
 LAST = 2**63 - 1
 """The highest number that a log can give: nothing lies beyond, and not every storage can be asked for it."""
 
@@ -206,16 +210,22 @@ class Actions:
         numbers = await self._matching(wanted)
         done = skipped = 0
         pending = False
-        for seen, number in enumerate(numbers, 1):
-            try:
-                result = await act(number)
-                done += result.count
-                skipped += not result.count
-                pending = pending or result.pending
-            except (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError):
-                skipped += 1  # it stays as it is, if it is still there; acting on it alone says why
-            if progress is not None:
-                progress(seen)
+        # A live bus delivers at once what it is given, in this order; elsewhere that is the storage's.
+        together = 1 if self._source.target.live else _AT_ONCE
+        for first in range(0, len(numbers), together):
+            group = numbers[first : first + together]
+            outcomes = await asyncio.gather(*map(act, group), return_exceptions=True)
+            for seen, outcome in enumerate(outcomes, first + 1):
+                if isinstance(outcome, ActionResult):
+                    done += outcome.count
+                    skipped += not outcome.count
+                    pending = pending or outcome.pending
+                elif isinstance(outcome, _LEFT):
+                    skipped += 1  # it stays as it is, if it is still there; acting on it alone says why
+                else:
+                    raise outcome
+                if progress is not None:
+                    progress(seen)
         return ActionResult(action, _described(wanted), done, skipped, pending)
 
     async def _matching(self, wanted: DeadLetterFilter) -> list[int]:
