@@ -160,7 +160,10 @@ def without_quotes(
     overview: Overview, subscriptions: Sequence[SubscriptionView]
 ) -> tuple[Overview, list[SubscriptionView]]:
     """Leave out the sentences that may quote an error, and with it a value of a payload. Pure."""
-    reasons = tuple(msgspec.structs.replace(reason, text=reason.code) for reason in overview.reasons)
+    reasons = tuple(
+        reason if reason.code == "group" else msgspec.structs.replace(reason, text=reason.code)
+        for reason in overview.reasons  # what is said of a group quotes nothing, and no code says it all
+    )
     views = [msgspec.structs.replace(view, reason=_unquoted(view.reason)) for view in subscriptions]
     return msgspec.structs.replace(overview, reasons=reasons), views
 

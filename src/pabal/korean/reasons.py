@@ -43,6 +43,8 @@ _OPERATIONS = {
     "search the log": "로그 검색",
     "list event types": "이벤트 타입 나열",
     "keep a local storage and feed the bus with relay(storage, bus)": "로컬 저장소에 두고 relay(storage, bus)로 버스에 보내세요",
+    "{count} events were lost on the server before they were handled": "이벤트 {count}개가 처리되기 전에 서버에서 사라졌습니다",
+    "subscription {name} waits in {count} partitions whose processes do not have it; all processes of a group need the same subscriptions": "구독 {name}: 이 구독이 없는 프로세스들의 파티션 {count}개에서 기다립니다. 그룹의 프로세스는 모두 같은 구독을 가져야 합니다",
     "pause": "일시 정지",
     "resume": "재개",
     "reset": "커서 이동",

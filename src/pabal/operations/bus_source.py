@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -53,6 +53,7 @@ class BusSource(NoProjections):
         address: str = getattr(bus, "address", "memory://")
         self._target = Target(address.partition(":")[0], address, live=True, has_log=False)
         self._kept: ActionLog | None = getattr(bus, "action_log", None)
+        self._remarks: Callable[[], Sequence[str]] = getattr(bus, "remarks", tuple)
         self._audit: list[AuditEntry] = []
 
     @property
@@ -79,7 +80,7 @@ class BusSource(NoProjections):
 
     async def reasons(self) -> list[Reason]:
         """Return what is wrong beyond what the subscriptions say of themselves."""
-        return reasons_of(self._bus)
+        return reasons_of(self._bus) + [Reason("group", "degraded", text) for text in self._remarks()]
 
     async def _newest(self) -> str:
         """Return the beginning of a log that is not there."""

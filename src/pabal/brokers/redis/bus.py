@@ -261,19 +261,21 @@ class RedisEventBus(BaseEventBus):
     def health(self) -> Health:
         """Return ok, degraded or failing, with the reasons in sentences."""
         troubles: list[str] = []
-        remarks: list[str] = []
         if self.is_running and not self._log.link.is_connected:
             troubles.append(f"the server cannot be reached: {self._log.link.trouble}")
         coordinator = self._coordinator
         if coordinator is not None and coordinator.trouble is not None and not troubles:
             troubles.append(f"the group's partitions cannot be looked after: {coordinator.trouble}")
-        if coordinator is not None and coordinator.lost_events:
-            remarks.append(
-                f"{coordinator.lost_events} events were lost on the server before they were handled"
-            )
-        if coordinator is not None:
-            remarks += coordinator.companions.remarks()
-        return judged(self._group_engine, self.is_running, troubles, remarks)
+        return judged(self._group_engine, self.is_running, troubles, self.remarks())
+
+    def remarks(self) -> list[str]:
+        """Return what no subscription's figures show: events lost, and those that others should handle."""
+        coordinator = self._coordinator
+        if coordinator is None:
+            return []
+        lost = coordinator.lost_events
+        told = [f"{lost} events were lost on the server before they were handled"] if lost else []
+        return told + coordinator.companions.remarks()
 
 
 def _check(
