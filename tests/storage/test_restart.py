@@ -12,6 +12,9 @@ import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy, SqliteEventStorage
 from pabal.errors import DeadLetterNotFoundError
+from pabal.operations import operations_of
+from pabal.ports.operations import DeadLetterFilter
+from pabal.ports.telemetry import EventParked
 from pabal.storage.sqlite import letters
 from pabal.testing import VirtualClock
 from tests.storage.events import Note, Recorder, Tick, ticks
@@ -216,6 +219,45 @@ async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same
         assert bus.get_statistics()["subscriptions"]["all"]["skipped"] == 1
         assert bus.health().status == "degraded"
         assert "skipped 1 events of unregistered types" in bus.health().reasons[0]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+async def test_a_dead_letter_of_a_class_that_is_gone_keeps_no_bus_from_starting_when_it_is_retried(
+    path: Path, runs: bool
+) -> None:
+    """Retried from the shell, which need not know it, it would stop its subscription, and later starts."""
+    from pabal.domain.registry import registry
+
+    with registry.isolated():
+
+        class Foreign(Tick):
+            event_type = "storage-test.removed"
+
+        async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
+            bus.subscribe("*", Recorder(before=refuse), name="all", on_exhausted="park_key")
+            await bus.publish_batch([Foreign("A", 1), Tick("A", 2)])
+            await bus.drain(60)
+    seen = Recorder()
+    parked = asyncio.Event()
+    async with SqliteEventStorage(path) as storage:
+        bus = InMemoryEventBus(storage)
+        bus.listen(lambda report: parked.set() if isinstance(report, EventParked) else None)
+        bus.subscribe("*", seen, name="all", on_exhausted="park_key")
+        if runs:
+            await bus.start()
+        assert (await operations_of(storage).retry_matching(DeadLetterFilter())).count == 1
+        await bus.start()
+        async with asyncio.timeout(60):
+            await parked.wait()
+        await bus.publish(Note("after"))
+        await bus.drain(60)
+        (letter,) = await bus.dead_letters.list()
+        assert (letter.state, letter.queued, len(letter.attempts)) == ("parked", 1, 2)
+        assert "import the module that defines it" in letter.reason
+        await bus.dead_letters.discard(letter.id)
+        await seen.reaches(2)
+        await bus.stop()
+    assert [type(event) for event in seen.seen] == [Note, Tick]
 
 
 async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: Path) -> None:

@@ -47,20 +47,20 @@ class Redelivery:
     def again(self, consumer: Consumer, letter: DeadLetterRecord) -> bool:
         """Deliver a dead letter once more, with a fresh series of attempts.
 
-        False if it is parked again at once, for its ordering function raises. Raises DecodeError if its bytes
-        fit no class.
+        False if it is parked again at once: its ordering function raises, or its bytes fit no class here.
         """
-        event = letter.event
-        if event is None:
-            assert letter.record is not None
-            event = decode_event(letter.record)
+        event, record = letter.event, letter.record
         consumer.failing[letter.position] = Failing(
             0, letter.failures, self._engine.clock.monotonic(), from_dead_letter=True
         )
         try:
+            if event is None:
+                assert record is not None
+                event = decode_event(record)
             lane = self._enter(consumer, letter.position, event, letter.key)
         except Exception as error:
-            self._engine.failures.reject(consumer, letter.position, event, None, error, letter.key)
+            row = record if event is None else None
+            self._engine.failures.reject(consumer, letter.position, event, row, error, letter.key)
             return False
         if letter.key is not None and (lane.shared or key_text(lane.key) != letter.key):
             self._moved[consumer.name, letter.position] = letter.key

@@ -12,7 +12,7 @@ from pabal.brokers.redis.partition import PartitionStorage
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription
-from pabal.errors import DeadLetterNotFoundError, DecodeError, SubscriptionError
+from pabal.errors import DeadLetterNotFoundError, SubscriptionError
 from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
 
@@ -67,10 +67,7 @@ class Running:
         known = consumer.failing.get(letter.position)
         if consumer.tracker is None or letter.state != "retrying" or known is not None:
             return  # opening the subscription has taken it up
-        try:
-            self.engine.redelivery.again(consumer, letter)
-        except DecodeError:
-            return  # whoever asked was told
+        self.engine.redelivery.again(consumer, letter)
 
 
 class LeaveWord:
