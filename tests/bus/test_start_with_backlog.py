@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from pabal import InMemoryEventBus
-from pabal.errors import InsideHandlerError
+from pabal.errors import InsideHandlerError, StorageUnavailableError
+from pabal.ports.telemetry import StorageTrouble
+from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, figures
+from tests.bus.support import ONCE, Backend, Seen, figures, reports_of
 
 
 @pytest.mark.parametrize("others", [1, 8])
@@ -67,3 +69,33 @@ async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored:
             assert bus.get_statistics()["events_published"] == 5
     finally:
         loop.set_task_factory(None)
+
+
+async def test_a_bus_starts_though_what_is_due_cannot_enter_its_log_yet(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at night would keep the application down until somebody starts it again."""
+    storage = stored.storage()
+    assert storage is not None
+    clock = VirtualClock()
+    await storage.schedule_event(Noted(1), clock.time())
+    release_due = storage.release_due
+    full = StorageUnavailableError(path="the disk", reason="full")
+
+    async def refuse(now: float) -> float | None:
+        raise full
+
+    monkeypatch.setattr(storage, "release_due", refuse)
+    bus = InMemoryEventBus(event_storage=storage, clock=clock)
+    troubles = reports_of(bus, StorageTrouble)
+    seen: Seen[int] = Seen()
+
+    async def note(event: Noted) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Noted, note, name="note", start="beginning")
+    async with bus:
+        assert [trouble.error for trouble in troubles] == [full]
+        monkeypatch.setattr(storage, "release_due", release_due)
+        await clock.advance(1.0)
+        await seen.reach(1)
