@@ -10,11 +10,11 @@ from contextlib import suppress
 
 from pabal.brokers.redis.companions import Companions
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
+from pabal.brokers.redis.declaring import Declarations
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.membership import Membership, Plan, View, make_plan
-from pabal.brokers.redis.moving import places_of
 from pabal.brokers.redis.notes import NoteLine, SuspectJournal, deaths_in, forget_notes
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.reports import (
@@ -31,7 +31,6 @@ from pabal.brokers.redis.tail import Tail
 from pabal.delivery.ending import end_tasks
 from pabal.errors import BrokerError, PabalError, StorageClosedError, StorageError
 from pabal.ports.clock import Clock
-from pabal.ports.storage import Start
 from pabal.ports.telemetry import StorageTrouble
 
 _log = logging.getLogger("pabal")
@@ -67,13 +66,13 @@ class Coordinator:
         self._line = line
         self._on_due = on_due
         self.membership = Membership(log, keys, member, lease)
+        self.declarations = Declarations(log, keys, group)
         self.controls = ControlWatch(log, keys)
         self.companions = Companions(log.link, keys, member)
         self._tick = min(lease / 3, _LONGEST_TICK)
         self.signs = SignsOfLife(lease, self._tick, self.membership.give_sign, self._let_go)
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
-        self._declared: set[str] = set()
         self._inherited: set[int] = set()
         """Partitions that a dead process had, and that are not begun yet: it may take several looks."""
         self._trim_at = 0.0
@@ -88,8 +87,7 @@ class Coordinator:
     async def start(self) -> None:
         """Take what is free now, and keep looking."""
         self._wake = asyncio.Event()
-        self._engine.nudge = self._wake.set
-        self._declared.clear()
+        self._engine.nudge, self._engine.announce = self._wake.set, self.declarations.announce
         await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
         self.signs.start()
         try:
@@ -101,6 +99,7 @@ class Coordinator:
 
     async def stop(self, deadline: float) -> None:
         """Save and hand over everything at once."""
+        self._engine.take_no_part()
         await end_tasks(self._task)
         await self.signs.stop()
         handing = [
@@ -155,8 +154,7 @@ class Coordinator:
     async def _turn(self) -> None:
         subscriptions = [consumer.subscription for consumer in self._engine.consumers.values()]
         for subscription in subscriptions:
-            if subscription.name not in self._declared:
-                await self.declare(subscription.name, subscription.start)
+            await self.declarations.declare(subscription)
         if not subscriptions:
             self.signs.not_needed()
             return
@@ -189,24 +187,6 @@ class Coordinator:
             await self.companions.look(self._engine.consumers, view)
         if view.next_due is not None and view.next_due <= self._engine.clock.time():
             await self._on_due()
-
-    async def declare(self, name: str, start: Start) -> None:
-        """Give a subscription its place in every partition where it has none."""
-        self._declared.add(name)
-        try:
-            parts = range(self._log.partitions)
-            places = await places_of(self._log.link, self._log.keys, parts, start)
-            keys: list[str] = [self._keys.names]
-            for part in parts:
-                keys += (self._keys.of(part).cursors, self._log.keys.marks(part), self._log.keys.part(part))
-            await self._log.link.run(script("declare"), tuple(keys), self._group, name, *places)
-        except BaseException:
-            self._declared.discard(name)
-            raise
-
-    def undeclare(self, name: str) -> None:
-        """Give a subscription a place again when it is made the next time."""
-        self._declared.discard(name)
 
     async def _carry_out(self, plan: Plan) -> None:
         mine = dict(self._engine.running)

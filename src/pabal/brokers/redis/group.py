@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,7 +97,12 @@ class GroupEngine(Engine):
         self.running: dict[int, Running] = {}
         super().__init__(worker_count=worker_count, clock=clock, seed=seed)
         self.redelivery: Any = LeaveWord(self)
-        self.nudge = _nothing
+        self.take_no_part()
+
+    def take_no_part(self) -> None:
+        """Tell nobody of what changes here, as long as this process is no member of its group."""
+        self.nudge: Callable[[], None] = _nothing
+        self.announce: Callable[[Subscription], None] = _nothing
 
     # -- subscriptions --------------------------------------------------------------------------------
 
@@ -107,6 +113,7 @@ class GroupEngine(Engine):
         consumer = super().add(subscription)
         for running in self.running.values():
             running.engine.add(subscription)
+        self.announce(subscription)
         self.nudge()
         return consumer
 
@@ -197,5 +204,5 @@ class GroupEngine(Engine):
         return [running.engine for running in self.running.values()]
 
 
-def _nothing() -> None:
+def _nothing(_: Subscription | None = None) -> None:
     """Do nothing: nobody is to be woken yet."""

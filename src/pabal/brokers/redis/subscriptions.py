@@ -35,7 +35,7 @@ class GroupSubscriptions(Subscriptions):
         """Give a subscription that was made a moment ago its place, so that it can be steered."""
         consumer, coordinator = self._group.consumers.get(name), self._coordinator()
         if consumer is not None and coordinator is not None:
-            await coordinator.declare(name, consumer.subscription.start)
+            await coordinator.declarations.declare(consumer.subscription)
 
     def _consumers(self, name: str) -> list[tuple[Feed, Consumer]]:
         """Return what handles a subscription in each partition of this process."""
@@ -121,7 +121,7 @@ class GroupSubscriptions(Subscriptions):
         forgotten = await super().forget(name)
         coordinator = self._coordinator()
         if coordinator is not None:
-            coordinator.undeclare(name)
+            coordinator.declarations.forget(name)
         return forgotten
 
     async def _obey(self) -> None:

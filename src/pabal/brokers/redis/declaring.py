@@ -1,0 +1,51 @@
+"""Give subscriptions their places in the partitions, whoever handles those."""
+
+from __future__ import annotations
+
+from pabal.brokers.redis.keys import GroupKeys
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.moving import places_of
+from pabal.brokers.redis.scripts import script
+from pabal.delivery.subscription import Subscription
+from pabal.errors import BrokerUnavailableError, StorageError
+
+
+class Declarations:
+    """Declare each subscription once; where it has a place already, it keeps that."""
+
+    def __init__(self, log: RedisLog, keys: GroupKeys, group: str) -> None:
+        self._log = log
+        self._keys = keys
+        self._group = group
+        self._declared: set[str] = set()
+
+    def announce(self, subscription: Subscription) -> None:
+        """Declare a new subscription before anything is appended that this process publishes from now on."""
+        _ = self._log.hold_appends_for(self._announce(subscription))
+
+    async def _announce(self, subscription: Subscription) -> None:
+        for last in (False, True):  # where the connection breaks, the second time waits for the next one
+            try:
+                await self.declare(subscription)
+            except BrokerUnavailableError:
+                if last:
+                    return  # the next look declares it
+            except StorageError:
+                return
+
+    async def declare(self, subscription: Subscription) -> None:
+        """Give a subscription its place in every partition where it has none. Raises BrokerError."""
+        name = subscription.name
+        if name in self._declared:
+            return
+        parts = range(self._log.partitions)
+        places = await places_of(self._log.link, self._log.keys, parts, subscription.start)
+        keys: list[str] = [self._keys.names]
+        for part in parts:
+            keys += (self._keys.of(part).cursors, self._log.keys.marks(part), self._log.keys.part(part))
+        await self._log.link.run(script("declare"), tuple(keys), self._group, name, *places)
+        self._declared.add(name)
+
+    def forget(self, name: str) -> None:
+        """Declare a subscription again when it is made the next time."""
+        self._declared.discard(name)
