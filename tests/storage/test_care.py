@@ -124,6 +124,23 @@ def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, 
     assert copied.exists()
 
 
+def test_a_backup_that_cannot_be_removed_still_says_why_it_was_broken_off(
+    path: Path, tmp_path: Path, steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virus scanner that has the new file open would hide the reason: Windows removes no such file."""
+    SqliteEventStorage(path).close()
+    given_up = threading.Event()
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "it is being used by another process")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    connection = connect_reader(path)
+    with pytest.raises(care.GivenUpError):
+        care.copy(connection, tmp_path / "copy.db", lambda done, total: given_up.set(), given_up)
+    connection.close()
+
+
 def test_a_backup_is_the_log_of_one_moment_whatever_is_written_meanwhile(
     path: Path, tmp_path: Path, steps: None
 ) -> None:

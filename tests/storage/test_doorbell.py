@@ -143,6 +143,23 @@ async def test_a_loop_that_cannot_wait_for_sockets_leaves_it_at_looking(
     assert bells(path) == []
 
 
+@pytest.mark.parametrize("lacking", ["the family", "its datagrams"])
+async def test_where_such_sockets_are_lacking_others_are_left_at_looking(
+    path: Path, monkeypatch: pytest.MonkeyPatch, without_pause: None, lacking: str
+) -> None:
+    """A bell left by another system in a shared folder would end all writing, or a newer Python the start."""
+    Path(f"{path}-bell-other-1").touch()
+    if lacking == "the family":
+        monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+    else:
+        monkeypatch.setattr(socket, "AF_UNIX", 99, raising=False)
+    async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as other:
+        one.listen_to_others(lambda: None)()
+        assert await other.store_event(Tick("A")) == 1
+        assert await other.store_event(Tick("A")) == 2
+    assert bells(path) == [f"{path.name}-bell-other-1"]
+
+
 async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_path: Path) -> None:
     """A bell is a convenience: whatever happens to it, the commit it follows has happened."""
     bell = Doorbell(tmp_path / "gone" / "log.db", "anybody")

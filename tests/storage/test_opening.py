@@ -203,6 +203,27 @@ async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path
         assert one.path == two.path
 
 
+@pytest.mark.skipif(WINDOWS, reason="links need a privilege there")
+def test_links_that_lead_to_one_another_are_refused_in_our_words(path: Path) -> None:
+    """Before Python 3.13 that is a RuntimeError, which nobody catches who catches what pabal raises."""
+    path.symlink_to(path)
+    with pytest.raises(StorageUnavailableError, match="symbolic links"):
+        SqliteEventStorage(path)
+
+
+def test_a_name_that_the_system_does_not_even_look_up_is_refused_in_our_words(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows says so of ``con.db``, which is a device there whatever comes behind the dot."""
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise OSError(22, "The handle is invalid")
+
+    monkeypatch.setattr(Path, "resolve", refuse)
+    with pytest.raises(StorageUnavailableError, match=r"log\.db: The handle is invalid"):
+        SqliteEventStorage(path)
+
+
 async def test_a_file_with_a_second_name_of_its_own_is_refused(path: Path, tmp_path: Path) -> None:
     """Two processes, each by its name, overwrote what the other one had been told was stored."""
     await filled(path)

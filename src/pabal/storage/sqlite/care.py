@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given
         connection.backup(destination, pages=_STEP_PAGES, progress=step_done)
     except BaseException as error:
         destination.close()
-        target.unlink(missing_ok=True)
+        with suppress(OSError):  # what led here says more; on Windows a virus scanner may have it open
+            target.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error):
             raise translate(error, name) from error
         raise

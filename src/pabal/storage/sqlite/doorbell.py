@@ -75,11 +75,10 @@ class Doorbell:
     def _hang(self) -> socket.socket | None:
         self._made += 1
         name = str(self._folder / f"{self._prefix}{self._owner}-{self._made}")
-        if not hasattr(socket, "AF_UNIX") or len(os.fsencode(name)) > _LONGEST_PATH:
+        bell = None if len(os.fsencode(name)) > _LONGEST_PATH else _socket()
+        if bell is None:
             return None
-        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            bell.setblocking(False)
             self._own.add(name)
             bell.bind(name)
         except OSError:
@@ -115,8 +114,9 @@ class Doorbell:
 
     def _ring_at(self, name: str) -> None:
         if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
+            self._socket = _socket()
+            if self._socket is None:
+                return  # another system's, that shares the folder
         try:
             self._socket.sendto(b"!", name)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -131,6 +131,16 @@ class Doorbell:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
+
+
+def _socket() -> socket.socket | None:
+    """Make a socket that lies in the file system; None on Windows, which has none for datagrams."""
+    try:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except (AttributeError, OSError):
+        return None
+    made.setblocking(False)
+    return made
 
 
 def _remove(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sys
@@ -29,6 +30,23 @@ T = TypeVar("T")
 _log = logging.getLogger("pabal")
 
 
+def _located(path: str | Path) -> Path:
+    """Return where a file lies. Links are followed: so everybody finds the others' journals beside it."""
+    try:
+        if b"\0" in os.fsencode(path):
+            raise StorageUnavailableError(path=repr(path), reason="no file has such a name")
+        if sys.getfilesystemencodeerrors() == "surrogatepass":
+            # Windows has names with half a letter in them; SQLite would make others of them.
+            os.fspath(path).encode()
+        return Path(path).resolve()
+    except UnicodeEncodeError:
+        raise StorageUnavailableError(path=repr(path), reason="no file has such a name") from None
+    except (OSError, RuntimeError) as error:
+        # RuntimeError is what Python before 3.13 says of links that lead to one another.
+        reason = os.strerror(errno.ELOOP) if isinstance(error, RuntimeError) else error.strerror
+        raise StorageUnavailableError(path=str(path), reason=reason or str(error)) from error
+
+
 class DatabaseFile:
     """Open a file and close it; everything that is done with it goes through what is made here."""
 
@@ -47,16 +65,7 @@ class DatabaseFile:
             raise UsageError(
                 "':memory:' is no file to keep a log in; a bus with nothing on disk is memory://"
             )
-        try:
-            if b"\0" in os.fsencode(path):
-                raise StorageUnavailableError(path=repr(path), reason="no file has such a name")
-            if sys.getfilesystemencodeerrors() == "surrogatepass":
-                # Windows has names with half a letter in them; SQLite would make others of them.
-                os.fspath(path).encode()
-        except UnicodeEncodeError:
-            raise StorageUnavailableError(path=repr(path), reason="no file has such a name") from None
-        # Links are followed, so that everybody finds the others' journals beside the one file.
-        self._path = Path(path).resolve()
+        self._path = _located(path)
         self.path = str(self._path)
         self.durability = durability
         self.max_payload_bytes = max_payload_bytes
