@@ -31,6 +31,46 @@ async def test_a_subscription_comes_and_goes_at_the_same_cost_among_many(
     assert costs[1] == costs[0]
 
 
+class _Priority(int):
+    """Count how often it is looked up."""
+
+    looks = 0
+
+    def __hash__(self) -> int:
+        _Priority.looks += 1
+        return int(self)
+
+
+class _Id(str):
+    """Count with how many others it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Id.compared += 1
+        return str(self) == other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+
+async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memory: Backend) -> None:
+    """Ten thousand would take seven seconds to subscribe, and end each other only after a search."""
+    looks: list[tuple[int, int]] = []
+    for size in (20, 400):
+        bus = await memory.running()
+        for n in range(size):
+            bus.subscribe(Moved, _note, name=f"client {n}", priority=_Priority(1))
+        _Priority.looks = _Id.compared = 0
+        last = bus.subscribe(Moved, _note, name="last", priority=_Priority(1))
+        assert bus.unsubscribe(_Id(last.id))
+        assert not bus.unsubscribe(_Id(last.id))
+        looks.append((_Priority.looks, _Id.compared))
+        await bus.stop()
+    assert looks[1] == looks[0]
+
+
 async def test_priorities_are_found_out_without_comparing_each_with_each(memory: Backend) -> None:
     """With two levels, subscribing may look at everybody once, but not at everybody for everybody."""
     bus = memory.bus()

@@ -57,6 +57,7 @@ class Engine:
         self.random = random.Random(seed).random
         self.worker_count = worker_count
         self.consumers: dict[str, Consumer] = {}
+        self._by_id: dict[str, Consumer] = {}
         self.router = Router(self.consumers)
         self.sequence = 0
         """Counts the events published on a bus without storage."""
@@ -94,10 +95,10 @@ class Engine:
     def add(self, subscription: Subscription) -> Consumer:
         """Take a subscription in; without storage it is active at once."""
         consumer = Consumer(subscription, self, self._call_of(subscription))
-        self.consumers[subscription.name] = consumer
+        self.consumers[subscription.name] = self._by_id[subscription.id] = consumer
         if self.feed is None:  # dead letters in memory outlive the subscription, and so does what they block
             consumer.blocked = dict.fromkeys(self.dead_letters.blocking_keys(subscription.name), 0)
-        self._rewire(consumer, *self.router.wire())
+        self._rewire(consumer, *self.router.joined(consumer))
         if self.feed is None:
             consumer.state = ACTIVE
         else:
@@ -106,17 +107,15 @@ class Engine:
 
     def remove(self, identity: str) -> bool:
         """Let a subscription go, by its id; what waits for it is forgotten, or stays unfinished on disk."""
-        for consumer in self.consumers.values():
-            if consumer.subscription.id == identity:
-                break
-        else:
+        consumer = self._by_id.pop(identity, None)
+        if consumer is None:
             return False
         del self.consumers[consumer.name]
         consumer.state = CLOSED
         if self.feed is not None and not self.halting:
             self.feed.leases.let_go(consumer)
         self.pending -= consumer.drop_lanes()
-        self._rewire(*self.router.wire())
+        self._rewire(*self.router.left(consumer))
         self.admission.let_in()
         self.background.noticed()
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet
@@ -45,6 +46,8 @@ class Router:
         self._consumers = consumers
         self._routes: dict[type, Route] = {}
         self._watched = False
+        self._levels: Counter[int] = Counter()
+        """How many consumers have each priority."""
         self._levelled = False
         """There are several priorities, or were at the last look."""
         self.aged = False
@@ -80,6 +83,19 @@ class Router:
                 self.direct[kind] = route
         return route
 
+    def joined(self, consumer: Consumer) -> list[Consumer]:
+        """Count one in that is among the consumers now; return as ``wire``."""
+        self._levels[consumer.subscription.priority] += 1
+        return self.wire()
+
+    def left(self, consumer: Consumer) -> list[Consumer]:
+        """Count one out that is no longer among the consumers; return as ``wire``."""
+        priority = consumer.subscription.priority
+        self._levels[priority] -= 1
+        if not self._levels[priority]:
+            del self._levels[priority]
+        return self.wire()
+
     def wire(self) -> list[Consumer]:
         """Compute anew who waits for whom by priority, and forget all routes; return those it is news to.
 
@@ -87,11 +103,11 @@ class Router:
         and go.
         """
         self.forget()
-        consumers = list(self._consumers.values())
-        levels = {consumer.subscription.priority for consumer in consumers}
+        levels = self._levels
         if len(levels) < 2 and not self._levelled:
             return []
         self._levelled = len(levels) > 1
+        consumers = list(self._consumers.values())
         highest = max(levels, default=0)
         lowers = {
             level: tuple(one for one in consumers if one.subscription.priority < level) for level in levels
