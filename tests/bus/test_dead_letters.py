@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, RetryPolicy
+from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.errors import (
     DeadLetterNotFoundError,
     DecodeError,
@@ -16,10 +17,11 @@ from pabal.errors import (
     UnserializableEventError,
     UsageError,
 )
+from pabal.ports.storage import ParkedDelivery
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, numbers, reports_of, turns
+from tests.bus.support import ONCE, Backend, Seen, calls_counted, numbers, reports_of, turns
 
 
 class Clinic:
@@ -276,6 +278,51 @@ async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
     clinic.accepts = True
     await bus.drain(60)
     assert clinic.handled == []
+
+
+async def test_a_page_of_dead_letters_costs_what_is_on_it_wherever_it_lies() -> None:
+    """To retry a hundred thousand would take a look at all of them for each five hundred."""
+    letters = MemoryDeadLetters()
+    for position in range(1, 2001):
+        letters.park("clinic", ParkedDelivery(position, "", (), 0.0, None, Moved("rook", position), None))
+        if position % 2:
+            letters.remove("clinic", position)
+    costs: list[int] = []
+    after = 0
+    for _ in range(100):
+        with calls_counted() as counted:
+            page = await letters.list_dead_letters(after=after, limit=10)
+        assert [letter.id for letter in page] == list(range(after + 2, after + 21, 2))
+        after = page[-1].id
+        costs.append(counted.calls)
+    assert await letters.list_dead_letters(after=after, limit=10) == []
+    assert len(set(costs)) == 1
+    assert costs[0] < 40
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
+    memory: Backend, action: str
+) -> None:
+    """With a hundred thousand dead letters, every request of the application would wait for seconds."""
+    bus, clinic = await sick_bus(memory)
+    await bus.publish_batch([Noted(n) for n in range(1200)])
+    await bus.drain(60)
+    clinic.accepts = True
+    passed = 0
+
+    async def go_on() -> None:
+        nonlocal passed
+        while True:
+            passed += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(go_on())
+    assert await getattr(bus.dead_letters, action)("all") == 1200
+    other.cancel()
+    assert passed >= 12 + 3
+    await bus.drain(60)
+    assert await bus.dead_letters.list() == []
 
 
 async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,3 +86,27 @@ async def test_dead_letters_in_memory_are_edited_and_discarded_and_that_is_writt
     told = [(one.actor, one.action, one.subject, one.succeeded) for one in await operations.audit()]
     assert told == [("kim", "discard", "2", True), ("kim", "edit", "1", True)]
     assert [one.action for one in await operations.audit(before=2)] == ["edit"]
+
+
+async def test_others_have_the_event_loop_while_an_operator_deals_with_many_dead_letters(
+    memory_shop: Shop,
+) -> None:
+    """The application would stand still while somebody looks at a hundred thousand, or discards them."""
+    await memory_shop.bus.publish_batch([ShopOrder(f"o-{n}", -n) for n in range(2, 1201)])
+    await memory_shop.bus.drain()
+    operations = operations_of(memory_shop.bus)
+    passed = 0
+
+    async def go_on() -> None:
+        nonlocal passed
+        while True:
+            passed += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(go_on())
+    [group] = await operations.dead_letter_groups()
+    assert (group.count, passed >= 2) == (1200, True)
+    passed = 0
+    assert (await operations.discard_matching(DeadLetterFilter())).count == 1200
+    assert passed >= 24
+    other.cancel()

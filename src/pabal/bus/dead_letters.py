@@ -226,6 +226,7 @@ class DeadLetters:
             if not page:
                 return found
             found += page
+            await asyncio.sleep(0)  # in memory listing waits for nothing
 
 
 def _groups(letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, ...]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, islice
 
 import msgspec
 
@@ -28,6 +29,8 @@ class MemoryDeadLetters:
 
     def __init__(self, limit: int = 100_000) -> None:
         self._by_id: dict[int, DeadLetterRecord] = {}
+        self._order: list[int] = []
+        """The ids ascending, and among them those of letters that are gone and were not swept out yet."""
         self._by_delivery: dict[tuple[str, int], int] = {}
         self._queues: dict[tuple[str, str], deque[Item]] = {}
         self._queued = 0
@@ -59,6 +62,8 @@ class MemoryDeadLetters:
             key=parked.key if parked.blocks else None,
             queued=0,
         )
+        if known is None:
+            self._order.append(letter.id)
         self._by_id[letter.id] = letter
         self._by_delivery[subscription, parked.position] = letter.id
         return letter
@@ -73,6 +78,8 @@ class MemoryDeadLetters:
         known = self._by_delivery.pop((subscription, position), None)
         if known is not None:
             del self._by_id[known]
+            if len(self._order) > 1024 + 2 * len(self._by_id):
+                self._order = list(self._by_id)
 
     def finish_retry(self, subscription: str, position: int) -> None:
         """Forget a dead letter whose retry succeeded; one that is still parked stays."""
@@ -141,15 +148,21 @@ class MemoryDeadLetters:
     ) -> list[DeadLetterRecord]:
         """Return dead letters by ascending id, from above ``after``."""
         check_bounds(limit, after=after)
-        found = [
-            self._shown(letter)
-            for letter in self._by_id.values()
-            if letter.id > after
-            and (subscription is None or letter.subscription == subscription)
-            and (event_type is None or _type_of(letter) == event_type)
-            and (error_type is None or letter.error_type == error_type)
-        ]
-        return sorted(found, key=lambda letter: letter.id)[:limit]
+        return list(islice(self._matching(subscription, event_type, error_type, after), limit))
+
+    def _matching(
+        self, subscription: str | None, event_type: str | None, error_type: str | None, after: int
+    ) -> Iterator[DeadLetterRecord]:
+        order = self._order
+        for place in range(bisect_right(order, after), len(order)):
+            letter = self._by_id.get(order[place])
+            if (
+                letter is not None
+                and (subscription is None or letter.subscription == subscription)
+                and (event_type is None or _type_of(letter) == event_type)
+                and (error_type is None or letter.error_type == error_type)
+            ):
+                yield self._shown(letter)
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of the last error, largest group first."""
