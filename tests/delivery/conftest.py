@@ -6,7 +6,7 @@ import pytest
 from tests.delivery.desk import Desk
 
 from pabal.delivery import consumer as consumer_module
-from pabal.delivery import feed, pages
+from pabal.delivery import feed, pages, spilling
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ async def desk() -> AsyncIterator[Desk]:
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pages, feed):
         monkeypatch.setattr(module, "BUFFER_HIGH", 32)
-    for module in (consumer_module, feed):
+    for module in (consumer_module, feed, spilling):
         monkeypatch.setattr(module, "BUFFER_LOW", 16)
     monkeypatch.setattr(feed, "BUFFER_LIVE", 32)
-    monkeypatch.setattr(consumer_module, "SPILL_KEEP", 4)
+    monkeypatch.setattr(spilling, "SPILL_KEEP", 4)
     monkeypatch.setattr(feed, "_PAGE", 8)
     monkeypatch.setattr(feed, "_READ", 24)

@@ -9,7 +9,7 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.delivery import consumer as consumer_module
-from pabal.delivery import feed, pages
+from pabal.delivery import feed, pages, spilling
 from pabal.ports.storage import Page
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -19,10 +19,10 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers so small that a few hundred events overflow them."""
     for module in (pages, feed):
         monkeypatch.setattr(module, "BUFFER_HIGH", 64)
-    for module in (consumer_module, feed):
+    for module in (consumer_module, feed, spilling):
         monkeypatch.setattr(module, "BUFFER_LOW", 32)
     monkeypatch.setattr(feed, "BUFFER_LIVE", 64)
-    monkeypatch.setattr(consumer_module, "SPILL_KEEP", 4)
+    monkeypatch.setattr(spilling, "SPILL_KEEP", 4)
     monkeypatch.setattr(feed, "_PAGE", 16)
 
 
@@ -118,3 +118,34 @@ async def test_a_backlog_is_read_in_order_while_new_events_come(storage: SqliteE
             await bus.publish(Tick("KRW-BTC", number))
         await bus.drain(timeout=20)
     assert seen.numbers == list(range(1, 1001))
+
+
+async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_holds(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 18. With thousands of keys waiting, a look at each for every commit is most of its cost."""
+    gate = asyncio.Event()
+    looks = 0
+
+    async def slow(event: Tick) -> None:
+        await gate.wait()
+
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, slow, name="slow")
+        consumer = bus._engine.consumers["slow"]
+        for first in range(0, 200, 50):
+            await bus.publish_batch(of_many_keys(first, first + 50))
+        await bus._engine.background.until(lambda: not consumer.live and consumer.queued >= 64)
+        every_lane = type(consumer).all_lanes
+
+        def all_lanes(self: Any) -> Any:
+            nonlocal looks
+            looks += self is consumer
+            return every_lane(self)
+
+        monkeypatch.setattr(type(consumer), "all_lanes", all_lanes)
+        for number in range(200, 230):
+            await bus.publish(*ticks(1, f"key-{number}", first=number))
+        assert looks <= 1
+        gate.set()
+        await bus.drain(timeout=20)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 BATCH_KEY = ("batch",)
-SPILL_KEEP = 64
-SPILL_MOST = 1_000_000
 _PRUNE_ABOVE = 4096
 
 STARTING = "starting"
@@ -48,6 +46,7 @@ class Consumer:
         "blocked",
         "call",
         "copies",
+        "crowded",
         "delayed",
         "engine",
         "epoch",
@@ -112,13 +111,13 @@ class Consumer:
         # What follows is for a log underneath, or for priorities.
         self.tracker: WatermarkTracker | None = None
         self.journal: AttemptJournal | None = None
-        self.number = 0
-        self.epoch = self.reopenings = 0
+        self.number = self.epoch = self.reopenings = 0
         self.opened = False
         """What its cursor left unfinished is in its lanes again, so later events may follow."""
         self.live = False
         """Takes events as they are committed; otherwise the feed reads them from the log."""
         self.queued = self.spilled = 0
+        self.crowded: tuple[int, ...] | None = None  # what it held when no room could be made of that
         self.saved = 0
         """How far the last save reached."""
         self.unsaved = Unsaved()
@@ -267,29 +266,10 @@ class Consumer:
         self.engine.router.forget()
         self.engine.dead_letters.call_off_retries(self.name, self.failing)  # with a log there are none
         self.failing.clear()
-        self.queued = 0
-        self.spilled = 0
+        self.queued = self.spilled = 0
+        self.crowded = None
         self.release_followers()
         return dropped
-
-    def has_room(self, most: int) -> bool:
-        """Leave on disk what can be of it, now that it holds ``most``; tell whether that has made room."""
-        self.make_room()
-        return self.queued < most
-
-    def make_room(self) -> None:
-        """Leave the tail of the longest lane on disk where it takes room from other keys."""
-        lanes = [lane for lane in self.all_lanes() if len(lane.items) > SPILL_KEEP and not lane.shared]
-        if not lanes or self.spilled >= SPILL_MOST:
-            return
-        longest = max(lanes, key=lambda lane: len(lane.items))
-        others = self.queued - len(longest.items)
-        if self.subscription.batch is not None or others + BUFFER_LOW > self.queued:
-            return  # a single busy lane is no reason: the subscription simply lags
-        gone = longest.spill(SPILL_KEEP)
-        self.queued -= gone
-        self.spilled += gone
-        self.engine.pending -= gone
 
     def spill_behind(self, lane: Lane, position: int) -> None:
         """Add a position to the part of a lane that is left on disk, of which there is some already."""

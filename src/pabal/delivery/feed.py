@@ -14,6 +14,7 @@ from pabal.delivery.ending import bury
 from pabal.delivery.lane import IDLE, LOADING, Lane
 from pabal.delivery.leases import Leases
 from pabal.delivery.pages import decode_for, route_page
+from pabal.delivery.spilling import has_room
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import kind_of, private_copy
 from pabal.errors import CorruptLogError, StorageClosedError, StorageError
@@ -164,7 +165,7 @@ class Feed:
                 tracker = consumer.tracker
                 if tracker is None or not consumer.live or position <= tracker.seen:
                     continue  # what was read from the log may reach further than the commits heard of
-                if consumer.queued >= BUFFER_LIVE and not consumer.has_room(BUFFER_LIVE):
+                if consumer.queued >= BUFFER_LIVE and not has_room(consumer, BUFFER_LIVE):
                     consumer.live = False
                     tracker.seen = position - 1
                     continue
@@ -217,10 +218,8 @@ class Feed:
             if tracker.seen >= self.head:
                 consumer.live = True
                 continue
-            if consumer.queued >= BUFFER_LOW:
-                consumer.make_room()
-                if consumer.queued >= BUFFER_LOW:
-                    continue
+            if consumer.queued >= BUFFER_LOW and not has_room(consumer, BUFFER_LOW):
+                continue
             if best is None or tracker.seen < best.tracker.seen:  # type: ignore[union-attr]
                 best = consumer
         return best

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pabal.delivery.buffers import BUFFER_HIGH
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import Lane
+from pabal.delivery.spilling import has_room
 from pabal.domain.envelope import StoredRecord, decode_event
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.domain.registry import registry
@@ -53,7 +54,7 @@ def _follow(
         position = row.position
         if position <= tracker.seen:
             continue
-        if consumer.queued >= BUFFER_HIGH and not consumer.has_room(BUFFER_HIGH):
+        if consumer.queued >= BUFFER_HIGH and not has_room(consumer, BUFFER_HIGH):
             return
         way = ways.get(row.event_type)
         if way is None:
