@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import ClassVar
+from enum import Enum
+from typing import Any, ClassVar
 
 import pytest
 
-from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, RetryPolicy
 from pabal.cqrs import (
     Command,
     CommandBus,
@@ -20,7 +21,7 @@ from pabal.cqrs import (
     starts,
 )
 from pabal.cqrs.process_events import CommandRejected
-from pabal.errors import DecodeError
+from pabal.errors import DecodeError, UsageError
 from pabal.testing import VirtualClock
 from tests.cqrs.support import Fulfilment, OrderPaid, OrderPlaced, PlaceOrder, RefusedError
 from tests.cqrs.test_processes import Shop
@@ -118,6 +119,53 @@ async def test_a_timeout_that_later_steps_leave_alone_comes_once_and_at_its_time
     await clock.advance(600)
     assert reminded == ["o-1"]
     await bus.stop()
+
+
+class Symbol(str, Enum):  # noqa: UP042 - of which a format makes another text than a StrEnum's
+    BITCOIN = "btc"
+
+
+class SymbolListed(DomainEvent):
+    event_type: ClassVar[str] = "cqrs.symbol.listed"
+    symbol: Symbol
+
+
+async def test_a_timeout_finds_an_instance_whose_key_is_a_member_of_an_enum() -> None:
+    """Its text is the value, its format the name: after a restart no timeout and no refusal reached it."""
+
+    class Listing(ProcessManager):
+        process_type = "cqrs_listing"
+        late: bool = False
+
+        @starts(SymbolListed, key="symbol")
+        def listed(self, event: SymbolListed) -> None:
+            self.set_timeout("late", 60)
+
+        @on_timeout("late")
+        def came_late(self, event: object) -> None:
+            self.late = True
+
+    storage, clock = InMemoryEventStorage(), VirtualClock()
+    for run in range(2):
+        bus = InMemoryEventBus(storage, clock=clock)
+        commands = CommandBus()
+        commands.use(Idempotency(bus))
+        processes = ProcessManagers(bus, commands, clock=clock)
+        processes.add(Listing)
+        async with bus:
+            if run == 0:
+                await bus.publish(SymbolListed(Symbol.BITCOIN))
+            else:
+                await clock.advance(60)
+            await bus.drain(timeout=None)
+            assert await bus.dead_letters.list() == []
+            keys: tuple[Any, ...] = (Symbol.BITCOIN, "btc")
+            for key in keys:
+                instance = await processes.load(Listing, key)
+                assert instance is not None
+                assert instance.late == (run == 1)
+            with pytest.raises(UsageError, match="the key is 5; keys are text"):
+                await processes.load(Listing, 5)  # type: ignore[arg-type]
 
 
 async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:

@@ -311,8 +311,10 @@ class ProcessManager:
                 f"{reaction.method}()",  # type: ignore[union-attr]
                 process=cls.__qualname__,
             ) from error
-        if key is None or isinstance(key, str):
+        if key is None or type(key) is str:
             return key
+        if isinstance(key, str):
+            return str.__str__(key)  # a member of an enum is the text that it is, as its timeouts have it
         raise ProcessDefinitionError(
             f"the key of {type(event).__name__} is {key!r:.60}, no text; give a function that returns some, "
             "such as key=lambda event: str(event.number)",

@@ -114,12 +114,15 @@ class ProcessManagers:
     async def load(self, process: type[P], key: str) -> P | None:
         """Return an instance as its last step left it, or None where none has begun.
 
-        Raises StorageError, DecodeError for a state that the class no longer takes.
+        Raises UsageError for a key that is no text, StorageError, DecodeError for a state that the class no
+        longer takes.
         """
+        if not isinstance(key, str):
+            raise UsageError(f"the key is {key!r:.60}; keys are text, as the process manager has them")
         runner = self._runners.get(process) or _Runner(
             process, self._bus, self._storage, self._commands, self._clock
         )
-        instance = await runner.read(key)
+        instance = await runner.read(str.__str__(key))
         return None if instance.last is None else runner.restore(instance.last)  # type: ignore[return-value]
 
 
