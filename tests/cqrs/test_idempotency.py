@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -367,3 +368,26 @@ async def test_an_id_that_is_no_text_is_told(storage: Any, command_id: Any) -> N
     with pytest.raises(UsageError, match=r"PlaceOrder has the command_id .* it must be text"):
         await commands.execute(PlaceOrder("o-1", Decimal(10), command_id=command_id))
     assert not await orders.exists("o-1")
+
+
+async def test_one_id_in_two_event_loops_at_a_time_is_answered_alike(storage: Any) -> None:
+    """The second, in a thread of its own, waited for a future of another loop: a RuntimeError from inside."""
+
+    class Slow(Command[str]):
+        pass
+
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+    met = threading.Barrier(2, timeout=60)
+
+    @commands.handles(Slow)
+    async def slow(command: Slow) -> str:
+        await asyncio.to_thread(met.wait)
+        return threading.current_thread().name
+
+    command = Slow()
+    answers = await asyncio.gather(
+        *(asyncio.to_thread(lambda: asyncio.run(commands.execute(command))) for _ in range(2))
+    )
+    assert answers[0] == answers[1]
+    assert await _types(storage) == ["pabal.command.handled"]

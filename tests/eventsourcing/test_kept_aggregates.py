@@ -18,6 +18,7 @@ from pabal.errors import (
     ConcurrencyError,
     InvalidEventError,
     StorageUnavailableError,
+    UsageError,
 )
 from pabal.eventsourcing import Repository, UnitOfWork
 from pabal.ports.storage import StreamAppend
@@ -276,3 +277,28 @@ async def test_an_event_that_is_stored_already_is_not_counted_twice(storage: Any
     assert await accounts.update("a", _balance) == (await accounts.load("a")).balance == ONE
     async with accounts.edit("a") as account:
         assert (account.version, account.deposit(ONE)) == (1, Decimal(2))
+
+
+async def test_a_repository_in_use_by_another_event_loop_says_so(storage: AnyStorage) -> None:
+    """Both waited for changes of each other's, which no other loop wakes anybody for: for ever."""
+    accounts = Repository(Account, storage)
+    await accounts.update("a", _deposit)
+
+    async def change(repository: Repository[Account]) -> None:
+        async with repository.edit("a") as account:
+            account.deposit(ONE)
+        await repository.update("a", _deposit)
+
+    with pytest.raises(UsageError, match="the repository of Account is used by another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(accounts.update("a", _deposit)))
+    with pytest.raises(UsageError, match="make one for each loop"):
+        await asyncio.to_thread(lambda: asyncio.run(change(accounts)))
+    await asyncio.to_thread(lambda: asyncio.run(change(Repository(Account, storage))))
+    assert await accounts.update("a", _balance) == Decimal(3)
+
+
+def test_a_repository_can_be_used_in_one_event_loop_after_another() -> None:
+    """A script that runs one loop for each step could keep no repository."""
+    accounts = Repository(Account, InMemoryEventStorage())
+    for number in range(1, 4):
+        assert asyncio.run(accounts.update("a", _deposit)) == Decimal(number)

@@ -169,6 +169,8 @@ async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
         await balances.reached(Receipt("x"))
     with pytest.raises(TimeoutError):
         await balances.reached(10**6, timeout=0.01)
+    with pytest.raises(UsageError, match="runs in another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(balances.reached(10**6, timeout=1)))
     waiting = asyncio.create_task(balances.reached(10**6))
     await asyncio.sleep(0)
     await balances.stop()

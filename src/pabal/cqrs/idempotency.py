@@ -74,10 +74,10 @@ class Idempotency:
     command's id and result are stored in one append, as a ``CommandHandled``. Sent again, the command is not
     handled again: its first result is returned.
 
-    The same id sent twice at a time: in one process the second waits for the first; in two processes both are
-    handled, the second append is refused, and the first's result returned. A command that raises leaves
-    nothing and may be sent again. What a handler does besides the unit of work (a mail, its own append) is
-    not covered.
+    The same id sent twice at a time: in one event loop the second waits for the first; in two, or in two
+    processes, both are handled, the second append is refused, and the first's result returned. A command that
+    raises leaves nothing and may be sent again. What a handler does besides the unit of work (a mail, its own
+    append) is not covered.
 
     An id is known as long as its ``CommandHandled`` is in the log. Sent again after ``trim`` deleted that,
     the command is handled again, but what it recorded is refused with ConcurrencyError.
@@ -109,7 +109,7 @@ class Idempotency:
 
     def __init__(self, bus_or_storage: Any) -> None:
         self.storage = storage_of(bus_or_storage)
-        self._running: dict[str, asyncio.Future[None]] = {}
+        self._running: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[None]] = {}
 
     async def __call__(self, message: Any, context: MessageContext, call_next: CallNext) -> Any:
         """Handle a message once."""
@@ -126,15 +126,17 @@ class Idempotency:
                 f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "
                 "it would wait for itself; send a command of another id"
             )
-        while command_id in self._running:
-            await asyncio.shield(self._running[command_id])
-        done = self._running[command_id] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        key = (loop, command_id)  # what another loop does cannot be waited for, and is as in another process
+        while key in self._running:
+            await asyncio.shield(self._running[key])
+        done = self._running[key] = loop.create_future()
         inside = _handling.set((*_handling.get(), _Attempt(self.storage, command_id, done)))
         try:
             return await self._once(message, command_id, context, call_next)
         finally:
             _handling.reset(inside)
-            del self._running[command_id]
+            del self._running[key]
             done.set_result(None)
 
     def _is_inside_of(self, command_id: str) -> bool:

@@ -81,6 +81,16 @@ class LiveAggregates(Generic[A]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._lives: OrderedDict[str, Live[A]] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def belong_here(self) -> bool:
+        """Tell whether the running event loop may use them: only where no other one does that still runs."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                return False
+            self._loop = loop
+        return True
 
     def __len__(self) -> int:
         return len(self._lives)

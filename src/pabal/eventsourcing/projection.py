@@ -170,8 +170,8 @@ class Projection:
         """Return when the tables hold an event, given its receipt or position: read your own writes.
 
         For None, the receipt of an edit that recorded nothing, it returns at once. ``timeout`` is in seconds;
-        None waits for ever. Raises TimeoutError after it, UsageError for a receipt
-        without position, before ``start`` and after ``stop``, and what stopped the projection: ``failure``.
+        None waits for ever. Raises TimeoutError after it, UsageError for a receipt without position, before
+        ``start``, after ``stop`` and in another event loop, and what stopped the projection: ``failure``.
         """
         if receipt is None:
             return
@@ -183,9 +183,11 @@ class Projection:
         if self.failure is not None:
             # Else each call would add its frames, and what they hold, to the one error.
             raise self.failure.with_traceback(self._trace)
-        if not self.is_running:
+        if self._task is None or self._task.done():
             raise UsageError(f"projection {self.name!r} does not run: start() it first")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._task.get_loop() is not (loop := asyncio.get_running_loop()):
+            raise UsageError(f"projection {self.name!r} runs in another event loop: wait in that one")
+        future: asyncio.Future[None] = loop.create_future()
         waiting = (wanted, future)
         self._waiting.append(waiting)
         try:

@@ -36,7 +36,9 @@ class Repository(Generic[A]):
     last one, ``snapshot_when_slower=0.05`` whenever loading took longer than 50 ms (it is in seconds).
     Without either there are none. A snapshot that cannot be used is logged, and the events are replayed.
 
-    Raises UsageError for a bus without storage, for a ``kind`` that is neither, and for bad numbers.
+    Of event loops that run at a time, in threads, each needs a repository of its own: ``edit`` and ``update``
+    raise UsageError in another one. Raises UsageError for a bus without storage, for a ``kind`` that is
+    neither, and for bad numbers.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventStorage
@@ -222,6 +224,7 @@ class Repository(Generic[A]):
             return await change(aggregate)
 
     async def _update_in_line(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
+        self._refuse_other_loop()
         kept = self.lives.get(aggregate_id)
         live = kept or self.lives.put(await self.loader.load(aggregate_id))
         aggregate = live.aggregate
@@ -266,6 +269,14 @@ class Repository(Generic[A]):
             self.lives.discard(kept)
             raise OvertakenError
 
+    def _refuse_other_loop(self) -> None:
+        if not self.lives.belong_here():
+            raise UsageError(
+                f"the repository of {self.aggregate_class.__name__} is used by another event loop, and "
+                "cannot wait for it here; make one for each loop, on the same storage, or give the call to "
+                "that loop with asyncio.run_coroutine_threadsafe(…, loop)"
+            )
+
     async def _append(self, live: Live[A], result: R) -> R:
         change = Change(live.aggregate)
         live.last_event_id = change.last_event_id
@@ -285,6 +296,7 @@ class Repository(Generic[A]):
 
     async def check_out(self, aggregate_id: str, *, must_exist: bool) -> Live[A]:
         """Return an aggregate that is nobody else's; called by ``UnitOfWork``."""
+        self._refuse_other_loop()
         live = await self._take_out(aggregate_id) or await self.loader.load(aggregate_id)
         if must_exist:
             self._existing(live.aggregate)
