@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.errors import InvalidEventError, UsageError
 from pabal.testing import VirtualClock
 from tests.bus.samples import Measured, Moved, Noted
@@ -174,10 +175,37 @@ async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(sto
     await bus.publish(Noted(1), delay=60)
     clock.behind = 1.0
     await clock.advance(60.5)
+    await bus._engine.background.until(lambda: not bus._engine.background.tasks)  # the timer is set again
     await bus.drain(60)
     assert seen == []
     await clock.advance(1.0)
     await seen.reach(1)
+
+
+async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As late as the file answered, and that may be ten seconds, it would be delivered."""
+    clock, storage = VirtualClock(), InMemoryEventStorage()
+    release_due = storage.release_due
+
+    async def locked(now: float) -> float | None:
+        next_due = await release_due(now)
+        await clock.advance(9)  # passes while others write
+        return next_due
+
+    async with InMemoryEventBus(storage, clock=clock) as bus:
+        seen: Seen[int] = Seen()
+
+        async def handle(event: Noted) -> None:
+            seen.add(event.n)
+
+        bus.subscribe(Noted, handle)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "release_due", locked)
+            await bus.publish(Noted(1), delay=10)
+        await clock.advance(1)
+        await seen.reach(1)
 
 
 async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
