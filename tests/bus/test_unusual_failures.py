@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pabal import RetryPolicy
+from pabal import DomainEvent, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
 from pabal.errors import InvalidHandlerError, StorageClosedError, SubscriptionError
 from pabal.ports.telemetry import EventParked
 from tests.bus.samples import Moved, Noted
@@ -216,3 +216,84 @@ async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
     await turns(2)
     assert bus.health().status == "failing"
     assert "1 of 2 workers have ended" in bus.health().reasons[0]
+
+
+class EndlessError(BaseException):
+    """Be an error that no ``except Exception`` meets."""
+
+
+class Fickle(DomainEvent):
+    """Have an aggregate id that can be had when it is published, and not any more afterwards."""
+
+    event_type: ClassVar[str] = "unusual.fickle"
+    aggregate_type: ClassVar[str] = "fickle"
+    fault: ClassVar[BaseException | None] = None
+    n: int
+
+    @property
+    def aggregate_id(self) -> str:
+        if self.fault is not None and self.n == 1:
+            raise self.fault
+        return "one"
+
+
+@pytest.mark.parametrize("fault", [LookupError("no id"), EndlessError("no id")], ids=["error", "end"])
+async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
+    backend: Backend, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a change of its class: nothing of its commit, or of the log behind it, would be delivered."""
+    monkeypatch.setattr(Fickle, "fault", None)
+    bus = backend.bus(worker_count=2)
+
+    def publishing_is_over(batch: object = None) -> None:
+        Fickle.fault = fault
+
+    if isinstance(bus.storage, (SqliteEventStorage, InMemoryEventStorage)):
+        bus.storage.add_listener(publishing_is_over)  # told before the bus is
+    else:
+        publishing_is_over()
+    await bus.start()
+    for name in ("live", "behind"):
+        seen: Seen[Fickle] = Seen()
+
+        async def handle(event: Fickle, seen: Seen[Fickle] = seen) -> None:
+            await asyncio.sleep(0)
+            seen.add(event)
+
+        bus.subscribe(Fickle, handle, name=name, start="beginning" if name == "behind" else "now")
+        if name == "live":
+            await bus.publish_batch([Fickle(n) for n in range(4)])
+        await bus.drain(30)
+        assert numbers(seen) == [0, 2, 3]
+        (letter,) = await bus.dead_letters.list(subscription=name)
+        assert "no id" in letter.reason
+        if not backend.stored:
+            break
+
+
+async def _answer(event: Any) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("option", ["where", "ordering"])
+async def test_a_plain_function_that_returns_a_coroutine_is_told_so(backend: Backend, option: str) -> None:
+    """A coroutine is true, and a key of its own: the filter would let all pass, and nothing be in order."""
+    bus = await backend.running()
+    options: dict[str, Any] = {option: lambda event: _answer(event)}
+    seen: Seen[Moved] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event)
+
+    bus.subscribe(Moved, handle, name="board", retry=ONCE, **options)
+    await bus.publish(Moved("rook", 1))
+    await bus.drain(30)
+    assert seen == []
+    (letter,) = await bus.dead_letters.list()
+    assert f"{option} returned something to be awaited" in letter.attempts[0].message
+    if option == "where":
+        waiting = asyncio.create_task(bus.wait_for(Moved, where=lambda event: _answer(event)))
+        await turns()
+        await bus.publish(Moved("rook", 2))
+        with pytest.raises(SubscriptionError, match="where returned something to be awaited"):
+            await waiting

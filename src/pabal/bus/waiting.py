@@ -9,6 +9,7 @@ from typing import Any
 
 from pabal.delivery.ending import is_dead
 from pabal.delivery.engine import Engine
+from pabal.delivery.handler import settled
 from pabal.delivery.matching import EventMatcher
 from pabal.domain.envelope import Receipt, decode_event
 from pabal.domain.event import DomainEvent, body_of, kind_of, unshared
@@ -111,7 +112,9 @@ async def first_in_log(
 
 def _condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:
     def matches(event: DomainEvent) -> bool:
-        return matcher.matches_class(kind_of(event)) and (where is None or bool(where(body_of(event))))
+        if not matcher.matches_class(kind_of(event)):
+            return False
+        return where is None or bool(settled("where", where(body_of(event))))
 
     return matches
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.context import BatchMark, DeliveryContext, current_event
+from pabal.delivery.handler import settled
 from pabal.delivery.lane import Item, Lane
 from pabal.domain.event import DomainEvent, body_of, unshared
 
@@ -24,7 +25,7 @@ async def make_attempt(
     current_event.set(BatchMark() if batch else event)
     wanted = items
     if subscription.where is not None:
-        wanted = [item for item in items if subscription.where(body_of(item[1]))]
+        wanted = [item for item in items if settled("where", subscription.where(body_of(item[1])))]
         consumer.figures.filtered += len(items) - len(wanted)
         if not wanted:
             return

@@ -12,7 +12,7 @@ from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.context import Call, DeliveryContext
 from pabal.delivery.lane import GATED, IDLE, READY, RUNNING, WAITING, Item, Lane
 from pabal.delivery.replaying import ReplayRun
-from pabal.delivery.subscription import BY_AGGREGATE, UNORDERED, Subscription
+from pabal.delivery.subscription import BY_AGGREGATE, UNORDERED, Subscription, raise_as_failure
 from pabal.delivery.watermark import WatermarkTracker
 from pabal.domain.event import DomainEvent, body_of, kind_of
 from pabal.domain.registry import registry
@@ -201,16 +201,21 @@ class Consumer:
         """Return the lane of an event, new if need be. May raise what a user's ordering function raises."""
         key: Any
         if lanes is not None:
-            key = event.aggregate_id
+            try:
+                key = event.aggregate_id
+            except BaseException as error:
+                raise_as_failure("aggregate_id", error)
             if key is None:
                 return self.shared
         elif self.subscription.is_one_lane:
             return self.lane_of()
         else:
             lanes = self._by_key
-            key = self._computed_key(event)
+            key = self.subscription.key_of(body_of(event))
             if key is UNORDERED:
-                return self.shared
+                if self.subscription.batch is None:
+                    return self.shared
+                key = BATCH_KEY
         lane = lanes.get(key)
         if lane is None:
             if len(lanes) >= self._prune_at:
@@ -222,14 +227,9 @@ class Consumer:
         """Return the lane of a key; by default that of a subscription that ``is_one_lane``."""
         return self._by_key.get(key) or self._by_key.setdefault(key, Lane(self, key))
 
-    def _computed_key(self, event: DomainEvent) -> Any:
-        key = self.subscription.key_of(body_of(event))
-        return BATCH_KEY if key is UNORDERED and self.subscription.batch is not None else key
-
     def _prune(self, lanes: dict[Any, Lane]) -> None:
         """Forget lanes that are empty, so that ever new keys take no ever growing room."""
-        idle = [key for key, lane in lanes.items() if lane.state == IDLE and not lane.items]
-        for key in idle:
+        for key in [key for key, lane in lanes.items() if lane.state == IDLE and not lane.items]:
             del lanes[key]
         self._prune_at = max(_PRUNE_ABOVE, 2 * len(lanes))
 

@@ -167,12 +167,6 @@ class Engine:
             consumer.queued += 1
         self.enter(consumer, lane, position, event)
 
-    def enter_direct(
-        self, consumer: Consumer, lanes: dict[Any, Lane] | None, position: int, event: DomainEvent
-    ) -> None:
-        """Do what ``accept`` does for a route that ``is_direct``: only the aggregate id counts."""
-        self.enter_lane(consumer, consumer.lane_for(event, lanes), position, event)
-
     def enter_lane(self, consumer: Consumer, lane: Lane, position: int, event: DomainEvent) -> None:
         """Append to a lane that nothing bars, or leave it on disk behind what was left there."""
         if lane.spilled is not None:

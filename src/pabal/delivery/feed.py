@@ -13,7 +13,7 @@ from pabal.delivery.control import Controls
 from pabal.delivery.ending import bury
 from pabal.delivery.lane import IDLE, LOADING, Lane
 from pabal.delivery.leases import Leases
-from pabal.delivery.pages import decode_for, route_page
+from pabal.delivery.pages import decode_for, enter_direct, route_page
 from pabal.delivery.spilling import has_room
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import kind_of, private_copy
@@ -171,7 +171,7 @@ class Feed:
                     continue
                 tracker.add(position)
                 if route.is_direct:
-                    engine.enter_direct(consumer, lanes, position, event)
+                    enter_direct(engine, consumer, lanes, position, event)
                 else:
                     engine.accept(consumer, position, event)
             position += 1

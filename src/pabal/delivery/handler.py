@@ -12,7 +12,7 @@ from typing import Any
 
 from pabal.delivery.context import Call, DeliveryContext
 from pabal.domain.annotations import signature_of
-from pabal.errors import InvalidHandlerError
+from pabal.errors import InvalidHandlerError, SubscriptionError
 
 
 class Handler:
@@ -78,6 +78,20 @@ def called_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any
         return function(*arguments, **named)
     except StopIteration as error:
         raise RuntimeError("the handler raised StopIteration") from error
+
+
+def settled(option: str, answer: Any) -> Any:
+    """Return what a plain function answered; refuse an awaitable, which is true whatever it comes to.
+
+    Raises SubscriptionError.
+    """
+    if hasattr(answer, "__await__"):
+        if asyncio.iscoroutine(answer):
+            answer.close()  # nobody else would, and say so far from here
+        raise SubscriptionError(
+            f"{option} returned something to be awaited, and nobody does; let it return its answer itself"
+        )
+    return answer
 
 
 async def _uninterrupted(future: asyncio.Future[Any], stopping: Callable[[], bool]) -> Any:

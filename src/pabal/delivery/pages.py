@@ -74,9 +74,21 @@ def _follow(
         if way.lane is not None:
             engine.enter_lane(consumer, way.lane, position, event)
         elif way.lanes is not None:
-            engine.enter_direct(consumer, way.lanes, position, event)
+            enter_direct(engine, consumer, way.lanes, position, event)
         else:
             engine.accept(consumer, position, event)
+
+
+def enter_direct(
+    engine: Engine, consumer: Consumer, lanes: dict[Any, Lane] | None, position: int, event: DomainEvent
+) -> None:
+    """Do what ``accept`` does where only the aggregate id counts, and nothing bars any lane."""
+    try:
+        lane = consumer.lane_for(event, lanes)
+    except Exception:
+        engine.accept(consumer, position, event)  # it meets it again, and parks the event
+    else:
+        engine.enter_lane(consumer, lane, position, event)
 
 
 def _forget_retry(engine: Engine, consumer: Consumer, position: int) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from pabal.delivery.handler import Handler, is_async
+from pabal.delivery.handler import Handler, is_async, settled
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
 from pabal.delivery.tracebacks import storable
@@ -58,12 +58,20 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
         if not callable(self.ordering):
             return UNORDERED
         try:
-            key = self.ordering(body)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # it would end the worker, or the routing of a whole commit
-            raise SubscriptionError(f"ordering raised {error!r}; let it return a key, or None") from error
+            key = settled("ordering", self.ordering(body))
+        except BaseException as error:
+            raise_as_failure("ordering", error)
         return UNORDERED if key is None else key
+
+
+def raise_as_failure(what: str, error: BaseException) -> NoReturn:
+    """Raise what a user's function raised, as an Exception: else it ends a worker, or routes no more.
+
+    Nobody has cancelled a function; only what ends the whole process stays what it is.
+    """
+    if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
+        raise error
+    raise SubscriptionError(f"{what} raised {error!r}; let it return a key, or None") from error
 
 
 def make_subscription(
