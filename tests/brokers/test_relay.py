@@ -10,6 +10,9 @@ from typing import Any
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.brokers.redis import RedisEventBus, relay
 from pabal.domain.envelope import Envelope, Receipt
+from pabal.domain.registry import registry
+from pabal.operations import operations_of
+from pabal.ports.operations import DeadLetterFilter
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 
@@ -112,3 +115,31 @@ async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
             await bus.stop()
         assert await storage.list_dead_letters() == []
     assert sorted(noted.numbers) == list(range(20))
+
+
+async def test_an_event_of_a_class_that_the_relay_has_not_imported_is_not_lost(tmp_path: Path) -> None:
+    """Passed over, it would never reach the bus, and a trim of the local log would end it."""
+    bus, noted = InMemoryEventBus(), Noted()
+    bus.subscribe("*", noted, name="sub")
+    async with SqliteEventStorage(tmp_path / "local.db") as storage:
+        with registry.isolated():
+
+            class Elsewhere(Moved):
+                event_type = "relay-test.elsewhere"
+
+            await storage.store_events([Elsewhere("a", 1), Moved("a", 2)])
+        async with bus, relay(storage, bus) as carrying:
+            await carrying.drain(timeout=60)
+            assert carrying.health().status == "degraded"
+            (letter,) = await storage.list_dead_letters()
+            assert "import the module that defines it" in letter.reason
+            with registry.isolated():
+
+                class Imported(Moved):
+                    event_type = "relay-test.elsewhere"
+
+                await operations_of(storage).retry_matching(DeadLetterFilter(subscription="relay"))
+                await until(lambda: carrying.health().status == "ok")
+                await carrying.drain(timeout=60)
+                await bus.drain(timeout=60)
+    assert noted.numbers == [2, 1]

@@ -16,8 +16,9 @@ from pabal.delivery.tracebacks import message_of, storable, traceback_text
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.domain.registry import registry
+from pabal.errors import UnknownEventTypeError
 from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
-from pabal.ports.telemetry import AttemptFailed, EventParked
+from pabal.ports.telemetry import AttemptFailed, EventParked, EventSkipped
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
@@ -38,6 +39,8 @@ class Failures:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.keeps_unknown = False
+        """Events of types that this process has not imported are parked, not passed over."""
 
     def failed(
         self, lane: Lane, consumer: Consumer, items: list[Item], attempt: int, error: BaseException
@@ -101,6 +104,15 @@ class Failures:
                 self._engine.redelivery.done(consumer, position)
         if consumer.blocked and not lane.shared:
             self._engine.redelivery.unblock(consumer, lane)
+
+    def unknown(self, consumer: Consumer, record: StoredRecord, error: UnknownEventTypeError) -> None:
+        """Pass over an event of a type that this process has not imported; park it where none may be lost."""
+        if self.keeps_unknown:
+            self.reject(consumer, record.position, None, record, error)
+            return
+        consumer.figures.skipped += 1
+        consumer.pass_over(record.position)
+        self._engine.report(EventSkipped(consumer.name, record.event_type, record.position))
 
     def reject(
         self,

@@ -13,7 +13,6 @@ from pabal.domain.envelope import StoredRecord, decode_event
 from pabal.domain.event import DomainEvent, kind_of
 from pabal.domain.registry import registry
 from pabal.errors import DecodeError, UnknownEventTypeError
-from pabal.ports.telemetry import EventSkipped
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
@@ -117,10 +116,8 @@ def decode_for(engine: Engine, consumer: Consumer, row: StoredRecord) -> DomainE
     """Decode a row that a consumer has begun; None if that failed and was dealt with."""
     try:
         event = decode_event(row)
-    except UnknownEventTypeError:
-        consumer.figures.skipped += 1
-        consumer.pass_over(row.position)
-        engine.report(EventSkipped(consumer.name, row.event_type, row.position))
+    except UnknownEventTypeError as error:
+        engine.failures.unknown(consumer, row, error)
         return None
     except DecodeError as error:
         engine.failures.reject(consumer, row.position, None, row, error)

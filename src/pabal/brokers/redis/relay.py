@@ -20,6 +20,14 @@ _PATIENT = RetryPolicy(
 """A server that is away or a bus that is stopped is waited for without end; what it never takes is parked."""
 
 
+class _Outbox(InMemoryEventBus):
+    """Read a local log, and leave nothing out because this process has not imported its class."""
+
+    def __init__(self, storage: EventStorage) -> None:
+        super().__init__(storage, worker_count=1)
+        self._engine.failures.keeps_unknown = True
+
+
 class Relay:
     """Publish what a local log holds, and what is appended to it, on another bus; made by ``relay``.
 
@@ -30,7 +38,7 @@ class Relay:
         self, storage: EventStorage, bus: EventBus, *, name: str, types: Any, start: Start, batch: int
     ) -> None:
         self._target = bus
-        self._bus = InMemoryEventBus(storage, worker_count=1)
+        self._bus = _Outbox(storage)
         self._subscription = self._bus.subscribe(
             types, self._carry, name=name, batch=batch, start=start, retry=_PATIENT
         )
@@ -72,7 +80,7 @@ class Relay:
         await self._bus.drain(timeout)
 
     def health(self) -> Health:
-        """Return ok, degraded (something was parked or passed over, or it waits) or failing, and why."""
+        """Return ok, degraded (something was parked, or it waits) or failing, and why."""
         health = self._bus.health()
         if not self._waits_for or health.status == "failing":
             return health
@@ -106,8 +114,8 @@ def relay(
     is published again afterwards, which a bus on Redis knows by the events' ids. How far it has come is a
     durable subscription called ``name`` in the local log, so only one process runs it at a time. While the
     bus is stopped or its server cannot be reached it waits; an event that the bus refuses (one too large,
-    say) is parked, and the rest goes on. One of a type that this process has not imported is passed over, as
-    by any subscription.
+    say) is parked, and the rest goes on. So is one of a type that this process has not imported: import its
+    module, then retry it, or leave such types out with ``types``.
 
     ``types`` and ``start`` are what ``subscribe`` takes, ``batch`` is the most events published at once. Use
     as ``async with relay(storage, bus):`` or start and stop it; it neither starts nor stops ``bus``, nor
