@@ -213,7 +213,7 @@ class DeadLetters:
 
     async def _discard(self, dead_letter_id: int) -> None:
         letter = await self._store.discard_dead_letter(dead_letter_id)
-        self._engine.parked -= 1
+        self._engine.note_parked(-1)
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is not None:
             self._engine.redelivery.discarded(consumer, letter)

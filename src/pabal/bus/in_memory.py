@@ -11,6 +11,7 @@ from pabal.bus.draining import drained
 from pabal.bus.intake import Backpressure
 from pabal.bus.statistics import Health, collect, judge
 from pabal.bus.waiting import first_in_log
+from pabal.delivery.ending import work_off
 from pabal.delivery.engine import Engine
 from pabal.domain.envelope import Receipt
 from pabal.errors import InsideHandlerError
@@ -60,8 +61,8 @@ class InMemoryEventBus(BaseEventBus):
     async def _end(self, deadline: float) -> None:
         self._intake.is_open = False
         await self._inbox.empty(deadline)
-        if self._storage is None:
-            await self._engine.empty(deadline)
+        if self._storage is None and self._loop is not None and not self._loop.is_closed():
+            await work_off(self._engine, deadline)
         await self._engine.stop(deadline)
         self._inbox.close()
         self._loop = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ _LAST_SAVE = 5.0
 """Seconds that saving gets though no time is left: a busy disk is not to cost finished work."""
 
 
+async def work_off(engine: Engine, deadline: float) -> None:
+    """Return when what is queued has been handled, at the latest at ``deadline`` (monotonic)."""
+    left = deadline - engine.clock.monotonic()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, left)):
+            await engine.background.until(lambda: not engine.pending)
+
+
 async def end_work(engine: Engine, deadline: float) -> None:
     """Let running handlers end until ``deadline`` (monotonic), then cancel them and what runs beside."""
     if engine.crew is not None:
@@ -28,10 +37,12 @@ async def end_work(engine: Engine, deadline: float) -> None:
     if running := _undone(tasks):
         remaining = max(0.0, deadline - engine.clock.monotonic())
         await asyncio.wait(running, timeout=remaining)
+    told = set(tasks) if engine.cancelling else set()
     engine.cancelling = True
     if ending := _undone([*tasks, *engine.background.tasks]):
         for task in ending:
-            task.cancel()
+            if task not in told:  # a second time would cut short how a handler tidies up
+                task.cancel()
         _, left = await asyncio.wait(ending, timeout=_LAST_MOMENT)
         if left:
             _log.warning("%d tasks go on though cancelled; the next start waits for handlers", len(left))

@@ -308,6 +308,12 @@ class Engine:
             self.router.forget()
             self.report(SubscriptionResumed(consumer.name))
 
+    def note_parked(self, change: int) -> None:
+        """Count dead letters that were made here, or are none any more (negative)."""
+        self.parked += change
+        if self.crew is not None:
+            self.crew.note_parked(change)
+
     def report(self, report: Report) -> None:
         """Hand a report to every listener; one that raises is taken off."""
         self.listeners.tell(report)
@@ -346,16 +352,6 @@ class Engine:
                 worker.run(), name=f"pabal-worker-{slot}", context=worker.context
             )
             self.workers.append(worker)
-
-    async def empty(self, deadline: float) -> None:
-        """Work off what is queued, until ``deadline`` (monotonic) at the latest."""
-        if self._loop is None or self._loop.is_closed():
-            return  # nobody is left to do it
-        try:
-            async with asyncio.timeout(max(0.0, deadline - self.clock.monotonic())):
-                await self.background.until(lambda: not self.pending)
-        except TimeoutError:
-            return
 
     async def stop(self, deadline: float) -> None:
         """Let running handlers end until ``deadline`` (monotonic), then cancel them; save progress."""

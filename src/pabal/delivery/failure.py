@@ -239,7 +239,7 @@ class Failures:
         consumer.figures.parked += 1
         earlier = consumer.failing.get(parked.position)
         if earlier is None or not earlier.from_dead_letter:
-            self._engine.parked += 1
+            self._engine.note_parked(1)
         if consumer.tracker is not None:
             consumer.unsaved.parked.append(parked)
             self._engine.settlement.mark(consumer)

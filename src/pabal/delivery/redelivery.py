@@ -69,7 +69,7 @@ class Redelivery:
     def done(self, consumer: Consumer, position: int) -> None:
         """Forget a dead letter whose delivery succeeded."""
         if not consumer.failing[position].discarded:
-            self._engine.parked -= 1
+            self._engine.note_parked(-1)
         if consumer.tracker is None:
             self._engine.dead_letters.remove(consumer.name, position)
         self._release_moved(consumer, position)

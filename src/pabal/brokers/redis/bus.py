@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from pabal.brokers.redis.actions import GroupActions
@@ -25,7 +27,13 @@ from pabal.bus.base import BaseEventBus, at_least_one
 from pabal.bus.intake import Backpressure
 from pabal.bus.statistics import Health
 from pabal.domain.envelope import Receipt
-from pabal.errors import DrainTimeoutError, InsideHandlerError, UsageError
+from pabal.errors import (
+    BusNotRunningError,
+    DrainTimeoutError,
+    InsideHandlerError,
+    StorageClosedError,
+    UsageError,
+)
 from pabal.ports.clock import Clock
 from pabal.ports.inspection import ActionLog
 from pabal.ports.storage import EventStorage
@@ -208,7 +216,7 @@ class RedisEventBus(BaseEventBus):
         self._check_running("drain")
         assert self._coordinator is not None
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout), self._asking("drain"):
                 await whole_group_drained(
                     self._log, self._group_engine, self._coordinator, self._inbox, retries
                 )
@@ -231,8 +239,18 @@ class RedisEventBus(BaseEventBus):
         waits for ever), BusNotRunningError.
         """
         self._check_running("wait_for")
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout), self._asking("wait_for"):
             return await first_match(self._log, event_type, where, since)
+
+    @asynccontextmanager
+    async def _asking(self, action: str) -> AsyncIterator[None]:
+        """Say what a server is asked for, where the bus is stopped before it has answered."""
+        try:
+            yield
+        except StorageClosedError:
+            if self.is_running:
+                raise
+            raise BusNotRunningError(action=action, state=self._state) from None
 
     # -- looking --------------------------------------------------------------------------------------
 

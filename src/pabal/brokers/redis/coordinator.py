@@ -163,7 +163,7 @@ class Coordinator:
         if not view.same_log:
             await self._log.rejoin()
         self.signs.taken(sent_at)
-        self._engine.parked = view.dead_letters
+        self._engine.count_parked(view.dead_letters)
         if await self.controls.look(view.asked):
             for running in self._engine.running.values():
                 running.storage.heard.tell()

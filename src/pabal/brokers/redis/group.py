@@ -18,6 +18,8 @@ from pabal.ports.clock import Clock
 from pabal.ports.storage import DeadLetterRecord
 
 _log = logging.getLogger("pabal")
+_UNTOLD = 0.5
+"""Seconds within which the server is sure to have been told of what was parked."""
 
 
 class Running:
@@ -97,6 +99,7 @@ class GroupEngine(Engine):
         self.running: dict[int, Running] = {}
         super().__init__(worker_count=worker_count, clock=clock, seed=seed)
         self.redelivery: Any = LeaveWord(self)
+        self._noted_at = self._counted_at = -math.inf
         self.take_no_part()
 
     def take_no_part(self) -> None:
@@ -131,6 +134,17 @@ class GroupEngine(Engine):
         for running in self.running.values():
             running.engine.middleware = self.middleware
             running.engine.rewire()
+
+    def note_parked(self, change: int) -> None:
+        """Count dead letters at once: the next look at the server's count may come before it has them."""
+        super().note_parked(change)
+        self._noted_at = self.clock.monotonic()
+
+    def count_parked(self, total: int) -> None:
+        """Take the server's count of the group's dead letters, unless what was noted here is fresher."""
+        now = self.clock.monotonic()
+        if now - self._noted_at >= _UNTOLD or now - self._counted_at >= 4 * _UNTOLD:
+            self.parked, self._counted_at = total, now
 
     # -- partitions -----------------------------------------------------------------------------------
 

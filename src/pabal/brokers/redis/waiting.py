@@ -90,7 +90,7 @@ async def whole_group_drained(
 
 def _is_at_work(running: Running) -> bool:
     """Tell whether a partition is neither only begun nor given up: what was saved of it tells where it is."""
-    return running.is_open and running.ending is None
+    return running.is_open and running.ending is None and not running.engine.halting
 
 
 async def _engine_drained(engine: Engine, head: int, retries: bool) -> None:

@@ -1,0 +1,103 @@
+"""What a bus on a server tells and does like any other, at the moment at which any other does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pabal.brokers.redis import RedisEventBus
+from pabal.errors import BusNotRunningError
+from tests.brokers.events import Moved, moves, until
+from tests.brokers.server import Server
+from tests.brokers.test_bus import make
+
+
+async def test_dead_letters_count_from_the_moment_at_which_they_are_made(
+    shared_server: Server, namespace: str
+) -> None:
+    """Figures and health would tell of them a moment late: a test that drains and looks saw none."""
+    is_ill = True
+
+    async def handle(event: Moved) -> None:
+        if is_ill:
+            raise ValueError("no")
+
+    async with make(shared_server, namespace, handle) as bus:
+        await bus.publish_batch(moves(5, 20))
+        await bus.drain(timeout=30)
+        assert bus.get_statistics()["failed_events_count"] == 20
+        assert bus.health().status == "degraded"
+        is_ill = False
+        assert await bus.dead_letters.retry("all") == 20
+        await bus.drain(timeout=30)
+        assert (bus.get_statistics()["failed_events_count"], bus.health().status) == (0, "ok")
+
+
+async def test_those_of_other_processes_count_after_the_next_look(
+    shared_server: Server, namespace: str
+) -> None:
+    """Each process would know its own alone, or count for ever what another has discarded."""
+
+    async def fail(event: Moved) -> None:
+        raise ValueError("no")
+
+    def count(bus: RedisEventBus) -> int:
+        return int(bus.get_statistics()["failed_events_count"])
+
+    async with make(shared_server, namespace, fail) as one, make(shared_server, namespace, fail) as other:
+        await until(lambda: bool(one.partitions and other.partitions))
+        await one.publish_batch(moves(40, 40))
+        await one.drain(timeout=30)
+        await until(lambda: count(one) == count(other) == 40)
+        assert await one.clear_failed_events() == 40
+        await until(lambda: count(one) == count(other) == 0)
+
+
+@pytest.mark.parametrize("what", ["drain", "wait_for"])
+async def test_a_stop_ends_what_waits_for_the_bus_and_says_so(
+    shared_server: Server, namespace: str, what: str
+) -> None:
+    """Applications that catch BusNotRunningError got one that told of a log they had never opened."""
+
+    async def hang(event: Moved) -> None:
+        await asyncio.Event().wait()
+
+    async with make(shared_server, namespace, hang) as bus:
+        await bus.publish(Moved("a", 1))
+        waiting = asyncio.create_task(bus.drain() if what == "drain" else bus.wait_for(Moved))
+        await asyncio.sleep(0)
+        await bus.stop(timeout=0)
+        with pytest.raises(BusNotRunningError):
+            await waiting
+
+
+async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
+    shared_server: Server, namespace: str
+) -> None:
+    """Cancelled once more while it does, it would leave its files and connections as they are."""
+    begun, tidied, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Moved) -> None:
+        if begun.is_set():
+            return
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await go_on.wait()
+            tidied.set()
+
+    bus = make(shared_server, namespace, handle)
+    await bus.start()
+    await bus.publish(Moved("a", 1))
+    await begun.wait()
+    await bus.stop(timeout=0)
+    starting = asyncio.create_task(bus.start())
+    await asyncio.sleep(0)
+    assert not starting.done()
+    assert not tidied.is_set()
+    go_on.set()
+    await starting
+    assert tidied.is_set()
+    await bus.stop()
