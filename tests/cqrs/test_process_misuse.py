@@ -259,3 +259,26 @@ async def test_a_state_that_holds_itself_is_told_as_one_that_cannot_be_stored() 
     _, [told] = await _run(Circling)
     assert "process manager" in told
     assert "its state cannot be stored" in told
+
+
+def test_a_method_that_would_never_run_is_refused() -> None:
+    """A saga that yields its commands sent none: the step was stored as if it had decided nothing."""
+    with pytest.raises(ProcessDefinitionError, match=r"placed\(\) is async or has a yield"):
+
+        class Yielding(ProcessManager):
+            @starts(OrderPlaced, key="order")
+            def placed(self, event: OrderPlaced) -> Any:
+                yield StopPayment(order=event.order)
+
+    async def pausing(process: ProcessManager, event: OrderPlaced) -> None: ...
+
+    def hidden(process: ProcessManager, event: OrderPlaced) -> Any:
+        return pausing(process, event)
+
+    made: Any = type(
+        "Hiding",
+        (ProcessManager,),
+        {"__module__": __name__, "placed": starts(OrderPlaced, key="order")(hidden)},
+    )
+    with pytest.raises(ProcessDefinitionError, match=r"placed\(\) returned what has yet to run"):
+        made("o-1").take(OrderPlaced("o-1"))

@@ -15,7 +15,7 @@ import pytest
 
 from pabal import SqliteEventStorage
 from pabal.errors import ProjectionHandlerError, StorageUnavailableError
-from pabal.eventsourcing import Projection, ProjectionTransaction, projects
+from pabal.eventsourcing import InMemoryProjection, Projection, ProjectionTransaction, projects
 from tests.eventsourcing.samples import Stray
 
 
@@ -218,3 +218,26 @@ def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: P
         projection = Resting(storage)
         asyncio.run(follow())
         asyncio.run(follow())
+
+
+async def test_a_handler_that_hides_one_that_never_runs_is_told(storage: SqliteEventStorage) -> None:
+    """Behind a decorator it looked like a plain one: each event counted as projected, and wrote nothing."""
+
+    async def pausing(self: Any, event: Stray, tx: Any) -> None:
+        tx.execute("INSERT INTO {t} VALUES (1)")
+
+    def generating(self: Any, event: Stray, tx: Any) -> Any:
+        yield tx.execute("INSERT INTO {t} VALUES (1)")
+
+    await storage.store_event(Stray(1))
+    for inner in (pausing, generating):
+
+        def hidden(self: Any, event: Stray, tx: Any, inner: Any = inner) -> Any:
+            return inner(self, event, tx)
+
+        body = {"tables": "CREATE TABLE {t} (a)", "name": "hiding", "m": projects(Stray)(hidden)}
+        made: Any = type("Hiding", (Projection,), body)
+        with pytest.raises(ProjectionHandlerError, match="it returned what has yet to run"):
+            await made(storage).start()
+        with pytest.raises(ProjectionHandlerError, match="it returned what has yet to run"):
+            InMemoryProjection(made, [Stray(1)])

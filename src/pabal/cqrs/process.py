@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from inspect import iscoroutinefunction
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from pabal.cqrs.messages import Command, describe
 from pabal.cqrs.process_events import CommandRejected, ProcessTimedOut
 from pabal.cqrs.process_state import StateCodec
-from pabal.domain.marking import snake_case
+from pabal.domain.marking import can_be_paused, is_yet_to_run, snake_case
 from pabal.errors import ProcessDefinitionError
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -173,9 +172,10 @@ class ProcessManager:
         taken: set[Any] = set()
         for name, method in list(vars(cls).items()):
             for kind, subject, key, begins in getattr(method, _MARK, ()):
-                if iscoroutinefunction(method):
+                if can_be_paused(method):
                     raise ProcessDefinitionError(
-                        f"{name}() is async; it decides from events alone, so send a command for what waits",
+                        f"{name}() is async or has a yield; it decides from events alone, so make it a plain "
+                        "def, and send() a command for what waits",
                         process=cls.__qualname__,
                     )
                 if subject in taken:
@@ -344,7 +344,12 @@ class ProcessManager:
             name = None if reaction is None else reaction.method
         if name is None:
             return False
-        getattr(self, name)(event)
+        made = getattr(self, name)(event)
+        if made is not None and is_yet_to_run(made):
+            raise ProcessDefinitionError(
+                f"{name}() returned what has yet to run, and has decided nothing; make it a plain def",
+                process=type(self).__qualname__,
+            )
         return True
 
     def _taker_of_rejected(self, command_class: str) -> str | None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction
+from inspect import (
+    isasyncgen,
+    isasyncgenfunction,
+    isawaitable,
+    iscoroutine,
+    iscoroutinefunction,
+    isfunction,
+    isgenerator,
+    isgeneratorfunction,
+)
 from typing import Any, TypeVar
 
 _M = TypeVar("_M", bound=Callable[..., None])
@@ -52,6 +61,17 @@ def with_overrides(
 def can_be_paused(function: Any) -> bool:
     """Tell whether a function is async or a generator, so that others would run in its middle."""
     return iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function)
+
+
+def is_yet_to_run(result: Any) -> bool:
+    """Tell whether a call returned a coroutine, a generator or the like, and close it: nobody will run it.
+
+    A function that hides one that can be paused, a decorator's say, returns such.
+    """
+    if iscoroutine(result) or isgenerator(result):
+        result.close()
+        return True
+    return isawaitable(result) or isasyncgen(result)
 
 
 def snake_case(name: str) -> str:

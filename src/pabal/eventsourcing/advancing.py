@@ -18,7 +18,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing.generations import Generation, MovedOnError, advance, read_generations
-from pabal.eventsourcing.read_model import Model, ProjectionTransaction, Statements, Task
+from pabal.eventsourcing.read_model import Model, ProjectionTransaction, Statements, Task, refuse_unrun
 from pabal.ports.storage import EventStorage
 
 T = TypeVar("T")
@@ -116,7 +116,8 @@ class Advance:
         try:
             for handler, event, row in tasks:
                 own.row = row
-                handler(projection, event, own)
+                if (made := handler(projection, event, own)) is not None:
+                    refuse_unrun(made)
         except BaseException as error:
             # All of them: this is the writer's thread, where no signal arrives and nothing is cancelled.
             if _is_fault(error):

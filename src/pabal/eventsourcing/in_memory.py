@@ -11,7 +11,7 @@ from pabal.delivery.tracebacks import repr_of
 from pabal.domain.registry import registry
 from pabal.errors import EventNotProjectedError, ProjectionHandlerError, UsageError
 from pabal.eventsourcing.projection import Projection
-from pabal.eventsourcing.read_model import ProjectionTransaction
+from pabal.eventsourcing.read_model import ProjectionTransaction, refuse_unrun
 from pabal.ports.sql import check_in_transaction, only_reads
 
 
@@ -61,11 +61,8 @@ class InMemoryProjection:
                 )
             self._connection.execute("BEGIN")
             try:
-                handler(
-                    self._projection,
-                    event,
-                    ProjectionTransaction(self._statements, self._model.tables, "", {}),
-                )
+                own = ProjectionTransaction(self._statements, self._model.tables, "", {})
+                refuse_unrun(handler(self._projection, event, own))
             except BaseException as error:
                 self._connection.execute("ROLLBACK")
                 if not isinstance(error, Exception):

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pabal.domain.envelope import Envelope, StoredRecord, decode_event, to_envelope
 from pabal.domain.event import body_of
-from pabal.domain.marking import can_be_paused, mark_with, with_overrides
+from pabal.domain.marking import can_be_paused, is_yet_to_run, mark_with, with_overrides
 from pabal.domain.registry import registry
 from pabal.errors import ProjectionDefinitionError, UsageError
 
-Handler = Callable[[Any, Any, Any], None]
+Handler = Callable[[Any, Any, Any], Any]
 _H = TypeVar("_H", bound=Callable[..., None])
 _PROJECTS = "_pabal_projects"
 _table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -81,6 +81,12 @@ def _refuse_pausing(cls: type, name: str, method: Any) -> None:
             f"{name}() cannot be paused: it runs inside a transaction; make it a plain def",
             projection=cls.__qualname__,
         )
+
+
+def refuse_unrun(result: Any) -> None:
+    """Raise UsageError where a handler returned what has yet to run, and none of its statements has."""
+    if is_yet_to_run(result):
+        raise UsageError("it returned what has yet to run, and has written nothing; make it a plain def")
 
 
 class Tables:
