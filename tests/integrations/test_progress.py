@@ -104,6 +104,13 @@ def test_without_rich_a_terminal_gets_lines(clock: _Clock, monkeypatch: pytest.M
     assert screen.getvalue() == "open_orders: 5 of 10 events\n"
 
 
+def test_a_program_without_a_console_is_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows its standard error is None, and the build of its projection would end in that."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with show_progress("orders") as progress:
+        progress(1, 2)
+
+
 def test_the_words_are_the_applications(clock: _Clock) -> None:
     """A Korean operator would read English in the middle."""
     stream = StringIO()

@@ -46,13 +46,15 @@ def show_progress(
     >>> with show_progress("open_orders") as progress:
     ...     pass  # await open_orders.start(progress=progress)
     """
-    out: TextIO = sys.stderr if stream is None else stream
+    out: TextIO | None = sys.stderr if stream is None else stream
     pace = Pace(clock)
     with ExitStack() as shown:
         show: Show | None = None
 
         def progress(position: int, head: int) -> None:
             nonlocal show
+            if out is None:
+                return  # a program without a console on Windows has no standard error
             if show is None:
                 bar = _bar(label, out, tell, shown) if out.isatty() else None
                 show = bar or _lines(label, out, every, tell, clock)
