@@ -11,6 +11,7 @@ from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.delivery import consumer as consumer_module
 from pabal.delivery import feed, pages, spilling
 from pabal.ports.storage import Page
+from pabal.storage.sqlite import reader
 from tests.storage.events import Recorder, Tick, ticks
 
 
@@ -149,3 +150,29 @@ async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_ho
         assert looks <= 1
         gate.set()
         await bus.drain(timeout=20)
+
+
+async def test_large_events_are_read_and_handed_over_few_at_a_time(
+    storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gigabyte would be read at once, and much of it decoded with the event loop standing still."""
+    monkeypatch.setattr(reader, "PAGE_BYTES", 4000)
+    monkeypatch.setattr(feed, "_PAGE_BYTES", 1000)
+    await storage.store_events([Tick("KRW-BTC", n, "x" * 420) for n in range(30)])
+    page = await storage.read_page(0, limit=1000)
+    assert (len(page.rows), page.upto) == (9, 9)
+    assert len(await storage.get_unprocessed_events(limit=100)) == 30
+    routed: list[int] = []
+    route = feed.Feed._route
+
+    def noting(self: Any, after: int, part: Page) -> bool:
+        routed.append(len(part.rows))
+        return route(self, after, part)
+
+    monkeypatch.setattr(feed.Feed, "_route", noting)
+    seen = Recorder()
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Tick, seen, name="late", start="beginning")
+        await bus.drain(timeout=20)
+    assert seen.numbers == list(range(30))
+    assert (sum(routed), max(routed)) == (30, 2)

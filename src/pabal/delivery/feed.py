@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 _PAGE = 256
-"""Rows routed at a time: about a millisecond of the event loop."""
+_PAGE_BYTES = 256 << 10
+"""Rows routed at a time, and their payloads: about a millisecond of the event loop."""
 _READ = 1024
 """Rows asked for at a time: each time costs the way to another thread and back."""
 _POLL_FASTEST = 0.001
@@ -342,11 +343,12 @@ class Feed:
 
 def _parts(page: Page) -> Iterator[Page]:
     """Cut what was read at once into what is routed at once."""
-    start = 0
-    while len(page.rows) - start > _PAGE:
-        rows = page.rows[start : start + _PAGE]
-        yield Page(rows, rows[-1].position)
-        start += _PAGE
+    start = size = 0
+    for end, row in enumerate(page.rows):
+        if end > start and (end - start == _PAGE or size + len(row.payload) > _PAGE_BYTES):
+            yield Page(page.rows[start:end], page.rows[end - 1].position)
+            start, size = end, 0
+        size += len(row.payload)
     yield Page(page.rows[start:], page.upto)
 
 

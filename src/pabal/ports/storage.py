@@ -126,7 +126,10 @@ class EventLog(EventSink, Protocol):
     max_payload_bytes: int
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``. Raises CorruptLogError at the first altered row."""
+        """Read up to ``limit`` rows above ``after``, fewer where they are large, and how far that reaches.
+
+        Nothing lies above only where ``upto`` is ``after``. Raises CorruptLogError at the first altered row.
+        """
         ...
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:

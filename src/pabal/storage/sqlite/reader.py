@@ -14,7 +14,7 @@ import msgspec
 
 from pabal.domain.envelope import StoredRecord, id_to_bytes, verify
 from pabal.errors import CorruptLogError, InvalidEventError, StorageClosedError, UsageError
-from pabal.ports.arguments import check_bounds
+from pabal.ports.arguments import LARGEST, check_bounds
 from pabal.ports.sql import only_reads
 from pabal.ports.storage import Page
 from pabal.storage.sqlite import forks
@@ -27,6 +27,8 @@ from pabal.storage.sqlite.statements import statements
 
 T = TypeVar("T")
 _THREADS = 2
+PAGE_BYTES = 16 << 20
+"""Payloads of a page that it ends with, however few rows that are: a thousand may be a gigabyte."""
 STEPS = 10_000
 """Instructions of SQLite's machine, some tenth of a millisecond, between two looks at ``given_up``."""
 
@@ -131,9 +133,18 @@ def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list
 
 
 def read_page(
-    connection: sqlite3.Connection, path: str, after: int, limit: int, types: Iterable[str] | None
+    connection: sqlite3.Connection,
+    path: str,
+    after: int,
+    limit: int,
+    types: Iterable[str] | None,
+    most_bytes: int | None = None,
 ) -> Page:
-    """Return a verified stretch of the log; stop before an altered row, raise if it is the first."""
+    """Return a verified stretch of the log; stop before an altered row, raise if it is the first.
+
+    It ends with the row whose payload completes ``most_bytes``, 16 MiB by default.
+    """
+    left = PAGE_BYTES if most_bytes is None else most_bytes
     check_bounds(limit, after=after)
     sql = statements()
     head: int = connection.execute(sql["head"]).fetchone()[0]
@@ -152,6 +163,9 @@ def read_page(
                 check_gap(connection, path, expected, row.position)
             expected = row.position + 1
             rows.append(row)
+            left -= len(row.payload)
+            if left <= 0:
+                return Page(tuple(rows), row.position)
     except (CorruptLogError, sqlite3.DatabaseError) as error:
         # Whatever it is, the next page begins with it and raises it.
         if not rows:
@@ -280,7 +294,7 @@ def read_unprocessed(connection: sqlite3.Connection, path: str, limit: int) -> l
     rows = read_positions(connection, path, sorted(positions)[:limit])
     frontier = min(row[2] for row in cursors)
     seen = {row.position for row in rows}
-    for row in read_page(connection, path, frontier, limit, None).rows:
+    for row in read_page(connection, path, frontier, limit, None, LARGEST).rows:
         if row.position not in seen:
             rows.append(row)
     return sorted(rows)[:limit]
