@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
-from pabal.errors import StorageClosedError
+from pabal.errors import StorageClosedError, StorageUnavailableError
+from pabal.storage.sqlite.writer import Writer
+from tests.bus.support import turns
 from tests.descriptors import open_files
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -98,4 +101,65 @@ async def test_a_bus_that_is_started_on_a_closed_storage_is_told_so(path: Path) 
     storage.open()
     await bus.start()
     await bus.stop()
+    storage.close()
+
+
+@pytest.mark.parametrize("other", ["open", "close"])
+async def test_what_opens_in_another_thread_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """A bus whose ``start()`` timed out goes on opening its file, while it is started anew or stopped."""
+    threads = set(threading.enumerate())
+    opening, go_on, begun = threading.Event(), threading.Event(), threading.Event()
+    starts: list[Writer] = []
+    start = Writer.start
+
+    def slow(self: Writer) -> None:
+        starts.append(self)
+        opening.set()
+        assert go_on.wait(60)
+        start(self)
+
+    def meanwhile() -> None:
+        begun.set()
+        getattr(storage, other)()
+
+    storage = SqliteEventStorage(path)
+    await storage.store_event(Tick("KRW-BTC", 1))
+    storage.close()
+    monkeypatch.setattr(Writer, "start", slow)
+    first = asyncio.create_task(asyncio.to_thread(storage.open))
+    await asyncio.to_thread(opening.wait, 60)
+    second = asyncio.create_task(asyncio.to_thread(meanwhile))
+    await asyncio.to_thread(begun.wait, 60)
+    await turns()
+    go_on.set()
+    await asyncio.gather(first, second)
+    assert len(starts) == 1
+    if other == "open":
+        assert await storage.head() == 1
+        storage.close()
+    with pytest.raises(StorageClosedError):
+        await storage.head()
+    assert not [thread for thread in set(threading.enumerate()) - threads if "pabal" in thread.name]
+
+
+async def test_what_could_not_be_opened_again_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 37. Publishing would wait for ever for a thread that was never begun; closing would raise."""
+
+    def fail(self: Writer) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    storage = SqliteEventStorage(path)
+    await storage.store_event(Tick("KRW-BTC", 1))
+    storage.close()
+    with monkeypatch.context() as broken:
+        broken.setattr(Writer, "start", fail)
+        with pytest.raises(StorageUnavailableError):
+            storage.open()
+    with pytest.raises(StorageClosedError):
+        await storage.store_event(Tick("KRW-BTC", 2))
+    storage.close()
+    storage.open()
+    assert await storage.store_event(Tick("KRW-BTC", 3)) == 2
     storage.close()

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -72,30 +73,35 @@ class DatabaseFile:
         self._listeners: list[Callable[[Committed], None]] = []
         self._control_listeners: list[Callable[[], None]] = []
         self._is_open = False
+        self._turn = threading.Lock()
+        """Whose is the turn to open or to close: a start that was cancelled goes on opening in its thread."""
         self.open()
 
     def open(self) -> None:
         """Open the file again after ``close()``; harmless while open. Raises what the constructor does."""
         forks.check(self._path)
-        if self._is_open:
-            return
+        with self._turn:
+            if not self._is_open:
+                self._open()
+
+    def _open(self) -> None:
         owner = uuid4().hex
         connection = connect(self._path, durability=self.durability)
         journal: MappedJournal | None = None
         try:
-            self._bell = Doorbell(self._path, owner)
-            self._writer = Writer(connection, self.path, self._notify)
-            self._writer.appender.max_payload_bytes = self.max_payload_bytes
-            self.journal = journal = MappedJournal(self._path, owner)
+            writer = Writer(connection, self.path, self._notify)
+            writer.appender.max_payload_bytes = self.max_payload_bytes
+            journal = MappedJournal(self._path, owner)
             # Who takes a subscription clears up; who only publish, and end unclosed, would leave ever more.
             remove_silent_journals(self._path, owner)
             with translated(self.path):
-                self._writer.start()
+                writer.start()
         except BaseException:
             if journal is not None:
                 journal.close()
             connection.close()
-            raise
+            raise  # what was closed stays so: what it is asked fails, and does not wait for a thread
+        self._bell, self._writer, self.journal = Doorbell(self._path, owner), writer, journal
         self._reader = Reader(self._path)
         self._leases = Leases(self._writer, self._path, owner)
         self._watch = Watch(self._path)
@@ -149,6 +155,12 @@ class DatabaseFile:
         """
         if self._writer.is_inherited:
             return  # all of it is the parent's
+        if self._writer.is_here:
+            raise UsageError("close() inside transact() or a listener to commits; close from outside of it")
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
         self._writer.finish()
         self._is_open = False
         forks.leave(self._writer, self._reader, self.journal)

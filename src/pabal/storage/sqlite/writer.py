@@ -86,6 +86,11 @@ class Writer:
         self._place = self._look()
         self._thread.start()
 
+    @property
+    def is_here(self) -> bool:
+        """Tell whether its thread is the one that asks, which cannot wait for its own end."""
+        return threading.current_thread() is self._thread
+
     def submit(self, job: Job) -> asyncio.Future[Any]:
         """Queue a job from its event loop. Raises StorageClosedError.
 
@@ -129,12 +134,7 @@ class Writer:
         self._gate = threading.Lock()
 
     def finish(self) -> None:
-        """Finish everything submitted, and end the thread. Blocks; harmless when ended.
-
-        Raises UsageError in that thread itself, which cannot wait for its own end.
-        """
-        if threading.current_thread() is self._thread:
-            raise UsageError("close() inside transact() or a listener to commits; close from outside of it")
+        """Finish everything submitted, and end the thread. Blocks; harmless when ended."""
         for loop in list(self._gathered):
             self._hand_over(loop)
         with self._gate:
