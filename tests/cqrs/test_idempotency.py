@@ -16,10 +16,13 @@ import pytest
 
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.cqrs import Command, CommandBus, Idempotency, retry_conflicts
+from pabal.domain.ids import new_event_id
 from pabal.errors import CommandIdReusedError, ConcurrencyError, DecodeError, UsageError
 from pabal.eventsourcing import Repository, UnitOfWork
+from pabal.ports.storage import StreamAppend
 from tests.cqrs.support import (
     CqrsOrder,
+    OrderPaid,
     Orders,
     PayOrder,
     PlaceOrder,
@@ -391,3 +394,25 @@ async def test_one_id_in_two_event_loops_at_a_time_is_answered_alike(storage: An
     )
     assert answers[0] == answers[1]
     assert await _types(storage) == ["pabal.command.handled"]
+
+
+async def test_a_command_whose_record_was_trimmed_stores_nothing_again(tmp_path: Path) -> None:
+    """Sent once more after a night of tidying up, it would take effect twice."""
+
+    class Note(Command[None]):
+        text: str
+
+    async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
+        commands = CommandBus()
+        commands.use(Idempotency(storage))
+
+        @commands.handles(Note)
+        async def note(command: Note, work: UnitOfWork) -> None:
+            work.append(StreamAppend("cqrs.note", new_event_id(), 0, (OrderPaid(command.text),)))
+
+        await commands.execute(command := Note("once"))
+        await commands.execute(Note("twice"))
+        assert (await storage.trim(max_events=1)).deleted == 3
+        with pytest.raises(ConcurrencyError):
+            await commands.execute(command)
+        assert await _types(storage) == ["pabal.command.handled"]

@@ -173,6 +173,21 @@ def test_a_timeout_that_is_no_number_is_told(seconds: Any) -> None:
         Waiting("o-1").take(OrderPlaced("o-1"))
 
 
+def test_a_timeout_that_no_method_takes_is_not_cancelled_in_silence() -> None:
+    """With its name misspelt, the timeout came all the same."""
+
+    class Cancelling(ProcessManager):
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.cancel_timeout("lte")
+
+        @on_timeout("late")
+        def late(self, event: object) -> None: ...
+
+    with pytest.raises(ProcessDefinitionError, match="no method takes the timeout 'lte'"):
+        Cancelling("o-1").take(OrderPlaced("o-1"))
+
+
 @pytest.mark.parametrize(
     ("mark", "told"),
     [

@@ -307,7 +307,7 @@ async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
 async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
     """A mistake would show up later, somewhere else."""
     accounts = Repository(Account, storage)
-    with pytest.raises(UsageError, match="no log that aggregates can live on"):
+    with pytest.raises(UsageError, match=r"no log that aggregates can live on; .* relay\(storage, bus\)"):
         Repository(Account, InMemoryEventBus())
     with pytest.raises(UsageError, match="neither an Aggregate class nor a Decider"):
         Repository(object, storage)  # type: ignore[type-var]
@@ -315,6 +315,12 @@ async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
         Repository(Account, storage, snapshot_every=0)
     with pytest.raises(UsageError, match="keep"):
         Repository(Account, storage, keep=-1)
+    with pytest.raises(UsageError, match="keep is '5'; it must be an int"):
+        Repository(Account, storage, keep="5")  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match=r"snapshot_every is 2\.5; it must be an int"):
+        Repository(Account, storage, snapshot_every=2.5)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="snapshot_when_slower is '1s'; give seconds"):
+        Repository(Account, storage, snapshot_when_slower="1s")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="pass an async function"):
         await accounts.update("a", lambda account: asyncio.sleep(0, account))  # type: ignore[arg-type,return-value]
     async with UnitOfWork(storage) as work:

@@ -253,11 +253,7 @@ class ProcessManager:
         once. It survives restarts. Setting one again moves it. Raises ProcessDefinitionError for a name that
         no method takes, for what is no number, and for a time that no calendar has.
         """
-        if name not in self.timeout_methods:
-            raise ProcessDefinitionError(
-                f"no method takes the timeout {name!r}; mark one with @on_timeout({name!r})",
-                process=type(self).__qualname__,
-            )
+        self._refuse_unknown(name)
         try:
             comes = seconds < _LONGEST
         except TypeError as error:
@@ -273,8 +269,19 @@ class ProcessManager:
             )
         self.timeouts[name] = max(0.0, float(seconds))
 
+    def _refuse_unknown(self, timeout: str) -> None:
+        if timeout not in self.timeout_methods:
+            raise ProcessDefinitionError(
+                f"no method takes the timeout {timeout!r}; mark one with @on_timeout({timeout!r})",
+                process=type(self).__qualname__,
+            )
+
     def cancel_timeout(self, name: str) -> None:
-        """Let a timeout not come about; harmless if none is set."""
+        """Let a timeout not come about; harmless if none is set.
+
+        Raises ProcessDefinitionError for a name that no method takes.
+        """
+        self._refuse_unknown(name)
         self.timeouts[name] = None
 
     def end(self) -> None:

@@ -17,8 +17,9 @@ def storage_of(bus_or_storage: Any) -> AggregateStorage:
     storage = getattr(bus_or_storage, "storage", bus_or_storage)
     if not hasattr(storage, "append_streams"):
         raise UsageError(
-            f"{bus_or_storage!r:.80} has no log that aggregates can live on; "
-            "give the bus an event_storage such as SqliteEventStorage, or pass the storage itself"
+            f"{bus_or_storage!r:.80} has no log that aggregates can live on; give the bus an event_storage "
+            "such as SqliteEventStorage, or pass the storage itself. A bus on Redis has none: relay(storage, "
+            "bus) hands on to it what a storage holds"
         )
     return storage  # type: ignore[no-any-return]
 

@@ -97,10 +97,14 @@ class Repository(Generic[A]):
         snapshot_every: int | None = None,
         snapshot_when_slower: float | None = None,
     ) -> None:
-        if snapshot_every is not None and snapshot_every < 1:
-            raise UsageError(f"snapshot_every is {snapshot_every!r}; it must be at least 1, or None")
-        if keep < 0:
-            raise UsageError(f"keep is {keep!r}; it must be 0 or more")
+        if snapshot_every is not None and not (isinstance(snapshot_every, int) and snapshot_every >= 1):
+            raise UsageError(
+                f"snapshot_every is {snapshot_every!r}; it must be an int of at least 1, or None"
+            )
+        if not (isinstance(keep, int) and keep >= 0):
+            raise UsageError(f"keep is {keep!r}; it must be an int of 0 or more")
+        if snapshot_when_slower is not None and not isinstance(snapshot_when_slower, (int, float)):
+            raise UsageError(f"snapshot_when_slower is {snapshot_when_slower!r}; give seconds, or None")
         cls: type[A] = cast("type[A]", aggregate_of(kind)) if isinstance(kind, Decider) else kind
         if not (isinstance(cls, type) and issubclass(cls, Aggregate)):
             raise UsageError(f"{kind!r} is neither an Aggregate class nor a Decider")
