@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.bus.support import Seen
+from tests.bus.support import Seen, turns
 
-from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
+from pabal import (
+    DomainEvent,
+    InMemoryEventBus,
+    InMemoryEventStorage,
+    NotRetryableError,
+    SqliteEventStorage,
+)
 from pabal.errors import StorageUnavailableError
-from pabal.ports.storage import Cursor, Start
+from pabal.ports.storage import Cursor, Progress, Start
 from pabal.testing import VirtualClock
 
 
@@ -190,3 +196,62 @@ async def test_a_bus_that_cannot_reserve_its_journal_says_so_and_starts_once_the
         async with bus:
             await bus.publish(Knocked())
         assert len(seen) == 1
+
+
+class SavesLate(InMemoryEventStorage):
+    """Has the first save wait before it is made, as a server does that is asked too often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
+        if not self.asked.is_set():
+            self.asked.set()
+            await self.goes_on.wait()
+        return await super().save_progress(changes)
+
+
+async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_is_given_up() -> None:
+    """Promise 27. Refused, as its lease would be over, a dead letter would be lost, and another stand by."""
+    storage, taken = SavesLate(), Seen[Knocked]()
+
+    async def refuse(event: Knocked) -> None:
+        raise NotRetryableError("nobody is at home")
+
+    async def take(event: Knocked) -> None:
+        taken.add(event)
+
+    async with InMemoryEventBus(storage) as bus:
+        ended = bus.subscribe(Knocked, refuse, name="door")
+        await bus.publish(Knocked())
+        await storage.asked.wait()
+        bus.unsubscribe(ended)
+        bus.subscribe(Knocked, take, name="door")
+        await turns()
+        storage.goes_on.set()
+        await bus.publish(Knocked())
+        await taken.reach(1)
+        await bus.drain(60)
+        assert bus.get_statistics()["subscriptions"]["door"]["state"] == "active"
+        assert len(await bus.dead_letters.list()) == 1
+
+
+async def test_a_save_that_is_refused_ends_nothing_that_was_opened_anew_since() -> None:
+    """It would stand by for a lease that it has itself, for ever."""
+    storage, taken = SavesLate(), Seen[Knocked]()
+
+    async def take(event: Knocked) -> None:
+        taken.add(event)
+
+    async with InMemoryEventBus(storage) as bus:
+        bus.subscribe(Knocked, take, name="door")
+        await bus.publish(Knocked())
+        await storage.asked.wait()
+        consumer = bus._engine.consumers["door"]
+        await bus._engine.feed.leases.reopen(consumer)  # type: ignore[union-attr]
+        storage.goes_on.set()
+        await bus.publish(Knocked())
+        await bus.drain(60)
+        assert bus.get_statistics()["subscriptions"]["door"]["state"] == "active"

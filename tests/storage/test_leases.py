@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -129,6 +130,27 @@ async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(
     """Decided anywhere but in the writer, both would find it free."""
     cursors = await asyncio.gather(*(storage.open_subscription("held", "now") for _ in range(5)))
     assert sum(cursor is not None for cursor in cursors) == 1
+
+
+async def test_a_lease_that_is_taken_anew_while_it_is_to_be_renewed_is_not_lost(
+    storage: SqliteEventStorage,
+) -> None:
+    """Whoever has it would let go of it, and wait for ever for itself to give it up."""
+    cursor = await storage.open_subscription("held", "now")
+    assert cursor is not None
+    others_write = threading.Event()
+    writing = asyncio.ensure_future(storage.transact(lambda tx: others_write.wait(20)))
+    await asyncio.sleep(0)
+    releasing = asyncio.ensure_future(storage.release_subscription("held", cursor.epoch))
+    await asyncio.sleep(0)
+    opening = storage.open_subscription("held", "now")
+    renewing = asyncio.ensure_future(storage.renew_leases())
+    await asyncio.sleep(0)
+    others_write.set()
+    await asyncio.gather(writing, releasing)
+    assert await opening is not None
+    assert await renewing == []
+    assert await storage.renew_leases() == []
 
 
 async def test_an_opening_that_is_cancelled_leaves_the_subscription_free(

@@ -293,6 +293,8 @@ class Leases:
     async def _close(self, consumer: Consumer) -> None:
         try:
             await self._engine.background.until(lambda: not consumer.in_flight)
+            # A save that is on its way holds what this one has no more: it must not come too late.
+            await self._engine.settlement.flush()
         except BusNotRunningError:
             return  # the bus stops meanwhile: ``release`` does it once the handlers have ended
         await self._engine.background.insist(consumer, partial(self._leave, consumer))

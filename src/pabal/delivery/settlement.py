@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.buffers import SAVED_LAST, SAVED_OFTEN
-from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, Consumer
+from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, PAUSED, Consumer
 from pabal.delivery.ending import bury
 from pabal.delivery.sampling import Sampler
 from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
@@ -186,8 +186,9 @@ class Settlement:
             raise
         finally:
             self._saving = False
-        for consumer, _ in taken:
-            if consumer.name in lost:
+        for (consumer, _), change in zip(taken, changes, strict=True):
+            # One that was ended or opened anew meanwhile has another lease by now, or wants none.
+            if change.name in lost and change.epoch == consumer.epoch and consumer.state != CLOSED:
                 self._engine.fenced(consumer)
         self._engine.background.noticed()
 

@@ -100,13 +100,17 @@ class Leases:
         return noted
 
     async def renew(self) -> list[str]:
-        """Prolong the leases of everything held; return the names that were lost."""
+        """Prolong the leases of everything held; return the names that were lost.
+
+        One that was given up or taken anew before its turn came in the writer's queue is not lost.
+        """
         held = dict(self._held)
         if not held:
             return []
         lost: list[str] = await self._writer.submit(
             Job(action=lambda tx: cursors.renew(tx, held, self._owner))
         )
+        lost = [name for name in lost if self._held.get(name) == held[name]]
         for name in lost:
             self._let_go(name, held[name])
         return lost
