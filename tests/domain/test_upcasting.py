@@ -123,7 +123,7 @@ def test_an_event_of_a_newer_program_is_a_decode_error() -> None:
 
 def test_an_unknown_type_is_a_decode_error_of_its_own_kind() -> None:
     """Promise 34: live it is skipped and reported, so the engine must be able to tell it from damage."""
-    with pytest.raises(UnknownEventTypeError):
+    with pytest.raises(UnknownEventTypeError, match=r"renamed event_type = 'upcasting-test\.gone'"):
         decode_event(stored_as(Paid, b"{}", 1)._replace(event_type="upcasting-test.gone"))
     assert issubclass(UnknownEventTypeError, DecodeError)
 

@@ -83,5 +83,6 @@ class UnknownEventTypeError(DecodeError):
     """Report a stored event whose type no class claims. Fields: ``event_type, position, reason``."""
 
     template = (
-        "event type {event_type!r} (position {position}) is not registered: import the module that defines it"
+        "event type {event_type!r} (position {position}) is not registered: "
+        "import the module that defines it, or give a class that was renamed event_type = {event_type!r}"
     )
