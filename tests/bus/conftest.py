@@ -1,17 +1,18 @@
-"""Fixtures of the bus's tests: every statement is tried without a log, with one in memory, with SQLite."""
+"""Fixtures of the bus's tests: every statement is tried without a log, and on each kind of log."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pabal.testing import VirtualClock
+from tests.brokers.server import Server
 from tests.bus.support import Backend
 
 _HERE = Path(__file__).parent
@@ -38,9 +39,27 @@ def _bounded(test: Any) -> Any:
     return run
 
 
-@pytest.fixture(params=["memory", "memory storage", "sqlite"])
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Server]:
+    """Give a server; nothing in these tests harms it."""
+    server = Server()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["memory", "memory storage", "sqlite", "valkey"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     """Give every kind of bus in turn."""
+    server = request.getfixturevalue("valkey") if request.param == "valkey" else None
+    made = Backend(request.param, tmp_path, server)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["memory", "memory storage", "sqlite"])
+async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """Give the buses that deliver from one log in this process, for a look at what is inside."""
     made = Backend(request.param, tmp_path)
     yield made
     await made.close()

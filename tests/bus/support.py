@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
-from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
+from pabal import BaseEventBus, InMemoryEventBus, InMemoryEventStorage, RetryPolicy, SqliteEventStorage
+from pabal.brokers.redis import RedisEventBus
 from pabal.ports.storage import EventStorage
 from pabal.ports.telemetry import Report
+from tests.brokers.server import Server
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Report)
@@ -83,7 +86,7 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def reports_of(bus: InMemoryEventBus, kind: type[R]) -> Seen[R]:
+def reports_of(bus: BaseEventBus, kind: type[R]) -> Seen[R]:
     """Collect the telemetry reports of one kind."""
     seen: Seen[R] = Seen()
 
@@ -108,10 +111,16 @@ def by_piece(events: Iterable[Any]) -> dict[str, list[int]]:
     return found
 
 
-def figures(bus: InMemoryEventBus, name: str) -> dict[str, Any]:
+def figures(bus: BaseEventBus, name: str) -> dict[str, Any]:
     """Return the statistics of one subscription."""
     found: dict[str, Any] = bus.get_statistics()["subscriptions"][name]
     return found
+
+
+def watermark(bus: BaseEventBus, name: str) -> int | None:
+    """Return where a subscription stands, also where statistics tell that for each partition."""
+    found: int | dict[int, int] | None = figures(bus, name)["watermark"]
+    return found[0] if isinstance(found, dict) else found
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
@@ -155,12 +164,14 @@ def calls_counted() -> Iterator[Counted]:
 class Backend:
     """Make buses over one and the same log, which outlives them; ``kind`` says where it lies."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, server: Server | None = None) -> None:
         self.kind = kind
         self.path = folder / "events.db"
+        self._server = server
+        self._namespace = uuid4().hex[:8]
         self._memory = InMemoryEventStorage()
         self._storages: list[SqliteEventStorage] = []
-        self._buses: list[InMemoryEventBus] = []
+        self._buses: list[BaseEventBus] = []
 
     @property
     def stored(self) -> bool:
@@ -176,19 +187,24 @@ class Backend:
         self._storages.append(SqliteEventStorage(self.path, durability="normal"))
         return self._storages[-1]
 
-    def bus(self, **options: Any) -> InMemoryEventBus:
-        """Make a bus that is not started yet."""
-        bus = InMemoryEventBus(self.storage(), seed=7, **options)
+    def bus(self, **options: Any) -> BaseEventBus:
+        """Make a bus that is not started yet; on a server with one partition, which has one order."""
+        bus: BaseEventBus
+        if self._server is None:
+            bus = InMemoryEventBus(self.storage(), seed=7, **options)
+        else:
+            place: dict[str, Any] = {"group": "g", "namespace": self._namespace, "partitions": 1, "lease": 1.0}
+            bus = RedisEventBus(self._server.url, seed=7, **place, **options)
         self._buses.append(bus)
         return bus
 
-    async def running(self, **options: Any) -> InMemoryEventBus:
+    async def running(self, **options: Any) -> BaseEventBus:
         """Make a bus and start it."""
         bus = self.bus(**options)
         await bus.start()
         return bus
 
-    async def again(self, bus: InMemoryEventBus, **options: Any) -> InMemoryEventBus:
+    async def again(self, bus: BaseEventBus, **options: Any) -> BaseEventBus:
         """Stop a bus, close its file, and make another one on the same log: a restart of the process."""
         await bus.stop()
         if isinstance(bus.storage, SqliteEventStorage):

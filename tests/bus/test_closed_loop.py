@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus, RetryPolicy, SqliteEventStorage
+from pabal import BaseEventBus, InMemoryEventBus, RetryPolicy, SqliteEventStorage
 from tests.bus.samples import Noted
 from tests.bus.support import LIMIT
 
@@ -35,7 +35,7 @@ class Desk:
         self.handled.append(event.n)
 
 
-def bus_on(storage: SqliteEventStorage, desk: Desk) -> InMemoryEventBus:
+def bus_on(storage: SqliteEventStorage, desk: Desk) -> BaseEventBus:
     """Return a bus with the desk as its one subscriber."""
     bus = InMemoryEventBus(event_storage=storage, worker_count=2)
     # More attempts than can be made while a loaded machine keeps the first loop from ending.

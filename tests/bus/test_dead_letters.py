@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus, RetryPolicy
+from pabal import BaseEventBus, RetryPolicy
 from pabal.delivery.dead_letters import MemoryDeadLetters
 from pabal.errors import (
     DeadLetterNotFoundError,
@@ -42,7 +42,7 @@ class Clinic:
         self.handled.add(event)
 
 
-async def sick_bus(backend: Backend, **options: Any) -> tuple[InMemoryEventBus, Clinic]:
+async def sick_bus(backend: Backend, **options: Any) -> tuple[BaseEventBus, Clinic]:
     bus = await backend.running(**options)
     clinic = Clinic()
     bus.subscribe((Moved, Noted), clinic, name="clinic", retry=RetryPolicy(max_attempts=2, base_delay=0))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus
+from pabal import BaseEventBus
 from pabal.errors import SubscriptionError, SubscriptionNotFoundError
 from pabal.ports.telemetry import SubscriptionHalted, SubscriptionResumed
 from tests.bus.samples import Moved, Noted
-from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, reports_of, turns
+from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, reports_of, turns, watermark
 
 
 class Fragile:
@@ -31,7 +31,7 @@ class Fragile:
         self.handled.add(event)
 
 
-async def publish_keys(bus: InMemoryEventBus) -> None:
+async def publish_keys(bus: BaseEventBus) -> None:
     """Publish 1 … 10 of key A, and 101 … 110 of key B between them."""
     for n in range(1, 11):
         await bus.publish_batch([Moved("A", n), Moved("B", 100 + n)])
@@ -49,7 +49,7 @@ async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend
         "B": list(range(101, 111)),
     }
     assert [letter.event.n for letter in await bus.dead_letters.list()] == [3]
-    assert figures(bus, "book")["watermark"] == (20 if backend.stored else None), "a parked event is finished"
+    assert watermark(bus, "book") == (20 if backend.stored else None), "a parked event is finished"
 
 
 async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend) -> None:
@@ -70,7 +70,7 @@ async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend
     assert "3 is poisonous" in health.reasons[0] or "failed 1 of 1" in health.reasons[0]
     assert [report.subscription for report in halted] == ["book"]
     assert figures(bus, "book")["state"] == "halted"
-    assert figures(bus, "book")["watermark"] == (4 if backend.stored else None)
+    assert watermark(bus, "book") == (4 if backend.stored else None)
 
 
 async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend: Backend) -> None:
@@ -87,7 +87,7 @@ async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend
     await bus.drain(60)
     assert fragile.handled == []
     assert bus.get_statistics()["queue_size"] == 0
-    assert figures(bus, "book")["watermark"] == (0 if backend.stored else None)
+    assert watermark(bus, "book") == (0 if backend.stored else None)
 
 
 async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal import BaseEventBus, InMemoryEventBus, InMemoryEventStorage
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, turns
 
@@ -23,7 +23,7 @@ def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
     """No polling anywhere: without a timer that is due nothing runs, not even once a second."""
     loop = Counting()
 
-    async def main(bus: InMemoryEventBus) -> int:
+    async def main(bus: BaseEventBus) -> int:
         @bus.on(Moved, timeout=3600)
         async def note(event: Moved) -> None: ...
 

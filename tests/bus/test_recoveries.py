@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus, InMemoryEventStorage, RetryPolicy
+from pabal import BaseEventBus, InMemoryEventBus, InMemoryEventStorage, RetryPolicy
 from pabal.errors import StorageUnavailableError
 from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.storage import PendingRetry, Progress, RecoveredDelivery
@@ -60,7 +60,7 @@ class Watched(InMemoryEventStorage):
         return await super().save_progress(changes)
 
 
-async def deliveries(bus: InMemoryEventBus, position: int | None) -> list[DeliveryRecord]:
+async def deliveries(bus: BaseEventBus, position: int | None) -> list[DeliveryRecord]:
     storage: Any = bus.storage
     await bus.drain(60, retries=False)
     found: list[DeliveryRecord] = await storage.deliveries_at(position)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus, NotRetryableError, RetryPolicy
+from pabal import BaseEventBus, InMemoryEventBus, NotRetryableError, RetryPolicy
 from pabal.errors import InsideHandlerError, SubscriptionInUseError, UsageError
 from pabal.ports.storage import Start
 from pabal.ports.telemetry import SubscriptionHalted, SubscriptionPaused, SubscriptionResumed
@@ -34,7 +34,7 @@ class Recorder:
         self.handled.add(event)
 
 
-async def publish(bus: InMemoryEventBus, numbers_: range, pieces: str = "AB") -> None:
+async def publish(bus: BaseEventBus, numbers_: range, pieces: str = "AB") -> None:
     await bus.publish_batch([Moved(pieces[n % len(pieces)], n) for n in numbers_])
 
 

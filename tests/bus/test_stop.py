@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from pabal import BusNotRunningError, InMemoryEventBus
+from pabal import BaseEventBus, BusNotRunningError
 from pabal.errors import InsideHandlerError
 from tests.bus.samples import Moved
 from tests.bus.support import LIMIT, Backend, Seen, figures, turns
@@ -90,7 +90,7 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored
     assert sorted(again) == list(range(0, count, 2)), "exactly the unfinished ones"
 
 
-async def _publish_until_refused(bus: InMemoryEventBus) -> bool:
+async def _publish_until_refused(bus: BaseEventBus) -> bool:
     try:
         while True:
             await bus.publish(Moved("late", -1))

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pabal import DomainEvent, InMemoryEventBus, PatternMatchesNothingWarning
+from pabal import BaseEventBus, DomainEvent, PatternMatchesNothingWarning
 from pabal.domain.registry import registry
 from pabal.errors import DuplicateSubscriptionError
 from tests.bus.samples import Jumped, Measured, Moved, Noted, Ticket
-from tests.bus.support import ONCE, Backend, Seen, figures, numbers
+from tests.bus.support import ONCE, Backend, Seen, figures, numbers, watermark
 
 
-async def publish_some(bus: InMemoryEventBus) -> None:
+async def publish_some(bus: BaseEventBus) -> None:
     await bus.publish(Moved("rook", 1))
     await bus.publish(Jumped("knight", 2))
     await bus.publish(Noted(3))
@@ -110,7 +110,7 @@ async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_don
     await bus.drain(60)
     assert numbers(seen) == [0, 2, 4]
     assert (figures(bus, "even")["handled"], figures(bus, "even")["filtered"]) == (3, 3)
-    assert figures(bus, "even")["watermark"] == (6 if backend.stored else None)
+    assert watermark(bus, "even") == (6 if backend.stored else None)
 
 
 async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend: Backend) -> None:

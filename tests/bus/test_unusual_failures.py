@@ -194,10 +194,10 @@ async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: 
 
 
 async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
+    local: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else says that the bus delivers less, or nothing any more."""
-    bus = await backend.running(worker_count=2)
+    bus = await local.running(worker_count=2)
     assert bus.health().status == "ok"
     asked: Seen[int] = Seen()
 
@@ -239,11 +239,11 @@ class Fickle(DomainEvent):
 
 @pytest.mark.parametrize("fault", [LookupError("no id"), EndlessError("no id")], ids=["error", "end"])
 async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
-    backend: Backend, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+    local: Backend, fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a change of its class: nothing of its commit, or of the log behind it, would be delivered."""
     monkeypatch.setattr(Fickle, "fault", None)
-    bus = backend.bus(worker_count=2)
+    bus = local.bus(worker_count=2)
 
     def publishing_is_over(batch: object = None) -> None:
         Fickle.fault = fault
@@ -267,7 +267,7 @@ async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
         assert numbers(seen) == [0, 2, 3]
         (letter,) = await bus.dead_letters.list(subscription=name)
         assert "no id" in letter.reason
-        if not backend.stored:
+        if not local.stored:
             break
 
 

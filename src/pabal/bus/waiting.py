@@ -58,7 +58,7 @@ class Expectations:
 
     async def wait(self, event_type: Any, where: Callable[[Any], bool] | None, since: Receipt | None) -> Any:
         """Return the first match after ``since``, or the next one, on a bus without storage."""
-        matches = _condition(EventMatcher(event_type), where)
+        matches = condition(EventMatcher(event_type), where)
         if since is not None:
             missed = self._engine.sequence - since.sequence
             if missed > len(self.recent):
@@ -88,7 +88,7 @@ async def first_in_log(
 ) -> Any:
     """Return the first match in the log after ``since``, or the next one."""
     matcher = EventMatcher(event_type)
-    matches = _condition(matcher, where)
+    matches = condition(matcher, where)
     feed = engine.feed
     assert feed is not None
     after = feed.head
@@ -110,7 +110,9 @@ async def first_in_log(
         after = page.upto
 
 
-def _condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:
+def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:
+    """Return what tells whether an event is one that is waited for; it raises what ``where`` raises."""
+
     def matches(event: DomainEvent) -> bool:
         if not matcher.matches_class(kind_of(event)):
             return False

@@ -11,11 +11,12 @@ from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
 from pabal.bus.inbox import Inbox
+from pabal.bus.waiting import condition
 from pabal.delivery.consumer import HALTED
 from pabal.delivery.engine import Engine
 from pabal.delivery.matching import EventMatcher
 from pabal.domain.envelope import Receipt, decode_event
-from pabal.domain.event import body_of, kind_of
+from pabal.domain.event import body_of
 from pabal.errors import DecodeError
 
 _PAUSE = 0.02
@@ -31,6 +32,7 @@ async def first_match(
     There is no order between partitions but time; of several new matches, any may be returned.
     """
     matcher = EventMatcher(event_type)
+    matches = condition(matcher, where)
     places = await log.heads(range(log.partitions))
     if since is not None and since.position is not None:
         # What another partition got after the receipt cannot be told by position: the time of the entry can.
@@ -55,9 +57,7 @@ async def first_match(
                         event = decode_event(row)
                     except DecodeError:
                         continue  # its subscriptions park it and report; here nobody can be shown it
-                    if matcher.matches_class(kind_of(event)) and (
-                        where is None or bool(where(body_of(event)))
-                    ):
+                    if matches(event):
                         return body_of(event)
                 places[part] = entry.last
         if any(found):
