@@ -101,3 +101,24 @@ async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
     await starting
     assert tidied.is_set()
     await bus.stop()
+
+
+async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
+    shared_server: Server, namespace: str
+) -> None:
+    """Health had a sentence of its own for each partition, each with another number."""
+    async with make(shared_server, namespace, subscribed) as bus:
+        await bus.publish(Moved("a", 0))
+        await bus.drain(timeout=30)
+    async with make(shared_server, namespace) as publisher:
+        await publisher.publish_batch(moves(20, 40))
+    renamed = make(shared_server, namespace)
+    renamed.subscribe(Moved, subscribed, name="renamed")
+    async with renamed:
+        await until(lambda: len(renamed.partitions) == 8)
+        health = renamed.health()
+    assert health.status == "degraded"
+    assert health.reasons == ("40 events wait for 'sub', but nothing subscribes under it",)
+
+
+async def subscribed(event: Moved) -> None: ...

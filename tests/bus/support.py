@@ -193,8 +193,8 @@ class Backend:
         if self._server is None:
             bus = InMemoryEventBus(self.storage(), seed=7, **options)
         else:
-            place: dict[str, Any] = {"group": "g", "namespace": self._namespace, "partitions": 1, "lease": 1.0}
-            bus = RedisEventBus(self._server.url, seed=7, **place, **options)
+            place: dict[str, Any] = {"group": "g", "namespace": self._namespace, "partitions": 1}
+            bus = RedisEventBus(self._server.url, lease=1.0, seed=7, **place, **options)
         self._buses.append(bus)
         return bus
 

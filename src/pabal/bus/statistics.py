@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -114,11 +116,7 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
     if not stored and engine.pending >= max_queue_size:
         degraded.append(f"the queue is full ({engine.pending} deliveries)")
     if engine.feed is not None:
-        degraded += [
-            f"{report.unfinished} events wait for {report.subscription!r}, but nothing subscribes under it"
-            for report in engine.feed.leases.unclaimed
-            if report.subscription not in engine.consumers
-        ]
+        degraded += unclaimed((engine,))
         if engine.settlement.trouble is not None:
             failing.append(f"progress cannot be saved: {engine.settlement.trouble}")
     ended = sum(worker.task.done() for worker in engine.workers)
@@ -127,3 +125,16 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
     if failing:
         return Health("failing", (*failing, *degraded))
     return Health("degraded" if degraded else "ok", tuple(degraded))
+
+
+def unclaimed(engines: Iterable[Engine]) -> list[str]:
+    """Return a sentence for each durable name with unfinished events that nothing subscribes under."""
+    waiting: Counter[str] = Counter()
+    for engine in engines:
+        for report in engine.feed.leases.unclaimed if engine.feed is not None else ():
+            if report.subscription not in engine.consumers:
+                waiting[report.subscription] += report.unfinished
+    return [
+        f"{count} events wait for {name!r}, but nothing subscribes under it"
+        for name, count in waiting.items()
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Container
 from typing import Any
 
 from pabal.brokers.redis.group import GroupEngine
-from pabal.bus.statistics import Health, collect, judge
+from pabal.bus.statistics import Health, collect, judge, unclaimed
 from pabal.delivery.consumer import HALTED, PAUSED
 
 _SUMMED = ("events_dropped", "queue_size", "retry_queue_size")
@@ -66,9 +66,10 @@ def judged(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: 
     if not is_running:
         return judge(engine, False, 0, stored=True)
     failing = list(troubles)
-    degraded = list(remarks)
+    degraded = [*remarks, *unclaimed(engine.engines())]
     for one in engine.engines():
         health = judge(one, True, 0, stored=True)
+        told = {*degraded, *unclaimed((one,))}
         halted = [
             reason for reason in health.reasons if " halted at " in reason or "cannot be saved" in reason
         ]
@@ -76,7 +77,7 @@ def judged(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: 
         degraded += [
             reason
             for reason in health.reasons
-            if reason not in halted and reason not in degraded and "dead letters" not in reason
+            if reason not in halted and reason not in told and "dead letters" not in reason
         ]
     if engine.parked:
         degraded.append(f"there are dead letters ({engine.parked}); list, retry or discard them")
