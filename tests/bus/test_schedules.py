@@ -9,6 +9,7 @@ import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.errors import InvalidEventError, UsageError
+from pabal.storage.sqlite import letters
 from pabal.testing import VirtualClock
 from tests.bus.samples import Measured, Moved, Noted
 from tests.bus.support import Backend, Seen, numbers
@@ -62,6 +63,25 @@ async def test_a_delay_that_is_over_delivers_at_once(
     await clock.advance(0.1)
     await seen.reach(2)
     assert sorted(seen) == [1, 2]
+
+
+async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
+    stored: Backend, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3,000 timeouts due at one moment, a test with a clock of its own saw the first 2,000."""
+    monkeypatch.setattr(letters, "_DUE_AT_ONCE", 2)
+    bus = await stored.running(clock=clock)
+    seen: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        seen.add(event.n)
+
+    bus.subscribe(Moved, handle)
+    for number in range(9):
+        await bus.publish(Moved("rook", number), delay=30)
+    await clock.advance(30)
+    await seen.reach(9)
+    assert sorted(seen) == list(range(9))
 
 
 async def test_a_schedule_survives_a_restart(stored: Backend, clock: VirtualClock) -> None:

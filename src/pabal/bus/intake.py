@@ -270,7 +270,10 @@ class Intake:
         if self._release_at is None or next_due < self._release_at:
             self._release_at = next_due
             wait = next_due - clock.time()  # a file that was locked has answered late
-            self._engine.background.spawn_later(wait, partial(self.try_to_release, next_due))
+            if wait > 0:
+                self._engine.background.spawn_later(wait, partial(self.try_to_release, next_due))
+            else:  # more was due than enters the log together: no clock has to go on for the rest
+                self._engine.background.spawn(self.try_to_release(next_due))
 
     async def try_to_release(self, due: float) -> None:
         """Do ``release_due()`` at ``due``, and once more a second later as long as the storage refuses."""
