@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -43,3 +45,23 @@ async def test_a_partition_conforms(case: Case, shared_server: Server, namespace
         return OnePartition(shared_server.url, namespace)
 
     await case(opened)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
+@pytest.mark.parametrize("case", [case for case in CASES if str(case).startswith("bus: ")], ids=str)
+async def test_a_partition_conforms_on_a_loop_with_eager_tasks(
+    case: Case, shared_server: Server, namespace: str
+) -> None:
+    """Such tasks run when they are made. What a parked key had kept back was read before it was noted how far
+    the worker had come, and its last event was handled twice.
+    """
+
+    def opened() -> Any:
+        return OnePartition(shared_server.url, namespace)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - Python 3.11 has none
+    try:
+        await case(opened)
+    finally:
+        loop.set_task_factory(None)

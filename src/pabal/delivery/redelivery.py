@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from pabal.delivery.bookkeeping import Failing
@@ -203,6 +204,8 @@ class Redelivery:
         storage = self.storage
         assert storage is not None
         try:
+            # An eager task factory begins this before the worker has noted what it has finished.
+            await asyncio.sleep(0)
             while key in consumer.blocked and consumer.is_open(tracker):
                 added = consumer.blocked[key]
                 await self._engine.settlement.flush()
