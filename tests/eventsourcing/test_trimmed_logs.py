@@ -120,8 +120,8 @@ async def test_a_rebuild_that_begins_within_a_trim_keeps_what_it_needs(storage: 
     bound = await storage.transact(lambda tx: retention.find_bound(tx, None, 1, None))
     assert bound.upto == 29
     await _interrupt_rebuild(storage, at=10)
-    assert len(await storage.transact(lambda tx: retention.trim_slice(tx, bound.upto, 100))) == 10
-    assert await storage.transact(lambda tx: retention.trim_slice(tx, bound.upto, 100)) == []
+    assert len(await storage._do(lambda tx: retention.trim_slice(tx, bound.upto, 100))) == 10
+    assert await storage._do(lambda tx: retention.trim_slice(tx, bound.upto, 100)) == []
 
 
 async def test_a_trimmed_log_is_not_rebuilt_from(storage: SqliteEventStorage) -> None:
@@ -143,7 +143,7 @@ async def test_a_projection_stops_where_events_are_gone(storage: SqliteEventStor
     """Trimmed by something else, the log would be followed as if nothing had been in between."""
     balances = await _stand_at(storage, 10)
     last = await _store(storage, 20)
-    await storage.transact(lambda tx: tx.execute("DELETE FROM events WHERE position <= 15"))
+    await storage._do(lambda tx: tx.execute("DELETE FROM events WHERE position <= 15"))
     await balances.start()
     with pytest.raises(ProjectionError, match=r"begins at position 16.* up to position 10"):
         await balances.reached(last, timeout=30)

@@ -243,9 +243,7 @@ async def test_an_altered_event_is_not_rebuilt_and_no_file_is_left(path: Path, t
     target = tmp_path / "new.db"
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(30))
-        await storage.transact(
-            lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 9")
-        )
+        await storage._do(lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 9"))
         with pytest.raises(CorruptLogError, match="position 9"):
             await storage.rebuild(target)
         assert not list(tmp_path.glob("new.db*"))
@@ -307,7 +305,7 @@ async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> N
     """Promise 38. The copy would hide that an event is missing."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(30))
-        await storage.transact(lambda tx: tx.execute("DELETE FROM events WHERE position = 9"))
+        await storage._do(lambda tx: tx.execute("DELETE FROM events WHERE position = 9"))
         with pytest.raises(CorruptLogError, match="position 9"):
             await storage.rebuild(tmp_path / "new.db")
 

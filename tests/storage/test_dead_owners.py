@@ -36,7 +36,7 @@ async def after_a_death(
         for slot, attempt in enumerate(attempts):
             storage.journal.begin(base + slot, cursor.number, attempt.first, attempt.last, attempt.attempt)
         content = storage.journal.path.read_bytes()
-        await storage.transact(lambda tx: tx.execute("UPDATE subscriptions SET owner = ?", (DEAD,)))
+        await storage._do(lambda tx: tx.execute("UPDATE subscriptions SET owner = ?", (DEAD,)))
     journal_path(path, DEAD).write_bytes(content)
     async with SqliteEventStorage(path) as storage:
         again = await storage.open_subscription("held", "now")

@@ -347,7 +347,7 @@ async def test_attempts_under_way_are_counted_for_whoever_comes_next(path: Path)
     dead = journal_path(path, "d" * 32)
     dead.write_bytes(content)
     async with SqliteEventStorage(path) as storage:
-        await storage.transact(
+        await storage._do(
             lambda tx: tx.execute("UPDATE subscriptions SET owner = ?, lease_until = 9e18", ("d" * 32,))
         )
         again = await storage.open_subscription("held", "now")

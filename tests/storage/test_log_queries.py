@@ -136,9 +136,7 @@ async def test_an_altered_row_is_not_shown_as_found(path: Path) -> None:
     """Promise 38. A dashboard would show what nobody published."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(5))
-        await storage.transact(
-            lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 3")
-        )
+        await storage._do(lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 3"))
         with pytest.raises(CorruptLogError, match="position 3"):
             await storage.find_events(LogFilter(types=(TICK,)))
 

@@ -29,7 +29,7 @@ async def die_in(path: Path, positions: Sequence[int], attempt: int = 1) -> None
         for slot, position in enumerate(positions):
             storage.journal.begin(base + slot, cursor.number, position, position, attempt)
         content = storage.journal.path.read_bytes()
-        await storage.transact(lambda tx: tx.execute("UPDATE subscriptions SET owner = ?", (DEAD,)))
+        await storage._do(lambda tx: tx.execute("UPDATE subscriptions SET owner = ?", (DEAD,)))
     journal_path(path, DEAD).write_bytes(content)
 
 

@@ -77,7 +77,7 @@ async def test_age_decides_by_when_an_event_was_recorded(path: Path) -> None:
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(10))
         assert (await storage.trim(max_age=timedelta(hours=1))).deleted == 0
-        await storage.transact(lambda tx: tx.execute("UPDATE events SET recorded_at = 0 WHERE position <= 6"))
+        await storage._do(lambda tx: tx.execute("UPDATE events SET recorded_at = 0 WHERE position <= 6"))
         assert (await storage.trim(max_age=timedelta(hours=1))).deleted == 6
         assert await storage.head() == 10
 

@@ -225,3 +225,59 @@ async def test_an_async_function_is_refused_by_transact(storage: SqliteEventStor
     function: Callable[[Any], Any] = deposit
     with pytest.raises(UsageError, match="plain function"):
         await storage.transact(function)
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [
+        ("DELETE FROM events", "events"),
+        ('DELETE FROM main."Events" WHERE position = 1', "events"),
+        ("WITH old AS (SELECT 1) UPDATE subscriptions SET name = 'other'", "subscriptions"),
+        ("INSERT INTO streams SELECT * FROM streams", "streams"),
+        ("DROP TABLE dead_letters", "dead_letters"),
+        ("DROP INDEX events_by_id", "events"),
+        ("ALTER TABLE events ADD COLUMN note TEXT", "events"),
+        ("ALTER TABLE meta RENAME TO mine", "meta"),
+        ("INSERT INTO accounts VALUES ('trigger', 0)", "events"),
+    ],
+)
+async def test_what_would_change_a_table_of_pabals_is_refused(
+    accounts: SqliteEventStorage, sql: str, table: str
+) -> None:
+    """Acknowledged events would be gone, or altered ones served; nothing but a backup brings them back."""
+    await accounts.store_event(Tick("kim", 1))
+
+    def act(tx: Any) -> None:
+        tx.execute("CREATE TRIGGER purge AFTER INSERT ON accounts BEGIN DELETE FROM events; END")
+        tx.execute(sql)
+
+    with pytest.raises(UsageError, match=f"changes '{table}', a table of pabal's; store events with"):
+        await accounts.transact(act)
+    assert await accounts.store_event(Tick("kim", 2)) == 2
+    assert await accounts.check() == []
+    assert await balances(accounts) == []
+
+
+async def test_own_tables_may_be_anything_beside_pabals(accounts: SqliteEventStorage) -> None:
+    """Reading the log, and columns, indexes and other databases of the same names, are nobody's loss."""
+
+    def act(tx: Any) -> list[int]:
+        stored = [tx.store_event(Tick("kim", 1))]
+        tx.execute("CREATE TABLE notes (events TEXT, meta TEXT)")
+        tx.execute("CREATE INDEX notes_by_meta ON notes (meta)")
+        tx.execute("INSERT INTO notes SELECT event_type, 1 FROM events")
+        tx.execute("UPDATE notes SET events = 'a'")
+        tx.execute("CREATE TEMP TABLE samples (n INT)")
+        tx.execute("INSERT INTO temp.samples VALUES (1)")
+        # Rows may come from where events are stored meanwhile.
+        names = ("lee", "park")
+        tx.executemany(
+            "INSERT INTO accounts VALUES (?, ?)", ((name, tx.store_event(Tick(name, 1))) for name in names)
+        )
+        tx.execute("DROP INDEX notes_by_meta")
+        tx.execute("DROP TABLE notes")
+        tx.execute("DROP TABLE temp.samples")
+        return stored
+
+    assert await accounts.transact(act) == [1]
+    assert await balances(accounts) == [("lee", 2), ("park", 3)]

@@ -11,6 +11,7 @@ from pabal.domain.envelope import EventRecord, StoredRecord, checksum_at, id_to_
 from pabal.domain.event import DomainEvent
 from pabal.errors import ConcurrencyError, DuplicateEventError
 from pabal.ports.storage import Committed
+from pabal.storage.sqlite.own_tables import OwnTables
 from pabal.storage.sqlite.places import read_number
 from pabal.storage.sqlite.statements import COLUMNS, INSERT_SIZES, insert_events, statements
 
@@ -45,6 +46,7 @@ class Appender:
         self._connection = connection
         self._path = path
         self._sql = statements()
+        self.own_tables = OwnTables(connection)
         self.max_payload_bytes = 1 << 20
         self.tail: dict[Stream, list[tuple[int, int]]] = {}
         """(version, position) of the events that are not indexed yet, by stream."""

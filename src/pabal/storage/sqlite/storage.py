@@ -130,8 +130,8 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
 
         What it writes with ``tx.execute`` and the events it stores with ``tx.store_event`` commit together or
         not at all; ``tx`` is a ``Transaction``. It runs in the writer's thread, so it must be quick and use
-        nothing of asyncio. Whatever it raises undoes its part and is raised here, sqlite3.Error for a
-        statement that SQLite refuses among it. Raises UsageError for an async function, StorageError.
+        nothing of asyncio. Whatever it raises undoes its part and is raised here, among it what ``execute``
+        refuses. Raises UsageError for an async function, StorageError.
 
         >>> import asyncio
         >>> from pabal import DomainEvent

@@ -25,8 +25,9 @@ class Transaction:
     Statements go to the same database file; own tables live beside pabal's.
     """
 
-    def __init__(self, connection: sqlite3.Connection, appender: Appender) -> None:
+    def __init__(self, connection: sqlite3.Connection, appender: Appender, *, is_users: bool) -> None:
         self._connection: sqlite3.Connection | None = connection
+        self._is_users = is_users
         self._appender = appender
         self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
         self.added: list[Committed] = []
@@ -35,18 +36,23 @@ class Transaction:
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """Run one statement and return its cursor, whose rows are to be fetched inside the function.
 
-        Raises UsageError for one that would begin or end a transaction or set a PRAGMA that pabal
-        relies on, sqlite3.Error for one that SQLite refuses.
+        Raises UsageError for one that would begin or end a transaction, set a PRAGMA that pabal relies on or
+        change a table of pabal's, sqlite3.Error for one that SQLite refuses.
         """
         check_in_transaction(sql)
-        cursor = self._open.execute(sql, parameters)
+        cursor = self._run(self._open.execute, sql, parameters)
         if cursor.description is not None:
             self._cursors.add(cursor)
         return cursor
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
-        """Run one statement for many rows of parameters. Raises sqlite3.Error."""
-        return self._open.executemany(sql, rows)
+        """Run one statement for many rows of parameters. Raises what ``execute`` does."""
+        return self._run(self._open.executemany, sql, rows)
+
+    def _run(self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any) -> sqlite3.Cursor:
+        if not self._is_users:
+            return call(sql, parameters)
+        return self._appender.own_tables.keep(call, sql, parameters)
 
     def store_event(self, event: Any) -> int:
         """Append an event and return its position; it is delivered once the transaction is committed.
@@ -69,6 +75,7 @@ class Transaction:
     ) -> list[int]:
         """Append events that are encoded already; unannounced ones are found in the log, not handed over."""
         assert self._open
+        self._appender.own_tables.lift()
         positions, added = self._appender.append(events, records)
         if announce:
             self.added += added

@@ -339,7 +339,7 @@ class Writer:
         return added
 
     def _act(self, job: Job, action: Action) -> list[Committed]:
-        transaction = Transaction(self._connection, self.appender)
+        transaction = Transaction(self._connection, self.appender, is_users=job.runs_once)
         try:
             job.result = action(transaction)
         finally:
