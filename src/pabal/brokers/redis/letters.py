@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -112,21 +113,36 @@ class GroupLetters:
         keys = self._keys
         calls = [call("HMGET", key, *ids) for key in (keys.letters, keys.letter_rows, keys.letter_states)]
         bodies, rows, states = [await one for one in calls]
+        found = [
+            # One that is not there was discarded meanwhile.
+            (number, decode_letter(body) or await self._as_indexed(number), row, state)
+            for number, body, row, state in zip(ids, bodies, rows, states, strict=True)
+            if body is not None and row is not None
+        ]
+        # Asked together: thousands that block their keys would take as many round trips.
+        asked = [self._ask_behind(number, letter) for number, letter, _, _ in found]
         loaded: list[tuple[SavedLetter, DeadLetterRecord]] = []
-        for number, body, row, state in zip(ids, bodies, rows, states, strict=True):
-            if body is None or row is None:
-                continue  # somebody discarded it meanwhile
-            letter = decode_letter(body) or await self._as_indexed(number)
+        for (number, letter, row, state), behind in zip(found, asked, strict=True):
             queued = 0
-            if letter.key is not None:
-                of = keys.of(letter.partition)
-                prefix = f"{letter.subscription}\0{queue_key(letter.key)}"
-                blocks = call("HEXISTS", of.blocking, field(letter.subscription, number))
-                queued = int(await call("ZLEXCOUNT", of.queue, f"[{prefix}\0", f"({prefix}\1"))
-                if not await blocks:
+            if behind is not None:
+                blocks, queued = await behind[0], int(await behind[1])
+                if not blocks:
                     letter = msgspec.structs.replace(letter, key=None)  # since a reset
             loaded.append((letter, shown_letter(number, letter, row, state, queued)))
         return loaded
+
+    def _ask_behind(
+        self, number: int, letter: SavedLetter
+    ) -> tuple[asyncio.Future[Any], asyncio.Future[Any]] | None:
+        """Ask whether a dead letter blocks its key, and how many events queue behind it."""
+        if letter.key is None:
+            return None
+        call, of = self._log.link.call, self._keys.of(letter.partition)
+        prefix = f"{letter.subscription}\0{queue_key(letter.key)}"
+        return (
+            call("HEXISTS", of.blocking, field(letter.subscription, number)),
+            call("ZLEXCOUNT", of.queue, f"[{prefix}\0", f"({prefix}\1"),
+        )
 
     async def _as_indexed(self, number: int) -> SavedLetter:
         """Return what is known without it of a dead letter that is none of ours, or damaged."""
