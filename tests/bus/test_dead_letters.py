@@ -22,6 +22,7 @@ from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, Seen, calls_counted, numbers, reports_of, turns
+from tests.turns import turns_counted
 
 
 class Clinic:
@@ -309,18 +310,9 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
     await bus.publish_batch([Noted(n) for n in range(1200)])
     await bus.drain(60)
     clinic.accepts = True
-    passed = 0
-
-    async def go_on() -> None:
-        nonlocal passed
-        while True:
-            passed += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(go_on())
-    assert await getattr(bus.dead_letters, action)("all") == 1200
-    other.cancel()
-    assert passed >= 12 + 3
+    async with turns_counted() as turns:
+        assert await getattr(bus.dead_letters, action)("all") == 1200
+        assert turns.count >= 12 + 3
     await bus.drain(60)
     assert await bus.dead_letters.list() == []
 

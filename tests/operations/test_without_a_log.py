@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from pabal.errors import ActionNotPossibleError, EventNotFoundError, Subscriptio
 from pabal.operations import Operations, operations_of
 from pabal.ports.operations import DeadLetterFilter
 from tests.operations.conftest import Shop, ShopOrder
+from tests.turns import turns_counted
 
 
 @pytest.fixture
@@ -95,18 +95,9 @@ async def test_others_have_the_event_loop_while_an_operator_deals_with_many_dead
     await memory_shop.bus.publish_batch([ShopOrder(f"o-{n}", -n) for n in range(2, 1201)])
     await memory_shop.bus.drain()
     operations = operations_of(memory_shop.bus)
-    passed = 0
-
-    async def go_on() -> None:
-        nonlocal passed
-        while True:
-            passed += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(go_on())
-    [group] = await operations.dead_letter_groups()
-    assert (group.count, passed >= 2) == (1200, True)
-    passed = 0
-    assert (await operations.discard_matching(DeadLetterFilter())).count == 1200
-    assert passed >= 24
-    other.cancel()
+    async with turns_counted() as turns:
+        [group] = await operations.dead_letter_groups()
+        assert (group.count, turns.count >= 2) == (1200, True)
+    async with turns_counted() as turns:
+        assert (await operations.discard_matching(DeadLetterFilter())).count == 1200
+        assert turns.count >= 24

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
-from pabal.delivery.ending import end_tasks
 from pabal.ports.storage import Progress
 from tests.bus.support import Seen, figures
 from tests.storage.events import Tick
+from tests.turns import turns_counted
 
 WARM = 64
 
@@ -106,24 +106,15 @@ async def test_handlers_that_keep_the_loop_give_it_back_after_each_delivery_from
     storage: SqliteEventStorage,
 ) -> None:
     """Promise 44. Long first slices of each partition kept signs of life waiting for most of a lease."""
-    turns = 0
     handled_in: list[int] = []
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
 
     async def handle(event: Tick) -> None:
         time.sleep(0.002)  # noqa: ASYNC251
-        handled_in.append(turns)
+        handled_in.append(turns.count)
 
-    counting = asyncio.create_task(count_turns())
-    async with InMemoryEventBus(storage, worker_count=2) as bus:
+    async with turns_counted() as turns, InMemoryEventBus(storage, worker_count=2) as bus:
         bus.subscribe(Tick, handle, name="s")
         await bus.publish_batch([Tick(f"key-{n % 5}", n) for n in range(40)])
         await bus.drain(60)
-    await end_tasks(counting)
     assert len(handled_in) == 40
     assert max(Counter(handled_in).values()) == 2  # one of each worker

@@ -11,7 +11,7 @@ from pabal.delivery.ending import is_dead
 from pabal.delivery.engine import Engine
 from pabal.delivery.handler import settled
 from pabal.delivery.matching import EventMatcher
-from pabal.domain.envelope import Receipt, decode_event
+from pabal.domain.envelope import Receipt, StoredRecord, decode_event
 from pabal.domain.event import DomainEvent, body_of, kind_of, unshared
 from pabal.errors import BusNotRunningError, DecodeError, UsageError
 from pabal.ports.storage import EventLog
@@ -97,17 +97,22 @@ async def first_in_log(
     while True:
         page = await storage.read_page(after, limit=_PAGE)
         for row in page.rows:
-            if not matcher.matches_name(row.event_type):
-                continue
-            try:
-                event = decode_event(row)
-            except DecodeError:
-                continue  # its subscriptions park it and report; here nobody can be shown it
-            if matches(event):
+            event = event_in(row, matcher)
+            if event is not None and matches(event):
                 return body_of(event)
         if page.upto == after:
             await feed.grown(after)
         after = page.upto
+
+
+def event_in(row: StoredRecord, matcher: EventMatcher) -> DomainEvent | None:
+    """Return the event of a row if its type is one that is waited for, and it can be read."""
+    if not matcher.matches_name(row.event_type):
+        return None
+    try:
+        return decode_event(row)
+    except DecodeError:
+        return None  # its subscriptions park it and report; here nobody can be shown it
 
 
 def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:

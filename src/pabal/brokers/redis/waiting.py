@@ -11,13 +11,12 @@ from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
 from pabal.bus.inbox import Inbox
-from pabal.bus.waiting import condition
+from pabal.bus.waiting import condition, event_in
 from pabal.delivery.consumer import HALTED
 from pabal.delivery.engine import Engine
 from pabal.delivery.matching import EventMatcher
-from pabal.domain.envelope import Receipt, decode_event
+from pabal.domain.envelope import Receipt
 from pabal.domain.event import body_of
-from pabal.errors import DecodeError
 
 _PAUSE = 0.02
 _LONGEST_PAUSE = 0.25
@@ -51,13 +50,8 @@ async def first_match(
         for part, entries in enumerate(found):
             for entry in entries:
                 for row in entry.rows:
-                    if row.position <= places[part] or not matcher.matches_name(row.event_type):
-                        continue
-                    try:
-                        event = decode_event(row)
-                    except DecodeError:
-                        continue  # its subscriptions park it and report; here nobody can be shown it
-                    if matches(event):
+                    event = event_in(row, matcher) if row.position > places[part] else None
+                    if event is not None and matches(event):
                         return body_of(event)
                 places[part] = entry.last
         if any(found):
