@@ -12,6 +12,7 @@ from pabal.delivery import consumer as consumer_module
 from pabal.delivery import feed, pages, spilling
 from pabal.ports.storage import Page
 from pabal.storage.sqlite import reader
+from tests.brokers.events import until
 from tests.storage.events import Recorder, Tick, ticks
 
 
@@ -71,7 +72,7 @@ async def test_what_is_committed_is_kept_beyond_what_would_be_read(
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, slow, name="slow")
         consumer = bus._engine.consumers["slow"]
-        await bus._engine.background.until(lambda: consumer.live)
+        await until(lambda: consumer.live)
         reads.clear()
         await bus.publish_batch(of_many_keys(0, 600))
         await bus.publish_batch(of_many_keys(600, 620))
@@ -136,7 +137,7 @@ async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_ho
         consumer = bus._engine.consumers["slow"]
         for first in range(0, 200, 50):
             await bus.publish_batch(of_many_keys(first, first + 50))
-        await bus._engine.background.until(lambda: not consumer.live and consumer.queued >= 64)
+        await until(lambda: not consumer.live and consumer.queued >= 64)
         every_lane = type(consumer).all_lanes
 
         def all_lanes(self: Any) -> Any:
