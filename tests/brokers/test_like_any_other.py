@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.partition import PartitionStorage
 from pabal.errors import BusNotRunningError
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
@@ -122,3 +123,30 @@ async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
 
 
 async def subscribed(event: Moved) -> None: ...
+
+
+async def test_drain_waits_for_what_handlers_publish_meanwhile(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then it returned within a chain, where the engine had not heard of the next event yet."""
+    # Of its own it hears later than what it has handled is saved.
+    heard = RedisEventBus._heard
+
+    def hear_late(self: RedisEventBus, partition: int, head: int) -> None:
+        asyncio.get_running_loop().call_later(0.05, heard, self, partition, head)
+
+    monkeypatch.setattr(RedisEventBus, "_heard", hear_late)
+    monkeypatch.setattr(PartitionStorage, "appended", lambda self, first, events: None)
+    bus = make(shared_server, namespace)
+    seen: list[int] = []
+
+    async def pass_on(event: Moved) -> None:
+        seen.append(event.number)
+        if event.number < 8:
+            await bus.publish(Moved(f"{event.number}", event.number + 1))
+
+    bus.subscribe(Moved, pass_on, name="chain")
+    async with bus:
+        await bus.publish(Moved("first", 0))
+        await bus.drain(timeout=30)
+        assert seen == list(range(9))

@@ -115,6 +115,8 @@ class RedisEventBus(BaseEventBus):
         )
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
+        self._appended_upto: dict[int, int] = {}
+        """How far this process has written in each partition, in this incarnation of the log."""
         self._log.on_loss = self._connection_lost
         self._log.on_raised = self._positions_jumped
         self._log.on_appended = self._appended
@@ -191,6 +193,7 @@ class RedisEventBus(BaseEventBus):
             self._coordinator.heard(partition, head)
 
     def _appended(self, partition: int, first: int, events: tuple[Any, ...]) -> None:
+        self._appended_upto[partition] = first + len(events) - 1
         running = self._group_engine.running.get(partition)
         if running is not None:
             running.storage.appended(first, events)
@@ -199,6 +202,7 @@ class RedisEventBus(BaseEventBus):
         self._engine.report(ConnectionLost("", error))
 
     def _positions_jumped(self) -> None:
+        self._appended_upto.clear()
         if self._coordinator is not None:
             self._engine.background.spawn(self._coordinator.positions_jumped())
 
@@ -207,9 +211,9 @@ class RedisEventBus(BaseEventBus):
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
         """Return when this group has handled or parked every event published so far, in whatever process.
 
-        Deliveries that wait for a retry are waited for, unless ``retries`` is False. ``timeout`` is in
-        seconds; None waits for ever. Raises DrainTimeoutError, InsideHandlerError, BusNotRunningError,
-        BrokerUnavailableError.
+        So it has what handlers of this process publish meanwhile. Deliveries that wait for a retry are waited
+        for, unless ``retries`` is False. ``timeout`` is in seconds; None waits for ever. Raises
+        DrainTimeoutError, InsideHandlerError, BusNotRunningError, BrokerUnavailableError.
         """
         if self._engine.in_handler():
             raise InsideHandlerError(action="wait for drain()")
@@ -218,7 +222,12 @@ class RedisEventBus(BaseEventBus):
         try:
             async with asyncio.timeout(timeout), self._asking("drain"):
                 await whole_group_drained(
-                    self._log, self._group_engine, self._coordinator, self._inbox, retries
+                    self._log,
+                    self._group_engine,
+                    self._coordinator,
+                    self._inbox,
+                    retries,
+                    self._appended_upto,
                 )
         except TimeoutError:
             pending = sum(engine.pending for engine in self._group_engine.engines())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pabal.brokers.redis.coordinator import Coordinator
@@ -61,23 +62,42 @@ async def first_match(
 
 
 async def whole_group_drained(
-    log: RedisLog, engine: GroupEngine, coordinator: Coordinator, inbox: Inbox, retries: bool
+    log: RedisLog,
+    engine: GroupEngine,
+    coordinator: Coordinator,
+    inbox: Inbox,
+    retries: bool,
+    appended: Mapping[int, int],
 ) -> None:
-    """Return when each subscription of this process has come to where every partition ends now."""
+    """Return when each subscription of this process has come to where every partition ends now.
+
+    ``appended`` is how far this process has written in each partition: what its handlers publish meanwhile is
+    part of the work.
+    """
     pause = 0.001
     while not inbox.is_empty:
         await engine.background.until(lambda: inbox.is_empty)
-    heads = await log.heads(range(log.partitions))
+    ends = await log.heads(range(log.partitions))
     while engine.consumers and await coordinator.has_calls():
         engine.nudge()
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 2)
+
+    def heads() -> list[int]:
+        return [max(end, appended.get(part, 0)) for part, end in enumerate(ends)]
+
+    def is_at_rest(running: Running) -> bool:
+        return not _is_at_work(running) or _is_drained(running.engine, heads()[running.partition], retries)
+
     while True:
         for running in tuple(engine.running.values()):
-            if _is_at_work(running):
-                await _engine_drained(running.engine, heads[running.partition], retries)
-        if await _others_drained(engine, coordinator, heads):
-            return
+            await _rest(running.engine, partial(is_at_rest, running))
+        at = heads()
+        if await _others_drained(engine, coordinator, at):
+            # What one handled last may have given another that was at rest before something to do.
+            if at == heads() and all(map(is_at_rest, engine.running.values())):
+                return
+            continue
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 2)
 
@@ -87,21 +107,22 @@ def _is_at_work(running: Running) -> bool:
     return running.is_open and running.ending is None and not running.engine.halting
 
 
-async def _engine_drained(engine: Engine, head: int, retries: bool) -> None:
-    def drained() -> bool:
-        if engine.feed is None or engine.halting:
-            return True  # handed over meanwhile: its next owner is asked
-        pending = engine.pending
-        if not retries:
-            pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
-        return (
-            pending <= 0
-            and not engine.background.tasks
-            and engine.feed.is_caught_up(head)
-            and engine.settlement.idle
-        )
+def _is_drained(engine: Engine, head: int, retries: bool) -> bool:
+    if engine.feed is None or engine.halting:
+        return True  # handed over meanwhile: its next owner is asked
+    pending = engine.pending
+    if not retries:
+        pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
+    return (
+        pending <= 0
+        and not engine.background.tasks
+        and engine.feed.is_caught_up(head)
+        and engine.settlement.idle
+    )
 
-    while not drained():
+
+async def _rest(engine: Engine, is_at_rest: Callable[[], bool]) -> None:
+    while not is_at_rest():
         future = asyncio.get_running_loop().create_future()
         engine.background.observers.append(future)
         await asyncio.wait([future], timeout=_LONGEST_PAUSE)
