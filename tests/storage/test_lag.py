@@ -137,7 +137,7 @@ async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_ho
         consumer = bus._engine.consumers["slow"]
         for first in range(0, 200, 50):
             await bus.publish_batch(of_many_keys(first, first + 50))
-        await until(lambda: not consumer.live and consumer.queued >= 64)
+        await until(lambda: not consumer.live and consumer.queued >= 32)  # 64, or what it has read by then
         every_lane = type(consumer).all_lanes
 
         def all_lanes(self: Any) -> Any:
