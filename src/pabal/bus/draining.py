@@ -27,10 +27,17 @@ def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> 
     if engine.halting:
         return False  # what looks finished now may only be forgotten; ``until`` raises
     engine.settlement.check()
+    return inbox.is_empty and is_at_rest(engine, intake.last_position, retries)
+
+
+def is_at_rest(engine: Engine, position: int, retries: bool) -> bool:
+    """Tell whether an engine has finished all that its log holds, at least up to a position, and saved that.
+
+    Without ``retries``, what waits for one is not counted.
+    """
     pending = engine.pending
     if not retries:
         pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
-    if pending > 0 or engine.background.tasks or not inbox.is_empty:
+    if pending > 0 or engine.background.tasks:
         return False
-    feed = engine.feed
-    return feed is None or (feed.is_caught_up(intake.last_position) and engine.settlement.idle)
+    return engine.feed is None or (engine.feed.is_caught_up(position) and engine.settlement.idle)

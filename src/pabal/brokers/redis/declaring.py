@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.moving import places_of
@@ -24,14 +26,11 @@ class Declarations:
         _ = self._log.hold_appends_for(self._announce(subscription))
 
     async def _announce(self, subscription: Subscription) -> None:
-        for last in (False, True):  # where the connection breaks, the second time waits for the next one
+        with suppress(StorageError):  # the next look declares it
             try:
                 await self.declare(subscription)
             except BrokerUnavailableError:
-                if last:
-                    return  # the next look declares it
-            except StorageError:
-                return
+                await self.declare(subscription)  # the connection broke: this waits for the next one
 
     async def declare(self, subscription: Subscription) -> None:
         """Give a subscription its place in every partition where it has none. Raises BrokerError."""

@@ -11,6 +11,7 @@ from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
+from pabal.bus.draining import is_at_rest
 from pabal.bus.inbox import Inbox
 from pabal.bus.waiting import condition, event_in
 from pabal.delivery.consumer import HALTED
@@ -77,25 +78,27 @@ async def whole_group_drained(
     pause = 0.001
     while not inbox.is_empty:
         await engine.background.until(lambda: inbox.is_empty)
-    ends = await log.heads(range(log.partitions))
+    parts = range(log.partitions)
+    ends = await log.heads(parts)
     while engine.consumers and await coordinator.has_calls():
         engine.nudge()
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 2)
 
-    def heads() -> list[int]:
-        return [max(end, appended.get(part, 0)) for part, end in enumerate(ends)]
+    def head(part: int) -> int:
+        return max(ends[part], appended.get(part, 0))
 
-    def is_at_rest(running: Running) -> bool:
-        return not _is_at_work(running) or _is_drained(running.engine, heads()[running.partition], retries)
+    def is_done(running: Running) -> bool:
+        # Of one that is being handed over, the next owner is asked.
+        return not _is_at_work(running) or is_at_rest(running.engine, head(running.partition), retries)
 
     while True:
         for running in tuple(engine.running.values()):
-            await _rest(running.engine, partial(is_at_rest, running))
-        at = heads()
-        if await _others_drained(engine, coordinator, at):
+            await _finish(running.engine, partial(is_done, running))
+        heads = list(map(head, parts))
+        if await _others_drained(engine, coordinator, heads):
             # What one handled last may have given another that was at rest before something to do.
-            if at == heads() and all(map(is_at_rest, engine.running.values())):
+            if heads == list(map(head, parts)) and all(map(is_done, engine.running.values())):
                 return
             continue
         await asyncio.sleep(pause)
@@ -107,22 +110,8 @@ def _is_at_work(running: Running) -> bool:
     return running.is_open and running.ending is None and not running.engine.halting
 
 
-def _is_drained(engine: Engine, head: int, retries: bool) -> bool:
-    if engine.feed is None or engine.halting:
-        return True  # handed over meanwhile: its next owner is asked
-    pending = engine.pending
-    if not retries:
-        pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
-    return (
-        pending <= 0
-        and not engine.background.tasks
-        and engine.feed.is_caught_up(head)
-        and engine.settlement.idle
-    )
-
-
-async def _rest(engine: Engine, is_at_rest: Callable[[], bool]) -> None:
-    while not is_at_rest():
+async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
+    while not is_done():
         future = asyncio.get_running_loop().create_future()
         engine.background.observers.append(future)
         await asyncio.wait([future], timeout=_LONGEST_PAUSE)
