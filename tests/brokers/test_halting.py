@@ -13,7 +13,7 @@ import pytest
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.scripts import script
 from pabal.delivery.retry import RetryPolicy
-from pabal.errors import StorageUnavailableError, SubscriptionNotFoundError
+from pabal.errors import StorageUnavailableError, SubscriptionError, SubscriptionNotFoundError
 from pabal.factory import open_operations
 from pabal.operations import Operations
 from pabal.ports.operations import SubscriptionView
@@ -203,6 +203,28 @@ async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
         await operations.resume("sub")
         await until(lambda: sick.numbers == [0, 1, 2, *range(6)])
         assert sick.told(SubscriptionResumed) >= 1
+
+
+async def test_no_dead_letter_of_a_halted_subscription_is_retried(
+    shared_server: Server, namespace: str
+) -> None:
+    """A retry would be called begun and wait unseen, where a bus on a file says to resume first."""
+    sick = Poisoned()
+    async with make(shared_server, namespace) as bus:
+        bus.subscribe(Moved, sick.handle, name="sub", retry_count=0)
+        await bus.publish(Moved("a", 3))
+        await bus.drain(timeout=30)
+        [letter] = await bus.dead_letters.list()
+    async with halted(shared_server, namespace, sick) as (bus, _):
+        with pytest.raises(SubscriptionError, match=r"'sub' is halted; call bus.resume\(\) first"):
+            await bus.dead_letters.retry(letter.id)
+        assert await bus.dead_letters.retry("all") == 0
+        assert (await bus.dead_letters.get(letter.id)).state == "parked"
+        sick.poison = None
+        await bus.resume("sub")
+        assert await bus.dead_letters.retry(letter.id) == 1
+        await bus.drain(timeout=30)
+        assert sorted(sick.numbers) == [0, 1, 2, 3, 3, 4, 5]
 
 
 async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pabal.delivery.consumer import HALTED, Consumer
+from pabal.delivery.consumer import Consumer
 from pabal.delivery.engine import Engine
 from pabal.domain.envelope import decode_event
 from pabal.domain.event import body_of, kind_of
@@ -111,10 +111,11 @@ class DeadLetters:
         Returns how many retries were begun; one that is under way already is not begun twice. Each gets a
         fresh series of attempts; one that fails them is parked again under the same id.
 
-        Raises DeadLetterNotFoundError, SubscriptionError where nothing subscribes under its name on this bus,
-        and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left as they are. And
-        UsageError for filters with a single one; ``edit_and_retry`` gives it another payload. And
-        InsideHandlerError in a handler while the subscription is replayed, for whose end the retry waits.
+        Raises DeadLetterNotFoundError, SubscriptionError where nothing subscribes under its name on this bus
+        or it has halted here, and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left
+        as they are. And UsageError for filters with a single one; ``edit_and_retry`` gives it another
+        payload. And InsideHandlerError in a handler while the subscription is replayed, for whose end the
+        retry waits.
         """
         if which != "all":
             _refuse_filters("retry", which, filters)
@@ -203,7 +204,7 @@ class DeadLetters:
                 f"dead letter {letter.id} belongs to {letter.subscription!r}, which is not subscribed "
                 "here; subscribe under that name first"
             )
-        if consumer.state == HALTED:
+        if self._engine.is_halted(letter.subscription):
             raise SubscriptionError(f"{letter.subscription!r} is halted; call bus.resume() first")
         if payload is None and letter.record is not None:
             decode_event(letter.record)  # raises before anything is changed

@@ -286,6 +286,10 @@ class Engine:
         consumer = self.consumers.get(name)
         return consumer.epoch if consumer is not None and consumer.state == HALTED else None
 
+    def is_halted(self, name: str) -> bool:
+        """Tell whether a subscription has halted here."""
+        return self.halted_in(name) is not None
+
     async def resume(self, name: str, epoch: int | None) -> bool:
         """Let a consumer that halted in ``epoch`` go on; one taken up anew since may have halted again."""
         consumer = self.consumers.get(name)

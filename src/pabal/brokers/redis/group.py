@@ -126,6 +126,10 @@ class GroupEngine(Engine):
             running.engine.remove(identity)
         return super().remove(identity)
 
+    def is_halted(self, name: str) -> bool:
+        """Tell whether a subscription has halted in a partition that is owned."""
+        return any(engine.is_halted(name) for engine in self.engines())
+
     def rewire(self) -> None:
         """Compute anew what depends on subscriptions and middleware, in every partition."""
         super().rewire()
