@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pabal import CorruptLogError, SqliteEventStorage
-from pabal.errors import AggregateNotFoundError, InvalidEventError, UsageError
-from pabal.eventsourcing import Repository
+from pabal.errors import AggregateNotFoundError, ConcurrencyError, InvalidEventError, UsageError
+from pabal.eventsourcing import Repository, UnitOfWork
 from pabal.eventsourcing.live import Live
 from tests.eventsourcing.conftest import AnyStorage
 from tests.eventsourcing.samples import Account, Deposited
@@ -104,6 +104,55 @@ async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_pa
         await storage.trim(max_events=1)
         with pytest.raises(AggregateNotFoundError, match="the log holds no event of it"):
             await accounts.load("a")  # and not that none was ever stored
+
+
+@pytest.mark.parametrize("how", ["update", "async update", "edit", "save", "unit of work"])
+async def test_an_aggregate_of_which_all_was_trimmed_says_so(tmp_path: Path, how: str) -> None:
+    """It would be told to load it again and decide again, with the same end each time."""
+    async with SqliteEventStorage(tmp_path / "log.db") as storage:
+        for _ in range(2):
+            await Repository(Account, storage).update("a", lambda account: account.deposit(ONE))
+        last = await Repository(Account, storage).update("b", lambda account: account.deposit(ONE))
+        assert (await storage.trim(max_events=1)).deleted == 2
+        accounts = Repository(Account, storage)
+
+        async def deposit(account: Account) -> Any:
+            return account.deposit(ONE)
+
+        async def change() -> None:
+            if how == "update":
+                await accounts.update("a", lambda account: account.deposit(ONE))
+            elif how == "async update":
+                await accounts.update("a", deposit)
+            elif how == "edit":
+                async with accounts.edit("a") as account:
+                    account.deposit(ONE)
+            elif how == "save":
+                account = Account("a")
+                account.deposit(ONE)
+                await accounts.save(account)
+            else:
+                async with UnitOfWork(storage) as work:
+                    (await work.edit(accounts, "b")).deposit(ONE)
+                    (await work.edit(accounts, "a")).deposit(ONE)
+
+        for _ in range(2):
+            with pytest.raises(CorruptLogError, match="all 2 events of account/a were trimmed"):
+                await change()
+        assert await accounts.update("b", lambda account: account.deposit(ONE)) == last + ONE
+
+
+async def test_a_new_aggregate_that_somebody_else_began_is_a_conflict(storage: AnyStorage) -> None:
+    """Whoever retries a conflict would give up at one that the next attempt mends."""
+    accounts = Repository(Account, storage)
+
+    async def deposit(account: Account) -> Any:
+        await Repository(Account, storage).update("a", lambda account: account.deposit(ONE))
+        return account.deposit(ONE)
+
+    with pytest.raises(ConcurrencyError):
+        await accounts.update("a", deposit, retries=0)
+    assert await accounts.update("a", lambda account: account.deposit(ONE)) == 2
 
 
 async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from pabal.delivery.context import current_event, with_cause
 from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import Receipt
-from pabal.errors import UsageError
+from pabal.errors import ConcurrencyError, CorruptLogError, UsageError
 from pabal.ports.storage import AggregateStorage, StreamAppend
 
 
@@ -56,6 +56,21 @@ def merge(changes: list[Change]) -> list[StreamAppend]:
 def submit(storage: AggregateStorage, requests: list[StreamAppend]) -> Awaitable[list[int]]:
     """Hand requests to the storage as one append."""
     return storage.append_streams(requests)
+
+
+async def refuse_trimmed(storage: AggregateStorage, conflict: ConcurrencyError) -> None:
+    """Raise CorruptLogError for a conflict with a history of which nothing is left.
+
+    Such an aggregate loads as a new one, however often: it is no conflict that loading again would end.
+    """
+    kind, identity = str(conflict.aggregate_type), conflict.aggregate_id
+    if conflict.expected_version == 0 and not await storage.read_history(kind, identity):
+        raise CorruptLogError(
+            path=storage.path,
+            position=None,
+            reason=f"all {conflict.actual_version} events of {kind}/{identity} were trimmed, so it can be "
+            "neither loaded nor begun anew",
+        ) from conflict
 
 
 def receipt_of(changes: list[Change], positions: list[int]) -> Receipt:

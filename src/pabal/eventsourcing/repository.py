@@ -11,7 +11,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.decider import DecidedAggregate, Decider, aggregate_of
 from pabal.domain.envelope import Receipt
 from pabal.errors import AggregateNotFoundError, ConcurrencyError, UsageError
-from pabal.eventsourcing.appending import Change, receipt_of, storage_of, submit
+from pabal.eventsourcing.appending import Change, receipt_of, refuse_trimmed, storage_of, submit
 from pabal.eventsourcing.line import OvertakenError
 from pabal.eventsourcing.live import Live, LiveAggregates
 from pabal.eventsourcing.loading import Loader
@@ -186,7 +186,11 @@ class Repository(Generic[A]):
             aggregate.refuse_if_spoiled()
             return None
         change = Change(aggregate)
-        positions = await submit(self.storage, [change.request])
+        try:
+            positions = await submit(self.storage, [change.request])
+        except ConcurrencyError as conflict:
+            await refuse_trimmed(self.storage, conflict)
+            raise
         self.lives.overtaken(aggregate.id, aggregate.version)
         return receipt_of([change], positions)
 
@@ -287,7 +291,11 @@ class Repository(Generic[A]):
         line = live.open_line(self.storage, lambda: self.lives.discard(live))
         live.waiting += 1
         try:
-            await asyncio.shield(line.join(change))
+            try:
+                await asyncio.shield(line.join(change))
+            except ConcurrencyError as conflict:
+                await refuse_trimmed(self.storage, conflict)
+                raise
             # A block may have it by now, and have recorded what is not stored yet.
             if live.is_settled and self.lives.get(live.aggregate.id) is live:
                 await self.loader.stored(live)

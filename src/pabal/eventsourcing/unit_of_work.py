@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import Receipt
-from pabal.errors import UsageError
-from pabal.eventsourcing.appending import Change, storage_of, submit
+from pabal.errors import ConcurrencyError, UsageError
+from pabal.eventsourcing.appending import Change, refuse_trimmed, storage_of, submit
 from pabal.eventsourcing.live import Live
 from pabal.ports.storage import AggregateStorage, StreamAppend
 
@@ -115,7 +115,7 @@ class UnitOfWork:
         requests = [*(change.request for change, _ in changed), *also]
         positions: list[int] = []
         if requests:
-            positions = await submit(self._storage, requests)
+            positions = await self._submit(requests, changed)
             self.receipt = Receipt(requests[-1].events[-1].event_id, positions[-1])
         stale: set[Live[Any]] = set()
         for change, live in changed:
@@ -127,6 +127,17 @@ class UnitOfWork:
             if live not in stale:
                 await repository.check_in(live)
         return self.receipt
+
+    async def _submit(
+        self, requests: list[StreamAppend], changed: list[tuple[Change, Live[Any]]]
+    ) -> list[int]:
+        try:
+            return await submit(self._storage, requests)
+        except ConcurrencyError as conflict:
+            refused = (conflict.aggregate_type, conflict.aggregate_id)
+            if any((one.aggregate.aggregate_type, one.aggregate.id) == refused for one, _ in changed):
+                await refuse_trimmed(self._storage, conflict)
+            raise
 
     async def __aenter__(self) -> Self:
         """Return the unit of work itself."""

@@ -64,6 +64,7 @@ _OPERATIONS = {
 }
 
 _PROJECTIONS = {
+    "all {count} events of {aggregate} were trimmed, so it can be neither loaded nor begun anew": "{aggregate}의 이벤트 {count}개가 모두 지워져 불러올 수도 새로 시작할 수도 없습니다",
     "the log begins at position {first}, and its tables hold the events up to position {position}: what lies between was trimmed, and cannot be projected": "로그는 위치 {first}에서 시작하는데 테이블에는 위치 {position}까지의 이벤트만 있습니다. 그 사이는 지워져서 반영할 수 없습니다",
     "somebody else has begun to rebuild it": "다른 곳에서 다시 만들기 시작했습니다",
     "SQLite refuses to make its tables: {error}": "SQLite가 테이블을 만들지 못합니다: {error}",
