@@ -204,6 +204,27 @@ async def test_a_process_whose_first_steps_were_trimmed_goes_on(tmp_path: Path) 
             assert found.steps == ("placed", "placed", "placed")
 
 
+async def test_a_process_of_which_all_steps_were_trimmed_can_begin_anew(tmp_path: Path) -> None:
+    """A customer's second order would be refused for ever because the first one is forgotten."""
+    async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
+        shop = Shop(storage)
+        async with shop.bus:
+            await shop.bus.publish(OrderPlaced("o-1", Decimal(2000)))
+            await shop.settle()
+            await shop.bus.publish(OrderPlaced("o-2", Decimal(2000)))
+            await shop.settle()
+        assert (await storage.trim(max_events=1)).deleted == 3
+        shop = Shop(storage)
+        async with shop.bus:
+            assert await shop.processes.load(Fulfilment, "o-1") is None
+            for _ in range(2):
+                await shop.bus.publish(OrderPlaced("o-1", Decimal(2000)))
+                await shop.bus.drain(timeout=30, retries=False)
+            found = await shop.processes.load(Fulfilment, "o-1")
+            assert found is not None
+            assert found.steps == ("placed", "placed")
+
+
 async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebody_does(storage: Any) -> None:
     """A forgotten handler would make the process forget a step."""
 

@@ -26,7 +26,13 @@ from pabal.delivery.context import DeliveryContext, current_event, with_cause
 from pabal.delivery.subscription import Subscription
 from pabal.delivery.tracebacks import message_of
 from pabal.domain.envelope import decode_event, from_microseconds
-from pabal.errors import HandlerNotFoundError, ProcessDefinitionError, SubscriptionError, UsageError
+from pabal.errors import (
+    ConcurrencyError,
+    HandlerNotFoundError,
+    ProcessDefinitionError,
+    SubscriptionError,
+    UsageError,
+)
 from pabal.eventsourcing.appending import storage_of
 from pabal.ports.clock import Clock
 from pabal.ports.storage import AggregateStorage, StreamAppend
@@ -167,9 +173,9 @@ class _Runner:
                 return
         if step is not None:
             if not repeated:
-                await self._store(step, instance.version)
+                version = await self._store(step, instance.version)
                 instance.causes.add(step.cause)
-                instance = _Instance(instance.version + 1, step, instance.causes)
+                instance = _Instance(version, step, instance.causes)
             await self._dispatch(step, repeated)
         self._instances[key] = instance
         if len(self._instances) > _KEPT:
@@ -243,9 +249,18 @@ class _Runner:
                 pending[name] = PendingTimeout(name, event_id, now + seconds)
         return tuple(pending.values())
 
-    async def _store(self, step: ProcessStepped, version: int) -> None:
+    async def _store(self, step: ProcessStepped, version: int) -> int:
+        """Store a step behind a version; return its own."""
         caused = with_cause(step, current_event.get())
-        await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
+        try:
+            await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
+        except ConcurrencyError as conflict:
+            if version or await self._storage.read_history(STREAM, step.aggregate_id):
+                raise
+            # All its steps were trimmed, and it begins anew; the log goes on counting them.
+            version = conflict.actual_version
+            await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
+        return version + 1
 
     # -- what comes of it -----------------------------------------------------------------------------
 
