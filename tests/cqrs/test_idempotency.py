@@ -103,6 +103,69 @@ async def test_a_command_that_its_own_handler_sends_again_is_an_error_not_a_dead
         await commands.execute(PlaceOrder("o-2"))
 
 
+@pytest.mark.parametrize("buses", [1, 2])
+async def test_commands_whose_handlers_send_each_other_are_an_error_not_a_deadlock(
+    storage: Any, buses: int
+) -> None:
+    """Sent at a time, each waits for what the other's handler holds: nothing would ever say why."""
+    here = there = CommandBus()
+    here.use(Idempotency(storage))
+    if buses == 2:
+        there = CommandBus()
+        there.use(Idempotency(storage))
+    handled: list[str] = []
+    all_begun = asyncio.Event()
+    order, payment, shipment = PlaceOrder("o-1"), PayOrder("o-1"), ShipOrder("o-1")
+
+    async def begun(name: str) -> None:
+        handled.append(name)
+        if len(handled) == 3:
+            all_begun.set()
+        await all_begun.wait()
+
+    @here.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> Any:
+        await begun("place")
+        return await there.execute(payment)
+
+    @there.handles(PayOrder)
+    async def pay(command: PayOrder) -> Any:
+        await begun("pay")
+        return await here.execute(shipment)
+
+    @here.handles(ShipOrder)
+    async def ship(command: ShipOrder) -> Any:
+        await begun("ship")
+        return await here.execute(order)
+
+    async with asyncio.timeout(30):
+        sending = here.execute(order), there.execute(payment), here.execute(shipment)
+        for error in await asyncio.gather(*sending, return_exceptions=True):
+            assert isinstance(error, UsageError), error
+    assert await _types(storage) == []
+
+
+async def test_commands_that_wait_for_one_another_without_a_circle_are_handled(storage: Any) -> None:
+    """A command that two handlers send at a time would be refused to one, though its answer is coming."""
+    commands = CommandBus()
+    commands.use(Idempotency(storage))
+    met, common = asyncio.Barrier(2), ShipOrder("o-1")
+
+    @commands.handles(PlaceOrder)
+    async def place(command: PlaceOrder) -> Any:
+        await met.wait()
+        return await commands.execute(common)
+
+    @commands.handles(ShipOrder)
+    async def ship(command: ShipOrder) -> str:
+        return "shipped"
+
+    async with asyncio.timeout(30):
+        sending = [commands.execute(PlaceOrder(order)) for order in ("o-1", "o-2")]
+        assert await asyncio.gather(*sending) == ["shipped", "shipped"]
+    assert await _types(storage) == ["pabal.command.handled"] * 3
+
+
 async def test_a_task_that_a_handler_left_behind_may_send_its_command_again(storage: Any) -> None:
     """A worker that was started by a handler was refused that command for ever: its answer is on the log."""
     commands = CommandBus()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 from uuid import UUID, uuid5
 
 import msgspec
@@ -24,10 +25,28 @@ _NAMESPACE = UUID("5a1f4c0e-7d0b-5f0e-9a53-2f6a3d0c81b7")
 _STREAM = "pabal.command"
 
 
-class _Attempt(NamedTuple):
-    storage: AggregateStorage
-    command_id: str
-    done: asyncio.Future[None]
+class _Attempt:
+    """Hold one handling of a command, from its sending to its end, and what it waits for."""
+
+    def __init__(self, storage: AggregateStorage, command_id: str, done: asyncio.Future[None]) -> None:
+        self.storage = storage
+        self.command_id = command_id
+        self.done = done
+        self.awaited: list[_Attempt] = []
+        """The attempts of others that something inside of this one waits for."""
+
+    def waits_for_any(self, others: Sequence[_Attempt]) -> bool:
+        """Tell whether this one, or what it waits for, waits for one of others."""
+        seen: set[_Attempt] = {self}
+        left: list[_Attempt] = [self]
+        while left:
+            for each in tuple(left.pop().awaited):
+                if each in others:
+                    return True
+                if each not in seen:
+                    seen.add(each)
+                    left.append(each)
+        return False
 
 
 _handling: ContextVar[tuple[_Attempt, ...]] = ContextVar("pabal_handling", default=())
@@ -85,8 +104,8 @@ class Idempotency:
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
     UsageError for a bus without storage, for an id that is no text, for a command or result that has no JSON
     form, for a result that is not what the handler's annotation says, and for a command that its own handler
-    sends again; DecodeError for a first result that the annotation takes no more; and what
-    ``UnitOfWork.commit`` raises.
+    sends again, or one that waits for it; DecodeError for a first result that the annotation takes no more;
+    and what ``UnitOfWork.commit`` raises.
 
     >>> import asyncio
     >>> from pabal import InMemoryEventStorage
@@ -109,7 +128,7 @@ class Idempotency:
 
     def __init__(self, bus_or_storage: Any) -> None:
         self.storage = storage_of(bus_or_storage)
-        self._running: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[None]] = {}
+        self._running: dict[tuple[asyncio.AbstractEventLoop, str], _Attempt] = {}
 
     async def __call__(self, message: Any, context: MessageContext, call_next: CallNext) -> Any:
         """Handle a message once."""
@@ -121,30 +140,23 @@ class Idempotency:
                 f"{context.message_type} has the command_id {command_id!r:.60}; it must be text that is not "
                 "empty, as str(…) of it, or be left out to get a new one"
             )
-        if self._is_inside_of(command_id):
+        if any(each.command_id == command_id and each.storage is self.storage for each in _outer()):
             raise UsageError(
                 f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "
                 "it would wait for itself; send a command of another id"
             )
         loop = asyncio.get_running_loop()
         key = (loop, command_id)  # what another loop does cannot be waited for, and is as in another process
-        while key in self._running:
-            await asyncio.shield(self._running[key])
-        done = self._running[key] = loop.create_future()
-        inside = _handling.set((*_handling.get(), _Attempt(self.storage, command_id, done)))
+        while (running := self._running.get(key)) is not None:
+            await _end_of(running, context)
+        attempt = self._running[key] = _Attempt(self.storage, command_id, loop.create_future())
+        inside = _handling.set((*_handling.get(), attempt))
         try:
             return await self._once(message, command_id, context, call_next)
         finally:
             _handling.reset(inside)
             del self._running[key]
-            done.set_result(None)
-
-    def _is_inside_of(self, command_id: str) -> bool:
-        # A task that the handler left behind may send its command once more when the handler has returned.
-        return any(
-            each.command_id == command_id and each.storage is self.storage and not each.done.done()
-            for each in _handling.get()
-        )
+            attempt.done.set_result(None)
 
     async def _once(self, message: Any, command_id: str, context: MessageContext, call_next: CallNext) -> Any:
         # In one order: that of a set differs from process to process, and the command is the same.
@@ -177,6 +189,28 @@ class Idempotency:
                 raise
             return _result_of(handled, message, fingerprint, context)
         return result
+
+
+def _outer() -> list[_Attempt]:
+    # A task that a handler left behind may send its command once more when the handler has returned.
+    return [each for each in _handling.get() if not each.done.done()]
+
+
+async def _end_of(running: _Attempt, context: MessageContext) -> None:
+    """Wait for the end of an attempt that is under way. Raises UsageError where it would never come."""
+    outer = _outer()
+    if running.waits_for_any(outer):
+        raise UsageError(
+            f"{context.message_type} {running.command_id} is being handled, and its handler waits for the "
+            "one that sends it here: each would wait for the other; send a command of another id"
+        )
+    for each in outer:
+        each.awaited.append(running)
+    try:
+        await asyncio.shield(running.done)
+    finally:
+        for each in outer:
+            each.awaited.remove(running)
 
 
 def _encode(value: Any, what: str, order: Literal["deterministic"] | None = None) -> bytes:
