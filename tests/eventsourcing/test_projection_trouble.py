@@ -91,7 +91,7 @@ async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
-        assert bulky._waiting == []
+        assert bulky._readers._waiting == []
 
 
 def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:

@@ -30,6 +30,7 @@ from pabal.eventsourcing.generations import (
     swap,
 )
 from pabal.eventsourcing.read_model import Handler, Model, Statements, handlers_of, model_of
+from pabal.eventsourcing.readers import Readers
 from pabal.eventsourcing.stored import drop
 from pabal.ports.storage import Committed
 
@@ -106,7 +107,7 @@ class Projection:
         self._changing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._readers = Readers()
         self.failure: Exception | None = None
         """Why it stopped by itself; None while it runs."""
         self._trace: TracebackType | None = None
@@ -141,7 +142,7 @@ class Projection:
                 self._task.cancel()
                 await asyncio.wait([self._task])
                 self._task = None
-            self._release(UsageError(f"projection {self.name!r} was stopped"))
+            self._readers.release(UsageError(f"projection {self.name!r} was stopped"))
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -185,17 +186,9 @@ class Projection:
             raise self.failure.with_traceback(self._trace)
         if self._task is None or self._task.done():
             raise UsageError(f"projection {self.name!r} does not run: start() it first")
-        if self._task.get_loop() is not (loop := asyncio.get_running_loop()):
+        if self._task.get_loop() is not asyncio.get_running_loop():
             raise UsageError(f"projection {self.name!r} runs in another event loop: wait in that one")
-        future: asyncio.Future[None] = loop.create_future()
-        waiting = (wanted, future)
-        self._waiting.append(waiting)
-        try:
-            async with asyncio.timeout(timeout):
-                await future
-        finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+        await self._readers.wait(wanted, timeout)
 
     async def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Return the rows of a SELECT, as tuples; ``{table}`` in it stands for a live table.
@@ -280,7 +273,7 @@ class Projection:
             if anew or isinstance(error, ProjectionError):
                 await self._give_up(built)
             raise
-        self._arrived()
+        self._readers.arrived(self.position)
         return built
 
     async def _give_up(self, built: Generation) -> None:
@@ -335,7 +328,7 @@ class Projection:
         except Exception as error:
             _log.error("projection %r stopped: %s", self.name, error)
             self.failure, self._trace = error, error.__traceback__
-            self._release(error)
+            self._readers.release(error)
 
     async def _go_on(self) -> bool:
         """Project the next batch; False if there is nothing to do right now."""
@@ -353,7 +346,7 @@ class Projection:
             _log.warning("projection %r tries again: %s", self.name, error)
             return False
         if moved:
-            self._arrived()
+            self._readers.arrived(self.position)
         return moved
 
     async def _look(self) -> None:
@@ -371,7 +364,7 @@ class Projection:
                     f"{self.version}; start it again, and it builds its own",
                 )
             self._live = live
-        self._arrived()
+        self._readers.arrived(self.position)
 
     async def _rest(self) -> None:
         try:
@@ -379,20 +372,3 @@ class Projection:
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-    def _arrived(self) -> None:
-        position = self.position
-        waiting, self._waiting = self._waiting, []
-        for wanted, future in waiting:
-            if future.done():
-                continue
-            if wanted <= position:
-                future.set_result(None)
-            else:
-                self._waiting.append((wanted, future))
-
-    def _release(self, error: Exception) -> None:
-        waiting, self._waiting = self._waiting, []
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(error)
