@@ -13,10 +13,7 @@ import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, Receipt
 from pabal.domain.registry import registry
-from pabal.errors import (
-    EventNotProjectedError,
-    ProjectionError,
-)
+from pabal.errors import EventNotProjectedError, ProjectionError, UsageError
 from pabal.eventsourcing.generations import abandon, read_generations
 from tests.eventsourcing.read_models import BALANCES, ONE, Balances, BalancesAgain, Choosy, deposit, entries
 from tests.eventsourcing.samples import Deposited, Stray, Withdrawn
@@ -156,6 +153,43 @@ async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEvent
     await balances.start(progress=lambda position, head: positions.append(position))
     await balances.stop()
     assert positions == [30, 40, 50]
+    assert await entries(balances) == 50
+
+
+async def test_a_stop_ends_a_start_that_builds_and_the_next_start_goes_on(bus: InMemoryEventBus) -> None:
+    """Whoever ends a program would wait for hours of building, or kill it."""
+    await deposit(bus, 50)
+    balances = Balances(bus, batch=10)
+    others: list[asyncio.Task[None]] = []
+
+    def stop_at(position: int, head: int) -> None:
+        if position == 20:
+            others.append(asyncio.create_task(balances.start()))
+            others.append(asyncio.create_task(balances.stop()))
+
+    with pytest.raises(UsageError, match="was stopped"):
+        await balances.start(progress=stop_at)
+    waiting, stopping = others
+    await stopping
+    with pytest.raises(UsageError, match="was stopped"):
+        await waiting
+    assert not balances.is_running
+    positions: list[int] = []
+    await balances.start(progress=lambda position, head: positions.append(position))
+    await balances.stop()
+    assert positions == [40, 50]
+    assert await entries(balances) == 50
+
+
+async def test_a_stop_leaves_a_rebuild_alone(bus: InMemoryEventBus) -> None:
+    """It may run on a projection that is stopped, and whoever waits for it would never see it end."""
+    await deposit(bus, 50)
+    balances = Balances(bus, batch=10)
+    async with balances:
+        pass
+    stops: list[asyncio.Task[None]] = []
+    await balances.rebuild(progress=lambda *at: stops.append(asyncio.create_task(balances.stop())))
+    await asyncio.gather(*stops)
     assert await entries(balances) == 50
 
 

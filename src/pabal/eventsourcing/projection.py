@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -103,6 +104,8 @@ class Projection:
         self._storage: TableStorage = tables_of(bus_or_storage)
         self._advance = Advance(self, self.model, self._storage, batch)
         self._live: Generation | None = None
+        self._stops = 0
+        """Counts the calls of ``stop``: a start that finds another number than it began with is over."""
         self._turn = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -120,29 +123,42 @@ class Projection:
         Tables that are missing, or were made by a lower ``version``, are built first, while the old ones stay
         readable; ``progress(position, head)`` is called after each batch. Raises EventNotProjectedError and
         ProjectionHandlerError while it builds, another ProjectionError (tables of a higher ``version``, other
-        tables of the same, events trimmed), StorageError.
+        tables of the same, events trimmed), StorageError, and UsageError once it was stopped meanwhile.
 
         Once started, trouble with the disk is logged and tried again. A method that raises, an event that
         cannot be decoded and a damaged or closed log stop it: see ``failure``.
         """
+        go_on = partial(self._refuse_stopped, self._stops)
         async with self._changing:
+            go_on()
             if self.is_running:
                 return
             self.failure = None
             self._wake = asyncio.Event()  # that of an earlier start may belong to another loop
-            self._live = await self._open(progress)
+            self._live = await self._open(progress, go_on)
             end = self._listen()
             self._task = asyncio.create_task(self._follow(), name=f"pabal-{self.name}")
             self._task.add_done_callback(lambda done: end())
 
     async def stop(self) -> None:
-        """Follow no longer; the tables stay, and the next start goes on from there. Harmless when stopped."""
+        """Follow no longer; the tables stay, and the next start goes on from there. Harmless when stopped.
+
+        A start that builds ends after its batch, and so do those that wait behind it.
+        """
+        self._stops += 1
         async with self._changing:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait([self._task])
                 self._task = None
             self._readers.release(UsageError(f"projection {self.name!r} was stopped"))
+
+    def _refuse_stopped(self, stops: int) -> None:
+        if self._stops != stops:
+            raise UsageError(
+                f"projection {self.name!r} was stopped before it had started; what is built is kept, and the "
+                "next start() goes on with it"
+            )
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -210,7 +226,7 @@ class Projection:
         rebuilds it, too), StorageError.
         """
         try:
-            await self._build(progress, anew=True)
+            await self._build(progress, None)
         except MovedOnError:
             raise ProjectionError(
                 projection=self.name, reason="somebody else has begun to rebuild it"
@@ -229,7 +245,7 @@ class Projection:
             await self._advance.transact(lambda tx: drop(tx, self.name))
             self._live = None
 
-    async def _open(self, progress: Progress | None) -> Generation:
+    async def _open(self, progress: Progress | None, go_on: Callable[[], None]) -> Generation:
         while True:
             live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
             if live is not None and live.version == self.version:
@@ -240,7 +256,7 @@ class Projection:
             if live is not None and live.version > self.version:
                 self._refuse_newer(live)
             try:
-                return await self._build(progress, anew=False)
+                return await self._build(progress, go_on)
             except MovedOnError:
                 continue
 
@@ -251,7 +267,9 @@ class Projection:
             "raise its version, or call rebuild()",
         )
 
-    async def _build(self, progress: Progress | None, *, anew: bool) -> Generation:
+    async def _build(self, progress: Progress | None, go_on: Callable[[], None] | None) -> Generation:
+        """Build tables anew, or for a start: ``go_on`` raises where that is to end."""
+        anew = go_on is None
         page = await self._storage.read_page(0, limit=1)
         first = page.rows[0].position if page.rows else 0
         model = self.model
@@ -264,7 +282,7 @@ class Projection:
         # From here on its row keeps the log from being trimmed above it.
         built = await self._advance.transact(begin_where_the_log_begins)
         try:
-            while not await self._build_once(built, progress):
+            while not await self._build_once(built, progress, go_on):
                 pass
         except MovedOnError:
             raise  # by now the tables are another builder's
@@ -282,11 +300,15 @@ class Projection:
         except StorageError as error:
             _log.warning("projection %r leaves what a failed rebuild has made: %s", self.name, error)
 
-    async def _build_once(self, built: Generation, progress: Progress | None) -> bool:
+    async def _build_once(
+        self, built: Generation, progress: Progress | None, go_on: Callable[[], None] | None
+    ) -> bool:
         """Come up to the log's end and try to swap; False if the live tables were faster."""
         while await self._advance.step(built, strict=True):
             if progress is not None:
                 progress(built.position, max(built.position, await self._storage.head()))
+            if go_on is not None:
+                go_on()
         async with self._turn:
             # The follower rests: what it has done is all that is left to do.
             while built.position < self.position and await self._advance.step(built, strict=True):
