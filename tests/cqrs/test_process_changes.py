@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from decimal import Decimal
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -195,6 +196,47 @@ def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
 
     with pytest.raises(DecodeError, match=r"state of .*Counted.*a state has no upcaster, so annotate"):
         Counted.codec.restore(Counted("o-1"), stored)
+
+
+async def test_an_older_release_keeps_what_a_newer_one_has_stored_beside() -> None:
+    """In a rolling release each step of an old program would throw away what the new ones remember."""
+
+    def newer() -> type[ProcessManager]:
+        class Newer(ProcessManager):
+            process_type: ClassVar[str] = "cqrs_rolling"
+            heard: int = 0
+            lines: tuple[Decimal, ...] = ()
+
+            @starts(OrderPlaced, key="order")
+            def placed(self, event: OrderPlaced) -> None:
+                self.lines = (*self.lines, event.amount)
+
+        return Newer
+
+    def older() -> type[ProcessManager]:
+        class Older(ProcessManager):
+            process_type: ClassVar[str] = "cqrs_rolling"
+            heard: int = 0
+
+            @starts(OrderPlaced, key="order")
+            def placed(self, event: OrderPlaced) -> None:
+                self.heard += 1
+
+        return Older
+
+    storage = InMemoryEventStorage()
+    found: Any = None
+    for made in (newer(), older(), older(), newer()):
+        bus, commands = InMemoryEventBus(storage), CommandBus()
+        commands.use(Idempotency(bus))
+        processes = ProcessManagers(bus, commands)
+        processes.add(made)
+        async with bus:
+            await bus.publish(OrderPlaced("o-1", Decimal("1.50")))
+            await bus.drain(timeout=30)
+            assert await bus.dead_letters.list() == []
+            found = await processes.load(made, "o-1")
+    assert (found.heard, found.lines) == (2, (Decimal("1.50"), Decimal("1.50")))
 
 
 async def test_a_step_costs_the_same_however_many_came_before() -> None:

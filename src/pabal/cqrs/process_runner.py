@@ -226,7 +226,7 @@ class _Runner:
             self._name,
             key,
             cause,
-            process.codec.encode(process),
+            process.codec.encode(process, "{}" if last is None else last.state),
             tuple(_stored(command, step_id, number) for number, command in enumerate(process.sent)),
             () if process.ended else self._timeouts(process, last, step_id, cause),
             process.ended,

@@ -52,14 +52,17 @@ class StateCodec:
                 f"its state cannot be stored: {error}", process=self._cls.__qualname__
             ) from error
 
-    def encode(self, process: Any) -> str:
-        """Return the state as JSON. Raises ProcessDefinitionError for what would not come back equal."""
+    def encode(self, process: Any, before: str = "{}") -> str:
+        """Return the state as JSON. Raises ProcessDefinitionError for what would not come back equal.
+
+        What the state ``before`` holds besides is kept as it is: a newer release may have stored it.
+        """
         stray = sorted(vars(process).keys() - self.defaults.keys() - _OWN)
         if stray:
             self._refuse(f"{stray[0]} has no annotation; write one in the class body, with a default")
         state = {name: getattr(process, name) for name in self.defaults}
         try:
-            text = msgspec.json.encode(state)
+            text = msgspec.json.encode({**self._unknown(before), **state})
             again = self._decoder.decode(text)
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise ProcessDefinitionError(
@@ -70,6 +73,10 @@ class StateCodec:
             if back != value or type(back) is not type(value):
                 self._refuse(f"{name} is {value!r:.60} and would come back as {back!r:.60}; annotate it so")
         return text.decode()
+
+    def _unknown(self, state: str) -> dict[str, msgspec.Raw]:
+        found = msgspec.json.decode(state, type=dict[str, msgspec.Raw])
+        return {name: value for name, value in found.items() if name not in self.defaults}
 
     def restore(self, process: Any, state: str, position: int | None = None) -> None:
         """Set the attributes as they were. Raises DecodeError where the class no longer takes them."""
