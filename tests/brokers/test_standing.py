@@ -9,6 +9,7 @@ import pytest
 
 from pabal.brokers.redis import pages
 from pabal.brokers.redis.doctor import examine_server
+from pabal.brokers.redis.extent import extent_of
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.pages import Pages
 from pabal.brokers.redis.reports import GroupRestored
@@ -94,11 +95,11 @@ def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
     lost: list[tuple[int, int]] = []
     log = RedisLog("redis://127.0.0.1:1/0", namespace="n", partitions=1)
     held = Pages(log, 0, lambda first, last: lost.append((first, last)))
-    facts = {b"floor": b"2", b"jump:20": b"9", b"jump:90": b"80"}
-    held._report_hole(facts, 1, 30)
+    held.extent = extent_of({b"floor": b"2", b"jump:20": b"9", b"jump:90": b"80"})
+    held._report_hole(1, 30)
     assert lost == [(3, 9), (21, 30)]
     lost.clear()
-    held._report_hole(facts, 10, 20)
+    held._report_hole(10, 20)
     assert lost == []
 
 

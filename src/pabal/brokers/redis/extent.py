@@ -20,6 +20,8 @@ class Extent(NamedTuple):
     """The position below the first event of the time that was asked for; None if there is none."""
     gaps: tuple[tuple[int, int], ...]
     """Positions, from and to, that were never given: an incarnation of the log begins above them."""
+    floor: int = 0
+    """Up to here events were trimmed, as every group had finished them."""
 
     def given(self, after: int, upto: int) -> int:
         """Return how many positions were given above ``after`` and up to ``upto``.
@@ -65,4 +67,5 @@ def extent_of(facts: Mapping[bytes, bytes], first: int = 0, since: bytes = b"") 
     gaps = sorted(
         (int(before) + 1, int(name[5:])) for name, before in facts.items() if name.startswith(b"jump:")
     )
-    return Extent(int(facts.get(b"head", 0)), first, int(since) if since else None, tuple(gaps))
+    head, floor = (int(facts.get(name, 0)) for name in (b"head", b"floor"))
+    return Extent(head, first, int(since) if since else None, tuple(gaps), floor)

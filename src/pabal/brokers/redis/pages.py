@@ -175,7 +175,7 @@ class Pages:
         self.end = max(after, head) if not entries else after
         self.on_head(head)  # beyond a hole, too: who knows of nothing there would not read on
         if begin > after + 1:
-            self._report_hole(facts, after + 1, begin - 1)
+            self._report_hole(after + 1, begin - 1)
             self.follows = False
             if not entries:
                 self._followed()  # nobody would read on: the hole ends at the head
@@ -189,11 +189,10 @@ class Pages:
                 self._followed()
         return 0
 
-    def _report_hole(self, facts: dict[bytes, bytes], first: int, last: int) -> None:
+    def _report_hole(self, first: int, last: int) -> None:
         """Tell what was there once and is no more; positions that were never given are no loss."""
-        floor = int(facts.get(b"floor", 0))
-        first = max(first, floor + 1)
-        for begin, end in extent_of(facts).gaps:
+        first = max(first, self.extent.floor + 1)
+        for begin, end in self.extent.gaps:
             if begin > last:
                 break
             if begin > first:
