@@ -33,6 +33,7 @@ from pabal.errors import (
     SubscriptionError,
     UsageError,
 )
+from pabal.ports.inspection import ActionLog
 from pabal.ports.storage import BusLog, EventStorage, Start
 from pabal.ports.telemetry import Listener
 
@@ -48,7 +49,13 @@ class BaseEventBus(ABC):
     """
 
     def __init__(
-        self, engine: Engine, log: BusLog | None, *, max_queue_size: int, backpressure: Backpressure
+        self,
+        engine: Engine,
+        log: BusLog | None,
+        *,
+        max_queue_size: int,
+        backpressure: Backpressure,
+        subscriptions: Subscriptions | None = None,
     ) -> None:
         self._engine = engine
         self._is_stored = log is not None
@@ -64,7 +71,7 @@ class BaseEventBus(ABC):
         )
         self._inbox = Inbox(engine, self._intake)
         self.dead_letters = DeadLetters(engine, log, self._check_running)
-        self.subscriptions = Subscriptions(engine, log, self._check_running)
+        self.subscriptions = subscriptions or Subscriptions(engine, log, self._check_running)
         # What ``publish`` looks at for every event, bound once.
         self._thread = 0
         self._loop_is_running: Callable[[], bool] = bool
@@ -82,6 +89,16 @@ class BaseEventBus(ABC):
     @abstractmethod
     def storage(self) -> EventStorage | None:
         """Return the storage underneath, or None."""
+
+    @property
+    def address(self) -> str | None:
+        """Return the URL of the server that keeps the log, without user and password; None without one."""
+        return None
+
+    @property
+    def action_log(self) -> ActionLog | None:
+        """Return what operators do to the bus, where a server keeps that; None elsewhere."""
+        return None
 
     async def start(self) -> None:
         """Begin to deliver; with a log, go on where each subscription's cursor says. Harmless when running.
@@ -326,6 +343,10 @@ class BaseEventBus(ABC):
     @abstractmethod
     def health(self) -> Health:
         """Return ok, degraded or failing, with the reasons in sentences."""
+
+    def remarks(self) -> list[str]:
+        """Return what is wrong that no subscription's figures show; only a bus on a server has such."""
+        return []
 
     async def get_failed_events(self, limit: int = 100) -> list[DeadLetter]:
         """Return the first dead letters (short form of ``dead_letters.list``)."""

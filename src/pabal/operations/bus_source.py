@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -15,7 +15,6 @@ from pabal.operations.following import poll
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.storage_source import EVERY_ACTION, entry_of, reasons_of, with_bus
 from pabal.operations.views import shown_letter, with_figures
-from pabal.ports.inspection import ActionLog
 from pabal.ports.operations import (
     Action,
     ActionResult,
@@ -50,11 +49,10 @@ class BusSource(NoProjections):
 
     def __init__(self, bus: BaseEventBus) -> None:
         self._bus = bus
-        self._has_server = hasattr(bus, "address")  # a bus whose log lies on a server says where
-        address: str = getattr(bus, "address", "memory://")
+        self._has_server = bus.address is not None
+        address = bus.address or "memory://"
         self._target = Target(address.partition(":")[0], address, live=True, has_log=False)
-        self._kept: ActionLog | None = getattr(bus, "action_log", None)
-        self._remarks: Callable[[], Sequence[str]] = getattr(bus, "remarks", tuple)
+        self._kept = bus.action_log
         self._audit: list[AuditEntry] = []
 
     @property
@@ -81,7 +79,7 @@ class BusSource(NoProjections):
 
     async def reasons(self) -> list[Reason]:
         """Return what is wrong beyond what the subscriptions say of themselves."""
-        return reasons_of(self._bus) + [Reason("group", "degraded", text) for text in self._remarks()]
+        return reasons_of(self._bus) + [Reason("group", "degraded", text) for text in self._bus.remarks()]
 
     async def _newest(self) -> str:
         """Return the beginning of a log that is not there."""

@@ -67,6 +67,8 @@ class RedisEventBus(BaseEventBus):
     ('redis://127.0.0.1:6379/0', False)
     """
 
+    subscriptions: GroupSubscriptions
+
     def __init__(
         self,
         url: str,
@@ -108,10 +110,13 @@ class RedisEventBus(BaseEventBus):
             worker_count=at_least_one("worker_count", worker_count), clock=clock, seed=seed
         )
         super().__init__(
-            self._group_engine, self._front, max_queue_size=max_queue_size, backpressure=backpressure
-        )
-        self.subscriptions: GroupSubscriptions = GroupSubscriptions(
-            self._group_engine, self._front, self._check_running, lambda: self._coordinator
+            self._group_engine,
+            self._front,
+            max_queue_size=max_queue_size,
+            backpressure=backpressure,
+            subscriptions=GroupSubscriptions(
+                self._group_engine, self._front, self._check_running, lambda: self._coordinator
+            ),
         )
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
