@@ -10,6 +10,7 @@ import pytest
 
 from pabal import CorruptLogError, InMemoryEventBus, SqliteEventStorage
 from pabal.ports.storage import ParkedDelivery, PendingRetry, Progress
+from pabal.storage.sqlite import letters
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 DAMAGED = 7
@@ -272,6 +273,26 @@ async def test_a_damaged_scheduled_event_does_not_keep_back_the_others(
         assert [envelope.event async for envelope in storage.read()] == [good]
         assert bad.event_id in (await storage.check())[0]
         assert "not released" in caplog.text
+
+
+@pytest.mark.parametrize("damaged", [2, 3, 4, 6, 7])
+async def test_as_many_damaged_scheduled_events_as_are_released_at_once_keep_back_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
+) -> None:
+    """The first thousand would be looked at again and again, at once each time, and no other ever enter."""
+    monkeypatch.setattr(letters, "_DUE_AT_ONCE", 3)
+    *bad, later = ticks(damaged + 1)
+    good = ticks(5)
+    async with SqliteEventStorage(path) as storage:
+        for due_at, event in enumerate([*bad, *good], 100):
+            await storage.schedule_event(event, float(due_at))
+        await storage.schedule_event(later, 500.0)
+    alter(path, f"UPDATE scheduled SET payload = x'7B7D' WHERE due_at < {100 + damaged}")
+    async with SqliteEventStorage(path) as storage:
+        following = [await storage.release_due(200.0) for _ in range(2)]
+        assert following == [200.0, 500.0], "a few for each commit, and then none before the next is due"
+        assert [envelope.event async for envelope in storage.read()] == good
+        assert len(await storage.check()) == damaged
 
 
 async def test_a_damaged_dead_letter_is_not_served(path: Path) -> None:

@@ -142,23 +142,33 @@ def release_due(tx: Transaction, path: str, now: float) -> float | None:
     What is damaged stays where it is, for ``check`` to find; it must not keep the others back.
     """
     sql = statements()
-    due = [EventRecord._make(row) for row in tx.execute(sql["due"], (now, _DUE_AT_ONCE))]
-    for record in due:
-        try:
-            with readable(path):
-                row = scheduled_row(record)
-                verify(row, path)
-            _release(tx, record, row)
-        except CorruptLogError as error:
-            _log.error("a scheduled event is not released: %s", error)
-            continue
-        except DuplicateEventError as error:
-            _log.error("a scheduled event is dropped, for another one was published under its id: %s", error)
-        tx.execute(sql["unschedule"], (record.event_id,))
-    if len(due) == _DUE_AT_ONCE:
-        return now
-    (next_due,) = tx.execute(sql["next_due"], (now,)).fetchone()
-    return None if next_due is None else float(next_due)
+    damaged = released = 0
+    while released < _DUE_AT_ONCE:
+        due = [EventRecord._make(row) for row in tx.execute(sql["due"], (now, _DUE_AT_ONCE, damaged))]
+        gone = [record.event_id for record in due if _is_done_with(tx, path, record)]
+        for event_id in gone:
+            tx.execute(sql["unschedule"], (event_id,))
+        if len(due) < _DUE_AT_ONCE:
+            (next_due,) = tx.execute(sql["next_due"], (now,)).fetchone()
+            return None if next_due is None else float(next_due)
+        released += len(gone)
+        damaged += len(due) - len(gone)
+    return now  # the rest is for the next commit
+
+
+def _is_done_with(tx: Transaction, path: str, record: EventRecord) -> bool:
+    """Move one event that is due into the log; False where it stays, for it is damaged."""
+    try:
+        with readable(path):
+            row = scheduled_row(record)
+            verify(row, path)
+        _release(tx, record, row)
+    except CorruptLogError as error:
+        _log.error("a scheduled event is not released: %s", error)
+        return False
+    except DuplicateEventError as error:
+        _log.error("a scheduled event is dropped, for another one was published under its id: %s", error)
+    return True
 
 
 def _release(tx: Transaction, record: EventRecord, row: StoredRecord) -> None:

@@ -54,7 +54,7 @@ SELECT event_id, event_type, schema_version, aggregate_type, aggregate_id, occur
 -- name: due
 SELECT event_id, event_type, schema_version, aggregate_type, aggregate_id, occurred_at,
        correlation_id, causation_id, metadata, payload, checksum
-FROM scheduled WHERE due_at <= ? ORDER BY due_at, event_id LIMIT ?
+FROM scheduled WHERE due_at <= ? ORDER BY due_at, event_id LIMIT ? OFFSET ?
 
 -- name: next_due
 SELECT min(due_at) FROM scheduled WHERE due_at > ?
