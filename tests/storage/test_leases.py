@@ -132,6 +132,21 @@ async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(
     assert sum(cursor is not None for cursor in cursors) == 1
 
 
+async def test_a_subscription_that_is_opened_beside_a_known_event_is_not_refused(
+    storage: SqliteEventStorage,
+) -> None:
+    """The commit is made anew for the event's sake, and who opens it would wait for ever for itself."""
+    known = Tick("A", 1)
+    await storage.store_event(known)
+    openings = [storage.open_subscription("held", "now") for _ in range(2)]
+    assert await storage.store_event(known) == 1
+    cursor, other = await asyncio.gather(*openings)
+    assert other is None
+    assert cursor is not None
+    await storage.release_subscription("held", cursor.epoch)
+    assert await storage.open_subscription("held", "now") is not None
+
+
 async def test_a_lease_that_is_taken_anew_while_it_is_to_be_renewed_is_not_lost(
     storage: SqliteEventStorage,
 ) -> None:

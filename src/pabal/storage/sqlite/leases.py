@@ -32,6 +32,9 @@ class Leases:
 
         def take(tx: Transaction) -> Cursor | None:
             # Decided in the writer's thread, where nobody can come in between.
+            for undone in taken:  # before its group was begun anew, for another part of that had failed
+                self._let_go(name, undone)
+            taken.clear()
             if name in self._held:
                 return None
             with readable(str(self._database)), storable():
