@@ -255,3 +255,64 @@ async def test_a_save_that_is_refused_ends_nothing_that_was_opened_anew_since() 
         await bus.publish(Knocked())
         await bus.drain(60)
         assert bus.get_statistics()["subscriptions"]["door"]["state"] == "active"
+
+
+def _ring(bus: InMemoryEventBus, *names: str) -> None:
+    async def handle(event: Knocked) -> None: ...
+
+    for name in names:
+        bus.subscribe(Knocked, handle, name=name)
+
+
+async def test_a_start_asks_for_its_subscriptions_together() -> None:
+    """Each would take a commit of its own: ten thousand kept a service from starting for 17 seconds."""
+    storage = AnswersLater()
+    bus = InMemoryEventBus(storage)
+    _ring(bus, "front", "back", "side")
+    storage.later = True
+    starting = asyncio.create_task(bus.start())
+    await turns(20)
+    assert len(storage.answers) == 3
+    storage.answer()
+    await starting
+    assert {one["state"] for one in bus.get_statistics()["subscriptions"].values()} == {"active"}
+    await bus.stop()
+
+
+async def test_a_start_that_fails_gives_back_what_it_asked_for_together() -> None:
+    """Nobody would have the others, and the next start would stand by for itself."""
+    storage = AnswersLater()
+    bus = InMemoryEventBus(storage)
+    _ring(bus, "front", "back", "side")
+    storage.later = True
+    starting = asyncio.create_task(bus.start())
+    await turns(20)
+    refused, cursor = storage.answers.pop(1)
+    refused.set_exception(StorageUnavailableError(path="log.db", reason="no"))
+    storage.answer()
+    with pytest.raises(StorageUnavailableError):
+        await starting
+    assert cursor is not None
+    await storage.release_subscription("back", cursor.epoch)
+    assert all(storage.is_free(name) for name in ("front", "back", "side"))
+    async with bus:
+        assert {one["state"] for one in bus.get_statistics()["subscriptions"].values()} == {"active"}
+
+
+async def test_what_is_asked_of_a_subscription_while_others_are_opened_before_it_holds() -> None:
+    """A pause would be forgotten where it came after the answer, and before the subscription had its turn."""
+    storage = AnswersLater()
+    assert await storage.open_subscription("front", "now") is not None
+    bus = InMemoryEventBus(storage)
+    _ring(bus, "front", "back")
+    storage.later = True
+    starting = asyncio.create_task(bus.start())
+    await turns(20)
+    await storage.pause_subscription("back")
+    await turns(20)
+    storage.answer()
+    await starting
+    await turns(20)
+    states = {name: one["state"] for name, one in bus.get_statistics()["subscriptions"].items()}
+    assert states == {"front": "standby", "back": "paused"}
+    await bus.stop()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.bookkeeping import Failing, Unsaved
 from pabal.delivery.consumer import ACTIVE, CLOSED, STANDBY, STARTING, Consumer
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pabal.delivery.feed import Feed
 
 _PAGE = 256
+_TOGETHER = 256
+"""Subscriptions that a start opens with one commit, between which the event loop goes on."""
 _STANDBY_PAUSE = 0.5
 _RENEW_EVERY = 3.0
 """Seconds; leases run for ten."""
@@ -47,13 +50,25 @@ class Leases:
     async def start(self) -> None:
         """Open every subscription, and look for work that nobody claims."""
         await self.count_parked()  # before anything can be parked, or find that there is no room for it
-        for consumer in list(self._engine.consumers.values()):
-            await self.open(consumer)
+        consumers = list(self._engine.consumers.values())
+        for first in range(0, len(consumers), _TOGETHER):
+            await self._open_together(consumers[first : first + _TOGETHER])
         await self._look_for_unclaimed()
         if self._storage.capabilities.shared:
             self._engine.timers.add(_RENEW_EVERY, self._renew)
 
-    def open(self, consumer: Consumer) -> Awaitable[None]:
+    async def _open_together(self, consumers: Sequence[Consumer]) -> None:
+        openings: deque[Coroutine[Any, Any, None]] = deque()
+        try:
+            for consumer in consumers:
+                openings.append(self.open(consumer))
+            while openings:
+                await openings.popleft()
+        finally:
+            for opening in openings:
+                opening.close()  # ``release`` gives back what it has asked for
+
+    def open(self, consumer: Consumer) -> Coroutine[Any, Any, None]:
         """Take a subscription and go on where its cursor says, or stand by while another process has it.
 
         The place of a new one is settled at the call, before anything that is published after it.
@@ -66,7 +81,7 @@ class Leases:
         )
         self._openings[opening] = consumer.name
         self._being_opened[consumer] = asyncio.get_running_loop().create_future()
-        return self._opened(consumer, opening)
+        return self._opened(consumer, opening, self._feed.controls.asked)
 
     def open_or_stand_by(self, consumer: Consumer) -> Awaitable[None]:
         """Do what ``open`` does while the bus runs: trouble of the storage is waited out."""
@@ -86,14 +101,15 @@ class Leases:
         if consumer.state != CLOSED:
             await self.open(consumer)
 
-    async def _opened(self, consumer: Consumer, opening: asyncio.Future[Cursor | None]) -> None:
+    async def _opened(self, consumer: Consumer, opening: asyncio.Future[Cursor | None], asked: int) -> None:
         try:
-            await self._take_over(consumer, opening)
+            await self._take_over(consumer, opening, asked)
         finally:
             self._being_opened.pop(consumer).set_result(None)
 
-    async def _take_over(self, consumer: Consumer, opening: asyncio.Future[Cursor | None]) -> None:
-        asked = self._feed.controls.asked
+    async def _take_over(
+        self, consumer: Consumer, opening: asyncio.Future[Cursor | None], asked: int
+    ) -> None:
         try:
             cursor = await opening
         except Exception:
