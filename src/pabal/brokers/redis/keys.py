@@ -46,7 +46,7 @@ class LogKeys:
     def append_keys(self, partition: int) -> tuple[str, str, str, str]:
         """Return what an append to a partition touches."""
         ids = f"{self.base}ids:{partition}:"
-        return self.log(partition), self.part(partition), ids + "new", ids + "old"
+        return self.log(partition), self.part(partition), ids + "recent", ids + "older"
 
 
 class GroupKeys:

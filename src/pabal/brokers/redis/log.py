@@ -12,21 +12,13 @@ from typing import Any
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.wire import (
-    Entry,
-    PartitionKey,
-    aggregate_key,
-    decode_entry,
-    encode_entry,
-    fingerprint,
-    partition_of,
-)
+from pabal.brokers.redis.units import Flush, Unit, without_twins
+from pabal.brokers.redis.wire import Entry, PartitionKey, aggregate_key, decode_entry, partition_of
 from pabal.delivery.ending import end_tasks, is_dead
 from pabal.domain.envelope import EventRecord, encode_event
 from pabal.domain.event import DomainEvent
 from pabal.errors import (
     BrokerUnavailableError,
-    DuplicateEventError,
     PabalError,
     PartitionCountError,
     StorageClosedError,
@@ -43,22 +35,6 @@ _GENERATION = 20_000
 """Ids that a partition remembers at least; twice as many at most."""
 
 Appended = Callable[[int, int, tuple[DomainEvent, ...]], None]
-
-
-class _Unit:
-    """Hold what one call appends: all of it is stored, or nothing."""
-
-    __slots__ = ("events", "future", "parts", "positions", "prints", "records", "since", "size")
-
-    def __init__(self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]) -> None:
-        self.events = events
-        self.records = records
-        self.parts = parts
-        self.prints = [fingerprint(record) for record in records]
-        self.positions: list[int | None] = [None] * len(records)
-        self.size = sum(len(record.payload) for record in records) + 100 * len(records)
-        self.since = time.monotonic()
-        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
 
 class RedisLog:
@@ -100,7 +76,7 @@ class RedisLog:
         self._partition_key = partition_key
         self._patience = patience
         self._fail_at_once = when_disconnected == "fail"
-        self._queue: deque[_Unit] = deque()
+        self._queue: deque[Unit] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._gates: set[asyncio.Future[Any]] = set()
         self.on_appended: Appended | None = None
@@ -196,7 +172,7 @@ class RedisLog:
     def _enqueue(
         self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]
     ) -> asyncio.Future[list[int]]:
-        unit = _Unit(events, records, parts)
+        unit = Unit(events, records, parts)
         refusal = self.refusal()
         if refusal is not None:
             unit.future.set_exception(refusal)
@@ -267,8 +243,8 @@ class RedisLog:
             return error
         return BrokerUnavailableError(path=self.path, reason=f"the append was interrupted: {error!r}")
 
-    def _take(self) -> list[_Unit]:
-        units: list[_Unit] = []
+    def _take(self) -> list[Unit]:
+        units: list[Unit] = []
         events = size = 0
         while self._queue and (not units or (events < _MOST_EVENTS and size < _MOST_BYTES)):
             unit = self._queue.popleft()
@@ -279,9 +255,9 @@ class RedisLog:
             size += unit.size
         return units
 
-    async def _flush(self, units: list[_Unit]) -> None:
+    async def _flush(self, units: list[Unit]) -> None:
         """Send units until every one is stored, known, or refused."""
-        units = self._without_twins(units)
+        units = without_twins(units)
         while units:
             try:
                 units = await self._attempt(units)
@@ -290,89 +266,31 @@ class RedisLog:
                     raise
                 await asyncio.sleep(PAUSE)
 
-    def _without_twins(self, units: list[_Unit]) -> list[_Unit]:
-        """Refuse a unit that gives other content to an id of the same flush; one and the same is kept."""
-        seen: dict[bytes, bytes] = {}
-        good: list[_Unit] = []
-        for unit in units:
-            own: dict[bytes, bytes] = {}
-            for record, print_ in zip(unit.records, unit.prints, strict=True):
-                known = own.get(record.event_id) or seen.get(record.event_id)
-                if known is not None and known != print_:
-                    _fail(unit, DuplicateEventError(event_id=record_id(record), position=0))
-                    break
-                own[record.event_id] = print_
-            else:
-                seen.update(own)
-                good.append(unit)
-        return good
-
-    async def _attempt(self, units: list[_Unit]) -> list[_Unit]:
+    async def _attempt(self, units: list[Unit]) -> list[Unit]:
         """Make one call for what is not resolved; return the units to send again."""
-        batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]] = {}
-        for unit in units:
-            for index, position in enumerate(unit.positions):
-                if position is None:
-                    batch = batches.setdefault(unit.parts[index], {})
-                    batch.setdefault(unit.records[index].event_id, []).append((unit, index))
-        if batches:
-            answer = await self._send(batches)
+        flush = Flush(units)
+        if flush.batches:
+            keys, arguments = flush.laid_out(self.keys)
+            answer = await self.link.run(
+                script("append"), (self.keys.meta, *keys), self.token, _GENERATION, *arguments
+            )
             if answer[0] == -1:
                 await self.rejoin()
                 return units
             if answer[0] == 0:
-                return self._resolve_known(units, batches, answer)
-            self._note_stored(batches, answer)
+                return flush.note_known(answer)
+            for partition, first, events in flush.note_stored(answer):
+                if self.on_appended is not None:
+                    self.on_appended(partition, first, events)
         for unit in units:
             if not unit.future.done():
                 unit.future.set_result([position or 0 for position in unit.positions])
         return []
 
-    async def _send(self, batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]]) -> Any:
-        keys: list[str] = [self.keys.meta]
-        args: list[Any] = [self.token, _GENERATION]
-        for partition, batch in batches.items():
-            firsts = [places[0] for places in batch.values()]
-            keys += self.keys.append_keys(partition)
-            args += (
-                len(batch),
-                b"".join(batch),
-                b"".join([unit.prints[index] for unit, index in firsts]),
-                encode_entry([unit.records[index] for unit, index in firsts]),
-            )
-        return await self.link.run(script("append"), tuple(keys), *args)
-
-    def _note_stored(self, batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]], answer: Any) -> None:
-        for (partition, batch), first in zip(batches.items(), answer[1:], strict=True):
-            events: list[DomainEvent] = []
-            for position, places in enumerate(batch.values(), first):
-                for unit, index in places:
-                    unit.positions[index] = position
-                events.append(places[0][0].events[places[0][1]])
-            if self.on_appended is not None:
-                self.on_appended(partition, first, tuple(events))
-
-    def _resolve_known(
-        self, units: list[_Unit], batches: dict[int, dict[bytes, list[tuple[_Unit, int]]]], answer: Any
-    ) -> list[_Unit]:
-        numbered = [list(batch.values()) for batch in batches.values()]
-        failed: set[int] = set()
-        for part, index, value in zip(answer[1::3], answer[2::3], answer[3::3], strict=True):
-            for unit, place in numbered[part][index]:
-                if unit.prints[place] == value[:4]:
-                    unit.positions[place] = int(value[4:])
-                elif id(unit) not in failed:
-                    failed.add(id(unit))
-                    _fail(
-                        unit,
-                        DuplicateEventError(event_id=record_id(unit.records[place]), position=int(value[4:])),
-                    )
-        return [unit for unit in units if id(unit) not in failed]
-
     def _refuse(self, error: Exception) -> None:
         queue, self._queue = self._queue, deque()
         for unit in queue:
-            _fail(unit, error)
+            unit.fail(error)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -386,14 +304,3 @@ class RedisLog:
         """Return the highest position of each partition."""
         calls = [self.link.call("HGET", self.keys.part(number), "head") for number in partitions]
         return [int(await call or 0) for call in calls]
-
-
-def record_id(record: EventRecord) -> str:
-    """Return a record's event id as text."""
-    return str(uuid.UUID(bytes=record.event_id))
-
-
-def _fail(unit: _Unit, error: BaseException) -> None:
-    if not unit.future.done():
-        unit.future.set_exception(error)
-        unit.future.exception()  # whoever awaits it still gets it

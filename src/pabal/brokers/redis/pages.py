@@ -116,19 +116,25 @@ class Pages:
 
     def _rows_of(self, entry: _Held) -> tuple[StoredRecord, ...]:
         if entry.rows is None:
-            rows = entry.decode(self._log.path)
-            entry.rows = tuple(row for row in rows if not self._is_again(row))
+            entry.rows = self._without_known(entry.decode(self._log.path))
         return entry.rows
 
-    def _is_again(self, row: StoredRecord) -> bool:
-        known = self._recent.get(row.event_id) or self._older.get(row.event_id)
-        if known is not None and known < row.position:
-            self.duplicates += 1
-            return True
-        self._recent[row.event_id] = row.position
+    def _without_known(self, rows: tuple[StoredRecord, ...]) -> tuple[StoredRecord, ...]:
+        """Pass over what was appended before, and remember the others."""
+        places = {row.event_id: row.position for row in reversed(rows)}
+        new = self._recent.keys().isdisjoint(places) and self._older.keys().isdisjoint(places)
+        if not new or len(places) < len(rows):
+            for event_id in places:
+                known = self._recent.get(event_id) or self._older.get(event_id)
+                if known is not None:
+                    places[event_id] = min(known, places[event_id])
+            found = len(rows)
+            rows = tuple([row for row in rows if places[row.event_id] == row.position])
+            self.duplicates += found - len(rows)
+        self._recent.update(places)
         if len(self._recent) > _REMEMBERED:
             self._recent, self._older = {}, self._recent
-        return False
+        return rows
 
     async def page(self, after: int, limit: int) -> Page:
         """Return rows above ``after``; an empty page means that there are none yet."""
@@ -145,7 +151,9 @@ class Pages:
         for entry in self._run[index:]:
             if len(rows) >= limit:
                 break
-            wanted = [row for row in self._rows_of(entry) if row.position > after]
+            wanted: Sequence[StoredRecord] = self._rows_of(entry)
+            if entry.first <= after:
+                wanted = [row for row in wanted if row.position > after]
             room = limit - len(rows)
             rows += wanted[:room]
             if len(wanted) > room:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pabal.brokers.redis.extent import measured
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
-from pabal.brokers.redis.wire import decode_entry
+from pabal.brokers.redis.wire import Known, decode_entry
 from pabal.domain.envelope import StoredRecord
 from pabal.errors import BrokerUnavailableError, InvalidFilterError
 from pabal.ports.groups import Found, Matches, Place, Placed
@@ -122,7 +122,7 @@ class LogReader:
         for part, known in calls:
             value = await known
             if value is not None:
-                position = int(value[4:])
+                position = Known.of(value).position
                 for entry in await self.entries(part, position - 1, "+", 1):
                     for row in entry:
                         if row.position == position:

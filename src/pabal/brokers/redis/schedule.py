@@ -10,7 +10,7 @@ import msgspec
 
 from pabal.brokers.redis.cursors import decode_row, encode_row
 from pabal.brokers.redis.log import PAUSE, RedisLog
-from pabal.brokers.redis.wire import fingerprint
+from pabal.brokers.redis.wire import Known, fingerprint
 from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, encode_event, id_to_text
 from pabal.domain.event import DomainEvent
 from pabal.errors import BrokerUnavailableError, DecodeError, DuplicateEventError
@@ -71,11 +71,12 @@ class Schedule:
     async def _stored_at(self, partition: int, record: EventRecord) -> int:
         """Return the position under which an event was published already, or 0."""
         for key in self._log.keys.append_keys(partition)[2:]:
-            known = await self._log.link.call("HGET", key, record.event_id)
-            if known is not None:
-                if known[:4] != fingerprint(record):
-                    raise DuplicateEventError(event_id=id_to_text(record.event_id), position=int(known[4:]))
-                return int(known[4:])
+            value = await self._log.link.call("HGET", key, record.event_id)
+            if value is not None:
+                known = Known.of(value)
+                if known.fingerprint != fingerprint(record):
+                    raise DuplicateEventError(event_id=id_to_text(record.event_id), position=known.position)
+                return known.position
         return 0
 
     async def release(self, now: float) -> float | None:

@@ -1,7 +1,8 @@
 -- Append to several partitions at once: all of it, or nothing where an event is known already.
 -- KEYS: meta, then for each partition its log, its hash, and the ids of the last events in two generations.
 -- ARGV: token, generation size, then for each partition the number of events, their ids (16 bytes each),
--- their fingerprints (4 bytes each) and the encoded entry.
+-- their marks (8 bytes each: fingerprint, how many stand behind it in its entry) and the encoded entry. What is
+-- known of an id is its mark and the last position of its entry: of one text for each nothing is made here.
 -- Returns {1, first position of each}, {0, partition index, event index, what is known ...}, or {-1}.
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return {-1} end
 local generation = tonumber(ARGV[2])
@@ -34,15 +35,15 @@ local stamp = now[1] .. string.format('%06d', now[2])
 local answer = {1}
 for part = 1, parts do
   local at = 4 * part - 2
-  local count, prints = tonumber(ARGV[4 * part - 1]), ARGV[4 * part + 1]
+  local count, marks = tonumber(ARGV[4 * part - 1]), ARGV[4 * part + 1]
   local head = redis.call('HINCRBY', KEYS[at + 1], 'head', count)
-  redis.call('XADD', KEYS[at], string.format('%.0f-%d', head, count), 't', stamp, 'e', ARGV[4 * part + 2])
-  local first = head - count + 1
-  answer[#answer + 1] = first
+  local last = string.format('%.0f', head)
+  redis.call('XADD', KEYS[at], last .. '-' .. count, 't', stamp, 'e', ARGV[4 * part + 2])
+  answer[#answer + 1] = head - count + 1
   local pairs_, size = {}, 0
   for index = 1, count do
     pairs_[size + 1] = split[part][index]
-    pairs_[size + 2] = string.sub(prints, 4 * index - 3, 4 * index) .. string.format('%.0f', first + index - 1)
+    pairs_[size + 2] = string.sub(marks, 8 * index - 7, 8 * index) .. last
     size = size + 2
     if size == 2000 or index == count then
       redis.call('HSET', KEYS[at + 2], unpack(pairs_, 1, size))

@@ -1,0 +1,136 @@
+"""What is appended together: units, each stored as a whole, and the flush that carries several of them."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pabal.brokers.redis.keys import LogKeys
+from pabal.brokers.redis.wire import Known, encode_entry, fingerprint
+from pabal.domain.envelope import EventRecord, id_to_text
+from pabal.domain.event import DomainEvent
+from pabal.errors import DuplicateEventError
+
+
+class Unit:
+    """Hold what one call appends: all of it is stored, or nothing."""
+
+    __slots__ = ("events", "future", "parts", "positions", "prints", "records", "since", "size")
+
+    def __init__(self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]) -> None:
+        self.events = events
+        self.records = records
+        self.parts = parts
+        self.prints = [fingerprint(record) for record in records]
+        self.positions: list[int | None] = [None] * len(records)
+        self.size = sum([len(record.payload) for record in records]) + 100 * len(records)
+        self.since = time.monotonic()
+        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: BaseException) -> None:
+        """Let whoever waits for it get an error; nobody has to."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
+    def fail_as_duplicate(self, index: int, position: int) -> None:
+        """Refuse it for the event at ``index``, whose id has other content at ``position``."""
+        self.fail(DuplicateEventError(event_id=id_to_text(self.records[index].event_id), position=position))
+
+
+Place = tuple[Unit, int]
+"""A unit, and which of its events."""
+
+
+def without_twins(units: list[Unit]) -> list[Unit]:
+    """Refuse a unit that gives other content to an id of the same flush; one and the same is kept."""
+    seen: dict[bytes, int] = {}
+    good: list[Unit] = []
+    for unit in units:
+        own = dict(zip([record.event_id for record in unit.records], unit.prints, strict=True))
+        if len(own) == len(unit.records) and seen.keys().isdisjoint(own):
+            seen.update(own)
+            good.append(unit)
+            continue
+        for index, (record, print_) in enumerate(zip(unit.records, unit.prints, strict=True)):
+            if own[record.event_id] != print_ or seen.get(record.event_id, print_) != print_:
+                unit.fail_as_duplicate(index, 0)
+                break
+        else:
+            seen.update(own)
+            good.append(unit)
+    return good
+
+
+class Flush:
+    """Carry what of some units is not stored yet, as one entry for each partition."""
+
+    def __init__(self, units: list[Unit]) -> None:
+        self._units = units
+        self.batches: dict[int, dict[bytes, Place]] = {}
+        """What goes to each partition, each id once."""
+        self._twins: list[tuple[Place, Place]] = []
+        """Where an id comes again, with what was there first."""
+        for unit in units:
+            positions = unit.positions
+            for index, part in enumerate(unit.parts):
+                if positions[index] is not None:
+                    continue
+                batch = self.batches.get(part)
+                if batch is None:
+                    batch = self.batches[part] = {}
+                place = (unit, index)
+                first = batch.setdefault(unit.records[index].event_id, place)
+                if first is not place:
+                    self._twins.append((first, place))
+
+    def laid_out(self, keys: LogKeys) -> tuple[list[str], list[Any]]:
+        """Return the names of what it touches, and what travels."""
+        names: list[str] = []
+        arguments: list[Any] = []
+        for partition, batch in self.batches.items():
+            names += keys.append_keys(partition)
+            count = len(batch)
+            marks = [0] * (2 * count)
+            marks[0::2] = [unit.prints[index] for unit, index in batch.values()]
+            marks[1::2] = range(count - 1, -1, -1)
+            arguments += (
+                count,
+                b"".join(batch),
+                struct.pack(f"<{2 * count}I", *marks),
+                encode_entry([unit.records[index] for unit, index in batch.values()]),
+            )
+        return names, arguments
+
+    def note_stored(self, answer: Any) -> Iterator[tuple[int, int, tuple[DomainEvent, ...]]]:
+        """Note where everything is; return partition, first position and events of each entry."""
+        stored = []
+        for (partition, batch), first in zip(self.batches.items(), answer[1:], strict=True):
+            for position, (unit, index) in enumerate(batch.values(), first):
+                unit.positions[index] = position
+            stored.append((partition, first, tuple([unit.events[index] for unit, index in batch.values()])))
+        self._note_twins()
+        return iter(stored)
+
+    def note_known(self, answer: Any) -> list[Unit]:
+        """Note what the server knew already; return the units to send again.
+
+        A unit with an event whose id has other content there has failed.
+        """
+        numbered = [list(batch.values()) for batch in self.batches.values()]
+        for part, number, value in zip(answer[1::3], answer[2::3], answer[3::3], strict=True):
+            unit, index = numbered[part][number]
+            known = Known.of(value)
+            if known.fingerprint == unit.prints[index]:
+                unit.positions[index] = known.position
+            else:
+                unit.fail_as_duplicate(index, known.position)
+        self._note_twins()
+        return [unit for unit in self._units if not unit.future.done()]
+
+    def _note_twins(self) -> None:
+        for (first, index), (unit, own) in self._twins:
+            unit.positions[own] = first.positions[index]

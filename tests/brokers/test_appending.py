@@ -1,0 +1,95 @@
+"""What is appended together: units that share ids, among themselves and with what lies there already."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pabal.brokers.redis.log import RedisLog
+from pabal.brokers.redis.reader import LogReader
+from pabal.errors import DuplicateEventError
+from tests.brokers.events import Moved
+from tests.brokers.server import ForeignServer, Server
+
+EVENTS = st.tuples(st.integers(0, 7), st.sampled_from([1, 1, 1, 2]))
+"""Which id, and which content under it."""
+ROUNDS = st.lists(
+    st.lists(st.lists(EVENTS, min_size=1, max_size=6), min_size=1, max_size=5), min_size=1, max_size=4
+)
+"""Calls that are made at once, round after round."""
+_numbers = itertools.count(1)
+
+Call = list[tuple[int, int]]
+
+
+def made(call: Call) -> list[Moved]:
+    return [Moved(f"k{which % 3}", content, event_id=str(UUID(int=which + 1))) for which, content in call]
+
+
+async def appended(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[int, tuple[int, int]]]:
+    """Append round after round; return content and place of each id, having checked each answer."""
+    stored: dict[int, tuple[int, tuple[int, int]]] = {}
+    for calls in rounds:
+        answers = await asyncio.gather(
+            *(log.append_to_all(made(call)) for call in calls), return_exceptions=True
+        )
+        for call, answer in zip(calls, answers, strict=True):
+            if isinstance(answer, BaseException):
+                assert isinstance(answer, DuplicateEventError), answer
+                others = {which: {content} for which, (content, _) in stored.items()}
+                for which, content in itertools.chain(*calls):
+                    others.setdefault(which, set()).add(content)
+                assert any(others[which] != {content} for which, content in call), "refused for no reason"
+                continue
+            for (which, content), place in zip(call, answer, strict=True):
+                assert stored.setdefault(which, (content, place)) == (content, place)
+    return stored
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rounds=ROUNDS)
+def test_whatever_is_appended_together_each_id_has_one_content_and_one_place(
+    shared_server: Server | ForeignServer, namespace: str, rounds: list[list[Call]]
+) -> None:
+    """What is sent again would be stored twice or told another place, or take others down with it."""
+
+    async def run() -> None:
+        log = RedisLog(shared_server.url, namespace=f"{namespace}-{next(_numbers)}", partitions=3)
+        await log.open()
+        try:
+            stored = await appended(log, rounds)
+            entries = [entry for part in range(3) for entry in await log.read_entries(part, 0, 1000)]
+            rows = [row for entry in entries for row in entry.rows]
+            assert len(rows) == len({row.event_id for row in rows}) == len(stored)
+            reader = LogReader(log.link, log.keys, 3)
+            for which, (content, place) in stored.items():
+                found = await reader.find(UUID(int=which + 1).bytes)
+                assert found is not None
+                assert (found.partition, found.row.position) == place
+                assert b'"number":%d' % content in found.row.payload
+        finally:
+            await log.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("sizes", [(3000,), (1, 2, 500), (40, 1, 1)])
+async def test_each_event_of_a_long_batch_is_known_by_its_own_place(
+    shared_server: Server | ForeignServer, namespace: str, sizes: tuple[int, ...]
+) -> None:
+    """An entry holds many events: one that is sent again would be told the place of another."""
+    log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
+    await log.open()
+    try:
+        for size in sizes:
+            events = [Moved(f"k{number % 5}", number) for number in range(size)]
+            places = await log.append_to_all(events)
+            assert await log.append_to_all(events[::-1]) == places[::-1]
+            assert await log.append_to_all(events[size // 2 :]) == places[size // 2 :]
+    finally:
+        await log.close()
