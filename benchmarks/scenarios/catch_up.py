@@ -88,9 +88,10 @@ async def pabal_catch_up(path: Path, events: int, batch: int | None) -> Metrics:
         seen += len(batch)
 
     handle, count = counting_handler()
+    handler: Any = handle if batch is None else handle_batch
     bus.subscribe(
         OrderPlaced,
-        handle if batch is None else handle_batch,
+        handler,
         name=f"reader-{next(_names)}",
         start="beginning",
         batch=batch,

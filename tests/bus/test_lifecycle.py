@@ -283,7 +283,7 @@ async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Pa
     tasks, threads, open_files = asyncio.all_tasks(), set(threading.enumerate()), descriptors()
     failing = asyncio.Event()
 
-    async def fail(event: Moved) -> None:
+    async def fail(event: Noted) -> None:
         failing.set()
         raise ValueError("in an hour")
 

@@ -119,7 +119,8 @@ async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend:
 
     async def note(event: Noted) -> None: ...
 
-    bus.subscribe(Noted, note, where=lambda event: event.missing, retry=ONCE)
+    where: Any = lambda event: event.missing  # noqa: E731
+    bus.subscribe(Noted, note, where=where, retry=ONCE)
     await bus.publish(Noted(1))
     await bus.drain(60)
     [letter] = await bus.dead_letters.list()
@@ -142,7 +143,7 @@ async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_a
 async def test_the_default_name_is_module_and_qualified_name(memory: Backend) -> None:
     """The durable identity must be the same in every run of the program."""
     bus = memory.bus()
-    subscription = bus.subscribe(Moved, publish_some)
+    subscription = bus.subscribe(Moved, publish_some)  # type: ignore[arg-type]
     assert subscription.name == f"{__name__}:publish_some"
 
 

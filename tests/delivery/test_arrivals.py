@@ -73,7 +73,8 @@ async def test_order_per_key_holds_however_deliveries_change_between_the_two_way
             if chance.random() < 0.3:
                 await asyncio.sleep(0)
             if chance.random() < 0.02:
-                bus.subscribe(Noted, handle, name=f"other {n}", priority=chance.choice((0, 1, 2)))
+                priority = chance.choice((0, 1, 2))
+                bus.subscribe(Noted, handle, name=f"other {n}", priority=priority)  # type: ignore[arg-type]
         await bus.drain(timeout=30)
         assert handled == published
         assert bus.get_statistics()["queue_size"] == 0

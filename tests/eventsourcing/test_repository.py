@@ -322,7 +322,7 @@ async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
     with pytest.raises(UsageError, match="snapshot_when_slower is '1s'; give seconds"):
         Repository(Account, storage, snapshot_when_slower="1s")  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="pass an async function"):
-        await accounts.update("a", lambda account: asyncio.sleep(0, account))  # type: ignore[arg-type,return-value]
+        await accounts.update("a", lambda account: asyncio.sleep(0, account))
     async with UnitOfWork(storage) as work:
         await work.edit(accounts, "a")
         with pytest.raises(UsageError, match="as another class"):

@@ -97,7 +97,7 @@ async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgott
     """They would count as retrying and hold back ``trim`` until one more restart."""
     later = RetryPolicy(base_delay=3600, max_delay=3600)
 
-    async def fail(event: Tick) -> None:
+    async def fail(event: Tick | Note) -> None:
         raise ConnectionError("try later")
 
     async with SqliteEventStorage(path) as storage:

@@ -38,7 +38,7 @@ class OrderPlaced(OrderEvent):
     quantity: Decimal
     price: Decimal | None = None
     tags: tuple[str, ...] = ()
-    notes: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list[str])
 
 
 class Configured(DomainEvent, kw_only=True):
@@ -108,18 +108,117 @@ async def main() -> None:
 asyncio.run(main())
 """
 
-EXPECTED = {number for number, line in enumerate(USER_CODE.splitlines(), 1) if line.endswith("# error")}
+HANDLERS = """
+from typing import assert_type
+
+from pabal import BaseEventBus, DeliveryContext, DomainEvent, EventBus, EventBusFactory
+from pabal.domain import Aggregate, applies
+from pabal.eventsourcing import Repository
+from pabal.testing import given
+
+
+class Lit(DomainEvent):
+    lamp: str
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.lamp
+
+
+class Broken(DomainEvent):
+    cause: str
+
+
+class Lamp(Aggregate):
+    is_lit: bool = False
+
+    def light(self) -> bool:
+        self.record(Lit(self.id))
+        return self.is_lit
+
+    @applies(Lit)
+    def _lit(self, event: Lit) -> None:
+        self.is_lit = True
+
+
+class Note:
+    def handle(self, event: Lit, context: DeliveryContext) -> None: ...
+
+
+bus: BaseEventBus = EventBusFactory.from_url("memory://")
+told: EventBus = bus
+
+
+@bus.on(Lit, name="one", where=lambda event: event.lamp == "hall", ordering=lambda event: event.lamp)
+async def one(event: Lit) -> int:
+    return 1
+
+
+@bus.on(Lit, batch=50, where=lambda event: event.lamp == "hall")
+async def many(events: list[Lit]) -> None: ...
+
+
+@bus.on((Lit, Broken), where=lambda event: bool(event.event_id))
+@bus.on("lit.*", name="pattern")
+def all_of_them(event: DomainEvent, context: DeliveryContext) -> None: ...
+
+
+async def rename(lamp: Lamp) -> str:
+    return lamp.id
+
+
+async def main() -> None:
+    assert_type(await one(Lit("hall")), int)
+    await many([Lit("hall")])
+    bus.subscribe(Lit, one, where=lambda event: event.lamp == "hall")
+    bus.subscribe(Lit, all_of_them)
+    bus.subscribe(Lit, Note(), timeout=5)
+    bus.subscribe(Lit, lambda event: print(event.lamp))
+    bus.subscribe(Lit, lambda event, context: print(event.lamp, context.attempt))
+    bus.subscribe(Lit, many, batch=10)
+    bus.subscribe((Lit, Broken), all_of_them, batch=None)
+    assert_type(await bus.wait_for(Lit, where=lambda event: event.lamp == "hall", timeout=5), Lit)
+    assert_type((await EventBusFactory.create_default_event_bus("x.db").wait_for(Lit)).lamp, str)
+    await bus.wait_for((Lit, Broken), where=lambda event: bool(event))
+    lamps = Repository(Lamp, EventBusFactory.create_default_event_bus("x.db"))
+    assert_type(await lamps.update("hall", rename), str)
+    assert_type(await lamps.update("hall", lambda lamp: lamp.light()), bool)
+    given(Lamp).when(lambda lamp: lamp.light()).then(Lit("test"))
+
+    bus.subscribe(Broken, one)  # error
+    bus.subscribe(Broken, Note())  # error
+    bus.subscribe(Lit, many)  # error
+    bus.subscribe(Lit, one, batch=10)  # error
+    bus.subscribe(Lit, one, where=lambda event: event.cause)  # error
+    bus.on(Lit, where=lambda event: event.cause)  # error
+    bus.on(Lit, nam="one")  # error
+    bus.on(Lit, on_exhausted="explode")  # error
+    await bus.wait_for(Lit, where=lambda event: event.cause)  # error
+"""
+
+
+def expected(code: str) -> set[int]:
+    """Return the lines in which the checkers have to find a mistake, and no others."""
+    return {number for number, line in enumerate(code.splitlines(), 1) if line.endswith("# error")}
+
+
+@pytest.fixture(name="code", params=[USER_CODE, HANDLERS], ids=["events", "handlers"])
+def _code(request: pytest.FixtureRequest) -> str:
+    code: str = request.param
+    return code
 
 
 @pytest.fixture(name="module")
-def _module(tmp_path: Path) -> Path:
+def _module(tmp_path: Path, code: str) -> Path:
     path = tmp_path / "application.py"
-    path.write_text(USER_CODE)
+    path.write_text(code)
     return path
 
 
-def test_mypy_understands_events_and_finds_the_mistakes(module: Path, request: pytest.FixtureRequest) -> None:
-    """Positional constructors would be errors in every application, or assignments to events none."""
+def test_mypy_understands_an_application_and_finds_the_mistakes(
+    module: Path, code: str, request: pytest.FixtureRequest
+) -> None:
+    """Positional constructors would be errors in every application, or handlers of another event none."""
     kept = getattr(request.config, "cache", None)
     cache = kept.mkdir("mypy") if kept else module.parent
     command = [
@@ -134,15 +233,15 @@ def test_mypy_understands_events_and_finds_the_mistakes(module: Path, request: p
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=module.parent)
     found = {int(line) for line in re.findall(r"application\.py:(\d+): error", done.stdout)}
-    assert found == EXPECTED, done.stdout + done.stderr
+    assert found == expected(code), done.stdout + done.stderr
 
 
-def test_pyright_understands_events_and_finds_the_mistakes(module: Path) -> None:
-    """An editor would underline every event that an application makes."""
+def test_pyright_understands_an_application_and_finds_the_mistakes(module: Path, code: str) -> None:
+    """An editor would underline every event that an application makes, or every condition."""
     pyright = shutil.which("pyright", path=str(Path(sys.executable).parent))
     if pyright is None:
         pytest.skip("pyright is not installed")
-    (module.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    (module.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     command = [pyright, "--outputjson", "--pythonpath", sys.executable, "--project", str(module.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=module.parent)
     try:
@@ -150,4 +249,4 @@ def test_pyright_understands_events_and_finds_the_mistakes(module: Path) -> None
     except ValueError:
         pytest.skip(f"pyright could not be started: {done.stderr[-200:]}")
     errors = [one for one in report["generalDiagnostics"] if one["severity"] == "error"]
-    assert {one["range"]["start"]["line"] + 1 for one in errors} == EXPECTED, errors
+    assert {one["range"]["start"]["line"] + 1 for one in errors} == expected(code), errors

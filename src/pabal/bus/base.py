@@ -11,11 +11,12 @@ from datetime import datetime
 from itertools import count
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack, overload
 
 from pabal.bus.dead_letters import DeadLetter, DeadLetters
 from pabal.bus.inbox import Inbox, running_loop
 from pabal.bus.intake import Backpressure, Intake
+from pabal.bus.options import Awaited, Common, E, F, Handler, Options, Several, at_least_one
 from pabal.bus.statistics import Health
 from pabal.bus.subscriptions import Subscriptions
 from pabal.bus.waiting import Expectations
@@ -171,6 +172,18 @@ class BaseEventBus(ABC):
 
     # -- subscribing ----------------------------------------------------------------------------------
 
+    @overload
+    def subscribe(
+        self, event_type: type[E], handler: Handler[list[E]], *, batch: int, **options: Unpack[Common[E]]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self, event_type: type[E], handler: Handler[E], *, batch: None = ..., **options: Unpack[Common[E]]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self, event_type: Several, handler: Any, **options: Unpack[Options[Any]]
+    ) -> Subscription: ...
     def subscribe(
         self,
         event_type: Any,
@@ -224,10 +237,14 @@ class BaseEventBus(ABC):
         self._engine.add(subscription)
         return subscription
 
-    def on(self, event_type: Any, **options: Any) -> Callable[[Any], Any]:
+    @overload
+    def on(self, event_type: type[E], **options: Unpack[Options[E]]) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event_type: Several, **options: Unpack[Options[Any]]) -> Callable[[F], F]: ...
+    def on(self, event_type: Any, **options: Any) -> Callable[[F], F]:
         """Subscribe the decorated function; takes the options of ``subscribe`` and returns the function."""
 
-        def decorate(handler: Any) -> Any:
+        def decorate(handler: F) -> F:
             self.subscribe(event_type, handler, **options)
             return handler
 
@@ -321,20 +338,27 @@ class BaseEventBus(ABC):
         DrainTimeoutError when ``timeout`` seconds are over, and InsideHandlerError inside a handler.
         """
 
-    @abstractmethod
+    @overload
+    async def wait_for(self, event_type: type[E], **options: Unpack[Awaited[E]]) -> E: ...
+    @overload
+    async def wait_for(self, event_type: Several, **options: Unpack[Awaited[Any]]) -> Any: ...
     async def wait_for(
-        self,
-        event_type: Any,
-        *,
-        where: Callable[[Any], bool] | None = None,
-        timeout: float | None = None,
-        since: Receipt | None = None,
+        self, event_type: Any, *, where: Any = None, timeout: float | None = None, since: Any = None
     ) -> Any:
         """Return the first event of a type (class, tuple or pattern) for which ``where`` holds.
 
-        Looks at what was published after ``since`` (a receipt), where the log still has it, and then ahead.
-        Raises TimeoutError after ``timeout`` seconds.
+        Looks at what was published after ``since`` (a receipt of this bus) and then ahead, so a reaction that
+        came before this call is not missed; without ``since``, only ahead. A bus without storage remembers
+        the last 1,024 events for this, a server what it keeps, of all processes. Raises TimeoutError after
+        ``timeout`` seconds (None waits for ever), BusNotRunningError.
         """
+        self._check_running("wait_for")
+        async with asyncio.timeout(timeout):
+            return await self._first(event_type, where, since)
+
+    @abstractmethod
+    async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
+        """Return what ``wait_for`` waits for."""
 
     @abstractmethod
     def get_statistics(self) -> dict[str, Any]:
@@ -373,10 +397,3 @@ class BaseEventBus(ABC):
         loop = self._loop
         if loop is not None and running_loop() is not loop and not (alive and loop.is_closed()):
             raise self._inbox.refusal(action)
-
-
-def at_least_one(option: str, value: int) -> int:
-    """Return a number of which there has to be one. Raises UsageError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
-    return value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
-from pabal.bus.base import BaseEventBus, at_least_one
+from pabal.bus.base import BaseEventBus
 from pabal.bus.draining import drained
 from pabal.bus.intake import Backpressure
+from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health, collect, judge
 from pabal.bus.waiting import first_in_log
 from pabal.delivery.ending import work_off
@@ -85,25 +85,10 @@ class InMemoryEventBus(BaseEventBus):
         self._check_running("drain")
         await drained(self._engine, self._inbox, self._intake, timeout, retries)
 
-    async def wait_for(
-        self,
-        event_type: Any,
-        *,
-        where: Callable[[Any], bool] | None = None,
-        timeout: float | None = None,
-        since: Receipt | None = None,
-    ) -> Any:
-        """Return the first event of a type (class, tuple or pattern) for which ``where`` holds.
-
-        Looks at what was published after ``since`` (a receipt) and then ahead, so a reaction that came before
-        this call is not missed; without ``since``, only ahead. A bus without storage remembers the last 1,024
-        events for this. Raises TimeoutError after ``timeout`` seconds.
-        """
-        self._check_running("wait_for")
-        async with asyncio.timeout(timeout):
-            if self._storage is not None:
-                return await first_in_log(self._engine, self._storage, event_type, where, since)
-            return await self._expectations.wait(event_type, where, since)
+    async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
+        if self._storage is not None:
+            return await first_in_log(self._engine, self._storage, event_type, where, since)
+        return await self._expectations.wait(event_type, where, since)
 
     # -- looking --------------------------------------------------------------------------------------
 

@@ -194,14 +194,28 @@ class Repository(Generic[A]):
         self.lives.overtaken(aggregate.id, aggregate.version)
         return receipt_of([change], positions)
 
+    # Apart, for of ``R | Awaitable[R]`` mypy cannot tell what an async function returns.
+    @overload
     async def update(
         self,
         aggregate_id: str,
-        change: Callable[[A], R | Awaitable[R]],
+        change: Callable[[A], Awaitable[R]],
+        *,
+        retries: int = ...,
+        must_exist: bool = ...,
+    ) -> R: ...
+    @overload
+    async def update(
+        self, aggregate_id: str, change: Callable[[A], R], *, retries: int = ..., must_exist: bool = ...
+    ) -> R: ...
+    async def update(
+        self,
+        aggregate_id: str,
+        change: Callable[[A], Any],
         *,
         retries: int = 3,
         must_exist: bool = False,
-    ) -> R:
+    ) -> Any:
         """Call ``change(aggregate)``, store what it recorded, and return its result.
 
         After a ConcurrencyError all of it is done again on the new state, up to ``retries`` times; so
@@ -219,7 +233,7 @@ class Repository(Generic[A]):
         once = self._update_alone if pausing else self._update_in_line
         while True:
             try:
-                return cast(R, await once(aggregate_id, change, must_exist))
+                return await once(aggregate_id, change, must_exist)
             except OvertakenError:
                 continue
             except ConcurrencyError:

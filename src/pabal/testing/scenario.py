@@ -60,7 +60,7 @@ class Scenario:
         else:
             self._state = subject(aggregate_id).replay(events)
 
-    def when(self, command: Any) -> Scenario:
+    def when(self, command: Callable[[Any], Any] | object) -> Scenario:
         """Call ``command(aggregate)``, or have a decider decide the command.
 
         An error is kept for ``then_raises``; one that is not expected there fails whatever follows. Raises
@@ -82,7 +82,8 @@ class Scenario:
                 for event in self._recorded:
                     self._state = self._subject.evolve(self._state, event)
             else:
-                result = command(self._state)
+                change: Any = command
+                result = change(self._state)
         except Exception as error:
             self._raised = error
         _refuse_pausing(command, result)

@@ -23,8 +23,9 @@ from pabal.brokers.redis.subscriptions import GroupSubscriptions
 from pabal.brokers.redis.tail import Tail
 from pabal.brokers.redis.waiting import first_match, whole_group_drained
 from pabal.brokers.redis.wire import PartitionKey, aggregate_key
-from pabal.bus.base import BaseEventBus, at_least_one
+from pabal.bus.base import BaseEventBus
 from pabal.bus.intake import Backpressure
+from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health
 from pabal.domain.envelope import Receipt
 from pabal.errors import (
@@ -238,22 +239,8 @@ class RedisEventBus(BaseEventBus):
             pending = sum(engine.pending for engine in self._group_engine.engines())
             raise DrainTimeoutError(timeout=timeout, pending=max(pending, 1)) from None
 
-    async def wait_for(
-        self,
-        event_type: Any,
-        *,
-        where: Any = None,
-        timeout: float | None = None,
-        since: Receipt | None = None,
-    ) -> Any:
-        """Return the first event of a type for which ``where`` holds, in whatever process it was published.
-
-        Looks at what was published after ``since`` (a receipt of this bus), as far as the server still keeps
-        it, and then ahead; without ``since``, only ahead. Raises TimeoutError after ``timeout`` seconds (None
-        waits for ever), BusNotRunningError.
-        """
-        self._check_running("wait_for")
-        async with asyncio.timeout(timeout), self._asking("wait_for"):
+    async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
+        async with self._asking("wait_for"):
             return await first_match(self._log, event_type, where, since)
 
     @asynccontextmanager

@@ -43,7 +43,8 @@ async def running(
 ) -> AsyncIterator[InMemoryEventBus]:
     """Run a bus with one subscription, stop it at the end without waiting for retries."""
     bus = InMemoryEventBus(storage, clock=clock or VirtualClock())
-    bus.subscribe((Deposited, Audited, Ticked), handler, **{"name": "sub", "retry": RETRY, **options})
+    options = {"name": "sub", "retry": RETRY, **options}
+    bus.subscribe((Deposited, Audited, Ticked), handler, **options)
     await bus.start()
     try:
         yield bus

@@ -1,0 +1,68 @@
+"""What a bus is told: the options of ``subscribe`` as type checkers see them, and handlers that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
+
+from pabal.delivery.context import DeliveryContext
+from pabal.delivery.retry import RetryPolicy
+from pabal.delivery.subscription import OnExhausted
+from pabal.domain.envelope import Receipt
+from pabal.errors import UsageError
+from pabal.ports.storage import Start
+
+E = TypeVar("E")
+F = TypeVar("F")
+_Taken = TypeVar("_Taken", contravariant=True)
+
+
+class HandlerObject(Protocol[_Taken]):
+    """Stand for an object with ``handle(event)``, or ``handle(event, context)``."""
+
+    @property
+    def handle(self) -> Callable[[_Taken], Any] | Callable[[_Taken, DeliveryContext], Any]:
+        """Take what the subscription delivers."""
+        ...
+
+
+Handler = Callable[[E], Any] | Callable[[E, DeliveryContext], Any] | HandlerObject[E]
+"""What takes events of a class: a function, async or not, or an object with ``handle``."""
+
+Several = tuple[type[Any], ...] | str
+"""Several classes, or a pattern on the type name: no type checker can tell what they have in common."""
+
+
+class Common(TypedDict, Generic[E], total=False):
+    """Hold the options of ``subscribe`` that are the same for single events and for batches."""
+
+    name: str | None
+    priority: int
+    retry: RetryPolicy | None
+    retry_count: int | None
+    timeout: float | None
+    where: Callable[[E], bool] | None
+    ordering: Callable[[E], Any] | Literal["aggregate"] | None
+    on_exhausted: OnExhausted
+    start: Start
+
+
+class Options(Common[E], total=False):
+    """Hold every option of ``subscribe``."""
+
+    batch: int | None
+
+
+class Awaited(TypedDict, Generic[E], total=False):
+    """Hold the options of ``wait_for``."""
+
+    where: Callable[[E], bool] | None
+    timeout: float | None
+    since: Receipt | None
+
+
+def at_least_one(option: str, value: int) -> int:
+    """Return a number of which there has to be one. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
+    return value
