@@ -17,6 +17,7 @@ from pabal.cqrs import (
     Idempotency,
     ProcessManager,
     ProcessManagers,
+    ProcessTimedOut,
     on_timeout,
     reacts,
     starts,
@@ -223,6 +224,32 @@ async def test_a_process_of_which_all_steps_were_trimmed_can_begin_anew(tmp_path
             found = await shop.processes.load(Fulfilment, "o-1")
             assert found is not None
             assert found.steps == ("placed", "placed")
+
+
+async def test_timeouts_count_by_the_clock_of_the_bus_though_nobody_passes_it_on() -> None:
+    """A test that gives its bus a virtual clock would move it for years, and no timeout would come."""
+
+    class Dunning(ProcessManager):
+        @starts(OrderPlaced, key="order")
+        def placed(self, event: OrderPlaced) -> None:
+            self.set_timeout("unpaid", seconds=900)
+
+        @on_timeout("unpaid")
+        def late(self, event: ProcessTimedOut) -> None:
+            self.end()
+
+    clock = VirtualClock()
+    bus = InMemoryEventBus(InMemoryEventStorage(), clock=clock)
+    processes = ProcessManagers(bus, make_commands(bus))
+    processes.add(Dunning)
+    async with bus:
+        await bus.publish(OrderPlaced("o-1"))
+        await bus.drain(timeout=30)
+        await clock.advance(901)
+        await bus.drain(timeout=30)
+        dunning = await processes.load(Dunning, "o-1")
+        assert dunning is not None
+        assert dunning.ended
 
 
 async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebody_does(storage: Any) -> None:

@@ -53,6 +53,11 @@ class InMemoryEventBus(BaseEventBus):
         """Return the storage underneath, or None."""
         return self._storage
 
+    @property
+    def clock(self) -> Clock:
+        """Return what tells the bus its time."""
+        return self._engine.clock
+
     async def _begin(self) -> None:
         if self._storage is not None and self._owns_storage:
             await asyncio.to_thread(self._storage.open)  # an earlier stop() has closed it

@@ -51,8 +51,8 @@ class ProcessManagers:
     again, finds its step on the log, and sends the same commands, which ``Idempotency`` has handled once.
 
     Events of one key make their steps one after the other. One whose commands keep failing is parked, and
-    later events of that key queue behind it. ``clock`` tells the time from which timeouts count: pass the
-    one of the bus where that has a clock of its own, as in tests.
+    later events of that key queue behind it. ``clock`` tells the time from which timeouts count; without
+    one, the clock of the bus does.
 
     Raises UsageError where the bus has no storage, or the command bus no ``Idempotency``.
 
@@ -90,7 +90,7 @@ class ProcessManagers:
                 "call commands.use(Idempotency(bus)) first, so that it is handled once"
             )
         self._commands = commands
-        self._clock = clock or SystemClock()
+        self._clock: Clock = clock or getattr(bus, "clock", None) or SystemClock()
         self._runners: dict[type[ProcessManager], _Runner] = {}
 
     def add(self, process: type[ProcessManager], **options: Any) -> Subscription:
