@@ -262,7 +262,7 @@ async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Serve
 
 
 @pytest.mark.parametrize("action", ["pause and resume", "resume", "reset"])
-@pytest.mark.parametrize("command", ["release", "HKEYS"])
+@pytest.mark.parametrize("command", ["declare", "open", "HKEYS"])
 async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_the_way(
     shared_server: Server, namespace: str, action: str, command: str
 ) -> None:
@@ -281,7 +281,7 @@ async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_t
         elif action == "resume":
             await seen(operations, "halted")
             sick.poison = None
-        proxy.cut_at = (script(command).sha if command == "release" else command).encode()
+        proxy.cut_at = (command if command.isupper() else script(command).sha).encode()
         if action == "reset":
             await operations.reset("sub", "beginning")
         else:

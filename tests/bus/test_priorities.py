@@ -73,8 +73,8 @@ async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
         await opened.wait()
         return await opening
 
-    def slowly(name: str, start: Any) -> Any:
-        opening = open_subscription(name, start)  # where it begins is settled here
+    def slowly(name: str, start: Any, *, epoch: int | None = None) -> Any:
+        opening = open_subscription(name, start, epoch=epoch)  # where it begins is settled here
         return late(opening) if name == "low" else opening
 
     monkeypatch.setattr(storage, "open_subscription", slowly)

@@ -514,10 +514,10 @@ async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
     opening, held = asyncio.Event(), asyncio.Event()
     open_subscription = storage.open_subscription
 
-    async def open_later(name: str, start: Start) -> Any:
+    async def open_later(name: str, start: Start, *, epoch: int | None = None) -> Any:
         opening.set()
         await held.wait()
-        return await open_subscription(name, start)
+        return await open_subscription(name, start, epoch=epoch)
 
     monkeypatch.setattr(storage, "open_subscription", open_later)
     resuming = asyncio.ensure_future(bus.resume("resumed"))

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from pabal import InMemoryEventStorage
@@ -120,10 +121,12 @@ class KeepsTheNewest(InMemoryEventStorage):
 class SettlesLate(InMemoryEventStorage):
     """Settles the place of a new name when the call is awaited."""
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
         async def later() -> Cursor | None:
             await asyncio.sleep(0)
-            return await super(SettlesLate, self).open_subscription(name, start)
+            return await super(SettlesLate, self).open_subscription(name, start, epoch=epoch)
 
         return later()
 
@@ -131,10 +134,55 @@ class SettlesLate(InMemoryEventStorage):
 class HasTwoHolders(InMemoryEventStorage):
     """Gives a subscription to whoever asks."""
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
         if name in self._subscriptions._by_name:
             self._subscriptions.of(name).held = False
+        return super().open_subscription(name, start, epoch=epoch)
+
+
+class GivesNothingAnew(InMemoryEventStorage):
+    """Refuses a subscription to its own holder, as an open call without an epoch does."""
+
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
         return super().open_subscription(name, start)
+
+
+class GivesAnewToAnybody(InMemoryEventStorage):
+    """Takes any epoch for the holder's."""
+
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        known = self._subscriptions._by_name.get(name)
+        held_in = None if known is None or epoch is None else known.epoch
+        return super().open_subscription(name, start, epoch=held_in)
+
+
+class CountsOn(InMemoryEventStorage):
+    """Goes on with the epochs of a name that was forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: dict[str, int] = {}
+
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        opening = super().open_subscription(name, start, epoch=epoch)
+
+        async def answer() -> Cursor | None:
+            cursor, before = await opening, self.epochs.get(name, 0)
+            return cursor and msgspec.structs.replace(cursor, epoch=before + cursor.epoch)
+
+        return answer()
+
+    async def forget_subscription(self, name: str) -> bool:
+        self.epochs[name] = self._subscriptions.of(name).epoch
+        return await super().forget_subscription(name)
 
 
 class IsNotFenced(InMemoryEventStorage):
@@ -185,10 +233,12 @@ class SchedulesTwice(InMemoryEventStorage):
 class ForgetsPauses(InMemoryEventStorage):
     """Says that a subscription is paused, and lets the next holder go on."""
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
         if name in self._subscriptions._by_name:
             self._subscriptions.of(name).paused = False
-        return super().open_subscription(name, start)
+        return super().open_subscription(name, start, epoch=epoch)
 
 
 class LosesItsPlace(InMemoryEventStorage):
@@ -229,6 +279,9 @@ FOUND: list[tuple[type[InMemoryEventStorage], str]] = [
     (KeepsTheNewest, "aggregates: the last snapshot is kept"),
     (SettlesLate, "subscriptions: the place of a new name is settled at the call"),
     (HasTwoHolders, "subscriptions: one at a time holds a subscription"),
+    (GivesNothingAnew, "subscriptions: its holder takes it anew without giving it up"),
+    (GivesAnewToAnybody, "subscriptions: its holder takes it anew without giving it up"),
+    (CountsOn, "controls: a forgotten subscription begins anew"),
     (IsNotFenced, "subscriptions: progress of an epoch that is over is refused"),
     (ForgetsPauses, "controls: a pause is kept until it is lifted"),
     (ReplaysTwice, "controls: replays wait in the cursor until they are done"),

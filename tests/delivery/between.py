@@ -7,7 +7,7 @@ from typing import Any
 
 from pabal import InMemoryEventStorage
 from pabal.domain.envelope import StoredRecord
-from pabal.ports.storage import Control, DeadLetterRecord, Page, Progress
+from pabal.ports.storage import Control, Cursor, DeadLetterRecord, Page, Progress, Start
 
 Act = Callable[[], Awaitable[object]]
 
@@ -70,6 +70,18 @@ class Between(InMemoryEventStorage):
         paused = await super().pause_subscription(name)
         await self._answer("pause_subscription")
         return paused
+
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        opening = super().open_subscription(name, start, epoch=epoch)
+
+        async def answer() -> Cursor | None:
+            cursor = await opening
+            await self._answer("open_subscription")
+            return cursor
+
+        return answer() if "open_subscription" in self.then else opening
 
     async def release_subscription(self, name: str, epoch: int) -> None:
         await super().release_subscription(name, epoch)

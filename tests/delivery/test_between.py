@@ -334,7 +334,7 @@ async def test_one_that_ends_while_it_is_taken_up_anew_is_given_up_once(desk: De
         assert desk.bus.unsubscribe(subscription)
         ended.set()
 
-    desk.storage.then["release_subscription"] = end
+    desk.storage.then["open_subscription"] = end
     await desk.resume()
     await ended.wait()
     await desk.rest()

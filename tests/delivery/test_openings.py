@@ -34,11 +34,13 @@ class AnswersLater(InMemoryEventStorage):
         self.answers: list[tuple[asyncio.Future[Cursor | None], Cursor | None]] = []
         self.later = False
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
         if not self.later:
-            return super().open_subscription(name, start)
+            return super().open_subscription(name, start, epoch=epoch)
         answer: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
-        self.answers.append((answer, self._subscriptions.take(name, start)))
+        self.answers.append((answer, self._subscriptions.take(name, start, epoch)))
         return answer
 
     def answer(self) -> None:

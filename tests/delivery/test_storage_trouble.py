@@ -43,14 +43,16 @@ class Moody(InMemoryEventStorage):
         lost, self.lost = self.lost, []
         return lost
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
         opening: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
         try:
             self._check("open")
         except StorageError as error:
             opening.set_exception(error)
             return opening
-        return super().open_subscription(name, start)
+        return super().open_subscription(name, start, epoch=epoch)
 
     def tries(self, call: str) -> int:
         """Return how often something was asked for."""

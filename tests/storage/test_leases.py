@@ -15,11 +15,13 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.delivery import leases
+from pabal.errors import SubscriptionInUseError
 from pabal.observability.prometheus import PrometheusExporter
 from pabal.operations import operations_of
 from pabal.ports.storage import Progress
 from pabal.storage.sqlite import cursors
 from pabal.storage.sqlite.journal import dead_journals, journal_path
+from pabal.storage.sqlite.transaction import Transaction
 from tests.storage.events import Recorder, Tick, ticks
 
 
@@ -166,6 +168,77 @@ async def test_a_lease_that_is_taken_anew_while_it_is_to_be_renewed_is_not_lost(
     assert await opening is not None
     assert await renewing == []
     assert await storage.renew_leases() == []
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_an_opening_beside_something_that_is_refused_gets_the_subscription(
+    storage: SqliteEventStorage, held: bool
+) -> None:
+    """The commit is run again without what was refused: who had it in the first run stood by for itself."""
+    earlier = await storage.open_subscription("held", "now") if held else None
+    epoch = None if earlier is None else earlier.epoch
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def write(tx: Transaction) -> None:
+        has_begun.set()
+        may_end.wait(20)
+
+    writing = asyncio.ensure_future(storage.transact(write))
+    await asyncio.to_thread(has_begun.wait)  # so that what follows shares the next commit
+    opening = storage.open_subscription("held", "now", epoch=epoch)
+    forgetting = asyncio.ensure_future(storage.forget_subscription("held"))
+    await asyncio.sleep(0)
+    may_end.set()
+    await writing
+    assert await opening is not None
+    with pytest.raises(SubscriptionInUseError):
+        await forgetting
+
+
+async def test_nobody_can_forget_what_is_taken_anew_without_giving_it_up(path: Path) -> None:
+    """Between a release and the next opening another process could, and all that was left to do was lost."""
+    async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
+        cursor = await storage.open_subscription("held", "beginning")
+        await storage.store_event(Tick("a", 1))
+        assert cursor is not None
+        for epoch in range(2, 6):
+            opening = storage.open_subscription("held", "now", epoch=cursor.epoch)
+            with pytest.raises(SubscriptionInUseError):
+                await other.forget_subscription("held")
+            cursor = await opening
+            assert cursor is not None
+            assert (cursor.epoch, cursor.watermark) == (epoch, 0)
+        assert await other.open_subscription("held", "now") is None
+
+
+async def test_one_that_was_lost_is_not_taken_anew_from_another_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes would handle the same events; nor may the loser keep it for itself once it is free."""
+    async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(cursors, "LEASE_SECONDS", -1.0)
+            cursor = await storage.open_subscription("held", "now")
+        assert cursor is not None
+        taken = await other.open_subscription("held", "now")
+        assert taken is not None
+        assert await storage.open_subscription("held", "now", epoch=cursor.epoch) is None
+        await other.release_subscription("held", taken.epoch)
+        assert await storage.open_subscription("held", "now") is not None
+
+
+async def test_taking_anew_that_is_cancelled_leaves_the_subscription_free(
+    storage: SqliteEventStorage,
+) -> None:
+    """Nobody would come to give it back, and it would stand still until the process ends."""
+    cursor = await storage.open_subscription("held", "now")
+    assert cursor is not None
+    opening = asyncio.ensure_future(storage.open_subscription("held", "now", epoch=cursor.epoch))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await storage.transact(lambda tx: None)  # behind both, the taking and the giving back
+    await storage.transact(lambda tx: None)
+    assert await storage.open_subscription("held", "now") is not None
 
 
 async def test_an_opening_that_is_cancelled_leaves_the_subscription_free(

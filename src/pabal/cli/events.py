@@ -335,7 +335,4 @@ def show_stream(
         payload = msgspec.json.encode(event.payload).decode()
         cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
         row(made, *([f"{event.aggregate_type}/{aggregate_id}"] if several else []), *cells)
-    if "/" in aggregate_id:  # as events list shows an aggregate, and --aggregate takes it
-        show(made, "this aggregate has no events; give its id alone, and its type with --aggregate-type")
-    else:
-        show(made, "this aggregate has no events")
+    show(made, "this aggregate has no events")

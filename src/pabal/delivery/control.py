@@ -169,7 +169,7 @@ class Controls:
         await self._at_rest(consumer)
         if consumer.state == set_aside:
             await self._leases.reopen(consumer)
-            if resumes:
+            if resumes and consumer.state == ACTIVE:
                 self._engine.report(SubscriptionResumed(consumer.name))
 
     async def resume(self, consumer: Consumer) -> None:

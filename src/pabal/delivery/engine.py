@@ -380,6 +380,7 @@ class Engine:
             consumer.arrivals.state = IDLE  # ``ready`` is about to forget it
             consumer.tracker = None
             consumer.live = consumer.opened = False
+            consumer.number = consumer.epoch = 0  # forgotten from now on, it is meant to begin anew
         if self.crew is None:
             self._outlived += [worker.task for worker in self.workers if not worker.task.done()]
             self.workers.clear()

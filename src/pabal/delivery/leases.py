@@ -68,16 +68,17 @@ class Leases:
             for opening in openings:
                 opening.close()  # ``release`` gives back what it has asked for
 
-    def open(self, consumer: Consumer) -> Coroutine[Any, Any, None]:
+    def open(self, consumer: Consumer, held: int | None = None) -> Coroutine[Any, Any, None]:
         """Take a subscription and go on where its cursor says, or stand by while another process has it.
 
-        The place of a new one is settled at the call, before anything that is published after it.
+        The place of a new one is settled at the call, before anything that is published after it. One that
+        is ``held``, in this epoch, is taken anew without giving it up: nobody can forget it in between.
         """
         closing = self._closing.get(consumer.name)
         if closing is not None:
             return self._open_after(closing, consumer)
         opening = asyncio.ensure_future(
-            self._storage.open_subscription(consumer.name, consumer.subscription.start)
+            self._storage.open_subscription(consumer.name, consumer.subscription.start, epoch=held)
         )
         self._openings[opening] = consumer.name
         self._being_opened[consumer] = asyncio.get_running_loop().create_future()
@@ -120,6 +121,7 @@ class Leases:
             await self._storage.release_subscription(consumer.name, cursor.epoch)
         del self._openings[opening]
         if cursor is None and wanted:
+            consumer.epoch = max(1, consumer.epoch)  # somebody has it: a new one is another
             self._stand_by(consumer)
         elif cursor is not None and wanted:
             await self._resume(consumer, cursor)
@@ -135,11 +137,13 @@ class Leases:
     async def _try_again(self, consumer: Consumer) -> None:
         if consumer.state == STANDBY:
             await self.open_or_stand_by(consumer)
-            if consumer.tracker is not None:
+            if consumer.state == ACTIVE:
                 self._engine.report(SubscriptionResumed(consumer.name))
 
     async def _resume(self, consumer: Consumer, cursor: Cursor) -> None:
         """Load what the cursor says is unfinished, then let the feed go on above its frontier."""
+        forgotten = cursor.epoch <= consumer.epoch or consumer.number not in (0, cursor.number)
+        had_come = consumer.saved
         consumer.number = cursor.number
         consumer.epoch = cursor.epoch
         consumer.journal = self._storage.journal
@@ -153,6 +157,9 @@ class Leases:
         consumer.replay = ReplayRun(cursor.replays[0]) if cursor.replays else None
         consumer.replays = frozenset(replay.id for replay in cursor.replays)
         consumer.reopenings = cursor.reopenings
+        if forgotten:
+            self._engine.halt(consumer, _forgotten(cursor.frontier, had_come))
+            return
         if cursor.paused:
             self._feed.controls.pause(consumer)
             return
@@ -276,13 +283,11 @@ class Leases:
         """Take a subscription that was set aside up again from what is saved of it."""
         controls = await self._storage.read_controls([consumer.name])
         await self.count_parked()
-        if consumer.state != CLOSED:
-            await self._storage.release_subscription(consumer.name, consumer.epoch)
         if consumer.state == CLOSED:
             return  # ended meanwhile: ``let_go`` gives it up
         self._forget(consumer)
         consumer.state = STARTING
-        await self.open_or_stand_by(consumer)
+        await self._waited_out(consumer, self.open(consumer, held=consumer.epoch))
         if any(control.move is not None for control in controls):
             await self.count_parked()  # dead letters of what is delivered again are gone
         for control in controls if consumer.tracker is not None else ():
@@ -350,3 +355,11 @@ class Leases:
             cursor = opening.result()
             if cursor is not None:
                 await self._storage.release_subscription(name, cursor.epoch)
+
+
+def _forgotten(begins: int, had_come: int) -> str:
+    """Say why a subscription does not just begin anew: what lies between would be lost without a word."""
+    reason = f"position {begins}, where it begins anew, for somebody forgot it while it was subscribed to"
+    if had_come:
+        reason += f" and had come to {had_come}"
+    return f"{reason} (reset it to have events below delivered)"

@@ -110,6 +110,8 @@ _HALTS = {
     "subscription {name} halted at {reason}; fix the cause, then restart the bus or call bus.resume()": "구독 {name}: {reason}에서 멈춤. 원인을 고친 뒤 버스를 다시 시작하거나 bus.resume()을 호출하세요",
     "failed {attempts} attempts with its batch, and one on its own": "배치와 함께 {attempts}번, 따로 한 번 실패",
     "event {event_id} at position {position}: {reason}": "위치 {position}의 이벤트 {event_id}({reason})",
+    "position {position}, where it begins anew, for somebody forgot it while it was subscribed to (reset it to have events below delivered)": "위치 {position}(여기서 구독하는 동안 누군가 지워서 이 자리에서 새로 시작함. 앞선 이벤트를 받으려면 커서를 옮기세요)",
+    "position {position}, where it begins anew, for somebody forgot it while it was subscribed to and had come to {place} (reset it to have events below delivered)": "위치 {position}(여기서 구독하며 {place}까지 온 동안 누군가 지워서 이 자리에서 새로 시작함. 앞선 이벤트를 받으려면 커서를 옮기세요)",
     "position {position}, which waits behind {key}: there is no room for more dead letters, or behind them (retry or discard some)": "{key}의 데드 레터 뒤에서 기다리는 위치 {position}(데드 레터나 그 뒤의 대기열에 자리가 없음. 재시도하거나 폐기해서 비우세요)",
 }
 

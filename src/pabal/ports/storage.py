@@ -219,12 +219,17 @@ class SubscriptionStore(DeadLetterStore, Protocol):
         """Return where attempts are noted, or None where nothing outlives the process anyway."""
         ...
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
-        """Take a subscription for this storage object; None while it is held, by whomever.
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        """Take a subscription for this storage object; None while it is held, unless in ``epoch``.
 
         A new name begins at ``start``, which is settled at the call: an append begun later lies behind it. A
         position beyond the head is taken for the head. A known one continues, with a higher epoch, and
-        ``start`` is ignored.
+        ``start`` is ignored. A new name has epoch 1, also one that was forgotten: so who held it can tell.
+
+        With ``epoch`` its holder takes it anew in one step: nobody can take or forget it in between. It is
+        given up where that is cancelled or fails.
         """
         ...
 

@@ -87,9 +87,14 @@ class PartitionStorage(SteeredPartition):
 
     # -- subscriptions --------------------------------------------------------------------------------
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
-        """Take a subscription; None while another process has the partition, or a bus of this object it."""
-        if name in self._held:
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        """Take a subscription; None while another process has the partition, or a bus of this object it.
+
+        With the ``epoch`` it is held in here it is taken anew, and nobody can forget it in between.
+        """
+        if self._held.get(name, epoch) != epoch:
             taken: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
             taken.set_result(None)
             return taken
@@ -99,8 +104,12 @@ class PartitionStorage(SteeredPartition):
     async def _open(self, name: str, start: Start) -> Cursor | None:
         epoch = 0
         try:
-            number = await self._declare(name, await self.place(start))
-            opened = await self._take(name)
+            place = await self.place(start)
+            while True:
+                number = await self._declare(name, place)
+                opened = await self._take(name)
+                if opened is None or opened[0]:
+                    break  # else somebody has forgotten it in between
             if opened is not None and opened[-1]:
                 # It was asked to stand elsewhere, and nobody else can be handling anything of it now.
                 await move(await self._steering(), self.partition, name, epoch=opened[0])

@@ -38,10 +38,12 @@ class MemorySubscriptionCalls:
 
     # -- subscriptions --------------------------------------------------------------------------------
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
-        """Take a subscription; None while another bus on this object holds it."""
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        """Take a subscription, anew with the ``epoch`` it is held in; None while another bus holds it."""
         future: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
-        future.set_result(self._subscriptions.take(name, start))
+        future.set_result(self._subscriptions.take(name, start, epoch))
         return future
 
     async def release_subscription(self, name: str, epoch: int) -> None:

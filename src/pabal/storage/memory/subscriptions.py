@@ -94,12 +94,12 @@ class MemorySubscriptions:
         if name in self._by_name:
             self._by_name[name].retries.pop(position, None)
 
-    def take(self, name: str, start: Start) -> Cursor | None:
-        """Hold a subscription, new if need be; None while it is held."""
+    def take(self, name: str, start: Start, epoch: int | None = None) -> Cursor | None:
+        """Hold a subscription, new if need be; None while it is held in another epoch."""
         known = self._by_name.get(name)
         if known is None:
             known = self._by_name[name] = MemorySubscription(next(self._numbers), self._start_position(start))
-        if known.held:
+        if known.held and known.epoch != epoch:
             return None
         known.held = True
         known.halted = ""
@@ -136,15 +136,15 @@ class MemorySubscriptions:
 
     def release(self, name: str, epoch: int) -> None:
         """Hold a subscription no longer, unless somebody else does by now."""
-        known = self._by_name[name]
-        if known.epoch == epoch:
+        known = self._by_name.get(name)
+        if known is not None and known.epoch == epoch:
             known.held = False
             known.halted = ""
 
     def save(self, change: Progress) -> bool:
         """Save progress; False if its epoch is over."""
-        known = self._by_name[change.name]
-        if known.epoch != change.epoch or not known.held:
+        known = self._by_name.get(change.name)
+        if known is None or known.epoch != change.epoch or not known.held:
             return False
         known.watermark, known.frontier = change.watermark, change.frontier
         known.unfinished = change.unfinished

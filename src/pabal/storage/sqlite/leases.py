@@ -26,15 +26,16 @@ class Leases:
         """The epoch of each name that some bus of this object holds."""
         self._interrupted_counted = False
 
-    def open(self, name: str, start: Start) -> asyncio.Future[Cursor | None]:
-        """Take a subscription; None while another process, or another bus of this object, holds it."""
-        taken: list[int] = []
+    def open(self, name: str, start: Start, epoch: int | None) -> asyncio.Future[Cursor | None]:
+        """Take a subscription, anew with the ``epoch`` of its holder; None while another one has it."""
+        held = [] if epoch is None else [epoch]
+        taken = held.copy()
 
         def take(tx: Transaction) -> Cursor | None:
             # Decided in the writer's thread, where nobody can come in between.
-            for undone in taken:  # before its group was begun anew, for another part of that had failed
-                self._let_go(name, undone)
-            taken.clear()
+            for earlier in taken:  # also what its group has undone, for another part of that had failed
+                self._let_go(name, earlier)
+            taken[:] = held
             if name in self._held:
                 return None
             with readable(str(self._database)), storable():

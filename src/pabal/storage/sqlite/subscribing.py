@@ -32,9 +32,14 @@ class SubscriptionCalls(DatabaseFile):
 
     # -- subscriptions --------------------------------------------------------------------------------
 
-    def open_subscription(self, name: str, start: Start) -> Awaitable[Cursor | None]:
-        """Take a subscription; None while another process, or another bus of this object, holds it."""
-        return self._leases.open(name, start)
+    def open_subscription(
+        self, name: str, start: Start, *, epoch: int | None = None
+    ) -> Awaitable[Cursor | None]:
+        """Take a subscription; None while another process, or another bus of this object, holds it.
+
+        With the ``epoch`` of who holds it here it is taken anew, and nobody can forget it in between.
+        """
+        return self._leases.open(name, start, epoch)
 
     async def release_subscription(self, name: str, epoch: int) -> None:
         """Give a subscription up, so that another process can take it at once."""

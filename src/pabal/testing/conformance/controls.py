@@ -172,6 +172,7 @@ async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
         cursor = await take(storage)
         found = (cursor.watermark, cursor.retries, cursor.replays)
         equal(found, (0, (), ()), "the cursor of the same name, opened as a new one")
+        equal(cursor.epoch, 1, "its epoch, by which who held it before sees that it was forgotten")
 
 
 @case()

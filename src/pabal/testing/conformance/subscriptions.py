@@ -68,7 +68,8 @@ async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
             rest = (cursor.unfinished, cursor.retries, cursor.blocked_keys)
             equal(rest, ((), (), ()), "what a new subscription has left to do")
             equal(cursor.name, f"sub-{number}", "the name of the cursor")
-            check(cursor.number >= 1 and cursor.epoch >= 1, f"number and epoch must be from 1: {cursor}")
+            check(cursor.number >= 1, f"the number must be from 1: {cursor}")
+            equal(cursor.epoch, 1, "the epoch of a new name")
 
 
 @case()
@@ -116,6 +117,34 @@ async def one_at_a_time_holds_a_subscription(factory: StorageFactory) -> None:
         await take(storage, "other")
         second = await again(storage, first)
         check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
+
+
+@case()
+async def its_holder_takes_it_anew_without_giving_it_up(factory: StorageFactory) -> None:
+    """Give what is saved, and a higher epoch, to who opens a subscription with the epoch it is held in."""
+    async with opened(factory) as storage:
+        await ticks(storage, 5)
+        first = await take(storage)
+        await storage.save_progress([Progress("sub", first.epoch, 2, 4, (3,), (retry(3),))])
+        wrong = await storage.open_subscription("sub", "now", epoch=first.epoch + 1)
+        equal(wrong, None, "opening what is held, with another epoch")
+        second = await storage.open_subscription("sub", "now", epoch=first.epoch)
+        if second is None:
+            raise AssertionError("its holder must get a subscription anew, with the epoch it has")
+        found = (second.number, second.watermark, second.frontier, second.unfinished, second.retries)
+        equal(found, (first.number, 2, 4, (3,), (retry(3),)), "the cursor taken anew")
+        check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
+        equal(await storage.open_subscription("sub", "now"), None, "opening what was taken anew")
+        late = await storage.open_subscription("sub", "now", epoch=first.epoch)
+        equal(late, None, "opening what was taken anew, with the epoch before")
+        equal(await storage.save_progress([Progress("sub", first.epoch, 5, 5)]), ["sub"], "names refused")
+        await storage.release_subscription("sub", first.epoch)
+        equal(await storage.open_subscription("sub", "now"), None, "a release of the epoch before")
+        given_up = await again(storage, second)
+        equal(given_up.watermark, 2, "where it goes on after a release")
+        await storage.release_subscription("sub", given_up.epoch)
+        free = await storage.open_subscription("sub", "now", epoch=given_up.epoch)
+        check(free is not None, "what is free must be given, whatever the epoch is that it was held in")
 
 
 @case()
