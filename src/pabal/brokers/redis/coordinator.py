@@ -237,7 +237,11 @@ class Coordinator:
         if partition in self._inherited:
             storage.journal = SuspectJournal(self._line, partition, head)
         pages.on_follow = self._tail.look
-        running = await self._engine.take(partition, epoch, storage)
+        known = dict(self.declarations.numbers)
+        running = await self._engine.take(partition, epoch, storage, known)
+        for consumer in running.engine.consumers.values():
+            if consumer.number != known.get(consumer.name):
+                self.declarations.forget(consumer.name)  # somebody else has: the next turn declares it anew
         feed = running.engine.feed
         assert feed is not None
         pages.on_head = feed.moved

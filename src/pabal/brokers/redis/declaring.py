@@ -19,7 +19,8 @@ class Declarations:
         self._log = log
         self._keys = keys
         self._group = group
-        self._declared: set[str] = set()
+        self.numbers: dict[str, int] = {}
+        """What each was declared under: one that was forgotten meanwhile gets another."""
 
     def announce(self, subscription: Subscription) -> None:
         """Declare a new subscription before anything is appended that this process publishes from now on."""
@@ -35,16 +36,16 @@ class Declarations:
     async def declare(self, subscription: Subscription) -> None:
         """Give a subscription its place in every partition where it has none. Raises BrokerError."""
         name = subscription.name
-        if name in self._declared:
+        if name in self.numbers:
             return
         parts = range(self._log.partitions)
         places = await places_of(self._log.link, self._log.keys, parts, subscription.start)
         keys: list[str] = [self._keys.names]
         for part in parts:
             keys += (self._keys.of(part).cursors, self._log.keys.marks(part), self._log.keys.part(part))
-        await self._log.link.run(script("declare"), tuple(keys), self._group, name, *places)
-        self._declared.add(name)
+        number = await self._log.link.run(script("declare"), tuple(keys), self._group, name, *places)
+        self.numbers[name] = int(number)
 
     def forget(self, name: str) -> None:
         """Declare a subscription again when it is made the next time."""
-        self._declared.discard(name)
+        self.numbers.pop(name, None)

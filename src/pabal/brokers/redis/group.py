@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -152,15 +152,17 @@ class GroupEngine(Engine):
 
     # -- partitions -----------------------------------------------------------------------------------
 
-    async def take(self, partition: int, epoch: int, storage: PartitionStorage) -> Running:
-        """Begin to deliver what a partition holds."""
+    async def take(
+        self, partition: int, epoch: int, storage: PartitionStorage, numbers: Mapping[str, int]
+    ) -> Running:
+        """Begin to deliver what a partition holds; ``numbers`` are those its subscriptions are known by."""
         engine = Engine(worker_count=self.worker_count, clock=self.clock, crew=self)
         engine.listeners = self.listeners
         engine.middleware = self.middleware
         engine.random = self.random
         running = self.running[partition] = Running(partition, epoch, storage, engine)
         for consumer in self.consumers.values():
-            engine.add(consumer.subscription)
+            engine.add(consumer.subscription).number = numbers.get(consumer.name, 0)
         try:
             await engine.start(storage)
         except BaseException:
