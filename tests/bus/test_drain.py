@@ -147,6 +147,23 @@ async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: B
     assert seen == [0, 1, 2]
 
 
+async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backend: Backend) -> None:
+    """A mistake in a handler looks like slowness, and is waited for longer: a retry may be an hour off."""
+    bus = await backend.running()
+
+    async def mistaken(event: Moved) -> None:
+        raise AttributeError("no such field")
+
+    bus.subscribe(Moved, mistaken, retry=RetryPolicy(base_delay=3600, max_delay=3600))
+    await bus.publish_batch([Moved("rook", 1), Moved("rook", 2)])
+    await bus.drain(10, retries=False)
+    with pytest.raises(
+        DrainTimeoutError, match=r"of which 2 wait for a retry \(drain\(retries=False\)"
+    ) as caught:
+        await bus.drain(timeout=0.1)
+    assert (caught.value.pending, caught.value.retrying) == (2, 2)
+
+
 async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
     """Waking one must not forget the others."""
     bus = await backend.running()

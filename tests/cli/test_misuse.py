@@ -59,6 +59,13 @@ def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_p
     assert "\\uc8fc\\ubb38-1" in told.stdout
 
 
+def test_an_aggregate_named_as_lists_show_it_is_told_how_to_name_it(pabal: Pabal, file: Path) -> None:
+    """What ``events list`` shows, pasted, would look like an aggregate that lost its events."""
+    assert "no events\n" in pabal("streams", "show", file, "o-9").output
+    told = pabal("streams", "show", file, "order/o-1").output
+    assert told == "this aggregate has no events; give its id alone, and its type with --aggregate-type\n"
+
+
 @pytest.mark.parametrize("encoding", ["cp949", "cp1252", "latin-1"])
 def test_json_is_json_where_the_terminal_lacks_letters(tmp_path: Path, encoding: str) -> None:
     """Windows pipes in letters of the country, and no reader of JSON knows the escapes of Python."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from pabal.bus.inbox import Inbox
 from pabal.bus.intake import Intake
@@ -20,7 +21,16 @@ async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float |
                 await engine.background.until(lambda: _is_drained(engine, inbox, intake, retries))
                 await engine.settlement.flush()
     except TimeoutError:
-        raise DrainTimeoutError(timeout=timeout, pending=max(engine.pending, 1)) from None
+        raise out_of_time([engine], timeout) from None
+
+
+def out_of_time(engines: Iterable[Engine], timeout: float | None) -> DrainTimeoutError:
+    """Return what says how much was left, and how much of that waits for a retry."""
+    pending = retrying = 0
+    for engine in engines:
+        pending += engine.pending
+        retrying += _held_by_retries(engine)
+    return DrainTimeoutError(timeout=timeout, pending=max(pending, 1), retrying=retrying)
 
 
 def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> bool:
@@ -37,7 +47,11 @@ def is_at_rest(engine: Engine, position: int, retries: bool) -> bool:
     """
     pending = engine.pending
     if not retries:
-        pending -= sum(consumer.held_by_retries() for consumer in engine.consumers.values())
+        pending -= _held_by_retries(engine)
     if pending > 0 or engine.background.tasks:
         return False
     return engine.feed is None or (engine.feed.is_caught_up(position) and engine.settlement.idle)
+
+
+def _held_by_retries(engine: Engine) -> int:
+    return sum(consumer.held_by_retries() for consumer in engine.consumers.values())

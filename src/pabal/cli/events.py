@@ -335,4 +335,7 @@ def show_stream(
         payload = msgspec.json.encode(event.payload).decode()
         cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
         row(made, *([f"{event.aggregate_type}/{aggregate_id}"] if several else []), *cells)
-    show(made, "this aggregate has no events")
+    if "/" in aggregate_id:  # as events list shows an aggregate, and --aggregate takes it
+        show(made, "this aggregate has no events; give its id alone, and its type with --aggregate-type")
+    else:
+        show(made, "this aggregate has no events")

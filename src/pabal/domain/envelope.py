@@ -151,8 +151,8 @@ def id_to_text(raw: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def encode_event(event: DomainEvent, max_payload_bytes: int) -> EventRecord:
-    """Encode an event for the log.
+def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: bool = True) -> EventRecord:
+    """Encode an event for the log; ``checksummed=False`` where what it travels in has a checksum.
 
     Raises InvalidEventError (several kinds) if it could not be read back equal, or is too large.
     """
@@ -185,7 +185,7 @@ def encode_event(event: DomainEvent, max_payload_bytes: int) -> EventRecord:
             None if event.metadata is NO_METADATA else encode_json(dict(event.metadata)),
             payload,
         )
-        checksum = checksum_of(head)
+        checksum = checksum_of(head) if checksummed else 0
     except UNENCODABLE as error:
         raise UnserializableEventError(
             event_type=schema.event_type, event_id=event_id, reason=str(error)

@@ -21,12 +21,14 @@ class QueueFullError(CapacityError):
 
 
 class DrainTimeoutError(CapacityError, TimeoutError):
-    """Report that work remained when ``drain`` ran out of time. Fields: ``timeout, pending``."""
+    """Report that work remained when ``drain`` ran out of time. Fields: ``timeout, pending, retrying``."""
 
     timeout: float
     pending: int
+    retrying: int
     template = (
-        "{pending} deliveries were still unfinished after {timeout} s; see bus.get_statistics() for where"
+        "{pending} deliveries were still unfinished after {timeout} s, of which {retrying} wait for a retry "
+        "(drain(retries=False) leaves these out); see bus.get_statistics() for where"
     )
 
 

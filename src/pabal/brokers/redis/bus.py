@@ -24,13 +24,13 @@ from pabal.brokers.redis.tail import Tail
 from pabal.brokers.redis.waiting import first_match, whole_group_drained
 from pabal.brokers.redis.wire import PartitionKey, aggregate_key
 from pabal.bus.base import BaseEventBus
+from pabal.bus.draining import out_of_time
 from pabal.bus.intake import Backpressure
 from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health
 from pabal.domain.envelope import Receipt
 from pabal.errors import (
     BusNotRunningError,
-    DrainTimeoutError,
     InsideHandlerError,
     StorageClosedError,
     UsageError,
@@ -236,8 +236,7 @@ class RedisEventBus(BaseEventBus):
                     self._appended_upto,
                 )
         except TimeoutError:
-            pending = sum(engine.pending for engine in self._group_engine.engines())
-            raise DrainTimeoutError(timeout=timeout, pending=max(pending, 1)) from None
+            raise out_of_time(self._group_engine.engines(), timeout) from None
 
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
         async with self._asking("wait_for"):

@@ -23,9 +23,7 @@ from pabal.brokers.redis.cursors import (
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.wire import sealed
 from pabal.delivery.dead_letters import edited
-from pabal.domain.envelope import StoredRecord, checksum_of
 from pabal.errors import DeadLetterNotFoundError, DecodeError
 from pabal.ports.arguments import check_bounds
 from pabal.ports.records import group_by_error
@@ -167,7 +165,7 @@ class GroupLetters:
             raise DecodeError(event_type=UNREADABLE, position=letter.position, reason=_DAMAGED)
         row = b""
         if payload is not None:
-            row = encode_row(sealed_again(edited(letter.record, payload)))
+            row = encode_row(edited(letter.record, payload))
         retry = PendingRetry(letter.position, 0, now, letter.failures, from_dead_letter=True)
         keys = self._keys.of(partition)
         begun = await self._log.link.run(
@@ -208,8 +206,3 @@ class GroupLetters:
         if not gone:
             raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
         return letter
-
-
-def sealed_again(row: StoredRecord) -> StoredRecord:
-    """Give an edited row the checksum of its new content."""
-    return sealed(row._replace(checksum=checksum_of(row[1:11])))

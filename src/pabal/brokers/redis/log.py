@@ -149,15 +149,18 @@ class RedisLog:
 
         Raises InvalidEventError at once; DuplicateEventError and BrokerError come through the future.
         """
-        records = [encode_event(event, self.max_payload_bytes) for event in events]
-        return self.append_records(events, records, partition)
+        return self.append_records(events, [self.encoded(event) for event in events], partition)
 
     async def append_to_all(self, events: Sequence[DomainEvent]) -> list[tuple[int, int]]:
         """Append events where they belong, all or none; return each one's partition and position."""
-        records = [encode_event(event, self.max_payload_bytes) for event in events]
+        records = [self.encoded(event) for event in events]
         parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
         positions = await self._enqueue(events, records, parts)
         return list(zip(parts, positions, strict=True))
+
+    def encoded(self, event: DomainEvent) -> EventRecord:
+        """Return an event as it travels, in an entry that has a checksum. Raises InvalidEventError."""
+        return encode_event(event, self.max_payload_bytes, checksummed=False)
 
     def append_records(
         self, events: Sequence[DomainEvent], records: list[EventRecord], partition: int | None = None

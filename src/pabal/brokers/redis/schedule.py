@@ -11,7 +11,7 @@ import msgspec
 from pabal.brokers.redis.cursors import decode_row, encode_row
 from pabal.brokers.redis.log import PAUSE, RedisLog
 from pabal.brokers.redis.wire import Known, fingerprint
-from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, encode_event, id_to_text
+from pabal.domain.envelope import EventRecord, StoredRecord, decode_event, id_to_text
 from pabal.domain.event import DomainEvent
 from pabal.errors import BrokerUnavailableError, DecodeError, DuplicateEventError
 from pabal.ports.arguments import check_time
@@ -35,7 +35,7 @@ class Schedule:
         id has other content.
         """
         check_time(due_at)
-        record = encode_event(event, self._log.max_payload_bytes)
+        record = self._log.encoded(event)
         partition = self._partition
         if partition is None:
             partition = self._log.partition_of(event, record)

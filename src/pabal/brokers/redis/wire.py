@@ -10,7 +10,7 @@ from zlib import crc32
 
 import msgspec
 
-from pabal.domain.envelope import EventRecord, StoredRecord, checksum_at
+from pabal.domain.envelope import EventRecord, StoredRecord
 from pabal.domain.event import DomainEvent
 from pabal.errors import CorruptLogError
 
@@ -97,9 +97,3 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes], path: str) -> Entry:
         ]
     )
     return Entry(first, last, rows)
-
-
-def sealed(row: StoredRecord) -> StoredRecord:
-    """Bind a row's checksum to its position, as other storages keep it."""
-    checksum = checksum_at(row.checksum, row.position, row.stream_version, row.recorded_at)
-    return row._replace(checksum=checksum)
