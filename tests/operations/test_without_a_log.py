@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from pabal import EventBusFactory
-from pabal.errors import ActionNotPossibleError, EventNotFoundError, SubscriptionNotFoundError
+from pabal.errors import ActionNotPossibleError, EventNotFoundError, SubscriptionNotFoundError, UsageError
 from pabal.operations import Operations, operations_of
 from pabal.ports.operations import DeadLetterFilter
 from tests.operations.conftest import Shop, ShopOrder
@@ -41,6 +42,12 @@ async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) ->
         await operations.event("0198c0de-0000-7000-8000-000000000000")
     await operations.aclose()
     await memory_shop.bus.publish(ShopOrder("o-2", 1))  # the bus is its application's, and goes on
+
+
+async def test_following_is_refused_for_nothing_would_ever_come(memory_shop: Shop) -> None:
+    """A page that shows events live would stay empty, and nobody would know why."""
+    with pytest.raises(UsageError, match="no log that could be followed"):
+        await asyncio.wait_for(anext(operations_of(memory_shop.bus).follow()), 10)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ _OPERATIONS = {
     "write an age such as 15m, 2h or 3d, or a time such as 2026-05-01T09:30": "15m, 2h, 3d 같은 경과 시간이나 2026-05-01T09:30 같은 시각을 쓰세요",
     "pass the 'next' of a page of streams": "목록이 알려 준 다음 쪽의 커서를 쓰세요",
     "payloads is {mode}; it must be 'none', 'masked' or 'full'": "payloads={mode}: 'none', 'masked', 'full' 가운데 하나여야 합니다",
+    "this bus keeps no log that could be followed here; give it an event_storage, or follow that of a server with pabal.factory.open_operations(url)": "이 버스에는 따라갈 로그가 없습니다. event_storage를 주거나, 서버의 로그는 pabal.factory.open_operations(url)로 따라가세요",
     "this bus keeps no log; give it an event_storage": "이 버스에는 로그가 없습니다. event_storage를 주세요",
     "a position has no meaning in a log of {count} partitions, each of which counts its own; move {name} to the beginning, to now or to a time": "파티션 {count}개가 저마다 위치를 세는 로그에서 위치 하나는 뜻이 없습니다. {name}은(는) beginning, now 또는 시각으로 옮기세요",
     "positions have no meaning in a log of {count} partitions, each of which counts its own; replay everything to {name}, or what lies between two times": "파티션 {count}개가 저마다 위치를 세는 로그에서 위치는 뜻이 없습니다. {name}에 전부를, 또는 두 시각 사이를 다시 전달하세요",

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from pabal.bus.base import BaseEventBus
-from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError
-from pabal.operations.following import poll
+from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError, UsageError
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.storage_source import EVERY_ACTION, entry_of, reasons_of, with_bus
 from pabal.operations.views import shown_letter, with_figures
@@ -39,6 +38,10 @@ _PAGE = 500
 _IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
 _ON_A_SERVER: frozenset[Action] = EVERY_ACTION - PROJECTION_ACTIONS
 _NO_LOG = "this bus keeps no log; give it an event_storage"
+_NO_LOG_TO_FOLLOW = (
+    "this bus keeps no log that could be followed here; give it an event_storage, or follow that of a server "
+    "with pabal.factory.open_operations(url)"
+)
 
 
 class BusSource(NoProjections):
@@ -81,10 +84,6 @@ class BusSource(NoProjections):
         """Return what is wrong beyond what the subscriptions say of themselves."""
         return reasons_of(self._bus) + [Reason("group", "degraded", text) for text in self._bus.remarks()]
 
-    async def _newest(self) -> str:
-        """Return the beginning of a log that is not there."""
-        return "0"
-
     async def types(self) -> list[str]:
         """Return nothing: there is no log."""
         return []
@@ -108,8 +107,8 @@ class BusSource(NoProjections):
     def follow(
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
-        """Wait for ever: there is no log."""
-        return poll(self, self._newest, wanted, after, every)
+        """Refuse: there is no log here, and nothing would ever come. Raises UsageError."""
+        raise UsageError(_NO_LOG_TO_FOLLOW)
 
     async def event(self, event_id: str) -> EventView | None:
         """Return nothing: there is no log."""

@@ -185,7 +185,8 @@ class Operations(Actions):
         """Iterate over matching events as they are published, for ever; without ``after``, only new ones.
 
         Goes on across restarts of whoever publishes: a file is looked at every ``every`` seconds, a server
-        tells. Payloads are included. Raises InvalidFilterError.
+        tells. Payloads are included. Raises InvalidFilterError, and UsageError of a bus without a log here:
+        follow that of a server with ``pabal.factory.open_operations(url)``.
         """
         async with aclosing(self._source.follow(wanted, after=after, every=every)) as events:
             async for event in events:
