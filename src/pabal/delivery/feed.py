@@ -297,6 +297,7 @@ class Feed:
         """Put a row that the tracker knows into the lanes of one consumer."""
         event = decode_for(self._engine, consumer, row)
         if event is not None:
+            consumer.wants(kind_of(event))  # so that it knows whether to copy
             self._engine.accept(consumer, row.position, event)
 
     # -- again ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.lane import Lane
 from pabal.delivery.spilling import has_room
 from pabal.domain.envelope import StoredRecord, decode_event
-from pabal.domain.event import DomainEvent, kind_of
+from pabal.domain.event import DomainEvent
 from pabal.domain.registry import registry
 from pabal.errors import DecodeError, UnknownEventTypeError
 
@@ -115,12 +115,10 @@ def _way_of(consumer: Consumer, event_type: str) -> _Way:
 def decode_for(engine: Engine, consumer: Consumer, row: StoredRecord) -> DomainEvent | None:
     """Decode a row that a consumer has begun; None if that failed and was dealt with."""
     try:
-        event = decode_event(row)
+        return decode_event(row)
     except UnknownEventTypeError as error:
         engine.failures.unknown(consumer, row, error)
         return None
     except DecodeError as error:
         engine.failures.reject(consumer, row.position, None, row, error)
         return None
-    consumer.wants(kind_of(event))  # so that it knows whether to copy
-    return event
