@@ -109,6 +109,24 @@ async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Back
         assert (await waiting).n == 100 + n
 
 
+async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backend) -> None:
+    """A test that fails by it would show an error without a word; one of ``where`` is its own."""
+    bus = await backend.running()
+    with pytest.raises(TimeoutError, match=r"^no Moved or Noted that was waited for came within 0\.01 s$"):
+        await bus.wait_for((Moved, Noted), timeout=0.01)
+    with pytest.raises(TimeoutError, match=r"^no 'piece\.\*' that was waited for came"):
+        await bus.wait_for("piece.*", timeout=0.01)
+
+    def late(event: Moved) -> bool:
+        raise TimeoutError("the clock of the piece")
+
+    waiting = asyncio.create_task(bus.wait_for(Moved, where=late, timeout=10))
+    await turns()
+    await bus.publish(Moved("rook", 1))
+    with pytest.raises(TimeoutError, match="the clock of the piece"):
+        await waiting
+
+
 async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher(backend: Backend) -> None:
     """The publisher has nothing to do with a mistake in somebody's condition."""
     bus = await backend.running()

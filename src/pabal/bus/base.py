@@ -19,7 +19,7 @@ from pabal.bus.intake import Backpressure, Intake
 from pabal.bus.options import Awaited, Common, E, F, Handler, Options, Several, at_least_one
 from pabal.bus.statistics import Health
 from pabal.bus.subscriptions import Subscriptions
-from pabal.bus.waiting import Expectations
+from pabal.bus.waiting import Expectations, within
 from pabal.delivery.context import Middleware, current_event
 from pabal.delivery.engine import Engine
 from pabal.delivery.lane import IDLE
@@ -353,7 +353,7 @@ class BaseEventBus(ABC):
         ``timeout`` seconds (None waits for ever), BusNotRunningError.
         """
         self._check_running("wait_for")
-        async with asyncio.timeout(timeout):
+        async with within(timeout, event_type):
             return await self._first(event_type, where, since)
 
     @abstractmethod

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pabal.delivery.ending import is_dead
@@ -18,6 +19,21 @@ from pabal.ports.storage import EventLog
 
 _REMEMBERED = 1024
 _PAGE = 256
+
+
+@asynccontextmanager
+async def within(timeout: float | None, event_type: Any) -> AsyncIterator[None]:
+    """End what waits for an event after ``timeout`` seconds, with a TimeoutError that names both."""
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise  # somebody else's, such as one of ``where``
+        kinds = event_type if isinstance(event_type, tuple) else (event_type,)
+        named = " or ".join(kind.__name__ if isinstance(kind, type) else repr(kind) for kind in kinds)
+        raise TimeoutError(f"no {named} that was waited for came within {timeout} s") from None
 
 
 class Expectations:
