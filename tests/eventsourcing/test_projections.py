@@ -167,7 +167,7 @@ async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
             await balances.rows(wrong)
     with pytest.raises(UsageError, match="no position"):
         await balances.reached(Receipt("x"))
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"^position 1000000 was not reached within 0\.01 s"):
         await balances.reached(10**6, timeout=0.01)
     with pytest.raises(UsageError, match="runs in another event loop"):
         await asyncio.to_thread(lambda: asyncio.run(balances.reached(10**6, timeout=1)))

@@ -16,9 +16,16 @@ class Readers:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (position, future)
         self._waiting.append(waiting)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 await future
+        except TimeoutError:
+            if not limit.expired():
+                raise  # what ``release`` gave
+            raise TimeoutError(
+                f"position {position} was not reached within {timeout} s; projection.position tells what was"
+            ) from None
         finally:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
