@@ -556,3 +556,30 @@ async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
     await asyncio.wait([pausing])
     await bus.drain(60)
     assert figures(bus, "paused")["state"] == "paused"
+
+
+@pytest.mark.parametrize("backend", ["memory storage", "sqlite", "valkey"], indirect=True)
+async def test_a_drain_does_not_wait_for_dead_letters_that_are_retried_while_it_is_paused(
+    backend: Backend,
+) -> None:
+    """Nothing delivers them before the resume: the drain would run out of time."""
+    bus, broken = await backend.running(), True
+    handled: Seen[int] = Seen()
+
+    async def handle(event: Moved) -> None:
+        if broken:
+            raise NotRetryableError("not yet")
+        handled.add(event.n)
+
+    bus.subscribe(Moved, handle, name="paused")
+    await publish(bus, range(1, 2))
+    await bus.drain(30)
+    broken = False
+    await bus.subscriptions.pause("paused")
+    assert await bus.dead_letters.retry("all") == 1
+    await bus.drain(5)
+    assert handled == []
+    await bus.subscriptions.resume("paused")
+    await bus.drain(30)
+    assert handled == [1]
+    assert bus.health().status == "ok"

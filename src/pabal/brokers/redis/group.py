@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pabal.brokers.redis.partition import PartitionStorage
-from pabal.delivery.consumer import Consumer
+from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription
 from pabal.errors import DeadLetterNotFoundError, SubscriptionError
@@ -68,8 +68,8 @@ class Running:
             return  # its retry is stored; whoever subscribes under the name takes it up
         await self.engine.background.until(lambda: not consumer.is_opening)
         known = consumer.failing.get(letter.position)
-        if consumer.tracker is None or letter.state != "retrying" or known is not None:
-            return  # opening the subscription has taken it up
+        if consumer.state != ACTIVE or letter.state != "retrying" or known is not None:
+            return  # opening the subscription has taken it up, or will once it goes on
         self.engine.redelivery.again(consumer, letter)
 
 
