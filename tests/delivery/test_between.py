@@ -363,3 +363,28 @@ async def test_what_queues_on_disk_behind_a_parked_key_holds_no_higher_number_up
     desk.clerk.gate.set()
     await desk.rest()
     assert sorted(numbers(follower.handled)) == list(range(1, 61))
+
+
+async def test_a_reset_that_comes_once_dead_letters_are_counted_has_them_counted_again(desk: Desk) -> None:
+    """Health would tell of dead letters that are gone, until the next start."""
+    desk.clerk.refused = {1: NotRetryableError("never")}
+    desk.employ()
+    await desk.publish(1, 2)
+    await desk.rest()
+    desk.clerk.refused.clear()
+    moved = asyncio.Event()
+
+    async def reset() -> None:
+        assert await desk.storage.request_reset("clerk", "beginning") is None
+        moved.set()
+
+    async def looked() -> None:
+        desk.storage.then["read_controls"] = reset  # when it reads them again, to take it up anew
+
+    desk.storage.then["read_controls"] = looked
+    await desk.storage.request_reopening("clerk")
+    await moved.wait()
+    await desk.rest()
+    assert numbers(desk.clerk.handled) == [1, 2]
+    assert await desk.bus.dead_letters.list() == []
+    assert desk.bus.health().status == "ok"

@@ -215,6 +215,7 @@ class MemorySubscriptions:
         if not known.held:
             return self.reset(name, start, None)
         known.move = Move(None if start == "now" else self._start_position(start))
+        known.reopenings += 1
         return None
 
     def _move(self, name: str, known: MemorySubscription, position: int) -> None:

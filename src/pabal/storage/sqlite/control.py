@@ -57,7 +57,7 @@ def request_reset(tx: Transaction, database: Path, name: str, start: Start) -> i
         return reset(tx, database, name, start, None)
     place = None if start == "now" else start_position(tx, start)
     tx.execute(statements()["request_move"], (name, place))
-    _count(tx)
+    request_reopening(tx, name)
     return None
 
 

@@ -174,6 +174,7 @@ async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFac
         equal(await storage.request_reset("sub", 2), None, "a second one, before the first was obeyed")
         [control] = exactly(1, await storage.read_controls(["sub"]), "controls")
         check(control.move is not None and control.move.start == 2, "who holds it must see the last request")
+        check(control.reopenings > cursor.reopenings, "to be asked to move is to be asked to take it up anew")
         cursor = await again(storage, cursor)
         equal((cursor.watermark, cursor.retries), (2, ()), "the cursor that it is taken anew with")
         await storage.save_progress([Progress("sub", cursor.epoch, 5, 5)])
