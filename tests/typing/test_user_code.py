@@ -109,12 +109,13 @@ asyncio.run(main())
 """
 
 HANDLERS = """
-from typing import assert_type
+from abc import abstractmethod
+from typing import ClassVar, assert_type
 
 from pabal import BaseEventBus, DeliveryContext, DomainEvent, EventBus, EventBusFactory
 from pabal.domain import Aggregate, applies
 from pabal.eventsourcing import Repository
-from pabal.testing import given
+from pabal.testing import EventRecorder, given
 
 
 class Lit(DomainEvent):
@@ -127,6 +128,14 @@ class Lit(DomainEvent):
 
 class Broken(DomainEvent):
     cause: str
+
+
+class OfLamps(DomainEvent):
+    _abstract: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def aggregate_id(self) -> str: ...
 
 
 class Lamp(Aggregate):
@@ -181,6 +190,10 @@ async def main() -> None:
     assert_type((await EventBusFactory.create_default_event_bus("x.db").wait_for(Lit)).lamp, str)
     await bus.wait_for((Lit, Broken), where=lambda event: bool(event))
     lamps = Repository(Lamp, EventBusFactory.create_default_event_bus("x.db"))
+    bus.subscribe(OfLamps, all_of_them, where=lambda event: event.aggregate_id == "hall")
+    bus.on(OfLamps, name="of lamps")(all_of_them)
+    assert_type(await bus.wait_for(OfLamps), OfLamps)
+    assert_type(EventRecorder(bus).published_of(OfLamps), list[OfLamps])
     assert_type(await lamps.update("hall", rename), str)
     assert_type(await lamps.update("hall", lambda lamp: lamp.light()), bool)
     given(Lamp).when(lambda lamp: lamp.light()).then(Lit("test"))

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, Unpack, overload
 from pabal.bus.dead_letters import DeadLetter, DeadLetters
 from pabal.bus.inbox import Inbox, running_loop
 from pabal.bus.intake import Backpressure, Intake
-from pabal.bus.options import Awaited, Common, E, F, Handler, Options, Several, at_least_one
+from pabal.bus.options import Awaited, Common, E, F, Handler, Kind, Options, Several, at_least_one
 from pabal.bus.statistics import Health
 from pabal.bus.subscriptions import Subscriptions
 from pabal.bus.waiting import Expectations, within
@@ -174,11 +174,11 @@ class BaseEventBus(ABC):
 
     @overload
     def subscribe(
-        self, event_type: type[E], handler: Handler[list[E]], *, batch: int, **options: Unpack[Common[E]]
+        self, event_type: Kind[E], handler: Handler[list[E]], *, batch: int, **options: Unpack[Common[E]]
     ) -> Subscription: ...
     @overload
     def subscribe(
-        self, event_type: type[E], handler: Handler[E], *, batch: None = ..., **options: Unpack[Common[E]]
+        self, event_type: Kind[E], handler: Handler[E], *, batch: None = ..., **options: Unpack[Common[E]]
     ) -> Subscription: ...
     @overload
     def subscribe(
@@ -238,7 +238,7 @@ class BaseEventBus(ABC):
         return subscription
 
     @overload
-    def on(self, event_type: type[E], **options: Unpack[Options[E]]) -> Callable[[F], F]: ...
+    def on(self, event_type: Kind[E], **options: Unpack[Options[E]]) -> Callable[[F], F]: ...
     @overload
     def on(self, event_type: Several, **options: Unpack[Options[Any]]) -> Callable[[F], F]: ...
     def on(self, event_type: Any, **options: Any) -> Callable[[F], F]:
@@ -339,7 +339,7 @@ class BaseEventBus(ABC):
         """
 
     @overload
-    async def wait_for(self, event_type: type[E], **options: Unpack[Awaited[E]]) -> E: ...
+    async def wait_for(self, event_type: Kind[E], **options: Unpack[Awaited[E]]) -> E: ...
     @overload
     async def wait_for(self, event_type: Several, **options: Unpack[Awaited[Any]]) -> Any: ...
     async def wait_for(

@@ -29,6 +29,14 @@ class HandlerObject(Protocol[_Taken]):
 Handler = Callable[[E], Any] | Callable[[E, DeliveryContext], Any] | HandlerObject[E]
 """What takes events of a class: a function, async or not, or an object with ``handle``."""
 
+
+class _NoEvent:
+    """Stand for nothing that is ever passed."""
+
+
+Kind = type[E] | _NoEvent
+"""A class of events, an abstract one, too: in a union mypy does not ask for what can be instantiated."""
+
 Several = tuple[type[Any], ...] | str
 """Several classes, or a pattern on the type name: no type checker can tell what they have in common."""
 

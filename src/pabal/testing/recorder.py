@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from pabal.bus.interface import EventBus
+from pabal.bus.options import E, Kind
 from pabal.delivery.context import DeliveryContext
 from pabal.errors import PatternMatchesNothingWarning
-
-E = TypeVar("E")
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -81,9 +80,10 @@ class EventRecorder:
             if context.subscription != self.NAME:
                 self.deliveries.append(Delivery(context.subscription, event, context.attempt, error))
 
-    def published_of(self, kind: type[E]) -> list[E]:
+    def published_of(self, kind: Kind[E]) -> list[E]:
         """Return the published events of a class and its subclasses."""
-        return [event for event in self.published if isinstance(event, kind)]
+        wanted: Any = kind
+        return [event for event in self.published if isinstance(event, wanted)]
 
     def handled_by(self, subscription: str) -> list[Any]:
         """Return the events that a subscription handled with success, in that order; batches one by one."""
