@@ -120,6 +120,50 @@ async def test_a_dry_run_says_what_the_trim_then_deletes_and_who_holds_back_the_
         assert await storage.trim(max_events=10, dry_run=True) == retention.Trimmed(0, ("slow",))
 
 
+async def test_what_a_reset_is_to_deliver_again_stays_until_it_is_obeyed(path: Path) -> None:
+    """Who handles it may do so for minutes yet: what the reset was for would be gone by then."""
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("slow", "now")
+        assert cursor is not None
+        await storage.store_events(filed(30))
+        await storage.save_progress([Progress("slow", cursor.epoch, 30, 30, ())])
+        assert await storage.request_reset("slow", 12) is None
+        assert await storage.trim(max_events=1) == retention.Trimmed(12, ("slow",))
+        assert await numbers(storage) == list(range(12, 30))
+
+
+@pytest.mark.parametrize("call", ["request_reset", "reset_subscription", "request_replay"])
+async def test_what_is_asked_for_between_two_commits_of_a_trim_stays(
+    path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told what is delivered again, and the trim went on to where nobody had needed anything."""
+    for size in ("SLICE_FIRST", "SLICE_LEAST", "SLICE_MOST"):
+        monkeypatch.setattr(retention, size, 5)
+    async with SqliteEventStorage(path) as storage:
+        cursor = await storage.open_subscription("slow", "now")
+        assert cursor is not None
+        await storage.store_events(filed(30))
+        await storage.save_progress([Progress("slow", cursor.epoch, 30, 30, ())])
+        commit, asked = retention.Pace.commit, False
+
+        async def commit_and_ask(pace: retention.Pace, action: Any) -> Any:
+            nonlocal asked
+            result = await commit(pace, action)
+            if not asked:
+                asked = True
+                if call == "request_replay":
+                    await storage.request_replay("slow", 1, 30)
+                elif call == "request_reset":
+                    await storage.request_reset("slow", "beginning")
+                else:
+                    await storage.reset_subscription("slow", "beginning", epoch=cursor.epoch)
+            return result
+
+        monkeypatch.setattr(retention.Pace, "commit", commit_and_ask)
+        assert (await storage.trim(max_events=1)).deleted == 5
+        assert await numbers(storage) == list(range(5, 30))
+
+
 async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(path: Path) -> None:
     """Promise 33. The watermark has passed these, but they are not finished."""
     handled: list[int] = []

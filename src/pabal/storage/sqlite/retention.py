@@ -102,12 +102,9 @@ def find_bound(
     if max_bytes is not None:
         due = max(due, _due_by_size(tx, head, max_bytes))
     due = min(due, head - 1)
-    slowest = tx.execute(sql["trim_bound"]).fetchone()[0]
     held = [name for (name,) in tx.execute(sql["slower_than"], numbered(due))]
     held += [name for name, position in _projections(tx) if position < due]
-    upto = _unprojected(tx, due)
-    if slowest is not None:
-        upto = min(upto, slowest)
+    upto = _unneeded(tx, due)
     first = tx.execute(sql["first"]).fetchone()[0]
     return Bound(upto, tuple(held), 0 if first is None else max(0, upto - first + 1))
 
@@ -126,9 +123,11 @@ def _projections(tx: Transaction) -> list[tuple[str, int]]:
     ]
 
 
-def _unprojected(tx: Transaction, upto: int) -> int:
-    """Return how far one may delete, at most up to a position, without taking an event from a projection."""
-    return min([upto, *(position for _, position in _projections(tx))])
+def _unneeded(tx: Transaction, upto: int) -> int:
+    """Return how far one may delete, at most up to a position, without taking what somebody needs yet."""
+    slowest: int | None = tx.execute(statements()["trim_bound"]).fetchone()[0]
+    needed: list[int] = [position for _, position in _projections(tx)]
+    return min([upto, *needed] if slowest is None else [upto, slowest, *needed])
 
 
 async def delete_upto(upto: int, do: Do, gone_so_far: Callable[[int], object]) -> int:
@@ -191,10 +190,11 @@ def next_size(size: int, seconds: float) -> int:
 def trim_slice(tx: Transaction, upto: int, size: int) -> list[Entry]:
     """Delete the oldest events up to a position, at most ``size`` of them; return their places in streams.
 
-    A projection whose rebuild has begun since the bound was found keeps what it needs.
+    Who has been reset or asked for a replay since the bound was found keeps what it needs, and so does a
+    projection whose rebuild has begun.
     """
     sql = statements()
-    last = tx.execute(sql["slice_end"], (_unprojected(tx, upto), size)).fetchone()[0]
+    last = tx.execute(sql["slice_end"], (_unneeded(tx, upto), size)).fetchone()[0]
     if last is None:
         return []
     tx.index_streams(last)

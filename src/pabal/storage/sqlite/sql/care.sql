@@ -4,12 +4,14 @@
 SELECT min(bound) FROM (
     SELECT min(watermark) AS bound FROM subscriptions
     UNION ALL SELECT min(watermark) FROM replays
+    UNION ALL SELECT min(position) FROM moves
     UNION ALL SELECT min(position) - 1 FROM queued
     UNION ALL SELECT min(position) - 1 FROM retries WHERE from_dead_letter = 0)
 
 -- name: slower_than
 SELECT name FROM subscriptions WHERE watermark < ?1
 UNION SELECT subscription FROM replays WHERE watermark < ?1
+UNION SELECT subscription FROM moves WHERE position < ?1
 UNION SELECT subscription FROM queued WHERE position <= ?1
 UNION SELECT subscription FROM retries WHERE from_dead_letter = 0 AND position <= ?1
 ORDER BY 1
