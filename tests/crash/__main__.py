@@ -108,8 +108,8 @@ async def run(counts: Counts, folder: Path) -> Report:
     report.section(
         "Power cuts on a simulated disk",
         "Promise 3: after each ack, and at instants in between, what was not synced is dropped; *torn* are "
-        "those looked at once more with a random part of the unsynced sectors in place. *Most lost* is what "
-        "the worst cut cost of acked events: nothing under `full`, a suffix of the log under `normal`.",
+        "those looked at once more with a random part of the unsynced sectors in place. *Most lost* is how "
+        "many acked events the worst cut cost: none under `full`, a suffix of the log under `normal`.",
     )
     report.table(
         ("durability", "acked", "cuts", "torn", "opened by pabal", "most lost", *WORDS[:5]),
@@ -145,16 +145,16 @@ async def _share(report: Report, folder: Path, counts: Counts) -> None:
         "Eight processes publishing into one file",
         f"Promise 36, for {counts.shared_seconds:.0f} s: {published:,} events published, "
         f"{len(wrong)} errors, the longest wait {longest:.2f} s; "
-        f"{sum(bool(a.handled) for a in accounts)} of them held the subscription, one at a time.",
+        f"{sum(bool(a.handled) for a in accounts)} of the processes held the subscription, one at a time.",
     )
     delays = await measure_delay(folder / "delay.db", counts.delay_seconds)
     middle, late = delays[len(delays) // 2], delays[int(len(delays) * 0.99)]
     report.section(
         "From a publish in one process to the handler in another",
-        f"Promise 39: {len(delays):,} events, 50 a second: "
+        f"Promise 39: {len(delays):,} events, 50 per second: "
         f"p50 {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms. The promise is 5 ms and 15 ms on a machine "
-        "that does nothing else; a figure above it is no failure of this run, it says that the machine was "
-        "busy, or slow.",
+        "that does nothing else; a higher figure does not fail the run; it means that the machine was "
+        "busy or slow.",
     )
 
 
@@ -179,7 +179,7 @@ async def _follow(report: Report, folder: Path, counts: Counts) -> None:
     report.section(
         "A reader that follows the log",
         f"Promise 15: {counts.positions:,} events by {PUBLISHERS} publishers, read meanwhile through another "
-        f"connection: {len(wrong)} times a position came out of order, twice or not at all.",
+        f"connection: {len(wrong)} positions came out of order, twice or not at all.",
     )
 
 
@@ -188,7 +188,7 @@ async def _stop(report: Report, folder: Path, counts: Counts) -> None:
     acked, wrong = await start_and_stop(folder / "cycles" / "log.db", counts.cycles)
     report.section(
         "Starts and stops under traffic",
-        f"Promise 7: {counts.cycles:,} times a bus and its storage were opened, given {AT_ONCE} events at "
+        f"Promise 7: {counts.cycles:,} times, a bus and its storage were opened, given {AT_ONCE} events at "
         f"once and stopped in the middle of them. Of {acked:,} acked events, and of the tasks, threads and "
         f"files of the process, {len(wrong)} were lost, handled twice or left over.",
     )

@@ -206,8 +206,8 @@ def told(seconds: float, decoded: Counter[str], opened: Counter[str]) -> str:
         f"Promise 38, for {seconds / 60:.0f} minutes: hypothesis made {sum(decoded.values()):,} records and "
         f"damaged {sum(opened.values()):,} copies of a file and its write-ahead log with flipped bits, "
         "overwritten, zeroed, exchanged, repeated and missing stretches. Each file was opened and read in "
-        "every way there is. No altered event was served, no hole passed over, and nothing raised anything "
-        f"but a typed error (SQLite {sqlite3.sqlite_version}).\n\n"
+        "every possible way. No altered event was served, no hole was passed over, and nothing but typed "
+        f"errors was raised (SQLite {sqlite3.sqlite_version}).\n\n"
         f"| a record was | times |\n|---|---:|\n{records}\n\n"
         f"| a file was | times |\n|---|---:|\n{files}"
     )

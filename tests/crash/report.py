@@ -27,7 +27,7 @@ simulated disk, and lets processes share one file; then it compares what publish
 saw, with what the file holds. `make test` does the same in a short form, and fills the disk."""
 
 _WORDS_MEAN = """\
-The words: *lost* – acked and not in the log; *duplicate* – stored twice, or handled again though that was
+The words: *lost* – acked and not in the log; *duplicate* – stored twice, or handled again after that was
 saved; *hole* – a position without an event; *non-monotonic* – positions that contradict the order of
 publishing; *corrupt* – found by SQLite's integrity check; *unseen* – stored and never handled; *out of
 order* – handled before an earlier event of its key; *skipped* – the cursor and what was handled differ."""
