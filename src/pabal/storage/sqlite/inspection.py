@@ -57,11 +57,9 @@ class SqliteInspection:
     ) -> list[StoredRecord]:
         """Return an aggregate's rows above a version, in order."""
         check_bounds(limit, after_version=after_version)
-        sql = statements()["stream_page"]
-        bounds = numbered(aggregate_id, aggregate_type, after_version, limit)
 
         def read(connection: sqlite3.Connection) -> list[StoredRecord]:
-            positions = [position for (position,) in connection.execute(sql, bounds)]
+            positions = positions_of(connection, aggregate_id, aggregate_type, after_version, limit)
             rows = reader.read_positions(connection, self.path, positions)
             return sorted(rows, key=lambda row: (row.aggregate_type or "", row.stream_version or 0))
 
@@ -121,6 +119,21 @@ def _measure(connection: Connection, path: Path) -> LogFigures:
     first, head, scheduled = connection.execute(statements()["extent"]).fetchone()
     files = (path, Path(f"{path}-wal"))
     return LogFigures(first, head, scheduled, sum(file.stat().st_size for file in files if file.exists()))
+
+
+def positions_of(
+    connection: Connection, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
+) -> list[int]:
+    """Return the places of an aggregate's events above a version, type by type: each lies in order."""
+    sql = statements()
+    kinds = [aggregate_type]
+    if aggregate_type is None:
+        kinds = [kind for (kind,) in connection.execute(sql["stream_types"], numbered(aggregate_id))]
+    found: list[int] = []
+    for kind in kinds:
+        bounds = numbered(aggregate_id, kind, after_version, limit - len(found))
+        found += [position for _, position in connection.execute(sql["stream_page"], bounds)]
+    return found
 
 
 def _list_streams(

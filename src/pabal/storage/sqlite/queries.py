@@ -12,7 +12,7 @@ from pabal.errors import InvalidEventError, UsageError
 from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import LogFilter
 from pabal.storage.sqlite.places import first_recorded_since, read_number
-from pabal.storage.sqlite.statements import statements
+from pabal.storage.sqlite.statements import numbered, statements
 
 _COLUMNS = ", ".join(f"e.{column}" for column in StoredRecord._fields)
 
@@ -24,6 +24,14 @@ _JOINED = "CROSS JOIN events e ON e.position = d.position"
 class _Condition(NamedTuple):
     sql: str
     values: tuple[Any, ...]
+
+
+class _Source(NamedTuple):
+    """Name what to read from, the order in which it lies there, and which part of it."""
+
+    tables: str
+    order: str
+    conditions: list[_Condition]
 
 
 def find_events(
@@ -86,53 +94,101 @@ def _part(
     newest_first: bool,
     is_indexed: bool,
 ) -> list[StoredRecord]:
-    if not is_indexed:
-        return _select(connection, wanted, "events e", "e.position", [], between, limit, newest_first)
-    by_type = wanted.aggregate_id is None and wanted.correlation_id is None and len(wanted.types) > 0
-    if not by_type:
-        source, place, driven = _source(connection, wanted)
-        return _select(connection, wanted, source, place, driven, between, limit, newest_first)
+    sources = _sources(connection, wanted, between) if is_indexed else [_whole(between)]
     rows: list[StoredRecord] = []
-    for name in sorted(set(wanted.types)):
-        # Each type by itself: of several at once SQLite would sort all there are before the first is out.
-        driven = [_Condition("d.event_type = ?", (name,))]
-        source = f"events_by_type d {_JOINED}"
-        rows += _select(connection, wanted, source, "d.position", driven, between, limit, newest_first)
+    for source in sources:
+        rows += _select(connection, wanted, source, limit, newest_first)
     return sorted(rows, reverse=newest_first)[:limit]
 
 
 def _select(
-    connection: sqlite3.Connection,
-    wanted: LogFilter,
-    source: str,
-    place: str,
-    driven: list[_Condition],
-    between: tuple[int, int],
-    limit: int,
-    newest_first: bool,
+    connection: sqlite3.Connection, wanted: LogFilter, source: _Source, limit: int, newest_first: bool
 ) -> list[StoredRecord]:
-    conditions = [_Condition(f"{place} > ? AND {place} < ?", between), *driven]
-    conditions += _conditions(connection, wanted)
+    conditions = [*source.conditions, *_conditions(connection, wanted)]
     where = " AND ".join(condition.sql for condition in conditions)
     values = [value for condition in conditions for value in condition.values]
     order = "DESC" if newest_first else "ASC"
-    sql = f"SELECT {_COLUMNS} FROM {source} WHERE {where} ORDER BY {place.lstrip('+')} {order} LIMIT ?"
+    sql = f"SELECT {_COLUMNS} FROM {source.tables} WHERE {where} ORDER BY {source.order} {order} LIMIT ?"
     return [StoredRecord._make(row) for row in connection.execute(sql, (*values, limit))]
 
 
-def _source(connection: sqlite3.Connection, wanted: LogFilter) -> tuple[str, str, list[_Condition]]:
-    """Choose the index that leaves fewest rows to look at, and say which part of it."""
+def _sources(connection: sqlite3.Connection, wanted: LogFilter, between: tuple[int, int]) -> list[_Source]:
+    """Choose the index that leaves fewest rows to look at, and say which parts of it.
+
+    Each part holds its rows in the order of the log. Of several at once SQLite would sort all there are
+    before the first is out, and a page of a long stream or chain would cost as much as the whole of it.
+    """
     if wanted.aggregate_id is not None:
-        driven = [_Condition("d.aggregate_id = ?", (wanted.aggregate_id,))]
-        if wanted.aggregate_type is not None:
-            driven.append(_Condition("d.aggregate_type = ?", (wanted.aggregate_type,)))
-        return f"streams d {_JOINED}", "d.position", driven
+        kinds = [wanted.aggregate_type]
+        if wanted.aggregate_type is None:
+            kinds = [
+                kind
+                for (kind,) in connection.execute(statements()["stream_types"], numbered(wanted.aggregate_id))
+            ]
+        return [_stream(connection, (wanted.aggregate_id, kind), between) for kind in kinds]
     if wanted.correlation_id is not None:
-        root = _position_of(connection, wanted.correlation_id)
-        chain = "SELECT position FROM events_by_correlation WHERE correlation_id = ? UNION ALL SELECT ?"
-        of_chain = _Condition(f"e.position IN ({chain})", (wanted.correlation_id, root))
-        return "events e", "+e.position", [of_chain]  # the plus keeps SQLite from walking the range instead
-    return "events e", "e.position", []
+        return _chain(connection, wanted.correlation_id, between)
+    if not wanted.types:
+        return [_whole(between)]
+    lies_between = _Condition("d.position > ? AND d.position < ?", between)
+    return [
+        _Source(
+            f"events_by_type d {_JOINED}",
+            "d.position",
+            [_Condition("d.event_type = ?", (name,)), lies_between],
+        )
+        for name in sorted(set(wanted.types))
+    ]
+
+
+def _whole(between: tuple[int, int]) -> _Source:
+    return _Source("events e", "e.position", [_Condition("e.position > ? AND e.position < ?", between)])
+
+
+def _stream(
+    connection: sqlite3.Connection, stream: tuple[str, str | None], between: tuple[int, int]
+) -> _Source:
+    """Return a stream by version, which is how its index lies, and in which positions ascend too."""
+    above, below = between
+    versions = (
+        _version_from(connection, stream, above + 1),
+        _version_from(connection, stream, below),
+    )
+    of_stream = _Condition("d.aggregate_id = ? AND d.aggregate_type = ?", stream)
+    return _Source(
+        f"streams d {_JOINED}",
+        "d.version",
+        [of_stream, _Condition("d.version >= ? AND d.version < ?", versions)],
+    )
+
+
+def _version_from(connection: sqlite3.Connection, stream: tuple[str, str | None], position: int) -> int:
+    """Return the lowest version of a stream that lies at a position or above it, found by halving."""
+    low, last = connection.execute(statements()["stream_ends"], numbered(*stream)).fetchone()
+    if last is None:
+        return 0
+    high: int = last + 1
+    while low < high:
+        middle = (low + high) // 2
+        version, at = connection.execute(statements()["stream_version_from"], (*stream, middle)).fetchone()
+        if at < position:
+            low = version + 1
+        else:
+            high = middle
+    return int(low)
+
+
+def _chain(connection: sqlite3.Connection, correlation_id: str, between: tuple[int, int]) -> list[_Source]:
+    """Return what bears a correlation id, and the event that the chain is named after."""
+    of_chain = _Condition(
+        "d.correlation_id = ? AND d.position > ? AND d.position < ?", (correlation_id, *between)
+    )
+    sources = [_Source(f"events_by_correlation d {_JOINED}", "d.position", [of_chain])]
+    root = _position_of(connection, correlation_id)
+    if root is not None and between[0] < root < between[1]:
+        alone = _Condition("e.position = ? AND e.correlation_id IS NOT ?", (root, correlation_id))
+        sources.append(_Source("events e", "e.position", [alone]))
+    return sources
 
 
 def _conditions(connection: sqlite3.Connection, wanted: LogFilter) -> list[_Condition]:

@@ -43,6 +43,24 @@ SELECT position, coalesce(aggregate_type, '') FROM events WHERE position > ? AND
 -- name: stream_version
 SELECT max(version) FROM streams WHERE aggregate_id = ? AND aggregate_type = ?
 
+-- name: stream_types
+WITH RECURSIVE kinds(name) AS (
+    SELECT min(aggregate_type) FROM streams WHERE aggregate_id = ?1
+    UNION ALL SELECT (SELECT min(aggregate_type) FROM streams WHERE aggregate_id = ?1 AND aggregate_type > name)
+    FROM kinds WHERE name IS NOT NULL)
+SELECT name FROM kinds WHERE name IS NOT NULL
+UNION SELECT coalesce(aggregate_type, '') FROM events
+WHERE position > (SELECT value FROM meta WHERE key = 'indexed_upto') AND aggregate_id = ?1
+ORDER BY 1
+
+-- name: stream_ends
+SELECT (SELECT min(version) FROM streams WHERE aggregate_id = ?1 AND aggregate_type = ?2),
+       (SELECT max(version) FROM streams WHERE aggregate_id = ?1 AND aggregate_type = ?2)
+
+-- name: stream_version_from
+SELECT version, position FROM streams WHERE aggregate_id = ? AND aggregate_type = ? AND version >= ?
+ORDER BY version LIMIT 1
+
 -- name: indexed_upto
 SELECT value FROM meta WHERE key = 'indexed_upto'
 

@@ -5,14 +5,14 @@ SELECT coalesce((SELECT min(position) FROM events), 0), coalesce((SELECT max(pos
        (SELECT count(*) FROM scheduled)
 
 -- name: stream_page
-SELECT position FROM (
-    SELECT aggregate_type, version, position FROM streams
-    WHERE aggregate_id = ?1 AND (?2 IS NULL OR aggregate_type = ?2) AND version > ?3
-    UNION
-    SELECT coalesce(aggregate_type, ''), stream_version, position FROM events
-    WHERE position > (SELECT value FROM meta WHERE key = 'indexed_upto')
-      AND aggregate_id = ?1 AND (?2 IS NULL OR coalesce(aggregate_type, '') = ?2) AND stream_version > ?3
-) ORDER BY aggregate_type, version LIMIT ?4
+SELECT * FROM (
+    SELECT version, position FROM streams
+    WHERE aggregate_id = ?1 AND aggregate_type = ?2 AND version > ?3 ORDER BY version LIMIT ?4)
+UNION
+SELECT stream_version, position FROM events
+WHERE position > (SELECT value FROM meta WHERE key = 'indexed_upto')
+  AND aggregate_id = ?1 AND coalesce(aggregate_type, '') = ?2 AND stream_version > ?3
+ORDER BY version LIMIT ?4
 
 -- name: stream_from
 SELECT aggregate_id, aggregate_type FROM streams WHERE (aggregate_id, aggregate_type) >= (?, ?)
