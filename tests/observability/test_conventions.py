@@ -1,19 +1,17 @@
-"""Metrics and spans go by the names that others rely on, and nothing is said to who has not asked."""
+"""Metrics and spans go by the names that others rely on."""
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import ClassVar
 
-import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 from prometheus_client.parser import text_string_to_metric_families
 
-from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+from pabal import DomainEvent, InMemoryEventBus
 from pabal.observability.opentelemetry import instrument
 from pabal.observability.prometheus import PrometheusExporter
 
@@ -89,20 +87,3 @@ async def test_spans_are_described_by_the_conventions_of_messaging() -> None:
             },
         ),
     }
-
-
-async def test_a_bus_that_nobody_listens_to_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """An application that logs by itself would have every failure twice."""
-
-    async def refuse(event: Rung) -> None:
-        raise ValueError("too loud")
-
-    with caplog.at_level(logging.DEBUG):
-        async with InMemoryEventBus(InMemoryEventStorage()) as bus:
-            bus.subscribe(Rung, refuse, name="parks", retry_count=0)
-            bus.subscribe(Rung, refuse, name="halts", retry_count=0, on_exhausted="stop")
-            await bus.publish(Rung("a"))
-            await bus.drain()
-            assert len(await bus.dead_letters.list()) == 1
-            assert bus.health().status == "failing"
-    assert [record for record in caplog.records if record.name.startswith("pabal")] == []

@@ -48,6 +48,8 @@ async def test_a_child_is_told_that_it_cannot_use_a_file_that_was_open_when_it_w
     """It would wait for ever for a thread it has not, or write without locks what its parent then deletes."""
     run(
         """
+import logging
+logging.disable(logging.ERROR)  # the bus says it there, too
 storage = SqliteEventStorage(path)
 asyncio.run(storage.store_event(Tick("parent", 1)))
 asyncio.run(storage.head())  # so that a reader is open, too

@@ -44,9 +44,8 @@ _identities = count(1)
 class BaseEventBus(ABC):
     """Publish events to handlers, wherever the log lies; ``EventBus`` shows an example.
 
-    The type of what ``EventBusFactory.from_url`` gives. All that applications call is the same on every bus;
-    the kinds differ in how they begin and end, and in what is to be waited for and counted. A bus belongs to
-    the event loop that starts it.
+    The type of what ``EventBusFactory.from_url`` gives. All that applications call is the same on every bus,
+    which belongs to the event loop that starts it.
     """
 
     def __init__(
@@ -266,9 +265,12 @@ class BaseEventBus(ABC):
         self._engine.middleware = (*self._engine.middleware, middleware)
         self._engine.rewire()
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Have a plain function called with every telemetry report; return what takes it off again."""
-        return self._engine.listeners.attach(listener)
+    def listen(self, listener: Listener, *, logs: bool = False) -> Callable[[], None]:
+        """Have a plain function called with every telemetry report; return what takes it off again.
+
+        With ``logs=True`` it logs them, too, in place of the bus, which writes warnings and errors itself.
+        """
+        return self._engine.listeners.attach(listener, logs=logs)
 
     # -- publishing -----------------------------------------------------------------------------------
 
@@ -283,8 +285,7 @@ class BaseEventBus(ABC):
 
         Raises BusNotRunningError, WrongLoopError, InvalidEventError, QueueFullError, StorageError.
         """
-        # The shortest way, for what nearly every publish of a bus without storage is. Each look-up here is
-        # paid for by every event, which is why it stands in one piece.
+        # The shortest way, for nearly every publish of a bus without storage, which pays for each look-up.
         engine = self._engine
         route = self._direct_routes.get(type(event))
         if (

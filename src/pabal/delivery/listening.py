@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from pabal.delivery.handler import is_async
+from pabal.delivery.logged import OwnLog
 from pabal.errors import UsageError
 from pabal.ports.telemetry import Listener, Report
 
@@ -13,30 +15,39 @@ _log = logging.getLogger("pabal")
 
 
 class Listeners:
-    """Hand reports to listeners, none of which can harm a delivery."""
+    """Hand reports to listeners, none of which can harm a delivery.
+
+    What is out of the ordinary is logged, unless one of them does that.
+    """
 
     def __init__(self) -> None:
         self._attached: dict[object, Listener] = {}
+        self._logging: set[object] = set()
+        self._own_log = OwnLog()
 
-    def attach(self, listener: Listener) -> Callable[[], None]:
+    def attach(self, listener: Listener, *, logs: bool = False) -> Callable[[], None]:
         """Have a function called with every report from now on; return what takes it off again."""
         if not callable(listener) or is_async(listener):
             raise UsageError(f"{listener!r} is no listener; pass a plain function of the report")
         token = object()  # the same function may be attached twice, and need not be hashable
         self._attached[token] = listener
+        if logs:
+            self._logging.add(token)
+        return partial(self._take_off, token)
 
-        def take_off() -> None:
-            self._attached.pop(token, None)
-
-        return take_off
+    def _take_off(self, token: object) -> None:
+        self._attached.pop(token, None)
+        self._logging.discard(token)
 
     def tell(self, report: Report) -> None:
         """Hand a report to every listener; one that raises is taken off."""
+        if not self._logging:
+            self._own_log(report)
         for token, listener in tuple(self._attached.items()):
             try:
                 listener(report)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:  # what fails a test, or a CancelledError: nobody has cancelled a function
-                self._attached.pop(token, None)
+                self._take_off(token)
                 _log.exception("a telemetry listener failed and was removed: %r", listener)

@@ -96,7 +96,7 @@ class TradingDemo:
         portfolio = self._portfolio
         bus.subscribe(portfolio.takes, portfolio.handle, name="portfolio", batch=256, start="beginning")
         bus.use(self._meter.around)
-        bus.listen(self._meter.listen)
+        bus.listen(self._meter.listen, logs=True)
 
     async def _exchange(self, order: OrderPlaced, context: DeliveryContext) -> None:
         """Fill an order; it has no state, so at least once is no trouble."""

@@ -1,0 +1,136 @@
+"""What a bus logs by itself: no failure is silent, none is a flood."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+import pytest
+
+from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
+from pabal.delivery import logged
+from pabal.delivery.logged import OwnLog
+from pabal.observability.logging import log_reports
+from pabal.ports.telemetry import EventSkipped, SubscriptionHalted, SubscriptionResumed
+
+
+class Chimed(DomainEvent):
+    event_type: ClassVar[str] = "own_log.chimed"
+    bell: str
+
+
+async def refuse(event: Chimed) -> None:
+    raise ValueError("too loud, token=abc123")
+
+
+def own_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    return [
+        (record.levelno, record.getMessage().split(" event_id=")[0])
+        for record in caplog.records
+        if record.name == "pabal.telemetry"
+    ]
+
+
+async def test_a_handler_that_fails_is_heard_of_without_anything_set_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A slip in the first program anybody writes would print nothing, and end as if all was well."""
+    async with InMemoryEventBus(InMemoryEventStorage()) as bus:
+        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        bus.subscribe(Chimed, refuse, name="halts", retry_count=0, on_exhausted="stop")
+        await bus.publish(Chimed("a"))
+        await bus.drain()
+    lines = own_lines(caplog)
+    assert sorted(line[1].split(" reason=")[0] for line in lines) == [
+        "AttemptFailed subscription='halts'",
+        "AttemptFailed subscription='parks'",
+        "EventParked subscription='parks'",
+        "SubscriptionHalted subscription='halts'",
+    ]
+    assert {level for level, _ in lines} == {logging.WARNING, logging.ERROR}
+    assert "too loud" in caplog.text
+    assert "abc123" not in caplog.text
+
+
+async def test_a_handler_that_fails_all_the_time_does_not_flood_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A line for each of a million failures would hold up the event loop and fill the disk."""
+    async with InMemoryEventBus(InMemoryEventStorage()) as bus:
+        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        await bus.publish_batch([Chimed("a") for _ in range(300)])
+        await bus.drain()
+    assert len(own_lines(caplog)) == 2  # a failed attempt, and a dead letter
+
+
+def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of two troubles at a time one would hide the other, and nobody knew how often it came."""
+    now = 100.0
+    log = OwnLog(lambda: now)
+    for _ in range(4):
+        log(SubscriptionHalted("a", reason="no"))
+    log(SubscriptionHalted("b", reason="no"))
+    log(EventSkipped("a", event_type="x", position=1))
+    now += logged._QUIET
+    for _ in range(2):
+        log(SubscriptionHalted("a", reason="no"))
+    now += logged._QUIET
+    log(SubscriptionHalted("a", reason="no"))
+    now += logged._QUIET
+    log(SubscriptionHalted("a", reason="no"))
+    assert [
+        record.getMessage().split("'no'")[-1] for record in caplog.records if "'a'" in record.getMessage()
+    ] == [
+        "",
+        "EventSkipped subscription='a' event_type='x' position=1",
+        " (and 3 more like it before)",
+        " (and 1 more like it before)",
+        "",
+    ]
+    assert len([record for record in caplog.records if "'b'" in record.getMessage()]) == 1
+
+
+def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscription for each visitor, each of which failed once, would fill the memory for ever."""
+    now = 100.0
+    monkeypatch.setattr(logged, "_MOST_TOLD", 10)
+    log = OwnLog(lambda: now)
+    for number in range(100):
+        log(SubscriptionHalted(f"visitor-{number}", reason="no"))
+        now += 1.0
+    assert len(log._told) <= 20
+
+
+def test_what_is_only_to_be_known_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
+    """A program that is stopped and started would write lines that nobody has asked for."""
+    with caplog.at_level(logging.DEBUG):
+        OwnLog()(SubscriptionResumed("a"))
+    assert caplog.records == []
+
+
+async def test_an_application_that_logs_reports_has_each_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Every failure would be written twice: by the application, and by the bus."""
+    async with InMemoryEventBus(InMemoryEventStorage()) as bus:
+        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        end = log_reports(bus, "shop")
+        await bus.publish(Chimed("a"))
+        await bus.drain()
+        assert own_lines(caplog) == []
+        assert [record.name for record in caplog.records] == ["shop", "shop"]
+        end()
+        await bus.publish(Chimed("b"))
+        await bus.drain()
+    assert len(own_lines(caplog)) == 2
+
+
+async def test_who_counts_reports_does_not_silence_them(caplog: pytest.LogCaptureFixture) -> None:
+    """Metrics would be paid for with a log that says nothing of any failure."""
+    heard: list[object] = []
+    async with InMemoryEventBus(InMemoryEventStorage()) as bus:
+        bus.listen(heard.append)
+        bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
+        await bus.publish(Chimed("a"))
+        await bus.drain()
+    assert len(heard) == len(own_lines(caplog)) == 2
