@@ -30,7 +30,7 @@ def test_one_dead_letter_is_retried(pabal: Pabal, file: Path) -> None:
 def test_all_that_match_are_counted_and_confirmed(pabal: Pabal, file: Path) -> None:
     """A slip would discard what nobody wanted to lose."""
     dry = pabal("dead-letters", "discard", file, "--subscription", "pack", "--dry-run")
-    assert (dry.exit_code, dry.output) == (0, "Discard 2 dead letters for good?\n")
+    assert (dry.exit_code, dry.output) == (0, "Discard 2 dead letters for good?\nnothing was changed\n")
     refused = pabal("dead-letters", "discard", file, "--subscription", "pack", input="n\n")
     assert (refused.exit_code, len(parked(pabal, file))) == (1, 2)
     (group,) = json.loads(pabal("dead-letters", "list", file, "--groups", "--json").stdout)
@@ -91,15 +91,15 @@ def test_a_reset_and_a_replay_take_times_and_say_first_what_they_would_do(pabal:
     dry = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--dry-run")
     assert (dry.exit_code, dry.output) == (
         0,
-        "Move 'pack' from position 8 to 2h? What lies above is delivered again.\n",
+        "Move 'pack' from position 8 to 2h? What lies above is delivered again.\nnothing was changed\n",
     )
     dry = pabal("replay", file, "pack", "--from", "2026-05-01", "--to", "1h", "--dry-run")
     assert (dry.exit_code, dry.output) == (
         0,
-        "Deliver what lies between 2026-05-01 and 1h to 'pack' once more?\n",
+        "Deliver what lies between 2026-05-01 and 1h to 'pack' once more?\nnothing was changed\n",
     )
     dry = pabal("--lang", "ko", "replay", file, "pack", "--from", 2, "--dry-run")
-    assert dry.output == "위치 2부터 8까지를 'pack'에 다시 전달할까요?\n"
+    assert dry.output == "위치 2부터 8까지를 'pack'에 다시 전달할까요?\n아무것도 바뀌지 않았습니다\n"
     assert (pabal("subscriptions", "list", file).output, pabal("audit", file).output) == (
         before,
         "the audit log is empty\n",
@@ -119,7 +119,7 @@ def test_a_replay_is_asked_for(pabal: Pabal, file: Path) -> None:
 def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, file: Path) -> None:
     """The file would grow for ever."""
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
-    assert dry.output == "Delete the 6 oldest of 8 events?\n"
+    assert dry.output == "Delete the 6 oldest of 8 events?\nnothing was changed\n"
     dry = pabal("retention", file, "--max-events", 2, "--dry-run", "--json")
     assert json.loads(dry.stdout) == {"deleted": 6, "held_back_by": []}
     assert json.loads(pabal("status", file, "--json").stdout)["totals"]["events"] == 8
@@ -136,7 +136,7 @@ def test_retention_says_who_holds_what_is_old(
     monkeypatch.chdir(file.parent)
     pabal("subscriptions", "reset", file, "pack", "--to", 3, "--yes")
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
-    assert dry.output == "Delete the 3 oldest of 8 events?\nheld back by pack\n"
+    assert dry.output == "Delete the 3 oldest of 8 events?\nheld back by pack\nnothing was changed\n"
     told = pabal("--lang", "ko", "retention", file.name, "--max-age", "0s", "--yes")
     assert (told.exit_code, told.output) == (0, "이벤트 3개를 지웠습니다\n아직 필요로 하는 쪽: pack\n")
     (entry, _) = json.loads(pabal("audit", file, "--json").stdout)

@@ -85,7 +85,7 @@ def test_a_question_steers_no_terminal(pabal: Pabal, file: Path) -> None:
     asked = pabal("dead-letters", "discard", file, 1, input="n\n")
     assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good? [y/N]: ")
     dry = pabal("dead-letters", "discard", file, 1, "--dry-run")
-    assert dry.stdout == f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good?\n"
+    assert dry.stdout == f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good?\nnothing was changed\n"
 
 
 # -- what fails is written down ---------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_a_projection_is_removed_after_a_question_and_written_down(pabal: Pabal,
     """A typing error would cost a read model, and nobody could say whose it was."""
     question = "Drop 'quantities' and its tables (quantities)? Only its class can build them again."
     remove = ("projections", "remove", projected, "quantities")
-    assert pabal(*remove, "--dry-run").output == f"{question}\n"
+    assert pabal(*remove, "--dry-run").output == f"{question}\nnothing was changed\n"
     refused = pabal(*remove, input="n\n")
     assert (refused.exit_code, question in refused.output) == (1, True)
     assert len(listed(pabal, projected)) == 1

@@ -48,6 +48,11 @@ class InMemoryEventBus(BaseEventBus):
         super().__init__(engine, event_storage, max_queue_size=max_queue_size, backpressure=backpressure)
         self._storage, self._owns_storage = event_storage, owns_storage
 
+    def __repr__(self) -> str:
+        """Say what it does now, and where its log lies."""
+        log = "no log" if self._storage is None else f"log {self._storage.path}"
+        return f"<InMemoryEventBus {self._state}, {log}>"
+
     @property
     def storage(self) -> EventStorage | None:
         """Return the storage underneath, or None."""

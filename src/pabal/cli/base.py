@@ -261,6 +261,12 @@ def confirm(question: str, *, yes: bool) -> None:
         click.echo(t("Error: {message}", message=t("answer y or n")))
 
 
+def only_say(question: str) -> None:
+    """Say what would be asked, and that it was not done: on a dry run nobody answers."""
+    click.echo(readable(question))
+    click.echo(t("nothing was changed"))
+
+
 @contextmanager
 def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal while something takes its time; yields what to tell how far it is."""

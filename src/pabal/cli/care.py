@@ -152,6 +152,8 @@ def retention(
     question = t("Delete the {count} oldest of {total} events?", count=f"{due.deleted:,}", total=f"{total:,}")
     if dry_run:
         _say(due, question, as_json=as_json)
+        if not as_json:
+            click.echo(t("nothing was changed"))
         return
     if due.deleted:
         confirm(question, yes=yes)

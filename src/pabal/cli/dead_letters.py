@@ -21,11 +21,11 @@ from pabal.cli.base import (
     json_option,
     limit_option,
     moment,
+    only_say,
     payloads_option,
     print_json,
     print_result,
     progress,
-    readable,
     row,
     run,
     show,
@@ -163,9 +163,12 @@ def _one_or_all(
     else:
         count = run(target, lambda operations: operations.count_matching(wanted))
         question = t(_QUESTIONS[action, "all"], count=count)
-    if dry_run or not count:
-        click.echo(readable(question) if count else t("no dead letter matches"))
-        sys.exit(0 if count else REFUSED)
+    if not count:
+        click.echo(t("no dead letter matches"))
+        sys.exit(REFUSED)
+    if dry_run:
+        only_say(question)
+        return
     if number is None or action == "discard":
         confirm(question, yes=yes)
 

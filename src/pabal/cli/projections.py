@@ -18,6 +18,7 @@ from pabal.cli.base import (
     import_module,
     import_option,
     json_option,
+    only_say,
     print_json,
     print_result,
     progress,
@@ -159,7 +160,7 @@ def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, a
     if question is None:
         fail(t("no rebuild of {name} has left anything", name=repr(name)), REFUSED)
     if dry_run:
-        click.echo(question)
+        only_say(question)
         return
     confirm(question, yes=yes)
     result = run(target, lambda operations: operations.remove_projection(name, unfinished=unfinished))

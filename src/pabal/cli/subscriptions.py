@@ -17,6 +17,7 @@ from pabal.cli.base import (
     fail,
     json_option,
     moment,
+    only_say,
     print_json,
     print_result,
     readable,
@@ -189,7 +190,7 @@ def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bo
         to=to,
     )
     if dry_run:
-        click.echo(question)
+        only_say(question)
         return
     confirm(question, yes=yes)
     print_result(run(target, lambda operations: operations.reset(name, start)), as_json=as_json)
@@ -268,7 +269,7 @@ def replay(
     else:
         question = t("Deliver positions {first} to {last} to {name} once more?", **ends)
     if dry_run:
-        click.echo(question)
+        only_say(question)
         return
     confirm(question, yes=yes)
     print_result(run(target, lambda operations: operations.replay(name, begin, end)), **show_as)

@@ -200,7 +200,8 @@ class Failures:
         elif subscription.on_exhausted != "stop":
             return self._park_item(lane, consumer, item, reason, failure)
         if failure is not None:
-            reason = f"{reason}; the last error was {failure.error_type}: {failure.message}"
+            said = f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
+            reason = f"{reason}; the last error was {said}"
         engine.pending -= 1  # it was taken out of its lane, so ``halt`` does not find it there
         engine.halt(consumer, f"event {event.event_id} at position {position}: {reason}")
         return Verdict.SET_ASIDE

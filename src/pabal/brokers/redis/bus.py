@@ -128,8 +128,8 @@ class RedisEventBus(BaseEventBus):
         self._log.on_appended = self._appended
 
     def __repr__(self) -> str:
-        """Name the server without user and password."""
-        return f"<RedisEventBus {self._log.path} group={self.group!r}>"
+        """Say what it does now, and name the server without user and password."""
+        return f"<RedisEventBus {self._state}, log {self._log.path}, group {self.group!r}>"
 
     @property
     def address(self) -> str:

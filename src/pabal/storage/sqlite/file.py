@@ -77,6 +77,11 @@ class DatabaseFile:
         """Whose is the turn to open or to close: a start that was cancelled goes on opening in its thread."""
         self.open()
 
+    def __repr__(self) -> str:
+        """Name the file."""
+        state = "open" if self._is_open else "closed"
+        return f"<{type(self).__name__} {self.path}, {state}, durability {self.durability!r}>"
+
     def open(self) -> None:
         """Open the file again after ``close()``; harmless while open. Raises what the constructor does."""
         forks.check(self._path)

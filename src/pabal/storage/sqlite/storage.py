@@ -218,7 +218,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         """Iterate over envelopes above position ``after``, in order, up to where the log ends by then.
 
         ``types`` are event classes, each without its subclasses, or type names; None means all. ``limit`` is
-        the most that come; None means all. Raises DecodeError or CorruptLogError at the event in question.
+        the most that come. Raises CorruptLogError, and DecodeError unless ``types`` leaves such events out.
         """
         names = None if types is None else [_name_of(kind) for kind in types]
         left = limit

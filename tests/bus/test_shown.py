@@ -1,0 +1,38 @@
+"""What a bus and its storage say of themselves, as in a notebook or a log line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pabal import DomainEvent, InMemoryEventBus, SqliteEventStorage
+
+
+class Tapped(DomainEvent):
+    event_type: ClassVar[str] = "shown.tapped"
+
+
+async def test_a_bus_says_what_it_does_and_where_its_log_lies(tmp_path: Path) -> None:
+    """In a notebook it would be an address in memory, of which nobody can tell whether it runs."""
+    assert repr(InMemoryEventBus()) == "<InMemoryEventBus stopped, no log>"
+    storage = SqliteEventStorage(tmp_path / "a.db")
+    async with InMemoryEventBus(storage) as bus:
+        assert repr(bus) == f"<InMemoryEventBus running, log {storage.path}>"
+    assert repr(storage) == f"<SqliteEventStorage {storage.path}, open, durability 'full'>"
+    storage.close()
+    assert repr(storage) == f"<SqliteEventStorage {storage.path}, closed, durability 'full'>"
+
+
+async def test_an_error_without_a_message_is_named_by_its_type_where_a_subscription_halts(
+    tmp_path: Path,
+) -> None:
+    """The reason would read "ValueError: ; fix the cause", as if something had been cut out."""
+
+    async def refuse(event: Tapped) -> None:
+        raise ValueError
+
+    async with InMemoryEventBus(SqliteEventStorage(tmp_path / "a.db"), owns_storage=True) as bus:
+        bus.subscribe(Tapped, refuse, name="halts", retry_count=0, on_exhausted="stop")
+        await bus.publish(Tapped())
+        await bus.drain()
+        assert "the last error was ValueError; fix the cause" in bus.health().reasons[0]
