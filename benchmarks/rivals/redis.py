@@ -12,7 +12,8 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio
@@ -61,8 +62,6 @@ async def _paced(
 
 
 async def pabal_consumer(url: str, events: int, handler_ms: float) -> None:
-    bus = RedisEventBus(url, group="consumer", lease=2.0)
-    delays: list[float] = []
     handled = 0
     done = asyncio.Event()
 
@@ -70,18 +69,40 @@ async def pabal_consumer(url: str, events: int, handler_ms: float) -> None:
         nonlocal handled
         if handler_ms:
             await asyncio.sleep(handler_ms / 1000)
-        delays.append(time.time() - event.occurred_at.timestamp())
         handled += 1
         if handled == events:
             done.set()
 
+    async with _consuming(url, handle, done):
+        _report(handled, [])
+
+
+async def pabal_timing_consumer(url: str, events: int, number: float) -> None:
+    delays: list[float] = []
+    done = asyncio.Event()
+
+    async def handle(event: OrderPlaced) -> None:
+        delays.append(time.time() - event.occurred_at.timestamp())
+        if len(delays) == events:
+            done.set()
+
+    async with _consuming(url, handle, done):
+        _report(len(delays), delays)
+
+
+@asynccontextmanager
+async def _consuming(
+    url: str, handle: Callable[[OrderPlaced], Coroutine[Any, Any, None]], done: asyncio.Event
+) -> AsyncIterator[None]:
+    """Consume until that is done, or somebody says that it is enough."""
+    bus = RedisEventBus(url, group="consumer", lease=2.0)
     bus.subscribe(OrderPlaced, handle, name="count", start="beginning")
     await bus.start()
     _say("ready")
     stopping = asyncio.create_task(_wait_for_line())
     await asyncio.wait({stopping, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
     await bus.drain(timeout=120)
-    _report(handled, delays)
+    yield
     await bus.stop()
 
 
@@ -107,6 +128,10 @@ async def raw_publisher(url: str, events: int, rate: float) -> None:
             pipeline.xadd("raw", {"e": payload})
         await pipeline.execute()
     await client.aclose()
+
+
+async def raw_timing_consumer(url: str, events: int, number: float) -> None:
+    await raw_consumer(url, events, number)  # it takes the times of entries that have one
 
 
 async def raw_consumer(url: str, events: int, handler_ms: float) -> None:

@@ -152,7 +152,7 @@ def latencies(rival: str, events: int, rate: float) -> Metrics:
     """Measure the median and the 99th percentile from the event's making to its handler."""
     with (
         server() as url,
-        Role(f"{rival}_consumer", url, events) as consumer,
+        Role(f"{rival}_timing_consumer", url, events) as consumer,
         Role(f"{rival}_publisher", url, events, rate) as publisher,
     ):
         publisher.tell()
