@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pabal.delivery.buffers import BUFFER_HIGH
@@ -31,19 +31,19 @@ class _Way(NamedTuple):
 _UNWANTED = _Way(wanted=False)
 
 
-def route_page(engine: Engine, rows: Sequence[StoredRecord], consumers: Iterable[Consumer]) -> None:
+def route_page(engine: Engine, rows: Sequence[StoredRecord], consumers: Sequence[Consumer]) -> None:
     """Hand rows to those who have not seen them and have room; each is decoded once for all who want it.
 
     A consumer that is full, or ends meanwhile, is not moved further than it has followed. No priority is
     broken by serving one after the other: who has not seen an event yet holds up those of higher numbers.
     """
-    events: dict[int, DomainEvent] = {}
+    events: dict[int, DomainEvent] | None = {} if len(consumers) > 1 else None
     for consumer in consumers:
         _follow(engine, rows, consumer, events)
 
 
 def _follow(
-    engine: Engine, rows: Sequence[StoredRecord], consumer: Consumer, events: dict[int, DomainEvent]
+    engine: Engine, rows: Sequence[StoredRecord], consumer: Consumer, events: dict[int, DomainEvent] | None
 ) -> None:
     tracker = consumer.tracker
     ways: dict[str, _Way] = {}
@@ -64,12 +64,13 @@ def _follow(
             tracker.seen = position
             continue
         tracker.add(position)
-        event = events.get(position)
+        event = None if events is None else events.get(position)
         if event is None:
             event = decode_for(engine, consumer, row)
             if event is None:
                 continue
-            events[position] = event
+            if events is not None:
+                events[position] = event
         if way.lane is not None:
             engine.enter_lane(consumer, way.lane, position, event)
         elif way.lanes is not None:

@@ -28,8 +28,7 @@ class LogFront(GroupLetters, GroupSteered):
 
     async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
         """Append events, all or none; return a number for each one's place in the whole log."""
-        places = await self._whole.append_to_all(events)
-        return [self._whole.receipt_position(partition, position) for partition, position in places]
+        return self._whole.receipt_positions(await self._whole.append_to_all(events))
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""

@@ -207,9 +207,10 @@ class RedisLog:
                 f"partition_key returned {key!r}; it must return text without lone surrogates, or None"
             ) from None
 
-    def receipt_position(self, partition: int, position: int) -> int:
-        """Return one number for a place in the whole log."""
-        return position * self.partitions + partition
+    def receipt_positions(self, places: Iterable[tuple[int, int]]) -> list[int]:
+        """Return one number for each place (partition and position) in the whole log."""
+        partitions = self.partitions
+        return [position * partitions + partition for partition, position in places]
 
     def place_of(self, receipt_position: int) -> tuple[int, int]:
         """Return partition and position of such a number."""

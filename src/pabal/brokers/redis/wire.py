@@ -51,7 +51,12 @@ def _crc(text: str) -> int:
 
 def fingerprint(record: EventRecord) -> int:
     """Return 32 bits that differ (but for one case in 2^32) where the content under an id differs."""
-    return crc32(record.payload, _crc(f"{record.event_type}\0{record.aggregate_id}\0"))
+    return crc32(record.payload, _crc_of_source(record.event_type, record.aggregate_id))
+
+
+@lru_cache(maxsize=16_384)
+def _crc_of_source(event_type: str, aggregate_id: str | None) -> int:
+    return crc32(f"{event_type}\0{aggregate_id}\0".encode())
 
 
 def partition_of(key: str | None, event_id: bytes, partitions: int) -> int:
