@@ -24,7 +24,8 @@ def _anchor_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
 
-def _anchors_of(page: Path) -> set[str]:
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
     return {_anchor_of(heading) for heading in re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)}
 
 
@@ -37,7 +38,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if not file.exists() or (anchor and anchor not in _anchors_of(file)):
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
             broken.append(target)
     assert not broken
 
