@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,34 @@ async def test_what_is_asked_for_between_two_commits_of_a_trim_stays(
         monkeypatch.setattr(retention.Pace, "commit", commit_and_ask)
         assert (await storage.trim(max_events=1)).deleted == 5
         assert await numbers(storage) == list(range(5, 30))
+
+
+async def test_time_is_left_to_publishers_only_where_somebody_publishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A trim of a file that nobody uses would rest three quarters of its time."""
+    now, head = 100.0, 7
+    pauses: list[float] = []
+
+    async def do(action: Any) -> Any:
+        nonlocal now
+        now += 0.25
+        return "done", 0.001, head
+
+    async def rest(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+
+    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(retention, "asyncio", SimpleNamespace(sleep=rest))
+    pace = retention.Pace(do)
+    for _ in range(3):
+        assert await pace.commit(lambda tx: "done") == "done"
+    head = 8  # somebody publishes
+    for _ in range(3):
+        await pace.commit(lambda tx: "done")
+    assert pauses == [0.75, 0.0, 0.0, 0.75, 0.0, 0.0]
 
 
 async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(path: Path) -> None:

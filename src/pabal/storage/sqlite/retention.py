@@ -26,6 +26,8 @@ SLICE_SECONDS = 0.0015
 """How long one commit of tidying up may hold the writer before its sync, so that publishers hardly notice."""
 PAUSES = 3
 """How much longer than a commit the time between two of them is: it is left to publishers, as is the disk."""
+ALONE_AFTER = 1.0
+"""Seconds without a new event after which nobody is taken to publish, and no time is left."""
 SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
 """Rows deleted in one commit: at first, and the bounds within which that follows the time it takes."""
 CHECKPOINT_PAGES = 250
@@ -161,24 +163,31 @@ class Pace:
 
     def __init__(self, do: Do) -> None:
         self._do = do
+        self._head = 0
+        self._published_at = 0.0
         self.size = SLICE_FIRST
         """How many rows the next commit should delete."""
 
     async def commit(self, action: Callable[[Transaction], T]) -> T:
-        """Delete ``size`` rows, and wait for a while; return what the action returns."""
+        """Delete ``size`` rows, and leave time to who publishes; return what the action returns."""
         begun = time.monotonic()
-        result, seconds = await self._do(partial(_timed, action=action))
+        result, seconds, head = await self._do(partial(_timed, action=action))
         # Without the sync: it takes the same however little is deleted, and the fewer of them the better.
         self.size = next_size(self.size, seconds)
-        await asyncio.sleep(PAUSES * (time.monotonic() - begun))
+        now = time.monotonic()
+        if head != self._head:  # in whatever process
+            self._head, self._published_at = head, now
+        is_alone = now - self._published_at >= ALONE_AFTER
+        await asyncio.sleep(0.0 if is_alone else PAUSES * (now - begun))
         return result
 
 
-def _timed(tx: Transaction, action: Callable[[Transaction], T]) -> tuple[T, float]:
+def _timed(tx: Transaction, action: Callable[[Transaction], T]) -> tuple[T, float, int]:
+    """Return also how long the action took in seconds, and the highest position."""
     begun = time.monotonic()
     tx.checkpoint_from(CHECKPOINT_PAGES)
     result = action(tx)
-    return result, time.monotonic() - begun
+    return result, time.monotonic() - begun, tx.execute(statements()["head"]).fetchone()[0]
 
 
 def next_size(size: int, seconds: float) -> int:
