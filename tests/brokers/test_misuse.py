@@ -80,7 +80,7 @@ async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
     shared_server: Server, namespace: str
 ) -> None:
     """Whoever steers would get a UnicodeEncodeError, and what is kept of one name pass for another's."""
-    keys: list[Any] = ["\ud800", 5]
+    keys: list[Any] = ["\ud800", 5, ["a"]]
     async with make(shared_server, namespace, Noted(), partition_key=lambda _: keys[0]) as bus:
         subscriptions = bus.subscriptions
         for call in (subscriptions.pause, subscriptions.resume, subscriptions.forget, subscriptions.replay):

@@ -202,7 +202,7 @@ class RedisLog:
         key = self._partition_key(event)
         try:
             return partition_of(key, record.event_id, self.partitions)
-        except (AttributeError, UnicodeEncodeError):
+        except (AttributeError, TypeError, UnicodeEncodeError):
             raise UsageError(
                 f"partition_key returned {key!r}; it must return text without lone surrogates, or None"
             ) from None
@@ -234,9 +234,7 @@ class RedisLog:
                     await self._flush(units)
                 except BaseException as error:
                     for unit in units:
-                        if not unit.future.done():
-                            unit.future.set_exception(self._as_failure(error))
-                            unit.future.exception()
+                        unit.fail(self._as_failure(error))
                     if not isinstance(error, Exception):
                         raise
         finally:
