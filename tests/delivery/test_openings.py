@@ -266,14 +266,20 @@ def _ring(bus: InMemoryEventBus, *names: str) -> None:
         bus.subscribe(Knocked, handle, name=name)
 
 
-async def test_a_start_asks_for_its_subscriptions_together() -> None:
-    """Each would take a commit of its own: ten thousand kept a service from starting for 17 seconds."""
+async def _starting_three() -> tuple[InMemoryEventBus, AnswersLater, asyncio.Task[None]]:
+    """Return a bus that has asked for three subscriptions and waits for the answers."""
     storage = AnswersLater()
     bus = InMemoryEventBus(storage)
     _ring(bus, "front", "back", "side")
     storage.later = True
     starting = asyncio.create_task(bus.start())
     await turns(20)
+    return bus, storage, starting
+
+
+async def test_a_start_asks_for_its_subscriptions_together() -> None:
+    """Each would take a commit of its own: ten thousand kept a service from starting for 17 seconds."""
+    bus, storage, starting = await _starting_three()
     assert len(storage.answers) == 3
     storage.answer()
     await starting
@@ -283,12 +289,7 @@ async def test_a_start_asks_for_its_subscriptions_together() -> None:
 
 async def test_a_start_that_fails_gives_back_what_it_asked_for_together() -> None:
     """Nobody would have the others, and the next start would stand by for itself."""
-    storage = AnswersLater()
-    bus = InMemoryEventBus(storage)
-    _ring(bus, "front", "back", "side")
-    storage.later = True
-    starting = asyncio.create_task(bus.start())
-    await turns(20)
+    bus, storage, starting = await _starting_three()
     refused, cursor = storage.answers.pop(1)
     refused.set_exception(StorageUnavailableError(path="log.db", reason="no"))
     storage.answer()

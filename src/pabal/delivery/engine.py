@@ -173,10 +173,7 @@ class Engine:
             consumer.spill_behind(lane, position)
             return
         consumer.queued += 1
-        lane.items.append((position, event))  # what ``enter`` does, for each event that is read from the log
-        self.pending += 1
-        if lane.state == IDLE:
-            self.make_ready(lane)
+        self.enter(consumer, lane, position, event)
 
     def enter(self, consumer: Consumer, lane: Lane, position: int, event: DomainEvent) -> None:
         """Append to a lane and see that somebody looks at it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pabal.brokers.redis.keys import LogKeys
@@ -50,15 +50,17 @@ def without_twins(units: list[Unit]) -> list[Unit]:
     seen: dict[bytes, int] = {}
     good: list[Unit] = []
     for unit in units:
-        own = dict(zip([record.event_id for record in unit.records], unit.prints, strict=True))
-        if len(own) == len(unit.records) and seen.keys().isdisjoint(own):
-            seen.update(own)
-            good.append(unit)
-            continue
-        for index, (record, print_) in enumerate(zip(unit.records, unit.prints, strict=True)):
-            if own[record.event_id] != print_ or seen.get(record.event_id, print_) != print_:
-                unit.fail_as_duplicate(index, 0)
-                break
+        ids = [record.event_id for record in unit.records]
+        own = dict(zip(ids, unit.prints, strict=True))
+        clashes: list[int] = []
+        if len(own) < len(ids) or not seen.keys().isdisjoint(own):
+            clashes = [
+                index
+                for index, (event_id, print_) in enumerate(zip(ids, unit.prints, strict=True))
+                if own[event_id] != print_ or seen.get(event_id, print_) != print_
+            ]
+        if clashes:
+            unit.fail_as_duplicate(clashes[0], 0)
         else:
             seen.update(own)
             good.append(unit)
@@ -105,7 +107,7 @@ class Flush:
             )
         return names, arguments
 
-    def note_stored(self, answer: Any) -> Iterator[tuple[int, int, tuple[DomainEvent, ...]]]:
+    def note_stored(self, answer: Any) -> list[tuple[int, int, tuple[DomainEvent, ...]]]:
         """Note where everything is; return partition, first position and events of each entry."""
         stored = []
         for (partition, batch), first in zip(self.batches.items(), answer[1:], strict=True):
@@ -113,7 +115,7 @@ class Flush:
                 unit.positions[index] = position
             stored.append((partition, first, tuple([unit.events[index] for unit, index in batch.values()])))
         self._note_twins()
-        return iter(stored)
+        return stored
 
     def note_known(self, answer: Any) -> list[Unit]:
         """Note what the server knew already; return the units to send again.
