@@ -8,6 +8,7 @@ import pytest
 
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.partition import PartitionStorage
+from pabal.delivery.failure import Failures
 from pabal.errors import BusNotRunningError
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
@@ -53,6 +54,29 @@ async def test_those_of_other_processes_count_after_the_next_look(
         await until(lambda: count(one) == count(other) == 40)
         assert await one.clear_failed_events() == 40
         await until(lambda: count(one) == count(other) == 0)
+
+
+async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A monitor that waits for ``failing`` would not hear that a process delivers less, or nothing."""
+
+    def faulty(*arguments: object) -> None:
+        raise AssertionError("a fault")
+
+    async def fail(event: Moved) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(Failures, "failed", faulty)
+    bus = make(shared_server, namespace, fail)
+    await bus.start()
+    try:
+        await bus.publish_batch(moves(1, 1))
+        await until(lambda: bus.health().status == "failing")
+        (reason,) = bus.health().reasons
+        assert " workers have ended" in reason
+    finally:
+        await bus.stop(timeout=0.1)  # what that worker had in hand never ends
 
 
 @pytest.mark.parametrize("what", ["drain", "wait_for"])

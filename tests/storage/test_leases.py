@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
+from pabal.bus.statistics import Health
 from pabal.delivery import leases
 from pabal.errors import SubscriptionInUseError
 from pabal.observability.prometheus import PrometheusExporter
@@ -124,6 +125,19 @@ async def test_a_bus_that_stands_by_does_not_say_that_there_is_no_lag(storage: S
     assert 'pabal_subscription_lag{bus="default",subscription="held"} 0.0' in exporter.text()
     await two.stop()
     assert two.get_statistics()["subscriptions"]["held"]["lag"] is None
+
+
+async def test_a_bus_that_stands_by_is_ok_and_says_so(storage: SqliteEventStorage) -> None:
+    """Of several web workers on one file all but one would be degraded for ever, with nothing to be done."""
+    one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
+    one.subscribe(Tick, Recorder(), name="held")
+    two.subscribe(Tick, Recorder(), name="held")
+    await one.start()
+    await two.start()
+    assert one.health() == Health("ok")
+    assert two.health() == Health("ok", ("subscription 'held' is handled by another process",))
+    await two.stop()
+    await one.stop()
 
 
 async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(

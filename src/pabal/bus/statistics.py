@@ -15,7 +15,10 @@ from pabal.delivery.spread import quantiles
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Say how a bus is: ``ok``, ``degraded`` (works, but look at it) or ``failing``, and why."""
+    """Say how a bus is: ``ok``, ``degraded`` (works, but look at it) or ``failing``, and why.
+
+    A bus that is ``ok`` may name, for information, what other processes handle.
+    """
 
     status: Literal["ok", "degraded", "failing"]
     reasons: tuple[str, ...] = ()
@@ -87,44 +90,76 @@ def _lag(engine: Engine, consumer: Consumer) -> int | None:
     return None if engine.feed is None else engine.feed.lag_of(consumer)
 
 
+class Findings:
+    """Collect what is to be said of a bus: what makes it failing, what degraded, and what neither."""
+
+    def __init__(self) -> None:
+        self.failing: list[str] = []
+        self.degraded: list[str] = []
+        self.notes: list[str] = []
+
+    def look_at(self, engine: Engine) -> None:
+        """Add what one engine's subscriptions and workers show; what several show alike is said once."""
+        for consumer in engine.consumers.values():
+            name = f"subscription {consumer.name!r}"
+            if consumer.state == HALTED:
+                self._add(self.failing, f"{name} {consumer.reason}")
+            elif consumer.state == STANDBY:
+                # Of several processes on one log all but one stand by: nothing is wrong with that.
+                self._add(self.notes, f"{name} is handled by another process")
+            elif consumer.state == PAUSED:
+                self._add(self.degraded, f"{name} is paused; see bus.subscriptions.resume()")
+            elif consumer.state == ACTIVE and consumer.blocked:
+                keys = ", ".join(sorted(consumer.blocked)[:5])
+                self._add(self.degraded, f"{name} keeps events waiting behind parked ones of {keys}")
+            if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
+                self._add(
+                    self.degraded,
+                    f"{name} has {len(consumer.failing)} failed deliveries "
+                    f"that are to be tried again; from {BUFFER_HIGH} on it may take nothing new",
+                )
+            skipped = consumer.figures.skipped
+            if skipped:
+                self._add(self.degraded, f"{name} skipped {skipped} events of unregistered types")
+        trouble = engine.settlement.trouble if engine.feed is not None else None
+        if trouble is not None:
+            self._add(self.failing, f"progress cannot be saved: {trouble}")
+        ended = sum(worker.task.done() for worker in engine.workers)
+        if ended:
+            count = len(engine.workers)
+            self._add(self.failing, f"{ended} of {count} workers have ended; restart the bus, and report it")
+
+    def note_parked(self, count: int) -> None:
+        """Add that there are dead letters, if there are."""
+        if count:
+            self.degraded.append(f"there are dead letters ({count}); list, retry or discard them")
+
+    def health(self) -> Health:
+        """Return what follows from all this."""
+        status: Literal["ok", "degraded", "failing"]
+        status = "failing" if self.failing else "degraded" if self.degraded else "ok"
+        return Health(status, (*self.failing, *self.degraded, *self.notes))
+
+    def _add(self, reasons: list[str], reason: str) -> None:
+        if reason not in reasons:
+            reasons.append(reason)
+
+
+NOT_RUNNING = Health("failing", ("the bus is not running",))
+
+
 def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -> Health:
     """Return the health of a bus."""
     if not is_running:
-        return Health("failing", ("the bus is not running",))
-    failing = [f"subscription {c.name!r} {c.reason}" for c in engine.consumers.values() if c.state == HALTED]
-    degraded: list[str] = []
-    for consumer in engine.consumers.values():
-        if consumer.state == STANDBY:
-            degraded.append(f"subscription {consumer.name!r} is handled by another process")
-        if consumer.state == PAUSED:
-            degraded.append(f"subscription {consumer.name!r} is paused; see bus.subscriptions.resume()")
-        if consumer.state == ACTIVE and consumer.blocked:
-            keys = ", ".join(sorted(consumer.blocked)[:5])
-            degraded.append(
-                f"subscription {consumer.name!r} keeps events waiting behind parked ones of {keys}"
-            )
-        if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
-            degraded.append(
-                f"subscription {consumer.name!r} has {len(consumer.failing)} failed deliveries "
-                f"that are to be tried again; from {BUFFER_HIGH} on it may take nothing new"
-            )
-        if consumer.figures.skipped:
-            skipped = consumer.figures.skipped
-            degraded.append(f"subscription {consumer.name!r} skipped {skipped} events of unregistered types")
-    if engine.parked:
-        degraded.append(f"there are dead letters ({engine.parked}); list, retry or discard them")
+        return NOT_RUNNING
+    found = Findings()
+    found.look_at(engine)
+    found.note_parked(engine.parked)
     if not stored and engine.pending >= max_queue_size:
-        degraded.append(f"the queue is full ({engine.pending} deliveries)")
+        found.degraded.append(f"the queue is full ({engine.pending} deliveries)")
     if engine.feed is not None:
-        degraded += unclaimed((engine,))
-        if engine.settlement.trouble is not None:
-            failing.append(f"progress cannot be saved: {engine.settlement.trouble}")
-    ended = sum(worker.task.done() for worker in engine.workers)
-    if ended:
-        failing.append(f"{ended} of {len(engine.workers)} workers have ended; restart the bus, and report it")
-    if failing:
-        return Health("failing", (*failing, *degraded))
-    return Health("degraded" if degraded else "ok", tuple(degraded))
+        found.degraded += unclaimed((engine,))
+    return found.health()
 
 
 def unclaimed(engines: Iterable[Engine]) -> list[str]:

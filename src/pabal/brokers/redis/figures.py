@@ -6,7 +6,7 @@ from collections.abc import Container
 from typing import Any
 
 from pabal.brokers.redis.group import GroupEngine
-from pabal.bus.statistics import Health, collect, judge, unclaimed
+from pabal.bus.statistics import NOT_RUNNING, Findings, Health, collect, unclaimed
 from pabal.delivery.consumer import HALTED, PAUSED
 
 _SUMMED = ("events_dropped", "queue_size", "retry_queue_size")
@@ -64,23 +64,11 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
 def judged(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: list[str]) -> Health:
     """Return the health of a process; ``troubles`` make it failing, ``remarks`` degraded."""
     if not is_running:
-        return judge(engine, False, 0, stored=True)
-    failing = list(troubles)
-    degraded = [*remarks, *unclaimed(engine.engines())]
+        return NOT_RUNNING
+    found = Findings()
+    found.failing += troubles
+    found.degraded += [*remarks, *unclaimed(engine.engines())]
     for one in engine.engines():
-        health = judge(one, True, 0, stored=True)
-        told = {*degraded, *unclaimed((one,))}
-        halted = [
-            reason for reason in health.reasons if " halted at " in reason or "cannot be saved" in reason
-        ]
-        failing += [reason for reason in halted if reason not in failing]
-        degraded += [
-            reason
-            for reason in health.reasons
-            if reason not in halted and reason not in told and "dead letters" not in reason
-        ]
-    if engine.parked:
-        degraded.append(f"there are dead letters ({engine.parked}); list, retry or discard them")
-    if failing:
-        return Health("failing", (*failing, *degraded))
-    return Health("degraded" if degraded else "ok", tuple(degraded))
+        found.look_at(one)
+    found.note_parked(engine.parked)
+    return found.health()
