@@ -1,4 +1,4 @@
-"""Who may publish on a bus without storage that is full: those who wait, in order, once there is room."""
+"""Backpressure on a bus without storage: publishers wait, in order, while too much is pending."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Let publishers wait for room, and let them in."""
+    """Make publishers wait while the bus is full, and let them go on in the order they came."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.room = 0
-        """How many deliveries may be pending; more lets publishers wait."""
+        """How many deliveries may be pending before publishers have to wait."""
         self.waiters: deque[asyncio.Future[None]] = deque()
-        """Publishers that wait for room."""
+        """Publishers that wait, the longest-waiting first."""
         self.admitted = 0
-        """Publishers that were let in and have not resumed yet."""
+        """Publishers that were let in but have not resumed yet."""
 
     def let_in(self, *, all_at_once: bool = False) -> None:
-        """Let publishers go on, once half of the room is free or nothing else is ready (``all_at_once``).
+        """Let publishers go on once half of the room is free; with ``all_at_once``, as soon as any is.
 
-        Waiting for half keeps publishers and workers from taking turns for every single event.
+        Waiting for half keeps publishers and workers from taking turns for every single event. A worker that
+        has nothing to do passes ``all_at_once``.
         """
         free = self.room - self._engine.pending - self.admitted
         if free * 2 < self.room and not all_at_once:
@@ -38,12 +39,12 @@ class Admission:
                 free -= 1
 
     def left(self, waiter: asyncio.Future[None]) -> None:
-        """Forget a publisher that waits no longer: with a bus that stays full, they would pile up."""
+        """Forget a publisher that gave up waiting; on a bus that stays full, these would pile up."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
     def end(self) -> None:
-        """Let everybody go on, to be told that the bus has stopped."""
+        """Let all publishers go on, so that each finds out that the bus has stopped."""
         for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)

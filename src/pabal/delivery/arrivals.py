@@ -1,4 +1,4 @@
-"""What has reached a subscription of a bus without storage and was not looked at yet."""
+"""Events that reached a subscription of a bus without storage and have not been put into lanes yet."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """Hold events in publish order, neither numbered nor sorted into lanes.
+    """Hold events in publish order, without numbers and not yet sorted into lanes.
 
-    As long as no handler of the subscription has to wait for anything, one delivery is over before the next
-    begins, and nobody needs to know its key: a worker goes *straight* through what arrived. Should a handler
-    wait, the next worker sorts what is left into lanes, where other keys can go on.
+    While no handler of the subscription has to wait for anything, each delivery ends before the next begins,
+    so its key does not matter: a worker goes *straight* through the arrivals. If one does wait, the next
+    worker sorts the remaining events into lanes, so that other keys can go on.
     """
 
     __slots__ = ("_astray", "add", "consumer", "events", "lane", "left", "size", "state", "worker")
@@ -31,26 +31,26 @@ class Arrivals:
         self.consumer = consumer
         self.events: deque[DomainEvent] = deque()
         self.add = self.events.append
-        """What publishing calls; the queue stays the same one."""
+        """Called by publishing. It stays valid because the queue is never replaced by another."""
         self.state = IDLE
-        """IDLE, or READY: in the engine's queue for the workers, like a lane."""
+        """IDLE, or READY while queued in the engine for the workers, like a lane."""
         self.worker: Worker | None = None
-        """Who is on its way straight through, unless what it handles has been given its lane."""
+        """The worker going straight through the events; None once its current event has a lane."""
         self.left: Iterator[DomainEvent] = iter(())
-        """What that worker has still before it."""
+        """The events that this worker has not handled yet."""
         self.size = 0
-        """How many deliveries its slice has, after what was taken back."""
+        """How many deliveries are in the worker's slice, without those taken back."""
         self.lane: Lane | None = None
-        """The lane of what it handles, where somebody needed to know."""
+        """The lane of the event being handled, if it was needed."""
         self._astray = False
-        """Something may be in a lane."""
+        """Whether a lane may hold events."""
 
     def __len__(self) -> int:
-        """Return how many events wait, without the one being handled."""
+        """Return how many events wait, not counting the one being handled."""
         return len(self.events) + length_hint(self.left)
 
     def extend(self, events: Sequence[DomainEvent]) -> None:
-        """Add events in publish order, and see that somebody looks at them."""
+        """Add events in publish order, and queue the arrivals for a worker if they are not queued yet."""
         engine = self.consumer.engine
         if self.state == IDLE:
             engine.make_ready(self)
@@ -58,12 +58,12 @@ class Arrivals:
         engine.pending += len(events)
 
     def may_go_straight(self) -> bool:
-        """Tell whether everything that came before is over, so that order needs no lanes."""
+        """Tell whether all earlier deliveries have ended, so that order is kept without lanes."""
         consumer = self.consumer
         if not consumer.plain or consumer.in_flight or consumer.failing or consumer.blocked:
             return False
         if callable(consumer.subscription.ordering):
-            return False  # a user's function that raises must do so whether a handler waits or not
+            return False  # an ordering function that raises must do so whether or not a handler waits
         if self._astray and any(lane.state != IDLE for lane in consumer.all_lanes()):
             return False
         self._astray = False
@@ -77,7 +77,7 @@ class Arrivals:
         self.worker = worker
         self.lane = None
         if self.events or self.size > 1:
-            # So that somebody is there to sort the rest, should a handler wait.
+            # If the handler waits, another worker comes and sorts the remaining events.
             self.consumer.engine.make_ready(self)
 
     def _take(self, most: int | None) -> list[DomainEvent]:
@@ -89,14 +89,14 @@ class Arrivals:
         return [take() for _ in range(most)]
 
     def recall(self) -> None:
-        """Take back what the worker has still before it; it ends with what it is handling."""
+        """Take back the events that the worker has not handled; it stops after the one it is handling."""
         self.size -= length_hint(self.left)
         self.events.extendleft(reversed(list(self.left)))
         if self.events and self.state == IDLE:
             self.consumer.engine.make_ready(self)
 
     def sort(self, most: int | None = None) -> None:
-        """Put up to ``most`` events into lanes, all if None, behind what is being handled."""
+        """Put up to ``most`` events (None: all) into lanes, behind the one being handled."""
         consumer, engine = self.consumer, self.consumer.engine
         if self.worker is not None:
             self.recall()
@@ -117,7 +117,7 @@ class Arrivals:
                 try:
                     lane = consumer.lane_for(event, lanes)
                 except Exception:
-                    lanes = None  # ``accept`` meets it again, and may halt the subscription
+                    lanes = None  # ``accept`` meets the same error and parks the event or halts
                     engine.accept(consumer, engine.numbered, event)
                 else:
                     engine.enter(consumer, lane, engine.numbered, event)
@@ -125,24 +125,24 @@ class Arrivals:
             engine.make_ready(self)
 
     def _occupied_by(self, worker: Worker) -> Lane | None:
-        """Return the lane of what a worker is handling, marked as taken."""
+        """Return the lane of the event that a worker is handling, marked as running."""
         event = worker.context[current_event]
         assert isinstance(event, DomainEvent)
         try:
             lane = self.lane_of(event)
         except Exception:
-            return None  # its ``aggregate_id`` raised: without a key there is nothing to keep in order
+            return None  # its ``aggregate_id`` raised: without a key there is no order to keep
         if not lane.shared:
             self._astray = True
             lane.state = RUNNING
         return lane
 
     def lane_of(self, event: DomainEvent) -> Lane:
-        """Return the lane an event belongs to. May raise what its ``aggregate_id`` raises."""
+        """Return the lane of an event. Raises whatever its ``aggregate_id`` raises."""
         return self.consumer.lane_for(event, self.consumer.lanes_of(type(event)))
 
     def drop(self) -> int:
-        """Forget what waits; return how much that was."""
+        """Forget the waiting events; return how many there were."""
         self.recall()
         dropped = len(self.events)
         self.events.clear()

@@ -1,4 +1,4 @@
-"""One attempt on one delivery, or on a batch: filter, context, time limit, handler."""
+"""One attempt at a delivery or a batch: ``where`` filter, context, time limit, handler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def make_attempt(
     worker: Worker, consumer: Consumer, lane: Lane, items: list[Item], attempt: int
 ) -> None:
-    """Call the handler with what ``where`` lets through; raise what it raises, or TimeoutError."""
+    """Call the handler with the events that pass ``where``. Raises what it raises, or TimeoutError."""
     subscription = consumer.subscription
     position, event = items[-1]
     batch = subscription.batch is not None
@@ -42,14 +42,14 @@ async def make_attempt(
 
 
 def _given(consumer: Consumer, event: DomainEvent) -> Any:
-    """Return what a handler gets: nothing it does to it reaches another handler, or another attempt."""
+    """Return the handler's argument, copied if needed: a change to it reaches no other handler or attempt."""
     return body_of(unshared(event) if consumer.copies else event)
 
 
 async def _in_time(
     worker: Worker, consumer: Consumer, argument: Any, context: DeliveryContext, timeout: float
 ) -> None:
-    """Call the handler under the watchdog, which cancels the worker's task when time is up."""
+    """Call the handler with a time limit; the watchdog cancels the worker's task when it is exceeded."""
     worker.expired = False
     worker.engine.watchdog.watch(worker, timeout)
     try:

@@ -1,4 +1,4 @@
-"""What goes on beside the workers: rare tasks, and those who wait for the engine to reach a state."""
+"""Rare work beside the workers, and waiting for the engine to reach a state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger("pabal")
 
 
 class Background:
-    """Run the engine's rare work, and wake observers when something has changed."""
+    """Run the engine's rare tasks, and wake observers when the engine's state has changed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -32,21 +32,21 @@ class Background:
 
     @property
     def tasks(self) -> tuple[asyncio.Future[Any], ...]:
-        """Return what is under way, such as opening a subscription."""
+        """Return the tasks under way, such as opening a subscription."""
         return tuple(self._tasks)
 
     def spawn(self, work: Awaitable[Any]) -> None:
-        """Run something rare beside the workers, until the engine stops."""
+        """Run a task beside the workers; it is cancelled when the engine stops."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
     def spawn_later(self, delay: float, work: Callable[[], Awaitable[Any]]) -> None:
-        """Run something rare after ``delay`` seconds."""
+        """Start a task after ``delay`` seconds."""
         self._engine.timers.add(delay, lambda: self.spawn(work()))
 
     def bury(self) -> None:
-        """Forget what is left of a loop that was closed."""
+        """Forget the tasks and observers of an event loop that was closed."""
         bury(*self._tasks)
         self._tasks = {task for task in self._tasks if not is_dead(task)}
         self.observers = [future for future in self.observers if not is_dead(future)]
@@ -64,9 +64,9 @@ class Background:
         await future
 
     async def insist(self, consumer: Consumer, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Read something a consumer cannot go on without, again and again while the trouble may pass.
+        """Read something a consumer cannot go on without; retry for as long as the storage is in trouble.
 
-        Damage does not pass: it halts the consumer. Returns None when there is nothing more to wait for.
+        Damage is not retried: it halts the consumer. Returns None then, and if the storage is closed.
         """
         while True:
             try:
@@ -83,16 +83,16 @@ class Background:
     # -- observers ------------------------------------------------------------------------------------
 
     def noticed(self) -> None:
-        """Wake those who wait for something to change."""
+        """Wake everything that waits in ``until``."""
         observers, self.observers = self.observers, []
         for future in observers:
             if not future.done():
                 future.set_result(None)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when ``condition`` holds; it is looked at whenever the engine has come to rest.
+        """Wait until ``condition`` holds; it is checked each time ``noticed`` is called.
 
-        Raises BusNotRunningError when the engine stops first.
+        Raises BusNotRunningError if the engine stops first.
         """
         while not condition():
             if self._engine.halting:

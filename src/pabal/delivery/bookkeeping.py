@@ -1,4 +1,4 @@
-"""What a subscription remembers of its deliveries: failed attempts, what is to be saved, and figures."""
+"""A subscription's records of its deliveries: failed attempts, changes to be saved, and figures."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pabal.delivery.spread import Spread
 from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 
 FAILURES_KEPT = 100
-"""Failures that are kept of one delivery: they are written again with each further one."""
+"""How many failures are kept for one delivery: each further failure writes all of them again."""
 
 
 def with_failure(earlier: tuple[AttemptFailure, ...], failure: AttemptFailure) -> tuple[AttemptFailure, ...]:
-    """Return the failures with one more; of very many the first and the newest are kept."""
+    """Append a failure; beyond ``FAILURES_KEPT``, keep the first and the newest."""
     if len(earlier) < FAILURES_KEPT:
         return (*earlier, failure)
     return (earlier[0], *earlier[len(earlier) - FAILURES_KEPT + 2 :], failure)
 
 
 class Failing(msgspec.Struct):
-    """Remember the attempts made on a delivery that has not succeeded."""
+    """Record the attempts made at a delivery that has not succeeded."""
 
     attempts: int
     failures: tuple[AttemptFailure, ...]
@@ -29,11 +29,11 @@ class Failing(msgspec.Struct):
     """Monotonic time of the next attempt."""
     from_dead_letter: bool = False
     discarded: bool = False
-    """Its dead letter was discarded meanwhile, so no attempt follows."""
+    """Its dead letter was discarded in the meantime, so it gets no further attempt."""
 
 
 class Unsaved(msgspec.Struct):
-    """Collect what the next save has to tell the storage beyond the watermark."""
+    """Collect what the next save has to write besides the watermark."""
 
     retries: dict[int, PendingRetry] = msgspec.field(default_factory=dict)
     cleared: set[int] = msgspec.field(default_factory=set)
@@ -56,4 +56,4 @@ class Figures:
     busy_seconds: float = 0.0
     timed: int = 0
     spread: Spread = field(default_factory=Spread)
-    """Seconds for one attempt. A slice of several is counted at its mean: only quick ones share a slice."""
+    """Seconds per attempt. Attempts of one slice count with their mean: only quick ones share a slice."""

@@ -1,16 +1,16 @@
 """How many deliveries a subscription of a bus with storage holds in memory."""
 
 BUFFER_HIGH = 4096
-"""What one that lags holds before nothing more is read for it."""
+"""A lagging subscription that holds this many gets nothing more read for it …"""
 BUFFER_LOW = 2048
-"""What it has to come down to before more is read."""
+"""… until it holds fewer than this."""
 BUFFER_LIVE = 16_384
-"""What one that takes events as they are committed holds before it lags.
+"""A live subscription, which takes events as they are committed, that holds this many begins to lag.
 
-More than of what is read, for these events are in memory already: reading them back makes the whole way from
-publishing to handling half as long again.
+It is higher than for events read from the log, because these are in memory already: reading them back would
+make the whole way from publishing to handling half as long again.
 """
 SAVED_OFTEN = 4096
-"""How many unfinished deliveries a save tells of, while they follow one another: each is looked at."""
+"""How many unfinished deliveries a regular save lists; listing them takes time in every save."""
 SAVED_LAST = BUFFER_LIVE
-"""How many the last save tells of, when a subscription ends: all that are in memory."""
+"""How many the last save lists, when a subscription ends: all that are in memory."""

@@ -1,4 +1,4 @@
-"""The clock that real programs run on."""
+"""The real clock, used outside of tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pabal.ports.clock import TimerHandle
 
 
 class SystemClock:
-    """Tell the machine's time and use the running loop's timers."""
+    """Read the machine's clocks and use the running loop's timers."""
 
     time = staticmethod(machine.time)
     monotonic = staticmethod(machine.monotonic)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> TimerHandle:
-        """Call back in the running loop after ``delay`` seconds."""
+        """Call ``callback`` in the running loop after ``delay`` seconds."""
         return asyncio.get_running_loop().call_later(max(0.0, delay), callback)

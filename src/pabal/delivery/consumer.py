@@ -1,4 +1,4 @@
-"""One subscription at work: its lanes, its watermark, its failures, its figures."""
+"""A subscription at work: its lanes, watermark, failed deliveries and figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLOSED = "closed"
 
 
 class Consumer:
-    """Take deliveries for one subscription and keep track of them until each is finished."""
+    """Hold the deliveries of one subscription and keep track of each until it is finished."""
 
     __slots__ = (
         "_by_key",
@@ -85,48 +85,48 @@ class Consumer:
         self.call = call
         self.handler: Callable[[Any], Awaitable[Any]] = subscription.handler.function
         self.bare = False
-        """The handler takes the event alone and no middleware is around it."""
+        """The handler takes only the event, and there is no middleware."""
         self.plain = False
-        """Nothing to do around the handler: workers take the short way."""
+        """Nothing has to be done around the handler, so workers take the short way."""
         self.copies = False
-        """Some of its events have fields that a handler could change: each attempt gets a copy of its own."""
+        """Some of its events have fields that a handler could change, so each attempt gets its own copy."""
         self.arrivals = Arrivals(self)
         self.shared = Lane(self, UNORDERED, shared=True)
         self.delayed: dict[int, Item] = {}
-        """Deliveries without a key that failed and wait for their next attempt, out of their lane."""
+        """Failed deliveries without a key that wait, outside of their lane, for the next attempt."""
         self.apart: set[Lane] = set()
-        """Lanes of single deliveries without a key that wait at a gate of priority."""
+        """Lanes of one delivery each, without a key, that wait for a lower priority number."""
         self._lanes: dict[str | None, dict[Any, Lane]] = {}
         self._by_key: dict[Any, Lane] = {}
         self._prune_at = _PRUNE_ABOVE
         self._wants: dict[type, bool] = {}
         self.failing: dict[int, Failing] = {}
         self.blocked: dict[str, int] = {}
-        """Keys that wait behind a dead letter, with the number of deliveries queued there in this run."""
+        """Keys parked behind a dead letter, and how many deliveries were queued there in this run."""
         self.figures = Figures()
         self.in_flight = 0
-        self.slice = 1  # it grows where handlers prove quick: until then, each worker's would add up
+        self.slice = 1  # grows while handlers are quick; a slow one must not hold up the loop once per worker
         self.state = STARTING
         self.reason = ""
-        # What follows is for a log underneath, or for priorities.
+        # The following is used with a log, or for priorities.
         self.tracker: WatermarkTracker | None = None
         self.journal: AttemptJournal | None = None
         self.number = self.epoch = self.reopenings = 0
         self.opened = False
-        """What its cursor left unfinished is in its lanes again, so later events may follow."""
+        """The deliveries its cursor left unfinished are in their lanes again, so later events may follow."""
         self.live = False
-        """Takes events as they are committed; otherwise the feed reads them from the log."""
+        """Takes events as they are committed; if not, the feed reads them from the log."""
         self.queued = self.spilled = 0
-        self.crowded: tuple[int, ...] | None = None  # what it held when no room could be made of that
+        self.crowded: tuple[int, ...] | None = None  # what it held when no room could be made
         self.saved = 0
-        """How far the last save reached."""
+        """The position up to which the last save saw the log."""
         self.unsaved = Unsaved()
         self.outside: set[int] = set()
-        """Positions under way that the watermark has passed: dead letters, and what queued behind them."""
+        """Positions under way that are below the watermark: dead letters, and events queued behind them."""
         self.replay: ReplayRun | None = None
-        """The range of the log that is delivered again just now."""
+        """The range of the log that is being replayed now."""
         self.replays: frozenset[int] = frozenset()
-        """The replays that its opening knew of."""
+        """The ids of the replays that were known when it was opened."""
         self.lowers: tuple[Consumer, ...] = ()
         self.followed = False
         self.unattempted: set[int] = set()
@@ -134,16 +134,16 @@ class Consumer:
 
     @property
     def is_opening(self) -> bool:
-        """Tell whether what its cursor says is being loaded."""
+        """Tell whether the subscription is being opened, or its unfinished deliveries are being loaded."""
         loading = self.state == ACTIVE and self.tracker is not None and not self.opened
         return loading or self.state == STARTING
 
     def is_open(self, tracker: WatermarkTracker | None) -> bool:
-        """Tell whether this is still the same opening of an active subscription: not ended, nor reopened."""
+        """Tell whether the subscription is active and was not reopened since it had this tracker."""
         return self.state == ACTIVE and self.tracker is tracker
 
     def rewire(self, call: Call, *, with_middleware: bool) -> None:
-        """Take another call, and find out anew whether there is anything to do around the handler."""
+        """Replace the call around the handler, and work out again whether workers can take the short way."""
         subscription = self.subscription
         self.call = call
         self.bare = subscription.handler.direct is not None and not with_middleware
@@ -165,7 +165,7 @@ class Consumer:
 
     @property
     def name(self) -> str:
-        """Return the durable name."""
+        """Return the subscription's durable name."""
         return self.subscription.name
 
     def wants(self, kind: type) -> bool:
@@ -184,21 +184,21 @@ class Consumer:
             self.end_slices()
 
     def end_slices(self) -> None:
-        """Have workers in the middle of a slice end with their delivery; what is left stays in its lane."""
+        """End every worker's slice after its current delivery; the other deliveries stay in their lanes."""
         self.arrivals.recall()
         for lane in self.all_lanes():
             lane.items, slice_under_way = deque(lane.items), lane.items
             slice_under_way.clear()
 
     def lanes_of(self, kind: type) -> dict[Any, Lane] | None:
-        """Return the lanes that aggregate ids of this class index, or None where keys are computed."""
+        """Return the lanes by aggregate id for this class, or None if keys are computed otherwise."""
         subscription = self.subscription
         if subscription.batch is not None or subscription.ordering != BY_AGGREGATE:
             return None
         return self._lanes.setdefault(registry.schema_of(kind).aggregate_type, {})
 
     def lane_for(self, event: DomainEvent, lanes: dict[Any, Lane] | None) -> Lane:
-        """Return the lane of an event, new if need be. May raise what a user's ordering function raises."""
+        """Return or make the lane of an event. Raises what ``aggregate_id`` or ``ordering`` raises."""
         key: Any
         if lanes is not None:
             try:
@@ -224,17 +224,17 @@ class Consumer:
         return lane
 
     def lane_of(self, key: Any = BATCH_KEY) -> Lane:
-        """Return the lane of a key; by default that of a subscription that ``is_one_lane``."""
+        """Return the lane of a key; without one, the only lane of a subscription that ``is_one_lane``."""
         return self._by_key.get(key) or self._by_key.setdefault(key, Lane(self, key))
 
     def _prune(self, lanes: dict[Any, Lane]) -> None:
-        """Forget lanes that are empty, so that ever new keys take no ever growing room."""
+        """Drop empty lanes, so that a stream of new keys does not fill the memory."""
         for key in [key for key, lane in lanes.items() if lane.state == IDLE and not lane.items]:
             del lanes[key]
         self._prune_at = max(_PRUNE_ABOVE, 2 * len(lanes))
 
     def all_lanes(self) -> list[Lane]:
-        """Return every lane there is now."""
+        """Return all lanes that exist now."""
         groups = [*self._lanes.values(), self._by_key]
         return [self.shared, *self.apart, *(lane for group in groups for lane in group.values())]
 
@@ -243,12 +243,12 @@ class Consumer:
         return len(self.arrivals) + sum(len(lane.items) for lane in self.all_lanes())
 
     def held_by_retries(self) -> int:
-        """Return how many deliveries cannot go on before a retry is due, their own or that of one ahead."""
+        """Return how many deliveries wait for a retry: their own, or one ahead of them in their lane."""
         waiting = (len(lane.items) for lane in self.all_lanes() if lane.state in (WAITING, GATED))
         return len(self.delayed) + sum(waiting)
 
     def drop_lanes(self) -> int:
-        """Forget what waits, and return how many deliveries that were; running handlers are not touched."""
+        """Empty all lanes and return how many deliveries they held; running handlers are not touched."""
         dropped = self.arrivals.drop()
         for lane in self.all_lanes():
             dropped += len(lane.items)
@@ -259,12 +259,12 @@ class Consumer:
         dropped += len(self.delayed)
         self.delayed.clear()
         self.apart.clear()
-        # A worker may still hold the old one; whatever it does with it concerns nobody any more.
+        # A worker may still hold the old shared lane; nothing it does with that one has an effect any more.
         self.shared = Lane(self, UNORDERED, shared=True)
         self._lanes.clear()
         self._by_key.clear()
         self.engine.router.forget()
-        self.engine.dead_letters.call_off_retries(self.name, self.failing)  # with a log there are none
+        self.engine.dead_letters.call_off_retries(self.name, self.failing)  # none if there is a log
         self.failing.clear()
         self.queued = self.spilled = 0
         self.crowded = None
@@ -272,7 +272,7 @@ class Consumer:
         return dropped
 
     def spill_behind(self, lane: Lane, position: int) -> None:
-        """Add a position to the part of a lane that is left on disk, of which there is some already."""
+        """Leave a position on disk, behind others of its lane that already are."""
         assert lane.spilled is not None
         lane.spilled.append(position)
         self.spilled += 1
@@ -280,12 +280,12 @@ class Consumer:
     # -- priorities -----------------------------------------------------------------------------------
 
     def holder(self, position: int, event: DomainEvent) -> Consumer | None:
-        """Return a subscription of a lower priority number that has not attempted this event yet."""
+        """Return a subscription of a lower priority number that has yet to attempt this event, or None."""
         for lower in self.lowers:
             if lower.state == STARTING and lower.wants(kind_of(event)):
-                return lower  # it is being opened; where it begins is settled already
+                return lower  # it is being opened, and the position where it begins is already fixed
             if lower.state != ACTIVE:
-                continue  # one that does not run must not hold up those that do
+                continue  # a subscription that does not run must not hold up those that do
             if position in lower.unattempted:
                 return lower
             if lower.tracker is not None and position > lower.tracker.seen and lower.wants(kind_of(event)):
@@ -293,32 +293,32 @@ class Consumer:
         return None
 
     def set_followed(self, followed: bool) -> None:
-        """Begin or end to note first attempts, as those of higher numbers come or go."""
+        """Record first attempts from now on, or no longer: higher priority numbers wait for them."""
         self.followed = followed
         self.release_followers()
         if followed and self.tracker is not None:
             self.unattempted.update(p for p in self.tracker.unfinished() if p not in self.failing)
 
     def hold(self, position: int, lane: Lane) -> None:
-        """Let a lane of a higher priority number wait for this subscription's attempt on ``position``."""
+        """Make a lane of a higher priority number wait for this subscription's attempt at ``position``."""
         lane.state = GATED
         self.held_lanes.setdefault(position, []).append(lane)
 
     def attempted(self, position: int) -> None:
-        """Note the first attempt on ``position`` and let those who waited for it go on."""
+        """Record the first attempt at ``position`` and release the lanes that waited for it."""
         self.unattempted.discard(position)
         for lane in self.held_lanes.pop(position, ()):
             self.engine.make_ready(lane)
 
     def passed_over(self, upto: int) -> None:
-        """Let go who waits for positions up to ``upto`` that turned out to need no attempt here."""
+        """Release the lanes that wait for positions up to ``upto`` which need no attempt here."""
         if self.held_lanes:
             due = [p for p in self.held_lanes if p <= upto and p not in self.unattempted]
             for position in due:
                 self.attempted(position)
 
     def release_followers(self) -> None:
-        """Let everyone go who waits for this subscription."""
+        """Release all lanes that wait for this subscription."""
         self.unattempted.clear()
         for position in list(self.held_lanes):
             self.attempted(position)
@@ -326,7 +326,7 @@ class Consumer:
     # -- bookkeeping ----------------------------------------------------------------------------------
 
     def finished(self, position: int) -> None:
-        """Note that nothing remains to be done for a position."""
+        """Record that a position needs no further work."""
         tracker = self.tracker
         if self.failing and self.failing.pop(position, None) is not None and tracker is not None:
             self.unsaved.retries.pop(position, None)
@@ -341,7 +341,7 @@ class Consumer:
             self.noted()
 
     def all_finished(self, items: list[Item]) -> None:
-        """Note the same for everything in a batch, and look only once at what follows."""
+        """Record that a batch is finished, and save and refill only once for all of it."""
         tracker = self.tracker
         if tracker is None or self.failing or self.outside or self.replay is not None:
             for position, _ in items:
@@ -353,20 +353,20 @@ class Consumer:
         self.noted()
 
     def pass_over(self, position: int) -> None:
-        """Finish a position that is under way but enters no lane."""
-        self.queued += 1  # ``finished`` takes it off again
+        """Finish a position that was dispatched but enters no lane."""
+        self.queued += 1  # ``finished`` subtracts it again
         self.finished(position)
         if self.followed:
             self.attempted(position)
 
     def noted(self) -> None:
-        """See that progress is saved, and that more is read once there is room."""
+        """Have progress saved, and more events read if there is room for them."""
         self.engine.settlement.mark(self)
         if not self.live and self.queued < BUFFER_LOW and self.engine.feed is not None:
-            self.engine.feed.look()  # it sleeps while those who lag have no room
+            self.engine.feed.look()  # the feed sleeps while no lagging consumer has room
 
     def context_of(self, position: int, event: DomainEvent, attempt: int, key: Any) -> DeliveryContext:
-        """Make what a handler's second parameter receives."""
+        """Return the context that a handler's second parameter receives."""
         return DeliveryContext(
             self.name,
             event.event_id,

@@ -1,4 +1,4 @@
-"""What surrounds one delivery: the event being handled, the context handlers may ask for, and middleware."""
+"""The surroundings of a delivery: the event being handled, the context for handlers, and middleware."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pabal.domain.event import DomainEvent, caused_by
 
 
 class BatchMark:
-    """Stand for a batch being handled: it has many causes, so what its handler publishes names none."""
+    """Stand for a batch being handled. A batch has many causes, so events its handler publishes name none."""
 
 
 Mark = DomainEvent | BatchMark | None
 
 current_event: ContextVar[Mark] = ContextVar("pabal_current_event", default=None)
-"""What is being handled in this context; what is published meanwhile names it as its cause."""
+"""The event or batch being handled in this context; events published meanwhile name it as their cause."""
 
 
 def with_cause(event: DomainEvent, mark: Mark) -> DomainEvent:
-    """Return ``event``, naming what ``mark`` stands for as its cause if that is one event."""
+    """Return ``event`` with the event in ``mark`` as its cause; unchanged if ``mark`` is no event."""
     return caused_by(event, mark) if isinstance(mark, DomainEvent) else event
 
 
 class DeliveryContext(msgspec.Struct, frozen=True, gc=False):
-    """Tell a handler about its delivery; received by declaring a second parameter.
+    """Describe the delivery to a handler that declares a second parameter.
 
-    ``attempt`` counts from 1 and goes on across restarts; ``position`` is None on a bus without storage.
+    ``attempt`` counts from 1 and continues after a restart; ``position`` is None on a bus without storage.
     ``event_id``, ``correlation_id`` and ``causation_id`` are those of the event (for a batch: of its last).
     """
 
@@ -45,11 +45,11 @@ class DeliveryContext(msgspec.Struct, frozen=True, gc=False):
 
 Call = Callable[[Any, DeliveryContext], Awaitable[Any]]
 Middleware = Callable[[Any, DeliveryContext, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""``async (event, context, call_next)`` around an attempt; without ``call_next`` the handler is skipped."""
+"""``async (event, context, call_next)`` around an attempt. Not calling ``call_next`` skips the handler."""
 
 
 def wrap(call: Call, middleware: tuple[Middleware, ...]) -> Call:
-    """Put middleware around a call, the first one outermost."""
+    """Wrap a call in middleware, the first one outermost."""
     for layer in reversed(middleware):
         call = _around(layer, call)
     return call

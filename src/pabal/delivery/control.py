@@ -1,4 +1,4 @@
-"""Obey what is asked of subscriptions: to pause, to go on, to stand elsewhere, to deliver a range again."""
+"""Carry out requests for subscriptions: pause, resume, move the cursor, replay a range."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PAUSE = 0.5
 
 
 class Controls:
-    """Compare what is asked in the storage with what the consumers here do, and make it so.
+    """Compare the requests in the storage with the state of the consumers here, and act on the difference.
 
-    It does not matter who asked, or how often it is looked at: only the difference is acted upon.
+    Requests may come from any process, and reading them more than once does no harm.
     """
 
     def __init__(self, engine: Engine, storage: EventStorage, leases: Leases) -> None:
@@ -32,36 +32,36 @@ class Controls:
         self._again = False
         self._looking = False
         self._noted: dict[str, int] = {}
-        """The epoch of each name at which it stands written down that it has halted here."""
+        """For each name, the epoch in which the storage has a record that it halted here."""
         self._reopening: set[Consumer] = set()
         self.asked = 0
-        """Grows whenever something may have been asked: who opens a subscription sees what came between."""
+        """Grows with each possible request, so that an opening notices one made while the cursor was read."""
 
     def start(self) -> None:
-        """Listen to what is asked through the storage object; other processes are polled for."""
+        """Listen for requests made through this storage object; those of other processes are polled for."""
         loop = asyncio.get_running_loop()
 
         def asked() -> None:
             try:
                 loop.call_soon_threadsafe(self.look)
             except RuntimeError:
-                pass  # the loop is closed: whoever opens the subscription next finds it in the cursor
+                pass  # the loop is closed: the next opening reads the request from the cursor
 
         self._remove_listener = self._storage.add_control_listener(asked)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         remove, self._remove_listener = self._remove_listener, None
         if remove is not None:
             remove()
 
     def look(self) -> None:
-        """Look, beside everything else, at what is asked."""
+        """Read the requests in the background."""
         if not self._engine.halting:
             self._engine.background.spawn(self.obey())
 
     async def opened(self, consumer: Consumer) -> None:
-        """Return when a subscription is not just being opened; at once in a handler, which that may await."""
+        """Wait until a subscription is open; not in a handler, since the opening may wait for its end."""
         if self._engine.in_handler():
             return
         await self._engine.background.until(
@@ -69,7 +69,7 @@ class Controls:
         )
 
     async def obey(self) -> None:
-        """Return when everything that was asked before the call is begun."""
+        """Act on all requests made before the call; return once that has begun for each."""
         self.asked += 1
         self._again = True
         while self._looking:
@@ -80,7 +80,7 @@ class Controls:
         try:
             while self._again:
                 self._again = False
-                noted = dict(self._noted)  # what is noted while the answer is on its way is not in it
+                noted = dict(self._noted)  # the answer lacks halts recorded while it is on its way
                 for control in await self._storage.read_controls(list(self._engine.consumers)):
                     consumer = self._engine.consumers.get(control.name)
                     if consumer is not None:
@@ -91,7 +91,7 @@ class Controls:
             self._engine.report(StorageTrouble("", error))
             self._engine.timers.add(_PAUSE, self.look)
         except asyncio.CancelledError:
-            self._again = True  # a handler whose time is up has looked for others, too
+            self._again = True  # a handler whose time is up may have been reading for other callers, too
             raise
         finally:
             self._looking = False
@@ -99,11 +99,11 @@ class Controls:
 
     def _apply(self, consumer: Consumer, control: Control, noted: int | None) -> None:
         if consumer.tracker is None or consumer in self._reopening:
-            return  # it is about to be opened, with what its cursor says by then
+            return  # it is about to be opened, and reads the request from its cursor then
         if control.move is not None:
             if consumer.state == ACTIVE:
                 self._engine.set_aside(consumer, PAUSED)
-            self._take_up_anew(consumer, resumes=False)  # whoever opens it finds it moved
+            self._take_up_anew(consumer, resumes=False)  # the opening finds the cursor moved
         elif consumer.state == HALTED:
             if noted == consumer.epoch and not control.halted:
                 self._take_up_anew(consumer, resumes=not control.paused)
@@ -119,7 +119,7 @@ class Controls:
             self._take_up_anew(consumer, resumes)
 
     def note_halts(self) -> None:
-        """Have it written down what has halted here, for whoever may let it go on."""
+        """Record in the storage what halted here, so that any process may ask to resume it."""
         for consumer in self._engine.consumers.values() if not self._engine.halting else ():
             if consumer.state == HALTED and self._noted.get(consumer.name) != consumer.epoch:
                 self._engine.background.spawn(self._note_halt(consumer, consumer.epoch))
@@ -129,7 +129,7 @@ class Controls:
             try:
                 if await self._storage.note_halt(consumer.name, epoch, consumer.reason):
                     self._noted[consumer.name] = epoch
-                    await self.obey()  # it may have been asked to go on before this was known here
+                    await self.obey()  # a resume may have been asked for before the record was known here
                 return
             except StorageClosedError:
                 return
@@ -142,12 +142,12 @@ class Controls:
         self._engine.background.spawn(self._reopen(consumer, resumes))
 
     def pause(self, consumer: Consumer) -> None:
-        """Let a subscription take no more events; what it has not finished stays in its cursor."""
+        """Stop taking events for a subscription; what it has not finished stays unfinished in its cursor."""
         self._engine.set_aside(consumer, PAUSED)
         self._engine.report(SubscriptionPaused(consumer.name))
 
     async def _reopen(self, consumer: Consumer, resumes: bool) -> None:
-        """Open a subscription anew, and wait trouble of the storage out: nobody would come back to it."""
+        """Open a subscription again; on storage trouble keep trying, because nothing else would."""
         set_aside = consumer.state
         try:
             while True:
@@ -165,7 +165,7 @@ class Controls:
             self._reopening.discard(consumer)
 
     async def _open_from_rest(self, consumer: Consumer, set_aside: str, resumes: bool) -> None:
-        """Open a subscription anew, once its handlers have ended and what they did is saved."""
+        """Open a subscription again once its handlers have ended and their work is saved."""
         await self._at_rest(consumer)
         if consumer.state == set_aside:
             await self._leases.reopen(consumer)
@@ -173,9 +173,10 @@ class Controls:
                 self._engine.report(SubscriptionResumed(consumer.name))
 
     async def resume(self, consumer: Consumer) -> None:
-        """Take a halted subscription up anew, and wait for it except in a handler. Raises BusNotRunningError.
+        """Open a halted subscription again, and wait for that except in a handler. Raises BusNotRunningError.
 
-        Who asked may be cancelled, as by a time limit: half opened, it would never go on.
+        The work has a task of its own: a caller that is cancelled, as by a time limit, must not leave the
+        subscription half opened.
         """
         if consumer not in self._reopening:
             self._take_up_anew(consumer, resumes=True)
@@ -188,7 +189,7 @@ class Controls:
         await self._engine.settlement.flush()
 
     async def reset(self, consumer: Consumer, start: Start) -> int:
-        """Move the cursor of a subscription that is held here, and go on from there."""
+        """Move the cursor of a subscription that this process holds, and go on from there."""
         await self.opened(consumer)
         if consumer.tracker is None:
             return await self._storage.reset_subscription(consumer.name, start)
@@ -199,7 +200,7 @@ class Controls:
             await self._at_rest(consumer)
             position = await self._storage.reset_subscription(consumer.name, start, epoch=consumer.epoch)
         finally:
-            # Also where it was refused: what was set aside is still unfinished in the cursor.
+            # Also if the move was refused: deliveries that were set aside are still unfinished in the cursor.
             self._engine.background.spawn(self._open_again(consumer))
         await self._leases.count_parked()
         return position
@@ -211,7 +212,7 @@ class Controls:
 
 
 def _differs(consumer: Consumer, control: Control) -> bool:
-    """Tell whether something was asked that its opening did not see, or replays called off that run."""
+    """Tell whether there is a request that the opening did not see, or the running replay was called off."""
     asked = {replay.id for replay in control.replays}
     running = consumer.replay is not None and len(consumer.replay) > 0
     called_off = running and consumer.replay.replay.id not in asked  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Dead letters kept in memory: for buses without storage, and for the in-memory storage."""
+"""Dead letters kept in memory, for buses without storage and for the in-memory storage."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDeliver
 
 
 class MemoryDeadLetters:
-    """Keep dead letters, and what queues behind a parked key, for the life of this object.
+    """Keep dead letters, and the deliveries queued behind parked keys, for the life of this object.
 
-    ``limit`` bounds both together: when ``is_full``, a subscription halts instead of parking one more, for
-    nothing is dropped silently.
+    ``limit`` bounds the two together. When ``is_full``, a subscription halts instead of parking another
+    delivery: nothing is dropped silently.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
         self._by_id: dict[int, DeadLetterRecord] = {}
         self._order: list[int] = []
-        """The ids ascending, and among them those of letters that are gone and were not swept out yet."""
+        """The ids, ascending; ids of removed dead letters stay until the next sweep."""
         self._by_delivery: dict[tuple[str, int], int] = {}
         self._queues: dict[tuple[str, str], deque[Item]] = {}
         self._queued = 0
@@ -43,11 +43,11 @@ class MemoryDeadLetters:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether the limit is reached."""
+        """Tell whether the limit has been reached."""
         return len(self._by_id) + self._queued >= self._limit
 
     def park(self, subscription: str, parked: ParkedDelivery) -> DeadLetterRecord:
-        """Keep a delivery as dead letter; one that is parked again keeps its id."""
+        """Keep a delivery as a dead letter; one that is parked again keeps its id."""
         known = self._by_delivery.get((subscription, parked.position))
         letter = DeadLetterRecord(
             id=next(self._ids) if known is None else known,
@@ -74,7 +74,7 @@ class MemoryDeadLetters:
         return None if known is None else self._by_id[known]
 
     def remove(self, subscription: str, position: int) -> None:
-        """Forget a dead letter whose delivery succeeded; unknown ones are ignored."""
+        """Remove a dead letter; an unknown one is ignored."""
         known = self._by_delivery.pop((subscription, position), None)
         if known is not None:
             del self._by_id[known]
@@ -82,20 +82,20 @@ class MemoryDeadLetters:
                 self._order = list(self._by_id)
 
     def finish_retry(self, subscription: str, position: int) -> None:
-        """Forget a dead letter whose retry succeeded; one that is still parked stays."""
+        """Remove a dead letter whose retry succeeded; one that is still parked stays."""
         known = self._by_delivery.get((subscription, position))
         if known is not None and self._by_id[known].state == "retrying":
             self.remove(subscription, position)
 
     def call_off_retries(self, subscription: str, positions: Iterable[int]) -> None:
-        """Leave dead letters parked whose retries come to nothing; they may be retried again."""
+        """Mark dead letters whose retry was called off as parked again, so that they can be retried later."""
         for position in positions:
             letter = self.find(subscription, position)
             if letter is not None:
                 self._by_id[letter.id] = msgspec.structs.replace(letter, state="parked")
 
     def settle(self, subscription: str, after: int) -> None:
-        """Forget what will be delivered again, that is, lies above a position; let the rest block nothing."""
+        """Remove dead letters above a position, which are delivered again; let the others block no key."""
         for letter in [one for one in self._by_id.values() if one.subscription == subscription]:
             if letter.position > after:
                 self.remove(subscription, letter.position)
@@ -103,7 +103,7 @@ class MemoryDeadLetters:
                 self._by_id[letter.id] = msgspec.structs.replace(letter, state="parked", key=None)
 
     def blocking_keys(self, subscription: str) -> set[str]:
-        """Return the keys whose later events wait behind a dead letter."""
+        """Return the keys that are blocked by a dead letter."""
         return {
             letter.key
             for letter in self._by_id.values()
@@ -121,18 +121,18 @@ class MemoryDeadLetters:
     # -- queues behind parked keys --------------------------------------------------------------------
 
     def queue(self, subscription: str, key: str, item: Item) -> None:
-        """Let a delivery wait behind a parked one of its key."""
+        """Queue a delivery behind a parked key."""
         self._queues.setdefault((subscription, key), deque()).append(item)
         self._queued += 1
 
     def take_queue(self, subscription: str, key: str) -> list[Item]:
-        """Return and forget what waits behind a key, in order."""
+        """Remove and return the deliveries queued behind a key, in order."""
         taken = list(self._queues.pop((subscription, key), ()))
         self._queued -= len(taken)
         return taken
 
     def queue_length(self, subscription: str, key: str) -> int:
-        """Return how many deliveries wait behind a key."""
+        """Return how many deliveries are queued behind a key."""
         return len(self._queues.get((subscription, key), ()))
 
     # -- the storage port's calls ---------------------------------------------------------------------
@@ -146,7 +146,7 @@ class MemoryDeadLetters:
         after: int = 0,
         limit: int = 100,
     ) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id, from above ``after``."""
+        """Return dead letters with ids above ``after``, by ascending id."""
         check_bounds(limit, after=after)
         return list(islice(self._matching(subscription, event_type, error_type, after), limit))
 
@@ -165,17 +165,17 @@ class MemoryDeadLetters:
                 yield self._shown(letter)
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of the last error, the largest group first."""
         return group_by_error(self._by_id.values())
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return a dead letter. Raises DeadLetterNotFoundError."""
         return self._shown(self._get(dead_letter_id))
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried, with a new payload if given; None if it is already."""
+        """Mark a dead letter as being retried, with a new payload if given; None if it already is."""
         letter = self._get(dead_letter_id)
         if letter.state == "retrying":
             return None
@@ -186,7 +186,7 @@ class MemoryDeadLetters:
         return letter
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        """Remove and return a dead letter. Raises DeadLetterNotFoundError."""
         letter = self._get(dead_letter_id)
         self.remove(letter.subscription, letter.position)
         return letter
@@ -211,7 +211,7 @@ def _type_of(letter: DeadLetterRecord) -> str:
 
 
 def _with_payload(letter: DeadLetterRecord, payload: bytes) -> DeadLetterRecord:
-    """Put an edited payload into a dead letter. Raises DecodeError if it does not fit."""
+    """Return the dead letter with an edited payload. Raises DecodeError if the payload does not fit."""
     if letter.record is not None:
         return msgspec.structs.replace(letter, record=edited(letter.record, payload))
     event = letter.event
@@ -225,7 +225,7 @@ def _with_payload(letter: DeadLetterRecord, payload: bytes) -> DeadLetterRecord:
 
 
 def edited(record: StoredRecord, payload: bytes) -> StoredRecord:
-    """Return a dead letter's record with another payload, as one of the class's present version."""
+    """Return a record with another payload and the current schema version. Raises DecodeError."""
     schema = registry.schema_named(record.event_type, record.position)
     schema.decode_body(payload, record.position)
     return record._replace(payload=payload, schema_version=schema.version)

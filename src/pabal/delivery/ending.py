@@ -1,4 +1,4 @@
-"""How the work of an engine ends: handlers get their time, then they are cancelled."""
+"""How an engine stops: handlers get time to finish, then they are cancelled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pabal")
 _LAST_MOMENT = 0.25
-"""Seconds that cancelled handlers get to tidy up."""
+"""Seconds that cancelled handlers get to clean up."""
 _LAST_SAVE = 5.0
-"""Seconds that saving gets though no time is left: a busy disk is not to cost finished work."""
+"""Seconds for the last save even after the deadline: a busy disk must not cost finished work."""
 
 
 async def work_off(engine: Engine, deadline: float) -> None:
-    """Return when what is queued has been handled, at the latest at ``deadline`` (monotonic)."""
+    """Return when nothing is pending any more, at the latest at ``deadline`` (monotonic)."""
     left = deadline - engine.clock.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, left)):
@@ -28,7 +28,7 @@ async def work_off(engine: Engine, deadline: float) -> None:
 
 
 async def end_work(engine: Engine, deadline: float) -> None:
-    """Let running handlers end until ``deadline`` (monotonic), then cancel them and what runs beside."""
+    """Let handlers finish until ``deadline`` (monotonic), then cancel them and the background tasks."""
     if engine.crew is not None:
         if engine in engine.crew.fellows:
             engine.crew.fellows.remove(engine)
@@ -41,7 +41,7 @@ async def end_work(engine: Engine, deadline: float) -> None:
     engine.cancelling = True
     if ending := _undone([*tasks, *engine.background.tasks]):
         for task in ending:
-            if task not in told:  # a second time would cut short how a handler tidies up
+            if task not in told:  # cancelling a second time would interrupt the handler's cleanup
                 task.cancel()
         _, left = await asyncio.wait(ending, timeout=_LAST_MOMENT)
         if left:
@@ -52,10 +52,10 @@ async def end_work(engine: Engine, deadline: float) -> None:
 
 
 async def save_last(engine: Engine, feed: Feed, deadline: float) -> None:
-    """Save progress and give subscriptions up, until ``deadline`` (monotonic) or a last moment after it.
+    """Save progress and release subscriptions, until ``deadline`` (monotonic) or some seconds after it.
 
-    What was asked of the storage by then is still done once the file is free. Else it is as if the process
-    had died: what was not saved is delivered again, and leases run out.
+    A request that the storage has accepted by then is still carried out once the file is free. If time runs
+    out, it is as if the process had died: unsaved deliveries are made again, and leases expire.
     """
     now = asyncio.get_running_loop().time
     until = now() + max(_LAST_SAVE, deadline - engine.clock.monotonic())
@@ -72,12 +72,12 @@ async def save_last(engine: Engine, feed: Feed, deadline: float) -> None:
 
 
 def is_dead(future: asyncio.Future[Any]) -> bool:
-    """Tell whether a future belongs to a loop that was closed: nobody can be told of it any more."""
+    """Tell whether a future belongs to a closed event loop and can therefore never be awaited."""
     return future.get_loop().is_closed()
 
 
 def bury(*tasks: asyncio.Future[Any] | None) -> None:
-    """End what was under way in a loop that was closed, lest its rest runs whenever its memory is freed."""
+    """Close tasks of a closed event loop now; otherwise their ``finally`` runs when they are collected."""
     for task in tasks:
         if isinstance(task, asyncio.Task) and is_dead(task) and not task.done():
             try:
@@ -87,7 +87,7 @@ def bury(*tasks: asyncio.Future[Any] | None) -> None:
 
 
 async def end_tasks(*tasks: asyncio.Future[Any] | None) -> None:
-    """Cancel tasks and return when they have ended; of a loop that was closed nothing can be awaited."""
+    """Cancel tasks and wait until they have ended; tasks of a closed loop are closed without waiting."""
     bury(*tasks)
     living = [task for task in tasks if task is not None and not is_dead(task)]
     for task in living:
@@ -97,9 +97,9 @@ async def end_tasks(*tasks: asyncio.Future[Any] | None) -> None:
 
 
 def bury_work(engine: Engine) -> None:
-    """Forget what a closed loop left of an engine. It is the same as if the process had died there.
+    """Forget what an engine had under way in an event loop that was closed.
 
-    What handlers had finished and nobody had saved is delivered again, as after a crash.
+    The effect is that of a crash: deliveries that were finished but not saved are made again.
     """
     for futures in (engine.resting, engine.admission.waiters):
         futures.clear()
@@ -114,12 +114,12 @@ def bury_work(engine: Engine) -> None:
 
 
 def _undone(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
-    """Leave out what has ended: it may belong to a loop that was closed, of which nothing can be awaited."""
+    """Leave out futures that have ended: they may belong to a closed loop, and cannot be awaited."""
     return [task for task in tasks if not task.done()]
 
 
 async def _leave_crew(engine: Engine, deadline: float) -> None:
-    """Return when the crew handles nothing of an engine any more, at the latest at ``deadline``."""
+    """Return when the crew is running no handler of this engine, at the latest at ``deadline``."""
     while any(consumer.in_flight for consumer in engine.consumers.values()):
         left = deadline - engine.clock.monotonic()
         if left <= 0:
@@ -130,7 +130,7 @@ async def _leave_crew(engine: Engine, deadline: float) -> None:
 
 
 async def ended(tasks: list[asyncio.Task[None]]) -> None:
-    """Return when these workers of an earlier run have ended: none may handle an event beside a new one."""
+    """Wait for the workers of an earlier run to end, so that none handles an event beside a new worker."""
     loop = asyncio.get_running_loop()
     left = [task for task in tasks if not task.done() and task.get_loop() is loop]
     if left:

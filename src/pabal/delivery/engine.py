@@ -1,4 +1,4 @@
-"""The delivery engine: lanes that are ready, workers that take them, and the few places that act."""
+"""The delivery engine: consumers, ready lanes, and the workers that empty them."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Engine:
         crew: Engine | None = None,
     ) -> None:
         self.crew = crew
-        """The engine whose workers do this one's work, too: several logs, one set of workers."""
+        """The engine whose workers also do this one's work, so that several logs share one set of workers."""
         self.fellows: list[Engine] = []
-        """The engines whose work this one's workers do besides its own."""
+        """The engines whose work is done by this one's workers besides its own."""
         self.clock: Clock = clock or SystemClock()
         self.random = random.Random(seed).random
         self.worker_count = worker_count
@@ -60,16 +60,16 @@ class Engine:
         self._by_id: dict[str, Consumer] = {}
         self.router = Router(self.consumers)
         self.sequence = 0
-        """Counts the events published on a bus without storage."""
+        """Counts events published on a bus without storage."""
         self.numbered = 0
-        """Numbers the deliveries of a bus without storage, in place of positions."""
+        """Numbers deliveries on a bus without storage, where there are no log positions."""
         self.ready: deque[Lane | Arrivals] = deque() if crew is None else crew.ready
         self.resting: deque[asyncio.Future[None]] = deque() if crew is None else crew.resting
         self.admission = Admission(self)
         self.pending = 0
         """Deliveries in memory that are not finished: queued, running, or waiting for a retry."""
         self.parked = 0
-        """Dead letters there are now."""
+        """The number of dead letters that exist now."""
         self.halting = False
         self.cancelling = False
         self.workers: list[Worker] = [] if crew is None else crew.workers
@@ -93,10 +93,10 @@ class Engine:
     # -- consumers ------------------------------------------------------------------------------------
 
     def add(self, subscription: Subscription) -> Consumer:
-        """Take a subscription in; without storage it is active at once."""
+        """Add a subscription: active at once without storage, opened in the background with it."""
         consumer = Consumer(subscription, self, self._call_of(subscription))
         self.consumers[subscription.name] = self._by_id[subscription.id] = consumer
-        if self.feed is None:  # dead letters in memory outlive the subscription, and so does what they block
+        if self.feed is None:  # dead letters in memory outlive the subscription, and so do blocked keys
             consumer.blocked = dict.fromkeys(self.dead_letters.blocking_keys(subscription.name), 0)
         self._rewire(consumer, *self.router.joined(consumer))
         if self.feed is None:
@@ -106,7 +106,7 @@ class Engine:
         return consumer
 
     def remove(self, identity: str) -> bool:
-        """Let a subscription go, by its id; what waits for it is forgotten, or stays unfinished on disk."""
+        """Remove a subscription by its id; without a log, its waiting deliveries are lost."""
         consumer = self._by_id.pop(identity, None)
         if consumer is None:
             return False
@@ -121,7 +121,7 @@ class Engine:
         return True
 
     def rewire(self) -> None:
-        """Compute anew what depends on which consumers and middleware there are."""
+        """Update everything that depends on the set of consumers and middleware."""
         self.router.wire()
         self._rewire(*self.consumers.values())
 
@@ -142,9 +142,9 @@ class Engine:
     # -- routing --------------------------------------------------------------------------------------
 
     def accept(self, consumer: Consumer, position: int, event: DomainEvent) -> None:
-        """Put an event into one consumer's lane, behind everything that precedes it there."""
+        """Put an event into its lane, or behind a parked key or a spilled tail; drop it if halted."""
         if consumer.state == HALTED and consumer.tracker is None:
-            # Without a log there is no place to come back to later.
+            # Without a log there is nothing to read the event back from later.
             consumer.figures.dropped += 1
             self.report(EventDropped(consumer.name, event.event_id, event.event_type))
             return
@@ -168,7 +168,7 @@ class Engine:
         self.enter(consumer, lane, position, event)
 
     def enter_lane(self, consumer: Consumer, lane: Lane, position: int, event: DomainEvent) -> None:
-        """Append to a lane that nothing bars, or leave it on disk behind what was left there."""
+        """Append to a lane that is not blocked; if its tail was spilled, leave the event on disk too."""
         if lane.spilled is not None:
             consumer.spill_behind(lane, position)
             return
@@ -176,35 +176,35 @@ class Engine:
         self.enter(consumer, lane, position, event)
 
     def enter(self, consumer: Consumer, lane: Lane, position: int, event: DomainEvent) -> None:
-        """Append to a lane and see that somebody looks at it."""
+        """Append to a lane, and queue it for the workers if it was idle."""
         lane.items.append((position, event))
         self.pending += 1
         if lane.state == IDLE:
             self.make_ready(lane)
 
     def is_handling(self, mark: Mark) -> bool:
-        """Tell whether some worker handles this very event, or batch, now."""
+        """Tell whether a worker is handling exactly this event or batch now."""
         return mark is not None and any(worker.context.get(current_event) is mark for worker in self.workers)
 
     def in_handler(self) -> bool:
-        """Tell whether a handler is calling, itself or through a task it waits for."""
+        """Tell whether the caller is a handler that has not ended, or a task that such a handler started."""
         return self.is_handling(current_event.get())
 
     def lanes_of(self, consumer: Consumer, event: DomainEvent) -> dict[Any, Lane] | None:
-        """Return the lanes by aggregate id that this event's class uses, or None."""
+        """Return the lanes by aggregate id for this event's class, or None."""
         return consumer.lanes_of(kind_of(event))
 
     # -- workers and lanes ----------------------------------------------------------------------------
 
     def make_ready(self, lane: Lane | Arrivals) -> None:
-        """Queue a lane for the workers and wake one."""
+        """Queue a lane for the workers and wake one of them."""
         lane.state = READY
         self.ready.append(lane)
         if self.resting:
             self.wake()
 
     def wake(self) -> None:
-        """Wake one resting worker."""
+        """Wake one resting worker, if any."""
         while self.resting:
             future = self.resting.popleft()
             if not future.done():
@@ -212,7 +212,7 @@ class Engine:
                 return
 
     async def rest(self) -> None:
-        """Wait, as a worker, for a lane to become ready."""
+        """Wait, as a worker, until a lane is ready."""
         if self.admission.waiters:
             self.admission.let_in(all_at_once=True)
         for engine in (self, *self.fellows):
@@ -233,7 +233,7 @@ class Engine:
         self.timers.add(delay, due)
 
     def return_later(self, lane: Lane, item: Item, delay: float) -> None:
-        """Put a delivery without a key back into its lane when it is due; others go on meanwhile."""
+        """Put a delivery without a key back into its lane when it is due; the lane goes on meanwhile."""
         consumer = lane.consumer
         consumer.delayed[item[0]] = item
 
@@ -247,21 +247,21 @@ class Engine:
         self.timers.add(delay, due)
 
     def reload(self, lane: Lane) -> None:
-        """Read back what a lane left on disk."""
+        """Read back the deliveries that a lane left on disk."""
         assert self.feed is not None
         lane.state = LOADING
         self.background.spawn(self.feed.reload(lane))
 
     def abandoned(self) -> None:
-        """Take note that workers were cancelled from outside, as at the end of ``asyncio.run``."""
-        self.router.stored = True  # nothing may go the direct way into lanes that nobody empties
+        """Record that the workers were cancelled from outside, as at the end of ``asyncio.run``."""
+        self.router.stored = True  # nothing may go directly into lanes that no worker empties
         self.router.forget()
 
-    # -- what others need of the engine ---------------------------------------------------------------
+    # -- for the other parts of the engine ------------------------------------------------------------
 
     def halt(self, consumer: Consumer, reason: str) -> None:
-        """Stop one subscription where it is; the others go on."""
-        told = storable(reason[:1000])  # it is written into the log, for others to read
+        """Stop one subscription where it is; all others go on."""
+        told = storable(reason[:1000])  # it is stored, for other processes to read
         consumer.reason = f"halted at {told}; fix the cause, then restart the bus or call bus.resume()"
         self.set_aside(consumer, HALTED)
         self.report(SubscriptionHalted(consumer.name, consumer.reason))
@@ -269,7 +269,7 @@ class Engine:
             self.feed.controls.note_halts()
 
     def set_aside(self, consumer: Consumer, state: str) -> None:
-        """Empty a consumer's lanes until it is opened anew; running handlers are not touched."""
+        """Empty a consumer's lanes until it is opened again; running handlers are not touched."""
         consumer.state = state
         consumer.live = False
         self.pending -= consumer.drop_lanes()
@@ -277,12 +277,12 @@ class Engine:
         self.background.noticed()
 
     def fenced(self, consumer: Consumer) -> None:
-        """Let go of a subscription that another process took over."""
+        """Let go of a subscription whose lease another process has taken over."""
         assert self.feed is not None
         self.feed.leases.fenced(consumer)
 
     def halted_in(self, name: str) -> int | None:
-        """Return the epoch in which a consumer stands halted; None where it does not."""
+        """Return the epoch in which a subscription halted here, or None if it has not halted."""
         consumer = self.consumers.get(name)
         return consumer.epoch if consumer is not None and consumer.state == HALTED else None
 
@@ -291,7 +291,7 @@ class Engine:
         return self.halted_in(name) is not None
 
     async def resume(self, name: str, epoch: int | None) -> bool:
-        """Let a consumer that halted in ``epoch`` go on; one taken up anew since may have halted again."""
+        """Resume a subscription that halted in ``epoch``; False if it is running, or halted later."""
         consumer = self.consumers.get(name)
         if consumer is None or epoch is None or self.halted_in(name) != epoch:
             return False
@@ -304,28 +304,28 @@ class Engine:
         return True
 
     async def _go_on(self, consumer: Consumer) -> None:
-        # What still runs would otherwise have its event, or the next of its key, handled beside it.
+        # A handler that still runs would otherwise run beside the next attempt, or the next event of its key.
         await self.background.until(lambda: not consumer.in_flight)
-        if consumer.state == HALTED:  # neither ended meanwhile, nor resumed by another call
+        if consumer.state == HALTED:  # neither removed nor resumed by another call in the meantime
             consumer.reason = ""
             consumer.state = ACTIVE
             self.router.forget()
             self.report(SubscriptionResumed(consumer.name))
 
     def note_parked(self, change: int) -> None:
-        """Count dead letters that were made here, or are none any more (negative)."""
+        """Add ``change`` to the number of dead letters."""
         self.parked += change
         if self.crew is not None:
             self.crew.note_parked(change)
 
     def report(self, report: Report) -> None:
-        """Hand a report to every listener; one that raises is taken off."""
+        """Pass a report to every listener; a listener that raises is removed."""
         self.listeners.tell(report)
 
     # -- life -----------------------------------------------------------------------------------------
 
     async def start(self, storage: EventStorage | None) -> None:
-        """Open what is subscribed; with storage, begin to read. Nothing is handled before ``begin_work``."""
+        """Open all subscriptions, and read if there is storage. ``begin_work`` then starts the workers."""
         await ended(self._outlived)
         self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
@@ -339,7 +339,7 @@ class Engine:
             if storage.journal is not None:
                 self._first_slot = storage.journal.reserve(self.worker_count)
         for consumer in self.consumers.values():
-            consumer.drop_lanes()  # what a worker put back that ended after the stop
+            consumer.drop_lanes()  # a worker that ended after the stop may have put deliveries back
             consumer.state = ACTIVE if storage is None else STARTING
             consumer.reason = ""
         self.rewire()
@@ -349,7 +349,7 @@ class Engine:
             self.crew.fellows.append(self)
 
     def begin_work(self) -> None:
-        """Start the workers, once the bus takes what handlers publish."""
+        """Start the workers, once the bus accepts events published by handlers."""
         for slot in range(self.worker_count):
             worker = Worker(self, self._first_slot + slot)
             worker.task = asyncio.create_task(
@@ -358,7 +358,7 @@ class Engine:
             self.workers.append(worker)
 
     async def stop(self, deadline: float) -> None:
-        """Let running handlers end until ``deadline`` (monotonic), then cancel them; save progress."""
+        """Let running handlers finish until ``deadline`` (monotonic), then cancel them; save progress."""
         self.halting = True
         if self._loop is not None and self._loop.is_closed():
             bury_work(self)
@@ -377,10 +377,10 @@ class Engine:
             self.feed = None
         for consumer in self.consumers.values():
             consumer.drop_lanes()
-            consumer.arrivals.state = IDLE  # ``ready`` is about to forget it
+            consumer.arrivals.state = IDLE  # ``ready`` is cleared below
             consumer.tracker = None
             consumer.live = consumer.opened = False
-            consumer.number = consumer.epoch = 0  # forgotten from now on, it is meant to begin anew
+            consumer.number = consumer.epoch = 0  # if it is forgotten from now on, it starts like a new one
         if self.crew is None:
             self._outlived += [worker.task for worker in self.workers if not worker.task.done()]
             self.workers.clear()

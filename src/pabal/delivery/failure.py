@@ -1,4 +1,4 @@
-"""What follows a failed attempt: retry later, park, park the key, or stop. Decisions come from ``retry``."""
+"""Act on a failed attempt: retry later, park, park the key, or stop. ``retry`` makes the decision."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 _TRACEBACK_MOST = 16_000
-"""Characters of a traceback that are kept: the end, where the cause stands."""
+"""How many characters of a traceback are kept: its end, which names the cause."""
 
 
 class Verdict(Enum):
-    """Say what a worker does with the lane after a failure."""
+    """Say what a worker does with the lane after a failure: go on with it, or leave it."""
 
     GO_ON = auto()
     SET_ASIDE = auto()
 
 
 class Failures:
-    """Carry out what is decided about deliveries that did not succeed."""
+    """Carry out the decisions about deliveries that did not succeed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.keeps_unknown = False
-        """Events of types that this process has not imported are parked, not passed over."""
+        """Park events whose type this process has not imported, instead of passing over them."""
 
     def failed(
         self, lane: Lane, consumer: Consumer, items: list[Item], attempt: int, error: BaseException
     ) -> Verdict:
-        """Act on a failed attempt: note it, and retry, isolate, park or stop."""
+        """Record a failed attempt, then retry, isolate, park or stop, as decided."""
         engine = self._engine
         consumer.figures.failed_attempts += 1
         items = engine.redelivery.without_discarded(consumer, items)
@@ -63,7 +63,7 @@ class Failures:
         if isinstance(decision, GiveUp) and len(items) == 1:
             return self._give_up(lane, consumer, items[0], decision.reason, failure)
         if isinstance(decision, GiveUp):
-            # One bad event must not take its batch with it: each gets a last attempt on its own.
+            # One bad event must not take its batch with it, so each delivery gets a last attempt on its own.
             lane.isolate = len(items)
             lane.items.extendleft(reversed(items))
             self._remember(consumer, items, attempt, failure, 0.0)
@@ -79,7 +79,7 @@ class Failures:
         return Verdict.SET_ASIDE
 
     def exhausted(self, lane: Lane, consumer: Consumer, items: list[Item]) -> bool:
-        """Give up deliveries whose attempts were used up by a process that died; return as ``_deliver``."""
+        """Give up deliveries whose attempts a dead process used up; return whether the lane goes on."""
         if len(items) > 1:
             lane.isolate = len(items)
             lane.items.extendleft(reversed(items))
@@ -93,7 +93,7 @@ class Failures:
         return verdict is Verdict.GO_ON
 
     def succeeded(self, lane: Lane, consumer: Consumer, items: list[Item]) -> None:
-        """Tidy up after a delivery that failed before, came from a dead letter, or queued behind one."""
+        """Clean up after a success that follows a failure, a dead letter, or a wait behind a parked key."""
         for position, _ in items:
             failing = consumer.failing.get(position)
             if failing is None:
@@ -106,7 +106,7 @@ class Failures:
             self._engine.redelivery.unblock(consumer, lane)
 
     def unknown(self, consumer: Consumer, record: StoredRecord, error: UnknownEventTypeError) -> None:
-        """Pass over an event of a type that this process has not imported; park it where none may be lost."""
+        """Pass over an event whose type this process has not imported, or park it if ``keeps_unknown``."""
         if self.keeps_unknown:
             self.reject(consumer, record.position, None, record, error)
             return
@@ -123,9 +123,9 @@ class Failures:
         error: BaseException,
         key: str | None = None,
     ) -> None:
-        """Park what cannot even be delivered: undecodable bytes, or an ordering function that raises.
+        """Park an event that cannot even be delivered: it does not decode, or its ordering function raises.
 
-        A dead letter that is retried in vain goes on blocking its ``key``.
+        If it is a dead letter being retried, it goes on blocking its ``key``.
         """
         failure = self._describe(1, error)
         consumer.figures.failed_attempts += 1
@@ -143,7 +143,7 @@ class Failures:
         parked = ParkedDelivery(position, reason, failures, now, record, event, key, key is not None)
         self._park(consumer, parked, event_id, event_type)
         if consumer.tracker is not None:
-            consumer.queued += 1  # it never entered a lane; what ends it takes it off again
+            consumer.queued += 1  # it never entered a lane; finishing it subtracts this again
         if earlier is not None and earlier.from_dead_letter:
             self._engine.redelivery.failed(consumer, position)
         else:
@@ -181,8 +181,8 @@ class Failures:
                 self._engine.settlement.mark(consumer)
 
     def _keep_history(self, consumer: Consumer, position: int, failing: Failing) -> None:
-        """Let the save that clears a delivery's retry tell how it came to succeed."""
-        # One that came from a dead letter counts its attempts anew, its failures go on from the first.
+        """Record how a delivery recovered, for the save that clears its retry."""
+        # A retried dead letter counts its attempts from 1 again, but keeps all its failures.
         attempts = max(failing.attempts, len(failing.failures)) + 1
         finished_at = self._engine.clock.time()
         consumer.unsaved.recovered.append(
@@ -202,12 +202,12 @@ class Failures:
         if failure is not None:
             said = f"{failure.error_type}: {failure.message}" if failure.message else failure.error_type
             reason = f"{reason}; the last error was {said}"
-        engine.pending -= 1  # it was taken out of its lane, so ``halt`` does not find it there
+        engine.pending -= 1  # it is out of its lane, so ``halt`` does not count it
         engine.halt(consumer, f"event {event.event_id} at position {position}: {reason}")
         return Verdict.SET_ASIDE
 
     def _has_no_room(self, consumer: Consumer, position: int) -> bool:
-        """Tell whether a delivery cannot become a dead letter; one that is a dead letter already can."""
+        """Tell whether a delivery cannot become a dead letter; one that already is can be parked again."""
         failing = consumer.failing.get(position)
         is_kept = failing is not None and failing.from_dead_letter
         return not is_kept and self._engine.redelivery.is_full(consumer)

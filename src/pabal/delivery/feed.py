@@ -1,4 +1,4 @@
-"""Feed consumers from the log: live as events are committed, from disk where one lags."""
+"""Feed consumers from the log: as events are committed, or from disk for a consumer that lags."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 _PAGE = 256
 _PAGE_BYTES = 256 << 10
-"""Rows routed at a time, and their payloads: about a millisecond of the event loop."""
+"""Rows routed at a time, and bytes of their payloads: about a millisecond of the event loop."""
 _READ = 1024
-"""Rows asked for at a time: each time costs the way to another thread and back."""
+"""Rows read at a time: each read costs a round trip to another thread."""
 _POLL_FASTEST = 0.001
 _POLL_SLOWEST = 0.05
 _POLL_IDLE = 0.2
-"""Seconds between looks at what other processes wrote: right after they did, up to five seconds after, later.
+"""Seconds between looks at what other processes wrote: just after a write, within five seconds, and later.
 
-A timer each 50 ms alone costs 0.3 % of a processor, which is too much for a bus that hears of nobody.
+A timer every 50 ms takes 0.3 % of a processor, which is too much for a bus that no other process writes to.
 """
 _IDLE_AFTER = 5.0
 _READ_PAUSE = 0.5
@@ -44,8 +44,8 @@ class Feed:
     """Give every consumer every position exactly once per run, in order.
 
     A *live* consumer has seen everything up to ``head`` and takes events straight from commits. Any other
-    lags: it is read for, page by page, while it has room. Consumers that lag at the same position share
-    their pages.
+    consumer lags: the feed reads for it, page by page, while it has room. Consumers that lag at the same
+    position share their pages.
     """
 
     def __init__(self, engine: Engine, storage: EventStorage) -> None:
@@ -64,16 +64,16 @@ class Feed:
     # -- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen to commits, open every subscription, and begin to read for those that lag."""
+        """Listen for commits, open every subscription, and begin to read for those that lag."""
         loop, thread = asyncio.get_running_loop(), get_ident()
 
         def committed(batch: Committed) -> None:
-            # A storage that commits in the loop's own thread need not wake it, which is a system call.
+            # A storage that commits in the loop's own thread need not wake it, which takes a system call.
             call = loop.call_soon if get_ident() == thread else loop.call_soon_threadsafe
             try:
                 call(self.committed, batch)
             except RuntimeError:
-                pass  # the loop is closed: nobody is left to tell, the log has it
+                pass  # the loop is closed: the events are in the log
 
         self._remove_listener = self._storage.add_listener(committed)
         self.head = await self._storage.head()
@@ -85,7 +85,7 @@ class Feed:
             self._poll()
 
     async def stop(self) -> None:
-        """Take no more from the log. Harmless when done before, as by a stop that was cancelled."""
+        """Stop reading and listening. May be called again, as after a stop that was cancelled."""
         self.controls.stop()
         hush, self._hush = self._hush, _nothing
         hush()
@@ -97,7 +97,7 @@ class Feed:
             await asyncio.wait([self._task])
 
     def bury(self) -> None:
-        """Forget what is left of a loop that was closed."""
+        """Forget the tasks of an event loop that was closed."""
         bury(self._task)
         self._task = self._wake = None
         self.leases.bury()
@@ -105,7 +105,7 @@ class Feed:
     # -- other processes ------------------------------------------------------------------------------
 
     def _poll(self) -> None:
-        """Look for what other processes wrote: each millisecond while they do, ever less often while not."""
+        """Look for writes of other processes: every millisecond after one, then less and less often."""
         if self._engine.halting:
             return
         if self._look_at_others():
@@ -117,31 +117,31 @@ class Feed:
         self._pause = max(self._pause, min(_POLL_SLOWEST, self._pause * 1.25))
 
     def _look_at_others(self) -> bool:
-        """See what other processes wrote; True if there was something."""
+        """Take in what other processes wrote; True if they added events."""
         try:
             head = self._storage.poll_head()
             if self._storage.poll_controls():
                 self.controls.look()
         except StorageError:
-            head = None  # whoever reads or writes next meets the same trouble and reports it
+            head = None  # the next read or write meets the same trouble and reports it
         if head is None or head <= self.head:
             return False
         self.moved(head)
         return True
 
     async def grown(self, beyond: int) -> None:
-        """Return when the log is known to reach beyond a position."""
+        """Wait until the log is known to extend beyond a position."""
         await self._engine.background.until(lambda: self.head > beyond)
 
     # -- live -----------------------------------------------------------------------------------------
 
     def committed(self, batch: Committed) -> None:
-        """Route what a commit of this process added."""
+        """Route the events of a commit of this process."""
         engine = self._engine
         last = batch.first + len(batch.events) - 1
         consumers = list(engine.consumers.values())
         if batch.first != self.head + 1:
-            # Another process wrote in between: whoever was live reads the gap from the log.
+            # Another process wrote in between: live consumers have to read the gap from the log.
             for consumer in consumers:
                 consumer.live = False
         else:
@@ -165,7 +165,7 @@ class Feed:
             for consumer, lanes in route.taken_by:
                 tracker = consumer.tracker
                 if tracker is None or not consumer.live or position <= tracker.seen:
-                    continue  # what was read from the log may reach further than the commits heard of
+                    continue  # already read from the log: reading may be ahead of the news of commits
                 if consumer.queued >= BUFFER_LIVE and not has_room(consumer, BUFFER_LIVE):
                     consumer.live = False
                     tracker.seen = position - 1
@@ -178,7 +178,7 @@ class Feed:
             position += 1
 
     def moved(self, head: int) -> None:
-        """Take note that another process wrote up to ``head``."""
+        """Record that another process wrote up to ``head``."""
         if head > self.head:
             self.head = head
             for consumer in self._engine.consumers.values():
@@ -189,28 +189,28 @@ class Feed:
     # -- from disk ------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """See whether somebody is to be read for."""
+        """Wake the reading task, if it sleeps, to look for a consumer to read for."""
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     def lag_of(self, consumer: Consumer) -> int | None:
         """Return how many positions of the log a consumer has not seen or not finished.
 
-        None where it has no place in the log: it is being opened, or another process has it.
+        None if it has no cursor here: it is being opened, or another process holds it.
         """
         if consumer.tracker is None:
             return None
         return max(0, self.head - consumer.tracker.seen) + len(consumer.tracker)
 
     def is_caught_up(self, position: int) -> bool:
-        """Tell whether every running subscription has seen all that is committed, at least a position."""
+        """Tell whether every running subscription has seen all commits, and the log reaches ``position``."""
         return self.head >= position and all(
             consumer.live or consumer.state in (HALTED, PAUSED, STANDBY)
             for consumer in self._engine.consumers.values()
         )
 
     def _next(self) -> Consumer | None:
-        """Return the consumer that lags most among those with room."""
+        """Return the consumer that lags most among those with room, or None."""
         best: Consumer | None = None
         for consumer in self._engine.consumers.values():
             tracker = consumer.tracker

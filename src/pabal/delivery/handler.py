@@ -1,4 +1,4 @@
-"""Turn whatever a user passes as handler into one shape: ``async (event, context)``."""
+"""Turn whatever a user passes as a handler into one shape: ``async (event, context)``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pabal.errors import InvalidHandlerError, SubscriptionError
 
 
 class Handler:
-    """Describe a user's handler: how to call it, and under which name it is known.
+    """Describe a user's handler: how to call it, and the name it is known by.
 
-    Raises InvalidHandlerError for something that cannot be called with an event.
+    Raises InvalidHandlerError for an object that cannot be called with an event.
     """
 
     __slots__ = ("function", "is_async", "name", "wants_context")
@@ -36,13 +36,13 @@ class Handler:
 
     @property
     def direct(self) -> Callable[[Any], Awaitable[Any]] | None:
-        """Return the function itself where the engine can simply await it with the event."""
+        """Return the function itself if the engine can simply await it with the event, else None."""
         return self.function if self.is_async and not self.wants_context else None
 
     def bind(self, executor: Callable[[], Executor], stopping: Callable[[], bool]) -> Call:
-        """Return the one shape that the engine awaits; sync functions run in ``executor``'s threads.
+        """Return the handler as ``async (event, context)``; sync functions run in ``executor``'s threads.
 
-        A cancelled call waits for its thread, unless ``stopping()`` says that nobody can wait any more.
+        A cancelled call waits for its thread to end, unless ``stopping()`` says that there is no time left.
         """
         function = self.function
         if self.is_async:
@@ -70,9 +70,9 @@ class Handler:
 
 
 def called_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call a function whose outcome travels in a future; raise RuntimeError where it raises StopIteration.
+    """Call a function whose result goes into a future; raise RuntimeError if it raises StopIteration.
 
-    A future of asyncio refuses that one: whoever waits for the thread would never hear of its end.
+    An asyncio future refuses StopIteration, so the task that waits for the thread would wait for ever.
     """
     try:
         return function(*arguments, **named)
@@ -81,13 +81,13 @@ def called_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any
 
 
 def settled(option: str, answer: Any) -> Any:
-    """Return what a plain function answered; refuse an awaitable, which is true whatever it comes to.
+    """Return the answer of a plain function; refuse an awaitable, which is always true.
 
     Raises SubscriptionError.
     """
     if hasattr(answer, "__await__"):
         if asyncio.iscoroutine(answer):
-            answer.close()  # nobody else would, and say so far from here
+            answer.close()  # otherwise Python would warn, far from here, that it was never awaited
         raise SubscriptionError(
             f"{option} returned something to be awaited, and nobody does; let it return its answer itself"
         )
@@ -95,7 +95,7 @@ def settled(option: str, answer: Any) -> Any:
 
 
 async def _uninterrupted(future: asyncio.Future[Any], stopping: Callable[[], bool]) -> Any:
-    """Wait for a thread to its end even when timed out: its event must not be handled twice at once."""
+    """Wait for a thread to end even if cancelled: its event must not be handled twice at once."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
@@ -105,7 +105,7 @@ async def _uninterrupted(future: asyncio.Future[Any], stopping: Callable[[], boo
                 raise
             cancelled = error
     if cancelled is not None:
-        # The thread's own exception, if any, would hide why the wait ended.
+        # Raising the thread's own exception would hide that the wait was cancelled.
         future.exception()
         raise cancelled
     return future.result()
@@ -115,7 +115,7 @@ def _callable_of(target: Any) -> Callable[..., Any]:
     if inspect.isclass(target):
         raise InvalidHandlerError(handler=target.__qualname__, reason="it is a class, pass an instance")
     if not inspect.isroutine(target) and not isinstance(target, functools.partial):
-        # What makes up any attribute that it is asked for, as mocks and proxies do, is called itself.
+        # An object that makes up any attribute on request, such as a mock or a proxy, is called itself.
         method = getattr(target, "handle", None) if "handle" in dir(target) or not callable(target) else None
         if callable(method):
             return method  # type: ignore[no-any-return]
@@ -125,7 +125,7 @@ def _callable_of(target: Any) -> Callable[..., Any]:
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Tell whether calling a function only makes a generator, so that none of its body runs."""
+    """Tell whether calling a function only makes a generator, without running any of its body."""
     inner = _unwrapped(function)
     return any(
         inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
@@ -140,7 +140,7 @@ def _unwrapped(function: Any) -> Any:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Tell whether calling a function, or an object that can be called, makes a coroutine."""
+    """Tell whether calling a function, or a callable object, makes a coroutine."""
     inner = _unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
         getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for
@@ -152,17 +152,18 @@ def _name_of(target: Any, function: Callable[..., Any]) -> str:
     if not hasattr(inner, "__qualname__"):
         inner = type(inner)
     if inspect.ismethod(inner):
-        # An inherited method is known by the class of its object, or two objects would share a name.
+        # An inherited method is named after the class of its object; otherwise two objects would share a
+        # name.
         return f"{type(inner.__self__).__module__}:{type(inner.__self__).__qualname__}.{inner.__name__}"
     return f"{inner.__module__}:{inner.__qualname__}"
 
 
 def _wants_context(function: Callable[..., Any], name: str) -> bool:
-    """Tell whether a second parameter is declared; refuse what cannot take an event."""
+    """Tell whether a second parameter is declared; refuse a function that cannot take an event."""
     try:
         parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):
-        return False  # some built-ins tell nothing; they get the event alone
+        return False  # some built-ins have no signature; they get only the event
     kinds = inspect.Parameter
     positional = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
     variadic = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
@@ -172,7 +173,8 @@ def _wants_context(function: Callable[..., Any], name: str) -> bool:
     needed += [p.name for p in parameters if p.kind is kinds.KEYWORD_ONLY and p.default is kinds.empty]
     if needed:
         raise InvalidHandlerError(handler=name, reason=f"it also needs {', '.join(needed)}")
-    # A second parameter with a default is the author's own (``lambda e, log=log: …``) unless annotated.
+    # A second parameter with a default is for the function's own use (``lambda e, log=log: …``), unless
+    # annotated.
     return len(positional) > 1 and (
         positional[1].default is kinds.empty or "DeliveryContext" in str(positional[1].annotation)
     )

@@ -1,4 +1,4 @@
-"""A lane: the deliveries of one subscription and one key, in publish order."""
+"""A lane: deliveries with the same subscription and key, in publish order."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from pabal.delivery.consumer import Consumer
 
 IDLE = 0
-"""Empty; nobody looks at it."""
+"""Empty, and not queued."""
 READY = 1
-"""In the queue of lanes that wait for a worker."""
+"""Queued for the workers."""
 RUNNING = 2
-"""A worker has it."""
+"""Taken by a worker."""
 WAITING = 3
-"""Its first delivery failed and is not due again yet."""
+"""Its first delivery failed and its retry is not due yet."""
 GATED = 4
-"""Its first delivery waits for the first attempt of a lower priority number."""
+"""Its first delivery waits for a lower priority number to attempt the event first."""
 LOADING = 5
 """Its next deliveries are being read back from the log."""
 
@@ -30,7 +30,7 @@ Item = tuple[int, DomainEvent]
 class Lane:
     """Hold deliveries that are made one at a time, first in first out.
 
-    A *shared* lane is for deliveries without a key: several workers may take from it at once.
+    A *shared* lane holds deliveries without a key: several workers may take from it at once.
     """
 
     __slots__ = ("consumer", "isolate", "items", "key", "shared", "spilled", "state")
@@ -42,12 +42,12 @@ class Lane:
         self.state = IDLE
         self.shared = shared
         self.isolate = 0
-        """How many deliveries at the front are to be made singly, after their batch was given up."""
+        """How many deliveries at the front are attempted one by one, because their batch was given up."""
         self.spilled: array[int] | None = None
-        """Positions that come after ``items`` and are left on disk until there is room."""
+        """Positions after those in ``items``, left on disk until there is room for them."""
 
     def spill(self, keep: int) -> int:
-        """Leave everything behind the first ``keep`` of more items on disk; return how many went."""
+        """Leave everything after the first ``keep`` items on disk; return how many were removed."""
         gone = len(self.items) - keep
         tail = [self.items.pop()[0] for _ in range(gone)]
         tail.reverse()

@@ -1,4 +1,4 @@
-"""Take subscriptions from the storage, go on where they stopped, keep their leases, and give them back."""
+"""Open subscriptions in the storage, resume them, renew their leases, and release them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 _PAGE = 256
 _TOGETHER = 256
-"""Subscriptions that a start opens with one commit, between which the event loop goes on."""
+"""How many subscriptions a start opens in one commit; the event loop runs between two commits."""
 _STANDBY_PAUSE = 0.5
 _RENEW_EVERY = 3.0
-"""Seconds; leases run for ten."""
+"""Seconds; a lease lasts ten."""
 
 
 class Leases:
-    """Own the time a subscription spends with this process, from opening it to giving it up."""
+    """Hold subscriptions for this process, from opening them to releasing them."""
 
     def __init__(self, engine: Engine, storage: EventStorage, feed: Feed) -> None:
         self._engine = engine
         self._storage = storage
         self._feed = feed
         self._openings: dict[asyncio.Future[Cursor | None], str] = {}
-        """What was asked of the storage, by name, until somebody has the answer in hands."""
+        """Open requests to the storage, with their names, until the result has been taken over."""
         self._closing: dict[str, asyncio.Future[None]] = {}
-        """Names that are being given up: who wants one of them again waits for that."""
+        """Names that are being released; another opening of one waits for that."""
         self._being_opened: dict[Consumer, asyncio.Future[None]] = {}
         self._replaying = Replaying(engine, storage, feed)
         self._leaving: list[Consumer] = []
@@ -48,8 +48,8 @@ class Leases:
     # -- opening --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open every subscription, and look for work that nobody claims."""
-        await self.count_parked()  # before anything can be parked, or find that there is no room for it
+        """Open every subscription, and look for unfinished work under names that nothing subscribes to."""
+        await self.count_parked()  # first: an open consumer asks whether there is room
         consumers = list(self._engine.consumers.values())
         for first in range(0, len(consumers), _TOGETHER):
             await self._open_together(consumers[first : first + _TOGETHER])
@@ -66,13 +66,14 @@ class Leases:
                 await openings.popleft()
         finally:
             for opening in openings:
-                opening.close()  # ``release`` gives back what it has asked for
+                opening.close()  # ``release`` gives back what it has requested
 
     def open(self, consumer: Consumer, held: int | None = None) -> Coroutine[Any, Any, None]:
-        """Take a subscription and go on where its cursor says, or stand by while another process has it.
+        """Open a subscription and resume it at its cursor, or stand by while another process holds it.
 
-        The place of a new one is settled at the call, before anything that is published after it. One that
-        is ``held``, in this epoch, is taken anew without giving it up: nobody can forget it in between.
+        The position of a new one is fixed at the call, before anything published after it. One that is
+        ``held`` in this epoch is opened again without being released, so that nothing can forget it in
+        between.
         """
         closing = self._closing.get(consumer.name)
         if closing is not None:
@@ -85,7 +86,7 @@ class Leases:
         return self._opened(consumer, opening, self._feed.controls.asked)
 
     def open_or_stand_by(self, consumer: Consumer) -> Awaitable[None]:
-        """Do what ``open`` does while the bus runs: trouble of the storage is waited out."""
+        """Open a subscription while the bus runs: on storage trouble, stand by and try again."""
         return self._waited_out(consumer, self.open(consumer))
 
     async def _waited_out(self, consumer: Consumer, opening: Awaitable[None]) -> None:
@@ -121,12 +122,12 @@ class Leases:
             await self._storage.release_subscription(consumer.name, cursor.epoch)
         del self._openings[opening]
         if cursor is None and wanted:
-            consumer.epoch = max(1, consumer.epoch)  # somebody has it: a new one is another
+            consumer.epoch = max(1, consumer.epoch)  # it exists, so a later epoch 1 means a new one
             self._stand_by(consumer)
         elif cursor is not None and wanted:
             await self._resume(consumer, cursor)
             if self._feed.controls.asked != asked:
-                self._feed.controls.look()  # it may have been asked after the cursor was read
+                self._feed.controls.look()  # a request may have come after the cursor was read
 
     def _stand_by(self, consumer: Consumer) -> None:
         consumer.state = STANDBY
@@ -141,7 +142,7 @@ class Leases:
                 self._engine.report(SubscriptionResumed(consumer.name))
 
     async def _resume(self, consumer: Consumer, cursor: Cursor) -> None:
-        """Load what the cursor says is unfinished, then let the feed go on above its frontier."""
+        """Load the unfinished deliveries of the cursor, then let the feed continue above its frontier."""
         forgotten = cursor.epoch <= consumer.epoch or consumer.number not in (0, cursor.number)
         had_come = consumer.saved
         consumer.number = cursor.number
@@ -153,7 +154,7 @@ class Leases:
         tracker = consumer.tracker = WatermarkTracker.resume(cursor.frontier, cursor.unfinished)
         consumer.saved = cursor.frontier
         consumer.reason = ""
-        # From the first delivery on, for a worker in the middle of a slice does not look again.
+        # Set before the first delivery: a worker in the middle of a slice does not check again.
         consumer.replay = ReplayRun(cursor.replays[0]) if cursor.replays else None
         consumer.replays = frozenset(replay.id for replay in cursor.replays)
         consumer.reopenings = cursor.reopenings
@@ -165,7 +166,7 @@ class Leases:
             return
         for retry in cursor.retries:
             self._take_up(consumer, retry)
-        consumer.release_followers()  # who waited for its opening asks anew
+        consumer.release_followers()  # lanes that waited for the opening check again
         if consumer.followed:
             consumer.unattempted.update(p for p in cursor.unfinished if p not in consumer.failing)
         consumer.state = ACTIVE
@@ -177,7 +178,7 @@ class Leases:
         if not consumer.is_open(tracker):
             return
         if cursor.replays:
-            # Beside the start of the bus, for it needs the workers, who begin last.
+            # In the background of the start: a replay needs the workers, which begin last.
             self._engine.background.spawn(self._replay(consumer, cursor))
         else:
             self._go_on(consumer)
@@ -187,10 +188,10 @@ class Leases:
             if await self._replaying.run(consumer, cursor):
                 self._go_on(consumer)
         except BusNotRunningError:
-            return  # its progress is saved; the next start goes on with it
+            return  # the progress is saved; the next start continues it
 
     def _go_on(self, consumer: Consumer) -> None:
-        # Only now: what comes after the frontier must not overtake what was left unfinished below it.
+        # Not earlier: events after the frontier must not overtake those left unfinished below it.
         consumer.opened = True
         self._feed.look()
         if self._engine.quarantine.active:
@@ -198,7 +199,7 @@ class Leases:
 
     def _take_up(self, consumer: Consumer, retry: PendingRetry) -> None:
         clock = self._engine.clock
-        # Noted by a clock that was ahead, or under a more patient policy, it would wait for years.
+        # A clock that was ahead, or an earlier policy with long delays, could have set a due time years away.
         wait = min(max(0.0, retry.due_at - clock.time()), consumer.subscription.retry.max_delay)
         due = clock.monotonic() + wait
         failing = Failing(retry.attempts, retry.failures, due, retry.from_dead_letter)
@@ -206,7 +207,7 @@ class Leases:
         self._engine.quarantine.consider(consumer, retry.position, failing)
 
     async def _resume_dead_letters(self, consumer: Consumer, cursor: Cursor) -> None:
-        """Go on with dead letters whose retry was under way, and with queues whose dead letter is gone."""
+        """Resume retries of dead letters, and release queues whose dead letter is gone."""
         tracker = consumer.tracker
         under_way = {retry.position: retry for retry in cursor.retries if retry.from_dead_letter}
         unblocked = set(cursor.blocked_keys)
@@ -231,7 +232,7 @@ class Leases:
             self._engine.redelivery.release_key(consumer, key)
 
     async def _look_for_unclaimed(self) -> None:
-        """Report durable names with unfinished work that nobody subscribes under."""
+        """Report durable names that have unfinished work but no subscriber."""
         engine = self._engine
         for record in await self._storage.list_subscriptions():
             unfinished = record.unfinished + max(0, self._feed.head - record.frontier)
@@ -241,7 +242,7 @@ class Leases:
                 engine.report(report)
 
     async def count_parked(self) -> None:
-        """Count the dead letters there are, and what queues behind them."""
+        """Count the dead letters in the storage, and the deliveries queued behind them."""
         records = await self._storage.list_subscriptions()
         self._engine.parked = sum(record.parked for record in records)
         self._engine.redelivery.waiting = sum(record.queued for record in records)
@@ -265,7 +266,7 @@ class Leases:
                 self.fenced(consumer)
 
     def fenced(self, consumer: Consumer) -> None:
-        """Let go of a subscription that was taken over, and stand by for it."""
+        """Let go of a subscription that another process took over, and stand by for it."""
         if consumer.tracker is None:
             return
         self._forget(consumer)
@@ -280,26 +281,26 @@ class Leases:
         self._engine.pending -= consumer.drop_lanes()
 
     async def reopen(self, consumer: Consumer) -> None:
-        """Take a subscription that was set aside up again from what is saved of it."""
+        """Open a subscription that was set aside again, from what is saved of it."""
         controls = await self._storage.read_controls([consumer.name])
         await self.count_parked()
         if consumer.state == CLOSED:
-            return  # ended meanwhile: ``let_go`` gives it up
+            return  # it was removed in the meantime: ``let_go`` releases it
         self._forget(consumer)
         consumer.state = STARTING
         await self._waited_out(consumer, self.open(consumer, held=consumer.epoch))
         if any(control.move is not None for control in controls):
-            await self.count_parked()  # dead letters of what is delivered again are gone
+            await self.count_parked()  # dead letters of events to be delivered again are gone
         for control in controls if consumer.tracker is not None else ():
             if consumer.reopenings != control.reopenings:
-                # A dead letter was retried or discarded after they were counted.
+                # A dead letter was retried or discarded after the count was read.
                 consumer.reopenings = control.reopenings
                 self._feed.controls.look()
 
     def let_go(self, consumer: Consumer) -> None:
-        """Save and give up a subscription that was ended while the bus runs."""
+        """Save and release a subscription that was removed while the bus runs."""
         if consumer.tracker is None:
-            # Whoever opens it finds out at the end, and gives it back.
+            # The task that opens it finds out at the end, and releases it.
             closing = self._being_opened.get(consumer)
             if closing is None:
                 return
@@ -308,31 +309,31 @@ class Leases:
             closing = asyncio.ensure_future(self._close(consumer))
             self._engine.background.spawn(closing)
         self._closing[consumer.name] = closing
-        # Whoever wants the name next waits for it, so it is not given up twice at a time.
+        # The next opening of the name waits for this, so a name is never released twice at once.
         closing.add_done_callback(lambda _: self._closing.pop(consumer.name, None))
 
     async def _close(self, consumer: Consumer) -> None:
         try:
             await self._engine.background.until(lambda: not consumer.in_flight)
-            # A save that is on its way holds what this one has no more: it must not come too late.
+            # An earlier save holds changes that are no longer in this one, so it must be finished first.
             await self._engine.settlement.flush()
         except BusNotRunningError:
-            return  # the bus stops meanwhile: ``release`` does it once the handlers have ended
+            return  # the bus is stopping: ``release`` does it once the handlers have ended
         await self._engine.background.insist(consumer, partial(self._leave, consumer))
 
     async def _leave(self, consumer: Consumer) -> None:
-        """Save what a subscription that was ended had finished; the rest stays unfinished in its cursor."""
+        """Save what a removed subscription has finished; the rest stays unfinished in its cursor."""
         await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self._leaving.remove(consumer)
 
     def bury(self) -> None:
-        """Forget what was being opened or given up in a loop that was closed: that may be opened anew."""
+        """Forget openings and releases of a closed event loop, so that their names can be opened again."""
         self._openings.clear()
         self._leaving.clear()
 
     async def release(self) -> None:
-        """Give up every subscription held, so that another process can go on at once."""
+        """Release every subscription, so that other processes can take over at once."""
         ended = await asyncio.gather(
             *(self._give_back(opening, name) for opening, name in tuple(self._openings.items())),
             *(self._leave(consumer) for consumer in tuple(self._leaving)),
@@ -344,13 +345,13 @@ class Leases:
             return_exceptions=True,
         )
         for error in ended:
-            if error is not None and not isinstance(error, StorageError):  # those leases run out
+            if error is not None and not isinstance(error, StorageError):  # that lease expires
                 raise error
 
     async def _give_back(self, opening: asyncio.Future[Cursor | None], name: str) -> None:
-        """Give up what was asked for, and perhaps given, but taken by nobody before the bus stopped."""
+        """Release a subscription that was requested but not taken over before the bus stopped."""
         if not opening.done():
-            opening.cancel()  # the storage gives back what nobody is left to take
+            opening.cancel()  # the storage then releases what it has opened
         elif not opening.cancelled() and opening.exception() is None:
             cursor = opening.result()
             if cursor is not None:
@@ -358,7 +359,7 @@ class Leases:
 
 
 def _forgotten(begins: int, had_come: int) -> str:
-    """Say why a subscription does not just begin anew: what lies between would be lost without a word."""
+    """Say why a forgotten subscription halts: starting again at ``begins`` would skip events silently."""
     reason = f"position {begins}, where it begins anew, for somebody forgot it while it was subscribed to"
     if had_come:
         reason += f" and had come to {had_come}"

@@ -1,4 +1,4 @@
-"""Who is told what is out of the ordinary: any number of plain functions, called with each report."""
+"""Telemetry listeners: any number of plain functions, called with each report."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _log = logging.getLogger("pabal")
 
 
 class Listeners:
-    """Hand reports to listeners, none of which can harm a delivery.
+    """Pass reports to listeners, and remove a listener that raises, so that none can harm a delivery.
 
-    What is out of the ordinary is logged, unless one of them does that.
+    Warnings and errors are also logged, unless a listener that logs is attached.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Listeners:
         self._own_log = OwnLog()
 
     def attach(self, listener: Listener, *, logs: bool = False) -> Callable[[], None]:
-        """Have a function called with every report from now on; return what takes it off again."""
+        """Call a function with every report from now on; return a function that removes it."""
         if not callable(listener) or is_async(listener):
             raise UsageError(f"{listener!r} is no listener; pass a plain function of the report")
         token = object()  # the same function may be attached twice, and need not be hashable
@@ -40,7 +40,7 @@ class Listeners:
         self._logging.discard(token)
 
     def tell(self, report: Report) -> None:
-        """Hand a report to every listener; one that raises is taken off."""
+        """Pass a report to every listener; a listener that raises is removed."""
         if not self._logging:
             self._own_log(report)
         for token, listener in tuple(self._attached.items()):
@@ -48,6 +48,6 @@ class Listeners:
                 listener(report)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException:  # what fails a test, or a CancelledError: nobody has cancelled a function
+            except BaseException:  # as pytest's failures, or a CancelledError that it raises itself
                 self._take_off(token)
                 _log.exception("a telemetry listener failed and was removed: %r", listener)

@@ -1,4 +1,4 @@
-"""How reports become lines of ``logging``, and which of them a bus writes by itself."""
+"""Turn reports into lines of ``logging``; and the log that a bus writes when no listener does."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pabal.ports.telemetry import Report
 
 LOGGER = "pabal.telemetry"
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-"""The level of a report by its ``severity``."""
+"""The ``logging`` level for each ``severity`` of a report."""
 
 _QUIET = 10.0
-"""Seconds in which a bus writes nothing by itself that is like what it has just written."""
+"""Seconds in which similar reports are counted instead of written."""
 _MOST_TOLD = 1_000
 
 _SECRET = re.compile(
@@ -30,7 +30,7 @@ _USERINFO = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
 
 
 def mask_secrets(text: str) -> str:
-    """Replace what looks like a password, a token or a key in ``text`` with ``***``.
+    """Replace everything in ``text`` that looks like a password, token or key with ``***``.
 
     >>> mask_secrets("login failed: password=hunter2, user=kim")
     'login failed: password=***, user=kim'
@@ -45,7 +45,7 @@ def mask_secrets(text: str) -> str:
 def write_report(
     logger: logging.Logger, level: int, report: Report, mask: Callable[[str], str], addition: str = ""
 ) -> None:
-    """Write one report as one line, with each of its fields as an attribute of the log record."""
+    """Write a report as one line, with each of its fields as an attribute of the log record."""
     fields = _fields_of(report, mask)
     shown = " ".join(f"{name}={value!r}" for name, value in fields.items() if value is not None)
     kind = type(report).__name__
@@ -64,7 +64,7 @@ def _fields_of(report: Report, mask: Callable[[str], str]) -> dict[str, str | in
 
 
 class OwnLog:
-    """Write what a bus reports as a warning or an error, so that no failure is silent, and none a flood.
+    """Write warnings and errors to the log, so that no failure is silent, but none floods the log.
 
     The first report of a kind for a subscription is written at once, then one in ten seconds, which says how
     many were left out.
@@ -74,7 +74,7 @@ class OwnLog:
         self._monotonic = monotonic
         self._logger = logging.getLogger(LOGGER)
         self._told: dict[tuple[type[Report], str], tuple[float, int]] = {}
-        """Until when it is quiet about what, and how often it was."""
+        """By kind and subscription: until when reports are left out, and how many were."""
 
     def __call__(self, report: Report) -> None:
         """Write a report, or count it as left out."""
@@ -86,7 +86,7 @@ class OwnLog:
         if now < until:
             self._told[key] = (until, left_out + 1)
             return
-        if len(self._told) >= _MOST_TOLD:  # names that come and go leave theirs behind
+        if len(self._told) >= _MOST_TOLD:  # subscriptions that come and go leave entries behind
             self._told = {known: told for known, told in self._told.items() if now < told[0]}
         self._told[key] = (now + _QUIET, 0)
         addition = f" (and {left_out} more like it before)" if left_out else ""

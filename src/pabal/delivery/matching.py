@@ -1,4 +1,4 @@
-"""Which events a subscription wants: classes (with their subclasses), or a pattern on type names."""
+"""Which events a subscription wants: those of classes and their subclasses, or of matching type names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pabal.errors import SubscriptionError, UnregisteredEventError
 
 
 class EventMatcher:
-    """Decide by class, or for rows whose class is unknown by type name.
+    """Match events by class, and rows whose class is unknown by type name.
 
-    ``selector`` is a class, a tuple of classes, or a pattern such as ``"order.*"`` (shell style:
-    ``*``, ``?``, ``[…]``). Raises SubscriptionError for anything else.
+    ``selector`` is a class, a tuple of classes, or a pattern on type names such as ``"order.*"`` (shell
+    style: ``*``, ``?``, ``[…]``). Raises SubscriptionError for anything else.
     """
 
     __slots__ = ("_classes", "_pattern", "selector")

@@ -1,4 +1,4 @@
-"""Hand a page of the log to the subscriptions that lag: who wants what is looked up once for each class."""
+"""Route a page of the log to the subscriptions that lag, looking each event type up only once."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 
 
 class _Way(NamedTuple):
-    """Say how events of one type reach one subscription."""
+    """Describe how events of one type reach one subscription."""
 
     wanted: bool
     lanes: dict[Any, Lane] | None = None
-    """Its lanes by aggregate id, where nothing but that decides."""
+    """The lanes by aggregate id, if nothing else decides the lane."""
     lane: Lane | None = None
-    """The one lane of a subscription that has no other."""
+    """The lane, if the subscription has only one."""
 
 
 _UNWANTED = _Way(wanted=False)
 
 
 def route_page(engine: Engine, rows: Sequence[StoredRecord], consumers: Sequence[Consumer]) -> None:
-    """Hand rows to those who have not seen them and have room; each is decoded once for all who want it.
+    """Give rows to consumers that have not seen them and have room; each row is decoded once for all.
 
-    A consumer that is full, or ends meanwhile, is not moved further than it has followed. No priority is
-    broken by serving one after the other: who has not seen an event yet holds up those of higher numbers.
+    A consumer that becomes full or ends stays at the position it has reached. Serving consumers one after the
+    other breaks no priority: one that has not seen an event yet holds back those with higher priority
+    numbers.
     """
     events: dict[int, DomainEvent] | None = {} if len(consumers) > 1 else None
     for consumer in consumers:
@@ -82,17 +83,17 @@ def _follow(
 def enter_direct(
     engine: Engine, consumer: Consumer, lanes: dict[Any, Lane] | None, position: int, event: DomainEvent
 ) -> None:
-    """Do what ``accept`` does where only the aggregate id counts, and nothing bars any lane."""
+    """Route like ``accept`` if only the aggregate id decides the lane and no lane is blocked."""
     try:
         lane = consumer.lane_for(event, lanes)
     except Exception:
-        engine.accept(consumer, position, event)  # it meets it again, and parks the event
+        engine.accept(consumer, position, event)  # ``accept`` meets the same error and parks the event
     else:
         engine.enter_lane(consumer, lane, position, event)
 
 
 def _forget_retry(engine: Engine, consumer: Consumer, position: int) -> None:
-    """Forget that a delivery failed which the subscription, narrowed since, takes no more."""
+    """Forget the retry of an event that the subscription, narrowed since, does not take any more."""
     failing = consumer.failing.get(position)
     if failing is not None and not failing.from_dead_letter:
         del consumer.failing[position]
@@ -114,7 +115,7 @@ def _way_of(consumer: Consumer, event_type: str) -> _Way:
 
 
 def decode_for(engine: Engine, consumer: Consumer, row: StoredRecord) -> DomainEvent | None:
-    """Decode a row that a consumer has begun; None if that failed and was dealt with."""
+    """Decode a row for a consumer; None if that failed, in which case the row is already dealt with."""
     try:
         return decode_event(row)
     except UnknownEventTypeError as error:

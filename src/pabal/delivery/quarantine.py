@@ -1,4 +1,4 @@
-"""Deliveries that may have killed a process are made alone, so that the next death has one suspect only."""
+"""Make deliveries that may have killed a process one at a time, so that another death has one suspect."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ if TYPE_CHECKING:
     from pabal.delivery.lane import Lane
 
 _LONGEST = 10.0
-"""Seconds after which everything goes on though a suspect was not made: it may wait for what is held back."""
+"""Seconds until everything goes on even without a suspect: it may be waiting for a delivery held back."""
 _MOST_REPRIEVES = 3
 
 
 class Quarantine:
-    """Hold every other lane back while there are suspects, and let them through one at a time.
+    """Hold back all lanes while there are suspects, except for one suspect at a time.
 
-    A dead process leaves behind which deliveries were in flight, not which of them killed it. All of them
-    are counted; were they made side by side again, the innocent ones would be parked with the guilty one.
+    A dead process leaves a record of the deliveries that were in flight, but not of the one that killed it.
+    An attempt is counted for all of them; if they were made side by side again, innocent ones would be parked
+    together with the guilty one.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.active = False
-        """Workers ask ``admits`` before they take a lane, and ``settle`` after it."""
+        """Workers ask ``admits`` before they take a lane, and call ``settle`` after it."""
         self._suspects: dict[tuple[Consumer, int], Failing] = {}
         self._held: list[Lane] = []
         self._running = False
         self._until = 0.0
 
     def consider(self, consumer: Consumer, position: int, failing: Failing) -> None:
-        """Make a delivery a suspect if its last attempt ended with its process."""
+        """Make a delivery a suspect if its process died during its last attempt."""
         if not died(failing.failures):
             return
         clock = self._engine.clock
@@ -44,7 +45,10 @@ class Quarantine:
         self._suspects[consumer, position] = failing
 
     def reprieves(self, consumer: Consumer, position: int, excess: int) -> bool:
-        """Tell whether a delivery gets one attempt more than allowed: none was proved to be its own."""
+        """Tell whether a delivery gets an attempt beyond its limit.
+
+        It does, up to three times, if it last died among others: nothing proves that it was the cause.
+        """
         failing = consumer.failing.get(position)
         return (
             failing is not None
@@ -54,7 +58,7 @@ class Quarantine:
         )
 
     def admits(self, lane: Lane) -> bool:
-        """Tell a worker whether to take this lane now; if not, it is held."""
+        """Tell a worker whether to take a lane now; if not, the lane is held back."""
         if not self._running and self._is_quiet() and self._bring_forward(lane):
             self._running = True
             lane.consumer.slice = 1
@@ -63,7 +67,7 @@ class Quarantine:
         return False
 
     def settle(self) -> None:
-        """Take note that a worker has left a lane."""
+        """Record that a worker has left a lane."""
         self._running = False
         self._suspects = {
             (consumer, position): failing
@@ -75,12 +79,12 @@ class Quarantine:
         self.look()
 
     def look(self) -> None:
-        """Let held lanes be asked for again: a suspect may have come into one of them."""
+        """Let workers ask for held lanes again: a suspect may have entered one of them."""
         if not self.active or (not self._running and self._is_quiet()):
             self._release()
 
     def reset(self) -> None:
-        """Forget everything: the engine stops."""
+        """Forget all suspects and held lanes, as the engine stops."""
         self.active = self._running = False
         self._suspects.clear()
         self._held.clear()
@@ -95,7 +99,7 @@ class Quarantine:
         return not any(consumer.in_flight for consumer in self._engine.consumers.values())
 
     def _bring_forward(self, lane: Lane) -> bool:
-        """Tell whether a lane holds a suspect; where order does not matter, put it first."""
+        """Tell whether a lane holds a suspect; in a shared lane, move it to the front."""
         for index, item in enumerate(lane.items):
             if (lane.consumer, item[0]) in self._suspects:
                 if lane.shared:
@@ -111,5 +115,5 @@ class Quarantine:
 
 
 def died(failures: tuple[AttemptFailure, ...]) -> bool:
-    """Tell whether the last of these attempts ended with its process."""
+    """Tell whether the process died during the last of these attempts."""
     return bool(failures) and failures[-1].error_type in (PROCESS_DIED, DIED_AMONG_OTHERS)

@@ -1,4 +1,4 @@
-"""Bring dead letters back into delivery, and let what queued behind a parked key follow in order."""
+"""Deliver dead letters again, and then, in order, what was queued behind a parked key."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 _PAGE = 256
 MOST_KEPT = 100_000
-"""Dead letters, and what queues behind them, that a log keeps before subscriptions halt instead."""
+"""Dead letters and deliveries queued behind them that a log may hold; above that, subscriptions halt."""
 NO_ROOM = "there is no room for more dead letters, or behind them (retry or discard some)"
 
 
 class Redelivery:
-    """Own everything that happens to a delivery after it was parked."""
+    """Handle everything that happens to a delivery after it was parked."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.storage: EventStorage | None = None
         self._draining: set[tuple[WatermarkTracker, str]] = set()
-        """Keys whose queues are being read back, each for one opening of a subscription."""
+        """Keys whose queues are being read back, each with the tracker of the opening it belongs to."""
         self._moved: dict[tuple[str, int], str] = {}
-        """The key that a dead letter blocks, while it is delivered as an edited event of another key."""
+        """The key that a dead letter blocks, for one that was edited and now belongs to another key."""
         self.waiting = 0
-        """What queues behind parked keys in the log, of all subscriptions."""
+        """Deliveries queued behind parked keys in the log, counted over all subscriptions."""
 
     def is_full(self, consumer: Consumer) -> bool:
-        """Tell whether nothing more may be parked or queued: then a subscription halts, and drops nothing."""
+        """Tell whether nothing more may be parked or queued; a subscription then halts and drops nothing."""
         if consumer.tracker is None:
             return self._engine.dead_letters.is_full
         return self._engine.parked + self.waiting >= MOST_KEPT
@@ -48,7 +48,8 @@ class Redelivery:
     def again(self, consumer: Consumer, letter: DeadLetterRecord) -> bool:
         """Deliver a dead letter once more, with a fresh series of attempts.
 
-        False if it is parked again at once: its ordering function raises, or its bytes fit no class here.
+        Returns False if it is parked again at once: its ordering function raises, or its bytes fit no class
+        here.
         """
         event, record = letter.event, letter.record
         consumer.failing[letter.position] = Failing(
@@ -68,7 +69,7 @@ class Redelivery:
         return True
 
     def done(self, consumer: Consumer, position: int) -> None:
-        """Forget a dead letter whose delivery succeeded."""
+        """Settle a dead letter whose retry succeeded."""
         if not consumer.failing[position].discarded:
             self._engine.note_parked(-1)
         if consumer.tracker is None:
@@ -76,11 +77,11 @@ class Redelivery:
         self._release_moved(consumer, position)
 
     def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
-        """Make no further attempt on a dead letter that was discarded; what queued behind it goes on."""
+        """Make no further attempt at a discarded dead letter, and release the queue behind it."""
         position = letter.position
         failing = consumer.failing.get(position)
         if failing is not None and failing.from_dead_letter:
-            failing.discarded = True  # in case a worker has it right now
+            failing.discarded = True  # a worker may be handling it right now
             if consumer.delayed.pop(position, None) is not None:
                 self.let_go(consumer, position)
             for lane in consumer.all_lanes():
@@ -105,7 +106,7 @@ class Redelivery:
         self._engine.background.noticed()
 
     def without_discarded(self, consumer: Consumer, items: list[Item]) -> list[Item]:
-        """Let go of those deliveries whose dead letter was discarded; return the others."""
+        """End the deliveries whose dead letter was discarded; return the others."""
         kept: list[Item] = []
         for item in items:
             failing = consumer.failing.get(item[0])
@@ -116,7 +117,7 @@ class Redelivery:
         return kept
 
     def failed(self, consumer: Consumer, position: int) -> None:
-        """Take note that a dead letter was parked again."""
+        """Record that the retry of a dead letter failed and it was parked again."""
         consumer.failing.pop(position, None)
         if consumer.tracker is not None:
             consumer.outside.discard(position)
@@ -132,10 +133,10 @@ class Redelivery:
     # -- a parked key ---------------------------------------------------------------------------------
 
     def block(self, consumer: Consumer, lane: Lane) -> None:
-        """Let everything of a lane wait behind the delivery that was just parked."""
+        """Queue everything in a lane behind the delivery that was just parked."""
         key = key_text(lane.key)
         consumer.blocked[key] = consumer.blocked.get(key, 0)
-        self._engine.router.forget()  # from now on this subscription's keys have to be looked at
+        self._engine.router.forget()  # from now on, routing has to look at this subscription's keys
         items = list(lane.items)
         lane.items.clear()
         lane.state = IDLE
@@ -155,11 +156,11 @@ class Redelivery:
         self._engine.background.noticed()
 
     def queue(self, consumer: Consumer, key: str, item: Item) -> None:
-        """Let a newly routed delivery wait behind the parked one of its key, or halt for want of room."""
+        """Queue a newly routed delivery behind its parked key; halt the subscription if there is no room."""
         if self.is_full(consumer):
             self._engine.halt(consumer, f"position {item[0]}, which waits behind {key!r}: {NO_ROOM}")
             if consumer.tracker is None:
-                self._engine.accept(consumer, *item)  # it is halted now: dropped, and counted
+                self._engine.accept(consumer, *item)  # it has halted, so this drops and counts the event
             return
         consumer.blocked[key] += 1
         if consumer.tracker is not None:
@@ -172,7 +173,7 @@ class Redelivery:
         if consumer.tracker is None:
             self._engine.dead_letters.queue(consumer.name, key, item)
         elif position in consumer.outside:
-            # It came from the queue and its row is still there.
+            # It came from the queue, where its row still is.
             consumer.outside.discard(position)
             consumer.queued -= 1
         else:
@@ -182,15 +183,15 @@ class Redelivery:
             consumer.attempted(position)
 
     def unblock(self, consumer: Consumer, lane: Lane) -> None:
-        """Go on with a key whose parked delivery succeeded, once its lane is empty."""
+        """Release the queue of a key whose parked delivery succeeded, once the key's lane is empty."""
         key = key_text(lane.key)
         if key in consumer.blocked and not lane.items:
             self.release_key(consumer, key)
 
     def release_key(self, consumer: Consumer, key: str) -> None:
-        """Deliver what queued behind ``key``, in order; later events of the key come after it."""
+        """Deliver what is queued behind ``key``, in order and ahead of the key's later events."""
         if consumer.tracker is None:
-            consumer.arrivals.sort()  # what was published meanwhile is to come after what queues already
+            consumer.arrivals.sort()  # events published in the meantime have to come after the queue
             del consumer.blocked[key]
             self._engine.router.forget()
             for position, event in self._engine.dead_letters.take_queue(consumer.name, key):
@@ -204,7 +205,7 @@ class Redelivery:
         storage = self.storage
         assert storage is not None
         try:
-            # An eager task factory begins this before the worker has noted what it has finished.
+            # With an eager task factory, this starts before the worker has recorded what it finished.
             await asyncio.sleep(0)
             while key in consumer.blocked and consumer.is_open(tracker):
                 added = consumer.blocked[key]
@@ -216,9 +217,9 @@ class Redelivery:
                     return
                 fresh = [position for position in positions if position not in consumer.outside]
                 if fresh and await self._load(consumer, tracker, key, fresh):
-                    return  # the lane calls ``unblock`` when it has come to the end of these
+                    return  # the lane calls ``unblock`` after the last of these
                 if not positions and consumer.blocked.get(key) == added:
-                    # Nothing came in while we looked: from here on events go straight to the lane.
+                    # Nothing was added in the meantime: from here on events go straight to the lane.
                     consumer.blocked.pop(key, None)
         finally:
             self._draining.discard((tracker, key))
@@ -226,7 +227,7 @@ class Redelivery:
     async def _load(
         self, consumer: Consumer, tracker: WatermarkTracker, key: str, positions: list[int]
     ) -> bool:
-        """Put what queues at these positions into its lane; False if nothing went there, and more may."""
+        """Put the queued deliveries at these positions into their lane; False if none was entered."""
         assert self.storage is not None
         storage = self.storage
         rows = await self._engine.background.insist(consumer, lambda: storage.read_positions(positions))
@@ -239,14 +240,14 @@ class Redelivery:
             consumer.pass_over(gone)
         for row in rows:
             if not consumer.is_open(tracker):
-                return True  # what was not decoded halted it
+                return True  # it has halted, because a row could not be decoded
             try:
                 event = decode_event(row)
             except DecodeError as error:
                 self._engine.failures.reject(consumer, row.position, None, row, error)
                 continue
             if not consumer.wants(kind_of(event)):
-                consumer.pass_over(row.position)  # it takes other events than when this was queued
+                consumer.pass_over(row.position)  # since this was queued, the subscription has been narrowed
                 continue
             consumer.queued += 1
             self._engine.enter(consumer, self._lane_of_queue(consumer, key, event), row.position, event)
@@ -254,9 +255,9 @@ class Redelivery:
         return entered
 
     def _lane_of_queue(self, consumer: Consumer, key: str, event: DomainEvent) -> Lane:
-        """Return the lane that goes on with a queue when it is empty: that of the key it waits under.
+        """Return the lane that reads on in the queue when it becomes empty: the lane of the queue's key.
 
-        An ``ordering`` that was changed since would scatter it over lanes of other keys, which do not.
+        If ``ordering`` has changed, the events could belong to lanes of other keys, which would not read on.
         """
         try:
             lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
@@ -266,18 +267,18 @@ class Redelivery:
 
     def _enter(self, consumer: Consumer, position: int, event: DomainEvent, came_from: str | None) -> Lane:
         if consumer.tracker is None:
-            consumer.arrivals.sort()  # an event of its key may be under way in no lane
+            consumer.arrivals.sort()  # an event of its key may be in delivery without a lane
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
             consumer.outside.add(position)
             consumer.queued += 1
         if self._is_held_by_another(consumer, lane, came_from):
-            lane = consumer.shared  # in its key's lane, its success would let go what waits there
+            lane = consumer.shared  # if it succeeded in its key's lane, it would release the queue there
         self._engine.enter(consumer, lane, position, event)
         return lane
 
     def _is_held_by_another(self, consumer: Consumer, lane: Lane, came_from: str | None) -> bool:
-        """Tell whether a lane stands still behind a dead letter that is not the one that blocks it."""
+        """Tell whether a lane is blocked by a dead letter other than the one retried."""
         if lane.shared or lane.items or lane.state != IDLE:
             return False
         key = key_text(lane.key)

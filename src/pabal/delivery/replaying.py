@@ -1,4 +1,4 @@
-"""Deliver a range of the log once more, to one subscription, before it goes on with what is new."""
+"""Replay a range of the log to one subscription before it goes on with new events."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _PAGE = 256
 _ROOM = 2048
-"""Deliveries that a replay has under way before it waits for them."""
+"""How many deliveries a replay has under way before it waits."""
 
 
 class ReplayRun:
-    """Keep track of one range under way, as the watermark does of the log."""
+    """Track the progress of one replay, with a watermark of its own."""
 
     __slots__ = ("_tracker", "_under_way", "replay")
 
@@ -30,16 +30,16 @@ class ReplayRun:
         self._under_way: set[int] = set()
 
     def __len__(self) -> int:
-        """Return how many of its deliveries are under way."""
+        """Return how many deliveries of the replay are under way."""
         return len(self._under_way)
 
     def add(self, position: int) -> None:
-        """Note that a position is delivered again."""
+        """Record that a position is being delivered again."""
         self._tracker.add(position)
         self._under_way.add(position)
 
     def finish(self, position: int) -> bool:
-        """Note that a position is finished; False if it is none of this range's."""
+        """Record that a position is finished; False if it is not part of this replay."""
         if position not in self._under_way:
             return False
         self._under_way.discard(position)
@@ -47,17 +47,17 @@ class ReplayRun:
         return True
 
     def pass_over(self, upto: int) -> None:
-        """Note that nothing more up to a position is delivered."""
+        """Record that nothing more is to be delivered up to a position."""
         self._tracker.seen = max(self._tracker.seen, upto)
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Return what a save has to tell: which replay, and how far it has come."""
+        """Return what a save records: the replay's id and its watermark."""
         return self.replay.id, self._tracker.watermark
 
 
 class Replaying:
-    """Run what a subscription's cursor says is to be delivered again, range after range."""
+    """Run the replays that are listed in a subscription's cursor, one after the other."""
 
     def __init__(self, engine: Engine, storage: EventStorage, feed: Feed) -> None:
         self._engine = engine
@@ -65,9 +65,9 @@ class Replaying:
         self._feed = feed
 
     async def run(self, consumer: Consumer, cursor: Cursor) -> bool:
-        """Deliver every range again and return True, or False where the subscription was closed meanwhile.
+        """Replay every range; False if the subscription was closed or reopened before the end.
 
-        Newer events are not read before the end, so the order of each key is that of the log.
+        Newer events are not read until then, so each key keeps the order of the log.
         """
         for replay in cursor.replays:
             run = consumer.replay = ReplayRun(replay)
@@ -79,7 +79,7 @@ class Replaying:
     async def _run(self, consumer: Consumer, cursor: Cursor, run: ReplayRun) -> bool:
         replay = run.replay
         tracker, background = consumer.tracker, self._engine.background
-        # What its cursor calls unfinished is delivered anyway, and so is what lies above the frontier.
+        # Positions that the cursor lists as unfinished, or above the frontier, are delivered anyway.
         known, last = set(cursor.unfinished), min(replay.last, cursor.frontier)
         after = replay.watermark
         while after < last:

@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again: a policy, and a pure function from failure to decision."""
+"""When to retry a failed delivery: a policy, and a pure function from failure to decision."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pabal.errors import NotRetryableError, SubscriptionError
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """Say how often and how soon a failed delivery is attempted again.
+    """Say how many attempts a delivery gets, and how long to wait between them.
 
     The delay before attempt ``n + 1`` is ``base_delay * multiplier ** (n - 1)`` seconds, at most
-    ``max_delay``, times a factor drawn evenly from ``1 - jitter … 1 + jitter``; never above ``max_delay``.
-    Only exceptions in ``retry_on`` and not in ``never`` are retried; ``NotRetryableError`` never is.
+    ``max_delay``, times a random factor between ``1 - jitter`` and ``1 + jitter``, but never above
+    ``max_delay``. Only exceptions in ``retry_on`` that are not in ``never`` are retried;
+    ``NotRetryableError`` never is.
 
-    Raises SubscriptionError for values that make no sense.
+    Raises SubscriptionError for invalid values.
 
     >>> policy = RetryPolicy(max_attempts=4, base_delay=1.0, jitter=0.0)
     >>> [policy.delay_after(attempt, 0.5) for attempt in (1, 2, 3)]
@@ -33,12 +34,12 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     never: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Refuse invalid values."""
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise SubscriptionError(
                 f"RetryPolicy.max_attempts is {self.max_attempts}; it must be an int of at least 1"
             )
-        # Written so that NaN, with which every comparison is false, is refused too.
+        # Written this way because every comparison with NaN is false, so NaN is refused too.
         if not (self.base_delay >= 0 and self.max_delay >= 0 and self.multiplier >= 1):
             raise SubscriptionError(
                 "RetryPolicy needs base_delay ≥ 0, max_delay ≥ 0 and multiplier ≥ 1; "
@@ -51,10 +52,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
                 raise SubscriptionError(f"RetryPolicy.{name} is {kinds!r}; it must be a tuple of exceptions")
 
     def delay_after(self, attempt: int, chance: float) -> float:
-        """Return the seconds to wait after failed ``attempt``; ``chance`` is drawn from [0, 1)."""
+        """Return the seconds to wait after attempt number ``attempt``; ``chance`` is drawn from [0, 1)."""
         try:
             delay = min(self.max_delay, self.base_delay * self.multiplier ** (attempt - 1))
-        except OverflowError:  # long before a patient policy runs out of attempts
+        except OverflowError:  # a policy with many attempts gets here
             delay = self.max_delay if self.base_delay else 0.0
         return min(self.max_delay, delay * (1 - self.jitter + 2 * self.jitter * chance))
 
@@ -67,13 +68,13 @@ DEFAULT_RETRY = RetryPolicy()
 
 
 class RetryAfter(msgspec.Struct, frozen=True):
-    """Decide to try again after ``delay`` seconds."""
+    """Decide to retry after ``delay`` seconds."""
 
     delay: float
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Decide that no attempt follows, because of ``reason``."""
+    """Decide to make no further attempt, for ``reason``."""
 
     reason: str
 
@@ -81,12 +82,12 @@ class GiveUp(msgspec.Struct, frozen=True):
 def decide_retry(
     policy: RetryPolicy, attempt: int, error: BaseException, chance: float
 ) -> RetryAfter | GiveUp:
-    """Decide what follows failed ``attempt`` number (from 1). Pure: ``chance`` is the randomness."""
+    """Decide what follows failed attempt number ``attempt`` (from 1). Pure: ``chance`` is the randomness."""
     if isinstance(error, NotRetryableError):
         return GiveUp(f"not retryable: {message_of(error)}")
     if isinstance(error, policy.never):
         return GiveUp(f"{type(error).__name__} is declared as never retried")
-    # A cancelled handler is treated like any other failure: it did not finish.
+    # A handler that was cancelled did not finish, so this is a failure like any other.
     if not isinstance(error, (*policy.retry_on, asyncio.CancelledError)):
         return GiveUp(f"{type(error).__name__} is not among the exceptions to retry")
     if attempt >= policy.max_attempts:

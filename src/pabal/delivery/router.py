@@ -1,4 +1,4 @@
-"""Who gets an event: computed once per event class."""
+"""Which subscriptions get an event: computed once per event class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pabal.domain.schema import EventSchema
 
 
 class Route:
-    """Know everything about publishing one event class: who gets it, and what to look at first."""
+    """Hold everything needed to publish an event class: which subscriptions get it, and in what way."""
 
     __slots__ = ("arrivals", "by_arrival", "is_direct", "schema", "taken_by")
 
@@ -31,46 +31,46 @@ class Route:
                 for taker, lanes in taken_by
             )
         )
-        """With a log: nothing to copy, and every taker finds its lane by aggregate id."""
+        """With a log: there is nothing to copy, and every subscription finds its lane by aggregate id."""
         self.arrivals = tuple(taker.arrivals for taker, _ in taken_by)
         self.by_arrival = all(
             taker.state == ACTIVE and not (taker.followed or taker.lowers) for taker, _ in taken_by
         )
-        """Without a log: no taker has to number a delivery, or sort it, before it must."""
+        """Without a log: no subscription needs to number or sort its deliveries yet."""
 
 
 class Router:
-    """Compute routes from the consumers there are, and keep them until something changes."""
+    """Compute routes for the current consumers, and keep them until something changes."""
 
     def __init__(self, consumers: Mapping[str, Consumer]) -> None:
         self._consumers = consumers
         self._routes: dict[type, Route] = {}
         self._watched = False
         self._levels: Counter[int] = Counter()
-        """How many consumers have each priority."""
+        """The number of consumers with each priority."""
         self._levelled = False
-        """There are several priorities, or were at the last look."""
+        """Whether there was more than one priority when ``wire`` last looked."""
         self.aged = False
-        """Deliveries may be dropped by age, so each is numbered when it is published."""
+        """Whether deliveries may be dropped by age; each is then numbered when it is published."""
         self.stored = False
-        """With a log underneath, every event goes through it; there is no direct way."""
+        """Whether there is a log, which every event has to go through; there are no direct routes then."""
         self.direct: dict[type, Route] = {}
-        """Routes that a bus without storage can publish on without a second look."""
+        """Routes on which a bus without storage can publish without any checks."""
         _made.add(self)
 
     def watch(self, watched: bool) -> None:
-        """Say whether somebody looks at every event that is published; then none goes the direct way."""
+        """Turn direct routes off while something has to see every published event, or on again."""
         if watched != self._watched:
             self._watched = watched
             self.forget()
 
     def forget(self) -> None:
-        """Compute routes anew when they are needed next."""
+        """Drop all routes; each is computed again when it is next needed."""
         self._routes.clear()
         self.direct.clear()
 
     def route(self, kind: type) -> Route:
-        """Return who gets events of a class, in order of priority. Raises UnregisteredEventError."""
+        """Return the route of an event class, by ascending priority. Raises UnregisteredEventError."""
         route = self._routes.get(kind)
         if route is None:
             schema = registry.schema_of(kind)
@@ -84,12 +84,12 @@ class Router:
         return route
 
     def joined(self, consumer: Consumer) -> list[Consumer]:
-        """Count one in that is among the consumers now; return as ``wire``."""
+        """Count the priority of a consumer that was added; return as ``wire``."""
         self._levels[consumer.subscription.priority] += 1
         return self.wire()
 
     def left(self, consumer: Consumer) -> list[Consumer]:
-        """Count one out that is no longer among the consumers; return as ``wire``."""
+        """Count the priority of a consumer that was removed; return as ``wire``."""
         priority = consumer.subscription.priority
         self._levels[priority] -= 1
         if not self._levels[priority]:
@@ -97,10 +97,9 @@ class Router:
         return self.wire()
 
     def wire(self) -> list[Consumer]:
-        """Compute anew who waits for whom by priority, and forget all routes; return those it is news to.
+        """Work out which consumers wait for which by priority, and drop all routes; return those affected.
 
-        Where all priorities are equal, which is usual, nobody is looked at: there may be thousands who come
-        and go.
+        If all priorities are equal, as is usual, no consumer is looked at: thousands may come and go.
         """
         self.forget()
         levels = self._levels
@@ -128,7 +127,7 @@ _made: WeakSet[Router] = WeakSet()
 
 
 def _in_child() -> None:
-    # It has a copy of the bus and no workers: a second look tells so, the direct way would not.
+    # A forked child has a copy of the bus but no workers; without direct routes, publishing notices that.
     for router in tuple(_made):
         router.forget()
 

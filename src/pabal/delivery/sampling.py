@@ -1,4 +1,4 @@
-"""Take a sample of the engine now and then, so that its figures outlive the process."""
+"""Record samples of the engine's figures from time to time, so that they outlive the process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _EVERY = 10.0
 _IDLE = 6
-"""An idle engine gives only one in so many samples to the storage."""
+"""While the engine is idle, only one sample in this many is recorded."""
 
 
 class _Counted:
-    """Remember what a consumer had counted at the last sample."""
+    """Remember a consumer's counts at the last sample."""
 
     __slots__ = ("failed", "handled", "spread")
 
@@ -32,7 +32,7 @@ class _Counted:
 
 
 class Sampler:
-    """Give the storage a sample every ten seconds; every minute while nothing happens."""
+    """Record a sample in the storage every ten seconds, or every minute while nothing happens."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,14 +44,14 @@ class Sampler:
         self._skipped = 0
 
     def start(self, storage: object) -> None:
-        """Begin, if this storage keeps samples."""
+        """Begin to sample, if the storage keeps samples."""
         if isinstance(storage, SampleStore):
             self._store = storage
             self._begin()
             self._engine.timers.add(_EVERY, self._due)
 
     async def stop(self) -> None:
-        """Give the storage what the last ten seconds have seen."""
+        """Record a last sample, of the time since the one before."""
         if self._store is not None:
             await self._sample()
             self._store = None

@@ -1,4 +1,4 @@
-"""Save progress: what changed since the last save goes out as one transaction, one at a time."""
+"""Save progress: all changes since the last save go out in one transaction, one save at a time."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _log = logging.getLogger("pabal")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _SAVE_INTERVAL = 1.0
-"""Seconds after which a watermark is saved that moved only past events for others."""
+"""Seconds until a watermark is saved that has only moved past events for other subscriptions."""
 _SAVE_EVERY = 1000
-"""Positions after which it is saved without waiting for that."""
+"""Positions after which such a watermark is saved at once."""
 
 
 class Settlement:
-    """Clock saves by themselves: while one is under way, changes gather for the next.
+    """Save progress; while one save is under way, changes gather for the next.
 
-    So one slow disk sync carries the progress of everything that finished meanwhile, and a quiet bus
-    saves at once.
+    So a slow disk sync carries the progress of everything that finished during the one before, and a quiet
+    bus saves at once.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -42,29 +42,29 @@ class Settlement:
         self._passed: dict[Consumer, None] = {}
         self._wake: asyncio.Future[None] | None = None
         self._pausing: asyncio.Future[None] | None = None
-        """What ends the wait before the next try, while saving fails."""
+        """Resolved to end the pause between two tries, while saving fails."""
         self._task: asyncio.Task[None] | None = None
         self._flushers: list[asyncio.Future[None]] = []
         self._saving = False
         self._stopping = False
         self.trouble: Exception | None = None
-        """Why the last save failed, until one succeeds."""
+        """The error of the last save; None once a save succeeds."""
 
     def start(self, store: SubscriptionStore) -> None:
-        """Begin to save to ``store``."""
+        """Begin saving to ``store``."""
         self._store = store
         self._stopping = False
         self._task = asyncio.create_task(self._run(), name="pabal-settlement")
         self._sampler.start(store)
 
     def mark(self, consumer: Consumer) -> None:
-        """Note that a consumer has something to save."""
+        """Record that a consumer has changes to save."""
         self._dirty[consumer] = None
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     def passed(self, consumer: Consumer) -> None:
-        """Note that a consumer moved past events that are not for it: worth a save, but not at once."""
+        """Record that a consumer moved past events for others, which need not be saved at once."""
         tracker = consumer.tracker
         if tracker is None or tracker.seen == consumer.saved or consumer in self._dirty:
             return
@@ -85,12 +85,12 @@ class Settlement:
         return not self._dirty and not self._saving
 
     def check(self) -> None:
-        """Raise why nothing is saved any more, once the storage was closed underneath."""
+        """Raise the error that ended saving for good: the storage was closed underneath."""
         if self._task is not None and self._task.done() and self.trouble is not None:
-            raise self.trouble.with_traceback(None)  # each raise adds its frames to it
+            raise self.trouble.with_traceback(None)  # each raise would add its frames to it
 
     async def flush(self) -> None:
-        """Return when everything that changed before the call is saved."""
+        """Wait until all changes made before the call are saved."""
         if self.idle or self._task is None or self._task.done():
             return
         future = asyncio.get_running_loop().create_future()
@@ -98,7 +98,7 @@ class Settlement:
         await future
 
     async def stop(self) -> None:
-        """Save what is left, once, and end."""
+        """Save what is left, once, and stop."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -106,7 +106,7 @@ class Settlement:
         self._save_passed()
         for consumer in self._engine.consumers.values():
             if consumer.tracker is not None and len(consumer.tracker) > SAVED_OFTEN:
-                self.mark(consumer)  # the saves so far may have left out what it has finished
+                self.mark(consumer)  # regular saves may have left out some of what it finished
         for future in (self._wake, self._pausing):
             if future is not None:
                 _settle(future)
@@ -114,12 +114,12 @@ class Settlement:
             await task
             await self._sampler.stop()
         finally:
-            # Of a save that was given up, nobody else tells who waits for it.
+            # If the last save was abandoned, nothing else would wake the waiting flushes.
             self._resolve_flushers(BusNotRunningError(action="wait any longer", state="stopping"))
             self._store = None
 
     def bury(self) -> None:
-        """Forget what is left of a loop that was closed, and what it had not saved."""
+        """Forget the tasks of an event loop that was closed, and all unsaved changes."""
         bury(self._task)
         self._task = self._wake = self._pausing = None
         self._flushers.clear()
@@ -137,7 +137,7 @@ class Settlement:
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
                 self._wake = None
-                # One turn of the loop lets everything that finishes right now join this save.
+                # One turn of the loop lets everything that is finishing right now join this save.
                 await asyncio.sleep(0)
                 continue
             try:
@@ -151,13 +151,13 @@ class Settlement:
                 self._engine.report(StorageTrouble("", error))
                 if self._stopping or isinstance(error, StorageClosedError):
                     self._resolve_flushers(error)
-                    self._engine.background.noticed()  # who drains would wait for saves that never come
+                    self._engine.background.noticed()  # ``drain`` must not wait for saves that never come
                     return
                 await self._pause(pause)
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before the next try, or until the bus stops, which forgets all timers before it comes here."""
+        """Wait before the next try; ``stop`` ends the wait, since the engine's timers are cleared by then."""
         future = self._pausing = asyncio.get_running_loop().create_future()
         self._engine.timers.add(seconds, lambda: _settle(future))
         await future
@@ -187,7 +187,7 @@ class Settlement:
         finally:
             self._saving = False
         for (consumer, _), change in zip(taken, changes, strict=True):
-            # One that was ended or opened anew meanwhile has another lease by now, or wants none.
+            # A consumer that was removed or reopened since then has another lease, or needs none.
             if change.name in lost and change.epoch == consumer.epoch and consumer.state != CLOSED:
                 self._engine.fenced(consumer)
         self._engine.background.noticed()
@@ -208,7 +208,7 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def progress_of(consumer: Consumer, unsaved: Unsaved, *, last: bool) -> Progress:
-    """Return what a save has to tell of a consumer; the ``last`` one tells of more."""
+    """Return the progress of a consumer for a save; the ``last`` one lists more unfinished positions."""
     assert consumer.tracker is not None
     consumer.saved = consumer.tracker.seen
     watermark, frontier, unfinished = consumer.tracker.snapshot(SAVED_LAST if last else SAVED_OFTEN)
@@ -228,7 +228,7 @@ def progress_of(consumer: Consumer, unsaved: Unsaved, *, last: bool) -> Progress
 
 
 def _restore(consumer: Consumer, unsaved: Unsaved) -> None:
-    """Put back what could not be saved, under what has changed meanwhile."""
+    """Put back changes that could not be saved, below newer ones."""
     later = consumer.unsaved
     retries = {p: retry for p, retry in unsaved.retries.items() if p not in later.cleared}
     consumer.unsaved = Unsaved(

@@ -1,4 +1,4 @@
-"""The short way of deliveries that are in a lane already: nothing around the handler."""
+"""The short way for deliveries that are in a lane: call the handler with nothing around it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pabal.delivery.worker import Worker
 
 _LONG = 0.0005
-"""Seconds after which a slice takes no further lane: its time is spent, or a handler waits."""
+"""Seconds after which a slice takes no further lane: its time is used up, or a handler waits."""
 
 
 async def go_short(worker: Worker, lane: Lane, consumer: Consumer) -> None:
-    """Make a slice of a lane's deliveries on a bus without storage; ``go_straight`` is shorter still."""
+    """Make a slice of a lane's deliveries on a bus without storage; ``go_straight`` does even less."""
     engine = worker.engine
     figures = consumer.figures
     items = lane.items
@@ -37,7 +37,7 @@ async def go_short(worker: Worker, lane: Lane, consumer: Consumer) -> None:
             set_current(event)
             await handler(event)
             if failing:
-                # Others of its subscription have failed, and perhaps it too.
+                # Other deliveries of the subscription have failed, and this one may have failed before.
                 engine.failures.succeeded(lane, consumer, [item])
                 consumer.finished(item[0])
             engine.pending -= 1
@@ -54,9 +54,9 @@ async def go_short(worker: Worker, lane: Lane, consumer: Consumer) -> None:
 
 
 async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> None:
-    """Make a slice like ``go_short``, noting each attempt and what is finished, of several lanes if need be.
+    """Make a slice like ``go_short``, of several lanes if need be, and record attempts and progress.
 
-    Taken while no delivery of the subscription has failed; the first that does ends it.
+    Used while no delivery of the subscription has failed; the first failure ends the slice.
     """
     engine = worker.engine
     tracker, journal = consumer.tracker, consumer.journal
@@ -92,7 +92,7 @@ async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> Non
         consumer.figures.timed += size - left
         consumer.figures.handled += size - left - (error is not None)
         if consumer.tracker is not tracker:
-            engine.pending -= 1  # taken over or reopened while the handler ran: not ours to note
+            engine.pending -= 1  # taken over or reopened while the handler ran: not ours to record
             break
         consumer.noted()
         if error is not None and item is not None:
@@ -100,7 +100,7 @@ async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> Non
             worker.after_failure(lane, consumer, item, error)
             return
         if consumer.followed and item is not None:
-            consumer.attempted(item[0])  # somebody began to wait for it during this very delivery
+            consumer.attempted(item[0])  # another lane began to wait for it during this very delivery
         following = _next_of(consumer) if left and not failing and perf_counter() < until else None
         worker.put_back(lane)
         if following is None:
@@ -111,9 +111,10 @@ async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> Non
 
 
 def _next_of(consumer: Consumer) -> Lane | None:
-    """Take the next ready lane where a slice may go on with it: of many keys, most lanes hold one event.
+    """Take the next ready lane if the slice may go on with it: with many keys, most lanes hold one event.
 
-    None if anything has changed that the worker chose the short way by, or the next lane is somebody else's.
+    Returns None if the reasons for the short way have changed, or the next lane belongs to another
+    subscription.
     """
     engine = consumer.engine
     if not engine.ready or engine.halting or engine.quarantine.active:

@@ -1,4 +1,4 @@
-"""Leave on disk what one busy key has in memory, where it takes the room of others."""
+"""Leave the tail of a long lane on disk, if one busy key takes the room of other keys in memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ SPILL_MOST = 1_000_000
 
 
 def has_room(consumer: Consumer, most: int) -> bool:
-    """Tell whether a consumer holds less than ``most``, after leaving on disk what can be of it.
+    """Tell whether a consumer holds less than ``most``, after spilling what it can.
 
-    Every commit asks this for one that is full, so its lanes are looked at once for what it holds.
+    Every commit asks this about a full consumer, so the lanes are not searched again until its figures
+    change.
     """
     assert consumer.tracker is not None
     held = (consumer.tracker.seen, consumer.queued, consumer.spilled, len(consumer.outside))
@@ -22,14 +23,14 @@ def has_room(consumer: Consumer, most: int) -> bool:
 
 
 def _make_room(consumer: Consumer) -> bool:
-    """Leave the tail of the longest lane on disk; False where that would help no other key."""
+    """Spill the tail of the longest lane; False if that would not help other keys."""
     lanes = [lane for lane in consumer.all_lanes() if len(lane.items) > SPILL_KEEP and not lane.shared]
     if not lanes or consumer.spilled >= SPILL_MOST:
         return False
     longest = max(lanes, key=lambda lane: len(lane.items))
     others = consumer.queued - len(longest.items)
     if consumer.subscription.batch is not None or others + BUFFER_LOW > consumer.queued:
-        return False  # a single busy lane is no reason: the subscription simply lags
+        return False  # one busy lane alone is no reason to spill: the subscription simply lags
     gone = longest.spill(SPILL_KEEP)
     consumer.queued -= gone
     consumer.spilled += gone

@@ -1,4 +1,4 @@
-"""How long attempts take, as a histogram of 6 % steps: small, exact enough, and cheap to add to."""
+"""How long attempts take, as a histogram in steps of 6 %: small, exact enough, and cheap to add to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import ceil, frexp, ldexp
 
 _RECENT = 30.0
-"""Seconds that a figure called recent covers at least."""
+"""The least number of seconds that recent figures cover."""
 
 
 class Spread:
@@ -29,7 +29,7 @@ class Spread:
         self._marked_at = 0.0
 
     def add(self, seconds: float, times: int = 1) -> None:
-        """Count a duration that occurred ``times`` times."""
+        """Count a duration, ``times`` times."""
         if seconds > 0.0:
             mantissa, exponent = frexp(seconds)
             step = (exponent << 3) + int(mantissa * 16)
@@ -37,9 +37,9 @@ class Spread:
             counts[step] = counts.get(step, 0) + times
 
     def recent(self, now: float) -> dict[int, int]:
-        """Return what was counted in the last half minute or minute (seconds of a monotonic clock).
+        """Return the counts of the last 30 to 60 seconds; ``now`` is a monotonic time in seconds.
 
-        Nothing is done while nobody asks, so the first answer covers everything so far.
+        The window only moves when this is called, so the first answer covers everything so far.
         """
         if now - self._marked_at >= _RECENT:
             self._before, self._mark, self._marked_at = self._mark, dict(self.counts), now
@@ -47,12 +47,12 @@ class Spread:
 
 
 def since(counts: Mapping[int, int], before: Mapping[int, int]) -> dict[int, int]:
-    """Return what was counted after ``before`` was copied."""
+    """Return the counts added since ``before`` was copied."""
     return {step: more for step, count in counts.items() if (more := count - before.get(step, 0))}
 
 
 def quantiles(counts: Mapping[int, int], *shares: float) -> list[float | None]:
-    """Return for each share (0.5, 0.99, ascending) the seconds that it lies at; None where nothing is."""
+    """Return the quantile in seconds for each share (ascending, as 0.5, 0.99), or None without counts."""
     total = sum(counts.values())
     if not total:
         return [None] * len(shares)

@@ -1,4 +1,4 @@
-"""The shortest way of a delivery: straight from a subscription's arrivals to its handler."""
+"""The shortest way of a delivery: from a subscription's arrivals straight to the handler."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 async def go_straight(worker: Worker, arrivals: Arrivals) -> None:
-    """Make a slice of deliveries with nothing but the handler between taking and counting.
+    """Make a slice of deliveries with nothing but the handler call between taking and counting them.
 
-    Every name looked up and every call made in the loop costs each event; see the performance notes before
-    adding one.
+    Every name lookup and call in the loop costs time for each event; see the performance notes before adding
+    one.
     """
     consumer = arrivals.consumer
     engine, handler, set_current = consumer.engine, consumer.handler, current_event.set
@@ -44,7 +44,7 @@ async def go_straight(worker: Worker, arrivals: Arrivals) -> None:
 
 
 def _after_failure(worker: Worker, arrivals: Arrivals, event: DomainEvent, error: BaseException) -> None:
-    """Give what failed a number and its lane, and let what always follows a failure follow."""
+    """Give the failed delivery a number and a lane, then handle its failure as usual."""
     engine = arrivals.consumer.engine
     engine.numbered += 1
     lane: Lane | None = arrivals.lane

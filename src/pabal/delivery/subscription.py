@@ -1,4 +1,4 @@
-"""What ``subscribe`` was told, checked and kept."""
+"""A subscription: the options of ``subscribe``, checked."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pabal.ports.storage import Start
 OnExhausted = Literal["park", "park_key", "stop"]
 
 BY_AGGREGATE: Literal["aggregate"] = "aggregate"
-"""The default ordering: events of one aggregate in publish order."""
+"""The default ordering: events of the same aggregate in publish order."""
 
 Ordering = Callable[[Any], Any] | Literal["aggregate"] | None
 UNORDERED = object()
-"""The key of deliveries that need no order."""
+"""The key of deliveries without an order."""
 
 
 class Subscription(msgspec.Struct, frozen=True, eq=False):
-    """Identify a subscription and its options; ``bus.subscribe`` returns it, ``bus.unsubscribe`` takes it.
+    """Hold a subscription's identity and options; ``bus.subscribe`` returns it, ``bus.unsubscribe`` takes it.
 
-    ``id`` is unique within the process, ``name`` is the durable identity. Two subscriptions are the same
-    only if they are one object.
+    ``id`` is unique within the process; ``name`` is the durable identity. Subscriptions are compared by
+    object identity.
     """
 
     id: str
@@ -47,13 +47,13 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def is_one_lane(self) -> bool:
-        """Tell whether every event goes into the same lane: batches that follow publish order."""
+        """Tell whether all events go into one lane, as batches in publish order do."""
         return self.batch is not None and self.ordering == BY_AGGREGATE
 
     def key_of(self, body: Any) -> Any:
-        """Return the key that an ordering function gives an event, or UNORDERED without one.
+        """Return the key that the ordering function gives an event; UNORDERED without a function or key.
 
-        May raise what that raises: no CancelledError, for nobody has cancelled a function.
+        Raises what the function raises, but as an Exception (see ``raise_as_failure``).
         """
         if not callable(self.ordering):
             return UNORDERED
@@ -65,9 +65,10 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
 
 
 def raise_as_failure(what: str, error: BaseException) -> NoReturn:
-    """Raise what a user's function raised, as an Exception: else it ends a worker, or routes no more.
+    """Raise the error of a user's function as an Exception, so that it cannot end a worker or stop routing.
 
-    Nobody has cancelled a function; only what ends the whole process stays what it is.
+    A CancelledError, too, is only a failure here: a plain function cannot be cancelled. KeyboardInterrupt and
+    SystemExit, which end the process, are raised unchanged.
     """
     if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
         raise error
@@ -90,7 +91,7 @@ def make_subscription(
     start: Any,
     batch: int | None,
 ) -> Subscription:
-    """Check the options of ``subscribe`` against each other. Raises SubscriptionError and its kinds."""
+    """Check the options of ``subscribe``. Raises SubscriptionError or its subclass InvalidHandlerError."""
     checked = Handler(handler)
     if retry is not None and retry_count is not None:
         raise SubscriptionError("give retry or retry_count, not both")
@@ -143,7 +144,7 @@ def _checked_name(name: str) -> str:
 
 
 def checked_start(start: Any, option: str = "start") -> Start:
-    """Return a place where a subscription can begin. Raises SubscriptionError for anything else."""
+    """Check a position where a subscription may begin, and return it. Raises SubscriptionError."""
     if start in ("now", "beginning"):
         return start  # type: ignore[no-any-return]
     if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
@@ -158,7 +159,7 @@ def checked_start(start: Any, option: str = "start") -> Start:
 
 
 def key_text(key: Any) -> str:
-    """Return an ordering key as the text under which storages keep it."""
+    """Return an ordering key as the text that storages keep for it."""
     try:
         if isinstance(key, str):
             text = key
@@ -166,6 +167,6 @@ def key_text(key: Any) -> str:
             text = "/".join("" if part is None else str(part) for part in key)
         else:
             text = repr(key)
-    except Exception:  # a user's own ``__repr__``, or the ``__str__`` of a part
+    except Exception:  # raised by a user's ``__repr__``, or the ``__str__`` of a part
         text = object.__repr__(key)
     return storable(text)

@@ -10,10 +10,10 @@ from pabal.ports.clock import Clock, TimerHandle
 
 
 class Timers:
-    """Call functions at their time, in order of time.
+    """Call functions when they are due, in order of time.
 
-    One handle of the clock is armed, for the earliest entry; an empty queue arms none, so waiting costs
-    nothing.
+    Only one timer of the clock is set, for the earliest call; without pending calls there is none, so waiting
+    costs nothing.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -35,7 +35,7 @@ class Timers:
             self._arm()
 
     def clear(self) -> None:
-        """Forget all pending calls."""
+        """Cancel all pending calls."""
         self._heap.clear()
         if self._handle is not None:
             self._handle.cancel()

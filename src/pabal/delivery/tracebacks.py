@@ -1,4 +1,4 @@
-"""What an error looks like as text, at a price that a subscription which always fails can pay."""
+"""Errors as text, cheap enough for a subscription whose handler always fails."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from types import CodeType, TracebackType
 
 _KNOWN_MOST = 256
 _known: dict[tuple[tuple[CodeType, int], ...], str] = {}
-"""The text of stacks seen before, by where in which code each frame stood."""
+"""The formatted text of stacks seen before, by the code object and instruction of each frame."""
 
 
 _MESSAGE_MOST = 16_000
-"""Characters of a message that are kept: some quote a whole document."""
+"""How many characters of a message are kept; some errors quote a whole document."""
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an error says, as text that every storage can keep, also where its ``str()`` raises."""
+    """Return an error's ``str()`` as text that every storage can keep, even if ``str()`` raises."""
     return _kept(str, error, "<its str() raised {}>")
 
 
 def repr_of(error: BaseException) -> str:
-    """Return an error's ``repr()`` as such text, also where that raises."""
+    """Return an error's ``repr()`` likewise."""
     return _kept(repr, error, f"{type(error).__name__}(<its repr() raised {{}}>)")
 
 
@@ -34,15 +34,15 @@ def _kept(said: Callable[[BaseException], str], error: BaseException, otherwise:
 
 
 def storable(text: str) -> str:
-    """Return a text with what UTF-8 has no place for (lone surrogates) escaped."""
+    """Return a text with lone surrogates, which UTF-8 cannot encode, escaped."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return what ``traceback.format_exception`` does; a stack that failed before is not formatted again.
+    """Return what ``traceback.format_exception`` returns, formatting each stack only once.
 
-    Whatever fails, fails mostly in one place, and formatting a stack takes 40 µs, during which nobody else's
-    handler runs. Where formatting raises, as a source loader of somebody else's may, that is said instead.
+    Formatting a stack blocks the event loop for 40 µs, and most failures come from the same place. If
+    formatting raises, as a faulty source loader can make it do, the text says that instead.
     """
     try:
         return _formatted(error)

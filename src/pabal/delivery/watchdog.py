@@ -1,4 +1,4 @@
-"""One timer for all deadlines: attempts that run too long are cancelled."""
+"""One timer for all time limits; it cancels attempts that exceed theirs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pabal.ports.clock import Clock, TimerHandle
 
 
 class Watched(Protocol):
-    """Be something with a deadline (None: nothing to watch)."""
+    """An object with a deadline; None if there is nothing to watch."""
 
     deadline: float | None
     expired: bool
@@ -18,11 +18,11 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Cancel the attempts whose deadline has passed.
+    """Cancel attempts whose deadline has passed.
 
-    A timer per attempt costs about 3 µs; this costs a clock reading and two attribute writes. The
-    timer is armed for the earliest deadline and armed again when it fires, so a deadline that was met
-    costs nothing more.
+    A timer for each attempt costs about 3 µs; this costs a clock reading and two attribute writes. The timer
+    is set for the earliest deadline and set again only when it fires, so an attempt that ends in time costs
+    nothing more.
     """
 
     def __init__(self, clock: Clock, watched: Iterable[Watched]) -> None:
@@ -32,13 +32,13 @@ class Watchdog:
         self._armed_for = 0.0
 
     def watch(self, one: Watched, timeout: float) -> None:
-        """Give ``one`` ``timeout`` seconds from now."""
+        """Set the deadline of ``one`` to ``timeout`` seconds from now."""
         deadline = one.deadline = self._clock.monotonic() + timeout
         if self._handle is None or deadline < self._armed_for:
             self._arm(deadline)
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,4 +1,4 @@
-"""How far a subscription has come, when events finish in any order."""
+"""The watermark: how far a subscription has come, although its events finish in any order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pabal.delivery.buffers import SAVED_OFTEN
 
 
 class WatermarkTracker:
-    """Keep the lowest unfinished position among those that were dispatched.
+    """Track dispatched positions, and up to where all of them are finished (the watermark).
 
-    Positions are added in ascending order and finished in any. Amortised O(1) for both.
+    Positions are added in ascending order and finished in any order; both take amortised O(1).
 
     >>> tracker = WatermarkTracker(after=10)
     >>> for position in (11, 12, 13):
@@ -26,17 +26,17 @@ class WatermarkTracker:
 
     def __init__(self, after: int) -> None:
         self._order: deque[int] = deque()
-        """Unfinished positions ascending, and among them finished ones that were not swept out yet."""
+        """The unfinished positions, ascending; finished ones among them stay until they are swept out."""
         self._above: set[int] = set()
-        """The finished positions that are still in ``_order``."""
+        """Finished positions that are still in ``_order``."""
         self._top = after
-        """The highest position finished."""
+        """The highest finished position."""
         self.seen = after
-        """Every position up to here was dispatched, or needed no dispatch."""
+        """Every position up to here was dispatched or needed no dispatch."""
 
     @classmethod
     def resume(cls, frontier: int, unfinished: Iterable[int]) -> WatermarkTracker:
-        """Go on where a saved snapshot stopped."""
+        """Continue from a saved snapshot."""
         tracker = cls(after=frontier)
         tracker._order.extend(unfinished)
         return tracker
@@ -46,19 +46,20 @@ class WatermarkTracker:
         return len(self._order) - len(self._above)
 
     def add(self, position: int) -> None:
-        """Note a dispatched position, higher than all before."""
+        """Record that a position was dispatched; it must be higher than all before."""
         self._order.append(position)
         self.seen = position
 
     def finish(self, position: int) -> None:
-        """Note that a dispatched position is finished."""
+        """Record that a dispatched position is finished."""
         if position > self._top:
             self._top = position
         order, above = self._order, self._above
         if order[0] != position:
             above.add(position)
-            # Sweeping once half of the queue is finished keeps memory at the unfinished ones, and the
-            # cost of a sweep is paid for by the finishes since the last one.
+            # Sweeping when half of the queue is finished keeps memory proportional to the unfinished
+            # positions; the
+            # finishes since the last sweep pay for its cost.
             if len(above) > 1024 and len(above) * 2 > len(order):
                 self._order = deque(p for p in order if p not in above)
                 above.clear()
@@ -77,11 +78,11 @@ class WatermarkTracker:
         return self._order[0] - 1 if self._order else self.seen
 
     def snapshot(self, most: int = SAVED_OFTEN) -> tuple[int, int, tuple[int, ...]]:
-        """Return (watermark, frontier, unfinished): all up to frontier is finished but the unfinished.
+        """Return (watermark, frontier, unfinished): up to the frontier, all but ``unfinished`` is finished.
 
-        The frontier is the highest finished position, so work that merely waits takes no room. With more
-        than ``most`` unfinished positions below it, the frontier is drawn back to leave ``most``: what was
-        finished above it is delivered again.
+        The frontier is the highest finished position, so deliveries above it, which merely wait, need not be
+        listed. If more than ``most`` positions below it are unfinished, the frontier is lowered until
+        ``most`` remain; whatever was finished above it is then delivered again.
         """
         if not self._order:
             return self.seen, self.seen, ()

@@ -1,4 +1,4 @@
-"""A worker: takes a lane that is ready, makes a slice of its deliveries, takes the next."""
+"""A worker: it takes a ready lane, makes a slice of the lane's deliveries, and takes the next lane."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 _TURN = 0.001
-"""Seconds a worker keeps the event loop before it lets others run, with handlers that never wait."""
+"""Seconds a worker keeps the event loop before it yields, with handlers that never wait."""
 _SLICE_MOST = 256
 _SORT_MOST = 2048
-"""Events sorted at a time, in less than a turn: the more, the longer the slice that each lane then has."""
+"""Events sorted at once, within a turn: the more there are, the longer the slices of each lane become."""
 
 
 class Worker:
-    """Make deliveries, one at a time, for as long as the engine runs."""
+    """Make deliveries, one at a time, while the engine runs."""
 
     __slots__ = ("_burst", "context", "deadline", "engine", "expired", "slot", "task")
 
@@ -38,15 +38,15 @@ class Worker:
         self.deadline: float | None = None
         self.expired = False
         self.context = Context()
-        """The context its task runs in: ``current_event`` in it is what is being handled."""
+        """The context of the worker's task; its ``current_event`` is the event being handled."""
         self.task: asyncio.Task[None]
         self._burst = 0.0
 
     async def run(self) -> None:
-        """Work until the engine that made it says stop."""
+        """Make deliveries until the engine stops."""
         home = self.engine
         if not hasattr(self, "task"):
-            await asyncio.sleep(0)  # begun by an eager task factory, inside ``start()``
+            await asyncio.sleep(0)  # an eager task factory started this inside ``start()``
         try:
             await self._work(home)
         finally:
@@ -65,7 +65,7 @@ class Worker:
             if ready and home.resting:
                 home.wake()
             consumer = lane.consumer
-            # The engine it works for until this lane is left: its home, or one that shares these workers.
+            # The engine it works for until it leaves this lane: its own, or one that shares its workers.
             engine = self.engine = consumer.engine
             if consumer.state != ACTIVE or engine.halting:
                 lane.state = IDLE
@@ -73,7 +73,7 @@ class Worker:
             if isinstance(lane, Arrivals):
                 lane.state = IDLE
                 if not len(lane):
-                    continue  # whoever put it here has done everything since
+                    continue  # another worker has sorted or handled everything since this was queued
             elif engine.quarantine.active and not engine.quarantine.admits(lane):
                 continue
             started = perf_counter()
@@ -101,7 +101,7 @@ class Worker:
             self._burst += elapsed
             if self._burst > _TURN:
                 self._burst = 0.0
-                current_event.set(None)  # a task that its handler left behind does not publish inside of it
+                current_event.set(None)  # tasks the handler left behind are not inside of it any more
                 await asyncio.sleep(0)
 
     async def _make_slice(self, lane: Lane, consumer: Consumer) -> None:
@@ -117,16 +117,16 @@ class Worker:
             await self._ordered(lane, consumer)
 
     def _adapt(self, consumer: Consumer, made: int, elapsed: float) -> None:
-        """Let slices grow while they are short and shrink when they are long, around half a turn."""
+        """Double the slice while slices are short and halve it when they are long, around half a turn."""
         if elapsed > _TURN:
             consumer.slice = max(1, consumer.slice >> 1)
         elif made >= consumer.slice and elapsed < _TURN / 2:
             consumer.slice = min(_SLICE_MOST, consumer.slice << 1)
 
-    # -- what the short and the full way share ----------------------------------------------------------
+    # -- for the short and the full way -----------------------------------------------------------------
 
     def after_failure(self, lane: Lane, consumer: Consumer, item: Item, error: BaseException) -> None:
-        """Let follow what follows a failure on the short way, or raise the end of the worker."""
+        """Handle a failure on the short way; raise the error if it ends the worker."""
         if self._is_end(error):
             lane.items.appendleft(item)
             raise error
@@ -134,7 +134,7 @@ class Worker:
             self.put_back(lane)
 
     def end_by(self, error: BaseException | None) -> None:
-        """Raise what is the end of the worker, though nothing else of it concerns anybody any more."""
+        """Raise an error if it ends the worker; drop any other, of a delivery that was taken over."""
         if error is not None and self._is_end(error):
             raise error
 
@@ -204,7 +204,7 @@ class Worker:
         return count
 
     def _must_wait(self, lane: Lane, consumer: Consumer, item: Item) -> bool:
-        """Set a lane aside whose first delivery is not due, or not its turn by priority."""
+        """Set a lane aside if its first delivery is not due yet, or a lower priority number goes first."""
         if consumer.failing:
             failing = consumer.failing.get(item[0])
             if failing is not None:
@@ -220,7 +220,7 @@ class Worker:
         return False
 
     async def _deliver(self, lane: Lane, consumer: Consumer, items: list[Item]) -> bool:
-        """Make one attempt; return whether the lane goes on (False: it was set aside)."""
+        """Make one attempt; return whether the worker goes on with the lane (False: it was set aside)."""
         tracker = consumer.tracker
         first = items[0][0]
         attempt = self._attempt_number(consumer, first)
@@ -246,7 +246,7 @@ class Worker:
             if journal is not None:
                 journal.end(self.slot)
         if consumer.tracker is not tracker:
-            # The subscription was taken over or reopened meanwhile: this progress is not ours to note.
+            # The subscription was taken over or reopened in the meantime: its progress is not ours to record.
             self.engine.pending -= len(items)
             return False
         if error is not None:
@@ -267,13 +267,13 @@ class Worker:
         return 1 if failing is None else failing.attempts + 1
 
     def _is_end(self, error: BaseException) -> bool:
-        """Tell the end of the worker from a failure of the handler."""
+        """Tell whether an error ends the worker, rather than being a failure of the handler."""
         if isinstance(error, asyncio.CancelledError):
-            # An engine that shares its workers with others may be ending alone.
+            # An engine that shares its workers with other engines may be stopping alone.
             ending = self.engine.cancelling and self.engine.crew is None
             return ending or bool(self.task.cancelling())
         if isinstance(error, GeneratorExit):
-            return not self._is_running()  # thrown in from outside, which only happens while nothing runs
+            return not self._is_running()  # thrown in from outside, while the task does not run
         return isinstance(error, (KeyboardInterrupt, SystemExit))
 
     def _is_running(self) -> bool:
@@ -286,7 +286,7 @@ class Worker:
         self, lane: Lane, consumer: Consumer, items: list[Item], attempt: int, error: BaseException
     ) -> bool:
         if consumer.state != ACTIVE:
-            self.engine.pending -= len(items)  # ended while the handler ran: nobody retries
+            self.engine.pending -= len(items)  # the subscription ended while the handler ran: no retry
             return False
         verdict = self.engine.failures.failed(lane, consumer, items, attempt, error)
         if consumer.followed:
@@ -295,7 +295,7 @@ class Worker:
         return verdict is Verdict.GO_ON
 
     def occupy(self, lane: Lane) -> None:
-        """Keep the others away from a lane, or offer them the rest of a shared one."""
+        """Mark a lane as taken; a shared lane is queued again, for other workers."""
         if not lane.shared:
             lane.state = RUNNING
         elif len(lane.items) > 1:
@@ -307,7 +307,7 @@ class Worker:
             lane.state = IDLE
 
     def put_back(self, lane: Lane) -> None:
-        """Let go of a lane: back into the queue if there is more in it."""
+        """Give up a lane: queue it again if it holds more, or read back what it left on disk."""
         if lane.shared:
             if lane.items and lane.state != READY:
                 self.engine.make_ready(lane)
