@@ -39,17 +39,17 @@ ENGLISH = PageWords(
 [한국어](benchmarks.ko.md) · [README](../README.md) · [performance](performance.md)
 
 Written by `make bench`; do not edit. In every table the rivals took turns within one run (A B C A B C …),
-after one round to warm up. A figure is the median of the rounds; the range beside it runs from the lowest
-to the highest. The quotient is formed round by round, so what disturbed a whole round cancels out; its
-median and range are given. A rival that is not installed, or failed, is shown as such. Durability: `full`
+after one warm-up round. A figure is the median of the rounds; the range beside it runs from the lowest to
+the highest. The quotient is computed round by round, so disturbances of a whole round cancel out; the table
+gives its median and range. A rival that is not installed, or failed, is shown as such. Durability: `full`
 waits for the disk before a publish returns; `normal` survives a crash of the process and may lose the
-newest events at a power cut; `memory` is nothing on disk. Timings are never asserted in tests; `make guard`
+newest events in a power cut; `memory` writes nothing to disk. Tests never assert timings; `make guard`
 compares instruction counts instead.
 """,
     machine="Machine",
     goals="Goals",
     synced="write and sync of 4 KiB",
-    quick="*Small sizes (`make bench-quick`): an indication, no result.*",
+    quick="*Small sizes (`make bench-quick`): a rough indication, not a result.*",
     columns=("case", "rival", "version", "durability", "events"),
     of_goals=ENGLISH_GOALS,
     scenarios={},
@@ -126,7 +126,7 @@ KOREAN = PageWords(
         "processes": (
             "한 프로세스에서 다른 프로세스로",
             "한 프로세스가 1초에 이벤트 50개를 하나씩 동기화하며 파일에 쓰고, 다른 프로세스의 버스가 처리합니다. 쓰기를 부른 때부터 핸들러가 시작될 때까지입니다. "
-            "“pabal, looking alone”은 경로가 너무 길어 소켓을 둘 수 없는 폴더라서, 커밋을 알리지 못하고 파일을 살펴서만 알아챕니다.",
+            "“pabal, polling only”는 경로가 너무 길어 소켓을 둘 수 없는 폴더라서, 커밋을 알리지 못하고 파일을 살펴서만 알아챕니다.",
         ),
         "event-sourcing": (
             "이벤트 소싱",

@@ -160,7 +160,7 @@ def measure(settings: Settings) -> Outcome:
         text=(
             f'A new subscription with `start="beginning"` reads a log of {events:,} events; the clock runs '
             "from `bus.start()` until the last event is handled and the watermark saved. The floors read "
-            "every column of the same file in one go, without handing anything to anybody."
+            "every column of the same file in one go, without delivering anything."
         ),
         tables=(Table("Events per second, catching up from the log", (METRIC,), RAW, NAME),),
         series=tuple(series),

@@ -71,8 +71,8 @@ def measure(settings: Settings) -> Outcome:
         scenario=NAME,
         title="Commands",
         text=(
-            f"{count:,} commands, one after the other, to a handler that adds two numbers. What a line takes "
-            "beyond the first is what the bus costs."
+            f"{count:,} commands, one after the other, to a handler that adds two numbers. The time of a "
+            "line minus that of the first is the cost of the bus."
         ),
         tables=(Table("CPU time per command", (METRIC,), PLAIN, NAME, lower_is_better=True),),
         series=tuple(interleave(entries, settings.runs)),

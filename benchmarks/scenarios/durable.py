@@ -133,11 +133,11 @@ def measure(settings: Settings) -> Outcome:
         text=(
             "Each publisher awaits one publish after the other; the clock stops when every event is "
             "committed and handled and the subscription's watermark is saved (`bus.drain()`), which is "
-            "checked in the file afterwards. The raw floors block while they insert the very same rows, "
-            "made beforehand, into the same schema under the same pragmas, in batches as large as there are "
-            "publishers, with the watermark in the same transaction; with one publisher they commit the "
-            "event and its completion apart, as pabal does. Queues and eventsourcing commit per event and "
-            "run one after another. 1,000 aggregates."
+            "checked in the file afterwards. The raw floors insert exactly the same rows, prepared "
+            "beforehand, with blocking calls into the same schema under the same pragmas, in batches of as "
+            "many rows as there are publishers, with the watermark in the same transaction; with one "
+            "publisher they commit the event and its completion separately, as pabal does. Queues and "
+            "eventsourcing commit per event and run one after another. 1,000 aggregates."
         ),
         tables=(Table("Events per second, on disk, end to end", (METRIC,), RAW, NAME),),
         series=tuple(interleave(entries, settings.runs)),
@@ -158,7 +158,7 @@ def measure_batches(settings: Settings) -> Outcome:
         text=(
             f"{count:,} events by `publish_batch(1000)` from four publishers, beside raw inserts in batches "
             "of 1,000. pabal builds the (stream, version) index behind the commits, 20,000 rows at a time; "
-            "“until closed” waits for the rest of it too."
+            "“until closed” includes the wait for the rest of it."
         ),
         tables=(Table("Events per second, on disk, publish_batch(1000)", (METRIC, CLOSED), RAW, BATCH_NAME),),
         series=tuple(interleave(entries, settings.runs)),

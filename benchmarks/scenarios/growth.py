@@ -82,8 +82,8 @@ def measure(settings: Settings) -> Outcome:
         text=(
             f"{count:,} more events are published by `publish_batch(1000)` from four publishers into a log "
             f"of {_FEW:,} and into one of {_MANY:,} events ({size:,.0f} MiB) of {_KEYS:,} aggregates, end to "
-            "end: events of some of the aggregates, as where most have come to an end, and of all of them. "
-            "The operating system may hold the file in its cache."
+            "end: once with events of some of the aggregates, as if most had ended, and once of all of them. "
+            "The operating system may have the file in its cache."
         ),
         tables=(Table("Cost of an event by size of the log", (METRIC,), SMALL, NAME, lower_is_better=True),),
         series=tuple(series),

@@ -90,9 +90,9 @@ def measure(settings: Settings) -> Outcome:
         scenario=NAME,
         title="Importing",
         text=(
-            "Each import in a fresh interpreter, compiled files present. The second column counts event "
-            "loop and database modules that the import brings in. `import pabal` loads names when they are "
-            "first used; the third line is what a program with a durable bus pays."
+            "Each import runs in a fresh interpreter, with compiled files present. The second column counts "
+            "the event loop and database modules that the import loads. `import pabal` loads names when they "
+            "are first used; the third line shows what a program with a durable bus pays."
         ),
         tables=(Table("Time to import", (METRIC, HEAVY), "", NAME, lower_is_better=True),),
         series=tuple(interleave(entries, max(settings.runs, 5))),

@@ -66,9 +66,9 @@ def measure(settings: Settings) -> Outcome:
         title="In memory: throughput",
         text=(
             f"{count:,} events of six fields, made beforehand, are published one by one and handled by async "
-            "handlers that count. pabal runs with its default options: order per aggregate, retries, "
+            "handlers that count them. pabal runs with its default options: order per aggregate, retries, "
             "statistics, 4 workers, a queue of 10,000. Only pabal keeps order per key while keys run in "
-            "parallel, retries, and isolates handlers; the floors do nothing but hand over."
+            "parallel, retries, and isolates handlers; the floors only pass the event on."
         ),
         tables=(Table("Events per second, in memory", (METRIC,), REFERENCE, NAME),),
         series=tuple(interleave(entries, settings.runs)),

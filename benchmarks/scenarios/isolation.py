@@ -118,8 +118,8 @@ def measure(settings: Settings) -> Outcome:
         text=(
             "Publishing, and the deliveries of a healthy subscription, alone and beside a second one "
             "that takes a second for each event, or fails at each and parks it as a dead letter. On disk the "
-            "clock stops when everything is committed and the healthy one has handled it. What the neighbour "
-            "itself costs (a traceback and a dead letter for each failure) is paid by the same processors."
+            "clock stops when everything is committed and the healthy one has handled it. The neighbour's "
+            "own cost (a traceback and a dead letter for each failure) falls on the same processors."
         ),
         tables=(
             Table("Events per second of publishing, beside a sick subscription", (RATE,), ALONE, NAME),

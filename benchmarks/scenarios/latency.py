@@ -67,7 +67,7 @@ def measure(settings: Settings) -> Outcome:
         title="In memory: latency at a fixed rate",
         text=(
             f"Events of 1,000 aggregates are due at a fixed rate for {seconds:g} s, whatever the receiver "
-            "does (open loop). Latency runs from the moment an event was due, not from when it was "
+            "does (open loop). Latency is measured from the moment an event was due, not from when it was "
             "published, until its handler starts; so a stall counts for every event it delays. Publisher "
             "and handlers share one event loop; the publisher yields until the next event is due."
         ),

@@ -136,10 +136,10 @@ def measure(settings: Settings) -> Outcome:
         scenario=NAME,
         title="Memory",
         text=(
-            f"{events:,} events that exist already wait for a handler: growth of resident memory by event, "
+            f"{events:,} events that already exist wait for a handler: growth of resident memory per event, "
             "in a fresh process for every run. pabal keeps a lane for every key that has something waiting. "
-            f"Then {events:,} events, made as they are published, go through a queue of 10,000, which is "
-            "full most of the time: peak growth, the queued events themselves included."
+            f"Then {events:,} events, created as they are published, go through a queue of 10,000 that is "
+            "full most of the time: peak growth, including the queued events themselves."
         ),
         tables=(
             Table(

@@ -17,7 +17,7 @@ from pabal import EventBusFactory, SqliteEventStorage
 NAME = "processes"
 CASE = "50 events/s"
 METRICS = ("p50 ms", "p99 ms", "max ms")
-LOOKING = "pabal, looking alone"
+LOOKING = "pabal, polling only"
 _PAUSE = 0.02
 _TOO_LONG = "x" * 120
 """A folder of this name leaves no room for the name of a socket, so that nobody is rung at."""
@@ -92,8 +92,8 @@ def measure(settings: Settings) -> Outcome:
         title="From one process to another",
         text=(
             "One process appends 50 events a second to a file, synced one by one; a bus in another handles "
-            "them. The time runs from the call that appends to the start of the handler. "
-            f"“{LOOKING}” lies in a folder whose name leaves no room for a socket, so that nothing rings."
+            "them. Latency is measured from the call that appends to the start of the handler. "
+            f"“{LOOKING}” is in a folder whose path is too long for a socket, so nothing wakes the reader."
         ),
         tables=(
             Table("Publish in one process to handler in another", METRICS, "", NAME, lower_is_better=True),

@@ -221,15 +221,15 @@ def measure(settings: Settings) -> Outcome:
         scenario=NAME,
         title="On a Redis server",
         text=(
-            "A server of its own for each measurement, with `appendonly yes` and `appendfsync everysec`; "
-            "publisher and consumers are processes of their own. The loop packs 100 `XADD` into a pipeline, "
+            "Each measurement has a server of its own, with `appendonly yes` and `appendfsync everysec`; "
+            "publisher and consumers are separate processes. The loop packs 100 `XADD` into a pipeline, "
             "reads 100 entries with `XREADGROUP`, acknowledges them with one `XACK`, and decodes nothing. "
             "FastStream publishes 100 at a time and reads up to 100 entries; both end with the "
             "last acknowledgement, and pabal with its last handler. At 2,000 events/s each event is "
             "published by itself, whether or not those before it are stored; the loop sends one `XADD` for "
-            "each. One process of pabal against two has a handler that waits 1 ms, and four workers in each. "
-            "What happens after a kill is measured until "
-            "the survivor has handled 1,000 events that are published at that moment."
+            "each. The comparison of one process of pabal with two uses a handler that waits 1 ms, and four "
+            "workers in each process. After a kill, the clock runs until the survivor has handled 1,000 "
+            "events published at the moment of the kill."
         ),
         tables=(
             Table("Publisher to consumer through Redis", (RATE,), LOOP, NAME),

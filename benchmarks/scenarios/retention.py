@@ -85,7 +85,7 @@ def measure(settings: Settings) -> Outcome:
         scenario=NAME,
         title="On disk: publishing while old events are deleted",
         text=(
-            f"One publisher hands over {_PER_SECOND} events a second, each due at its time whatever happened "
+            f"One publisher publishes {_PER_SECOND} events a second, each due at its time whatever happened "
             f"to the one before (open loop), and waits until it is synced: on a log of {events:,} "
             f"events, and on a copy of it while `trim` deletes them. Milliseconds from when an event "
             f"was due until `publish` returned; {min(_RUNS, settings.runs)} runs of at least {published:,} "

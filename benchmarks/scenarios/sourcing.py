@@ -147,10 +147,10 @@ def measure(settings: Settings) -> Outcome:
             scenario=NAME,
             title="Event sourcing",
             text=(
-                "Saving: one new event on one of 100 aggregates in memory. The library's calls block and its "
-                "SQLite has one writer, so its commands follow each other. Loading: an aggregate of 1,000 "
-                "events from the log, no cache, no snapshot. Rebuilding: a table with a row per account, "
-                "from every event of the log, until it has replaced the live one."
+                "Saving: one new event on one of 100 aggregates in memory. The rival's calls block and its "
+                "SQLite has one writer, so its commands run one after another. Loading: an aggregate of "
+                "1,000 events from the log, without cache or snapshot. Rebuilding: a table with a row per "
+                "account, from every event of the log, until it has replaced the live one."
             ),
             tables=(
                 Table("Saving one event", (COMMANDS,), THEIRS, NAME),

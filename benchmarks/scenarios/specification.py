@@ -89,9 +89,9 @@ def measure(settings: Settings) -> Outcome:
         scenario=NAME,
         title="The specification's figure",
         text=(
-            "1,000 events are made, published and handled in a fresh process, after one event to load what "
-            "loads once. The specification that pabal grew from reports 2.04 s and 1.12 MB more memory for "
-            "1,000 events, on a machine of its own. Growth is the peak of resident memory."
+            "1,000 events are created, published and handled in a fresh process, after one event that loads "
+            "what is loaded once. The specification that pabal grew from reports 2.04 s and 1.12 MB more "
+            "memory for 1,000 events, on another machine. Growth is the peak of resident memory."
         ),
         tables=(Table("1,000 events", (TIME, GROWTH), "", NAME, lower_is_better=True),),
         series=tuple(interleave(entries, settings.runs)),

@@ -47,7 +47,7 @@ _FIGURES = [
         "decisions/0004-the-cursor-row-and-its-exceptions",
         f"than {buffers.SAVED_OFTEN:,} unfinished positions",
     ),
-    ("decisions/0004-the-cursor-row-and-its-exceptions", f"tells of up to {buffers.SAVED_LAST:,}"),
+    ("decisions/0004-the-cursor-row-and-its-exceptions", f"holds up to {buffers.SAVED_LAST:,}"),
     ("limits", f"saved up to {buffers.SAVED_OFTEN:,} of those that wait"),
     ("limits", f"up to {buffers.SAVED_LAST:,}; what is finished"),
     ("decisions/0004-the-cursor-row-and-its-exceptions", f"every {settlement._SAVE_EVERY:,} positions"),
