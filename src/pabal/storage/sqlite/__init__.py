@@ -1,4 +1,4 @@
-"""The durable storage: one SQLite file, one writing thread."""
+"""The durable storage: one SQLite file, written by one thread."""
 
 from pabal.storage.sqlite.storage import SqliteEventStorage
 

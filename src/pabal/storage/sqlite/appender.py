@@ -1,4 +1,4 @@
-"""Give appended events their positions and stream versions, and insert them."""
+"""Assign positions and stream versions to appended events, and insert them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ Stream = tuple[str, str]
 """Aggregate id and type ('' where the event class has none)."""
 
 _INDEX_EVERY = 20_000
+"""Rows in the log but not yet in the indexes (the "tail") that are worth one run of index building."""
 _INDEX_AT_MOST = 3
-"""How many times as many rows may be behind while they are of so many streams that few share a page."""
+"""Factor by which the tail may exceed ``_INDEX_EVERY`` while its rows belong to very many streams."""
 _SHARING = 6
-"""Rows of a stream that are worth its page: SQLite writes the whole page anew, for one entry as for six."""
+"""Tail rows per stream to wait for: SQLite rewrites a whole index page for one new entry as for six."""
 _HEADS_MOST = 200_000
 
 
 class Expected(NamedTuple):
-    """Name the version a stream must be at."""
+    """The version that a stream must have for an append to succeed."""
 
     aggregate_type: str | None
     aggregate_id: str
@@ -35,11 +36,11 @@ class Expected(NamedTuple):
 
 
 class Appender:
-    """Know the head of the log and of the streams; used by the writer's thread alone.
+    """Track the head of the log and the versions of streams; used by the writer thread only.
 
-    The index from (stream, version) to position costs more than all other work of an insert, because its
-    keys scatter. So it is built behind the commits, sorted, ``_INDEX_EVERY`` rows at a time; until then
-    ``tail`` answers for the rows that are not in it.
+    Maintaining the index from (stream, version) to position costs more than the rest of an insert, because
+    its keys are scattered. So it is built after the commits, in sorted order, about ``_INDEX_EVERY`` rows at
+    a time. Until then ``tail`` holds in memory what the index lacks.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
@@ -49,15 +50,15 @@ class Appender:
         self.own_tables = OwnTables(connection)
         self.max_payload_bytes = 1 << 20
         self.tail: dict[Stream, list[tuple[int, int]]] = {}
-        """(version, position) of the events that are not indexed yet, by stream."""
+        """(version, position) of the committed events that are not indexed yet, by stream."""
         self.known = 0
         """The highest position that this object has accounted for."""
         self.indexed_upto = 0
-        """How far the index of streams goes."""
+        """The highest position in the index of streams."""
         self._index_above = 0
         self._head = 0
         self._recorded = 0
-        """When the newest event was recorded; times never go back, so that places are found by them."""
+        """When the newest event was recorded. Never decreases, so positions can be found by time."""
         self._heads: dict[Stream, int] = {}
         self._part: list[tuple[Stream, int, int]] = []
         self._group: list[tuple[Stream, int, int]] = []
@@ -65,18 +66,18 @@ class Appender:
         self._data_version: int | None = None
         self._durability = "full"
         self._noting = self._noted = False
-        """The durability is written down in this transaction; it stands in the file."""
+        """Whether the file records our durability: written in this transaction, and committed."""
 
     # -- life of a transaction ------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Read how far the index goes, and what lies behind it."""
+        """Load from the file how far the index goes and which rows it lacks."""
         synced = self._connection.execute("PRAGMA synchronous").fetchone()[0] >= 2
         self._durability = "full" if synced else "normal"
         self._catch_up()
 
     def begin(self) -> None:
-        """Look, inside a transaction, for what other processes wrote since the last one."""
+        """Load what other processes wrote since the last transaction; call it at the start of each."""
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
             self._data_version = version
@@ -98,13 +99,13 @@ class Appender:
             self._recorded = max(self._recorded, row[0] if row else 0)
 
     def keep_part(self) -> None:
-        """Keep what was inserted since the last savepoint was released."""
+        """Keep the rows inserted since the last part ended: their savepoint is released."""
         self._group += self._part
         self._part = []
         self._part_head = self._head
 
     def undo_part(self) -> None:
-        """Forget what was inserted since then."""
+        """Forget the rows inserted since the last part ended: their savepoint is rolled back."""
         undone = {stream for stream, _, _ in self._part}
         for stream in undone:
             self._heads.pop(stream, None)
@@ -116,7 +117,7 @@ class Appender:
         self._noting = False
 
     def committed(self) -> None:
-        """Let the tail take in what is now durable."""
+        """Add the rows of the committed transaction to the tail."""
         for stream, version, position in self._group:
             self.tail.setdefault(stream, []).append((version, position))
         self._group = []
@@ -124,7 +125,7 @@ class Appender:
         self._noted = self._noted or self._noting
 
     def rolled_back(self) -> None:
-        """Forget everything since ``begin``."""
+        """Forget everything since ``begin``: the transaction is rolled back."""
         self._group = []
         self._part = []
         self._heads.clear()
@@ -134,7 +135,7 @@ class Appender:
     # -- appending ------------------------------------------------------------------------------------
 
     def insert(self, records: Sequence[EventRecord]) -> int:
-        """Insert records; return the first one's position. Raises sqlite3.IntegrityError for a known id."""
+        """Insert records; return the first one's position. Raises sqlite3.IntegrityError for a stored id."""
         if not (self._noted or self._noting):
             self._connection.execute(self._sql["note_durability"], (self._durability,))
             self._noting = True
@@ -167,9 +168,9 @@ class Appender:
     def append(
         self, events: Sequence[DomainEvent], records: Sequence[EventRecord], expected: Sequence[Expected] = ()
     ) -> tuple[list[int], list[Committed]]:
-        """Append one caller's events, some of which may be stored already.
+        """Append one caller's events, of which some may be stored already; return positions and new events.
 
-        Raises DuplicateEventError, ConcurrencyError, or CorruptLogError where the stored one is damaged.
+        Raises DuplicateEventError, ConcurrencyError, or CorruptLogError if the stored copy of one is damaged.
         """
         positions: list[int] = []
         fresh: dict[bytes, int] = {}
@@ -235,24 +236,24 @@ class Appender:
                 version = row[0] or 0
             if len(self._heads) >= _HEADS_MOST:
                 self._heads.clear()
-                # What this transaction added is in none of the places a version is looked up in otherwise.
+                # Keep what this transaction added: neither the tail nor the index has it yet.
                 for added, number, _ in (*self._group, *self._part):
                     self._heads[added] = number
             self._heads[stream] = self._heads.get(stream, version)
             version = self._heads[stream]
         return version
 
-    # -- the index behind -----------------------------------------------------------------------------
+    # -- building the indexes -------------------------------------------------------------------------
 
     def index_is_due(self, *, final: bool) -> bool:
-        """Tell whether a slice of the index should be built now."""
+        """Tell whether to extend the index now; ``final``, before the thread ends, takes whatever is left."""
         behind = self.known - max(self.indexed_upto, self._index_above)
         if final or behind < _INDEX_EVERY:
             return final and behind > 0
         return behind >= min(_SHARING * len(self.tail), _INDEX_AT_MOST * _INDEX_EVERY)
 
     def index_streams(self) -> int:
-        """Enter everything behind the index into it, sorted, inside a transaction; return how far."""
+        """Add all rows of the tail to the indexes, sorted; return the last position. In a transaction."""
         upto = self.known
         for statement in ("index_streams", "index_types", "index_correlations"):
             self._connection.execute(self._sql[statement], (self.indexed_upto, upto))
@@ -260,11 +261,11 @@ class Appender:
         return upto
 
     def index_failed(self) -> None:
-        """Wait for another slice of events before the next attempt."""
+        """Wait for another ``_INDEX_EVERY`` events before the next attempt."""
         self._index_above = self.known
 
     def indexed(self, upto: int) -> None:
-        """Take what is in the index now out of the tail."""
+        """Remove the rows that are now in the index from the tail."""
         self.indexed_upto = upto
         gone: list[Stream] = []
         for stream, entries in self.tail.items():

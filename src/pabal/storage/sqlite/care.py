@@ -1,4 +1,4 @@
-"""Look after a database file: copy it while it is used, and find out whether it is whole."""
+"""Back up a database file while it is in use, and check it for damage."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pabal.storage.sqlite.places import check_gap
 from pabal.storage.sqlite.statements import statements
 
 Progress = Callable[[int, int], object]
-"""Is told how much of how much is done."""
+"""Called with the amount done and the total amount."""
 
 _PAGE = 1000
 _STEP_PAGES = 1024
 
 
 class GivenUpError(Exception):
-    """Nobody waits for the end of this any longer."""
+    """The caller was cancelled, so the work is broken off."""
 
 
 def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given_up: threading.Event) -> None:
-    """Copy the database, as it is at this moment, to a new file; where that fails, there is none."""
+    """Copy the database, as it is at this moment, to a new file; leave no file if that fails."""
     name = str(target.absolute())  # SQLite takes a bare ":memory:" for no file at all
     if os.path.exists(target):
         raise StorageUnavailableError(path=name, reason="this file exists, and backups never overwrite")
@@ -44,16 +44,15 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given
         if given_up.is_set():
             raise GivenUpError
 
-    # In a transaction that reads, for without one each commit of the writer between two steps would make it
-    # begin anew.
+    # Hold a read transaction: without one, a commit of the writer between two steps restarts the copy.
     connection.execute("BEGIN")
     try:
-        destination.execute("PRAGMA fullfsync = ON")  # as the log itself, where it makes a difference
+        destination.execute("PRAGMA fullfsync = ON")  # as for the log; it matters on macOS
         connection.execute("SELECT 1 FROM meta").fetchone()
         connection.backup(destination, pages=_STEP_PAGES, progress=step_done)
     except BaseException as error:
         destination.close()
-        with suppress(OSError):  # what led here says more; on Windows a virus scanner may have it open
+        with suppress(OSError):  # the first error says more; on Windows a virus scanner may have it open
             target.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error):
             raise translate(error, name) from error
@@ -66,7 +65,7 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given
 def check(
     connection: sqlite3.Connection, path: str, progress: Progress = lambda done, total: None
 ) -> list[str]:
-    """Verify the file's structure and the checksum of every event; return what is wrong, in sentences."""
+    """Verify the file's structure and every event's checksum; return a sentence for each problem."""
     problems: list[str] = []
     try:
         problems += [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
@@ -74,7 +73,7 @@ def check(
         problems += _check_streams(connection)
     except sqlite3.DatabaseError as error:
         if str(error).startswith(UNDECODABLE):
-            raise  # the reader asks again, in a way that tells where
+            raise  # the reader runs the check again, reading damaged text so that it finds the row
         problems.append(str(translate(error, path)))
     return problems
 

@@ -1,4 +1,8 @@
-"""What is asked of subscriptions on disk: pauses, resets, replays, removal."""
+"""Control requests to subscriptions: pause, resume, reset, replay, removal.
+
+A request is stored with the subscription, and the counter ``controls`` in the table ``meta`` is increased, so
+that the process that handles the subscription notices it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ def pause(tx: Transaction, name: str) -> bool:
 
 
 def resume(tx: Transaction, name: str) -> bool:
-    """Let a paused or halted subscription go on; False if it is neither."""
+    """Continue a paused or halted subscription; False if it is neither."""
     _known(tx, name)
     halted = name in read_halts(tx)
     tx.execute(statements()["end_halt"], (name,))
@@ -40,7 +44,10 @@ def _counted(tx: Transaction, changed: bool) -> bool:
 
 
 def reset(tx: Transaction, database: Path, name: str, start: Start, epoch: int | None) -> int:
-    """Move a cursor, unless somebody else than the holder of ``epoch`` handles it; return its position."""
+    """Move a cursor and return its position.
+
+    Raises SubscriptionInUseError if the subscription is held in an epoch other than ``epoch``.
+    """
     _known(tx, name)
     if not _is_free(tx, database, name) and _epoch(tx, name) != epoch:
         raise SubscriptionInUseError(name=name)
@@ -51,7 +58,7 @@ def reset(tx: Transaction, database: Path, name: str, start: Start, epoch: int |
 
 
 def request_reset(tx: Transaction, database: Path, name: str, start: Start) -> int | None:
-    """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+    """Move a cursor and return its position; if it is held, ask the holder to move it and return None."""
     _known(tx, name)
     if _is_free(tx, database, name):
         return reset(tx, database, name, start, None)
@@ -62,13 +69,17 @@ def request_reset(tx: Transaction, database: Path, name: str, start: Start) -> i
 
 
 def request_reopening(tx: Transaction, name: str) -> None:
-    """Ask the holder of a subscription, if there is one, to take it up anew from what is stored."""
+    """Ask the holder of a subscription, if there is one, to take it again from its stored state."""
     if tx.execute(statements()["request_reopening"], (name,)).rowcount:
         _count(tx)
 
 
 def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
-    """Note that a range is to be delivered again."""
+    """Store a request to deliver positions ``first`` to ``last`` again.
+
+    The range is cut to positions that are in the log and that the subscription has reached. Raises UsageError
+    if none is left.
+    """
     sql = statements()
     _known(tx, name)
     frontier = tx.execute(sql["subscription"], (name,)).fetchone()[3]
@@ -87,7 +98,7 @@ def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
 
 
 def cancel_replays(tx: Transaction, name: str) -> int:
-    """Forget every replay of a subscription; return how many there were."""
+    """Delete all replays of a subscription; return how many there were."""
     _known(tx, name)
     count = tx.execute(statements()["forget_replays"], (name,)).rowcount
     if count:
@@ -96,7 +107,7 @@ def cancel_replays(tx: Transaction, name: str) -> int:
 
 
 def forget(tx: Transaction, database: Path, name: str) -> bool:
-    """Remove a subscription that nobody handles; its dead letters stay. Raises SubscriptionInUseError."""
+    """Delete a subscription; its dead letters stay. Raises SubscriptionInUseError if it is held."""
     sql = statements()
     if tx.execute(sql["subscription"], (name,)).fetchone() is None:
         return False
@@ -116,7 +127,7 @@ def forget(tx: Transaction, database: Path, name: str) -> bool:
 
 
 def read(connection: Connection, names: Sequence[str]) -> list[Control]:
-    """Return what is asked of subscriptions."""
+    """Return the state requested for each of these subscriptions; unknown names are left out."""
     found: list[Control] = []
     halts = read_halts(connection)
     for name in names:

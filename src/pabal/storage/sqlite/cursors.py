@@ -1,4 +1,8 @@
-"""Subscriptions on disk: cursors, leases, retries, and what queues behind a parked key."""
+"""Subscriptions on disk: cursors, leases, retries, and the queues behind parked keys.
+
+A cursor is a *watermark*, up to which every event is finished; a *frontier*, the last position that the
+subscription has reached; and the few positions between them that are unfinished.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ from pabal.storage.sqlite.statements import numbered, statements
 from pabal.storage.sqlite.transaction import Transaction
 
 LEASE_SECONDS = 10.0
-"""How long a holder that does not renew keeps a subscription; renewed every three seconds."""
+"""How long a lease on a subscription lasts; its holder renews it every three seconds."""
 
 _failures_decoder = msgspec.json.Decoder(tuple[AttemptFailure, ...])
 _encode = msgspec.json.encode
@@ -42,17 +46,17 @@ _unpack = msgspec.msgpack.Decoder(list[int]).decode
 
 
 def encode_failures(failures: tuple[AttemptFailure, ...]) -> bytes:
-    """Return failures as JSON."""
+    """Return the failures of a delivery's attempts as JSON."""
     return _encode(failures)
 
 
 def decode_failures(data: bytes) -> tuple[AttemptFailure, ...]:
-    """Return failures from JSON."""
+    """Return the failures that ``encode_failures`` encoded."""
     return _failures_decoder.decode(data)
 
 
 def pack_positions(base: int, positions: Sequence[int]) -> bytes | None:
-    """Return ascending positions as small differences from ``base``; None for none."""
+    """Encode ascending positions as differences, the first one from ``base``; None if there are none."""
     if not positions:
         return None
     steps: list[int] = []
@@ -63,7 +67,7 @@ def pack_positions(base: int, positions: Sequence[int]) -> bytes | None:
 
 
 def unpack_positions(base: int, data: bytes | None) -> tuple[int, ...]:
-    """Return the positions that were packed."""
+    """Return the positions that ``pack_positions`` packed."""
     positions: list[int] = []
     for step in _unpack(data) if data else ():
         base += step
@@ -72,7 +76,7 @@ def unpack_positions(base: int, data: bytes | None) -> tuple[int, ...]:
 
 
 def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -> Cursor | None:
-    """Make ``owner`` the holder of a subscription, or return None while another one is."""
+    """Make ``owner`` the holder of a subscription, created if new; None if another owner holds it."""
     sql = statements()
     now = time.time_ns() // 1000
     lease = now + int(LEASE_SECONDS * 1e6)
@@ -110,7 +114,10 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
 
 
 def move(tx: Transaction, name: str, position: int) -> None:
-    """Have everything above a position delivered (again), and forget what belongs to another place."""
+    """Set a cursor to a position, and forget retries, queues, replays and dead letters it makes obsolete.
+
+    Everything above the position is delivered (again).
+    """
     sql = statements()
     for statement in ("forget_retries", "forget_queue", "forget_replays", "end_move"):
         tx.execute(sql[statement], (name,))
@@ -120,7 +127,7 @@ def move(tx: Transaction, name: str, position: int) -> None:
 
 
 def read_move(connection: Any, name: str) -> Move | None:
-    """Return where a subscription was asked to stand while somebody held it."""
+    """Return the move that was requested while the subscription was held, or None."""
     row = connection.execute(statements()["requested_move"], (name,)).fetchone()
     return None if row is None else Move(row[0])
 
@@ -128,7 +135,7 @@ def read_move(connection: Any, name: str) -> Move | None:
 def _forget_called_off(
     tx: Transaction, name: str, frontier: int, unfinished: Sequence[int], replays: Sequence[Replay]
 ) -> None:
-    """Delete retries that are left over from replays which were cancelled: nothing delivers them any more."""
+    """Delete retries left over from cancelled replays, which nothing delivers any more."""
     sql = statements()
     for (position,) in tx.execute(sql["retries_beside_the_queue"], numbered(name, frontier)).fetchall():
         if position not in unfinished and not any(r.watermark < position <= r.last for r in replays):
@@ -136,12 +143,12 @@ def _forget_called_off(
 
 
 def read_replays(connection: Any, name: str) -> tuple[Replay, ...]:
-    """Return what is to be delivered again to a subscription, oldest request first."""
+    """Return a subscription's replays that are not finished, oldest request first."""
     return tuple(Replay(*row) for row in connection.execute(statements()["replays"], (name,)))
 
 
 def start_position(tx: Transaction, start: Start) -> int:
-    """Return the position after which a subscription begins."""
+    """Return the position after which a subscription with this ``start`` begins."""
     head: int = tx.execute(statements()["head"]).fetchone()[0]
     if start == "now":
         return head
@@ -154,9 +161,9 @@ def start_position(tx: Transaction, start: Start) -> int:
 
 
 def count_interrupted(tx: Transaction, database: Path, own: str) -> None:
-    """Write down the attempts that processes died in, and take their subscriptions from them.
+    """Record the attempts in which processes died as failed, and release the subscriptions they held.
 
-    From then on the attempts are counted like failed ones, and the journals are removed.
+    The journals of the dead processes are removed once this is committed.
     """
     sql = statements()
     for owner, path, attempts in dead_journals(database, own):
@@ -179,7 +186,7 @@ def _count(
     sql = statements()
     known = tx.execute(sql["retry"], (name, attempt.first)).fetchone()
     if known is None and attempt.first <= frontier and attempt.first not in unfinished:
-        return  # it was finished, and that was saved
+        return  # the delivery was finished, and its progress was saved
     attempts, failures, from_letter = known or (0, b"[]", 0)
     if attempts >= attempt.attempt:
         return
@@ -195,22 +202,22 @@ def _count(
 
 
 def release(tx: Transaction, name: str, epoch: int, owner: str) -> None:
-    """Give a subscription up."""
+    """Release a subscription, so that another owner can take it."""
     tx.execute(statements()["release_subscription"], (name, epoch, owner))
 
 
 def note_halt(tx: Transaction, name: str, epoch: int, owner: str, reason: str) -> bool:
-    """Write down why a subscription has halted; False if ``epoch`` is over."""
+    """Record why a subscription has halted; False if the holder of ``epoch`` has lost it."""
     return tx.execute(statements()["note_halt"], (reason, name, epoch, owner)).rowcount > 0
 
 
 def read_halts(connection: Any) -> dict[str, str]:
-    """Return why each subscription that has halted, and is held yet, has done so."""
+    """Return the reason for each subscription that has halted and is still held, by name."""
     return dict(connection.execute(statements()["halts"], (time.time_ns() // 1000,)))
 
 
 def renew(tx: Transaction, held: dict[str, int], owner: str) -> list[str]:
-    """Prolong leases; return the names that are lost."""
+    """Renew leases; return the names of subscriptions whose lease is lost."""
     until = time.time_ns() // 1000 + int(LEASE_SECONDS * 1e6)
     sql = statements()["renew_lease"]
     return [
@@ -219,7 +226,7 @@ def renew(tx: Transaction, held: dict[str, int], owner: str) -> list[str]:
 
 
 def save(tx: Transaction, changes: Sequence[Progress], owner: str) -> list[str]:
-    """Save progress; return the names whose lease is lost. Nothing is written for those."""
+    """Save progress; return the names of subscriptions whose lease is lost. Nothing is saved for these."""
     sql = statements()
     now = time.time_ns() // 1000
     lost: list[str] = []
@@ -252,7 +259,10 @@ def save(tx: Transaction, changes: Sequence[Progress], owner: str) -> list[str]:
 
 
 def _keep_recoveries(tx: Transaction, name: str, recovered: Sequence[RecoveredDelivery]) -> None:
-    """Keep how deliveries recovered, as long as their events are there and they are among the newest."""
+    """Record deliveries that succeeded after failed attempts, and delete all but the newest records.
+
+    A delivery whose event is no longer in the log is not recorded.
+    """
     sql = statements()
     tx.executemany(
         sql["keep_recovery"],
@@ -276,7 +286,7 @@ def _retry_row(name: str, retry: PendingRetry) -> tuple[Any, ...]:
 
 
 def park(tx: Transaction, name: str, parked: ParkedDelivery) -> None:
-    """Make a delivery a dead letter, or park the dead letter again that it came from."""
+    """Make a delivery a dead letter; if it is the retry of one, park that dead letter again."""
     sql = statements()
     failures = encode_failures(parked.failures)
     error_type = parked.failures[-1].error_type if parked.failures else None
@@ -289,7 +299,7 @@ def park(tx: Transaction, name: str, parked: ParkedDelivery) -> None:
 
 
 def list_records(connection: Any) -> list[SubscriptionRecord]:
-    """Return every durable subscription."""
+    """Return every durable subscription with its progress and counts, by name."""
     rows = connection.execute(statements()["list_subscriptions"], (time.time_ns() // 1000,)).fetchall()
     halts = read_halts(connection)
     replays: dict[str, list[Replay]] = {}

@@ -1,7 +1,7 @@
-"""Wake other processes the moment something is committed, with a datagram to a socket beside the file.
+"""Wake other processes after a commit, by sending a datagram to a socket beside the database file.
 
-A bell only says "look": what there is to see stands in the file. So nothing depends on it being heard, and
-where it cannot be rung (no such sockets, a path too long for one) others find out by looking now and then.
+The datagram only says "look"; all information is in the file. So nothing depends on its arrival: where it
+cannot be sent (no such sockets, or the path is too long for one), other processes notice by polling.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 _LONGEST_PATH = 100
-"""Bytes; the system allows 104 to 108 for the name of a socket."""
+"""Bytes in a socket's name; systems allow 104 to 108."""
 _SETTLED = 0.1
-"""Seconds after which a directory's time tells whether something was added since: it is kept coarsely."""
+"""Seconds after which an unchanged modification time proves that nothing was added: its ticks are coarse."""
 
 
 _LIST_EVERY = 0.05
-"""Seconds; in a folder where much else comes and goes, reading it for every commit would cost too much."""
+"""Seconds between two listings of the folder; in a busy folder, one per commit would cost too much."""
 
 
 class Doorbell:
-    """Ring at everybody who listens at a file, but for those of this object itself."""
+    """Ring all processes that listen at a database file, except this object's own listeners."""
 
     def __init__(self, database: Path, owner: str) -> None:
         self._folder = database.parent
@@ -42,7 +42,7 @@ class Doorbell:
     # -- hearing --------------------------------------------------------------------------------------
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` in the running event loop when another process rings; return what ends that."""
+        """Call ``heard`` in the running event loop when another process rings; return a function to stop."""
         loop = asyncio.get_running_loop()
         bell = self._hang()
         if bell is None:
@@ -54,7 +54,7 @@ class Doorbell:
                 while bell.recv(16):
                     pass
             except OSError:
-                pass  # heard them all
+                pass  # all pending datagrams are read
             heard()
 
         def end() -> None:
@@ -90,7 +90,7 @@ class Doorbell:
     # -- ringing --------------------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Ring at everybody else. Never waits; costs some microseconds where nobody listens."""
+        """Ring all other listeners. Never blocks; costs a few microseconds if there are none."""
         with self._lock:
             for name in self._listeners():
                 self._ring_at(name)
@@ -106,7 +106,7 @@ class Doorbell:
                     found = [entry.path for entry in entries if entry.name.startswith(self._prefix)]
                 self._others = tuple(name for name in found if name not in self._own)
                 self._listed_at = now
-                # While it may still change within the same tick of its time, it is read again.
+                # The folder may still change within the same tick of its clock; then list it again next time.
                 self._unchanged_since = changed if time.time_ns() - changed > _SETTLED * 1e9 else -1
         except OSError:
             return ()
@@ -116,17 +116,17 @@ class Doorbell:
         if self._socket is None:
             self._socket = _socket()
             if self._socket is None:
-                return  # another system's, that shares the folder
+                return  # no such sockets here: the listener runs on another system that shares the folder
         try:
             self._socket.sendto(b"!", name)
         except (ConnectionRefusedError, FileNotFoundError):
             _remove(name)  # its process has died
             self._others = tuple(other for other in self._others if other != name)
         except OSError:
-            pass  # full: it will look anyway
+            pass  # its queue is full, so the listener will look anyway
 
     def close(self) -> None:
-        """Ring no more."""
+        """Close the socket used for ringing."""
         with self._lock:
             if self._socket is not None:
                 self._socket.close()
@@ -134,7 +134,7 @@ class Doorbell:
 
 
 def _socket() -> socket.socket | None:
-    """Make a socket that lies in the file system; None on Windows, which has none for datagrams."""
+    """Return a non-blocking Unix datagram socket; None on Windows, which has none."""
     try:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     except (AttributeError, OSError):
@@ -147,8 +147,8 @@ def _remove(name: str) -> None:
     try:
         os.unlink(name)
     except OSError:
-        pass  # gone already, or not ours to remove
+        pass  # already gone, or owned by another user
 
 
 def _nothing() -> None:
-    """Have nothing to end."""
+    """Do nothing: there is no listener to stop."""

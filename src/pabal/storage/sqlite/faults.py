@@ -1,4 +1,4 @@
-"""Turn what SQLite reports into the errors of pabal."""
+"""Translate SQLite's errors into pabal's."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _FAULTS = {
 
 
 _TOO_LARGE = "Python int too large"
-"""How the message of the OverflowError begins that the sqlite3 module raises; others come of dates."""
+"""Start of the message when sqlite3 raises OverflowError; other OverflowErrors come from dates."""
 UNDECODABLE = "Could not decode to UTF-8"
-"""How the message begins that the sqlite3 module gives a text of damaged bytes; it has no code."""
+"""Start of the message when sqlite3 reads text that is not UTF-8; this error has no error code."""
 
 
 def is_fault(error: BaseException) -> bool:
-    """Tell trouble with the file or the disk from a mistake in a statement or a value."""
+    """Tell whether the file or the disk caused this error, rather than the statement or its values."""
     return isinstance(error, sqlite3.Error) and _code_of(error) in _FAULTS
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Tell whether another connection is writing."""
+    """Tell whether the error means that another connection holds the lock."""
     return _code_of(error) == sqlite3.SQLITE_BUSY
 
 
 def is_corruption(error: sqlite3.Error) -> bool:
-    """Tell whether SQLite found bytes that cannot be what it wrote."""
+    """Tell whether the error means that the file's content is damaged."""
     return _code_of(error) == sqlite3.SQLITE_CORRUPT or str(error).startswith(UNDECODABLE)
 
 
@@ -57,7 +57,7 @@ def _code_of(error: sqlite3.Error) -> int:
 
 
 def translate(error: sqlite3.Error, path: str) -> StorageError:
-    """Return the pabal error that says what happened to the file at ``path``."""
+    """Return the pabal error for an SQLite error in the file at ``path``."""
     text = str(error)
     code = _code_of(error)
     if code == sqlite3.SQLITE_NOTADB:
@@ -71,7 +71,7 @@ def translate(error: sqlite3.Error, path: str) -> StorageError:
 
 @contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Raise pabal errors instead of SQLite's inside the block."""
+    """Translate the SQLite errors raised in the block."""
     try:
         yield
     except sqlite3.Error as error:
@@ -79,15 +79,15 @@ def translated(path: str) -> Iterator[None]:
     except msgspec.DecodeError as error:
         raise CorruptLogError(path=path, position=None, reason=f"unreadable bookkeeping: {error}") from error
     except UnicodeDecodeError as error:
-        # What the sqlite3 module raises where SQLite's own message quotes damaged bytes of the schema.
+        # sqlite3 raises this when SQLite's error message quotes damaged bytes of the schema.
         raise CorruptLogError(path=path, position=None, reason=f"damaged schema: {error}") from error
 
 
 @contextmanager
 def storable() -> Iterator[None]:
-    """Raise UsageError where a value was given that SQLite has no form for; inside ``readable``.
+    """Raise UsageError if the block passes SQLite a value that it cannot store; use inside ``readable``.
 
-    What was read from a file can be given back to it, so the value is the caller's.
+    Such a value can only come from the caller: whatever was read from a file can also be written to it.
     """
     try:
         yield
@@ -101,10 +101,10 @@ def storable() -> Iterator[None]:
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Raise CorruptLogError where rows cannot be made sense of; SQLite's own errors are left to others.
+    """Raise CorruptLogError if the block cannot interpret the rows it reads; SQLite's errors pass through.
 
-    STRICT tables hold what their columns say, so a NULL or a number where none can be is damage that SQLite
-    did not notice, for it does not check its pages.
+    STRICT tables enforce their column types, so an impossible NULL or number means damage. SQLite does not
+    notice it, because its pages have no checksums.
     """
     try:
         yield

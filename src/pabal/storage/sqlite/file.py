@@ -1,4 +1,4 @@
-"""One database file, opened: the writer, the readers, the leases, and who is told of commits."""
+"""An open database file: its writer, readers and leases, and the listeners to its commits."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ _log = logging.getLogger("pabal")
 
 
 def _located(path: str | Path) -> Path:
-    """Return where a file lies. Links are followed: so everybody finds the others' journals beside it."""
+    """Return a file's real path, links resolved, so that every process finds the journals beside the file."""
     try:
         if b"\0" in os.fsencode(path):
             raise StorageUnavailableError(path=repr(path), reason="no file has such a name")
         if sys.getfilesystemencodeerrors() == "surrogatepass":
-            # Windows has names with half a letter in them; SQLite would make others of them.
+            # Windows allows lone surrogates in file names, which SQLite would turn into another name.
             os.fspath(path).encode()
         return Path(path).resolve()
     except UnicodeEncodeError:
         raise StorageUnavailableError(path=repr(path), reason="no file has such a name") from None
     except (OSError, RuntimeError) as error:
-        # RuntimeError is what Python before 3.13 says of links that lead to one another.
+        # Before 3.13, Python raises RuntimeError for a loop of links.
         reason = os.strerror(errno.ELOOP) if isinstance(error, RuntimeError) else error.strerror
         raise StorageUnavailableError(path=str(path), reason=reason or str(error)) from error
 
 
 class DatabaseFile:
-    """Open a file and close it; everything that is done with it goes through what is made here."""
+    """Open and close a database file; own its writer, readers, leases and journal."""
 
     capabilities = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
 
@@ -74,7 +74,7 @@ class DatabaseFile:
         self._control_listeners: list[Callable[[], None]] = []
         self._is_open = False
         self._turn = threading.Lock()
-        """Whose is the turn to open or to close: a start that was cancelled goes on opening in its thread."""
+        """Held while opening or closing: opening may run on in a thread after its caller was cancelled."""
         self.open()
 
     def __repr__(self) -> str:
@@ -97,7 +97,8 @@ class DatabaseFile:
             writer = Writer(connection, self.path, self._notify)
             writer.appender.max_payload_bytes = self.max_payload_bytes
             journal = MappedJournal(self._path, owner)
-            # Who takes a subscription clears up; who only publish, and end unclosed, would leave ever more.
+            # Taking a subscription removes dead journals too; but processes that only publish, and exit
+            # without closing, would otherwise leave more and more of them.
             remove_silent_journals(self._path, owner)
             with translated(self.path):
                 writer.start()
@@ -105,7 +106,7 @@ class DatabaseFile:
             if journal is not None:
                 journal.close()
             connection.close()
-            raise  # what was closed stays so: what it is asked fails, and does not wait for a thread
+            raise  # a reopened object keeps its old, closed parts: its calls fail instead of waiting for ever
         self._bell, self._writer, self.journal = Doorbell(self._path, owner), writer, journal
         self._reader = Reader(self._path)
         self._leases = Leases(self._writer, self._path, owner)
@@ -121,7 +122,7 @@ class DatabaseFile:
         return self._writer.submit(Job(action=do))
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
-        """Call ``listener`` from the writer's thread after each commit that added events."""
+        """Call ``listener`` in the writer thread after each commit that added events; return its remover."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -139,27 +140,27 @@ class DatabaseFile:
         try:
             listener(*arguments)
         except Exception:
-            # It runs in the writer's thread, where an exception would end all writing.
+            # It runs in the writer thread, where an exception would end all writing.
             _log.exception("a listener to commits of %s failed: %r", self.path, listener)
 
     def poll_head(self) -> int | None:
-        """Return the head if another process has moved it since the last call, cheaply, else None."""
+        """Return the log's head if another process has moved it since the last call, else None. Cheap."""
         head = self._watch.moved_head()
         return None if head is None or head <= self._writer.announced else head
 
     def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` in the running loop when another process says that it wrote; return its remover."""
+        """Call ``heard`` in the running loop when another process signals a commit; return its remover."""
         return self._bell.listen(heard)
 
     def close(self) -> None:
-        """Finish what was accepted, then let go of threads and files. Harmless when closed.
+        """Finish all accepted work, then end the threads and close the files. Harmless when closed.
 
-        It blocks until the last commit; in a coroutine use ``aclose``. Stop buses on this storage first:
-        their calls raise StorageClosedError afterwards. ``open`` opens it again. Raises UsageError inside
-        ``transact`` and in listeners to commits.
+        Blocks until the last commit; in a coroutine, use ``aclose``. Stop the buses on this storage first:
+        afterwards their calls raise StorageClosedError. ``open`` opens the file again. Raises UsageError
+        inside ``transact`` and in a listener to commits.
         """
         if self._writer.is_inherited:
-            return  # all of it is the parent's
+            return  # this is a forked child: everything belongs to the parent
         if self._writer.is_here:
             raise UsageError("close() inside transact() or a listener to commits; close from outside of it")
         with self._turn:
@@ -171,7 +172,7 @@ class DatabaseFile:
         forks.leave(self._writer, self._reader, self.journal)
         self._reader.close()
         self._watch.close()
-        # Last of all connections the one that writes: closing it moves the write-ahead log into the file.
+        # The writing connection closes last, because SQLite then copies the write-ahead log into the file.
         self._writer.close()
         self._bell.close()
         self.journal.close()

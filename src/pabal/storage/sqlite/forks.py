@@ -1,7 +1,7 @@
-"""A file that was open when a process forked must not be used in the child: SQLite cannot have that.
+"""Refuse, in a forked child, the database files that were open when its parent forked.
 
-The child inherits what SQLite knows of its locks, but not the locks. It would write without any, and what it
-wrote would be gone when the parent closes the file: https://sqlite.org/howtocorrupt.html
+The child inherits SQLite's record of its locks, but not the locks themselves. It would write without locking,
+and lose its writes when the parent closes the file: https://sqlite.org/howtocorrupt.html
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ _REASON = "this process was forked while the file was open; close it before a fo
 
 
 class Opened(Protocol):
-    """Hold connections to a file, or its journal, and be told that this is a child now."""
+    """An object that holds a file's connections or journal open, and is told in a forked child."""
 
     def forked(self) -> None:
-        """Refuse everything from now on, and touch nothing that belongs to the parent."""
+        """Refuse all calls from now on, and touch nothing that belongs to the parent."""
         ...
 
 
 _opened: WeakKeyDictionary[Opened, Path] = WeakKeyDictionary()
 _inherited: list[Opened] = []
-"""Kept for good: freed in the child, a connection would touch the parent's file."""
+"""Kept alive for ever: if a connection were freed in the child, it would touch the parent's file."""
 _places: set[tuple[int, int]] = set()
-"""The device and the number there of every file that was open at a fork."""
+"""Device and inode number of every file that was open at a fork."""
 
 
 def refusal(path: str) -> StorageUnavailableError:
-    """Return the error that a child is told."""
+    """Return the error to raise in a forked child."""
     return StorageUnavailableError(path=path, reason=_REASON)
 
 
 def enter(path: Path, *holders: Opened) -> None:
-    """Note who holds something of a file open."""
+    """Register the objects that hold a file open."""
     _opened.update(dict.fromkeys(holders, path))
 
 
 def leave(*holders: Opened) -> None:
-    """Note that it is closed."""
+    """Unregister objects that have closed their file."""
     for holder in holders:
         _opened.pop(holder, None)
 

@@ -1,4 +1,4 @@
-"""What operators ask of the log: rows as they are, streams by name, one delivery, the audit log."""
+"""Queries of operators: rows as stored, streams by name, deliveries of one event, the audit log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class SqliteInspection:
-    """Answer ``LogInspection``; a part of the storage, which owns reader and writer."""
+    """Implement ``LogInspection``; a part of ``SqliteEventStorage``, which owns the reader and writer."""
 
     if TYPE_CHECKING:
         path: str
@@ -40,22 +40,22 @@ class SqliteInspection:
         async def _ask(self, action: Callable[[Transaction], T]) -> T: ...
 
     async def measure(self) -> LogFigures:
-        """Return the extent of the log, at a cost that does not grow with it."""
+        """Return the extent of the log, at a cost that does not grow with its size."""
         return await self._reader.run(lambda c: _measure(c, Path(self.path)))
 
     async def noted_durability(self) -> str | None:
-        """Return that of the process that was last to begin appending; None where it is not written down."""
+        """Return the durability of the last process that began to append; None if the file has none noted."""
         row = await self._reader.run(lambda c: c.execute(statements()["durability"]).fetchone())
         return None if row is None else str(row[0])
 
     async def find_record(self, event_id: str) -> StoredRecord | None:
-        """Return the row of an event id, or None (also for a text that is no UUID)."""
+        """Return the row of an event id; None if there is none or the text is not a UUID."""
         return await self._reader.run(lambda c: reader.read_event(c, self.path, event_id))
 
     async def read_stream(
         self, aggregate_id: str, aggregate_type: str | None, *, after_version: int = 0, limit: int = 100
     ) -> list[StoredRecord]:
-        """Return an aggregate's rows above a version, in order."""
+        """Return up to ``limit`` rows of an aggregate above a version, ordered by type and version."""
         check_bounds(limit, after_version=after_version)
 
         def read(connection: sqlite3.Connection) -> list[StoredRecord]:
@@ -68,34 +68,34 @@ class SqliteInspection:
     async def list_streams(
         self, *, prefix: str = "", after: tuple[str, str] | None = None, limit: int = 100
     ) -> list[tuple[str, str, int]]:
-        """Return (aggregate id, aggregate type or ``""``, version), ordered by the first two."""
+        """Return (aggregate id, aggregate type or ``""``, version) of each stream, ordered by id and type."""
         return await self._reader.run(lambda c: _list_streams(c, prefix, after, limit))
 
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
-        """Return what is stored of a position at every durable subscription, by name."""
+        """Return the state of one event at every durable subscription, ordered by subscription name."""
         check_bounds(position=position)
         return await self._reader.run(lambda c: _deliveries_at(c, position))
 
     async def request_reset(self, name: str, start: Start) -> int | None:
-        """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+        """Move a cursor and return its position, or None if it is held and its holder is asked to move it."""
         return await self._ask(lambda tx: control.request_reset(tx, Path(self.path), name, start))
 
     async def request_reopening(self, name: str) -> None:
-        """Ask the holder of a subscription, if there is one, to take it up anew from what is stored."""
+        """Ask the holder of a subscription, if there is one, to take it again from its stored state."""
         await self._ask(lambda tx: control.request_reopening(tx, name))
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
+        """Record the start of an operator's action in the audit log and return its number."""
         row = (time.time_ns() // 1000, actor, action, subject, msgspec.json.encode(details))
         return await self._do(lambda tx: int(tx.execute(statements()["begin_action"], row).fetchone()[0]))
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
+        """Record the result of an action in the audit log."""
         row = (result, int(succeeded), number)
         await self._do(lambda tx: tx.execute(statements()["finish_action"], row).rowcount)
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
+        """Return up to ``limit`` recorded actions by descending number, below ``before`` if given."""
         check_bounds(limit, before=before or 0)
         rows = await self._reader.run(
             lambda c: c.execute(statements()["actions"], numbered(before, limit)).fetchall()
@@ -124,7 +124,7 @@ def _measure(connection: Connection, path: Path) -> LogFigures:
 def positions_of(
     connection: Connection, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
 ) -> list[int]:
-    """Return the places of an aggregate's events above a version, type by type: each lies in order."""
+    """Return the positions of an aggregate's events above a version, type by type, each in order."""
     sql = statements()
     kinds = [aggregate_type]
     if aggregate_type is None:
@@ -139,7 +139,7 @@ def positions_of(
 def _list_streams(
     connection: Connection, prefix: str, after: tuple[str, str] | None, limit: int
 ) -> list[tuple[str, str, int]]:
-    """Jump from stream to stream through the index, and merge what has not reached it yet."""
+    """List streams by jumping from one to the next in the index; merge in the rows not indexed yet."""
     check_bounds(limit)
     sql = statements()
     pending = {

@@ -1,4 +1,4 @@
-"""What callers hand to the writer, and how they are told that it is done."""
+"""Jobs: what callers submit to the writer thread, and how their futures are resolved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ Action = Callable[[Transaction], Any]
 
 
 class Job:
-    """One thing to do inside a commit, and whom to tell."""
+    """One piece of work for the writer thread, and the future of the caller that waits for it.
+
+    It either calls ``action`` with the transaction, or appends ``events`` (encoded in ``records``) if the
+    streams have the ``expected`` versions. ``runs_once`` marks a function that ``transact`` was given.
+    """
 
     __slots__ = ("action", "error", "events", "expected", "future", "loop", "records", "result", "runs_once")
 
@@ -40,12 +44,12 @@ class Job:
 
     @property
     def is_plain_append(self) -> bool:
-        """Tell whether this only appends, so that it can share statements with its neighbours."""
+        """Tell whether the job only appends, so that it can share INSERT statements with its neighbours."""
         return self.action is None and not self.expected
 
 
 def resolve(jobs: list[Job]) -> None:
-    """Tell every waiting caller, with one wake-up per event loop."""
+    """Resolve the futures of all jobs, waking each event loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
         by_loop.setdefault(job.loop, []).append(job)
@@ -53,7 +57,7 @@ def resolve(jobs: list[Job]) -> None:
         try:
             loop.call_soon_threadsafe(_finish, theirs)
         except RuntimeError:
-            pass  # the loop was closed: its callers are gone, what was committed stays
+            pass  # the loop is closed and its callers are gone; the commit stands
 
 
 def _finish(jobs: list[Job]) -> None:

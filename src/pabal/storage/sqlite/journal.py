@@ -1,10 +1,11 @@
-"""Which deliveries are being attempted right now, in shared memory that outlives the process.
+"""Record which deliveries are being attempted, in a memory-mapped file that survives the process.
 
-A handler that kills its process can write nothing any more, so the attempt is noted before it starts. A
-row for each would cost a commit; a few bytes in a memory-mapped file cost a third of a microsecond. The
-kernel keeps them when the process dies. (A power cut may take them: then no handler was at fault.)
+A handler that kills its process leaves no chance to write anything, so each attempt is recorded before it
+starts. A row per attempt would cost a commit; a few bytes in a memory-mapped file cost a third of a
+microsecond, and the kernel keeps them when the process dies. (A power cut may lose them, but then no handler
+was at fault.)
 
-The file is locked for as long as its process lives, which is how others know that it does.
+A process keeps its journal locked for as long as it lives, so others can tell whether it is alive.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from pabal.errors import StorageClosedError, StorageUnavailableError
 from pabal.storage.sqlite import forks, lifelock
 
 _SLOT = Struct("<qqqq")
-# The subscription's number comes last: a slot whose number is set has its other fields complete.
+# The subscription's number is written last: once it is set, the slot's other fields are complete.
 _NUMBER_AT = 24
 _ZERO = bytes(8)
 
 
 class Attempt(NamedTuple):
-    """Name the deliveries of one attempt that was under way."""
+    """An attempt under way: positions ``first`` to ``last`` of one subscription, in one handler call."""
 
     first: int
     last: int
@@ -34,14 +35,14 @@ class Attempt(NamedTuple):
 
 
 def journal_path(database: Path, owner: str) -> Path:
-    """Return where the journal of an owner lies: beside the database."""
+    """Return the path of an owner's journal: beside the database, named after both."""
     return database.with_name(f"{database.name}-inflight-{owner}")
 
 
 class MappedJournal:
-    """Note attempts in a memory-mapped file, one slot for each worker.
+    """Record attempts in a memory-mapped file, one slot per worker.
 
-    Raises StorageUnavailableError where the file cannot be made.
+    Raises StorageUnavailableError if the file cannot be created.
     """
 
     def __init__(self, database: Path, owner: str) -> None:
@@ -51,8 +52,8 @@ class MappedJournal:
         self._is_inherited = False
         unlocked = self.path
         if lifelock.can_rename_open_files():
-            # It gets the name that others look for when it is locked: unlocked, it would be a dead one's.
-            # Windows gives what is open no other name, but keeps others from removing it, too.
+            # Give the file the name that others look for only once it is locked: an unlocked journal counts
+            # as a dead process's. Windows cannot rename an open file, but nobody can remove one there either.
             unlocked = database.with_name(f"{database.name}-starting-{owner}")
         try:
             self._file = open(unlocked, "w+b", buffering=0)  # noqa: SIM115 - open while the object lives
@@ -68,7 +69,7 @@ class MappedJournal:
             raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
 
     def reserve(self, slots: int) -> int:
-        """Make room for this many more slots and return the first.
+        """Add this many slots and return the number of the first.
 
         Raises StorageUnavailableError, StorageClosedError.
         """
@@ -79,7 +80,7 @@ class MappedJournal:
         known = 0 if self._map is None else len(self._map)
         size = known + max(slots, 1) * _SLOT.size
         try:
-            # Zeros are really written: a hole could not be filled any more once the disk is full.
+            # Write real zeros: a hole in the file could not be filled later if the disk is full.
             self._file.seek(known)
             while self._file.tell() < size:
                 self._file.write(bytes(size - self._file.tell()))
@@ -92,42 +93,42 @@ class MappedJournal:
         return known // _SLOT.size
 
     def begin(self, slot: int, subscription: int, first: int, last: int, attempt: int) -> None:
-        """Note that ``slot`` starts an attempt on ``first`` … ``last``."""
+        """Record that ``slot`` starts an attempt on positions ``first`` to ``last``."""
         assert self._map is not None
         _SLOT.pack_into(self._map, slot * 32, first, last, attempt, subscription)
 
     def end(self, slot: int) -> None:
-        """Note that the slot's attempt is over."""
+        """Record that the slot's attempt is over."""
         if self._map is None:
-            return  # closed under a handler whose event loop was closed, too
+            return  # the journal was closed while a handler ran, whose event loop was closed as well
         at = slot * 32 + _NUMBER_AT
         self._map[at : at + 8] = _ZERO
 
     def forked(self) -> None:
-        """Let go of the lock in a child: with it, the child would pass for its parent when that has died."""
+        """Give up the lock in a forked child: otherwise the parent would seem alive while the child lives."""
         self._is_inherited = True
         self._file.close()
 
     def close(self) -> None:
-        """Remove the file: nothing is under way any more."""
+        """Close and remove the file; no attempt is under way any more."""
         if self._map is not None:
             if not self._file.closed:
-                # It says so by itself to whoever comes between, or finds it when it could not be removed.
+                # Clear it first, for a process that reads it before it is removed, or if removing it fails.
                 self._map[:] = bytes(len(self._map))
             self._map.close()
             self._map = None
         if not self._file.closed:
-            # In this order, for Windows removes nothing that is open.
+            # Close before removing: Windows removes no open file.
             self._file.close()
             remove_journal(self.path)
 
 
 def remove_journal(path: Path) -> None:
-    """Remove a journal that is of no use any more."""
+    """Remove a journal that is no longer needed."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        pass  # whoever opens the database next finds nothing in it that still counts
+        pass  # left behind, it does no harm: nothing in it counts any more
 
 
 def _said(error: OSError) -> str:
@@ -135,7 +136,7 @@ def _said(error: OSError) -> str:
 
 
 def dead_journals(database: Path, own: str) -> Iterator[tuple[str, Path, list[Attempt]]]:
-    """Iterate over the journals whose processes have died: owner, path, attempts that were under way."""
+    """Iterate over the journals of dead processes: owner, path, and the attempts that were under way."""
     prefix = f"{database.name}-inflight-"
     for path in sorted(database.parent.iterdir()):
         owner = path.name.removeprefix(prefix)
@@ -147,21 +148,21 @@ def dead_journals(database: Path, own: str) -> Iterator[tuple[str, Path, list[At
                     continue
                 content = file.readall()
         except OSError:
-            continue  # gone meanwhile, or another user's
+            continue  # gone by now, or owned by another user
         usable = len(content) - len(content) % _SLOT.size
         attempts = [Attempt._make(fields) for fields in _SLOT.iter_unpack(content[:usable])]
         yield owner, path, [attempt for attempt in attempts if attempt.subscription]
 
 
 def remove_silent_journals(database: Path, own: str) -> None:
-    """Remove journals of processes that died in no attempt: their absence tells the same."""
+    """Remove journals of processes that died outside of any attempt: without attempts they say nothing."""
     for _, path, attempts in dead_journals(database, own):
         if not attempts:
             remove_journal(path)
 
 
 def is_alive(database: Path, owner: str) -> bool:
-    """Tell whether an owner's process still holds its journal (True where that cannot be known)."""
+    """Tell whether an owner's process still holds its journal; True if that cannot be determined."""
     try:
         with open(journal_path(database, owner), "rb", buffering=0) as file:
             return lifelock.is_held(file)

@@ -1,4 +1,8 @@
-"""Who holds a subscription: taking it, keeping it, saving progress while it is held, giving it up."""
+"""Leases on subscriptions: take and renew them, save progress under them, release them.
+
+A lease gives one owner the right to handle a subscription for some seconds. Each time a subscription is taken
+its *epoch* increases, so that a previous holder can be told apart and no longer saves progress.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +20,27 @@ from pabal.storage.sqlite.writer import Writer
 
 
 class Leases:
-    """Hold subscriptions for one storage object, which is one *owner* among all who opened the file."""
+    """Hold subscriptions for one storage object: one *owner* among all that have the file open."""
 
     def __init__(self, writer: Writer, database: Path, owner: str) -> None:
         self._writer = writer
         self._database = database
         self._owner = owner
         self._held: dict[str, int] = {}
-        """The epoch of each name that some bus of this object holds."""
+        """The epoch of each subscription that a bus of this object holds, by name."""
         self._interrupted_counted = False
 
     def open(self, name: str, start: Start, epoch: int | None) -> asyncio.Future[Cursor | None]:
-        """Take a subscription, anew with the ``epoch`` of its holder; None while another one has it."""
+        """Take a subscription; the future gives None while another holder has it.
+
+        With its own ``epoch``, a holder takes the subscription again without releasing it in between.
+        """
         held = [] if epoch is None else [epoch]
         taken = held.copy()
 
         def take(tx: Transaction) -> Cursor | None:
-            # Decided in the writer's thread, where nobody can come in between.
-            for earlier in taken:  # also what its group has undone, for another part of that had failed
+            # Decide in the writer thread, where nothing can happen in between.
+            for earlier in taken:  # also by an earlier run of this job, undone because another job failed
                 self._let_go(name, earlier)
             taken[:] = held
             if name in self._held:
@@ -50,7 +57,7 @@ class Leases:
 
         def settle(opening: asyncio.Future[Cursor | None]) -> None:
             if opening.cancelled() or opening.exception() is not None:
-                # Whoever asked will not come for it, or the commit failed.
+                # The caller was cancelled and will not use the subscription, or the commit failed.
                 self._give_back(name, taken)
 
         opening = self._writer.submit(Job(action=take))
@@ -62,25 +69,25 @@ class Leases:
 
     def _give_back(self, name: str, taken: list[int]) -> None:
         def give_back(tx: Transaction) -> None:
-            # The job that fills ``taken`` may not have run yet; this one comes after it.
+            # Read `taken` only here: the job that fills it may run after `_give_back`, but before this job.
             for epoch in taken:
                 self._release(tx, name, epoch)
 
         def given_back(future: asyncio.Future[None]) -> None:
             if not future.cancelled() and future.exception() is not None:
-                for epoch in taken:  # a failure is nobody's to hear of; the lease runs out
+                for epoch in taken:  # nobody waits for this failure; the lease expires by itself
                     self._let_go(name, epoch)
 
         try:
             giving_back = self._writer.submit(Job(action=give_back))
         except StorageError:
-            return  # closed: the lease ends with the journal
+            return  # the storage is closed, and the lease ended with its journal
         giving_back.add_done_callback(given_back)
 
     async def release(self, name: str, epoch: int) -> None:
-        """Give a subscription up, so that another process can take it at once.
+        """Release a subscription, so that another process can take it at once.
 
-        Where that cannot be written, others take it when its lease is over, and this object at any time.
+        If that cannot be saved, other processes can take it when the lease expires, and this object at once.
         """
         try:
             await self._writer.submit(Job(action=lambda tx: self._release(tx, name, epoch)))
@@ -92,21 +99,21 @@ class Leases:
         cursors.release(tx, name, epoch, self._owner)
 
     def _let_go(self, name: str, epoch: int) -> None:
-        """Forget that a subscription is held, unless another bus of this object has taken it since."""
+        """Forget that a subscription is held, unless this object has since taken it in another epoch."""
         if self._held.get(name) == epoch:
             self._held.pop(name, None)
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted; False if ``epoch`` is over."""
+        """Record why a subscription has halted; False if the holder of ``epoch`` has lost it."""
         noted: bool = await self._writer.submit(
             Job(action=lambda tx: cursors.note_halt(tx, name, epoch, self._owner, reason))
         )
         return noted
 
     async def renew(self) -> list[str]:
-        """Prolong the leases of everything held; return the names that were lost.
+        """Renew the leases of all subscriptions held; return the names of those that are lost.
 
-        One that was given up or taken anew before its turn came in the writer's queue is not lost.
+        A subscription that was released or taken again while the renewal was queued does not count as lost.
         """
         held = dict(self._held)
         if not held:
@@ -120,7 +127,7 @@ class Leases:
         return lost
 
     async def save(self, changes: Sequence[Progress]) -> list[str]:
-        """Save progress in one transaction; return the names whose lease is lost."""
+        """Save progress in one transaction; return the names of subscriptions whose lease is lost."""
         lost: list[str] = await self._writer.submit(
             Job(action=lambda tx: cursors.save(tx, changes, self._owner))
         )

@@ -40,7 +40,7 @@ def list_letters(
     after: int,
     limit: int,
 ) -> list[DeadLetterRecord]:
-    """Return dead letters by ascending id."""
+    """Return up to ``limit`` dead letters above the id ``after`` that match, by ascending id."""
     check_bounds(limit, after=after)
     rows = connection.execute(
         statements()["dead_letters"], numbered(after, subscription, event_type, error_type, limit)
@@ -49,7 +49,7 @@ def list_letters(
 
 
 def group_letters(connection: Any) -> list[DeadLetterGroup]:
-    """Count dead letters by subscription and last error, largest group first."""
+    """Count dead letters by subscription and type of their last error, largest group first."""
     return [
         DeadLetterGroup(
             name, error, count, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), newest
@@ -59,9 +59,9 @@ def group_letters(connection: Any) -> list[DeadLetterGroup]:
 
 
 def get_letter(connection: Any, path: str, dead_letter_id: int) -> DeadLetterRecord:
-    """Return one. Raises DeadLetterNotFoundError."""
+    """Return one dead letter. Raises DeadLetterNotFoundError."""
     row = None
-    if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= LARGEST:  # no column holds another
+    if isinstance(dead_letter_id, int) and abs(dead_letter_id) <= LARGEST:  # no other value can be an id
         row = connection.execute(statements()["dead_letter"], (dead_letter_id,)).fetchone()
     if row is None:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
@@ -90,7 +90,10 @@ def _letter(row: Any, path: str) -> DeadLetterRecord:
 def begin_retry(
     tx: Transaction, path: str, dead_letter_id: int, payload: bytes | None, now: float
 ) -> DeadLetterRecord | None:
-    """Mark a dead letter as being retried and note the retry, so that a crash does not forget it."""
+    """Mark a dead letter as being retried and store the retry, so that it survives a crash.
+
+    Returns None if it is being retried already. ``payload``, if given, replaces the dead letter's own.
+    """
     letter = get_letter(tx, path, dead_letter_id)
     if letter.state == "retrying":
         return None
@@ -114,7 +117,7 @@ def begin_retry(
 
 
 def discard(tx: Transaction, path: str, dead_letter_id: int) -> DeadLetterRecord:
-    """Remove a dead letter, and its retry if one is under way."""
+    """Delete a dead letter, and its retry if one is under way; return the dead letter."""
     letter = get_letter(tx, path, dead_letter_id)
     tx.execute(statements()["delete_dead_letter"], (dead_letter_id,))
     tx.execute(statements()["delete_retry"], (letter.subscription, letter.position))
@@ -122,7 +125,10 @@ def discard(tx: Transaction, path: str, dead_letter_id: int) -> DeadLetterRecord
 
 
 def schedule(tx: Transaction, record: EventRecord, due_at: float) -> None:
-    """Store an event that enters the log later; the same one again changes nothing."""
+    """Store an event that enters the log at ``due_at``; scheduling the same event again changes nothing.
+
+    Raises DuplicateEventError if its id is already in use for different content.
+    """
     sql = statements()
     stored = tx.execute(sql["stored_event"], (record.event_id,)).fetchone()
     if stored is not None:
@@ -137,9 +143,9 @@ def schedule(tx: Transaction, record: EventRecord, due_at: float) -> None:
 
 
 def release_due(tx: Transaction, path: str, now: float) -> float | None:
-    """Move what is due into the log; return when the next one is.
+    """Move scheduled events that are due into the log; return when the next one is due, or None.
 
-    What is damaged stays where it is, for ``check`` to find; it must not keep the others back.
+    Damaged events stay where they are, for ``check`` to find; they must not hold back the others.
     """
     sql = statements()
     damaged = released = 0
@@ -153,11 +159,11 @@ def release_due(tx: Transaction, path: str, now: float) -> float | None:
             return None if next_due is None else float(next_due)
         released += len(gone)
         damaged += len(due) - len(gone)
-    return now  # the rest is for the next commit
+    return now  # more are due: the caller comes back at once and moves them in the next commit
 
 
 def _is_done_with(tx: Transaction, path: str, record: EventRecord) -> bool:
-    """Move one event that is due into the log; False where it stays, for it is damaged."""
+    """Move one due event into the log, or drop it as a duplicate; False if it is damaged and stays."""
     try:
         with readable(path):
             row = scheduled_row(record)
@@ -175,10 +181,11 @@ def _release(tx: Transaction, record: EventRecord, row: StoredRecord) -> None:
     try:
         tx.append_records([decode_event(row)], [record])
     except DecodeError:
-        # Another process may know the class. Whoever reads the log here reports the type, or parks the event.
+        # This process lacks the event's class, but another may have it. Buses find the event in the log, and
+        # each reports the unknown type or parks the event if it cannot decode it either.
         tx.append_records([_UNKNOWN], [record], announce=False)
 
 
 def scheduled_row(record: EventRecord) -> StoredRecord:
-    """Return a scheduled event as a row that can be verified and decoded."""
+    """Return a scheduled event as a log row (at position 0), which can be verified and decoded."""
     return StoredRecord._make((0, *record[:10], checksum_at(record.checksum, 0), None, 0))

@@ -1,8 +1,8 @@
-"""Lock a file for as long as its process lives: however that ends, the system lets go of the lock.
+"""Lock a file for as long as its process lives; however the process ends, the system releases the lock.
 
-POSIX has ``flock``. Windows locks ranges of bytes, keeps what is locked from being read by others, and knows
-no shared lock that Python could ask for. So the range lies far behind the file's end, and whoever looks locks
-a single byte of it, chosen at random: two who look at once do not take one another for the owner.
+On POSIX this is ``flock``. Windows locks ranges of bytes, others cannot read a locked range, and Python has
+no access to shared locks there. So the locked range lies far behind the end of the file, and a process that
+checks the lock tries a single random byte of it: two that check at once do not take each other for the owner.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _TRIES = 100
 
 
 def can_rename_open_files() -> bool:
-    """Tell whether a file can get its name after it was locked."""
+    """Tell whether an open, locked file can be renamed (not on Windows)."""
     return fcntl is not None
 
 
 def hold(file: FileIO) -> None:
-    """Lock an open file until it is closed. Raises OSError where that cannot be done."""
+    """Lock an open file until it is closed. Raises OSError if it cannot be locked."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
@@ -42,13 +42,13 @@ def hold(file: FileIO) -> None:
         except OSError:
             if not left:
                 raise
-            time.sleep(0.001)  # somebody looks whether it is locked
+            time.sleep(0.001)  # another process is checking the lock in `is_held`
         else:
             return
 
 
 def is_held(file: FileIO) -> bool:
-    """Tell whether the process that locked a file lives; ``file`` is another opening of it, for reading."""
+    """Tell whether the process that locked a file is alive; ``file`` is that file, opened for reading."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -62,7 +62,7 @@ def is_held(file: FileIO) -> bool:
 
 
 def _lock_bytes(file: FileIO, mode: int, first: int, count: int) -> None:
-    """Lock or unlock ``count`` bytes from ``first``; the file's position stays as it was."""
+    """Lock or unlock ``count`` bytes from ``first``; keep the file's position."""
     position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
     os.lseek(file.fileno(), first, os.SEEK_SET)
     try:

@@ -1,4 +1,4 @@
-"""Keep what an application runs in a transaction away from the tables that are pabal's."""
+"""Protect pabal's tables from the statements that an application runs inside ``transact``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _TABLE_AT = {
     sqlite3.SQLITE_ALTER_TABLE: 1,
     sqlite3.SQLITE_DROP_INDEX: 1,
 }
-"""What changes a table or takes it away, and which argument of the authorizer names it."""
+"""Actions that change or drop a table, and which argument of SQLite's authorizer callback names it."""
 
 
 @cache
 def own_tables() -> frozenset[str]:
-    """Return the names of the tables that pabal makes in every file."""
+    """Return the names of the tables that pabal creates in every file."""
     return frozenset(re.findall(r"CREATE TABLE (\w+)", schema_script()))
 
 
 class OwnTables:
-    """Judge statements when they are compiled: pabal's own are cached, and cost nothing when they run.
+    """Refuse an application's statements that write pabal's tables.
 
-    Set once, for each setting has SQLite compile everything anew.
+    SQLite asks the authorizer when it compiles a statement, so pabal's own cached statements cost nothing.
+    The authorizer is set only once, because setting it makes SQLite recompile every statement.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -41,7 +42,7 @@ class OwnTables:
         connection.set_authorizer(self._judge)
 
     def keep(self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any) -> sqlite3.Cursor:
-        """Run an application's statement. Raises UsageError for one that writes a table of pabal's."""
+        """Run an application's statement. Raises UsageError if it writes one of pabal's tables."""
         self._guards, self._refused = True, ""
         try:
             return call(sql, parameters)
@@ -56,7 +57,7 @@ class OwnTables:
             self._guards = False
 
     def lift(self) -> None:
-        """Let pabal's own statement pass that comes inside of an application's, from its rows."""
+        """Allow pabal's own statements: ``executemany`` may append events while it iterates over its rows."""
         self._guards = False
 
     def _judge(

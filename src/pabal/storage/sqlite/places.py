@@ -1,4 +1,4 @@
-"""Find places in the log: by time, and those that the file keeps for itself."""
+"""Find positions in the log by time, read those noted in the table ``meta``, and check gaps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pabal.storage.sqlite.statements import statements
 
 
 def read_number(connection: Any, path: str, name: str) -> int:
-    """Return a number that the file keeps for itself. Raises CorruptLogError where it has lost it."""
+    """Return a number stored in the table ``meta``. Raises CorruptLogError if it is missing."""
     row = connection.execute(statements()[name]).fetchone()
     if row is None or not isinstance(row[0], int):
         raise CorruptLogError(path=path, position=None, reason=f"the table meta has lost {name}")
@@ -19,9 +19,10 @@ def read_number(connection: Any, path: str, name: str) -> int:
 
 
 def first_recorded_since(connection: Any, moment: datetime | int) -> int | None:
-    """Return the first position recorded at or after a time (or microseconds); None if all are older.
+    """Return the first position recorded at or after a time; None if all are older.
 
-    Found by halving: the writer sees that the times of the log never go back.
+    ``moment`` is a datetime or microseconds since 1970. Uses binary search: the writer ensures that the
+    recording times never decrease.
     """
     since = moment if isinstance(moment, int) else to_microseconds(moment)
     sql = statements()["recorded_from"]
@@ -41,7 +42,7 @@ def first_recorded_since(connection: Any, moment: datetime | int) -> int | None:
 
 
 def check_gap(connection: Any, path: str, expected: int, found: int) -> None:
-    """Raise CorruptLogError where positions are missing that were not trimmed, as only first ones are."""
+    """Raise CorruptLogError for missing positions, unless they were trimmed: then the log begins after them."""
     first = connection.execute(statements()["first"]).fetchone()[0]
     if first < found:
         raise CorruptLogError(path=path, position=expected, reason=f"the next event is at {found}")

@@ -1,4 +1,4 @@
-"""Take projections along into a new file: their tables, indexes and triggers, and how far each has come."""
+"""Copy projections into a rebuilt file: their tables, indexes and triggers, and the position of each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _log = logging.getLogger("pabal")
 
 
 class _UnsoundError(Exception):
-    """Say why tables cannot be copied as they are."""
+    """Tables of a projection cannot be copied completely; the message is the reason."""
 
 
 def copy_projections(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Copy each set of projected tables, the live ones and those of a rebuild under way, with its position.
+    """Copy each projection's tables, live ones and those of a rebuild under way, with their positions.
 
-    Both are as of the transactions that are open. A set that cannot be copied whole stays behind with its
-    position, and a warning says so: its projection then builds it anew at its next start.
+    Runs inside open transactions on both connections, so tables and positions are of one moment. If a
+    projection's tables cannot be copied completely, they are left out together with their position and a
+    warning is logged; the projection builds them again at its next start.
     """
     found = source.execute(statements()["has_projections"]).fetchone()
     if found is None:
@@ -46,21 +47,21 @@ def _copy_generation(
         target.execute(statements()["insert_generation"], generation)
     except (_UnsoundError, UnicodeError, sqlite3.Error) as error:
         if is_fault(error):
-            raise  # the new file's own trouble: a full disk, say
+            raise  # the new file is in trouble, for example because the disk is full
         target.execute("ROLLBACK TO projection")
         _warn(source, f"projection {name!r}" + ("" if is_live else " (rebuild)"), error)
     target.execute("RELEASE projection")
 
 
 def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> None:
-    """Copy a table's rows in their order, then make what stands on it: no trigger sees the copied rows."""
+    """Copy a table's rows in order, then create its indexes and triggers: no trigger runs for the copies."""
     made = list(_rows(source, statements()["made_for_table"], (table,)))
     if not made or made[0][0] != "table":
         raise _UnsoundError(f"its table {table} is gone")
     target.execute(made[0][1])
     names = _columns(source, table)
     columns, places = ", ".join(names), ", ".join("?" * len(names))
-    # Not through an index, which may be what is damaged.
+    # NOT INDEXED, because an index may be damaged.
     rows = _rows(source, f"SELECT {columns} FROM {_quoted(table)} NOT INDEXED")
     target.executemany(f"INSERT INTO {_quoted(table)} ({columns}) VALUES ({places})", rows)
     for _, sql in made[1:]:
@@ -71,7 +72,7 @@ def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: s
 
 
 def _columns(source: sqlite3.Connection, table: str) -> list[str]:
-    """Return what has to be copied of a row: its columns but the generated ones, and its number."""
+    """Return the columns to copy: the rowid, unless hidden or absent, and all that are not generated."""
     names = [name for (name,) in _rows(source, statements()["stored_columns"], (table,))]
     known = {name.lower() for name in names}
     number = next((alias for alias in _ROWIDS if alias not in known), None)

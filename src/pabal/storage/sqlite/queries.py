@@ -1,4 +1,4 @@
-"""Find events by type, aggregate, chain of causes and time, without reading the log from end to end."""
+"""Find events by type, aggregate, correlation id and time without scanning the whole log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = ", ".join(f"e.{column}" for column in StoredRecord._fields)
 
 
 _JOINED = "CROSS JOIN events e ON e.position = d.position"
-"""``CROSS`` keeps SQLite from beginning with the other table."""
+"""``CROSS JOIN`` makes SQLite start from the index table ``d``, not from ``events``."""
 
 
 class _Condition(NamedTuple):
@@ -27,7 +27,7 @@ class _Condition(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Name what to read from, the order in which it lies there, and which part of it."""
+    """Tables to read from, the column by which they are ordered, and the conditions that select a part."""
 
     tables: str
     order: str
@@ -45,13 +45,13 @@ def find_events(
 ) -> list[StoredRecord]:
     """Return up to ``limit`` verified rows that match, strictly between two positions.
 
-    The indexes are built behind the commits, so each question is put twice: to an index, and to the rows
-    that it does not hold yet. Positions are found from times by halving, for neither ever goes back.
+    The index tables are built after the commits, so every search has two parts: the indexed rows, and the
+    rows not indexed yet. Times become positions by binary search, because recording times never decrease.
     """
     if wanted.aggregate_type is not None and wanted.aggregate_id is None:
         raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
     check_bounds(limit, after=after, before=before or 0)
-    # One transaction, so that what moves into the index meanwhile is neither missed nor seen twice.
+    # One transaction, so that rows indexed in between are neither missed nor found twice.
     connection.execute("BEGIN")
     try:
         low, high = _bounds(connection, wanted, after, before)
@@ -74,7 +74,7 @@ def find_events(
 def _bounds(
     connection: sqlite3.Connection, wanted: LogFilter, after: int, before: int | None
 ) -> tuple[int, int]:
-    """Return the positions strictly between which to look."""
+    """Return the two positions strictly between which to search."""
     head: int = connection.execute(statements()["head"]).fetchone()[0]
     low, high = max(0, after), head + 1 if before is None else min(before, head + 1)
     if wanted.since is not None:
@@ -113,10 +113,10 @@ def _select(
 
 
 def _sources(connection: sqlite3.Connection, wanted: LogFilter, between: tuple[int, int]) -> list[_Source]:
-    """Choose the index that leaves fewest rows to look at, and say which parts of it.
+    """Choose the index that leaves the fewest rows to look at, and return the parts of it to read.
 
-    Each part holds its rows in the order of the log. Of several at once SQLite would sort all there are
-    before the first is out, and a page of a long stream or chain would cost as much as the whole of it.
+    Each part has its rows in the order of the log. If one query read several parts, SQLite would have to sort
+    all their rows before returning the first, and one page of a long stream would cost as much as all of it.
     """
     if wanted.aggregate_id is not None:
         kinds = [wanted.aggregate_type]
@@ -148,7 +148,7 @@ def _whole(between: tuple[int, int]) -> _Source:
 def _stream(
     connection: sqlite3.Connection, stream: tuple[str, str | None], between: tuple[int, int]
 ) -> _Source:
-    """Return a stream by version, which is how its index lies, and in which positions ascend too."""
+    """Return one stream's part of the index, ordered by version; its positions ascend with the versions."""
     above, below = between
     versions = (
         _version_from(connection, stream, above + 1),
@@ -163,7 +163,7 @@ def _stream(
 
 
 def _version_from(connection: sqlite3.Connection, stream: tuple[str, str | None], position: int) -> int:
-    """Return the lowest version of a stream that lies at a position or above it, found by halving."""
+    """Return a stream's lowest version whose position is ``position`` or higher, by binary search."""
     low, last = connection.execute(statements()["stream_ends"], numbered(*stream)).fetchone()
     if last is None:
         return 0
@@ -179,7 +179,7 @@ def _version_from(connection: sqlite3.Connection, stream: tuple[str, str | None]
 
 
 def _chain(connection: sqlite3.Connection, correlation_id: str, between: tuple[int, int]) -> list[_Source]:
-    """Return what bears a correlation id, and the event that the chain is named after."""
+    """Return the events with a correlation id, and the root event whose own id it is."""
     of_chain = _Condition(
         "d.correlation_id = ? AND d.position > ? AND d.position < ?", (correlation_id, *between)
     )
@@ -192,7 +192,7 @@ def _chain(connection: sqlite3.Connection, correlation_id: str, between: tuple[i
 
 
 def _conditions(connection: sqlite3.Connection, wanted: LogFilter) -> list[_Condition]:
-    """Return everything a row must fulfil, whichever index it comes from."""
+    """Return all conditions that a row must meet, whichever index it comes from."""
     found: list[_Condition] = []
     if wanted.types:
         names = msgspec.json.encode(wanted.types).decode()
@@ -214,6 +214,6 @@ def _position_of(connection: sqlite3.Connection, event_id: str) -> int | None:
     try:
         raw = id_to_bytes(event_id)
     except InvalidEventError:
-        return None  # a correlation id may be any text; only a chain's root is named by an event id
+        return None  # a correlation id may be any text; only if it is an event id does it have a root event
     row = connection.execute(statements()["position_of"], (raw,)).fetchone()
     return None if row is None else int(row[0])

@@ -1,4 +1,7 @@
-"""Read beside the writer: own connections, own threads, no transaction that outlives a call."""
+"""Read concurrently with the writer, through separate connections in separate threads.
+
+No read transaction outlives a call, so readers do not keep the write-ahead log from being emptied for long.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,21 @@ from pabal.storage.sqlite.statements import statements
 T = TypeVar("T")
 _THREADS = 2
 PAGE_BYTES = 16 << 20
-"""Payloads of a page that it ends with, however few rows that are: a thousand may be a gigabyte."""
+"""Bytes of payload after which a page ends, however few rows it has: a thousand rows may be a gigabyte."""
 STEPS = 10_000
-"""Instructions of SQLite's machine, some tenth of a millisecond, between two looks at ``given_up``."""
+"""SQLite instructions between two checks of ``given_up``; they take about a tenth of a millisecond."""
 
 
 class Connection(Protocol):
-    """Be something that runs statements: a connection, or the transaction of the writer."""
+    """Anything that runs statements: a reader's connection, or the writer's transaction."""
 
     def execute(self, sql: str, parameters: Any = ..., /) -> sqlite3.Cursor:
-        """Run one statement."""
+        """Run one statement and return its cursor."""
         ...
 
 
 class Reader:
-    """Run queries in a few threads, each with a connection of its own."""
+    """Run queries in a few threads, each with its own connection."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,24 +55,24 @@ class Reader:
         self._is_inherited = False
 
     def forked(self) -> None:
-        """Read nothing more: this is a child, and connections and threads are its parent's."""
+        """Refuse queries in a forked child: the connections and threads belong to its parent."""
         self._is_inherited = True
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``query(connection)`` in a thread and return its result."""
+        """Run ``query(connection)`` in a reader thread and return its result."""
         if self._is_inherited:
             raise forks.refusal(str(self._path))
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._executor, self._run, query)
-        except RuntimeError as error:  # what an executor says that was shut down
+        except RuntimeError as error:  # the executor has been shut down
             raise StorageClosedError(path=str(self._path), reason="closed") from error
         return await future
 
     async def run_long(self, query: Callable[[sqlite3.Connection, threading.Event], T]) -> T:
-        """Run ``query(connection, given_up)``, and break it off when nobody waits for its end any longer.
+        """Run ``query(connection, given_up)``, and interrupt it if this call is cancelled.
 
-        Its statements fail from then on; what else it does has to look at ``given_up``.
+        After that its statements fail, and ``given_up`` is set; whatever else it does must check that.
         """
         given_up = threading.Event()
 
@@ -97,7 +100,7 @@ class Reader:
             except sqlite3.OperationalError as error:
                 if not str(error).startswith(UNDECODABLE):
                     raise
-            # Text of damaged bytes somewhere: read it as it is, so that the checksum tells in which row.
+            # Some text is not UTF-8. Read it as it is, so that a checksum reveals which row is damaged.
             connection.text_factory = decode_text
             try:
                 with readable(str(self._path)):
@@ -106,7 +109,7 @@ class Reader:
                 connection.text_factory = str
 
     def close(self) -> None:
-        """Wait for running queries and close every connection."""
+        """Wait for running queries, then close all connections."""
         self._executor.shutdown(wait=True)
         for connection in self._connections:
             connection.close()
@@ -114,9 +117,9 @@ class Reader:
 
 
 def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list[Any]:
-    """Return the rows of an application's own SELECT. Raises UsageError for one that cannot be run."""
+    """Return the rows of an application's SELECT. Raises UsageError if the statement cannot be run."""
     if not only_reads(sql):
-        # A pragma would let the next call write, BEGIN keep this connection in the past.
+        # A PRAGMA could let the next call write, and BEGIN would keep this connection on an old snapshot.
         raise UsageError(f"query({sql!r:.200}) cannot be run; it takes one SELECT, transact() what writes")
     try:
         return connection.execute(sql, parameters).fetchall()
@@ -140,9 +143,9 @@ def read_page(
     types: Iterable[str] | None,
     most_bytes: int | None = None,
 ) -> Page:
-    """Return a verified stretch of the log; stop before an altered row, raise if it is the first.
+    """Return a page of verified rows; it ends before a damaged row. Raises CorruptLogError if that is first.
 
-    It ends with the row whose payload completes ``most_bytes``, 16 MiB by default.
+    The page also ends with the row at which its payloads reach ``most_bytes``, 16 MiB by default.
     """
     left = PAGE_BYTES if most_bytes is None else most_bytes
     check_bounds(limit, after=after)
@@ -167,7 +170,7 @@ def read_page(
             if left <= 0:
                 return Page(tuple(rows), row.position)
     except (CorruptLogError, sqlite3.DatabaseError) as error:
-        # Whatever it is, the next page begins with it and raises it.
+        # End this page before the damage; the next page begins with it and raises.
         if not rows:
             raise
         if isinstance(error, sqlite3.DatabaseError) and not is_corruption(error):
@@ -180,7 +183,7 @@ def read_page(
 
 
 def read_positions(connection: sqlite3.Connection, path: str, positions: Sequence[int]) -> list[StoredRecord]:
-    """Return the verified rows at these positions."""
+    """Return the verified rows at these positions, in order; missing ones are left out."""
     wanted = msgspec.json.encode(list(positions)).decode()
     rows = [StoredRecord._make(row) for row in connection.execute(statements()["at_positions"], (wanted,))]
     for row in rows:
@@ -189,7 +192,7 @@ def read_positions(connection: sqlite3.Connection, path: str, positions: Sequenc
 
 
 def read_event(connection: Connection, path: str, event_id: str) -> StoredRecord | None:
-    """Return the verified row of an event id, or None (also for a text that is no UUID)."""
+    """Return the verified row of an event id; None if there is none or the text is not a UUID."""
     try:
         raw = id_to_bytes(event_id)
     except InvalidEventError:
@@ -210,13 +213,14 @@ def read_stream(
     aggregate_type: str | None,
     after_version: int = 0,
 ) -> list[StoredRecord]:
-    """Return an aggregate's rows in version order: from the index, from the tail, and from others' writes.
+    """Return an aggregate's rows above ``after_version``, in version order.
 
-    ``after_version`` leaves out what lies below it; it needs an aggregate type.
+    They come from the index, from the appender's tail (rows not indexed yet) and from rows that other
+    processes have appended. ``after_version`` requires an aggregate type.
     """
     check_bounds(after_version=after_version)
     sql = statements()
-    # First the tail, then the index: what leaves the tail meanwhile is in the index by then.
+    # Read the tail before the index: rows that leave the tail in between are in the index by then.
     known = appender.known
     tail = [
         position
@@ -244,16 +248,16 @@ def read_stream(
         connection.execute("COMMIT")
     gone = positions - {row.position for row in rows}
     if gone and max(gone) >= first:
-        # Only what lies before the log's first event can have been trimmed.
+        # A trim deletes from the start of the log, so rows missing after its first event are damage.
         raise CorruptLogError(path=path, position=max(gone), reason=f"missing from stream {aggregate_id}")
     _check_stream(rows, path, aggregate_id, whole=first <= 1 and not after_version)
     return rows
 
 
 def _check_stream(rows: list[StoredRecord], path: str, aggregate_id: str, *, whole: bool) -> None:
-    """Raise CorruptLogError unless rows are one aggregate's, each type's versions without a gap.
+    """Raise CorruptLogError unless all rows are of this aggregate id, and no type's versions have a gap.
 
-    While the log is ``whole``, that is, nothing was ever trimmed, they begin with version 1.
+    If the rows should be ``whole``, because nothing was trimmed or left out, versions must begin with 1.
     """
     versions: dict[str | None, int] = {}
     for row in rows:
@@ -279,7 +283,7 @@ def _tail_of(
 
 
 def read_unprocessed(connection: sqlite3.Connection, path: str, limit: int) -> list[StoredRecord]:
-    """Return events that some subscription has not finished; without any, those not marked by hand."""
+    """Return events that some subscription has not finished, or, without subscriptions, unmarked ones."""
     check_bounds(limit)
     sql = statements()
     cursors = connection.execute(sql["cursors"]).fetchall()
@@ -301,7 +305,7 @@ def read_unprocessed(connection: sqlite3.Connection, path: str, limit: int) -> l
 
 
 def read_statistics(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return totals, by type and by aggregate type, and the span of time."""
+    """Return event counts by type and by aggregate type, and the range of positions and times."""
     sql = statements()
     total, first, last, lowest, highest = connection.execute(sql["span"]).fetchone()
     return {

@@ -1,4 +1,4 @@
-"""Copy a log into a new file, event by event, and make its indexes anew."""
+"""Copy a log into a new file, event by event, and build new indexes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ _TABLES = (
     "scheduled",
     "processed",
 )
-"""What is copied beside the events and projections; the indexes are made from these."""
+"""Tables copied besides events and projections; index tables are built again from the events."""
 
 
 def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threading.Event) -> int:
-    """Copy everything that is whole; return the number of events. Raises CorruptLogError."""
+    """Copy the log and all delivery state into ``target``; return the number of events.
+
+    Raises CorruptLogError if an event is damaged or missing, and StorageUnavailableError.
+    """
     target = target.absolute()  # SQLite takes a bare ":memory:" for no file at all
     if os.path.exists(target):
         raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
@@ -43,7 +46,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
         connection = connect(target, durability="normal")
         connection.set_progress_handler(given_up.is_set, STEPS)
         with translated(str(target)):
-            # One transaction on either side: what is copied is the log as it stood at one moment.
+            # One transaction on each side, so that the copy is of one moment.
             source.execute("BEGIN")
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -54,7 +57,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
                 connection.execute(statements()["disown_all"])
                 _index(connection)
             finally:
-                source.execute("ROLLBACK")  # it only read; after a damaged page a COMMIT is refused
+                source.execute("ROLLBACK")  # it only read, and SQLite refuses COMMIT after a damaged page
             connection.execute("COMMIT")
             problems = care.check(connection, str(target))
             if problems:
@@ -63,7 +66,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
         if connection is not None:
             connection.close()
         for name in (target, Path(f"{target}-wal"), Path(f"{target}-shm")):
-            with suppress(OSError):  # what led here says more
+            with suppress(OSError):  # the first error says more
                 name.unlink(missing_ok=True)
         raise
     connection.close()

@@ -1,4 +1,4 @@
-"""Delete what the log need not keep, never more than every subscription and projection has finished."""
+"""Trim and vacuum: delete old events, but only those that all subscriptions and projections have finished."""
 
 from __future__ import annotations
 
@@ -20,60 +20,60 @@ from pabal.storage.sqlite.transaction import Transaction
 T = TypeVar("T")
 
 Entry = tuple[str, str, int | None]
-"""An event's place in the index of streams: aggregate id, aggregate type, version."""
+"""An event's key in the index of streams: aggregate id, aggregate type, version."""
 
 SLICE_SECONDS = 0.0015
-"""How long one commit of tidying up may hold the writer before its sync, so that publishers hardly notice."""
+"""Target time of one commit of trim or vacuum, without its sync: short, so that publishers hardly notice."""
 PAUSES = 3
-"""How much longer than a commit the time between two of them is: it is left to publishers, as is the disk."""
+"""Pause between two commits, in multiples of a commit's time; it leaves writer and disk to publishers."""
 ALONE_AFTER = 1.0
-"""Seconds without a new event after which nobody is taken to publish, and no time is left."""
+"""Seconds without a new event after which we assume that nobody publishes, and do not pause."""
 SLICE_FIRST, SLICE_LEAST, SLICE_MOST = 100, 20, 2000
-"""Rows deleted in one commit: at first, and the bounds within which that follows the time it takes."""
+"""Rows deleted per commit: at first, at least and at most; the number adapts to the time a commit takes."""
 CHECKPOINT_PAGES = 250
-"""Deleting touches pages all over the file: moved there by the thousand, they keep everybody waiting."""
+"""Pages per checkpoint. Deleting changes pages all over the file, and larger checkpoints block publishers."""
 GATHERED = 20_000
-"""Entries of the index of streams that are deleted together, in order."""
+"""Entries of the index of streams to collect before deleting them together, in order."""
 
 
 class Do(Protocol):
-    """Run an action in the writer's transaction, committed when it is awaited."""
+    """Type of the function that runs an action in a write transaction and commits it."""
 
     def __call__(self, action: Callable[[Transaction], T], /) -> Awaitable[T]:
-        """Return what the action returns, once that is committed."""
+        """Return the action's result once it is committed."""
         ...
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """Say what a trim did: how many events went (or would go), and who kept it from deleting more."""
+    """The result of a trim: how many events it deleted (or would delete), and what held it back."""
 
     deleted: int
     held_back_by: tuple[str, ...] = ()
-    """Names of subscriptions that have not finished events which are due to go.
+    """Names of subscriptions that have not finished all events that were due for deletion.
 
-    Also ``projection NAME`` for a projection whose tables do not hold them yet, and
-    ``projection NAME (rebuild)`` for tables that are being built beside the live ones.
+    Also ``projection NAME`` for a projection whose tables lack such events, and ``projection NAME (rebuild)``
+    for tables being built beside the live ones.
     """
 
 
 class Vacuumed(msgspec.Struct, frozen=True):
-    """Say how many bytes a vacuum gave back to the file system, and how many are left in use."""
+    """The result of a vacuum: bytes returned to the file system, and bytes still in use."""
 
     freed_bytes: int
     used_bytes: int
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """Say how far a trim may go, and who holds it back."""
+    """How far a trim may delete, and what holds it back."""
 
     upto: int
     held_back_by: tuple[str, ...]
     events: int
-    """How many events lie up to there."""
+    """Number of events in the log up to ``upto``."""
 
 
 def check_limits(max_age: timedelta | None, max_events: int | None, max_bytes: int | None) -> None:
-    """Raise UsageError where there is no limit, or one that is below nothing and would spare no event."""
+    """Raise UsageError if no limit is given, or if one is negative: no event would be kept."""
     if max_age is None and max_events is None and max_bytes is None:
         raise UsageError("trim() would delete everything; give max_age, max_events or max_bytes")
     if max_age is not None and max_age < timedelta(0):
@@ -86,11 +86,11 @@ def check_limits(max_age: timedelta | None, max_events: int | None, max_bytes: i
 def find_bound(
     tx: Transaction, max_age: timedelta | None, max_events: int | None, max_bytes: int | None
 ) -> Bound:
-    """Return the highest position that is to go and may go; any of the limits makes an event go.
+    """Return the position up to which every event exceeds one of the limits and is no longer needed.
 
-    Below it lies nothing that a subscription has not finished, that waits for a retry, that queues behind a
-    parked event, or that the tables of a projection do not hold. The newest event always stays, so that
-    positions go on from it.
+    Up to there, every subscription has finished all events, none waits for a retry or queues behind a parked
+    event, and the tables of all projections contain them. The newest event always stays, because the next
+    position is computed from it.
     """
     sql = statements()
     head = tx.execute(sql["head"]).fetchone()[0]
@@ -112,9 +112,9 @@ def find_bound(
 
 
 def _projections(tx: Transaction) -> list[tuple[str, int]]:
-    """Return every set of projected tables, and the position up to which it is made.
+    """Return each projection's set of tables and the position up to which it is built.
 
-    One whose next event is gone already needs nothing that is left: it holds back nothing.
+    Sets whose next event is deleted already are left out: they can no longer be completed from the log.
     """
     sql = statements()
     if tx.execute(sql["has_projections"]).fetchone() is None:
@@ -126,23 +126,23 @@ def _projections(tx: Transaction) -> list[tuple[str, int]]:
 
 
 def _unneeded(tx: Transaction, upto: int) -> int:
-    """Return how far one may delete, at most up to a position, without taking what somebody needs yet."""
+    """Return the highest position, at most ``upto``, that no subscription or projection still needs."""
     slowest: int | None = tx.execute(statements()["trim_bound"]).fetchone()[0]
     needed: list[int] = [position for _, position in _projections(tx)]
     return min([upto, *needed] if slowest is None else [upto, slowest, *needed])
 
 
 async def delete_upto(upto: int, do: Do, gone_so_far: Callable[[int], object]) -> int:
-    """Delete the oldest events up to a position in small commits; return how many went.
+    """Delete the oldest events up to a position in small commits; return how many were deleted.
 
-    What most indexes hold of old events lies side by side, and goes with them. In the index of streams it
-    scatters: taken out event by event, each entry has a page of the file written anew; in order, many share
-    one. So entries are gathered first. Meanwhile they point below the log's first event, where nobody looks,
-    and where they stay if the process dies before they went.
+    In most indexes, the entries of old events are adjacent and are deleted with the events. In the index of
+    streams they are scattered: deleted event by event, each entry would rewrite a page; in order, many share
+    a page. So they are collected first and deleted later, sorted. Until then they point below the log's first
+    event, where nothing reads them; if the process dies before deleting them, they stay there.
     """
     pace = Pace(do)
     deleted = 0
-    heap: list[Entry] = []  # a list sorted at once would keep the event loop for tens of milliseconds
+    heap: list[Entry] = []  # sorting a list in one go would block the event loop for tens of milliseconds
     while True:
         gone = await pace.commit(partial(trim_slice, upto=upto, size=pace.size))
         deleted += len(gone)
@@ -159,23 +159,24 @@ async def delete_upto(upto: int, do: Do, gone_so_far: Callable[[int], object]) -
 
 
 class Pace:
-    """Keep commits short, and leave time between them."""
+    """Run commits of adapted size, with pauses for publishers between them."""
 
     def __init__(self, do: Do) -> None:
         self._do = do
         self._head = 0
         self._published_at = 0.0
         self.size = SLICE_FIRST
-        """How many rows the next commit should delete."""
+        """Number of rows that the next commit should delete."""
 
     async def commit(self, action: Callable[[Transaction], T]) -> T:
-        """Delete ``size`` rows, and leave time to who publishes; return what the action returns."""
+        """Run and commit the action, which deletes ``size`` rows; then pause. Return the action's result."""
         begun = time.monotonic()
         result, seconds, head = await self._do(partial(_timed, action=action))
-        # Without the sync: it takes the same however little is deleted, and the fewer of them the better.
+        # `seconds` excludes the sync, which takes the same however few rows are deleted: fewer commits are
+        # better.
         self.size = next_size(self.size, seconds)
         now = time.monotonic()
-        if head != self._head:  # in whatever process
+        if head != self._head:  # some process has published
             self._head, self._published_at = head, now
         is_alone = now - self._published_at >= ALONE_AFTER
         await asyncio.sleep(0.0 if is_alone else PAUSES * (now - begun))
@@ -183,7 +184,7 @@ class Pace:
 
 
 def _timed(tx: Transaction, action: Callable[[Transaction], T]) -> tuple[T, float, int]:
-    """Return also how long the action took in seconds, and the highest position."""
+    """Run an action; return its result, its duration in seconds, and the log's head."""
     begun = time.monotonic()
     tx.checkpoint_from(CHECKPOINT_PAGES)
     result = action(tx)
@@ -191,16 +192,16 @@ def _timed(tx: Transaction, action: Callable[[Transaction], T]) -> tuple[T, floa
 
 
 def next_size(size: int, seconds: float) -> int:
-    """Return how many rows the next commit should delete, after one of ``size`` took so long."""
+    """Return how many rows the next commit should delete, given the last one's size and duration."""
     fitting = int(size * SLICE_SECONDS / max(seconds, 1e-6))
     return max(SLICE_LEAST, min(SLICE_MOST, fitting, 2 * size))
 
 
 def trim_slice(tx: Transaction, upto: int, size: int) -> list[Entry]:
-    """Delete the oldest events up to a position, at most ``size`` of them; return their places in streams.
+    """Delete the oldest events up to a position, at most ``size`` of them; return their stream entries.
 
-    Who has been reset or asked for a replay since the bound was found keeps what it needs, and so does a
-    projection whose rebuild has begun.
+    The bound is computed again, because a subscription may have been reset or asked for a replay meanwhile,
+    or a projection's rebuild may have begun.
     """
     sql = statements()
     last = tx.execute(sql["slice_end"], (_unneeded(tx, upto), size)).fetchone()[0]
@@ -215,13 +216,13 @@ def trim_slice(tx: Transaction, upto: int, size: int) -> list[Entry]:
 def trim_streams(tx: Transaction, entries: list[Entry]) -> None:
     """Delete entries of the index of streams.
 
-    The newest of each stream stays, so that its versions go on from there.
+    The newest entry of each stream stays, because the stream's next version is computed from it.
     """
     tx.executemany(statements()["trim_stream"], entries)
 
 
 def used_bytes(tx: Transaction) -> int:
-    """Return how much of the file holds something; the rest is room for what comes."""
+    """Return how many bytes of the file are in use; the rest is free space for new events."""
     pages, free, size = (
         tx.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
@@ -229,9 +230,9 @@ def used_bytes(tx: Transaction) -> int:
 
 
 def _due_by_size(tx: Transaction, head: int, max_bytes: int) -> int:
-    """Return up to where events must go for the rest to need at most so much room.
+    """Return the position up to which events must be deleted to leave at most ``max_bytes`` in use.
 
-    Every event is taken to need the same, indexes and all: a share of what is used, not of what was asked.
+    Assumes that all events take the same space, indexes included: the used bytes divided by their number.
     """
     first = tx.execute(statements()["first"]).fetchone()[0]
     used = used_bytes(tx)
@@ -243,13 +244,13 @@ def _due_by_size(tx: Transaction, head: int, max_bytes: int) -> int:
 
 
 def vacuum_slice(tx: Transaction) -> int:
-    """Give free pages at the end of the file back for a few milliseconds; return how many bytes."""
+    """Return free pages to the file system for up to ``SLICE_SECONDS``; return how many bytes."""
     before, free, size = (
         tx.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     until = time.perf_counter() + SLICE_SECONDS
     while free > 0 and time.perf_counter() < until:
-        # Through the sqlite3 module each call moves one page, whatever number it is given.
+        # Called through the sqlite3 module, this frees one page per call, whatever number it is given.
         tx.execute("PRAGMA incremental_vacuum(1)")
         free -= 1
     return int((before - tx.execute("PRAGMA page_count").fetchone()[0]) * size)

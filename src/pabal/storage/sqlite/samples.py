@@ -1,4 +1,4 @@
-"""Samples on disk, and the series that they and the log make together."""
+"""Samples of a bus's activity on disk, and the time series computed from them and the log."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _DAY = 86_400 * _SECOND
 _WHOLE = _DAY
 """Microseconds for which every sample is kept."""
 _THINNED = 7 * _DAY
-"""Microseconds for which one in five minutes is kept."""
+"""Microseconds for which one sample per five minutes is kept."""
 _THIN_TO = 300 * _SECOND
 _TAKEN_EVERY = 10 * _SECOND
 _decode = msgspec.json.Decoder(dict[str, SubscriptionSample]).decode
 
 
 class SqliteSamples:
-    """Answer ``SampleStore``; a part of the storage, which owns reader and writer."""
+    """Implement ``SampleStore``; a part of ``SqliteEventStorage``, which owns the reader and writer."""
 
     if TYPE_CHECKING:
         _reader: Reader
@@ -40,15 +40,15 @@ class SqliteSamples:
         def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]: ...
 
     async def record_sample(self, sample: Sample) -> None:
-        """Store a sample, together with how many retries and dead letters there are."""
+        """Store a sample, together with the current number of retries and dead letters."""
         await self._do(lambda tx: _record(tx, sample))
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return the newest sample of each source that is not older than ``since`` (microseconds)."""
+        """Return the newest sample of each source, unless older than ``since`` (microseconds since 1970)."""
         return await self._reader.run(lambda c: _latest(c, since))
 
     async def read_series(self, edges: Sequence[int]) -> Series:
-        """Return the series between ascending, equally distant times (seconds since 1970)."""
+        """Return the series between ascending, equally spaced times (seconds since 1970)."""
         return await self._reader.run(lambda c: _series(c, edges))
 
 
@@ -69,7 +69,8 @@ def _record(tx: Transaction, sample: Sample) -> None:
         ),
     )
     old = sample.at - _WHOLE
-    # What has become a day old since the last sample or so; anything missed here goes after the week.
+    # Thin only the samples that became a day old in the last five minutes. Any missed here are deleted
+    # after a week.
     tx.execute(sql["thin_samples"], (old - _THIN_TO, old, _THIN_TO, _TAKEN_EVERY))
     tx.execute(sql["forget_samples"], (sample.at - _THINNED,))
 
@@ -106,6 +107,6 @@ def _series(connection: sqlite3.Connection, edges: Sequence[int]) -> Series:
 
 
 def _position_at(connection: Connection, at: int) -> int:
-    """Return the highest position that entered the log before a time (microseconds)."""
+    """Return the highest position recorded before a time (microseconds since 1970)."""
     first = first_recorded_since(connection, at)
     return int(connection.execute(statements()["head"]).fetchone()[0]) if first is None else first - 1

@@ -1,4 +1,4 @@
-"""Open a database file: is it ours, is it whole, which schema version, and what brings it up to date."""
+"""Open a database file: check that it is a pabal database and not damaged, and migrate its schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pabal.storage.sqlite.faults import is_busy, translated
 from pabal.storage.sqlite.statements import migration_script, schema_script
 
 APPLICATION_ID = 0x50414241
-"""``PABA``: the mark in the file header by which a pabal database is known."""
+"""``PABA`` in ASCII: the application id in the file header that identifies a pabal database."""
 
 SCHEMA_VERSION = 3
 
@@ -29,19 +29,19 @@ MIGRATIONS: dict[int, Migration] = {
     1: lambda connection: _run(connection, migration_script(1)),
     2: lambda connection: _run(connection, migration_script(2)),
 }
-"""From version n to n + 1. A fresh schema and a migrated one are equal (tested)."""
+"""The migration from each version to the next. A migrated schema equals a new one (tested)."""
 
 CHECKPOINT_PAGES = 8000
-"""Pages of the write-ahead log with which a commit moves them into the file."""
+"""Pages in the write-ahead log at which a commit copies them into the file."""
 
 _BUSY_MS = 10_000
 
 
 def connect(path: Path, *, durability: str) -> sqlite3.Connection:
-    """Open the one connection that writes, with an up-to-date schema.
+    """Open the writing connection, with an up-to-date schema; create the file if it does not exist.
 
-    Raises StorageUnavailableError, NotAPabalDatabaseError, NewerSchemaError or CorruptLogError; a file
-    that is refused is left as it was.
+    Raises StorageUnavailableError, NotAPabalDatabaseError, NewerSchemaError or CorruptLogError, and then
+    leaves the file unchanged.
     """
     name = str(path)
     try:
@@ -59,14 +59,15 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
             connection.text_factory = decode_text
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             _check_identity(connection, name)
-            # Only in an empty file has it an effect; ``vacuum`` can then give room back in small steps.
+            # This takes effect only in an empty file. It lets ``vacuum`` return free space in small steps.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _use_wal(connection, name)
             connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
-            # On macOS a sync leaves what it wrote in the disk's own memory, unless it is asked for more.
+            # On macOS an ordinary fsync may leave data in the disk's own cache; F_FULLFSYNC does not.
             connection.execute(f"PRAGMA fullfsync = {'ON' if durability == 'full' else 'OFF'}")
             connection.execute("PRAGMA checkpoint_fullfsync = ON")
-            # 64 MiB of pages and a checkpoint each 8,000 make bulk inserts 1.6 times faster than defaults.
+            # A 64 MiB page cache and a checkpoint every 8,000 pages make bulk inserts 1.6 times faster than
+            # SQLite's defaults.
             connection.execute("PRAGMA cache_size = -65536")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -78,7 +79,7 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open a connection that only reads; where the file is gone, none is made in its place."""
+    """Open a connection that only reads; it does not create the file if that is gone."""
     with translated(str(path)):
         connection = sqlite3.connect(
             file_uri(path.absolute(), "rw"), uri=True, isolation_level=None, check_same_thread=False
@@ -90,13 +91,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def file_uri(path: PurePath, mode: str) -> str:
-    """Return the URI by which SQLite opens an absolute path; ``as_uri`` makes a machine's name of a share."""
+    """Return SQLite's URI for an absolute path; ``as_uri`` would make a Windows share's host an authority."""
     name = quote_from_bytes(os.fsencode(path.as_posix()))
     return f"file://{name if name.startswith('/') else '/' + name}?mode={mode}"
 
 
 def decode_text(raw: bytes) -> str:
-    """Decode text also where its bytes are damaged, so that the checksum can tell."""
+    """Decode text even if its bytes are damaged, so that the row's checksum can be verified."""
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -112,18 +113,18 @@ def _check_place(path: Path) -> None:
         found = os.stat(path)
     except FileNotFoundError:
         return
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would block
         raise StorageUnavailableError(path=name, reason="this is a pipe, a socket or a device, not a file")
     if not os.access(path, os.W_OK):
         raise StorageUnavailableError(path=name, reason="the file is read-only")
     if found.st_nlink > 1:
-        # By each name SQLite makes a write-ahead log of its own, and each overwrites what the other has done.
+        # SQLite keeps a write-ahead log per name, so connections by different names overwrite each other.
         reason = "the file has other names, which are hard links; remove those, or open a copy"
         raise StorageUnavailableError(path=name, reason=reason)
 
 
 def _check_header(path: Path) -> None:
-    """Refuse what is not ours before a connection could change it, and a file that lacks pages it counts."""
+    """Raise for another program's file, before a connection could change it, and for a truncated file."""
     if not path.exists():
         return
     size = path.stat().st_size
@@ -133,8 +134,8 @@ def _check_header(path: Path) -> None:
         raise NotAPabalDatabaseError(path=str(path), reason="no SQLite file")
     wal = Path(f"{path}-wal")
     if wal.exists() and wal.stat().st_size > 0:
-        # The log may hold the header and the pages that count. Closing the last connection that can write
-        # moves its content into the file, so another program's is looked at through one that cannot.
+        # The current header and pages may still be in the write-ahead log. Use a read-only connection to
+        # look at another program's file, because closing a writing one would copy the log into the file.
         if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
             _look_only(path)
         return
@@ -145,7 +146,7 @@ def _check_header(path: Path) -> None:
     page = int.from_bytes(header[16:18], "big")
     page = 65536 if page == 1 else page
     expected = page * int.from_bytes(header[28:32], "big")
-    counted = header[24:28] == header[92:96]  # otherwise the count was left by a very old SQLite
+    counted = header[24:28] == header[92:96]  # otherwise a very old SQLite wrote last, and not the count
     if counted and size < expected:
         raise CorruptLogError(
             path=str(path), position=None, reason=f"truncated: {size} of {expected} bytes are left"
@@ -162,13 +163,13 @@ def _look_only(path: Path) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection, name: str) -> None:
-    """Switch to write-ahead logging, also while other processes do the same to a new file."""
+    """Switch to write-ahead logging, even while other processes do the same to a new file."""
     deadline = time.monotonic() + _BUSY_MS / 1000
     while True:
         try:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
-            # Here SQLite does not wait by itself: two that switch at once would wait for each other.
+            # SQLite's busy timeout does not apply here: two connections switching at once would deadlock.
             if not is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -179,7 +180,8 @@ def _use_wal(connection: sqlite3.Connection, name: str) -> None:
 
 
 def _check_identity(connection: sqlite3.Connection, name: str) -> None:
-    # In this order: another process that makes the schema meanwhile sets both at once.
+    # Count the tables before reading the id: a process that creates the schema meanwhile commits both at
+    # once, so a table never shows without the id.
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     mark = connection.execute("PRAGMA application_id").fetchone()[0]
     if mark != APPLICATION_ID and (mark != 0 or tables != 0):
@@ -196,7 +198,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have done it while we waited for the lock.
+        # Another process may have migrated the file while we waited for the lock.
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             _run(connection, schema_script())
@@ -214,7 +216,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Execute a script within the transaction that is open; ``executescript`` would commit it."""
+    """Execute a script inside the open transaction; ``executescript`` would commit that first."""
     for statement in _split(script):
         connection.execute(statement)
 

@@ -1,4 +1,4 @@
-"""``SqliteEventStorage``: the log and everything beside it in one SQLite file."""
+"""``SqliteEventStorage``: the event log and all delivery state in one SQLite file."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _PAGE = 256
 
 
 class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
-    """Keep events, cursors, retries, dead letters and schedules in one SQLite file.
+    """Keep events, cursors, retries, dead letters and scheduled events in one SQLite file.
 
-    The file is made if it is not there; its directory must be. ``durability="full"`` syncs to disk before a
-    call returns; ``"normal"`` survives the death of the process, but a power cut may take the newest events.
-    ``max_payload_bytes`` is the largest payload of an event, 1 MiB by default. Any number of processes may
-    open the file; calls may come from any event loop. Close it with ``close()``, ``aclose()``, ``with`` or
-    ``async with``, after the bus that uses it has stopped.
+    The file is created if it does not exist; its directory must exist. ``durability="full"`` syncs to disk
+    before a call returns; with ``"normal"``, events survive a crash of the process, but a power cut may lose
+    the newest. ``max_payload_bytes`` limits the payload of one event, 1 MiB by default. Any number of
+    processes may open the file, and any event loop may call it. Close it with ``close()``, ``aclose()``,
+    ``with`` or ``async with`` once the buses that use it have stopped.
 
-    Raises StorageUnavailableError, NotAPabalDatabaseError, NewerSchemaError or CorruptLogError when the
-    file cannot be opened, and leaves it as it was; UsageError for another ``durability``. Afterwards each
-    call may raise StorageUnavailableError, CorruptLogError, or StorageClosedError after ``close``. A call
-    that is cancelled is done whole or not at all; ``trim`` and ``vacuum`` stop between two commits.
+    Raises StorageUnavailableError, NotAPabalDatabaseError, NewerSchemaError or CorruptLogError if the file
+    cannot be opened, and leaves the file unchanged; UsageError for any other ``durability``. Once open, any
+    call may raise StorageUnavailableError, CorruptLogError or, after ``close``, StorageClosedError. A
+    cancelled call takes effect completely or not at all; ``trim`` and ``vacuum`` stop between two commits.
 
     >>> import asyncio
     >>> from pabal import DomainEvent
@@ -68,21 +68,21 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def store_event(self, event: Any) -> int:
         """Append one event and return its position.
 
-        Positions begin at 1. The event is stored when this returns, and buses on this file deliver it. The
-        same event again returns its first position. Raises InvalidEventError for one that cannot be stored,
-        DuplicateEventError for an id that is stored with other content, StorageError.
+        Positions begin at 1. The event is committed when this returns, and buses on this file deliver it.
+        Storing the same event again returns its first position. Raises InvalidEventError if it cannot be
+        stored, DuplicateEventError if its id is already stored with different content, StorageError.
         """
         return (await self.append_events([adopt(event)]))[0]
 
     async def store_events(self, events: Iterable[Any]) -> list[int]:
-        """Append several events in order, all or none; return their positions. Raises as ``store_event``."""
+        """Append events in order, all or none; return their positions. Raises what ``store_event`` does."""
         return await self.append_events([adopt(event) for event in events])
 
     def append_events(self, events: Sequence[DomainEvent]) -> asyncio.Future[list[int]]:
-        """Append events in order, all or none; the positions come when they are committed.
+        """Append events in order, all or none; the future gets their positions once they are committed.
 
-        Whether or not somebody awaits them, the events are stored. Raises InvalidEventError and
-        StorageClosedError at the call, other errors when awaited.
+        The events are stored even if the future is never awaited. Raises InvalidEventError and
+        StorageClosedError at the call, other errors through the future.
         """
         limit = self.max_payload_bytes
         records = [encode_event(event, limit) for event in events]
@@ -98,10 +98,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     ) -> list[int]:
         """Append to one aggregate's stream and return the positions.
 
-        ``expected_version`` is the version the stream must be at: how many events it ever got, 0 for none.
-        With None it may be at any. Events that are all stored already just return their positions.
-        Raises ConcurrencyError with both versions, InvalidEventError for an event of another aggregate,
-        DuplicateEventError, StorageError.
+        ``expected_version`` is the version the stream must have: the number of events ever appended to it,
+        0 for a new stream. None accepts any version. If all the events are stored already, their positions
+        are returned. Raises ConcurrencyError (with both versions) if the version differs, InvalidEventError
+        for an event of another aggregate, DuplicateEventError, StorageError.
         """
         adopted = [adopt(event) for event in events]
         for event in adopted:
@@ -119,19 +119,19 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         )
 
     def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
-        """Append to several streams, all or none; await the positions. Raises as ``append``."""
+        """Append to several streams, all or none; await the positions. Raises what ``append`` does."""
         events = [event for change in changes for event in change.events]
         records = [encode_event(event, self.max_payload_bytes) for event in events]
         expected = [Expected(c.aggregate_type, c.aggregate_id, c.expected_version) for c in changes]
         return self._writer.submit(Job(events=events, records=records, expected=expected))
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
-        """Run ``function(tx)`` in the one writing transaction and return its result.
+        """Run ``function(tx)`` inside a write transaction and return its result.
 
-        What it writes with ``tx.execute`` and the events it stores with ``tx.store_event`` commit together or
-        not at all; ``tx`` is a ``Transaction``. It runs in the writer's thread, so it must be quick and use
-        nothing of asyncio. Whatever it raises undoes its part and is raised here, among it what ``execute``
-        refuses. Raises UsageError for an async function, StorageError.
+        Rows written with ``tx.execute`` and events stored with ``tx.store_event`` are committed together or
+        not at all; ``tx`` is a ``Transaction``. The function runs in the writer thread, so it must be quick
+        and must not use asyncio. If it raises (errors of ``tx.execute`` included), its changes are undone and
+        the exception is raised here. Raises UsageError for an async function, StorageError.
 
         >>> import asyncio
         >>> from pabal import DomainEvent
@@ -156,8 +156,8 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def query(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Return the rows of a SELECT on your own tables, as tuples.
 
-        It runs beside the writer and sees what is committed. ``parameters`` are a sequence for ``?`` or a
-        mapping for ``:name``. Raises UsageError for a statement that SQLite refuses or that writes.
+        It runs concurrently with the writer and sees committed rows only. ``parameters`` is a sequence for
+        ``?`` or a mapping for ``:name``. Raises UsageError if SQLite rejects the statement or it writes.
         """
         return await self._reader.run(lambda c: reader.read_rows(c, sql, parameters))
 
@@ -166,9 +166,9 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return await self._reader.run(lambda c: c.execute(statements()["head"]).fetchone()[0])
 
     async def get_event(self, event_id: str) -> Any:
-        """Return the event with this id, or None, also for text that is no UUID.
+        """Return the event with this id, or None if there is none or the text is not a UUID.
 
-        Raises DecodeError (UnknownEventTypeError for a class that is not imported) or CorruptLogError.
+        Raises DecodeError (UnknownEventTypeError if its class is not imported) or CorruptLogError.
         """
         row = await self._reader.run(lambda c: reader.read_event(c, self.path, event_id))
         return None if row is None else body_of(decode_event(row))
@@ -176,10 +176,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in version order; an empty list for an unknown one.
+        """Return an aggregate's events in version order; an empty list if it has none.
 
-        Without a type: the events of all aggregates of this id, in the order of their positions; ``""`` means
-        those without a type. Raises DecodeError, CorruptLogError.
+        Without ``aggregate_type``: the events of all aggregates with this id, in order of position. ``""``
+        stands for aggregates without a type. Raises DecodeError, CorruptLogError.
         """
         rows = await self._reader.run(
             lambda c: reader.read_stream(c, self.path, self._writer.appender, aggregate_id, aggregate_type)
@@ -196,7 +196,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         )
 
     async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
-        """Return what was saved last for an aggregate, or None."""
+        """Return the last snapshot saved for an aggregate, or None."""
         key = (aggregate_id, aggregate_type)
         row = await self._reader.run(lambda c: c.execute(statements()["load_snapshot"], key).fetchone())
         return None if row is None else row[0]
@@ -204,7 +204,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def save_snapshot(
         self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
     ) -> None:
-        """Keep a snapshot in place of the last one; ``None`` removes it."""
+        """Save an aggregate's snapshot in place of the previous one; ``data=None`` deletes it."""
         sql = statements()
         if data is None:
             await self._do(lambda tx: tx.execute(sql["drop_snapshot"], (aggregate_id, aggregate_type)))
@@ -215,10 +215,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     async def read(
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
-        """Iterate over envelopes above position ``after``, in order, up to where the log ends by then.
+        """Iterate over the envelopes above position ``after``, in order, until the end of the log is reached.
 
-        ``types`` are event classes, each without its subclasses, or type names; None means all. ``limit`` is
-        the most that come. Raises CorruptLogError, and DecodeError unless ``types`` leaves such events out.
+        ``types`` are event classes (subclasses not included) or type names; None means all. At most ``limit``
+        envelopes are yielded. Raises CorruptLogError, DecodeError for a selected event it cannot decode.
         """
         names = None if types is None else [_name_of(kind) for kind in types]
         left = limit
@@ -234,11 +234,11 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
                 left -= len(page.rows)
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``, undecoded. Raises CorruptLogError at an altered row."""
+        """Read up to ``limit`` rows above ``after``, not decoded. Raises CorruptLogError at a damaged row."""
         return await self._reader.run(lambda c: reader.read_page(c, self.path, after, limit, types))
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Read the rows at these positions, in order; positions that are not there are left out."""
+        """Read the rows at these positions, in order; positions missing from the log are left out."""
         return await self._reader.run(lambda c: reader.read_positions(c, self.path, positions))
 
     async def find_events(
@@ -250,10 +250,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         limit: int = 100,
         newest_first: bool = False,
     ) -> list[StoredRecord]:
-        """Return up to ``limit`` rows that match, strictly between two positions, from one end or the other.
+        """Return up to ``limit`` matching rows, strictly between two positions, oldest or newest first.
 
-        Types, aggregates, correlation ids and times are looked up in indexes; ``causation_id`` alone is not.
-        Raises UsageError for an ``aggregate_type`` without ``aggregate_id`` and for a naive time,
+        Types, aggregates, correlation ids and times are looked up in indexes; only ``causation_id`` is not.
+        Raises UsageError for an ``aggregate_type`` without an ``aggregate_id`` and for a naive datetime,
         CorruptLogError.
         """
         for moment in (wanted.since, wanted.until):
@@ -268,19 +268,19 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return await self._reader.run(lambda c: [name for (name,) in c.execute(statements()["event_types"])])
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
-        """Return events that some durable subscription has not finished, lowest position first.
+        """Return events that at least one durable subscription has not finished, in order of position.
 
-        What waits for a retry or behind a dead letter counts, a dead letter itself does not. Without
-        any durable subscription: the events that ``mark_event_processed`` has not marked. Raises
-        DecodeError, CorruptLogError.
+        This includes events that wait for a retry or behind a dead letter, but not the dead letters
+        themselves. If there is no durable subscription, it returns the events not marked with
+        ``mark_event_processed``. Raises DecodeError, CorruptLogError.
         """
         rows = await self._reader.run(lambda c: reader.read_unprocessed(c, self.path, limit))
         return [body_of(decode_event(row)) for row in rows]
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
-        """Note that the application dispatched an event by itself; False if there is no such event.
+        """Mark an event as dispatched by the application itself; False if there is no such event.
 
-        For applications without a bus: see ``get_unprocessed_events``. ``result`` is any text to keep.
+        For applications without a bus: see ``get_unprocessed_events``. ``result`` is a text to store with it.
         """
         sql = statements()
 
@@ -293,12 +293,12 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return await self._do(mark)
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals by type and aggregate type, and the span of positions and times.
+        """Return event counts by type and aggregate type, and the range of positions and times.
 
         Keys: ``total_events``; ``events_by_type``; ``events_by_aggregate``, by aggregate type (``""`` for
-        none), without events of no aggregate; ``first_position``, ``last_position``; ``first_occurred_at``,
-        ``last_occurred_at``, the earliest and latest time (aware). The last four are None for an empty log.
-        The cost grows with the log.
+        none), leaving out events of no aggregate; ``first_position``, ``last_position``;
+        ``first_occurred_at``, ``last_occurred_at``, the earliest and latest time (aware). The last four are
+        None for an empty log. The cost grows with the size of the log.
         """
         figures = await self._reader.run(reader.read_statistics)
         for name in ("first_occurred_at", "last_occurred_at"):
@@ -309,19 +309,19 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     # -- care -----------------------------------------------------------------------------------------
 
     async def backup(self, path: str | Path, *, progress: Progress | None = None) -> None:
-        """Copy the database, as it is at this moment, to a new file while it goes on being used.
+        """Copy the database, as it is at this moment, to a new file; the original stays in use meanwhile.
 
-        ``progress(bytes, all_bytes)`` is called now and then. If it fails or is cancelled, it leaves no file.
-        Raises StorageUnavailableError if the file exists or cannot be written.
+        ``progress(copied_bytes, all_bytes)`` is called from time to time. A backup that fails or is cancelled
+        leaves no file. Raises StorageUnavailableError if the new file exists or cannot be written.
         """
         told = _in_the_loop(progress)
         await self._reader.run_long(lambda c, given_up: care.copy(c, Path(path), told, given_up))
 
     async def check(self, *, progress: Progress | None = None) -> list[str]:
-        """Verify the file's structure and every event's checksum; return what is wrong, in sentences.
+        """Verify the file's structure and every event's checksum; return a sentence for each problem.
 
-        An empty list means that all is well. Reads the whole file, while it goes on being used.
-        ``progress(position, head)`` is called now and then, once the structure is verified.
+        An empty list means that nothing is wrong. Reads the whole file, which stays in use meanwhile.
+        ``progress(position, head)`` is called from time to time once the structure has been verified.
         """
         told = _in_the_loop(progress)
         return await self._reader.run_long(lambda c, given_up: care.check(c, self.path, told))
@@ -337,16 +337,16 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
     ) -> Trimmed:
         """Delete events older than ``max_age``, beyond the newest ``max_events``, or beyond ``max_bytes``.
 
-        Each limit deletes by itself; age counts from when an event was stored. Raises UsageError without any
-        limit, and for a negative one. Deletes in small commits between which publishers go on, and returns
-        when all is gone. Never deletes the newest event, nor what a subscription has not finished or is to be
-        replayed, or what a projection's tables do not hold yet, whatever its age; ``held_back_by`` names
-        those that are in the way. Dead letters keep a copy of their own. The history of an aggregate is
-        deleted like everything else, so do not trim a log from which aggregates are loaded, nor steps that a
-        process manager may still go on from: its state is its last one. ``max_bytes`` counts what is used of
-        the file, indexes and all. The file keeps its size, and new events fill the room; ``vacuum`` gives it
-        back. ``dry_run`` only says what would go. ``progress(deleted, all_due)`` is called after each commit;
-        what was deleted before a cancellation stays deleted.
+        An event that exceeds any of the limits is deleted; its age counts from when it was stored. Raises
+        UsageError if no limit is given or one is negative. Deletes in small commits, so that publishers can
+        continue, and returns when all is done. Whatever the limits say, it keeps the newest event, events
+        that a subscription has not finished or is to replay, and events not yet in a projection's tables;
+        ``held_back_by`` names those subscriptions and projections. Dead letters have their own copies. The
+        history of aggregates is deleted too: do not trim a log from which aggregates are loaded, nor the
+        last step of a process manager that may continue, because that step is its state. ``max_bytes``
+        counts the used part of the file, indexes included. The file keeps its size and new events fill the
+        free space; ``vacuum`` returns it. ``dry_run`` only reports what would be deleted.
+        ``progress(deleted, all_due)`` is called after each commit. A cancelled trim keeps its commits.
         """
         retention.check_limits(max_age, max_events, max_bytes)
         bound = await self._do(lambda tx: retention.find_bound(tx, max_age, max_events, max_bytes))
@@ -361,10 +361,10 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return Trimmed(deleted, bound.held_back_by)
 
     async def vacuum(self) -> Vacuumed:
-        """Give room that nothing fills back to the file system, in small commits; return how much went.
+        """Return free space in the file to the file system, in small commits; return how many bytes it was.
 
-        Publishers go on meanwhile, and no second copy of the file is needed. The file itself becomes shorter
-        when the write-ahead log is next moved into it.
+        Publishers can continue meanwhile, and no second copy of the file is needed. The file itself becomes
+        shorter at the next checkpoint, when SQLite copies its write-ahead log into it.
         """
         freed = 0
         while gone := await self._do(retention.vacuum_slice):
@@ -373,14 +373,14 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         return Vacuumed(freed, await self._do(retention.used_bytes))
 
     async def rebuild(self, path: str | Path) -> int:
-        """Copy everything into a new file, event by event, and make its indexes anew; return the events.
+        """Copy the log into a new file, event by event, with new indexes; return the number of events.
 
-        For a file whose indexes are damaged, or that should be packed. Subscriptions, dead letters, schedules
-        and projections come along, and a projection's rebuild goes on where it stood; tables of a projection
-        that cannot be read whole stay behind, with a warning, and are built anew at its next start. An
-        application's own tables stay behind. Every checksum is verified: raises CorruptLogError at the first
-        altered event, and leaves no file then. Raises StorageUnavailableError if the file exists or cannot be
-        written.
+        Use it to repair damaged indexes or to compact the file. Subscriptions, dead letters, scheduled events
+        and projections are copied too, and a projection's rebuild continues where it was. If the tables of a
+        projection cannot be read completely, they are left out with a warning and built again at its next
+        start. The application's own tables are not copied. Every checksum is verified: raises CorruptLogError
+        at the first damaged event and leaves no file. Raises StorageUnavailableError if the new file exists
+        or cannot be written.
         """
         return await self._reader.run_long(
             lambda c, given_up: rebuild.rebuild(c, self.path, Path(path), given_up)
@@ -388,7 +388,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
 
 
 def _in_the_loop(progress: Progress | None) -> Progress:
-    """Return what a reader's thread may call to have ``progress`` called in the running loop."""
+    """Wrap ``progress`` so that a reader thread can call it: it then runs in the current event loop."""
     if progress is None:
         return lambda done, total: None
     loop = asyncio.get_running_loop()

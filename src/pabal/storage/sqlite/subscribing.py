@@ -1,4 +1,4 @@
-"""The half of a storage that looks after subscriptions: cursors, dead letters, schedules, control."""
+"""The storage's methods for subscriptions: cursors, control, dead letters and scheduled events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class SubscriptionCalls(DatabaseFile):
-    """Answer what a bus, and who steers one, asks about subscriptions."""
+    """Methods that buses and operators call about subscriptions; a part of ``SqliteEventStorage``."""
 
     # -- subscriptions --------------------------------------------------------------------------------
 
@@ -37,43 +37,43 @@ class SubscriptionCalls(DatabaseFile):
     ) -> Awaitable[Cursor | None]:
         """Take a subscription; None while another process, or another bus of this object, holds it.
 
-        With the ``epoch`` of who holds it here it is taken anew, and nobody can forget it in between.
+        With its own ``epoch``, the holder takes it again, and nobody can forget it in between.
         """
         return self._leases.open(name, start, epoch)
 
     async def release_subscription(self, name: str, epoch: int) -> None:
-        """Give a subscription up, so that another process can take it at once."""
+        """Release a subscription, so that another process can take it at once."""
         await self._leases.release(name, epoch)
 
     async def renew_leases(self) -> list[str]:
-        """Prolong the leases of everything held here; return the names that were lost."""
+        """Renew the leases of all subscriptions held by this object; return the names of those lost."""
         return await self._leases.renew()
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
-        """Save progress in one transaction; return the names whose lease is lost."""
+        """Save progress in one transaction; return the names of subscriptions whose lease is lost."""
         return await self._leases.save(changes)
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription, whether or not anything subscribes under its name now."""
+        """Return every durable subscription, including those that no bus handles at present."""
         return await self._reader.run(cursors.list_records)
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
-        """Return the first positions that queue behind a parked event of ``key``."""
+        """Return the first ``limit`` positions that queue behind a parked event of ``key``."""
         check_bounds(limit)
         sql = statements()["queued_positions"]
         return await self._reader.run(lambda c: [row[0] for row in c.execute(sql, (name, key, limit))])
 
     async def list_abandoned(self, idle: timedelta) -> list[SubscriptionRecord]:
-        """Return subscriptions that nobody handles and that made no progress for longer than ``idle``.
+        """Return subscriptions that no bus handles and that made no progress for longer than ``idle``.
 
-        They hold back ``trim`` until somebody subscribes under their name, or ``forget_subscription``.
+        They hold back ``trim`` until a bus subscribes under their name or ``forget_subscription`` is called.
         """
         records = await self.list_subscriptions()
         now = datetime.now(UTC)
         return [one for one in records if one.owner is None and now - one.updated_at > idle]
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        """Return the positions in (after, upto] at which this subscription has a dead letter."""
         check_bounds(after=after, upto=upto)
         sql = statements()["parked_within"]
         return await self._reader.run(lambda c: [row[0] for row in c.execute(sql, (name, after, upto))])
@@ -81,62 +81,62 @@ class SubscriptionCalls(DatabaseFile):
     # -- control --------------------------------------------------------------------------------------
 
     async def pause_subscription(self, name: str) -> bool:
-        """Let a subscription take no more events until it is resumed; False if it is paused already.
+        """Stop deliveries to a subscription until it is resumed; False if it is paused already.
 
-        Whoever handles it obeys, in this process or another. Raises SubscriptionNotFoundError.
+        This works across processes. Raises SubscriptionNotFoundError.
         """
         return await self._ask(lambda tx: control.pause(tx, name))
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted, for all to see; False if ``epoch`` is over."""
+        """Record why a subscription has halted, for all processes; False if ``epoch`` is over."""
         return await self._leases.note_halt(name, epoch, reason)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused or halted subscription go on; False if it is neither.
+        """Continue deliveries to a paused or halted subscription; False if it is neither.
 
-        Whoever handles it obeys, in this process or another. Raises SubscriptionNotFoundError.
+        This works across processes. Raises SubscriptionNotFoundError.
         """
         return await self._ask(lambda tx: control.resume(tx, name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move a cursor, and return the position it stands at: everything above is delivered (again).
+        """Move a cursor and return its new position; everything above it is delivered (again).
 
-        ``start`` is ``"beginning"``, ``"now"``, a position (the last one passed over) or an aware datetime.
-        Retries, replays and queues behind parked keys are forgotten, and so are dead letters whose events
-        will be delivered again. Raises SubscriptionNotFoundError, and SubscriptionInUseError while somebody
-        handles it, unless ``epoch`` is the holder's own.
+        ``start`` is ``"beginning"``, ``"now"``, a position (the last one to skip) or an aware datetime.
+        Retries, replays and queues behind parked keys are deleted, and so are dead letters whose events will
+        be delivered again. Raises SubscriptionNotFoundError, and SubscriptionInUseError while a bus handles
+        the subscription, unless ``epoch`` is that holder's own.
         """
         return await self._ask(lambda tx: control.reset(tx, self._path, name, start, epoch))
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Ask that positions ``first`` to ``last``, both included, are delivered to a subscription once more.
+        """Request that positions ``first`` to ``last``, inclusive, are delivered to a subscription again.
 
-        It survives restarts. Raises SubscriptionNotFoundError, UsageError for an empty range.
+        The request survives restarts. Raises SubscriptionNotFoundError, UsageError for an empty range.
         """
         return await self._ask(lambda tx: control.request_replay(tx, name, first, last))
 
     async def cancel_replays(self, name: str) -> int:
-        """Forget what of a subscription's replays is not delivered yet; return how many it had."""
+        """Cancel the undelivered rest of a subscription's replays; return how many replays it had."""
         return await self._ask(lambda tx: control.cancel_replays(tx, name))
 
     async def forget_subscription(self, name: str) -> bool:
-        """Remove a subscription that was given up, so that it holds back no ``trim``; False if unknown.
+        """Delete an abandoned subscription, so that it no longer holds back ``trim``; False if unknown.
 
-        Its dead letters stay. Raises SubscriptionInUseError while somebody handles it.
+        Its dead letters stay. Raises SubscriptionInUseError while a bus handles it.
         """
         return await self._do(lambda tx: control.forget(tx, self._path, name))
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
-        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        """Return the state requested for each of these subscriptions; unknown names are left out."""
         return await self._reader.run(lambda c: control.read(c, names))
 
     def poll_controls(self) -> bool:
-        """Tell whether anybody asked something since the last call, as far as ``poll_head`` saw."""
+        """Tell whether ``poll_head`` has seen a new control request since the last call of this."""
         moved, self._watch.controls_moved = self._watch.controls_moved, False
         return moved
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` in the writer's thread when something was asked through this object."""
+        """Call ``listener`` in the writer thread after each control request made through this object."""
         self._control_listeners.append(listener)
         return lambda: self._control_listeners.remove(listener)
 
@@ -161,14 +161,14 @@ class SubscriptionCalls(DatabaseFile):
     ) -> list[DeadLetterRecord]:
         """Return up to ``limit`` dead letters by ascending id, above the id ``after``.
 
-        ``error_type`` is that of the last attempt; what is None does not restrict.
+        ``error_type`` is that of the last attempt. A filter that is None matches everything.
         """
         return await self._reader.run(
             lambda c: letters.list_letters(c, self.path, subscription, event_type, error_type, after, limit)
         )
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of their last error, largest group first."""
         return await self._reader.run(letters.group_letters)
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
@@ -178,15 +178,15 @@ class SubscriptionCalls(DatabaseFile):
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried, and return it; None if it is already.
+        """Mark a dead letter as being retried, and return it; None if it is being retried already.
 
-        ``payload`` is JSON to put in place of its own; ``now`` is when it is due, in seconds since 1970.
+        ``payload`` is JSON that replaces its own; ``now`` is when the retry is due, in seconds since 1970.
         Raises DeadLetterNotFoundError.
         """
         return await self._do(lambda tx: letters.begin_retry(tx, self.path, dead_letter_id, payload, now))
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter and return it. Raises DeadLetterNotFoundError."""
+        """Delete a dead letter and return it. Raises DeadLetterNotFoundError."""
         return await self._do(lambda tx: letters.discard(tx, self.path, dead_letter_id))
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
@@ -196,5 +196,5 @@ class SubscriptionCalls(DatabaseFile):
         await self._do(lambda tx: letters.schedule(tx, record, due_at))
 
     async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None."""
+        """Append all scheduled events that are due; return when the next one is due, or None."""
         return await self._do(lambda tx: letters.release_due(tx, self.path, now))

@@ -1,4 +1,4 @@
-"""What ``transact`` and the storage's own operations see of the one writing transaction."""
+"""The write transaction, as ``transact`` and the storage's own operations use it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """Run statements and append events inside one transaction.
+    """Run statements and append events inside one write transaction.
 
-    It is handed to the function given to ``storage.transact`` and is good only until that returns.
-    Statements go to the same database file; own tables live beside pabal's.
+    ``storage.transact`` passes it to your function; it is usable only until that function returns.
+    Statements run on the storage's database file, where your own tables live beside pabal's.
     """
 
     def __init__(self, connection: sqlite3.Connection, appender: Appender, *, is_users: bool) -> None:
@@ -34,10 +34,10 @@ class Transaction:
         self.after_commit: list[Callable[[], object]] = []
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement and return its cursor, whose rows are to be fetched inside the function.
+        """Run one statement and return its cursor; fetch its rows before the function returns.
 
-        Raises UsageError for one that would begin or end a transaction, set a PRAGMA that pabal relies on or
-        change a table of pabal's, sqlite3.Error for one that SQLite refuses.
+        Raises UsageError if the statement would begin or end a transaction, set a PRAGMA that pabal relies on
+        or change one of pabal's tables; sqlite3.Error if SQLite rejects it.
         """
         check_in_transaction(sql)
         cursor = self._run(self._open.execute, sql, parameters)
@@ -46,7 +46,7 @@ class Transaction:
         return cursor
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
-        """Run one statement for many rows of parameters. Raises what ``execute`` does."""
+        """Run one statement once per row of parameters. Raises what ``execute`` does."""
         return self._run(self._open.executemany, sql, rows)
 
     def _run(self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any) -> sqlite3.Cursor:
@@ -55,7 +55,7 @@ class Transaction:
         return self._appender.own_tables.keep(call, sql, parameters)
 
     def store_event(self, event: Any) -> int:
-        """Append an event and return its position; it is delivered once the transaction is committed.
+        """Append an event and return its position; it is delivered after the transaction is committed.
 
         Raises what ``store_events`` does.
         """
@@ -64,7 +64,7 @@ class Transaction:
     def store_events(self, events: Iterable[Any]) -> list[int]:
         """Append several events and return their positions.
 
-        Raises InvalidEventError or DuplicateEventError, which undo everything unless the function catches it.
+        Raises InvalidEventError or DuplicateEventError; unless your function catches it, all is undone.
         """
         adopted = [adopt(event) for event in events]
         records = [encode_event(event, self._appender.max_payload_bytes) for event in adopted]
@@ -73,7 +73,7 @@ class Transaction:
     def append_records(
         self, events: Sequence[DomainEvent], records: Sequence[EventRecord], *, announce: bool = True
     ) -> list[int]:
-        """Append events that are encoded already; unannounced ones are found in the log, not handed over."""
+        """Append encoded events; with ``announce=False``, buses are not handed them and read the log."""
         assert self._open
         self._appender.own_tables.lift()
         positions, added = self._appender.append(events, records)
@@ -82,23 +82,24 @@ class Transaction:
         return positions
 
     def index_streams(self, position: int) -> None:
-        """Bring the index of streams up to the log's end, unless it reaches a position already."""
+        """Extend the stream index to the end of the log, unless it covers ``position`` already."""
         if position > self._appender.indexed_upto:
             upto = self._appender.index_streams()
             self.after_commit.append(lambda: self._appender.indexed(upto))
 
     def checkpoint_from(self, pages: int) -> None:
-        """Have this commit move the write-ahead log into the file from fewer pages on than others do."""
+        """Make this commit checkpoint the write-ahead log as soon as it holds ``pages``, fewer than usual."""
         connection = self._open
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         usual = f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
         self.after_commit.append(lambda: connection.execute(usual))
 
     def end(self) -> None:
-        """Take nothing more: the function has returned, and the transaction is not its own any longer."""
+        """Refuse further use: the function has returned, so the transaction is no longer its own."""
         self._connection = None
         for cursor in list(self._cursors):
-            # One with rows left keeps its snapshot: once another process has written, nothing could be here.
+            # A cursor with unread rows keeps its snapshot. Once another process has written, this connection
+            # could then write no more.
             cursor.close()
 
     @property

@@ -1,4 +1,4 @@
-"""Keep the write-ahead log from growing without bound: a little after each commit, more past a limit."""
+"""Keep SQLite's write-ahead log from growing without bound."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import time
 _log = logging.getLogger("pabal")
 
 LIMIT = 64 << 20
-"""Bytes above which the write-ahead log is cut, not only emptied."""
+"""Size in bytes above which the write-ahead log is truncated; below it, SQLite's own checkpoints suffice."""
 PAUSE = 1.0
-"""Seconds between two looks at its size, and between two attempts to cut it."""
+"""Seconds between two checks of its size, and between two attempts to truncate it."""
 
 
 class WalKeeper:
-    """Bound the write-ahead log in tiers; used by the writer's thread alone.
+    """Bound the write-ahead log; used by the writer thread only.
 
-    SQLite itself moves the log into the file after every 8,000 pages, without waiting for anybody, and writes
-    over it from its beginning. A reader that holds a snapshot keeps it from doing so, and the log grows. Once
-    the reader is gone it has to be cut: that waits for nobody either, and is tried again until it succeeds,
-    also while nothing is written.
+    SQLite copies the log into the file (a checkpoint) every 8,000 pages, without waiting for readers, and
+    then overwrites the log from its start. A reader that holds a snapshot prevents this, and the log grows.
+    Once the reader is gone the log must be truncated. The attempt does not wait for readers either, and is
+    repeated until it succeeds, even while nothing is written.
 
-    Publishers wait meanwhile, for it is the connection that writes that does all this. A second one could do
-    it beside them, but before SQLite 3.51.3 that can damage the file: https://sqlite.org/wal.html#walresetbug
+    Publishers wait meanwhile, because the writing connection does all this. A second connection could do it
+    beside them, but before SQLite 3.51.3 that can damage the file:
+    https://sqlite.org/wal.html#walresetbug
     """
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
@@ -32,10 +33,10 @@ class WalKeeper:
         self._wal = f"{path}-wal"
         self._looked_at = 0.0
         self.is_large = False
-        """The log is above the limit, so somebody should come back after ``PAUSE``."""
+        """Whether the log is above ``LIMIT``; the writer thread then calls ``look`` again after ``PAUSE``."""
 
     def look(self) -> None:
-        """Cut the log if it is too long. Cheap: looks once a second."""
+        """Truncate the log if it is too large. Cheap: checks at most once per ``PAUSE``."""
         now = time.monotonic()
         if now - self._looked_at < PAUSE:
             return
@@ -48,5 +49,5 @@ class WalKeeper:
         except FileNotFoundError:
             self.is_large = False
         except (OSError, sqlite3.Error) as error:
-            # Whoever writes next meets the same trouble and is told; the log stays as it is.
+            # The log stays as it is. The next write meets the same problem and reports it to its caller.
             _log.warning("%s: the write-ahead log could not be cut: %s", self._wal, error)

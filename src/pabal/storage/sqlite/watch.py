@@ -1,4 +1,4 @@
-"""Notice what other processes write, at the cost of reading a few bytes of shared memory."""
+"""Notice commits of other processes, at the cost of reading a few bytes of shared memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pabal.storage.sqlite.statements import statements
 
 
 class Watch:
-    """Ask SQLite whether any other connection has committed, and if so, how far the log goes now."""
+    """Poll SQLite for commits of other connections, and read the log's head after one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -20,10 +20,10 @@ class Watch:
         self._version = -1
         self._controls: int | None = None
         self.controls_moved = False
-        """Something was asked of a subscription since this was last set to False."""
+        """Whether a control request was seen since this was last set to False."""
 
     def moved_head(self) -> int | None:
-        """Return the head if something was committed since the last call, else None."""
+        """Return the log's head if anything was committed since the last call, else None."""
         if self._connection is None:
             self._connection = connect_reader(self._path)
         with translated(str(self._path)):
@@ -39,7 +39,7 @@ class Watch:
         return head
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

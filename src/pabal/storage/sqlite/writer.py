@@ -1,4 +1,4 @@
-"""The one thread that writes: it takes what is queued, commits once, and then tells everybody."""
+"""The writer thread: take all queued jobs, commit them together, then resolve their futures."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from pabal.storage.sqlite.wal import PAUSE, WalKeeper
 _log = logging.getLogger("pabal")
 
 _GROUP_ROWS = 10_000
-"""Rows after which a group is committed though more wait, so nobody waits for a very long commit."""
+"""Rows after which a group is committed although more jobs wait, so that no commit takes very long."""
 
 _WORTH_A_GROUP = 250
-"""Rows of one caller that take several times as long to write as to sync, so nothing is gained by waiting."""
+"""Rows of one caller that take several times longer to write than to sync: no need to wait for others."""
 
 _LONGEST_WAIT = 10.0
-"""Seconds to wait for other processes that write, before callers get an error."""
+"""Seconds to wait while other processes write, before callers get an error."""
 
 
 class TransactionEndedError(Exception):
-    """Say that a job ended the transaction it shares with others; ``job.error`` tells how."""
+    """A job ended the transaction that it shares with other jobs; ``job.error`` is the reason."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
 
 class Writer:
-    """Group what concurrent callers want written into as few commits as possible.
+    """Write the jobs of concurrent callers in as few commits as possible.
 
-    One waiting caller means a group of one; a hundred that came while the last commit was syncing mean a
-    group of a hundred. A savepoint around each part keeps one bad part from failing its neighbours. No
-    future is resolved before the COMMIT that covers it has returned.
+    All jobs that arrive while one commit is syncing form the next group: one job, or a hundred. Savepoints
+    keep a failing job from failing its neighbours. No future is resolved before the COMMIT of its group has
+    returned.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Writer:
         self._notify = notify
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._gathered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        """What each loop submitted in its present turn; touched by that loop's thread."""
+        """Jobs that each event loop submitted in its current iteration; only that loop's thread uses them."""
         self._last_group = 1
         """How many jobs the last group had."""
         self._gate = threading.Lock()
@@ -72,15 +72,15 @@ class Writer:
         self.appender = Appender(connection, path)
         self._wal = WalKeeper(connection, path)
         self.announced = 0
-        """The highest position that listeners were told of, or are about to be."""
+        """The highest position that listeners have been told of, or are about to be."""
         self._place: tuple[int, int] | None = None
-        """The device and the number there of the file that is open."""
+        """Device and inode number of the open file."""
 
     def start(self) -> None:
-        """Read what the appender needs to know, and begin."""
+        """Load the appender's state and start the thread."""
         self.appender.open()
-        # SQLite's own waiting sleeps longer with each look, up to 100 ms, and loses the turn to whoever came
-        # later: with eight processes some waited for two seconds. So it looks thrice, and is asked again.
+        # SQLite's busy handler sleeps longer after each attempt, up to 100 ms, so that later arrivals get
+        # ahead: with eight processes some waited two seconds. In 5 ms it tries thrice; `_begin` repeats that.
         self._connection.execute("PRAGMA busy_timeout = 5")
         self.announced = self.appender.known
         self._place = self._look()
@@ -88,14 +88,14 @@ class Writer:
 
     @property
     def is_here(self) -> bool:
-        """Tell whether its thread is the one that asks, which cannot wait for its own end."""
+        """Tell whether the current thread is the writer thread, which cannot wait for its own end."""
         return threading.current_thread() is self._thread
 
     def submit(self, job: Job) -> asyncio.Future[Any]:
-        """Queue a job from its event loop. Raises StorageClosedError.
+        """Queue a job; call it in the job's event loop. Raises StorageClosedError.
 
-        Jobs of one turn of the loop go to the thread together, at the latest when the turn is over: handed
-        over singly, the first would be committed alone while the others wait for its sync.
+        Jobs submitted in one iteration of the loop go to the writer thread together, at the latest when the
+        iteration ends. Sent one by one, the first would be committed alone and the others wait for its sync.
         """
         if self._closed:
             raise self._refusal()
@@ -105,8 +105,8 @@ class Writer:
             job.loop.call_soon(self._hand_over, job.loop)
         gathered.append(job)
         if len(gathered) >= self._last_group or len(job.records) >= _WORTH_A_GROUP:
-            # As many as came last time: most likely nobody else is coming, so the thread can begin while
-            # this loop goes on with its deliveries. A large batch keeps it busy while others are encoded.
+            # As many as in the last group: probably no more are coming, so the writer can start while this
+            # loop goes on with its deliveries. A large batch keeps it busy while others are being encoded.
             self._hand_over(job.loop)
         return job.future
 
@@ -114,7 +114,7 @@ class Writer:
         jobs = self._gathered.pop(loop, None)
         if jobs is None:
             return
-        # Without the gate jobs could get behind the None that ends the thread, and never be answered.
+        # Without the lock, jobs could be queued behind the None that ends the thread, and never resolve.
         with self._gate:
             if not self._closed:
                 self._queue.put(jobs)
@@ -129,12 +129,12 @@ class Writer:
         return StorageClosedError(path=self._path, reason="closed")
 
     def forked(self) -> None:
-        """Take nothing more: this is a child, and the thread is its parent's, as may be the lock."""
+        """Refuse new jobs in a forked child: the thread runs in the parent, and the lock may be taken."""
         self._closed = self.is_inherited = True
         self._gate = threading.Lock()
 
     def finish(self) -> None:
-        """Finish everything submitted, and end the thread. Blocks; harmless when ended."""
+        """Finish all submitted jobs and end the thread. Blocks; harmless when it has ended."""
         for loop in list(self._gathered):
             self._hand_over(loop)
         with self._gate:
@@ -144,7 +144,7 @@ class Writer:
         self._thread.join()
 
     def close(self) -> None:
-        """Close the connection, once the thread has ended."""
+        """Finish, then close the connection."""
         self.finish()
         self._connection.close()
 
@@ -161,7 +161,7 @@ class Writer:
             self._wal.look()
 
     def _take(self) -> tuple[list[Job], bool]:
-        """Wait for jobs and take whatever else is queued; True if nothing comes after it."""
+        """Wait for jobs and take all that are queued; return them, and True if they are the last."""
         jobs: list[Job] = []
         rows = 0
         try:
@@ -187,7 +187,7 @@ class Writer:
             added = self._run_group(jobs)
             self._refuse_if_gone()
             if added:
-                # Said before the commit, so that nobody who sees it takes it for another process's.
+                # Set before the commit, so that `poll_head` never takes this commit for another process's.
                 self.announced = added[-1].first + len(added[-1].events) - 1
             self._connection.execute("COMMIT")
         except BaseException as caught:
@@ -211,7 +211,7 @@ class Writer:
         return found.st_dev, found.st_ino
 
     def _refuse_if_gone(self) -> None:
-        """Commit nothing to a file without a name: it would be acked, and be gone when the file is closed."""
+        """Raise if the file was moved or deleted: a commit would be acknowledged, then lost at close."""
         if self._look() != self._place:
             raise StorageUnavailableError(
                 path=self._path,
@@ -219,7 +219,7 @@ class Writer:
             )
 
     def _begin(self) -> None:
-        """Begin a transaction, waiting for other processes that write."""
+        """Begin a transaction, waiting while other processes write."""
         deadline = time.monotonic() + _LONGEST_WAIT
         while True:
             try:
@@ -231,11 +231,11 @@ class Writer:
         self.appender.begin()
 
     def _run_group(self, jobs: list[Job]) -> list[Committed]:
-        """Run the jobs in one transaction, at first without savepoints, which nearly no group needs.
+        """Run the jobs in one transaction, first without savepoints, which few groups need.
 
-        Should one of them fail, everything is undone and run again with a savepoint around each part. Each
-        statement spared is one wait less for the interpreter's lock. A function given to ``transact`` runs
-        once, so its group has savepoints from the start.
+        If a job fails, the group is rolled back and run again with a savepoint around each job. Savepoints
+        are avoided because every statement may have to wait for the interpreter's lock. A function given to
+        ``transact`` must run only once, so its group has savepoints from the start.
         """
         careful = any(job.runs_once for job in jobs)
         while True:
@@ -290,7 +290,7 @@ class Writer:
         except Exception as error:
             if is_fault(error) or not careful:
                 raise
-            # Some id is stored already, or came twice, or a value does not fit: sort it out one by one.
+            # An id is already stored or occurs twice, or a value does not fit: append one job at a time.
             self._undo_part()
             return [batch for job in jobs for batch in self._alone(job)]
         if careful:
@@ -308,7 +308,7 @@ class Writer:
         except ConflictError as error:
             if job.action is not None:
                 raise
-            job.error = error  # found before anything was written, so there is nothing to undo
+            job.error = error  # raised before anything was written, so there is nothing to undo
             return []
         self.appender.keep_part()
         return added
@@ -319,10 +319,10 @@ class Writer:
             added = self._do(job)
         except BaseException as error:
             if is_fault(error):
-                raise  # nothing of this group can be trusted to stay
+                raise  # the file or disk is in trouble, so the whole group fails
             job.error = error
             if isinstance(error, StopIteration):
-                # A future refuses this one, and would leave everybody after it without an answer.
+                # A future does not accept StopIteration; it would raise, and the jobs after it never resolve.
                 job.error = RuntimeError("the function given to transact() raised StopIteration")
             if not self._connection.in_transaction:
                 raise TransactionEndedError(job) from error
@@ -355,7 +355,7 @@ class Writer:
         self.appender.undo_part()
 
     def _abort(self, jobs: list[Job], caught: BaseException) -> None:
-        """Roll everything back and give each job the reason."""
+        """Roll back, and give every job that has no error yet this one."""
         self._roll_back()
         error: BaseException = caught
         if isinstance(caught, sqlite3.Error):
@@ -369,11 +369,11 @@ class Writer:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
-                pass  # SQLite has rolled back by itself, and whoever called knows why
+                pass  # SQLite has already rolled back, and the caller has the error that caused it
         self.appender.rolled_back()
 
     def _tend(self) -> None:
-        """Build the stream index behind the commits."""
+        """Extend the stream index to the events committed so far."""
         try:
             self._begin()
             upto = self.appender.index_streams()
@@ -381,14 +381,14 @@ class Writer:
             self.appender.committed()
             self.appender.indexed(upto)
         except (sqlite3.Error, StorageError) as error:
-            # The index lags a little more; the memory map goes on answering, and a later turn tries again.
+            # The index falls further behind; the appender's `tail` still covers the rest, and we try later.
             _log.warning("%s: the index of streams could not be extended: %s", self._path, error)
             self._roll_back()
             self.appender.index_failed()
 
 
 def _joined(batches: list[Committed]) -> list[Committed]:
-    """Join batches with consecutive positions, so listeners are called once per commit."""
+    """Join batches with consecutive positions, so that listeners are called once per commit."""
     joined: list[Committed] = []
     for batch in batches:
         if joined and joined[-1].first + len(joined[-1].events) == batch.first:

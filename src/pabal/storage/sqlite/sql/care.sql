@@ -1,4 +1,4 @@
--- What is deleted or copied: retention, projections, forgotten subscriptions.
+-- Deleting and copying: trim, projections, forgotten subscriptions.
 
 -- name: trim_bound
 SELECT min(bound) FROM (

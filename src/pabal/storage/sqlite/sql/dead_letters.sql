@@ -1,4 +1,4 @@
--- Dead letters, and events that enter the log later.
+-- Dead letters and scheduled events.
 
 -- name: park_again
 UPDATE dead_letters SET state = 'parked', reason = ?, failures = ?, error_type = ?, parked_at = ?, ordering_key = ?

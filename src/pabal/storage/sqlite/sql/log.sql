@@ -1,4 +1,4 @@
--- Events: appended, read by position, by id and by stream, and the indexes behind them.
+-- Events: appending, reading by position, id and stream, and building the indexes.
 
 -- name: head
 SELECT coalesce(max(position), 0) FROM events

@@ -1,4 +1,4 @@
--- What operators see: extent, streams, deliveries, audit log, figures over time.
+-- Queries of operators: the log's extent, streams, deliveries, the audit log, samples.
 
 -- name: extent
 SELECT coalesce((SELECT min(position) FROM events), 0), coalesce((SELECT max(position) FROM events), 0),

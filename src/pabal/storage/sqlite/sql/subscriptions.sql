@@ -1,4 +1,4 @@
--- Subscriptions: what is asked of them, who holds them, their progress, retries, queues.
+-- Subscriptions: control requests, holders, progress, retries and queues.
 
 -- name: controls
 SELECT value FROM meta WHERE key = 'controls'
