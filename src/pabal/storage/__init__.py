@@ -1,1 +1,1 @@
-"""Where the log lives: in memory, or in a SQLite file."""
+"""Storages for the event log: in memory, or in an SQLite file."""

@@ -1,4 +1,4 @@
-"""A storage without a file: the reference model that tests compare the others with."""
+"""A storage in memory: the reference model with which tests compare the other storages."""
 
 from pabal.storage.memory.storage import InMemoryEventStorage
 

@@ -1,4 +1,4 @@
-"""What operators ask of the log in memory."""
+"""Queries of operators to the in-memory storage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class MemoryInspection:
-    """Answer ``LogInspection``; a part of the storage, which owns the rows."""
+    """Implement ``LogInspection``; a part of ``InMemoryEventStorage``, which owns the rows."""
 
     if TYPE_CHECKING:
         _rows: list[StoredRecord]
@@ -34,12 +34,12 @@ class MemoryInspection:
         def _asked(self, result: T) -> T: ...
 
     async def measure(self) -> LogFigures:
-        """Return the extent of the log."""
+        """Return the extent of the log; it has no size in bytes."""
         head = len(self._rows)
         return LogFigures(min(1, head), head, len(self._scheduled), None)
 
     async def find_record(self, event_id: str) -> StoredRecord | None:
-        """Return the row of an event id, or None (also for a text that is no UUID)."""
+        """Return the row of an event id; None if there is none or the text is not a UUID."""
         try:
             position = self._by_id.get(id_to_bytes(event_id))
         except InvalidEventError:
@@ -49,7 +49,7 @@ class MemoryInspection:
     async def read_stream(
         self, aggregate_id: str, aggregate_type: str | None, *, after_version: int = 0, limit: int = 100
     ) -> list[StoredRecord]:
-        """Return an aggregate's rows above a version, in order."""
+        """Return up to ``limit`` rows of an aggregate above a version, ordered by type and version."""
         check_bounds(limit, after_version=after_version)
         kinds = sorted(
             kind or ""
@@ -65,7 +65,7 @@ class MemoryInspection:
     async def list_streams(
         self, *, prefix: str = "", after: tuple[str, str] | None = None, limit: int = 100
     ) -> list[tuple[str, str, int]]:
-        """Return (aggregate id, aggregate type or ``""``, version), ordered by the first two."""
+        """Return (aggregate id, aggregate type or ``""``, version) of each stream, ordered by id and type."""
         check_bounds(limit)
         found = [
             (identity, kind or "", len(entries))
@@ -75,31 +75,31 @@ class MemoryInspection:
         return sorted(found)[:limit]
 
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
-        """Return what is stored of a position at every durable subscription, by name."""
+        """Return the state of one event at every durable subscription, ordered by subscription name."""
         check_bounds(position=position)
         return self._subscriptions.deliveries_at(position)
 
     async def request_reset(self, name: str, start: Start) -> int | None:
-        """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+        """Move a cursor and return its position, or None if it is held and its holder is asked to move it."""
         return self._asked(self._subscriptions.request_reset(name, start))
 
     async def request_reopening(self, name: str) -> None:
-        """Ask the holder of a subscription, if there is one, to take it up anew from what is stored."""
+        """Ask the holder of a subscription, if there is one, to take it again from its stored state."""
         self._asked(self._subscriptions.request_reopening(name))
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
+        """Record the start of an operator's action in the audit log and return its number."""
         number = len(self._actions) + 1
         self._actions.append(ActionRecord(number, datetime.now(UTC), actor, action, subject, details))
         return number
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
+        """Record the result of an action in the audit log."""
         begun = self._actions[number - 1]
         self._actions[number - 1] = msgspec.structs.replace(begun, result=result, succeeded=succeeded)
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
+        """Return up to ``limit`` recorded actions by descending number, below ``before`` if given."""
         check_bounds(limit, before=before or 0)
         known = self._actions if before is None else self._actions[: max(0, before - 1)]
         return known[::-1][:limit]

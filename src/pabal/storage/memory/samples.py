@@ -1,4 +1,4 @@
-"""Samples in memory: the newest few hundred, and the series that they and the log make together."""
+"""The newest samples of a bus's activity, and the time series computed from them and the log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pabal.storage.memory.subscriptions import MemorySubscriptions
 
 KEPT = 2048
-"""Samples; more than five hours of one bus."""
+"""Number of samples kept: more than five hours of one bus."""
 _SECOND = 1_000_000
 
 
 class MemorySamples:
-    """Answer ``SampleStore``; a part of the storage, which owns the rows."""
+    """Implement ``SampleStore``; a part of ``InMemoryEventStorage``, which owns the rows."""
 
     if TYPE_CHECKING:
         _rows: list[StoredRecord]
@@ -30,16 +30,16 @@ class MemorySamples:
         _samples: deque[tuple[Sample, int, int]]
 
     async def record_sample(self, sample: Sample) -> None:
-        """Store a sample, together with how many retries and dead letters there are."""
+        """Store a sample, together with the current number of retries and dead letters."""
         self._samples.append((sample, self._subscriptions.count_retries(), len(self._letters)))
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return the newest sample of each source that is not older than ``since`` (microseconds)."""
+        """Return the newest sample of each source, unless older than ``since`` (microseconds since 1970)."""
         newest = {sample.source: sample for sample, _, _ in self._samples if sample.at >= since}
         return [newest[source] for source in sorted(newest)]
 
     async def read_series(self, edges: Sequence[int]) -> Series:
-        """Return the series between ascending, equally distant times (seconds since 1970)."""
+        """Return the series between ascending, equally spaced times (seconds since 1970)."""
         step = edges[1] - edges[0]
         positions = [bisect_left(self._rows, at * _SECOND, key=lambda row: row.recorded_at) for at in edges]
         steps: list[list[tuple[Sample, int, int]]] = [[] for _ in edges[1:]]

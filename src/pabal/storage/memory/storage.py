@@ -1,4 +1,4 @@
-"""``InMemoryEventStorage``: the log, in lists."""
+"""``InMemoryEventStorage``: the event log in Python lists."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _log = logging.getLogger("pabal")
 
 
 class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamples):
-    """Keep what ``SqliteEventStorage`` keeps, without a file; everything ends with the object.
+    """Keep in memory what ``SqliteEventStorage`` keeps in a file; all is lost with the object.
 
-    Events are encoded and decoded just the same, so what passes here passes there. A bus may stop and
-    another start on the same object, as after a restart. It has no ``transact``, ``query``, ``backup``,
-    ``check``, ``trim``, ``vacuum`` or ``rebuild``, so no projections either. After ``close()`` appends raise
-    StorageClosedError; reading goes on, and ``open()`` takes appends again.
+    Events are encoded and decoded in the same way, so an event that can be stored here can be stored there.
+    One bus may stop and another start on the same object, as after a restart. There is no ``transact``,
+    ``query``, ``backup``, ``check``, ``trim``, ``vacuum`` or ``rebuild``, and so no projections. After
+    ``close()``, appends raise StorageClosedError but reading still works; ``open()`` allows appends again.
 
     >>> import asyncio
     >>> from pabal import DomainEvent
@@ -87,11 +87,11 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return self._append([adopt(event)])[0]
 
     async def store_events(self, events: Iterable[Any]) -> list[int]:
-        """Append several events in order, all or none; return their positions. Raises as ``store_event``."""
+        """Append events in order, all or none; return their positions. Raises what ``store_event`` does."""
         return self._append([adopt(event) for event in events])
 
     async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
-        """Append events in order, all or none; return their positions. Raises as ``store_event``."""
+        """Append adopted events, all or none; return their positions. Raises what ``store_event`` does."""
         return self._append(events)
 
     async def append(
@@ -102,10 +102,10 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         *,
         expected_version: int | None,
     ) -> list[int]:
-        """Append to one aggregate's stream, which must be at ``expected_version``; None: at any.
+        """Append to one aggregate's stream and return the positions.
 
-        Return the positions. Raises ConcurrencyError with both versions, InvalidEventError for an event of
-        another aggregate, DuplicateEventError.
+        ``expected_version`` is the version the stream must have; None accepts any. Raises ConcurrencyError
+        if it differs, InvalidEventError for an event of another aggregate, DuplicateEventError.
         """
         adopted = [adopt(event) for event in events]
         for event in adopted:
@@ -119,7 +119,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return self._append(adopted, [((aggregate_type, aggregate_id), expected_version)])
 
     def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
-        """Append to several streams, all or none. Raises ConcurrencyError, InvalidEventError."""
+        """Append to several streams, all or none; await the positions. Raises what ``append`` does."""
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         try:
             events = [event for change in changes for event in change.events]
@@ -186,7 +186,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             listener(batch)
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
-        """Call ``listener`` after each append."""
+        """Call ``listener`` after each append; return a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -207,7 +207,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in version order; without a type, those of all types of this id."""
+        """Return an aggregate's events in version order; without a type, of all aggregates with this id."""
         positions = sorted(
             position
             for (kind, identity), entries in self._streams.items()
@@ -225,13 +225,13 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return [self._rows[position - 1] for position in positions[max(0, after_version) :]]
 
     async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
-        """Return what was saved last for an aggregate, or None."""
+        """Return the last snapshot saved for an aggregate, or None."""
         return self._snapshots.get((aggregate_type, aggregate_id))
 
     async def save_snapshot(
         self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
     ) -> None:
-        """Keep a snapshot in place of the last one; ``None`` removes it."""
+        """Save an aggregate's snapshot in place of the previous one; ``data=None`` deletes it."""
         if data is None:
             self._snapshots.pop((aggregate_type, aggregate_id), None)
         else:
@@ -240,7 +240,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     async def read(
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
-        """Iterate over envelopes above ``after``; of ``types``: classes, without subclasses, or names."""
+        """Iterate over envelopes above ``after``; ``types`` are classes (without subclasses) or names."""
         names = None
         if types is not None:
             names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}
@@ -255,7 +255,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
                 yield to_envelope(row)
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``, undecoded."""
+        """Read up to ``limit`` rows above ``after``, not decoded."""
         check_bounds(limit, after=after)
         names = None if types is None else set(types)
         rows: list[StoredRecord] = []
@@ -268,7 +268,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return Page(tuple(rows), max(after, len(self._rows)))
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Read the rows at these positions, in order; positions that are not there are left out."""
+        """Read the rows at these positions, in order; positions missing from the log are left out."""
         return [self._rows[p - 1] for p in sorted(set(positions)) if 0 < p <= len(self._rows)]
 
     async def find_events(
@@ -280,7 +280,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         limit: int = 100,
         newest_first: bool = False,
     ) -> list[StoredRecord]:
-        """Return up to ``limit`` rows that match, strictly between two positions."""
+        """Return up to ``limit`` matching rows, strictly between two positions, oldest or newest first."""
         if wanted.aggregate_type is not None and wanted.aggregate_id is None:
             raise UsageError("aggregate_type alone is not indexed; give aggregate_id too, or filter by types")
         for moment in (wanted.since, wanted.until):
@@ -297,9 +297,9 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return sorted({row.event_type for row in self._rows})
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
-        """Return events that some durable subscription has not finished, lowest position first.
+        """Return events that at least one durable subscription has not finished, in order of position.
 
-        Without any durable subscription: those that ``mark_event_processed`` has not marked.
+        If there is no durable subscription, return the events not marked with ``mark_event_processed``.
         """
         check_bounds(limit)
         positions = self._subscriptions.unfinished_positions()
@@ -309,7 +309,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return [body_of(decode_event(row)) for row in rows]
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
-        """Note that the application dispatched an event by itself; False if there is no such event."""
+        """Mark an event as dispatched by the application itself; False if there is no such event."""
         try:
             position = self._by_id.get(id_to_bytes(event_id))
         except InvalidEventError:
@@ -319,7 +319,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         return position is not None
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals, with the keys that ``SqliteEventStorage.get_event_statistics`` lists."""
+        """Return event counts and ranges, with the keys of ``SqliteEventStorage.get_event_statistics``."""
         by_type: dict[str, int] = {}
         by_aggregate: dict[str, int] = {}
         for row in self._rows:
@@ -341,7 +341,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     # -- schedules -----------------------------------------------------------------------------------
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""
+        """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
         check_time(due_at)
         record = encode_event(event, self.max_payload_bytes)
         known = self._by_id.get(record.event_id)
@@ -355,7 +355,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             raise DuplicateEventError(event_id=event.event_id, position=twin.position)
 
     async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None."""
+        """Append all scheduled events that are due; return when the next one is due, or None."""
         while self._scheduled and self._scheduled[0][0] <= now:
             event = heapq.heappop(self._scheduled)[2]
             try:
@@ -367,11 +367,11 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
     # -- life -----------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take appends again after ``close()``; what was stored is still there."""
+        """Allow appends again after ``close()``; everything stored is still there."""
         self._closed = False
 
     def close(self) -> None:
-        """Refuse further appends; reading goes on, and ``open`` takes appends again. Harmless when closed."""
+        """Refuse further appends, until ``open`` is called; reading still works. Harmless when closed."""
         self._closed = True
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""The half of an in-memory storage that looks after subscriptions: cursors, dead letters, control."""
+"""The in-memory storage's methods for subscriptions: cursors, control and dead letters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class MemorySubscriptionCalls:
-    """Answer what a bus, and who steers one, asks about subscriptions to a log in ``rows``."""
+    """Methods that buses and operators call about subscriptions; a part of ``InMemoryEventStorage``."""
 
     def __init__(self) -> None:
         self._rows: list[StoredRecord] = []
@@ -41,88 +41,89 @@ class MemorySubscriptionCalls:
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
     ) -> Awaitable[Cursor | None]:
-        """Take a subscription, anew with the ``epoch`` it is held in; None while another bus holds it."""
+        """Take a subscription, or take it again with its ``epoch``; None while another bus holds it."""
         future: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
         future.set_result(self._subscriptions.take(name, start, epoch))
         return future
 
     async def release_subscription(self, name: str, epoch: int) -> None:
-        """Give a subscription up."""
+        """Release a subscription, so that another bus can take it."""
         self._subscriptions.release(name, epoch)
 
     async def renew_leases(self) -> list[str]:
-        """Do nothing: nobody else can take what is held here."""
+        """Return an empty list: a subscription held here cannot be taken by another process."""
         return []
 
     def poll_head(self) -> int | None:
-        """Return None: nobody else writes here."""
+        """Return None: no other process appends to this log."""
         return None
 
     def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Do nothing: nobody else writes here."""
+        """Do nothing: no other process appends to this log."""
         return lambda: None
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
-        """Save progress; return the names whose epoch is over."""
+        """Save progress; return the names of subscriptions whose epoch is over."""
         return [change.name for change in changes if not self._subscriptions.save(change)]
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription, whether or not anything subscribes under its name now."""
+        """Return every durable subscription, including those that no bus handles at present."""
         return self._subscriptions.list_records()
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
-        """Return the first positions that queue behind a parked event of ``key``."""
+        """Return the first ``limit`` positions that queue behind a parked event of ``key``."""
         check_bounds(limit)
         return self._subscriptions.queue_of(name, key)[:limit]
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        """Return the positions in (after, upto] at which this subscription has a dead letter."""
         check_bounds(after=after, upto=upto)
         return [p for p in self._letters.positions_of(name) if after < p <= upto]
 
     # -- control --------------------------------------------------------------------------------------
 
     async def pause_subscription(self, name: str) -> bool:
-        """Let a subscription take no more events until it is resumed; False if it is paused already."""
+        """Stop deliveries to a subscription until it is resumed; False if it is paused already."""
         return self._asked(self._subscriptions.pause(name))
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted; False if ``epoch`` is over."""
+        """Record why a subscription has halted; False if ``epoch`` is over."""
         return self._subscriptions.note_halt(name, epoch, reason)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused or halted subscription go on; False if it is neither."""
+        """Continue deliveries to a paused or halted subscription; False if it is neither."""
         return self._asked(self._subscriptions.resume(name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move a cursor, unless somebody else than the holder of ``epoch`` handles it; return its position.
+        """Move a cursor and return its new position; everything above it is delivered (again).
 
-        Raises SubscriptionNotFoundError, SubscriptionInUseError.
+        Raises SubscriptionNotFoundError, and SubscriptionInUseError if the subscription is held in an epoch
+        other than ``epoch``.
         """
         return self._asked(self._subscriptions.reset(name, start, epoch))
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Ask that a range is delivered once more to one subscription."""
+        """Request that positions ``first`` to ``last``, inclusive, are delivered to a subscription again."""
         return self._asked(self._subscriptions.request_replay(name, first, last))
 
     async def cancel_replays(self, name: str) -> int:
-        """Forget what of its replays is not delivered yet; return how many there were."""
+        """Cancel the undelivered rest of a subscription's replays; return how many replays it had."""
         return self._asked(self._subscriptions.cancel_replays(name))
 
     async def forget_subscription(self, name: str) -> bool:
-        """Remove a subscription that nobody handles; its dead letters stay."""
+        """Delete a subscription that no bus handles; its dead letters stay. False if it is unknown."""
         return self._subscriptions.forget(name)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
-        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        """Return the state requested for each of these subscriptions; unknown names are left out."""
         return self._subscriptions.controls(names)
 
     def poll_controls(self) -> bool:
-        """Return False: nobody else asks anything here."""
+        """Return False: no other process makes control requests here."""
         return False
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when something was asked of a subscription."""
+        """Call ``listener`` after each control request; return a function that removes it."""
         self._control_listeners.append(listener)
         return lambda: self._control_listeners.remove(listener)
 
@@ -138,7 +139,7 @@ class MemorySubscriptionCalls:
         return [self._with_queue(letter) for letter in await self._letters.list_dead_letters(**filters)]
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of their last error, largest group first."""
         return await self._letters.group_dead_letters()
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
@@ -154,7 +155,7 @@ class MemorySubscriptionCalls:
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried; None if it is already."""
+        """Mark a dead letter as being retried, and return it; None if it is being retried already."""
         letter = await self._letters.begin_retry(dead_letter_id, payload, now)
         if letter is not None:
             retry = PendingRetry(letter.position, 0, now, letter.failures, from_dead_letter=True)
@@ -162,7 +163,7 @@ class MemorySubscriptionCalls:
         return letter
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        """Delete a dead letter and return it. Raises DeadLetterNotFoundError."""
         letter = await self._letters.discard_dead_letter(dead_letter_id)
         self._subscriptions.drop_retry(letter.subscription, letter.position)
         return letter

@@ -1,4 +1,4 @@
-"""Cursors, retries and queues of an in-memory storage."""
+"""Cursors, retries and queues of the in-memory storage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pabal.ports.storage import (
 
 
 class MemorySubscription:
-    """Hold what a storage remembers of one durable name."""
+    """The stored state of one durable subscription."""
 
     def __init__(self, number: int, watermark: int) -> None:
         self.number = number
@@ -46,7 +46,7 @@ class MemorySubscription:
         self.created_at = self.updated_at = datetime.now(UTC)
 
     def forget_called_off(self) -> None:
-        """Forget retries that are left over from replays which were cancelled."""
+        """Delete retries left over from cancelled replays, which nothing delivers any more."""
         alive = {*self.unfinished, *(p for positions in self.queued.values() for p in positions)}
         for position, retry in list(self.retries.items()):
             replayed = any(r.watermark < position <= r.last for r in self.replays.values())
@@ -58,14 +58,14 @@ class MemorySubscription:
                 del self.retries[position]
 
     def clear(self, position: int) -> None:
-        """Forget the retry and the place in a queue of a position."""
+        """Delete a position's retry, and remove it from the queues behind parked keys."""
         self.retries.pop(position, None)
         for positions in self.queued.values():
             positions.discard(position)
 
 
 class MemorySubscriptions:
-    """Keep every durable name of a storage; ``rows`` is its log, ``letters`` its dead letters."""
+    """All durable subscriptions of a storage; ``rows`` is its log, ``letters`` its dead letters."""
 
     def __init__(self, rows: list[StoredRecord], letters: MemoryDeadLetters) -> None:
         self._rows = rows
@@ -76,26 +76,26 @@ class MemorySubscriptions:
         self._recovered: deque[tuple[str, RecoveredDelivery]] = deque(maxlen=RECOVERIES_KEPT)
 
     def of(self, name: str) -> MemorySubscription:
-        """Return what is known of a name that was opened once."""
+        """Return the state of a subscription that exists."""
         return self._by_name[name]
 
     def queue_of(self, name: str, key: str) -> list[int]:
-        """Return what queues behind a key, ascending; nothing for a name that was forgotten."""
+        """Return the positions that queue behind a parked key, ascending; none for an unknown name."""
         known = self._by_name.get(name)
         return [] if known is None else sorted(known.queued.get(key, ()))
 
     def add_retry(self, name: str, retry: PendingRetry) -> None:
-        """Note that a dead letter is to be delivered again; for a forgotten name nobody will."""
+        """Store the retry of a dead letter, unless the subscription was deleted."""
         if name in self._by_name:
             self._by_name[name].retries[retry.position] = retry
 
     def drop_retry(self, name: str, position: int) -> None:
-        """Forget that a delivery is to be made again."""
+        """Delete a retry, if there is one."""
         if name in self._by_name:
             self._by_name[name].retries.pop(position, None)
 
     def take(self, name: str, start: Start, epoch: int | None = None) -> Cursor | None:
-        """Hold a subscription, new if need be; None while it is held in another epoch."""
+        """Take a subscription, created if new; None while it is held in another epoch."""
         known = self._by_name.get(name)
         if known is None:
             known = self._by_name[name] = MemorySubscription(next(self._numbers), self._start_position(start))
@@ -135,7 +135,7 @@ class MemorySubscriptions:
         return max(0, min(int(start), head))
 
     def release(self, name: str, epoch: int) -> None:
-        """Hold a subscription no longer, unless somebody else does by now."""
+        """Release a subscription, unless it has since been taken in another epoch."""
         known = self._by_name.get(name)
         if known is not None and known.epoch == epoch:
             known.held = False
@@ -155,7 +155,7 @@ class MemorySubscriptions:
         self._recovered.extend((change.name, one) for one in change.recovered)
         for parked in change.parked:
             if parked.record is None and 0 < parked.position <= len(self._rows):
-                # One that is parked again may have been edited, which the log does not know.
+                # Keep the record of a dead letter that is parked again: its payload may have been edited.
                 earlier = self._letters.find(change.name, parked.position)
                 record = earlier.record if earlier is not None else self._rows[parked.position - 1]
                 parked = msgspec.structs.replace(parked, record=record, event=None)
@@ -186,7 +186,7 @@ class MemorySubscriptions:
         return not paused
 
     def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted; False if ``epoch`` is over."""
+        """Record why a subscription has halted; False if ``epoch`` is over."""
         known = self._by_name.get(name)
         if known is None or not known.held or known.epoch != epoch:
             return False
@@ -194,14 +194,14 @@ class MemorySubscriptions:
         return True
 
     def resume(self, name: str) -> bool:
-        """Let a paused or halted subscription go on; False if it is neither."""
+        """Continue a paused or halted subscription; False if it is neither."""
         known = self._known(name)
         stood = known.paused or bool(known.halted)
         known.paused, known.halted = False, ""
         return stood
 
     def reset(self, name: str, start: Start, epoch: int | None) -> int:
-        """Move a cursor, unless somebody else than the holder of ``epoch`` handles it."""
+        """Move a cursor and return its position. Raises SubscriptionInUseError if held in another epoch."""
         known = self._known(name)
         if known.held and known.epoch != epoch:
             raise SubscriptionInUseError(name=name)
@@ -210,7 +210,7 @@ class MemorySubscriptions:
         return position
 
     def request_reset(self, name: str, start: Start) -> int | None:
-        """Move a cursor, or have its holder do it; return its position, None where it is only asked for."""
+        """Move a cursor and return its position; if it is held, ask the holder to move it and return None."""
         known = self._known(name)
         if not known.held:
             return self.reset(name, start, None)
@@ -229,7 +229,7 @@ class MemorySubscriptions:
         self._letters.settle(name, position)
 
     def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Note that a range is to be delivered again."""
+        """Store a request to deliver positions ``first`` to ``last`` again. Raises UsageError if empty."""
         known = self._known(name)
         first, last = max(1, first), min(last, known.frontier)
         if first > last:
@@ -242,14 +242,14 @@ class MemorySubscriptions:
         return replay
 
     def cancel_replays(self, name: str) -> int:
-        """Forget every replay of a subscription; return how many there were."""
+        """Delete all replays of a subscription; return how many there were."""
         known = self._known(name)
         cancelled = len(known.replays)
         known.replays.clear()
         return cancelled
 
     def forget(self, name: str) -> bool:
-        """Remove a subscription that nobody handles; its dead letters stay."""
+        """Delete a subscription; its dead letters stay. Raises SubscriptionInUseError if it is held."""
         known = self._by_name.get(name)
         if known is not None and known.held:
             raise SubscriptionInUseError(name=name)
@@ -258,7 +258,7 @@ class MemorySubscriptions:
         return self._by_name.pop(name, None) is not None
 
     def request_reopening(self, name: str) -> bool:
-        """Ask the holder of a subscription to take it up anew; False if the name is unknown."""
+        """Ask the holder of a subscription to take it again; False if the name is unknown."""
         known = self._by_name.get(name)
         if known is None:
             return False
@@ -266,7 +266,7 @@ class MemorySubscriptions:
         return True
 
     def controls(self, names: Sequence[str]) -> list[Control]:
-        """Return what is asked of subscriptions."""
+        """Return the state requested for each of these subscriptions; unknown names are left out."""
         found = [(name, self._by_name.get(name)) for name in names]
         return [
             Control(
@@ -281,10 +281,10 @@ class MemorySubscriptions:
             if known is not None
         ]
 
-    # -- looking --------------------------------------------------------------------------------------
+    # -- queries --------------------------------------------------------------------------------------
 
     def list_records(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription."""
+        """Return every durable subscription with its progress and counts, by name."""
         return [self._record(name, known) for name, known in sorted(self._by_name.items())]
 
     def _record(self, name: str, known: MemorySubscription) -> SubscriptionRecord:
@@ -311,7 +311,7 @@ class MemorySubscriptions:
         return sum(len(known.retries) for known in self._by_name.values())
 
     def deliveries_at(self, position: int) -> list[DeliveryRecord]:
-        """Return what is known of a position at every durable name."""
+        """Return the state of one event at every durable subscription, ordered by subscription name."""
         recovered = [(name, one) for name, one in self._recovered if one.position == position]
         return [
             with_recoveries(
@@ -334,7 +334,7 @@ class MemorySubscriptions:
         return DeliveryRecord(name, state_of(position, known.frontier, known.unfinished))
 
     def unfinished_positions(self) -> set[int] | None:
-        """Return every position that some subscription has not finished; None without any subscription."""
+        """Return all positions that some subscription has not finished; None if there is no subscription."""
         if not self._by_name:
             return None
         positions: set[int] = set()

@@ -42,7 +42,7 @@ def first_recorded_since(connection: Any, moment: datetime | int) -> int | None:
 
 
 def check_gap(connection: Any, path: str, expected: int, found: int) -> None:
-    """Raise CorruptLogError for missing positions, unless they were trimmed: then the log begins after them."""
+    """Raise CorruptLogError for missing positions, unless they were trimmed: the log begins after those."""
     first = connection.execute(statements()["first"]).fetchone()[0]
     if first < found:
         raise CorruptLogError(path=path, position=expected, reason=f"the next event is at {found}")
