@@ -1,4 +1,4 @@
-"""``bus.dead_letters``: look at what was given up, and decide what becomes of it."""
+"""``bus.dead_letters``: inspect, retry, edit and discard deliveries that were given up."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStor
 
 _PAGE = 500
 _AT_ONCE = 100
-"""Dead letters that are retried or discarded with one commit."""
+"""How many dead letters are retried or discarded in one commit."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, eq=False):
-    """Show an event that a subscription gave up.
+    """An event that a subscription gave up.
 
-    ``attempts`` holds each failed attempt: its number, time, error type, message and traceback. ``queued``
-    counts the events of the same key that wait behind it (``on_exhausted="park_key"``).
+    ``attempts`` holds each failed attempt: its number, time, error type, message and traceback. ``queued`` is
+    the number of events of the same key that wait behind it (``on_exhausted="park_key"``).
     """
 
     id: int
@@ -54,7 +54,7 @@ class DeadLetter(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def event(self) -> Any:
-        """Return the event. Raises DecodeError where its bytes fit no class; see ``payload``."""
+        """Return the event. Raises DecodeError if its bytes fit no class; ``payload`` can still be read."""
         if self.record.event is not None:
             return body_of(self.record.event)
         assert self.record.record is not None
@@ -62,7 +62,7 @@ class DeadLetter(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def payload(self) -> Any:
-        """Return the payload as plain values, or the bytes themselves where they are no JSON."""
+        """Return the payload as plain values, or as bytes if it is not JSON."""
         if self.record.record is None:
             assert self.record.event is not None
             return self.record.event.to_dict()["payload"]
@@ -102,20 +102,20 @@ class DeadLetters:
         return [_shown(record) for record in records]
 
     async def get(self, dead_letter_id: int) -> DeadLetter:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return a dead letter. Raises DeadLetterNotFoundError."""
         return _shown(await self._store.get_dead_letter(dead_letter_id))
 
     async def retry(self, which: int | Literal["all"], **filters: str | None) -> int:
         """Deliver a dead letter once more, or ``"all"`` that match the filters of ``list``.
 
-        Returns how many retries were begun; one that is under way already is not begun twice. Each gets a
-        fresh series of attempts; one that fails them is parked again under the same id.
+        Returns how many retries were begun; one that is already under way is not begun again. Each retry gets
+        a fresh series of attempts; if they fail, it is parked again under the same id.
 
-        Raises DeadLetterNotFoundError, SubscriptionError where nothing subscribes under its name on this bus
-        or it has halted here, and DecodeError for bytes that fit no class. Of ``"all"``, such ones are left
-        as they are. And UsageError for filters with a single one; ``edit_and_retry`` gives it another
-        payload. And InsideHandlerError in a handler while the subscription is replayed, for whose end the
-        retry waits.
+        Raises DeadLetterNotFoundError; SubscriptionError if nothing on this bus subscribes under its name, or
+        it has halted; DecodeError if its bytes fit no class; InsideHandlerError in a handler while the
+        subscription is being replayed, because the retry waits for the end of the replay. With ``"all"``,
+        dead letters that cannot be retried are left as they are. Raises UsageError if filters are given for a
+        single dead letter; ``edit_and_retry`` takes another payload.
         """
         if which != "all":
             _refuse_filters("retry", which, filters)
@@ -126,10 +126,10 @@ class DeadLetters:
         return begun
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> bool:
-        """Give a dead letter another payload and deliver that; False if a retry is under way already.
+        """Replace the payload of a dead letter and deliver it again; False if a retry is already under way.
 
         ``payload`` holds every field, as plain values. Raises DecodeError if it does not fit the event class;
-        the dead letter then stays as it was.
+        the dead letter is then unchanged.
         """
         try:
             encoded = encode_json(dict(payload))
@@ -141,9 +141,9 @@ class DeadLetters:
         return await self._begin(dead_letter_id, encoded)
 
     async def discard(self, which: int | Literal["all"], **filters: str | None) -> int:
-        """Remove a dead letter, or ``"all"`` that match, for good; return how many.
+        """Remove a dead letter, or ``"all"`` that match the filters, for good; return how many.
 
-        What queued behind it goes on. Raises DeadLetterNotFoundError.
+        Events queued behind it are delivered. Raises DeadLetterNotFoundError.
         """
         if which != "all":
             _refuse_filters("discard", which, filters)
@@ -153,7 +153,7 @@ class DeadLetters:
         for letters in _groups(await self._matching(filters)):
             discards = (self._discard(letter.id) for letter in letters)
             for outcome in await asyncio.gather(*discards, return_exceptions=True):
-                # One that is gone was retried with success, or somebody else discarded it.
+                # One that is gone has succeeded in a retry, or another caller discarded it.
                 count += not _refused(outcome, DeadLetterNotFoundError)
         return count
 
@@ -161,14 +161,14 @@ class DeadLetters:
         self._check_running("retry a dead letter")
         letter = await self._store.get_dead_letter(dead_letter_id)
         consumer = self._taker_of(letter, payload)
-        # While it is being opened its retries are taken from the storage: this one would be taken twice.
+        # While the subscription is being opened it loads retries from the storage: this one would run twice.
         await self._engine.background.until(lambda: not consumer.is_opening)
         (outcome,) = await asyncio.shield(self._again({dead_letter_id: consumer}, payload))
         _refused(outcome)
         return outcome is not None
 
     async def _begin_together(self, letters: Sequence[DeadLetter]) -> int:
-        """Begin to retry those that can be, for one commit; return how many."""
+        """Begin the retries that are possible, in one commit; return how many."""
         self._check_running("retry a dead letter")
         takers: dict[int, Consumer] = {}
         for letter in letters:
@@ -183,9 +183,9 @@ class DeadLetters:
         return sum(isinstance(outcome, DeadLetterRecord) for outcome in outcomes)
 
     async def _again(self, takers: Mapping[int, Consumer], payload: bytes | None) -> Sequence[object]:
-        """Mark dead letters as being retried, and deliver them, in this order; return what came of each.
+        """Mark dead letters as being retried and deliver them in this order; return the outcome of each.
 
-        Not to be cancelled: what is marked and delivered by nobody would wait for the next start.
+        Must not be cancelled: one that was marked but not delivered would wait for the next start.
         """
         trackers = [taker.tracker for taker in takers.values()]
         now = self._engine.clock.time()
@@ -197,7 +197,7 @@ class DeadLetters:
         return outcomes
 
     def _taker_of(self, letter: DeadLetterRecord, payload: bytes | None) -> Consumer:
-        """Return who a dead letter can be delivered to again, with another payload or its own."""
+        """Return the consumer that can take a dead letter again, with ``payload`` or its own."""
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is None:
             raise SubscriptionError(
@@ -227,18 +227,18 @@ class DeadLetters:
             if not page:
                 return found
             found += page
-            await asyncio.sleep(0)  # in memory listing waits for nothing
+            await asyncio.sleep(0)  # listing from memory never yields by itself
 
 
 def _groups(letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, ...]]:
-    """Cut what is acted on into groups, each for one commit."""
+    """Divide dead letters into groups, one for each commit."""
     left = iter(letters)
     while group := tuple(islice(left, _AT_ONCE)):
         yield group
 
 
 def _refused(outcome: object, *reasons: type[Exception]) -> bool:
-    """Tell whether one of many calls was refused for one of these reasons; raise what is another."""
+    """Tell whether an outcome is an error of these types; raise any other error."""
     if isinstance(outcome, BaseException) and not isinstance(outcome, reasons):
         raise outcome
     return isinstance(outcome, BaseException)

@@ -1,4 +1,4 @@
-"""Wait until nothing is left to do."""
+"""``drain``: wait until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float |
     """Return when everything published is handled or parked, and saved. Raises DrainTimeoutError."""
     try:
         async with asyncio.timeout(timeout):
-            # What a unit of work committed in this turn of the loop is heard of in the next.
+            # Events that a unit of work committed in this turn of the loop reach the engine in the next turn.
             await asyncio.sleep(0)
             while not _is_drained(engine, inbox, intake, retries):
                 await engine.background.until(lambda: _is_drained(engine, inbox, intake, retries))
@@ -25,7 +25,7 @@ async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float |
 
 
 def out_of_time(engines: Iterable[Engine], timeout: float | None) -> DrainTimeoutError:
-    """Return what says how much was left, and how much of that waits for a retry."""
+    """Return the error that says how many deliveries were left, and how many of them wait for a retry."""
     pending = retrying = 0
     for engine in engines:
         pending += engine.pending
@@ -35,15 +35,15 @@ def out_of_time(engines: Iterable[Engine], timeout: float | None) -> DrainTimeou
 
 def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> bool:
     if engine.halting:
-        return False  # what looks finished now may only be forgotten; ``until`` raises
+        return False  # deliveries may look finished because they were forgotten; ``until`` raises
     engine.settlement.check()
     return inbox.is_empty and is_at_rest(engine, intake.last_position, retries)
 
 
 def is_at_rest(engine: Engine, position: int, retries: bool) -> bool:
-    """Tell whether an engine has finished all that its log holds, at least up to a position, and saved that.
+    """Tell whether an engine has finished and saved all of its log, which must reach ``position``.
 
-    Without ``retries``, what waits for one is not counted.
+    Without ``retries``, deliveries that wait for a retry are not counted.
     """
     pending = engine.pending
     if not retries:

@@ -1,4 +1,4 @@
-"""``backpressure="drop_oldest"``: which delivery goes when the bus is full."""
+"""``backpressure="drop_oldest"``: choose the delivery to drop when the bus is full."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from pabal.delivery.lane import Item, Lane
 from pabal.ports.telemetry import EventDropped
 
 _SHARE = 16
-"""One look finds this part of what waits, so that its cost is spread over as many drops."""
+"""A search finds one in this many waiting deliveries, so that its cost is shared by as many drops."""
 
 
 class _Waiting(NamedTuple):
     age: int
     consumer: Consumer
     lane: Lane | None
-    """None while it waits for a retry, out of its lane."""
+    """None if it waits for a retry, outside of its lane."""
     item: Item
 
 
 class Oldest:
-    """Drop the delivery that has waited longest, of those that are not being handled."""
+    """Drop the delivery that has waited longest, except those being handled."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._found: deque[_Waiting] = deque()
-        """The oldest at the last look, some of which may have been handled since."""
+        """The oldest deliveries of the last search; some may have been handled since."""
 
     def drop(self) -> bool:
-        """Drop one and count it; False if there is none."""
+        """Drop a delivery and count it; False if there is none."""
         while self._found or self._look():
             _, consumer, lane, item = self._found.popleft()
             if lane is None:
@@ -59,7 +59,7 @@ class Oldest:
             for lane in consumer.all_lanes():
                 age = 0
                 for item in lane.items:
-                    age = max(age, item[0])  # nothing can be dropped before what is ahead of it
+                    age = max(age, item[0])  # it cannot be dropped before those ahead of it
                     yield _Waiting(age, consumer, lane, item)
             for item in consumer.delayed.values():
                 yield _Waiting(item[0], consumer, None, item)

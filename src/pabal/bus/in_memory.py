@@ -1,4 +1,4 @@
-"""``InMemoryEventBus``: the bus that lives inside one application, with or without a log underneath."""
+"""``InMemoryEventBus``: a bus inside one application, with or without a log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InMemoryEventBus(BaseEventBus):
         self._storage, self._owns_storage = event_storage, owns_storage
 
     def __repr__(self) -> str:
-        """Say what it does now, and where its log lies."""
+        """Show the state of the bus and the path of its log."""
         log = "no log" if self._storage is None else f"log {self._storage.path}"
         return f"<InMemoryEventBus {self._state}, {log}>"
 
@@ -60,12 +60,12 @@ class InMemoryEventBus(BaseEventBus):
 
     @property
     def clock(self) -> Clock:
-        """Return what tells the bus its time."""
+        """Return the clock that the bus goes by."""
         return self._engine.clock
 
     async def _begin(self) -> None:
         if self._storage is not None and self._owns_storage:
-            await asyncio.to_thread(self._storage.open)  # an earlier stop() has closed it
+            await asyncio.to_thread(self._storage.open)  # a stop() has closed it
         await self._engine.start(self._storage)
 
     async def _end(self, deadline: float) -> None:

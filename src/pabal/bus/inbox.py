@@ -1,4 +1,4 @@
-"""Take events from other threads: a queue that one task on the bus's loop empties."""
+"""``publish_threadsafe``: a queue for other threads, emptied by one task on the bus's loop."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ _BATCH = 256
 
 
 class Inbox:
-    """Publish what other threads put in, in the order it came, in batches.
+    """Publish the events that other threads put in, in order and in batches.
 
-    One call across threads wakes the loop for everything that came meanwhile, and no task is made per event.
+    One call across threads wakes the loop for all events that came in the meantime; no event needs its own
+    task.
     """
 
     def __init__(self, engine: Engine, intake: Intake) -> None:
@@ -44,34 +45,34 @@ class Inbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entries: deque[Entry] = deque()
         self._of_handlers: deque[tuple[Mark, Future[Receipt]]] = deque()
-        """Which entries came from inside handlers, in order; some may be published already."""
+        """The entries put in by handlers, in order; some may be published already."""
         self._pump: asyncio.Task[None] | None = None
         self._process = 0
         self._waiter: asyncio.Future[None] | None = None
-        """What the pump waits on while the bus is full."""
+        """The future on which the pump waits while the bus is full."""
 
     def open(self) -> None:
-        """Take entries for the running loop."""
-        self.close()  # what was put in for a loop that was closed: its callers were told that it failed
+        """Begin to take entries for the running loop."""
+        self.close()  # drop entries for a closed loop: their callers were told that they failed
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
 
     def refusal(self, action: str) -> UsageError:
-        """Return what is raised for a call from where the bus does not run."""
+        """Return the error for a call from a thread or process where the bus does not run."""
         return UsageError(FORKED) if self._is_inherited else WrongLoopError(action=action)
 
     @property
     def _is_inherited(self) -> bool:
-        """Tell whether this process was forked while the bus ran, which goes on in the other one only."""
+        """Tell whether this process was forked while the bus ran; only the parent process has its workers."""
         return self._loop is not None and self._process != os.getpid()
 
     def put(self, event: Any, mark: Mark) -> Future[Receipt]:
-        """Queue an event from any thread."""
+        """Queue an event; can be called from any thread."""
         if self._is_inherited:
             raise UsageError(FORKED)
         future: Future[Receipt] = Future()
         loop = self._loop
-        # While the bus stops, a handler in a thread may still publish, as any other handler may.
+        # While the bus stops, a handler in a thread may still publish, like any other handler.
         if loop is None or not (self._intake.is_open or self._engine.is_handling(mark)):
             raise BusNotRunningError(
                 action="publish_threadsafe", state="stopped" if loop is None else "stopping"
@@ -81,7 +82,7 @@ class Inbox:
             self._of_handlers.append((mark, future))
         self._entries.append((event, mark, future))
         try:
-            # An empty context: the pump must not take whoever wakes it for the cause of what it publishes.
+            # An empty context: events the pump publishes must not name the caller's event as their cause.
             loop.call_soon_threadsafe(self._start_pump, mark, context=Context())
         except RuntimeError as error:
             raise BusNotRunningError(action="publish_threadsafe", state="stopped") from error
@@ -89,11 +90,11 @@ class Inbox:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether everything put in is published."""
+        """Tell whether everything that was put in has been published."""
         return not self._entries and self._pump is None
 
     async def empty(self, deadline: float) -> None:
-        """Publish what was put in, until ``deadline`` (monotonic) at the latest."""
+        """Publish the queued entries, until ``deadline`` (monotonic) at the latest."""
         if self._pump is not None and is_dead(self._pump):
             bury(self._pump)
             self._pump = self._waiter = None
@@ -102,7 +103,7 @@ class Inbox:
             await asyncio.wait([self._pump], timeout=remaining)
 
     def close(self) -> None:
-        """Take nothing more, and refuse what is still queued."""
+        """Take no more entries, and refuse those still queued."""
         self._loop = None
         while self._entries:
             _, _, future = self._entries.popleft()
@@ -111,7 +112,7 @@ class Inbox:
 
     def _start_pump(self, mark: Mark = None) -> None:
         if self._loop is None:
-            self.close()  # put in at the very moment in which the bus stopped
+            self.close()  # put in just as the bus stopped
         elif self._pump is None and self._entries:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="pabal-inbox")
             self._pump.add_done_callback(self._pump_done)
@@ -120,11 +121,11 @@ class Inbox:
             self._waiter.set_result(None)
 
     def _is_urgent(self) -> bool:
-        """Tell whether a handler may be waiting for an entry: then nobody would make the room for it.
+        """Tell whether a handler may be waiting for an entry: then no handler would make room for it.
 
-        What lies ahead of that entry has to go with it, or the order of a thread would be lost.
+        The entries ahead of it are published with it, to keep the order of each thread.
         """
-        waiting = self._of_handlers.copy()  # in one step: other threads add to it meanwhile
+        waiting = self._of_handlers.copy()  # one atomic step: other threads append to it
         return any(self._engine.is_handling(mark) for mark, future in waiting if not future.done())
 
     def _forget_published(self) -> None:
@@ -146,7 +147,7 @@ class Inbox:
             self._forget_published()
 
     async def _publish(self, batch: list[Entry]) -> None:
-        """Publish a batch in as few steps as the storage allows; one bad event fails alone."""
+        """Publish a batch, in one step if the storage allows; one bad event fails alone."""
         intake = self._intake
         good: list[tuple[DomainEvent, Future[Receipt]]] = []
         for event, mark, future in batch:

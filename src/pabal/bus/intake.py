@@ -1,4 +1,4 @@
-"""How an event enters the bus: checked, stamped with its cause, stored or queued, or kept for later."""
+"""How an event enters the bus: checked, given its cause, and then stored, queued or scheduled."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from pabal.ports.telemetry import StorageTrouble
 
 Backpressure = Literal["wait", "raise", "drop_oldest"]
 _LOOK_EVERY = 10.0
-"""Seconds between looks at what is scheduled in a file that other processes share."""
+"""Seconds between checks for due events in a file that other processes share."""
 
 
 class Intake:
-    """Take events in for a bus; ``is_open`` says whether it still does."""
+    """Take events in for a bus, while ``is_open``."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Intake:
         self._release_at: float | None = None
         self.scheduled = 0
         self.last_position = 0
-        """The highest position that a publish of this bus returned."""
+        """The highest position returned by a publish of this bus."""
         self.is_open = False
 
     @property
@@ -70,18 +70,18 @@ class Intake:
     # -- one event, or several ------------------------------------------------------------------------
 
     async def publish(self, event: Any, delay: float | None, deliver_at: datetime | None) -> Receipt:
-        """Take one event in where there is something to check, to store, to stamp or to wait for."""
+        """Take in one event that has to be checked, stored or scheduled, or may have to wait."""
         event = _stamped([event])[0]
         if delay is not None or deliver_at is not None:
             return await self._schedule(event, delay, deliver_at)
         return (await self._take([event]))[0]
 
     async def publish_batch(self, events: Sequence[Any]) -> list[Receipt]:
-        """Take several events in, all or none."""
+        """Take in several events, all or none."""
         return await self._take(_stamped(events))
 
     async def publish_stamped(self, events: list[DomainEvent], *, inside: bool) -> list[Receipt]:
-        """Take in what another thread published; ``inside`` a handler nobody waits for room."""
+        """Take in events that other threads published; ``inside`` a handler they do not wait for room."""
         return await self._take(events, inside)
 
     async def _take(self, events: list[DomainEvent], inside: bool = False) -> list[Receipt]:
@@ -98,9 +98,10 @@ class Intake:
         return [Receipt(event.event_id, None, number) for number, event in enumerate(events, first)]
 
     def _checked(self, kind: type, events: Iterable[DomainEvent]) -> list[DomainEvent]:
-        """Check events of one class, before any of them is taken, and copy what could still be changed.
+        """Check events of one class before any is taken in, and copy those that could still be changed.
 
-        What the publisher does to its own reaches nobody. Raises InvalidEventError.
+        A change the publisher makes later to its own object is not seen by handlers. Raises
+        InvalidEventError.
         """
         if kind in self._engine.router.direct:
             return list(events)
@@ -134,20 +135,20 @@ class Intake:
                 self._expectations.offer(event)
 
     def _dispatch(self, route: Route, event: DomainEvent) -> None:
-        """Give an event to all who want it, where there is something to look at first."""
+        """Give an event to its subscriptions, on a route that is not direct."""
         engine = self._engine
         for arrivals in route.arrivals:
             if route.by_arrival:
                 arrivals.extend((event,))
             else:
-                arrivals.sort()  # what came earlier must stay ahead
+                arrivals.sort()  # earlier events must stay ahead
         if not route.by_arrival:
             engine.numbered += 1
             for consumer, _ in route.taken_by:
                 engine.accept(consumer, engine.numbered, event)
 
     async def store(self, event: Any) -> Receipt:
-        """Append one event to the log: ``publish`` for a bus with storage, in as few steps as there are."""
+        """Append one event to the log: ``publish`` for a bus with storage, in as few steps as possible."""
         if not isinstance(event, DomainEvent):
             event = adopt(event)
         event = with_cause(event, current_event.get())
@@ -167,7 +168,7 @@ class Intake:
         return Receipt(event.event_id, position, position)
 
     async def _store(self, storage: EventSink, events: list[DomainEvent]) -> list[Receipt]:
-        """Append to the log; with too many uncommitted events already, wait or raise."""
+        """Append to the log; while too many appends are uncommitted, wait or raise."""
         if self._in_flight >= self._limit:
             if self._backpressure == "raise":
                 raise QueueFullError(queue_size=self._in_flight, max_queue_size=self._limit)
@@ -209,7 +210,7 @@ class Intake:
         return self._storage is None and self._backpressure == "wait" and self._engine.pending >= self._limit
 
     async def stand_in_line(self, waiter: asyncio.Future[None]) -> None:
-        """Return when the engine lets ``waiter`` in. Raises BusNotRunningError when the bus stops first."""
+        """Wait until the engine lets ``waiter`` in. Raises BusNotRunningError if the bus stops first."""
         admission = self._engine.admission
         admission.waiters.append(waiter)
         try:
@@ -219,7 +220,7 @@ class Intake:
                 admission.left(waiter)
             else:
                 admission.admitted -= 1
-                admission.let_in(all_at_once=True)  # the place kept for us is for the next one
+                admission.let_in(all_at_once=True)  # pass on the place that was kept for this one
             raise
         admission.admitted -= 1
         self._check_open()
@@ -237,7 +238,7 @@ class Intake:
         delay = _delay(now, delay, deliver_at)
         if self._storage is not None:
             await self._storage.schedule_event(event, now + delay)
-            await self.try_to_release(now)  # what is stored is stored, whether or not others can be released
+            await self.try_to_release(now)  # the event is stored, whether or not others can be released
         else:
             (event,) = self._checked(kind_of(event), [event])
             self.scheduled += 1
@@ -258,7 +259,7 @@ class Intake:
             self._engine.timers.add(_LOOK_EVERY, self._look)
 
     async def release_due(self) -> None:
-        """Let stored events that are due enter the log, and come back for the next one."""
+        """Append scheduled events that are due to the log, and arrange the next release."""
         assert self._storage is not None
         clock = self._engine.clock
         now = clock.time()
@@ -269,23 +270,23 @@ class Intake:
             return
         if self._release_at is None or next_due < self._release_at:
             self._release_at = next_due
-            wait = next_due - clock.time()  # a file that was locked has answered late
+            wait = next_due - clock.time()  # the answer may be late, if the file was locked
             if wait > 0:
                 self._engine.background.spawn_later(wait, partial(self.try_to_release, next_due))
-            else:  # more was due than enters the log together: no clock has to go on for the rest
+            else:  # more was due than is appended at once: release the rest without a timer
                 self._engine.background.spawn(self.try_to_release(next_due))
 
     async def try_to_release(self, due: float) -> None:
-        """Do ``release_due()`` at ``due``, and once more a second later as long as the storage refuses."""
+        """Call ``release_due()`` at ``due``; if the storage fails, try again after a second."""
         if self._release_at == due:
-            self._release_at = None  # also where the clock was set back, and it is not due yet after all
+            self._release_at = None  # also if the clock was set back and the event is not due after all
         if not await self.has_released():
-            # The disk may be full just now: what is due stays stored, and is tried again.
+            # The disk may be full: due events stay stored, and are tried again.
             self._release_at = None
             self._engine.background.spawn_later(1.0, partial(self.try_to_release, due))
 
     async def has_released(self) -> bool:
-        """Do ``release_due()``; where the storage refuses that, report it and return False."""
+        """Call ``release_due()``; if the storage fails, report that and return False."""
         try:
             await self.release_due()
         except StorageError as error:
@@ -294,14 +295,14 @@ class Intake:
         return True
 
     def _look(self) -> None:
-        """Release what another process did not live to, or what a clock that was set forward made due."""
+        """Release events that a dead process left due, or that became due when the clock was set forward."""
         if self.is_open:
             self._engine.background.spawn(self.has_released())
             self._engine.timers.add(_LOOK_EVERY, self._look)
 
 
 def _stamped(events: Sequence[Any]) -> list[DomainEvent]:
-    """Adopt what is no DomainEvent, and name the event being handled as the cause of all."""
+    """Adopt events that are no DomainEvent, and name the event being handled as their cause."""
     adopted = [event if isinstance(event, DomainEvent) else adopt(event) for event in events]
     mark = current_event.get()
     return adopted if mark is None else [with_cause(event, mark) for event in adopted]

@@ -1,4 +1,4 @@
-"""Figures and health of a running bus, computed when asked for."""
+"""Figures and health of a running bus, computed on request."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pabal.delivery.spread import quantiles
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Say how a bus is: ``ok``, ``degraded`` (works, but look at it) or ``failing``, and why.
+    """The state of a bus, with reasons: ``ok``, ``degraded`` (works, but needs attention) or ``failing``.
 
-    A bus that is ``ok`` may name, for information, what other processes handle.
+    If it is ``ok``, the reasons may list, for information, subscriptions that other processes handle.
     """
 
     status: Literal["ok", "degraded", "failing"]
     reasons: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Be true unless failing."""
+        """Return False only if failing."""
         return self.status != "failing"
 
 
 def collect(
     engine: Engine, *, uptime: float, published: int, scheduled: int, is_running: bool, stored: bool
 ) -> dict[str, Any]:
-    """Return the figures of ``get_statistics``; ``stored`` tells whether there is a log underneath."""
+    """Return the figures of ``get_statistics``; ``stored`` tells whether the bus has a log."""
     consumers = list(engine.consumers.values())
     handled = sum(c.figures.handled for c in consumers)
     timed = sum(c.figures.timed for c in consumers)
@@ -86,12 +86,12 @@ def _of(engine: Engine, consumer: Consumer, stored: bool) -> dict[str, Any]:
 
 
 def _lag(engine: Engine, consumer: Consumer) -> int | None:
-    # Another process may have it, and be far behind: a zero would say that all is done.
+    # Another process may hold it and be far behind: 0 would claim that everything is done.
     return None if engine.feed is None else engine.feed.lag_of(consumer)
 
 
 class Findings:
-    """Collect what is to be said of a bus: what makes it failing, what degraded, and what neither."""
+    """Collect the reasons for a bus's health: what makes it failing or degraded, and notes."""
 
     def __init__(self) -> None:
         self.failing: list[str] = []
@@ -99,13 +99,13 @@ class Findings:
         self.notes: list[str] = []
 
     def look_at(self, engine: Engine) -> None:
-        """Add what one engine's subscriptions and workers show; what several show alike is said once."""
+        """Add reasons from an engine's subscriptions and workers; the same reason is added only once."""
         for consumer in engine.consumers.values():
             name = f"subscription {consumer.name!r}"
             if consumer.state == HALTED:
                 self._add(self.failing, f"{name} {consumer.reason}")
             elif consumer.state == STANDBY:
-                # Of several processes on one log all but one stand by: nothing is wrong with that.
+                # If several processes share a log, all but one stand by: nothing is wrong with that.
                 self._add(self.notes, f"{name} is handled by another process")
             elif consumer.state == PAUSED:
                 self._add(self.degraded, f"{name} is paused; see bus.subscriptions.resume()")
@@ -130,12 +130,12 @@ class Findings:
             self._add(self.failing, f"{ended} of {count} workers have ended; restart the bus, and report it")
 
     def note_parked(self, count: int) -> None:
-        """Add that there are dead letters, if there are."""
+        """Add a reason if there are dead letters."""
         if count:
             self.degraded.append(f"there are dead letters ({count}); list, retry or discard them")
 
     def health(self) -> Health:
-        """Return what follows from all this."""
+        """Return the health that follows from the reasons."""
         status: Literal["ok", "degraded", "failing"]
         status = "failing" if self.failing else "degraded" if self.degraded else "ok"
         return Health(status, (*self.failing, *self.degraded, *self.notes))
@@ -163,7 +163,7 @@ def judge(engine: Engine, is_running: bool, max_queue_size: int, stored: bool) -
 
 
 def unclaimed(engines: Iterable[Engine]) -> list[str]:
-    """Return a sentence for each durable name with unfinished events that nothing subscribes under."""
+    """Return a sentence for each durable name that has unfinished events but no subscriber."""
     waiting: Counter[str] = Counter()
     for engine in engines:
         for report in engine.feed.leases.unclaimed if engine.feed is not None else ():

@@ -1,4 +1,4 @@
-"""``bus.subscriptions``: look at the durable subscriptions of a bus's log, and steer them."""
+"""``bus.subscriptions``: list and control the durable subscriptions of a bus's log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pabal.ports.records import Replay, Start, SubscriptionRecord
 
 
 class Subscriptions:
-    """Pause, resume, reset and replay by durable name, whichever process handles it.
+    """Pause, resume, reset and replay subscriptions by durable name, in whatever process they are handled.
 
-    What is asked is stored, so it also holds after a restart. All but ``attached`` and ``resume`` need
+    Requests are stored, so they also hold after a restart. All calls but ``attached`` and ``resume`` need
+    storage, and raise UsageError on a bus without it. Unknown names raise SubscriptionNotFoundError.
     storage, and raise UsageError on a bus without. Unknown names raise SubscriptionNotFoundError.
     """
 
@@ -26,17 +27,18 @@ class Subscriptions:
         self._check_running = check_running
 
     async def list(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription of the log, by name, whether or not anything handles it."""
+        """Return every durable subscription of the log, by name, whether or not it is being handled."""
         return await self._storage("list durable subscriptions").list_subscriptions()
 
     def attached(self) -> tuple[Subscription, ...]:
-        """Return what this bus object was told to subscribe, in that order; works without storage."""
+        """Return the subscriptions made on this bus object, in that order; works without storage."""
         return tuple(consumer.subscription for consumer in self._engine.consumers.values())
 
     async def pause(self, name: str) -> bool:
-        """Let a subscription take no more events until it is resumed; False if it is paused already.
+        """Stop a subscription from taking events until it is resumed; False if it is already paused.
 
-        Handlers that run go on to their end. Here it holds when the call returns, elsewhere within moments.
+        Running handlers finish. If the subscription is handled here, it has paused when the call returns;
+        elsewhere it pauses within moments.
         """
         self._check_running("pause a subscription")
         storage = self._storage("pause a subscription")
@@ -48,10 +50,10 @@ class Subscriptions:
         return paused
 
     async def resume(self, name: str) -> bool:
-        """Let a paused or halted subscription go on from its watermark; False if it is neither.
+        """Resume a paused or halted subscription at its watermark; False if it is neither.
 
-        Waits for its running handlers, but not in a handler: it goes on once they have ended. One that
-        another process halted is resumed there.
+        Waits until its running handlers have ended; called in a handler, it returns at once and the
+        subscription goes on later. If another process halted it, it is resumed there.
         """
         self._check_running("resume a subscription")
         resumed = False
@@ -66,11 +68,12 @@ class Subscriptions:
         return await self._engine.resume(name, epoch) or resumed
 
     async def reset(self, name: str, to: Start) -> int:
-        """Move a subscription to a position, a time, the beginning or now; return the position it stands at.
+        """Move a subscription to a position, a time, the beginning or now; return its new position.
 
-        Everything above is delivered, or delivered again. Its retries, replays and what queues behind parked
-        keys are forgotten, and so are dead letters whose events will be delivered again. Waits for its
-        running handlers. Raises SubscriptionInUseError while another process or bus handles it.
+        Everything above is delivered, or delivered again. Its retries, its replays and the queues behind its
+        parked keys are dropped, and so are dead letters of events that will be delivered again. Waits until
+        its running handlers have ended. Raises SubscriptionInUseError while another process or bus handles
+        it.
         """
         self._check_running("reset a subscription")
         checked_start(to, "to")
@@ -85,28 +88,28 @@ class Subscriptions:
     async def replay(self, name: str, first: int = 1, last: int | None = None) -> Replay:
         """Deliver the events from position ``first`` to ``last`` once more, to this subscription alone.
 
-        By default ``last`` is as far as it has come. The order of each key is kept: newer events wait until
-        the replay is over. It goes on after a restart. Events that it has not finished, or that are dead
-        letters, are left out. Raises UsageError for a range that holds nothing.
+        ``last`` defaults to the position it has reached. Each key keeps its order: newer events wait until
+        the replay is over. A replay continues after a restart. Events that the subscription has not finished,
+        or that are dead letters, are left out. Raises UsageError for an empty range.
         """
         self._check_running("replay events")
         storage = self._storage("replay events")
-        await self._engine.settlement.flush()  # the range is cut where its saved cursor stands
+        await self._engine.settlement.flush()  # the range ends at the saved cursor
         replay = await storage.request_replay(name, first, 2**63 - 1 if last is None else last)
         await self._obey()
         return replay
 
     async def cancel_replays(self, name: str) -> int:
-        """Call off what of its replays is not delivered yet; return how many there were."""
+        """Cancel its replays, as far as they are not delivered yet; return how many there were."""
         self._check_running("cancel replays")
         cancelled = await self._storage("cancel replays").cancel_replays(name)
         await self._obey()
         return cancelled
 
     async def forget(self, name: str) -> bool:
-        """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
+        """Remove a subscription that is no longer used, so that it holds nothing back; False if unknown.
 
-        Its dead letters stay. Raises SubscriptionInUseError while somebody handles it.
+        Its dead letters stay. Raises SubscriptionInUseError while a process or bus handles it.
         """
         return await self._storage("forget a subscription").forget_subscription(name)
 

@@ -1,4 +1,4 @@
-"""``wait_for``: the first event of a kind since a receipt, or the next one."""
+"""``wait_for``: return the first matching event since a receipt, or the next one."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ _PAGE = 256
 
 @asynccontextmanager
 async def within(timeout: float | None, event_type: Any) -> AsyncIterator[None]:
-    """End what waits for an event after ``timeout`` seconds, with a TimeoutError that names both."""
+    """Limit a wait to ``timeout`` seconds; raise a TimeoutError that names the limit and the event type."""
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
             yield
     except TimeoutError:
         if not limit.expired():
-            raise  # somebody else's, such as one of ``where``
+            raise  # raised inside, as by ``where``
         kinds = event_type if isinstance(event_type, tuple) else (event_type,)
         named = " or ".join(kind.__name__ if isinstance(kind, type) else repr(kind) for kind in kinds)
         raise TimeoutError(f"no {named} that was waited for came within {timeout} s") from None
 
 
 class Expectations:
-    """Match published events against those who wait for one."""
+    """Match published events against the calls that wait for one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.recent: deque[DomainEvent] = deque(maxlen=_REMEMBERED)
-        """The last events of a bus without storage, for looking back."""
+        """The last events of a bus without storage, for ``since``."""
         self.waiting: list[tuple[Callable[[DomainEvent], bool], asyncio.Future[Any]]] = []
 
     def start(self) -> None:
-        """Forget what an earlier run saw."""
+        """Forget events of an earlier run."""
         self.recent.clear()
 
     def stop(self) -> None:
-        """Tell those who wait that nothing comes any more."""
+        """Raise BusNotRunningError in all waiting calls."""
         for _, future in self.waiting:
             if not future.done() and not is_dead(future):
                 future.set_exception(BusNotRunningError(action="wait any longer", state="stopping"))
         self.waiting.clear()
 
     def offer(self, event: DomainEvent) -> None:
-        """Give a published event to those it satisfies."""
+        """Give a published event to the calls that it matches."""
         kept = []
         for matches, future in self.waiting:
             if future.done():
                 continue
             try:
                 if matches(event):
-                    future.set_result(body_of(unshared(event)))  # its handlers are not to see changes
+                    future.set_result(body_of(unshared(event)))  # a copy, hidden from handlers
                     continue
-            except Exception as error:  # the caller's own ``where`` raised: it is told, the publisher is not
+            except Exception as error:  # ``where`` raised: tell its caller, not the publisher
                 future.set_exception(_refused_by_no_future(error))
                 continue
             kept.append((matches, future))
@@ -122,17 +122,17 @@ async def first_in_log(
 
 
 def event_in(row: StoredRecord, matcher: EventMatcher) -> DomainEvent | None:
-    """Return the event of a row if its type is one that is waited for, and it can be read."""
+    """Return the event of a row, or None if its type is not waited for or it cannot be decoded."""
     if not matcher.matches_name(row.event_type):
         return None
     try:
         return decode_event(row)
     except DecodeError:
-        return None  # its subscriptions park it and report; here nobody can be shown it
+        return None  # its subscriptions park and report it
 
 
 def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Callable[[DomainEvent], bool]:
-    """Return what tells whether an event is one that is waited for; it raises what ``where`` raises."""
+    """Return a function that tells whether an event matches; it raises what ``where`` raises."""
 
     def matches(event: DomainEvent) -> bool:
         if not matcher.matches_class(kind_of(event)):

@@ -1,4 +1,4 @@
-"""What every storage asks of the numbers it is given, so that a slip is not taken for a damaged file."""
+"""Checks that every storage makes of its arguments, so that a caller's mistake does not look like damage."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from sys import float_info
 from pabal.errors import UsageError
 
 LARGEST = 2**63 - 1
-"""The largest position that there can be, and of how many at most anything can be returned."""
+"""The largest position that can exist, and the largest limit."""
 
 
 def check_bounds(limit: int = 0, **places: int) -> None:
-    """Raise UsageError, which names the argument, for a limit or the number of a place that cannot be.
+    """Raise UsageError for an impossible limit or position, naming the argument.
 
-    A place below the first is no mistake in a question for what lies above or below it.
+    A position below the first one is allowed, to ask for what lies above or below it.
     """
     for name, value in (("limit", limit), *places.items()):
         if not isinstance(value, int):
@@ -25,6 +25,6 @@ def check_bounds(limit: int = 0, **places: int) -> None:
 
 
 def check_time(due_at: float) -> None:
-    """Raise UsageError for what is no time: NaN is before no other, and would keep all that is due back."""
+    """Raise UsageError for a time that is not finite: NaN compares false, and would hold up due events."""
     if not isinstance(due_at, (int, float)) or not abs(due_at) <= float_info.max:
         raise UsageError(f"due_at is {due_at!r}; it must be a finite number of seconds since 1970")

@@ -1,4 +1,4 @@
-"""Time as an argument, so that everything with delays runs under a virtual clock."""
+"""Time as an argument, so that everything with delays can run under a virtual clock."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Protocol
 
 
 class TimerHandle(Protocol):
-    """Stand for one pending call."""
+    """A pending call."""
 
     def cancel(self) -> None:
-        """Forget the call; harmless if it ran already."""
+        """Cancel the call; harmless if it has already run."""
 
 
 class Clock(Protocol):
-    """Tell time and call back later. Only the loop that runs the bus uses it."""
+    """Tell the time and call functions later. Only the loop that runs the bus uses it."""
 
     def time(self) -> float:
-        """Return seconds since 1970; may step when the system clock is set."""
+        """Return seconds since 1970; may jump when the system clock is set."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never steps back."""
+        """Return seconds on a clock that never goes backwards."""
         ...
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> TimerHandle:

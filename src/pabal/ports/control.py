@@ -1,4 +1,4 @@
-"""What operators and applications may ask of a subscription, wherever it is handled."""
+"""Requests that operators and applications can make of a subscription, wherever it is handled."""
 
 from __future__ import annotations
 
@@ -9,73 +9,73 @@ from pabal.ports.records import Control, Replay, Start, SubscriptionRecord
 
 
 class SubscriptionSteering(Protocol):
-    """Look at durable subscriptions, and steer them, whoever handles them and wherever.
+    """List and control durable subscriptions, whichever process handles them.
 
-    What is asked for is stored. The process that handles the subscription obeys as soon as it hears of it:
-    at once where it shares this object, with the next look at what others wrote where it does not. Names
-    under which nothing ever subscribed raise SubscriptionNotFoundError.
+    Requests are stored. The process that handles the subscription carries one out as soon as it learns of it:
+    at once if it shares this object, otherwise when it next looks at what other processes wrote. A name that
+    was never subscribed raises SubscriptionNotFoundError.
     """
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription ever made and not removed."""
+        """Return every durable subscription that was ever made and not removed."""
         ...
 
     async def pause_subscription(self, name: str) -> bool:
-        """Let a subscription take no more events until it is resumed; False if it is paused already."""
+        """Stop a subscription from taking events until it is resumed; False if it is already paused."""
         ...
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused or halted subscription go on; False if it is neither."""
+        """Resume a paused or halted subscription; False if it is neither."""
         ...
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move a cursor; everything above is delivered (again), and return the position it stands at now.
+        """Move a cursor, so that everything above is delivered (again); return its new position.
 
-        Retries, replays and queues behind parked keys are forgotten, and so are dead letters whose events
-        will be delivered again; other dead letters stay, but block nothing any more. Raises
-        SubscriptionInUseError while somebody handles it, unless ``epoch`` is the holder's own.
+        Retries, replays and queues behind parked keys are dropped, and so are dead letters of events that
+        will be delivered again; other dead letters stay but block their keys no longer. Raises
+        SubscriptionInUseError while a process handles it, unless ``epoch`` is that of the holder.
         """
         ...
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Ask that positions ``first`` to ``last``, both included, are delivered to a subscription once more.
+        """Have positions ``first`` to ``last``, both included, delivered to a subscription once more.
 
-        What lies above its frontier, is unfinished or parked is left out: it comes, or came to rest,
-        anyway. Newer events wait until the replay is over, so that the order of each key is kept. Raises
+        Positions above its frontier, unfinished ones and parked ones are left out: they are delivered, or
+        were given up, anyway. Newer events wait until the replay is over, so each key keeps its order. Raises
         UsageError for an empty range.
         """
         ...
 
     async def cancel_replays(self, name: str) -> int:
-        """Forget what of its replays is not delivered yet; return how many there were."""
+        """Cancel its replays, as far as they are not delivered yet; return how many there were."""
         ...
 
     async def forget_subscription(self, name: str) -> bool:
-        """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
+        """Remove a subscription that is no longer used, so that it holds nothing back; False if unknown.
 
-        Its dead letters stay. Raises SubscriptionInUseError while somebody handles it.
+        Its dead letters stay. Raises SubscriptionInUseError while a process handles it.
         """
         ...
 
 
 class SubscriptionControl(SubscriptionSteering, Protocol):
-    """Hear what is asked of the subscriptions that are handled here, and tell why one has halted."""
+    """Learn of requests for the subscriptions handled here, and record why one has halted."""
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted, for all to see; False if ``epoch`` is over.
+        """Record why a subscription has halted, for every process to see; False if ``epoch`` is over.
 
-        It stands there until the subscription is resumed, given up or taken anew.
+        The record stays until the subscription is resumed, released or opened again.
         """
         ...
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
-        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        """Return the requests for each of these subscriptions; unknown names are left out."""
         ...
 
     def poll_controls(self) -> bool:
-        """Tell whether another process asked something since the last call, as far as ``poll_head`` saw."""
+        """Tell whether another process made a request since the last call, as far as ``poll_head`` saw."""
         ...
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` in any thread when something is asked here; return its remover."""
+        """Call ``listener``, in any thread, when a request is made here; return its remover."""
         ...

@@ -1,6 +1,6 @@
-"""What an operator asks of a group of processes whose log lies on a server.
+"""An operator's view of a group of processes whose log is on a server.
 
-Answered without being one of the processes: nothing here takes, renews or gives up a lease.
+It is not one of these processes: nothing here takes, renews or releases a lease.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ Matches = Callable[[StoredRecord], bool]
 
 
 class Place(NamedTuple):
-    """Name a place in a log of several partitions; positions count from 1 within each."""
+    """A place in a log of several partitions; positions count from 1 in each partition."""
 
     partition: int
     position: int
 
     def __str__(self) -> str:
-        """Return the cursor that people type."""
+        """Return the place as the cursor that operators type."""
         return f"{self.partition}:{self.position}"
 
 
 class Placed(NamedTuple):
-    """Hold an event and the partition that it lies in."""
+    """An event and the partition it is in."""
 
     partition: int
     row: StoredRecord
 
 
 class Found(NamedTuple):
-    """Hold what a search has found; ``cut`` is how far it came where it has looked at too much (or None)."""
+    """The result of a search; ``cut`` is where it stopped early because it had read too much, or None."""
 
     events: tuple[Placed, ...]
     cut: Place | None
 
 
 class GroupInspection(DeadLetterStore, ActionLog, Protocol):
-    """Look at one group from outside, decide about its dead letters, and steer its subscriptions.
+    """Look at a group from outside, decide on its dead letters, and control its subscriptions.
 
-    Whoever handles the subscription obeys within moments, or at its next start. Raises StorageError
+    The process that handles a subscription carries requests out within moments, or at its next start. Every
+    method can raise StorageError.
     throughout.
     """
 
@@ -55,7 +56,7 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
         ...
 
     async def totals(self) -> Totals:
-        """Return what the log holds; positions are counted over all partitions."""
+        """Return the totals of the log; positions are counted over all partitions."""
         ...
 
     async def subscriptions(self) -> list[SubscriptionView]:
@@ -63,40 +64,40 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
         ...
 
     async def pause_subscription(self, name: str) -> bool:
-        """Let a subscription take no more events; False if it is paused already.
+        """Stop a subscription from taking events; False if it is already paused.
 
         Raises SubscriptionNotFoundError.
         """
         ...
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused or halted subscription go on; False if it is neither.
+        """Resume a paused or halted subscription; False if it is neither.
 
         Raises SubscriptionNotFoundError.
         """
         ...
 
     async def reset_subscription(self, name: str, start: Start) -> int:
-        """Move a subscription in every partition; return its position, counted over all of them.
+        """Move a subscription in every partition; return its new position, counted over all of them.
 
         Raises SubscriptionNotFoundError, and UsageError for a position in a log of several partitions.
         """
         ...
 
     async def request_replay(self, name: str, first: int | datetime, last: int | datetime | None) -> Replay:
-        """Ask that what a subscription has finished is delivered once more: all of it, or between two times.
+        """Have events that a subscription has finished delivered once more: all, or those between two times.
 
-        Raises SubscriptionNotFoundError, and UsageError for an empty range, and for positions in a log of
+        Raises SubscriptionNotFoundError, and UsageError for an empty range, or for positions if the log has
         several partitions.
         """
         ...
 
     async def is_moving(self, name: str) -> bool:
-        """Tell whether somebody who handles a subscription has still to obey a reset."""
+        """Tell whether a process that handles a subscription has yet to carry out a reset."""
         ...
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since then."""
+        """Return how many events entered the log since ``moment``."""
         ...
 
     async def search(
@@ -110,25 +111,25 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
         limit: int,
         oldest_first: bool,
     ) -> Found:
-        """Return up to ``limit`` events strictly between two places, by the time they entered the log.
+        """Return up to ``limit`` events strictly between two places, in the order they entered the log.
 
-        ``since`` (included) and ``until`` (not) are times in microseconds. Raises InvalidFilterError for a
-        place that the log does not have.
+        ``since`` (included) and ``until`` (excluded) are times in microseconds. Raises InvalidFilterError for
+        a place that does not exist in the log.
         """
         ...
 
     def follow(
         self, matches: Matches, after: Place | None, since: int | None
     ) -> AsyncGenerator[Placed, None]:
-        """Iterate over matching events as they enter the log, for ever; without a place, only new ones."""
+        """Iterate for ever over matching events as they enter the log; without ``after``, only new ones."""
         ...
 
     async def find_event(self, event_id: str) -> Placed | None:
-        """Return an event by its id, as far back as ids are known."""
+        """Return an event by its id, as far back as the server knows ids."""
         ...
 
     async def deliveries_at(self, place: Place) -> list[DeliveryRecord]:
-        """Return what is stored of an event at every durable subscription of the group, by name."""
+        """Return what is stored about an event for every durable subscription of the group, by name."""
         ...
 
     async def aclose(self) -> None:

@@ -1,7 +1,7 @@
-"""What an operator needs from a log beyond what delivery needs: raw rows, and a durable record of actions.
+"""What an operator needs from a log and delivery does not: raw rows, and a durable record of actions.
 
-Rows are returned as stored, so a process that has none of the application's classes can read them. What
-``pabal.ports.storage`` promises holds here too.
+Rows are returned as stored, so that a process without the application's classes can read them. The promises
+of ``pabal.ports.storage`` hold here too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pabal.ports.storage import AttemptFailure, EventStorage, RecoveredDelivery,
 
 
 class LogFigures(msgspec.Struct, frozen=True):
-    """Measure a log: its first and last position (0: empty), what is scheduled, and bytes on disk.
+    """The extent of a log: first and last position (0: empty), number of scheduled events, bytes on disk.
 
-    ``size_bytes`` counts the write-ahead log, too; None for a log that is not on disk.
+    ``size_bytes`` includes the write-ahead log; it is None for a log that is not on disk.
     """
 
     first: int
@@ -30,22 +30,22 @@ class LogFigures(msgspec.Struct, frozen=True):
 
 
 class DeliveryRecord(msgspec.Struct, frozen=True):
-    """Show what is stored of one position at one subscription; times are seconds since 1970."""
+    """What is stored about one position for one subscription; times are seconds since 1970."""
 
     subscription: str
     state: str
     """``finished``, ``pending``, ``retrying``, ``parked`` or ``queued``."""
     attempts: int = 0
-    """How many are known of; where a delivery finished, they are all known if any of them failed."""
+    """How many attempts are known. All are known of a finished delivery that had failed before."""
     due_at: float | None = None
     failures: tuple[AttemptFailure, ...] = ()
     dead_letter_id: int | None = None
     finished_at: float | None = None
-    """Where it is known: for a delivery that succeeded after failed attempts."""
+    """Known for a delivery that succeeded after failed attempts; None for others."""
 
 
 class ActionRecord(msgspec.Struct, frozen=True):
-    """Hold an operator's action; ``succeeded`` is None until it is finished."""
+    """An operator's action; ``succeeded`` is None until it is finished."""
 
     id: int
     at: datetime
@@ -58,79 +58,80 @@ class ActionRecord(msgspec.Struct, frozen=True):
 
 
 class ActionLog(Protocol):
-    """Keep the audit log: what operators did, and what came of it."""
+    """Keep the audit log: the actions of operators and their results."""
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
+        """Record that an action begins; return its number."""
         ...
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
+        """Record the result of an action."""
         ...
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return up to ``limit`` actions by descending number, from below the number ``before``."""
+        """Return up to ``limit`` actions, by descending number below ``before``."""
         ...
 
 
 class LogInspection(ActionLog, Protocol):
-    """Read rows and surroundings; keep the audit log."""
+    """Read rows and what is stored about them; keep the audit log."""
 
     async def measure(self) -> LogFigures:
-        """Return the extent of the log, at a cost that does not grow with it."""
+        """Return the extent of the log, at a cost that does not depend on its length."""
         ...
 
     async def find_record(self, event_id: str) -> StoredRecord | None:
-        """Return the row of an event id, or None (also for a text that is no UUID)."""
+        """Return the row with an event id, or None (also for a text that is no UUID)."""
         ...
 
     async def read_stream(
         self, aggregate_id: str, aggregate_type: str | None, *, after_version: int = 0, limit: int = 100
     ) -> list[StoredRecord]:
-        """Return an aggregate's rows above a version, in order."""
+        """Return an aggregate's rows above a version, in version order."""
         ...
 
     async def list_streams(
         self, *, prefix: str = "", after: tuple[str, str] | None = None, limit: int = 100
     ) -> list[tuple[str, str, int]]:
-        """Return (aggregate id, aggregate type or ``""``, version), ordered by the first two."""
+        """Return (aggregate id, aggregate type or ``""``, version), ordered by id and type."""
         ...
 
     async def deliveries_at(self, position: int) -> list[DeliveryRecord]:
-        """Return what is stored of a position at every durable subscription, by name.
+        """Return what is stored about a position for every durable subscription, by name.
 
-        With the failed attempts of a delivery that succeeded at last, while its event and its subscription
-        are there, and ``RECOVERIES_KEPT`` others have not recovered since.
+        This includes the failed attempts of a delivery that succeeded in the end, as long as its event and
+        subscription exist and fewer than ``RECOVERIES_KEPT`` others have recovered since.
         """
         ...
 
     async def request_reset(self, name: str, start: Start) -> int | None:
-        """Do what ``reset_subscription`` does, or have it done by whoever handles the subscription.
+        """Reset a subscription like ``reset_subscription``, or ask the process that handles it to do so.
 
-        Returns the position it stands at now, None where it was only asked for: who handles it obeys within
-        moments, or whoever takes it next. Raises SubscriptionNotFoundError.
+        Returns its new position; None if it was only asked for, and will be done by the process that handles
+        the subscription within moments, or by the next one. Raises SubscriptionNotFoundError.
         """
         ...
 
     async def request_reopening(self, name: str) -> None:
-        """Ask the holder of a subscription, if there is one, to take it up anew from what is stored.
+        """Ask the process that holds a subscription, if any, to open it again from what is stored.
 
-        For what was changed beside it: a dead letter that is to be retried, or was discarded.
+        Needed after a change that the holder does not know of: a dead letter was marked for a retry, or
+        discarded.
         """
         ...
 
 
 class InspectableStorage(EventStorage, LogInspection, SampleStore, Protocol):
-    """Be a storage whose log an operator can look into."""
+    """A storage whose log an operator can inspect."""
 
 
 def state_of(position: int, frontier: int, unfinished: Container[int]) -> str:
-    """Return the state of a delivery of which no retry, dead letter or queue says otherwise."""
+    """Return the state of a delivery that has no retry, dead letter or place in a queue."""
     return "pending" if position > frontier or position in unfinished else "finished"
 
 
 def with_recoveries(record: DeliveryRecord, earlier: Sequence[RecoveredDelivery]) -> DeliveryRecord:
-    """Put before what is stored of a delivery how it recovered before: once, or again after a replay."""
+    """Add a delivery's earlier recoveries (several after replays) to what is stored about it now."""
     if not earlier:
         return record
     failures = [failure for one in earlier for failure in one.failures]

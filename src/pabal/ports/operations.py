@@ -1,4 +1,4 @@
-"""What a backend answers so that an operator can look into it and steer it."""
+"""What a backend must provide so that an operator can look into it and control it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ __all__ = [
 
 
 class CutShort(list[EventView]):
-    """Hold what a search found before it had looked at too much; ``at`` is the cursor to go on from."""
+    """The result of a search that stopped early, having read too much; ``at`` is the cursor to go on from."""
 
     def __init__(self, found: Iterable[EventView], at: str) -> None:
         super().__init__(found)
@@ -73,20 +73,20 @@ class CutShort(list[EventView]):
 
 
 class OperationsSource(Protocol):
-    """Answer what an operator asks of one backend. Errors are PabalErrors; nothing else escapes."""
+    """Provide one backend's side of ``Operations``. Every error is a PabalError; nothing else is raised."""
 
     @property
     def target(self) -> Target:
-        """Return what is being looked at."""
+        """Return a description of the bus or log being looked at."""
         ...
 
     @property
     def actions(self) -> frozenset[Action]:
-        """Return what can be done here; the others raise ActionNotPossibleError."""
+        """Return the actions that are possible here; the others raise ActionNotPossibleError."""
         ...
 
     async def totals(self) -> Totals:
-        """Return figures of the whole."""
+        """Return the totals of the bus or log."""
         ...
 
     async def subscriptions(self) -> list[SubscriptionView]:
@@ -94,23 +94,23 @@ class OperationsSource(Protocol):
         ...
 
     async def reasons(self) -> list[Reason]:
-        """Return what is wrong beyond what the subscriptions say of themselves."""
+        """Return what is wrong beyond the states of the subscriptions."""
         ...
 
     async def types(self) -> list[str]:
-        """Return the names of event types to choose from."""
+        """Return the event type names to choose from."""
         ...
 
     async def series(self, edges: Sequence[int]) -> Series | None:
-        """Return figures over time between ascending, equally distant times (seconds since 1970)."""
+        """Return figures over time, between ascending, equally distant times (seconds since 1970)."""
         ...
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return what each bus noted of itself, not longer ago than ``since`` (microseconds)."""
+        """Return the newest sample of each bus, if it is not older than ``since`` (microseconds)."""
         ...
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since then."""
+        """Return how many events entered the log since ``moment``."""
         ...
 
     async def events(
@@ -123,28 +123,29 @@ class OperationsSource(Protocol):
         payloads: bool,
         oldest_first: bool,
     ) -> list[EventView]:
-        """Return up to ``limit`` events strictly between two cursors, from one end or the other.
+        """Return up to ``limit`` events strictly between two cursors, beginning at one of them.
 
-        None as a cursor means that end of the log. Where nothing is indexed a search may be CutShort. Raises
-        InvalidFilterError for a text that is no cursor.
+        None as a cursor means that end of the log. Without an index, the result may be CutShort. Raises
+        InvalidFilterError for a text that is not a cursor.
         """
         ...
 
     def follow(
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
-        """Iterate over matching events with payloads as they enter the log, for ever.
+        """Iterate for ever over matching events, with payloads, as they enter the log.
 
-        Without ``after`` only over new ones; ``every`` is how long to wait where nobody tells of them.
+        Without ``after``, only new events are returned. ``every`` is the polling interval if nothing
+        announces them.
         """
         ...
 
     async def event(self, event_id: str) -> EventView | None:
-        """Return one event with its payload, or None."""
+        """Return an event with its payload, or None."""
         ...
 
     async def deliveries(self, event: EventView) -> list[DeliveryView]:
-        """Return what is known of an event at each subscription, by name."""
+        """Return what is known about an event at each subscription, by name."""
         ...
 
     async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
@@ -158,41 +159,41 @@ class OperationsSource(Protocol):
         ...
 
     async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
-        """Return dead letters by ascending id, from above ``after``."""
+        """Return dead letters with ids above ``after``, by ascending id."""
         ...
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return a dead letter. Raises DeadLetterNotFoundError."""
         ...
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
-        """Return how many dead letters there are of each subscription and error type, largest first."""
+        """Count dead letters by subscription and error type, the largest group first."""
         ...
 
     async def pause(self, name: str) -> ActionResult:
-        """Let a subscription take no more events until it is resumed. Raises SubscriptionNotFoundError."""
+        """Stop a subscription from taking events until it is resumed. Raises SubscriptionNotFoundError."""
         ...
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a paused or halted subscription go on. Raises SubscriptionNotFoundError."""
+        """Resume a paused or halted subscription. Raises SubscriptionNotFoundError."""
         ...
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Move a subscription's cursor, so that it handles what lies behind once more, or skips.
+        """Move a subscription's cursor, back to handle events once more, or forward to skip them.
 
-        Raises SubscriptionNotFoundError, or SubscriptionInUseError where another process handles it.
+        Raises SubscriptionNotFoundError, and SubscriptionInUseError if another process handles it.
         """
         ...
 
     async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
-        """Deliver the events from one position to another (None: as far as it has come) once more.
+        """Deliver events once more, from one position to another (None: the position it has reached).
 
-        Raises SubscriptionNotFoundError, and UsageError for a range that holds nothing.
+        Raises SubscriptionNotFoundError, and UsageError for an empty range.
         """
         ...
 
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
-        """Deliver a dead letter again, with another payload if given (JSON); count 0 if under way already.
+        """Deliver a dead letter again, with another payload (JSON) if given; count 0 if already under way.
 
         Raises DeadLetterNotFoundError, DecodeError for a payload that does not fit, SubscriptionError.
         """
@@ -203,32 +204,32 @@ class OperationsSource(Protocol):
         ...
 
     async def projections(self, *, rows: bool) -> list[ProjectionView]:
-        """Return every projection by name; with ``rows``, count what its tables hold."""
+        """Return every projection, by name; with ``rows``, count the rows of its tables."""
         ...
 
     async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
-        """Drop a projection's tables and position; with ``unfinished``, only what a rebuild has made so far.
+        """Drop a projection's tables and position; with ``unfinished``, only those of an unfinished rebuild.
 
-        Count 0 where there was nothing of the kind. Raises ProjectionNotFoundError.
+        The count is 0 if there was nothing to drop. Raises ProjectionNotFoundError.
         """
         ...
 
     async def rebuild_projection(self, name: str, rebuild: Callable[[Any], Awaitable[int]]) -> ActionResult:
-        """Have ``rebuild(storage)`` build a projection's tables anew; it returns the position they are at."""
+        """Let ``rebuild(storage)`` rebuild a projection's tables; it returns the position they reached."""
         ...
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write down durably that an action begins; return its number in the audit log."""
+        """Record durably that an action begins; return its number in the audit log."""
         ...
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of it."""
+        """Record the result of an action."""
         ...
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return actions, newest first, from below ``before``."""
+        """Return actions with numbers below ``before``, newest first."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of what was opened for this."""
+        """Close everything that was opened for this object."""
         ...

@@ -1,4 +1,4 @@
-"""The values that cross the ports of a storage: what is kept, shown and told."""
+"""The values that pass between a bus and its storage."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from pabal.domain.envelope import StoredRecord, to_microseconds
 from pabal.domain.event import DomainEvent
 
 Start = Literal["now", "beginning"] | int | datetime
-"""Where a subscription begins: at the log's end or beginning, after a position, or at the first event that
-was stored at an aware time or later."""
+"""Where a subscription begins: at the log's end or beginning, after a position, or at the first event stored
+at or after an aware time."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """Declare what a backend can do; the conformance suite selects its cases by it."""
+    """What a backend can do; the conformance suite selects its cases by it."""
 
     persistent: bool
-    """Survives the end of the process."""
+    """The log survives the end of the process."""
     shared: bool
-    """Several processes may open it at once; subscriptions are leased."""
+    """Several processes may open the log at once; subscriptions are leased."""
     versioned: bool = True
-    """Keeps streams of aggregates with versions: an event store, not only a carrier of events."""
+    """Keeps versioned streams of aggregates: it is an event store, not only a carrier of events."""
     searchable: bool = True
     """Finds events by type, aggregate, chain of causes and time (``LogQueries``)."""
     steered: bool = True
-    """Subscriptions can be paused, moved and given a range again from anywhere (``SubscriptionControl``).
+    """Subscriptions can be paused, moved and replayed from any process (``SubscriptionControl``).
 
-    A bus asks without it, too: ``add_control_listener`` returns what does nothing then, ``read_controls`` an
-    empty list, ``poll_controls`` False and ``note_halt`` True.
+    A bus calls that port in any case. If this is False, ``add_control_listener`` returns a function that does
+    nothing, ``read_controls`` an empty list, ``poll_controls`` False and ``note_halt`` True.
     """
     aggregates: bool = False
     """Appends to several streams at once, and keeps histories and snapshots (``AggregateStorage``)."""
     inspectable: bool = False
-    """Tells operators what became of each delivery, with its failed attempts (``deliveries_at``)."""
+    """Shows operators the state of each delivery, with its failed attempts (``deliveries_at``)."""
 
 
 PROCESS_DIED = "ProcessDied"
-"""The ``error_type`` of an attempt during which the process died, with nothing else in flight."""
+"""The ``error_type`` of an attempt during which the process died, when no other attempt was in flight."""
 DIED_AMONG_OTHERS = "ProcessDiedAmongOthers"
-"""The same, while other attempts were in flight too, any of which may be to blame."""
+"""The same if other attempts were in flight too, any of which may be to blame."""
 
 
 class AttemptFailure(msgspec.Struct, frozen=True):
-    """Record one failed attempt: its number from 1, when it ended (aware, UTC), and with what error."""
+    """A failed attempt: its number from 1, when it ended (aware, UTC), and the error."""
 
     attempt: int
     failed_at: datetime
@@ -56,7 +56,7 @@ class AttemptFailure(msgspec.Struct, frozen=True):
 
 
 class PendingRetry(msgspec.Struct, frozen=True):
-    """Hold an unfinished delivery that was attempted: how often, and when it is due (seconds since 1970)."""
+    """An unfinished delivery that was attempted; ``due_at`` is its next attempt (seconds since 1970)."""
 
     position: int
     attempts: int
@@ -66,9 +66,9 @@ class PendingRetry(msgspec.Struct, frozen=True):
 
 
 class ParkedDelivery(msgspec.Struct, frozen=True):
-    """Hold a delivery that ends as a dead letter at ``parked_at`` (seconds since 1970).
+    """A delivery that becomes a dead letter at ``parked_at`` (seconds since 1970).
 
-    ``blocks`` keeps later events of ``key`` waiting.
+    With ``blocks``, later events of ``key`` wait behind it.
     """
 
     position: int
@@ -76,7 +76,7 @@ class ParkedDelivery(msgspec.Struct, frozen=True):
     failures: tuple[AttemptFailure, ...]
     parked_at: float
     record: StoredRecord | None
-    """The row as it stands in the log; None lets the storage copy it from there."""
+    """The row as it is in the log; if None, the storage copies it from there."""
     event: DomainEvent | None = None
     key: str | None = None
     blocks: bool = False
@@ -87,7 +87,7 @@ RECOVERIES_KEPT = 10_000
 
 
 class RecoveredDelivery(msgspec.Struct, frozen=True):
-    """Tell of a delivery that succeeded after failed attempts; ``attempts`` counts the last one, too."""
+    """A delivery that succeeded after failed attempts; ``attempts`` includes the one that succeeded."""
 
     position: int
     attempts: int
@@ -97,15 +97,15 @@ class RecoveredDelivery(msgspec.Struct, frozen=True):
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True):
-    """Show a dead letter as stored; times are aware, in UTC."""
+    """A dead letter as stored; times are aware, in UTC."""
 
     id: int
     subscription: str
     position: int
     record: StoredRecord | None
-    """The row with its original bytes; None where nothing was ever encoded (a bus without storage)."""
+    """The row with its original bytes; None on a bus without storage, where nothing is encoded."""
     event: DomainEvent | None
-    """The event itself where the record is None."""
+    """The event, if ``record`` is None."""
     reason: str
     failures: tuple[AttemptFailure, ...]
     parked_at: datetime
@@ -116,26 +116,26 @@ class DeadLetterRecord(msgspec.Struct, frozen=True):
 
     @property
     def error_type(self) -> str | None:
-        """Return the kind of error that the last attempt ended with; None where there was no attempt."""
+        """Return the type of the error that ended the last attempt; None if there was no attempt."""
         return self.failures[-1].error_type if self.failures else None
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """Ask that a range of the log is delivered once more, to one subscription alone."""
+    """A request to deliver a range of the log once more, to one subscription alone."""
 
     id: int
     subscription: str
     first: int
     last: int
     watermark: int
-    """Everything of the range up to here is finished."""
+    """Everything in the range up to here is finished."""
 
 
 class Progress(msgspec.Struct):
-    """Say how far a subscription has come, and what changed since the last save.
+    """How far a subscription has come, and what has changed since the last save.
 
-    All positions up to ``frontier`` are finished except those in ``unfinished``; ``watermark`` lies below
-    the lowest of them.
+    All positions up to ``frontier`` are finished, except those in ``unfinished``; ``watermark`` is below the
+    lowest of these.
     """
 
     name: str
@@ -145,21 +145,21 @@ class Progress(msgspec.Struct):
     unfinished: tuple[int, ...] = ()
     retries: tuple[PendingRetry, ...] = ()
     cleared: tuple[int, ...] = ()
-    """Positions whose retry row, if any, is over."""
+    """Positions whose retry, if one is stored, is over."""
     recovered: tuple[RecoveredDelivery, ...] = ()
-    """Of those, the ones that succeeded after failed attempts, whether or not these were ever saved.
+    """Those of ``cleared`` that succeeded after failed attempts, whether or not the failures were ever saved.
 
     A storage that is ``inspectable`` keeps the newest ``RECOVERIES_KEPT``.
     """
     parked: tuple[ParkedDelivery, ...] = ()
     queued: tuple[tuple[str, int], ...] = ()
-    """(key, position) of events that queue behind a parked one."""
+    """(key, position) of events queued behind a parked one."""
     replayed: tuple[tuple[int, int], ...] = ()
-    """(id, watermark) of replays that went on; one that reached its last position is over."""
+    """(id, watermark) of replays that have progressed; one that reached its last position is over."""
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """Hold what a storage knows of a subscription when it is opened."""
+    """What a storage knows about a subscription when it is opened."""
 
     name: str
     number: int
@@ -169,46 +169,46 @@ class Cursor(msgspec.Struct, frozen=True):
     unfinished: tuple[int, ...]
     retries: tuple[PendingRetry, ...]
     blocked_keys: tuple[str, ...]
-    """Keys of dead letters that block theirs, and keys behind which something still queues."""
+    """Keys blocked by dead letters, and keys that still have a queue."""
     paused: bool = False
     replays: tuple[Replay, ...] = ()
-    """What is to be delivered again before the subscription goes on, oldest request first."""
+    """Ranges to be delivered again before the subscription goes on, oldest request first."""
     reopenings: int = 0
-    """How often its holder was asked to take it up anew, so far."""
+    """How often its holder has been asked, so far, to open it again."""
 
 
 class Move(msgspec.Struct, frozen=True):
-    """Ask for a cursor to stand elsewhere: at a position, or for None at the head of the log by then."""
+    """A request to move a cursor to a position, or, for None, to the head of the log at that time."""
 
     position: int | None
 
     @property
     def start(self) -> Start:
-        """Return the place as ``reset_subscription`` takes it."""
+        """Return the target in the form that ``reset_subscription`` takes."""
         return "now" if self.position is None else self.position
 
 
 class Control(msgspec.Struct, frozen=True):
-    """Tell what was asked of a subscription, by whomever."""
+    """The requests that were made for a subscription, by any process."""
 
     name: str
     paused: bool
     replays: tuple[Replay, ...]
     reopenings: int = 0
     move: Move | None = None
-    """Where it is to stand, asked while somebody held it."""
+    """The move that was requested while a process held the subscription."""
     halted: bool = False
-    """It is written down as halted. Who halted it, and finds that gone, was resumed and goes on."""
+    """It is recorded as halted. A process that halted it and finds no record knows that it was resumed."""
 
 
 class SubscriptionRecord(msgspec.Struct, frozen=True):
-    """Show a durable subscription as stored, whether or not anything subscribes under its name now."""
+    """A durable subscription as stored, whether or not anything subscribes under its name now."""
 
     name: str
     watermark: int
     frontier: int
     unfinished: int
-    """Unfinished below the frontier, or queued behind a parked one; what lies above it is not counted."""
+    """Positions unfinished below the frontier, or queued behind a parked one; none above it is counted."""
     retries: int
     parked: int
     queued: int
@@ -219,15 +219,15 @@ class SubscriptionRecord(msgspec.Struct, frozen=True):
     replays: tuple[Replay, ...] = ()
     created_at: datetime | None = None
     halted: str = ""
-    """Why it has halted, where the log knows of that."""
+    """The reason why it has halted, if that is recorded."""
 
 
 class DeadLetterGroup(msgspec.Struct, frozen=True):
-    """Count the dead letters of one subscription whose last attempt ended with one kind of error."""
+    """A count of dead letters with the same subscription and type of the last error."""
 
     subscription: str
     error_type: str | None
-    """None where there was no attempt."""
+    """None if there was no attempt."""
     count: int
     first_parked_at: datetime
     last_parked_at: datetime
@@ -235,7 +235,7 @@ class DeadLetterGroup(msgspec.Struct, frozen=True):
 
 
 def group_by_error(letters: Iterable[DeadLetterRecord]) -> list[DeadLetterGroup]:
-    """Count dead letters by subscription and type of the last error, largest group first."""
+    """Count dead letters by subscription and type of the last error, the largest group first."""
     groups: dict[tuple[str, str | None], list[DeadLetterRecord]] = {}
     for letter in letters:
         groups.setdefault((letter.subscription, letter.error_type), []).append(letter)
@@ -254,23 +254,23 @@ def group_by_error(letters: Iterable[DeadLetterRecord]) -> list[DeadLetterGroup]
 
 
 class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Choose events of the log; what is left out does not restrict.
+    """Select events of the log; a field that is not set does not restrict.
 
-    Times are those at which an event entered the log, ``since`` included and ``until`` not. A correlation id
-    also finds the event that it is the id of: the root of the chain.
+    Times are those at which an event entered the log, ``since`` included and ``until`` excluded. A
+    correlation id also selects the event with that id: the root of the chain.
     """
 
     types: tuple[str, ...] = ()
     aggregate_id: str | None = None
     aggregate_type: str | None = None
-    """Only together with ``aggregate_id``."""
+    """Only valid together with ``aggregate_id``."""
     correlation_id: str | None = None
     causation_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     def admits(self, row: StoredRecord) -> bool:
-        """Tell whether a row is one of those that are wanted."""
+        """Tell whether a row is selected."""
         return (
             (not self.types or row.event_type in self.types)
             and self.aggregate_id in (None, row.aggregate_id)
@@ -283,9 +283,9 @@ class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Hold a stretch of the log: every row of the wanted types above ``after`` and up to ``upto``.
+    """A section of the log: every row of the requested types above ``after`` and up to ``upto``.
 
-    The next page begins after ``upto``; where that is what ``after`` was, the log ends here.
+    The next page begins after ``upto``; if ``upto`` equals ``after``, the log ends here.
     """
 
     rows: tuple[StoredRecord, ...]
@@ -293,14 +293,14 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """Tell listeners what a commit added: consecutive positions from ``first``."""
+    """The events that a commit added, at consecutive positions from ``first``."""
 
     first: int
     events: tuple[DomainEvent, ...]
 
 
 class StreamAppend(msgspec.Struct, frozen=True):
-    """Ask for events at the end of one stream, which must be at ``expected_version`` (0: not exist)."""
+    """A request to append to one stream, which must be at ``expected_version`` (0: does not exist yet)."""
 
     aggregate_type: str
     aggregate_id: str

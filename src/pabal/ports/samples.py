@@ -1,6 +1,6 @@
-"""What is remembered of how a bus was: a small series of figures that outlives the process.
+"""A bus's recent history: a small series of figures that outlives the process.
 
-A bus takes a sample of itself every ten seconds and gives it to its storage, if that keeps samples.
+A bus takes a sample of itself every ten seconds and records it in its storage, if that keeps samples.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 
 class SubscriptionSample(msgspec.Struct, frozen=True):
-    """Hold one subscription's figures in a sample; durations in seconds, None where nothing was timed."""
+    """One subscription's figures in a sample; durations in seconds, None if nothing was timed."""
 
     handled: int
     lag: int
@@ -22,29 +22,29 @@ class SubscriptionSample(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """Say how one bus was in the ``seconds`` before ``at`` (microseconds since 1970)."""
+    """The figures of one bus over the ``seconds`` before ``at`` (microseconds since 1970)."""
 
     at: int
     source: str
-    """Which bus: several processes may share a log."""
+    """The bus it is of; several processes may share a log."""
     seconds: float
     handled: int
     failed: int
     """Failed attempts."""
     lag: int
-    """The largest of any subscription."""
+    """The largest lag of any subscription."""
     p50: float | None
     p99: float | None
     subscriptions: dict[str, SubscriptionSample]
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Show figures over time in steps of equal length; None where nothing is known."""
+    """Figures over time in steps of equal length; None where nothing is known."""
 
     at: tuple[int, ...]
-    """Where each step ends, seconds since 1970."""
+    """The end of each step, in seconds since 1970."""
     published: tuple[float | None, ...]
-    """Events per second that entered the log, from the log itself."""
+    """Events per second that entered the log, counted in the log itself."""
     handled: tuple[float | None, ...]
     """Deliveries per second."""
     lag: tuple[float | None, ...]
@@ -56,14 +56,14 @@ class Series(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class SampleStore(Protocol):
-    """Keep samples for a week: all of the last day, one in five minutes before."""
+    """Keep samples for a week: every one of the last day, before that one per five minutes."""
 
     async def record_sample(self, sample: Sample) -> None:
-        """Store a sample, together with how many retries and dead letters there are."""
+        """Store a sample, together with the current numbers of retries and dead letters."""
         ...
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return the newest sample of each source that is not older than ``since`` (microseconds)."""
+        """Return the newest sample of each source, if it is not older than ``since`` (microseconds)."""
         ...
 
     async def read_series(self, edges: Sequence[int]) -> Series:
@@ -72,11 +72,11 @@ class SampleStore(Protocol):
 
 
 _CARRIED = 75
-"""Seconds for which a figure counts as unchanged: an idle bus is sampled once a minute."""
+"""Seconds for which a figure is taken to be unchanged: an idle bus is sampled once a minute."""
 
 
 def filled(values: Sequence[float | None], seconds: int) -> tuple[float | None, ...]:
-    """Return steps of so many seconds with short gaps closed by what was known before them. Pure.
+    """Fill short gaps with the value before them; a step is ``seconds`` long. Pure.
 
     >>> filled([None, 2, None, None, None, 3], 30)
     (None, 2, 2, 2, None, 3)

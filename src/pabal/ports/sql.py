@@ -1,4 +1,4 @@
-"""Which statements an application may have run on a connection that is not its own."""
+"""Which SQL statements an application may run on a connection that belongs to pabal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pabal.errors import UsageError
 
 _SPACE = r"(?:[\s\ufeff]|--[^\n]*(?:\n|$)|/\*.*?\*/)*+"
-"""What SQLite passes over; possessive, for there are many ways to read many comments as fewer."""
+"""Whitespace and comments of SQLite; possessive, because comments can be split in many ways."""
 _FLAGS = re.IGNORECASE | re.DOTALL
 _SCHEMA = rf"""(?:(?:\w+|(?:"[^"]*")+|(?:'[^']*')+|(?:`[^`]*`)+|\[[^\]]*\]){_SPACE}\.{_SPACE})?"""
 _SETTINGS = (
@@ -21,12 +21,12 @@ _not_yours = re.compile(
     rf"|PRAGMA\b{_SPACE}{_SCHEMA}[\"'`\[]?{_SETTINGS}[\"'`\]]?{_SPACE}[=(])",
     _FLAGS,
 ).match
-"""Find what would begin or end a transaction, or set what pabal relies on in a connection that lives on."""
+"""Match statements that begin or end a transaction, or change a setting that pabal relies on."""
 _reads = re.compile(_begins + r"(?:SELECT|WITH|VALUES|EXPLAIN|PRAGMA)\b", _FLAGS).match
 
 
 def only_reads(sql: str) -> bool:
-    """Tell whether a statement can do no more than read, where its connection lets nobody write.
+    """Tell whether a statement can only read, on a connection that is set to refuse writes.
 
     >>> only_reads("SELECT 1"), only_reads("BEGIN"), only_reads('PRAGMA "query_only" = OFF')
     (True, False, False)
@@ -35,12 +35,12 @@ def only_reads(sql: str) -> bool:
 
 
 def check_in_transaction(sql: str) -> None:
-    """Raise UsageError for a statement that is pabal's to run, where a transaction of pabal's is open."""
+    """Raise UsageError for a statement that must not run inside a transaction of pabal."""
     refused = _not_yours(sql)
     if refused is None:
         return
     if refused["transaction"]:
-        # Others' events are in this transaction too: it is not this function's to end.
+        # The transaction also holds events of other callers, so this function must not end it.
         raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
-    # The connection is everybody's, and stays as it is set long after this transaction.
+    # The connection is shared, and a setting would outlast this transaction.
     raise UsageError(f"{sql.strip()!r} inside transact(); leave the connection's settings to pabal")

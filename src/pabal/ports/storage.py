@@ -1,13 +1,14 @@
-"""What the bus needs from a log, as protocols and the values that cross them.
+"""What the bus needs from a log, as protocols and the values that pass through them.
 
 An implementation promises, for everything below:
 
-- *ordered*: positions start at 1, grow by commit order, and a reader never sees a lower one after a higher;
-- *durable*: a call that changes something has returned only when the change is as safe as the backend's
-  declared durability says;
-- *atomic*: one call is visible whole or not at all;
-- *cancel-safe*: cancelling an awaiting caller leaves the change done or not done, never half;
-- errors are of ``StorageError`` or as named; nothing else escapes.
+- *ordered*: positions start at 1 and grow in commit order, and a reader never sees a lower position after a
+  higher one;
+- *durable*: a call that changes something returns only when the change is as safe as the durability that the
+  backend declares;
+- *atomic*: a call becomes visible as a whole or not at all;
+- *cancel-safe*: cancelling a caller that waits leaves the change done or not done, never half done;
+- *errors*: only StorageError, its subclasses and the errors named below are raised.
 """
 
 from __future__ import annotations
@@ -73,21 +74,21 @@ __all__ = [
 
 
 class AttemptJournal(Protocol):
-    """Remember which deliveries are being attempted, so that a handler that kills its process is counted.
+    """Record which deliveries are being attempted, so that a handler that kills its process is counted.
 
-    ``begin`` and ``end`` cost well under a microsecond and survive the death of the process, not of the
-    machine.
+    ``begin`` and ``end`` cost well under a microsecond. The record survives the death of the process, but not
+    of the machine.
     """
 
     def begin(self, slot: int, subscription: int, first: int, last: int, attempt: int) -> None:
-        """Note that ``slot`` starts an attempt on ``first`` … ``last``."""
+        """Record that ``slot`` starts an attempt at positions ``first`` … ``last``."""
 
     def reserve(self, slots: int) -> int:
-        """Make room for this many more slots and return the number of the first."""
+        """Make room for ``slots`` more slots and return the number of the first."""
         ...
 
     def end(self, slot: int) -> None:
-        """Note that the slot's attempt is over."""
+        """Record that the slot's attempt is over."""
 
 
 class EventSink(Protocol):
@@ -96,9 +97,9 @@ class EventSink(Protocol):
     capabilities: Capabilities
 
     def append_events(self, events: Sequence[DomainEvent]) -> Awaitable[list[int]]:
-        """Append events in order, all or none; the positions come when they are stored.
+        """Append events in order, all or none; the result is their positions, once they are stored.
 
-        An event stored already with the same content keeps its first position and is not appended again.
+        An event that is already stored with the same content is not appended again and keeps its position.
         Raises InvalidEventError, DuplicateEventError, StorageError.
         """
         ...
@@ -106,15 +107,17 @@ class EventSink(Protocol):
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Store an event that enters the log at ``due_at`` (seconds since 1970).
 
-        One that is scheduled or stored already stays as it is. Raises InvalidEventError, DuplicateEventError
-        for an id with other content, UsageError for a time that is no finite number, StorageError.
+        One that is already scheduled or stored is left as it is. Raises InvalidEventError;
+        DuplicateEventError if its id has other content; UsageError for a time that is not finite;
+        StorageError.
         """
         ...
 
     async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None.
+        """Append every scheduled event that is due; return when the next one is due, or None.
 
-        One whose id was stored meanwhile is dropped, whatever is stored there, and keeps no other back.
+        An event whose id was stored in the meantime is dropped, whatever is stored under it, and delays no
+        other.
         """
         ...
 
@@ -126,14 +129,15 @@ class EventLog(EventSink, Protocol):
     max_payload_bytes: int
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``, fewer where they are large, and how far that reaches.
+        """Read up to ``limit`` rows above ``after``, fewer if they are large, and up to where that reaches.
 
-        Nothing lies above only where ``upto`` is ``after``. Raises CorruptLogError at the first altered row.
+        Only if ``upto`` equals ``after`` is there nothing above. Raises CorruptLogError at the first altered
+        row.
         """
         ...
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Read the rows at these positions, in order; positions that are gone are left out."""
+        """Read the rows at these positions, in order; positions that no longer exist are left out."""
         ...
 
     async def head(self) -> int:
@@ -143,13 +147,13 @@ class EventLog(EventSink, Protocol):
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
         """Call ``listener`` after every commit of this object, in order, before its publishers resume.
 
-        It is called in any thread and must return at once. Returns a function that takes it away.
+        It may be called in any thread and must return at once. Returns a function that removes it.
         """
         ...
 
 
 class DeadLetterStore(Protocol):
-    """Keep deliveries that were given up."""
+    """Keep the deliveries that were given up."""
 
     async def list_dead_letters(
         self,
@@ -164,21 +168,21 @@ class DeadLetterStore(Protocol):
         ...
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of the last error, the largest group first."""
         ...
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return a dead letter. Raises DeadLetterNotFoundError."""
         ...
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried, with a new payload (JSON) if given; None if it is already.
+        """Mark a dead letter as being retried, with a new payload (JSON) if given; None if it already is.
 
-        From then on it is a retry of its subscription, due at ``now`` (seconds since 1970), with
-        ``from_dead_letter``; a ``Progress`` that clears it removes the dead letter, one that parks it again
-        keeps its id. Raises DeadLetterNotFoundError, DecodeError for a payload that does not fit.
+        From then on it is a retry of its subscription with ``from_dead_letter``, due at ``now`` (seconds
+        since 1970). A ``Progress`` that clears it removes the dead letter; one that parks it again keeps its
+        id. Raises DeadLetterNotFoundError, and DecodeError for a payload that does not fit.
         """
         ...
 
@@ -188,7 +192,7 @@ class DeadLetterStore(Protocol):
 
 
 class LogQueries(Protocol):
-    """Find events by what is indexed, at a cost that depends on what is returned, not on the log's length."""
+    """Find events through indexes, at a cost that depends on the result and not on the length of the log."""
 
     async def find_events(
         self,
@@ -199,9 +203,9 @@ class LogQueries(Protocol):
         limit: int = 100,
         newest_first: bool = False,
     ) -> list[StoredRecord]:
-        """Return up to ``limit`` events strictly between two positions, from one end or the other.
+        """Return up to ``limit`` events strictly between two positions, beginning at one of them.
 
-        The last one's position is where the next page begins: ``after`` it, or ``before`` it with
+        The next page begins at the position of the last one: pass it as ``after``, or as ``before`` with
         ``newest_first``. Raises UsageError (``aggregate_type`` without id, naive times), CorruptLogError.
         """
         ...
@@ -212,71 +216,72 @@ class LogQueries(Protocol):
 
 
 class SubscriptionStore(DeadLetterStore, Protocol):
-    """Keep cursors, exceptions and dead letters beside the log."""
+    """Keep cursors, retries, queues and dead letters beside the log."""
 
     @property
     def journal(self) -> AttemptJournal | None:
-        """Return where attempts are noted, or None where nothing outlives the process anyway."""
+        """Return the journal of attempts; None if nothing outlives the process anyway."""
         ...
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
     ) -> Awaitable[Cursor | None]:
-        """Take a subscription for this storage object; None while it is held, unless in ``epoch``.
+        """Open a subscription for this storage object; None while it is held, unless in ``epoch``.
 
-        A new name begins at ``start``, which is settled at the call: an append begun later lies behind it. A
-        position beyond the head is taken for the head. A known one continues, with a higher epoch, and
-        ``start`` is ignored. A new name has epoch 1, also one that was forgotten: so who held it can tell.
+        A new name begins at ``start``, which is fixed at the call: events appended later come after it. A
+        position beyond the head counts as the head. A known name continues at its cursor with a higher epoch,
+        and ``start`` is ignored. A new name has epoch 1, also one that was forgotten, so that its former
+        holder can tell.
 
-        With ``epoch`` its holder takes it anew in one step: nobody can take or forget it in between. It is
-        given up where that is cancelled or fails.
+        With ``epoch``, the holder opens it again in one step, so that no other can open or forget it in
+        between. If this is cancelled or fails, the subscription is released.
         """
         ...
 
     async def renew_leases(self) -> list[str]:
-        """Prolong every lease held here; return the names of those that were lost."""
+        """Renew every lease held here; return the names of those that were lost."""
         ...
 
     def poll_head(self) -> int | None:
-        """Return the log's head if another process has moved it since the last call, else None.
+        """Return the head of the log if another process has moved it since the last call, else None.
 
         Never blocks.
         """
         ...
 
     def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` in the running loop when another process says that it wrote; return its remover.
+        """Call ``heard`` in the running loop when another process announces a write; return its remover.
 
-        A hint that ``poll_head`` is worth a call; whether it ever comes is up to the backend.
+        It is a hint to call ``poll_head``. A backend may never announce anything.
         """
         ...
 
     async def release_subscription(self, name: str, epoch: int) -> None:
-        """Give a subscription up, so that another process can take it at once."""
+        """Release a subscription, so that another process can open it at once."""
         ...
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
-        """Save everything in one transaction; return the names whose lease is lost.
+        """Save all changes in one transaction; return the names whose lease is lost.
 
-        Nothing is saved for those.
+        Nothing is saved for these.
         """
         ...
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        """Return the positions in (after, upto] for which this subscription has a dead letter."""
         ...
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
-        """Return the first positions that queue behind a parked event of ``key``."""
+        """Return the first positions queued behind a parked event of ``key``."""
         ...
 
 
 class BusLog(EventSink, DeadLetterStore, SubscriptionSteering, Protocol):
-    """Be what a bus asks of its log by itself; delivering asks for the rest of ``EventStorage``."""
+    """What a bus itself needs from its log; delivery needs the rest of ``EventStorage``."""
 
 
 class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl, Protocol):
-    """Be everything a durable bus stands on, and the queries that applications use."""
+    """Everything a durable bus needs, and the queries that applications use."""
 
     async def store_event(self, event: Any) -> int:
         """Append one event; return its position. Raises as ``append_events``."""
@@ -289,7 +294,7 @@ class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl,
     async def append(
         self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
     ) -> list[int]:
-        """Append to one stream; with ``expected_version``, raise ConcurrencyError unless it is there."""
+        """Append to one stream. Raises ConcurrencyError if it is not at ``expected_version``, if given."""
         ...
 
     async def get_event(self, event_id: str) -> Any:
@@ -299,50 +304,51 @@ class EventStorage(EventLog, LogQueries, SubscriptionStore, SubscriptionControl,
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in version order; without a type, those of all types of this id."""
+        """Return an aggregate's events in version order; without a type, those of all types with this id."""
         ...
 
     def read(
         self, after: int = 0, *, types: Iterable[Any] | None = None, limit: int | None = None
     ) -> AsyncIterator[Envelope]:
-        """Iterate over the log above ``after``; of ``types``: classes, without subclasses, or names."""
+        """Iterate over the log above ``after``; ``types`` are classes, without their subclasses, or names."""
         ...
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
-        """Return events that some durable subscription has not finished; without any, the unmarked ones."""
+        """Return events that a durable subscription has not finished; if there is none, the unmarked ones."""
         ...
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
-        """Note that an application dispatched an event by itself; False if there is no such event."""
+        """Record that the application has dispatched an event itself; False if the event does not exist."""
         ...
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals by type and aggregate type, and the span of positions and times.
+        """Return totals by type and aggregate type, and the first and last position and time.
 
         Keys: ``total_events``; ``events_by_type``; ``events_by_aggregate``, by aggregate type (``""`` for
-        none), without events of no aggregate; ``first_position``, ``last_position``; ``first_occurred_at``,
-        ``last_occurred_at``, the earliest and latest time (aware). The last four are None for an empty log.
+        none), without events that have no aggregate; ``first_position``, ``last_position``;
+        ``first_occurred_at``, ``last_occurred_at``, the earliest and latest time (aware). The last four are
+        None for an empty log.
         """
         ...
 
     def open(self) -> None:
-        """Open again after ``aclose()``; harmless while open. May block. Raises StorageError."""
+        """Open again after ``aclose()``; harmless if open. May block. Raises StorageError."""
         ...
 
     async def aclose(self) -> None:
-        """Finish what was accepted, let go of files and threads; later appends raise StorageClosedError."""
+        """Finish accepted calls, and close files and threads; later appends raise StorageClosedError."""
         ...
 
 
 class AggregateStorage(EventStorage, Protocol):
-    """Be an event storage that aggregates live on."""
+    """An event storage that can keep aggregates."""
 
     def append_streams(self, changes: Sequence[StreamAppend]) -> Awaitable[list[int]]:
-        """Append to several streams, all or none; the positions come when they are stored.
+        """Append to several streams, all or none; the result is the positions, once they are stored.
 
-        The order of calls is the order of appends, awaited or not, so a later call may expect the versions
-        that an earlier one makes. Raises ConcurrencyError with both versions for the first stream that is
-        elsewhere, InvalidEventError, DuplicateEventError, StorageError.
+        Appends happen in the order of the calls, awaited or not, so a call may expect versions that an
+        earlier call makes. Raises ConcurrencyError, with both versions, for the first stream that is at
+        another version; InvalidEventError, DuplicateEventError, StorageError.
         """
         ...
 
@@ -353,11 +359,11 @@ class AggregateStorage(EventStorage, Protocol):
         ...
 
     async def load_snapshot(self, aggregate_type: str, aggregate_id: str) -> bytes | None:
-        """Return what was saved last for an aggregate, or None."""
+        """Return the last snapshot saved for an aggregate, or None."""
         ...
 
     async def save_snapshot(
         self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
     ) -> None:
-        """Keep a snapshot in place of the last one; ``None`` removes it."""
+        """Replace an aggregate's snapshot; ``None`` removes it."""
         ...

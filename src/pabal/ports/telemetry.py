@@ -1,8 +1,8 @@
-"""The catalogue of what a bus reports: one record class per fact.
+"""The reports that a bus makes: one class per kind.
 
-Reports are made where something leaves the ordinary way; an event that is simply handled is counted, not
-reported, so listening costs an ordinary event nothing. ``bus.listen`` takes a listener: a plain function of
-one record, called on the bus's event loop; one that raises is dropped, with a log line, and delivery goes on.
+A report is made when something out of the ordinary happens. An event that is simply handled is counted, not
+reported, so listening costs it nothing. ``bus.listen`` takes a listener: a plain function of one report,
+called on the bus's event loop. A listener that raises is removed, which is logged, and delivery goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
-    """Be the base of every report; ``subscription`` is its durable name."""
+    """The base class of all reports; ``subscription`` is the durable name."""
 
     severity: ClassVar[Literal["info", "warning", "error"]] = "warning"
 
@@ -36,9 +36,10 @@ class Report(msgspec.Struct, frozen=True, gc=False):
 
 
 class AttemptFailed(Report, frozen=True, gc=False):
-    """Tell that a handler raised, or ran out of time; of a batch, with its first event.
+    """A handler raised or ran out of time; for a batch, the report names its first event.
 
-    ``attempt`` counts from 1. ``delay`` is in how many seconds the next attempt follows, None if none does.
+    ``attempt`` counts from 1. ``delay`` is the number of seconds until the next attempt, None if there is
+    none.
     """
 
     event_id: str
@@ -49,7 +50,7 @@ class AttemptFailed(Report, frozen=True, gc=False):
 
 
 class EventParked(Report, frozen=True, gc=False):
-    """Tell that an event became a dead letter, after so many ``attempts``. ``reason`` is one line."""
+    """An event became a dead letter after ``attempts`` attempts. ``reason`` is one line."""
 
     severity = "error"
 
@@ -61,21 +62,21 @@ class EventParked(Report, frozen=True, gc=False):
 
 
 class EventDropped(Report, frozen=True, gc=False):
-    """Tell that a full bus dropped a delivery under ``backpressure="drop_oldest"``."""
+    """A delivery was dropped: by a full bus with ``backpressure="drop_oldest"``, or halted without a log."""
 
     event_id: str
     event_type: str
 
 
 class EventSkipped(Report, frozen=True, gc=False):
-    """Tell that a stored event has a type that no class claims, so a pattern subscription passed over it."""
+    """A stored event was passed over, because this process has no class for its type."""
 
     event_type: str
     position: int
 
 
 class SubscriptionHalted(Report, frozen=True, gc=False):
-    """Tell that a subscription stopped taking events. ``reason`` says why and what to do."""
+    """A subscription stopped taking events. ``reason`` says why, and what to do."""
 
     severity = "error"
 
@@ -83,27 +84,27 @@ class SubscriptionHalted(Report, frozen=True, gc=False):
 
 
 class SubscriptionPaused(Report, frozen=True, gc=False):
-    """Tell that a subscription takes no more events until somebody resumes it."""
+    """A subscription takes no more events until it is resumed."""
 
     severity = "info"
 
 
 class SubscriptionResumed(Report, frozen=True, gc=False):
-    """Tell that a halted, paused or waiting subscription takes events again."""
+    """A subscription that was halted, paused or standing by takes events again."""
 
     severity = "info"
 
 
 class WorkUnclaimed(Report, frozen=True, gc=False):
-    """Tell that a durable subscription has unfinished events, but nothing subscribes under its name."""
+    """A durable subscription has unfinished events, but nothing subscribes under its name."""
 
     unfinished: int
 
 
 class StorageTrouble(Report, frozen=True, gc=False):
-    """Tell that the storage could not be read or written just now; it will be tried again.
+    """The storage could not be read or written just now; the bus will try again.
 
-    ``subscription`` is empty where it concerns several.
+    ``subscription`` is empty if the trouble concerns several.
     """
 
     severity = "error"
@@ -112,4 +113,4 @@ class StorageTrouble(Report, frozen=True, gc=False):
 
 
 Listener = Callable[[Report], None]
-"""What ``bus.listen`` takes: a plain function that returns at once."""
+"""The argument of ``bus.listen``: a plain function that returns at once."""
