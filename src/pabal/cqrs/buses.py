@@ -21,10 +21,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class MessageBus:
-    """Find a message's one handler by its type, and call it with what it needs.
+    """Find the one handler for a message's type, and call it with its dependencies.
 
-    ``provide`` gets a type and returns an object of it, or an awaitable of one; the look-up of any container
-    fits. It is called anew for each message and each parameter of its handler.
+    ``provide`` takes a type and returns an object of it, or an awaitable of one; the lookup function of any
+    dependency injection container fits. It is called for each message and each parameter of its handler.
     """
 
     kind: ClassVar[str] = "bus"
@@ -43,7 +43,7 @@ class MessageBus:
         return self._middleware
 
     def handles(self, message_class: type) -> Callable[[F], F]:
-        """Register the decorated function for a class of messages, and return it; see ``register``."""
+        """Decorate a function to register it for a class of messages; see ``register``."""
 
         def decorate(function: F) -> F:
             self.register(message_class, function)
@@ -52,13 +52,15 @@ class MessageBus:
         return decorate
 
     def register(self, message_class: type, handler: Callable[..., Any]) -> None:
-        """Have ``handler`` called for messages of exactly this class.
+        """Register ``handler`` for messages of exactly this class.
 
-        Its first parameter is the message; every other without a default is provided by its annotation: the
-        ``MessageContext``, what middleware provides for this message, or else what ``provide`` returns. A
-        handler that is not async runs in a thread. Subclasses of the message need a handler of their own.
+        Its first parameter is the message. Every other parameter without a default is provided by its
+        annotation: the ``MessageContext``, what middleware provides for this message, or else what
+        ``provide`` returns. A handler that is not async runs in a thread. Subclasses of the message need
+        handlers of their own.
 
-        Raises DuplicateHandlerError, InvalidMessageHandlerError, UsageError for what is no class.
+        Raises DuplicateHandlerError, InvalidMessageHandlerError, UsageError if ``message_class`` is not a
+        class.
         """
         if not isinstance(message_class, type):
             raise UsageError(f"{message_class!r} is no class; register a handler for a class of messages")
@@ -74,11 +76,11 @@ class MessageBus:
         self._calls[message_class] = self._wire(made)
 
     def use(self, middleware: Middleware) -> None:
-        """Put ``async (message, context, call_next)`` around every handler, inside those used before.
+        """Put ``async (message, context, call_next)`` around every handler, inside earlier middleware.
 
-        It counts for handlers registered before, too. What it returns is the result; ``await call_next()``
-        calls the next one in, and may be called more than once. Raises UsageError for what cannot be called
-        so, as ``validate`` in place of ``validate()``.
+        This includes handlers that are already registered. What the middleware returns is the result;
+        ``await call_next()`` calls the next layer and may be called more than once. Raises UsageError for
+        anything that cannot be called like this, such as ``validate`` instead of ``validate()``.
         """
         refuse_other_than_middleware(middleware)
         self._middleware = (*self._middleware, middleware)
@@ -105,10 +107,10 @@ class MessageBus:
 
 
 class CommandBus(MessageBus):
-    """Have each command handled by its one handler; the result comes back, or what it raised.
+    """Execute commands: each is handled by its one handler, and its result or exception reaches the caller.
 
-    ``provide`` gets the type of a handler's further parameter and returns an object of it, or an awaitable of
-    one. A bus needs no start and no stop.
+    ``provide`` takes the type of a handler's further parameter and returns an object of it, or an awaitable
+    of one. A command bus need not be started or stopped.
 
     >>> import asyncio
     >>> class Add(Command[int]):
@@ -131,9 +133,9 @@ class CommandBus(MessageBus):
     async def execute(self, command: Any) -> Any:
         """Return what the command's handler returns.
 
-        Raises what the handler or a middleware raises, HandlerNotFoundError where no handler is registered
-        for exactly this class, DependencyError for a parameter that cannot be provided, UsageError for a
-        class in place of a command.
+        Raises what the handler or a middleware raises, HandlerNotFoundError if no handler is registered for
+        exactly this class, DependencyError for a parameter that cannot be provided, and UsageError if given a
+        class instead of a command.
         """
         call = self._calls.get(type(command))
         if call is None:
@@ -142,7 +144,7 @@ class CommandBus(MessageBus):
 
 
 class QueryBus(MessageBus):
-    """Have each query answered by its one handler. ``provide`` is that of ``CommandBus``.
+    """Answer queries: each is answered by its one handler. ``provide`` works as in ``CommandBus``.
 
     >>> import asyncio
     >>> class Greeting(Query[str]):
@@ -162,7 +164,7 @@ class QueryBus(MessageBus):
     @overload
     async def ask(self, query: object) -> Any: ...
     async def ask(self, query: Any) -> Any:
-        """Return the answer. Raises what ``CommandBus.execute`` raises."""
+        """Return the handler's answer. Raises what ``CommandBus.execute`` raises."""
         call = self._calls.get(type(query))
         if call is None:
             raise self._not_found(query)

@@ -1,4 +1,4 @@
-"""What is known of one handler: the message it takes, what it needs, and how to call it."""
+"""One registered handler: the message it takes, the dependencies it needs, and how to call it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pabal.eventsourcing import UnitOfWork
 
 _OF_IDEMPOTENCY = "commands.use(Idempotency(bus)) provides one, to messages that have a command_id"
 Provider = Callable[[Any], Any]
-"""Return an object of a type; may be an async function."""
+"""Returns an object of the given type; may be an async function."""
 CallNext = Callable[[], Awaitable[Any]]
 Middleware = Callable[[Any, "MessageContext", CallNext], Awaitable[Any]]
-"""``async (message, context, call_next)`` around a handler; what it returns is the result."""
+"""``async (message, context, call_next)`` around a handler; its return value is the result."""
 
 
 class MessageContext(msgspec.Struct, gc=True):
-    """Tell middleware, and a handler that asks for it by type, how a message is being handled.
+    """Describe how a message is being handled, for middleware and for handlers that ask for it by type.
 
-    ``message_type`` is the class's qualified name, ``handler`` is ``module:qualname``, and ``returns`` the
-    annotation of what it returns. ``attempt`` counts from 1. ``provided`` holds by type what middleware
-    provides for this one message; it goes before the bus's ``provide``.
+    ``message_type`` is the class's qualified name, ``handler`` is ``module:qualname``, and ``returns`` is the
+    handler's return annotation. ``attempt`` counts from 1. ``provided`` maps types to the objects middleware
+    provides for this one message; they take precedence over the bus's ``provide``.
     """
 
     message_type: str
@@ -40,7 +40,7 @@ class MessageContext(msgspec.Struct, gc=True):
 
 
 class Handler:
-    """Hold a function, and call it with what it needs."""
+    """Hold a handler function, and call it with the dependencies it needs."""
 
     __slots__ = ("_is_async", "_needs", "_provide", "function", "message_type", "name", "returns")
 
@@ -85,7 +85,7 @@ class Handler:
         return tuple(needs), returns
 
     def _annotated(self, name: str) -> Any:
-        """Return one annotation, read alone: others may name what only the function itself can see."""
+        """Resolve one annotation by itself: others may use names visible only inside the function."""
         named = self.function if _is_named(self.function) else type(self.function).__call__
         one = SimpleNamespace(__annotations__={name: annotations_of(named).get(name, Any)})
         return get_type_hints(one, globalns=getattr(unwrap(named), "__globals__", None))[name]
@@ -95,15 +95,15 @@ class Handler:
 
     @property
     def direct(self) -> Callable[[Any], Awaitable[Any]] | None:
-        """Return the function where calling it with the message alone is all there is to do."""
+        """Return the function itself if it can be called with the message alone, else None."""
         return self.function if self._is_async and not self._needs else None
 
     def new_context(self) -> MessageContext:
-        """Return the context of one message."""
+        """Return a fresh context for one message."""
         return MessageContext(self.message_type, self.name, self.returns)
 
     async def __call__(self, message: Any, context: MessageContext) -> Any:
-        """Call the function; one that is not async runs in a thread. Raises DependencyError."""
+        """Call the function, in a thread if it is not async. Raises DependencyError."""
         given = {name: await self._find(name, wanted, context) for name, wanted in self._needs}
         if self._is_async:
             return await self.function(message, **given)
@@ -128,7 +128,7 @@ class Handler:
 
 
 def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[Any]]) -> Any:
-    """Return a call with one layer of middleware around it."""
+    """Wrap one layer of middleware around a call."""
 
     async def run(message: Any, context: MessageContext) -> Any:
         made = layer(message, context, lambda: inner(message, context))
@@ -150,7 +150,7 @@ def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[A
 
 
 def refuse_other_than_middleware(layer: Any) -> None:
-    """Raise UsageError for what cannot be called with a message, its context and the next call."""
+    """Raise UsageError for anything that cannot be called with a message, its context and the next call."""
     if not callable(layer):
         raise UsageError(f"{layer!r} is no middleware; pass async (message, context, call_next)")
     name = layer.__qualname__ if _is_named(layer) else repr(layer)
@@ -164,7 +164,7 @@ def refuse_other_than_middleware(layer: Any) -> None:
             f"if it returns one, write {name}(…)"
         ) from error
     except ValueError:
-        pass  # written in C, without a signature to read
+        pass  # implemented in C, without a readable signature
 
 
 def _is_named(function: Any) -> bool:

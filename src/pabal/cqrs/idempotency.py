@@ -1,4 +1,4 @@
-"""Handle each command once: its id is stored in the very append that stores the events it caused."""
+"""Handle each command once: its id is stored in the same append as the events it caused."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _STREAM = "pabal.command"
 
 
 class _Attempt:
-    """Hold one handling of a command, from its sending to its end, and what it waits for."""
+    """One handling of a command, from start to end, and the other attempts it waits for."""
 
     def __init__(self, storage: AggregateStorage, command_id: str, done: asyncio.Future[None]) -> None:
         self.storage = storage
         self.command_id = command_id
         self.done = done
         self.awaited: list[_Attempt] = []
-        """The attempts of others that something inside of this one waits for."""
+        """The attempts that a command sent from inside this one is waiting for."""
 
     def waits_for_any(self, others: Sequence[_Attempt]) -> bool:
-        """Tell whether this one, or what it waits for, waits for one of others."""
+        """Return whether this attempt waits for one of ``others``, directly or through further attempts."""
         seen: set[_Attempt] = {self}
         left: list[_Attempt] = [self]
         while left:
@@ -50,14 +50,14 @@ class _Attempt:
 
 
 _handling: ContextVar[tuple[_Attempt, ...]] = ContextVar("pabal_handling", default=())
-"""The attempts that this call is inside of, or was begun by."""
+"""The attempts whose handlers led to the current call, or started its task."""
 
 
 class CommandHandled(DomainEvent):
-    """Say that a command was handled, and what came of it; stored with the events it caused.
+    """Record that a command was handled, and its result; stored with the events it caused.
 
-    ``fingerprint`` is the first 16 hex digits of the SHA-256 of the command's JSON, with sets and mappings in
-    order, ``result`` is JSON, and ``handling`` the id of the one attempt that stored it.
+    ``fingerprint`` is the first 16 hex digits of the SHA-256 of the command's JSON, with sets and mappings
+    sorted; ``result`` is JSON; ``handling`` is the id of the attempt that stored it.
     """
 
     event_type: ClassVar[str] = "pabal.command.handled"
@@ -86,26 +86,26 @@ class _LentUnitOfWork(UnitOfWork):
 
 
 class Idempotency:
-    """Be the middleware that has a command of one id handled once, across restarts and processes.
+    """Middleware that handles each command id once, across restarts and processes.
 
-    ``commands.use(Idempotency(bus))``. A handler takes a ``UnitOfWork`` by type and changes aggregates
-    through it; it does not commit, which is a UsageError. When it returns, what they recorded and the
-    command's id and result are stored in one append, as a ``CommandHandled``. Sent again, the command is not
-    handled again: its first result is returned.
+    ``commands.use(Idempotency(bus))``. A handler asks for a ``UnitOfWork`` by type and changes aggregates
+    through it; committing it is a UsageError. When the handler returns, the events, the command's id and its
+    result are stored in one append, the latter two as a ``CommandHandled``. If the command is sent again, its
+    handler is not called, and the first result is returned.
 
-    The same id sent twice at a time: in one event loop the second waits for the first; in two, or in two
-    processes, both are handled, the second append is refused, and the first's result returned. A command that
-    raises leaves nothing and may be sent again. What a handler does besides the unit of work (a mail, its own
-    append) is not covered.
+    If the same id is sent twice concurrently in one event loop, the second call waits for the first. In two
+    loops or processes, both are handled, the second append is refused, and both calls return the first
+    result. A command whose handler raises stores nothing and may be sent again. Effects outside the unit of
+    work (an e-mail, the handler's own append) are not covered.
 
-    An id is known as long as its ``CommandHandled`` is in the log. Sent again after ``trim`` deleted that,
-    the command is handled again, but what it recorded is refused with ConcurrencyError.
+    An id is known as long as its ``CommandHandled`` is in the log. If the command is sent again after
+    ``trim`` deleted that event, it is handled again, but its events are refused with ConcurrencyError.
 
     Messages without ``command_id`` pass through. Raises CommandIdReusedError for an id with other content,
-    UsageError for a bus without storage, for an id that is no text, for a command or result that has no JSON
-    form, for a result that is not what the handler's annotation says, and for a command that its own handler
-    sends again, or one that waits for it; DecodeError for a first result that the annotation takes no more;
-    and what ``UnitOfWork.commit`` raises.
+    UsageError for a bus without storage, for an id that is not text, for a command or result that has no JSON
+    form, for a result that does not match the handler's return annotation, and for a command that is sent
+    again by its own handler or would wait for itself through another; DecodeError for a first result that no
+    longer matches the annotation; and what ``UnitOfWork.commit`` raises.
 
     >>> import asyncio
     >>> from pabal import InMemoryEventStorage
@@ -131,7 +131,7 @@ class Idempotency:
         self._running: dict[tuple[asyncio.AbstractEventLoop, str], _Attempt] = {}
 
     async def __call__(self, message: Any, context: MessageContext, call_next: CallNext) -> Any:
-        """Handle a message once."""
+        """Handle a message, or return its first result if it was handled before."""
         command_id = getattr(message, "command_id", None)
         if command_id is None and not isinstance(message, Command):
             return await call_next()
@@ -146,7 +146,7 @@ class Idempotency:
                 "it would wait for itself; send a command of another id"
             )
         loop = asyncio.get_running_loop()
-        key = (loop, command_id)  # what another loop does cannot be waited for, and is as in another process
+        key = (loop, command_id)  # another loop's attempt cannot be awaited; treat it like another process
         while (running := self._running.get(key)) is not None:
             await _end_of(running, context)
         attempt = self._running[key] = _Attempt(self.storage, command_id, loop.create_future())
@@ -159,7 +159,7 @@ class Idempotency:
             attempt.done.set_result(None)
 
     async def _once(self, message: Any, command_id: str, context: MessageContext, call_next: CallNext) -> Any:
-        # In one order: that of a set differs from process to process, and the command is the same.
+        # Deterministic order: sets are ordered differently in each process, but the command is the same.
         content = _encode(message, f"the command {context.message_type}", "deterministic")
         fingerprint = sha256(content).hexdigest()[:16]
         marker_id = str(uuid5(_NAMESPACE, command_id))
@@ -176,7 +176,7 @@ class Idempotency:
             describe(type(message)),
             fingerprint,
             kept.decode(),
-            # Another attempt's marker has other content, so the log refuses it and all that comes with it.
+            # A marker from another attempt has different content, so the log refuses it and its whole append.
             new_event_id(),
             event_id=marker_id,
         )
@@ -192,12 +192,12 @@ class Idempotency:
 
 
 def _outer() -> list[_Attempt]:
-    # A task that a handler left behind may send its command once more when the handler has returned.
+    # A task left behind by a handler may send the same command again after the handler has returned.
     return [each for each in _handling.get() if not each.done.done()]
 
 
 async def _end_of(running: _Attempt, context: MessageContext) -> None:
-    """Wait for the end of an attempt that is under way. Raises UsageError where it would never come."""
+    """Wait for a running attempt to end. Raises UsageError if that would be a deadlock."""
     outer = _outer()
     if running.waits_for_any(outer):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""``Command`` and ``Query``: what is asked of the application, as immutable values."""
+"""``Command`` and ``Query``: requests to the application, as immutable values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ R = TypeVar("R")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, Generic[R], frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Be the base of an application's commands; ``R`` is the type of the result.
+    """Base class of an application's commands; ``R`` is the type of the result.
 
-    Fields are positional or keyword. ``command_id``, keyword-only text, names this one command: sent again
-    under the same id, it is not handled again where the bus uses ``Idempotency``. It defaults to a new UUID.
-    A command bus takes any class; this one adds the id, and tells type checkers what ``execute`` returns.
+    Fields are positional or keyword. ``command_id``, keyword-only text, identifies this one command: where
+    the bus uses ``Idempotency``, a command sent again under the same id is not handled again. It defaults to
+    a new UUID. A command bus accepts any class; this one adds the id, and tells type checkers what
+    ``execute`` returns.
 
-    Commands are stored under the class's qualified name, or under its ``command_type`` if it has one: give it
-    one before you rename the class.
+    Commands are stored under the class's qualified name, or its ``command_type`` if it has one: set that
+    before you rename the class.
 
     >>> class OpenAccount(Command[str]):
     ...     owner: str
@@ -33,10 +34,10 @@ class Command(msgspec.Struct, Generic[R], frozen=True, kw_only=True, repr_omit_d
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Query(msgspec.Struct, Generic[R], frozen=True):
-    """Be the base of an application's queries; ``R`` is the type of the answer.
+    """Base class of an application's queries; ``R`` is the type of the answer.
 
-    A query changes nothing. Its fields are positional or keyword. A query bus takes any class; this one tells
-    type checkers what ``ask`` returns.
+    A query changes nothing. Its fields are positional or keyword. A query bus accepts any class; this one
+    tells type checkers what ``ask`` returns.
 
     >>> class CountAccounts(Query[int]):
     ...     owner: str

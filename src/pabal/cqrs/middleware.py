@@ -14,11 +14,11 @@ from pabal.errors import ConcurrencyError, InvalidMessageError, NotAuthorisedErr
 
 
 def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
-    """Refuse messages that are not valid with InvalidMessageError, before their handler sees them.
+    """Reject invalid messages with InvalidMessageError, before they reach their handler.
 
-    ``check(message)`` raises ValueError to say why not, and its result is ignored; without ``check``, the
-    message's own ``validate()`` is called, if it has one. Either may be async. Other errors pass as they are.
-    Raises UsageError for a ``check`` that cannot be called.
+    ``check(message)`` raises ValueError to explain why a message is invalid; its result is ignored. Without
+    ``check``, the message's own ``validate()`` is called, if it has one. Either may be async. Other errors
+    are raised unchanged. Raises UsageError for a ``check`` that cannot be called.
 
     >>> import asyncio
     >>> from pabal.cqrs import Command, CommandBus
@@ -53,10 +53,10 @@ def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
 
 
 def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
-    """Let only messages through for which ``is_allowed(message)`` is true; else raise NotAuthorisedError.
+    """Let only messages pass for which ``is_allowed(message)`` is true; else raise NotAuthorisedError.
 
-    It may be an async function, and it knows who asks from wherever the application keeps that: a field of
-    the message, or a context variable. Raises UsageError for what cannot be called.
+    It may be async, and finds the caller's identity where the application keeps it: in a field of the
+    message, or a context variable. Raises UsageError if ``is_allowed`` cannot be called.
 
     >>> import asyncio
     >>> from pabal.cqrs import Query, QueryBus
@@ -87,10 +87,10 @@ def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
 
 
 def log_messages(logger: str = "pabal.cqrs") -> Middleware:
-    """Write one line for each message: its type, how long it took and how it ended; never its content.
+    """Log one line for each message: its type, how long it took and how it ended; never its content.
 
-    ``logger`` is a name. The level is INFO, and WARNING with the type of the error for a message that failed.
-    One that was cancelled leaves no line. ``validate`` shows an example of how middleware is used.
+    ``logger`` is a name. The level is INFO, or WARNING, with the type of the error, for a message that
+    failed. A cancelled message is not logged. ``validate`` shows an example.
     """
     log = logging.getLogger(logger)
 
@@ -109,11 +109,11 @@ def log_messages(logger: str = "pabal.cqrs") -> Middleware:
 
 
 def retry_conflicts(attempts: int = 3) -> Middleware:
-    """Handle a message again, up to ``attempts`` times in all, when somebody else was first.
+    """Handle a message again after a ConcurrencyError, up to ``attempts`` times in all.
 
-    Only ConcurrencyError is retried, at once: nothing was stored then, and the handler decides by the new
-    state. The last one is raised. ``use`` it before ``Idempotency``, so that each attempt has a unit of work
-    of its own. Raises UsageError for ``attempts`` below 1.
+    It retries at once: nothing was stored, and the handler decides again by the new state. The last
+    ConcurrencyError is raised; other errors are not retried. ``use`` it before ``Idempotency``, so that each
+    attempt has its own unit of work. Raises UsageError for ``attempts`` below 1.
 
     >>> import asyncio
     >>> from pabal.cqrs import Command, CommandBus

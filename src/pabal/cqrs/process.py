@@ -1,4 +1,4 @@
-"""``ProcessManager``: events in, commands out; pure, as an aggregate is."""
+"""``ProcessManager``: takes events and decides on commands, without side effects, like an aggregate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ F = TypeVar("F", bound=Callable[..., None])
 KeyOf = str | Callable[[Any], str | None]
 _MARK = "_pabal_reactions"
 _LONGEST = 1e11
-"""Seconds; some 3,000 years, and what is due then still has a date."""
+"""Seconds, about 3,000 years: a timeout due after that would have no valid date."""
 
 
 class Reaction(NamedTuple):
-    """Say which method takes an event, and which instance the event belongs to."""
+    """Name the method that takes an event, and how to find the instance the event belongs to."""
 
     method: str
     key_of: Callable[[Any], str | None]
@@ -29,10 +29,10 @@ class Reaction(NamedTuple):
 
 
 def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
-    """Mark the method that takes these events, each of which begins an instance where there is none.
+    """Mark the method that takes these events; each event starts an instance if its key has none yet.
 
-    ``key`` names the attribute of the event, or is a function of it, that tells instances apart; keys are
-    text. An event whose key is None is not for this process. Subclasses of the events are included.
+    ``key`` is the name of an event attribute, or a function of the event, and identifies the instance; keys
+    are text. An event whose key is None is not for this process. Subclasses of the events are included.
     ``ProcessManager`` shows an example.
     """
     _check_events("@starts", event_classes, key)
@@ -40,7 +40,7 @@ def starts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
 
 
 def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
-    """Mark the method that takes these events; without an instance of their key they change nothing.
+    """Mark the method that takes these events; an event whose key has no instance changes nothing.
 
     ``key`` is that of ``starts``. ``ProcessManager`` shows an example.
     """
@@ -49,7 +49,7 @@ def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
 
 
 def on_timeout(name: str) -> Callable[[F], F]:
-    """Mark the method that takes the timeout of this name, as a ``ProcessTimedOut``; see ``set_timeout``.
+    """Mark the method called, with a ``ProcessTimedOut``, when the timeout is due; see ``set_timeout``.
 
     >>> from pabal import DomainEvent
     >>> class Invoiced(DomainEvent):
@@ -74,8 +74,8 @@ def on_timeout(name: str) -> Callable[[F], F]:
 def on_rejected(*command_classes: type) -> Callable[[F], F]:
     """Mark the method that takes a ``CommandRejected`` for commands of these classes, to compensate.
 
-    It comes when a command's handler raised one of the process's ``rejections``. Subclasses of the commands
-    are not included. ``ProcessManager`` shows an example.
+    The event arrives when a command's handler has raised one of the process's ``rejections``. Subclasses of
+    the commands are not included. ``ProcessManager`` shows an example.
     """
     for cls in command_classes:
         if not (isinstance(cls, type) and issubclass(cls, Command)):
@@ -114,18 +114,19 @@ def _mark(reactions: list[tuple[str, Any, KeyOf, bool]]) -> Callable[[F], F]:
 
 
 class ProcessManager:
-    """Be the base of an application's process managers: what leads several aggregates through one process.
+    """Base class of an application's process managers, which coordinate several aggregates.
 
     Methods marked with ``@starts``, ``@reacts``, ``@on_timeout`` and ``@on_rejected`` take an event, change
-    the annotated attributes, ``send`` commands, set and cancel timeouts, and ``end``. They must do nothing
-    else, and be deterministic. Attributes need an annotation and a default, for they are stored at each step.
+    the annotated attributes, ``send`` commands, set and cancel timeouts, and ``end`` the instance. They must
+    do nothing else, and be deterministic. The attributes are stored at each step, so each needs an annotation
+    and a default.
 
-    ``process_type`` is the durable name, without ``/``, and defaults to the class name in snake case.
-    ``rejections`` are the exceptions of command handlers that mean no: the process hears of them by
-    ``@on_rejected``. All others are retried, and then parked, and so are those of a command for which no
-    method is marked.
+    ``process_type`` is the durable name, without ``/``; it defaults to the class name in snake case.
+    ``rejections`` are the exceptions by which command handlers say no: the process receives them through
+    ``@on_rejected``. Any other exception, and a rejection that no method is marked for, is retried, and the
+    event is then parked.
 
-    Raises ProcessDefinitionError at the definition of a class that cannot work. ``ProcessManagers`` runs it.
+    Raises ProcessDefinitionError when a class is defined that cannot work. ``ProcessManagers`` runs it.
 
     >>> from pabal import DomainEvent
     >>> class GoodsOrdered(DomainEvent):
@@ -223,9 +224,9 @@ class ProcessManager:
     def __init__(self, key: str) -> None:
         self.key = key
         self.sent: list[Command[Any]] = []
-        """The commands of this step, in order."""
+        """The commands sent in this step, in order."""
         self.timeouts: dict[str, float | None] = {}
-        """The timeouts of this step: seconds, or None for one that was cancelled."""
+        """The timeouts changed in this step: seconds until due, or None for a cancelled one."""
         self.ended = False
         for name, default in self.codec.defaults.items():
             setattr(self, name, deepcopy(default))
@@ -233,10 +234,10 @@ class ProcessManager:
     # -- what a step may do ---------------------------------------------------------------------------
 
     def send(self, command: Command[Any]) -> None:
-        """Send a command once this step is stored. Its id is replaced by one that belongs to the step.
+        """Send a command once this step is stored. Its id is replaced by one derived from the step's.
 
-        The commands of a step are sent one after the other, in this order; after one that was rejected the
-        rest is not sent. Raises ProcessDefinitionError for what is no ``Command``.
+        The commands of a step are sent one after the other, in order; after one is rejected, the rest is not
+        sent. Raises ProcessDefinitionError for anything but a ``Command``.
         """
         if not isinstance(command, Command):
             raise ProcessDefinitionError(
@@ -247,11 +248,11 @@ class ProcessManager:
         self.sent.append(command)
 
     def set_timeout(self, name: str, seconds: float) -> None:
-        """Have the method marked ``@on_timeout(name)`` called in so many seconds, unless cancelled.
+        """Have the method marked ``@on_timeout(name)`` called after ``seconds``, unless cancelled.
 
-        Seconds count from this step, by the clock of ``ProcessManagers``; what lies in the past comes at
-        once. It survives restarts. Setting one again moves it. Raises ProcessDefinitionError for a name that
-        no method takes, for what is no number, and for a time that no calendar has.
+        Seconds count from this step, by the clock of ``ProcessManagers``; a negative number means at once.
+        Timeouts survive restarts. Setting one again replaces it. Raises ProcessDefinitionError for a name
+        that no method takes, for anything but a number, and for a time too far away for a date.
         """
         self._refuse_unknown(name)
         try:
@@ -277,7 +278,7 @@ class ProcessManager:
             )
 
     def cancel_timeout(self, name: str) -> None:
-        """Let a timeout not come about; harmless if none is set.
+        """Cancel a timeout; harmless if it is not set.
 
         Raises ProcessDefinitionError for a name that no method takes.
         """
@@ -285,9 +286,9 @@ class ProcessManager:
         self.timeouts[name] = None
 
     def end(self) -> None:
-        """End this instance for good: what comes later for its key changes nothing, timeouts neither.
+        """End this instance for good: later events with its key, and its timeouts, change nothing.
 
-        What this step sends is still sent.
+        Commands sent in this step are still sent.
         """
         self.ended = True
 
@@ -295,7 +296,7 @@ class ProcessManager:
 
     @classmethod
     def reaction_to(cls, event_class: type) -> Reaction | None:
-        """Return which method takes events of a class; that of the nearest base class counts too."""
+        """Return the reaction to events of a class, which may be that of the nearest base class."""
         for base in event_class.__mro__:
             if base in cls.reactions:
                 return cls.reactions[base]
@@ -305,7 +306,7 @@ class ProcessManager:
     def key_of(cls, event: Any) -> str | None:
         """Return the key of the instance that an event belongs to, or None.
 
-        Raises ProcessDefinitionError for a key that is no text, or whose attribute is not there.
+        Raises ProcessDefinitionError if the key is not text, or the event has no such attribute.
         """
         if isinstance(event, (ProcessTimedOut, CommandRejected)):
             return event.key if event.process == cls.process_type else None
@@ -321,7 +322,7 @@ class ProcessManager:
         if key is None or type(key) is str:
             return key
         if isinstance(key, str):
-            return str.__str__(key)  # a member of an enum is the text that it is, as its timeouts have it
+            return str.__str__(key)  # the text of an enum member; its timeouts carry the key as that text
         raise ProcessDefinitionError(
             f"the key of {type(event).__name__} is {key!r:.60}, no text; give a function that returns some, "
             "such as key=lambda event: str(event.number)",
@@ -330,17 +331,17 @@ class ProcessManager:
 
     @classmethod
     def may_start_with(cls, event: Any) -> bool:
-        """Tell whether an event begins an instance."""
+        """Return whether an event may start an instance."""
         reaction = cls.reaction_to(type(event))
         return reaction is not None and reaction.starts
 
     @classmethod
     def hears_of_rejected(cls, command: Any) -> bool:
-        """Tell whether a method takes the rejection of a command."""
+        """Return whether a method takes the rejection of a command."""
         return type(command) in cls.rejection_methods
 
     def take(self, event: Any) -> bool:
-        """Call the method that takes ``event``; False if there is none."""
+        """Call the method that takes ``event``; return False if there is none."""
         name: str | None
         if isinstance(event, ProcessTimedOut):
             name = self.timeout_methods.get(event.timeout)
@@ -361,7 +362,7 @@ class ProcessManager:
 
     def _taker_of_rejected(self, command_class: str) -> str | None:
         methods = self.rejection_methods
-        by_name = {cls.__qualname__: method for cls, method in methods.items()}  # as it was once stored
+        by_name = {cls.__qualname__: method for cls, method in methods.items()}  # as older versions stored it
         return (by_name | {describe(cls): method for cls, method in methods.items()}).get(command_class)
 
     def __repr__(self) -> str:

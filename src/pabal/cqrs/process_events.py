@@ -1,4 +1,4 @@
-"""What process managers leave on the log: their steps, their timeouts, and commands that were refused."""
+"""The events that process managers store: their steps, their timeouts, and rejected commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STREAM = "pabal.process"
 
 
 class SentCommand(msgspec.Struct, frozen=True):
-    """Hold a command as it is stored."""
+    """Hold a command as stored in a step."""
 
     command_type: str
     command_id: str
@@ -20,7 +20,7 @@ class SentCommand(msgspec.Struct, frozen=True):
 
 
 class PendingTimeout(msgspec.Struct, frozen=True):
-    """Hold a timeout that is set: its event's id, and when it is due (seconds since 1970)."""
+    """Hold a pending timeout: the id of its event, and when it is due (seconds since 1970)."""
 
     name: str
     event_id: str
@@ -28,10 +28,10 @@ class PendingTimeout(msgspec.Struct, frozen=True):
 
 
 class ProcessStepped(DomainEvent):
-    """Say that an event led a process one step on: its state now, its timeouts, the commands of the step.
+    """Record one step of a process: the new state, the pending timeouts, and the commands to send.
 
-    ``process`` is the ``process_type``, ``key`` the instance's, and ``cause`` the id of the event that was
-    taken. ``state`` is JSON; ``timeouts`` are all that are pending after the step.
+    ``process`` is the ``process_type``, ``key`` that of the instance, and ``cause`` the id of the event that
+    was taken. ``state`` is JSON; ``timeouts`` are all that are pending after the step.
     """
 
     event_type: ClassVar[str] = "pabal.process.stepped"
@@ -51,7 +51,7 @@ class ProcessStepped(DomainEvent):
 
 
 class ProcessTimedOut(DomainEvent):
-    """Say that a timeout of a process is due; its ``event_id`` tells whether it is still wanted."""
+    """Report that a timeout is due. By its ``event_id``, the process knows whether it is still pending."""
 
     event_type: ClassVar[str] = "pabal.process.timed_out"
     process: str
@@ -60,7 +60,7 @@ class ProcessTimedOut(DomainEvent):
 
 
 class CommandRejected(DomainEvent):
-    """Say that a command of a process was rejected by its handler, and with what exception.
+    """Report that a handler rejected a command of a process, and with which exception.
 
     ``command_class`` is the name under which the command is stored, ``error_type`` a qualified class name,
     ``error`` the exception's message.
@@ -76,5 +76,5 @@ class CommandRejected(DomainEvent):
 
 
 def stream_id(process: str, key: str) -> str:
-    """Return the id of the stream of one instance."""
+    """Return the id of an instance's stream."""
     return f"{process}/{key}"

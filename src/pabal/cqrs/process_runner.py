@@ -1,4 +1,4 @@
-"""Run process managers on a bus: each step on the log before its commands go out, each command once."""
+"""Run process managers on a bus: store each step before sending its commands, handled once each."""
 
 from __future__ import annotations
 
@@ -43,18 +43,19 @@ _KEPT = 1_000
 
 
 class ProcessManagers:
-    """Have process managers take events from a bus and send commands to a command bus.
+    """Deliver events from a bus to process managers, and send their commands to a command bus.
 
-    A delivered event makes one step: the new state, the commands and the timeouts are stored as one event,
-    whose id follows from the event taken. Only then the commands are sent, with ids that follow from the
-    step's, and the timeouts scheduled. Whatever the process dies of in between, the event is delivered
-    again, finds its step on the log, and sends the same commands, which ``Idempotency`` has handled once.
+    Each delivered event makes one step: the new state, the commands and the timeouts are stored as one event,
+    whose id is derived from that of the delivered event. Only then are the commands sent, with ids derived
+    from the step's, and the timeouts scheduled. If the process crashes in between, the event is delivered
+    again, its step is found on the log, and the same commands are sent again; ``Idempotency`` makes sure
+    that each is handled once.
 
-    Events of one key make their steps one after the other. One whose commands keep failing is parked, and
-    later events of that key queue behind it. ``clock`` tells the time from which timeouts count; without
-    one, the clock of the bus does.
+    Events of one key are handled one after the other. An event whose commands keep failing is parked, and
+    later events of that key queue behind it. ``clock`` is the clock by which timeouts count; it defaults to
+    that of the bus.
 
-    Raises UsageError where the bus has no storage, or the command bus no ``Idempotency``.
+    Raises UsageError if the bus has no storage, or the command bus no ``Idempotency``.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
@@ -94,9 +95,9 @@ class ProcessManagers:
         self._runners: dict[type[ProcessManager], _Runner] = {}
 
     def add(self, process: type[ProcessManager], **options: Any) -> Subscription:
-        """Subscribe a process manager under the name ``process:`` and its ``process_type``.
+        """Subscribe a process manager, under the name ``process:`` followed by its ``process_type``.
 
-        ``options`` are those of ``subscribe`` but for ``ordering``, ``where`` and ``batch``; ``on_exhausted``
+        ``options`` are those of ``subscribe`` except ``ordering``, ``where`` and ``batch``; ``on_exhausted``
         defaults to ``"park_key"``. Raises ProcessDefinitionError, SubscriptionError.
         """
         _refuse_idle(process)
@@ -118,10 +119,10 @@ class ProcessManagers:
         return subscription
 
     async def load(self, process: type[P], key: str) -> P | None:
-        """Return an instance as its last step left it, or None where none has begun.
+        """Return an instance as its last step left it, or None if there is none.
 
-        Raises UsageError for a key that is no text, StorageError, DecodeError for a state that the class no
-        longer takes.
+        Raises UsageError for a key that is not text, StorageError, and DecodeError for a state that no longer
+        fits the class.
         """
         if not isinstance(key, str):
             raise UsageError(f"the key is {key!r:.60}; keys are text, as the process manager has them")
@@ -156,10 +157,11 @@ class _Runner:
         self._instances: OrderedDict[str, _Instance] = OrderedDict()
 
     async def handle(self, event: Any, context: DeliveryContext) -> None:
-        """Take one event: make its step, or find the one it made before, and send what it says."""
+        """Take one event: make its step, or find the step made earlier, and send the step's commands."""
         key = self._process.key_of(event)
         assert key is not None
-        # Until all of it is done the instance is read anew, should this fail or be cancelled half-way.
+        # Not cached while in progress: if this fails or is cancelled, the instance is read from the log
+        # again.
         kept = self._instances.pop(key, None)
         instance = kept or await self.read(key)
         if context.event_id in instance.causes:
@@ -182,16 +184,16 @@ class _Runner:
             self._instances.popitem(last=False)
 
     async def _has_gone_on(self, key: str, kept: _Instance) -> bool:
-        """Tell whether another process, which had the subscription meanwhile, has led an instance on."""
+        """Return whether another process, subscribed meanwhile, has stored further steps of an instance."""
         return bool(await self._storage.read_history(STREAM, stream_id(self._name, key), kept.version))
 
     async def read(self, key: str) -> _Instance:
-        """Return what the log knows of an instance."""
+        """Read an instance from the log."""
         rows = await self._storage.read_history(STREAM, stream_id(self._name, key))
         steps = [decode_event(row) for row in rows]
         last = steps[-1] if steps else None
         assert last is None or isinstance(last, ProcessStepped)
-        # Not their number: the first ones may have been trimmed.
+        # Not the number of rows: the first steps may have been trimmed.
         version = rows[-1].stream_version or 0 if rows else 0
         return _Instance(version, last, {step.cause for step in steps})  # type: ignore[attr-defined]
 
@@ -236,7 +238,7 @@ class _Runner:
     def _timeouts(
         self, process: ProcessManager, last: ProcessStepped | None, step_id: str, cause: str
     ) -> tuple[PendingTimeout, ...]:
-        """Return what is pending after a step: what was, without what came or was cancelled, and the new."""
+        """Return the pending timeouts after a step: the old ones still pending, and those newly set."""
         pending = {
             each.name: each
             for each in (last.timeouts if last is not None else ())
@@ -250,19 +252,19 @@ class _Runner:
         return tuple(pending.values())
 
     async def _store(self, step: ProcessStepped, version: int) -> int:
-        """Store a step behind a version; return its own."""
+        """Append a step after the given version; return its own version."""
         caused = with_cause(step, current_event.get())
         try:
             await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
         except ConcurrencyError as conflict:
             if version or await self._storage.read_history(STREAM, step.aggregate_id):
                 raise
-            # All its steps were trimmed, and it begins anew; the log goes on counting them.
+            # All its steps were trimmed and it starts over, but the log still counts their versions.
             version = conflict.actual_version
             await self._storage.append_streams([StreamAppend(STREAM, step.aggregate_id, version, (caused,))])
         return version + 1
 
-    # -- what comes of it -----------------------------------------------------------------------------
+    # -- sending commands and timeouts ----------------------------------------------------------------
 
     async def _dispatch(self, step: ProcessStepped, repeated: bool) -> None:
         for timeout in step.timeouts:
@@ -281,7 +283,7 @@ class _Runner:
                 if not self._process.hears_of_rejected(command):
                     raise
                 await self._bus.publish(_rejection(step, command, error, rejection_id))
-                return  # what follows in this step was meant to come after it
+                return  # the step's later commands were meant to run only after this one succeeded
 
     def _command(self, sent: SentCommand) -> Command[Any]:
         for cls in self._commands.message_classes():
@@ -291,7 +293,7 @@ class _Runner:
         raise HandlerNotFoundError(bus=self._commands.kind, message_type=sent.command_type)
 
     def _refuse_namesakes(self, cls: type) -> None:
-        """Raise ProcessDefinitionError where what is stored of a command could be read as another's."""
+        """Raise ProcessDefinitionError if two commands would be stored under the same name."""
         for other in self._commands.message_classes():
             if other is not cls and issubclass(other, Command) and describe(other) == describe(cls):
                 raise ProcessDefinitionError(
@@ -302,7 +304,7 @@ class _Runner:
 
 
 def _refuse_idle(process: Any) -> None:
-    """Raise ProcessDefinitionError for a class of which nothing would ever come."""
+    """Raise ProcessDefinitionError for a class that could never do anything."""
     detail = ""
     if not (isinstance(process, type) and issubclass(process, ProcessManager)) or not process.reactions:
         detail = "it takes no events; derive it from ProcessManager and mark a method with @starts"

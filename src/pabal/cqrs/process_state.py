@@ -1,4 +1,4 @@
-"""Write the annotated attributes of a process down at each step, and take them back at the next."""
+"""Store the annotated attributes of a process at each step, and restore them for the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OWN = frozenset({"key", "sent", "timeouts", "ended"})
 
 
 class StateCodec:
-    """Translate the state of one class of processes to JSON and back."""
+    """Encode the state of one process class as JSON, and decode it."""
 
     def __init__(self, cls: type, root: type) -> None:
         self._cls = cls
@@ -38,7 +38,7 @@ class StateCodec:
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[Any]:
-        # At first use: an annotation may name a class that is defined further down.
+        # Cached on first use: an annotation may name a class that is defined further down.
         try:
             hints = get_type_hints(self._cls, include_extras=True)
             fields = [
@@ -53,9 +53,9 @@ class StateCodec:
             ) from error
 
     def encode(self, process: Any, before: str = "{}") -> str:
-        """Return the state as JSON. Raises ProcessDefinitionError for what would not come back equal.
+        """Return the state as JSON. Raises ProcessDefinitionError if decoding would not give equal values.
 
-        What the state ``before`` holds besides is kept as it is: a newer release may have stored it.
+        Unknown attributes in the previous state, ``before``, are kept: a newer release may have stored them.
         """
         stray = sorted(vars(process).keys() - self.defaults.keys() - _OWN)
         if stray:
@@ -79,7 +79,7 @@ class StateCodec:
         return {name: value for name, value in found.items() if name not in self.defaults}
 
     def restore(self, process: Any, state: str, position: int | None = None) -> None:
-        """Set the attributes as they were. Raises DecodeError where the class no longer takes them."""
+        """Set the attributes from a stored state. Raises DecodeError if they no longer fit the class."""
         try:
             decoded = self._decoder.decode(state)
         except msgspec.MsgspecError as error:

@@ -1,4 +1,4 @@
-"""Aggregates on the log, stored and published in one append; and read models that follow it exactly once."""
+"""Event-sourced aggregates, stored and published in one append, and read models that follow the log."""
 
 from pabal.eventsourcing.in_memory import InMemoryProjection
 from pabal.eventsourcing.projection import Projection

@@ -1,4 +1,4 @@
-"""Carry one set of tables forward: a batch is read, decoded, and written together with the new position."""
+"""Advance a projection's tables: read a batch, decode it, and write it together with the new position."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pabal.ports.storage import EventStorage
 
 T = TypeVar("T")
 _SAVE_EVERY = 10_000
-"""Positions that concern the projection nowhere before its own is saved all the same."""
+"""Save the position at least every this many positions, even if no event in between has a handler."""
 _SHORT = 32
-"""Rows that the event loop may decode itself: about as long as handing them to a thread takes."""
+"""Decode up to this many rows on the event loop: handing them to a thread would take about as long."""
 _log = logging.getLogger("pabal")
 
 
 class TableStorage(EventStorage, Protocol):
-    """Be an event storage with room for an application's tables."""
+    """Describe an event storage that can also hold an application's tables."""
 
     async def transact(self, function: Callable[[Any], T]) -> T:
-        """Run ``function(tx)`` in the one writing transaction and return its result."""
+        """Run ``function(tx)`` in the storage's single write transaction and return its result."""
         ...
 
     async def query(self, sql: str, parameters: Any = ()) -> list[Any]:
@@ -42,7 +42,7 @@ class TableStorage(EventStorage, Protocol):
 
 
 def tables_of(bus_or_storage: Any) -> TableStorage:
-    """Return the storage that holds the tables. Raises UsageError for one that holds none."""
+    """Return the storage that holds the tables. Raises UsageError if it cannot hold any."""
     storage = getattr(bus_or_storage, "storage", bus_or_storage)
     if not hasattr(storage, "transact"):
         raise UsageError(
@@ -53,7 +53,7 @@ def tables_of(bus_or_storage: Any) -> TableStorage:
 
 
 class Advance:
-    """Move generations of one projection through the log."""
+    """Move the generations (sets of tables) of one projection through the log."""
 
     def __init__(self, projection: Any, model: Model, storage: TableStorage, batch: int) -> None:
         self._projection = projection
@@ -63,7 +63,7 @@ class Advance:
         self._warned: set[str] = set()
 
     async def transact(self, function: Callable[[Statements], T]) -> T:
-        """Run a function on the tables. Raises ProjectionError for what SQLite refuses."""
+        """Run a function on the tables. Raises ProjectionError if SQLite refuses a statement."""
 
         def run(tx: Statements) -> T:
             try:
@@ -78,10 +78,10 @@ class Advance:
         return await self._storage.transact(run)
 
     async def step(self, generation: Generation, *, strict: bool) -> bool:
-        """Project the next batch; False at the end of the log.
+        """Project the next batch. Return False at the end of the log.
 
         ``strict`` raises EventNotProjectedError for an unknown event. Raises ProjectionHandlerError,
-        ProjectionError, StorageError, and MovedOnError once a live generation was moved by somebody else.
+        ProjectionError, StorageError, and MovedOnError if another process has moved a live generation.
         """
         page = await self._storage.read_page(generation.position, limit=self._batch)
         if page.upto == generation.position:
@@ -101,7 +101,7 @@ class Advance:
         return True
 
     def refuse_gap(self, generation: Generation, first: int) -> None:
-        """Raise ProjectionError if events before ``first``, which is next in the log, are in no table."""
+        """Raise ProjectionError if events between the tables and ``first``, the log's next, were trimmed."""
         if first > generation.position + 1:
             raise ProjectionError(
                 projection=self._name,
@@ -119,9 +119,9 @@ class Advance:
                 if (made := handler(projection, event, own)) is not None:
                     refuse_unrun(made)
         except BaseException as error:
-            # All of them: this is the writer's thread, where no signal arrives and nothing is cancelled.
+            # BaseException: this is the writer's thread, where no signal arrives and nothing is cancelled.
             if _is_fault(error):
-                raise  # nothing that the handler did: the storage says what it is, and it is tried again
+                raise  # a storage fault, not the handler's: it is reported as such, and the batch retried
             row = cast(StoredRecord, own.row)
             raise ProjectionHandlerError(
                 projection=self._name,
@@ -131,7 +131,7 @@ class Advance:
             ) from error
 
     async def _follow_builder(self, generation: Generation) -> None:
-        """See how far another builder of the same tables has come. Raises MovedOnError at its end."""
+        """Read how far another builder of the same tables has come. Raises MovedOnError when it is done."""
         for found in await self._storage.transact(lambda tx: read_generations(tx, self._name)):
             if found.number == generation.number and not found.is_live:
                 generation.saved = generation.position = found.saved
@@ -176,5 +176,5 @@ _FAULTS = {
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Tell trouble with the file or the disk from what a statement itself may bring about."""
+    """Return whether an error comes from the file or the disk rather than from the statement itself."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULTS

@@ -1,4 +1,4 @@
-"""Store what aggregates recorded: one append, which is the publication too."""
+"""Store the events that aggregates recorded. One append stores and publishes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pabal.ports.storage import AggregateStorage, StreamAppend
 
 
 def storage_of(bus_or_storage: Any) -> AggregateStorage:
-    """Return the storage aggregates live on. Raises UsageError for a bus without one."""
+    """Return the storage that holds the aggregates. Raises UsageError for a bus without one."""
     storage = getattr(bus_or_storage, "storage", bus_or_storage)
     if not hasattr(storage, "append_streams"):
         raise UsageError(
@@ -25,7 +25,7 @@ def storage_of(bus_or_storage: Any) -> AggregateStorage:
 
 
 class Change:
-    """Hold the events that one aggregate recorded, on their way to the log."""
+    """Hold the events that one aggregate recorded until they are appended to the log."""
 
     __slots__ = ("aggregate", "request")
 
@@ -45,7 +45,7 @@ class Change:
 
 
 def merge(changes: list[Change]) -> list[StreamAppend]:
-    """Return one request for consecutive changes of one aggregate."""
+    """Merge consecutive changes of one aggregate into one request."""
     first = changes[0].request
     if len(changes) == 1:
         return [first]
@@ -54,14 +54,14 @@ def merge(changes: list[Change]) -> list[StreamAppend]:
 
 
 def submit(storage: AggregateStorage, requests: list[StreamAppend]) -> Awaitable[list[int]]:
-    """Hand requests to the storage as one append."""
+    """Append all requests to the log at once."""
     return storage.append_streams(requests)
 
 
 async def refuse_trimmed(storage: AggregateStorage, conflict: ConcurrencyError) -> None:
-    """Raise CorruptLogError for a conflict with a history of which nothing is left.
+    """Raise CorruptLogError if the conflict is with an aggregate whose whole history was trimmed.
 
-    Such an aggregate loads as a new one, however often: it is no conflict that loading again would end.
+    Such an aggregate always loads as a new one, so loading it again would never resolve the conflict.
     """
     kind, identity = str(conflict.aggregate_type), conflict.aggregate_id
     if conflict.expected_version == 0 and not await storage.read_history(kind, identity):

@@ -1,7 +1,9 @@
-"""How far each projection has come, kept beside its tables: a row for the live ones, one during a rebuild.
+"""Generations of a projection: its sets of tables, and the log position of each.
 
-Every function runs in a transaction of the storage. A row moves on only from where its reader saw it, so of
-several processes that project the same events exactly one has its effects committed.
+A projection has one live generation and, during a rebuild, one that is being built; each is a row in
+``pabal_projections``. Every function here runs in a transaction of the storage. A row is updated only if its
+position is still the one that was read, so when several processes project the same events, exactly one
+commits its effects.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ CREATE TABLE IF NOT EXISTS pabal_projections (
 
 
 class MovedOnError(Exception):
-    """Say that somebody else moved a projection on, or replaced it: look again."""
+    """Raised when another process has advanced or replaced a projection; its row has to be read again."""
 
 
 @dataclass(slots=True)
 class Generation:
-    """Hold one set of a projection's tables, and the position up to which they are made."""
+    """Hold one set of a projection's tables and the position up to which they are complete."""
 
     number: int
     version: int
@@ -39,18 +41,18 @@ class Generation:
     is_live: bool
     tables: tuple[str, ...]
     position: int = 0
-    """As far as ``saved`` or further: what came since then did not concern the projection."""
+    """At least ``saved``; events in between did not concern the projection."""
     known: dict[str, str] = field(default_factory=dict)
-    """Statements with its own tables' names."""
+    """Caches statements with this generation's table names filled in."""
 
     @property
     def suffix(self) -> str:
-        """Return what its tables are called beyond their names: nothing once they are live."""
+        """Return the suffix of its tables' names: empty once they are live."""
         return "" if self.is_live else f"__{self.number}"
 
 
 def read_generations(tx: Statements, name: str) -> list[Generation]:
-    """Return what is kept for a projection, oldest first."""
+    """Return a projection's stored generations, oldest first."""
     tx.execute(_TABLE)
     found = tx.execute(
         "SELECT generation, version, position, is_live, tables FROM pabal_projections WHERE name = ? "
@@ -64,16 +66,16 @@ def read_generations(tx: Statements, name: str) -> list[Generation]:
 
 
 def live_of(generations: Iterable[Generation]) -> Generation | None:
-    """Return the live one, or None before the first was built."""
+    """Return the live generation, or None before the first build has finished."""
     return next((each for each in generations if each.is_live), None)
 
 
 def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool) -> Generation:
-    """Create empty tables beside the live ones; unless ``anew``, go on with what a stopped rebuild left.
+    """Create empty tables beside the live ones; unless ``anew``, continue what a stopped rebuild left.
 
-    Raises ProjectionError where a higher version is being built, or other tables of the same one: each would
-    drop what the other has built and begin again, and neither would come to an end. And where somebody else
-    has a table of its name.
+    Raises ProjectionError if a higher version, or the same version with other tables, is being built: each
+    builder would drop the other's tables and start over, and neither would finish. Also raises it if one of
+    the table names is taken.
     """
     generations = read_generations(tx, name)
     live = live_of(generations)
@@ -104,7 +106,7 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
 
 
 def refuse_other_tables(name: str, made: Generation, wanted: tuple[str, ...]) -> None:
-    """Raise ProjectionError: what is made under a name and version has not the tables that a class wants."""
+    """Raise ProjectionError: the stored tables of this name and version are not those of the class."""
     raise ProjectionError(
         projection=name,
         reason=f"its version {made.version} has the tables {', '.join(made.tables)}, this class has "
@@ -113,7 +115,7 @@ def refuse_other_tables(name: str, made: Generation, wanted: tuple[str, ...]) ->
 
 
 def _refuse_taken(tx: Statements, name: str, wanted: tuple[str, ...], own: tuple[str, ...]) -> None:
-    """Raise ProjectionError for a name that could not be taken once the tables are built."""
+    """Raise ProjectionError if a table name is taken, so that the final rename would fail."""
     mine = {table.lower() for table in own}
     there = {
         table.lower()
@@ -147,18 +149,18 @@ def discard(tx: Statements, name: str, generation: Generation) -> None:
 
 
 def abandon(tx: Statements, name: str, built: Generation) -> None:
-    """Drop tables that were being built, unless a swap that nobody waited for has made them live."""
+    """Drop tables that were being built, unless a swap whose caller was cancelled has made them live."""
     for each in read_generations(tx, name):
         if (each.number, each.version, each.is_live) == (built.number, built.version, False):
             discard(tx, name, each)
 
 
 def advance(tx: Statements, name: str, generation: Generation, upto: int) -> None:
-    """Save how far a generation has come. Raises MovedOnError unless it stands where it was last seen."""
+    """Save a generation's new position. Raises MovedOnError if the stored row is not as last seen."""
     moved = tx.execute(
         "UPDATE pabal_projections SET position = ? "
         "WHERE name = ? AND generation = ? AND version = ? AND position = ? AND is_live = ?",
-        # The version, too: after a removal numbers begin again, and another one may stand at the same place.
+        # The version, too: after a removal numbering restarts, and another generation may match the rest.
         (upto, name, generation.number, generation.version, generation.saved, generation.is_live),
     )
     if moved.rowcount != 1:
@@ -166,9 +168,9 @@ def advance(tx: Statements, name: str, generation: Generation, upto: int) -> Non
 
 
 def swap(tx: Statements, name: str, built: Generation) -> bool:
-    """Put built tables in place of the live ones; False if those have come further meanwhile.
+    """Replace the live tables by the built ones; return False if the live ones are ahead by now.
 
-    Raises MovedOnError if the built ones are gone.
+    Raises MovedOnError if the built tables are gone.
     """
     generations = read_generations(tx, name)
     if not any(each.number == built.number and not each.is_live for each in generations):
@@ -192,10 +194,10 @@ def swap(tx: Statements, name: str, built: Generation) -> bool:
 
 
 def _set_aside(tx: Statements, own: set[str]) -> list[str]:
-    """Drop views, and triggers on other tables than ``own``; return what makes them again, in order.
+    """Drop views, and triggers on tables other than ``own``; return the SQL that recreates them, in order.
 
-    SQLite renames no table while anything in the file names one that is not there: as long as the live
-    tables are dropped, whatever an application has made upon them does.
+    SQLite refuses to rename a table while any view or trigger names a table that does not exist. Between
+    dropping the live tables and the rename, that is so for everything an application has built on them.
     """
     found = tx.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type IN ('view', 'trigger') "

@@ -1,4 +1,4 @@
-"""``InMemoryProjection``: a projection's tables without a file or a bus, for tests."""
+"""``InMemoryProjection``: run a projection in tests, without a file or a bus."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pabal.ports.sql import check_in_transaction, only_reads
 
 
 class _Statements:
-    """Run a handler's statements, and refuse what the transaction of a storage refuses."""
+    """Run a handler's statements, and refuse the same ones as a storage's transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.executemany = connection.executemany
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement. Raises UsageError for one that is pabal's to run."""
+        """Run one statement. Raises UsageError for statements that only pabal may run, such as COMMIT."""
         check_in_transaction(sql)
         return self._connection.execute(sql, parameters)
 
@@ -66,7 +66,7 @@ class InMemoryProjection:
             except BaseException as error:
                 self._connection.execute("ROLLBACK")
                 if not isinstance(error, Exception):
-                    raise  # a test that is skipped or interrupted in a method
+                    raise  # pytest.skip() or an interrupt inside a handler
                 raise ProjectionHandlerError(
                     projection=self._model.name, event_type=name, position=None, reason=repr_of(error)
                 ) from error
@@ -79,7 +79,7 @@ class InMemoryProjection:
         """
         statement = self._model.tables.translate(sql, "")
         if not only_reads(statement):
-            # A pragma would let the statement after it write, BEGIN keep every event from being projected.
+            # A pragma could let the next statement write, and BEGIN would break every later apply().
             raise UsageError(f"rows({sql!r:.200}) cannot be run; it takes one SELECT")
         self._connection.execute("PRAGMA query_only = ON")
         try:

@@ -1,4 +1,4 @@
-"""Let the changes of one aggregate follow each other without waiting, and be stored in batches."""
+"""Queue the changes of one aggregate, so that they need not wait for each other and are stored in batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pabal.ports.storage import AggregateStorage
 
 
 class OvertakenError(Exception):
-    """Say that a change stood on one that was refused: decide it again."""
+    """Raised when a change was based on another that was refused, so it has to be decided again."""
 
 
 class _Batch:
@@ -24,11 +24,11 @@ class _Batch:
 
 
 class Line:
-    """Hold the changes of one aggregate that are decided and not stored yet.
+    """Hold the changes of one aggregate that are decided but not stored yet.
 
-    One batch is on its way at a time, and the next gathers meanwhile. It is not sent before the first is
-    stored: an expected version alone would not notice that another writer took the first one's place with
-    as many events.
+    One batch is being stored at a time while the next one gathers. The next is not sent before the first is
+    stored: if another writer appended as many events in its place, the expected version alone would not
+    reveal it.
     """
 
     def __init__(
@@ -45,21 +45,22 @@ class Line:
 
     @property
     def newest(self) -> asyncio.Future[None] | None:
-        """Return what ends when the newest change is stored, or None when all are."""
+        """Return the future that completes when the newest change is stored, or None if all are stored."""
         batch = self._gathering or self._sent
         return None if batch is None else batch.futures[-1]
 
     def join(self, change: Change) -> asyncio.Future[None]:
-        """Put a change at the end; what is returned ends when it is stored.
+        """Queue a change and return a future that completes when it is stored.
 
-        It raises ConcurrencyError or StorageError, what was wrong with this very change, or OvertakenError.
+        The future raises ConcurrencyError or StorageError, an error of this change itself
+        (InvalidEventError, DuplicateEventError), or OvertakenError.
         """
         loop = asyncio.get_running_loop()
         batch = self._gathering
         if batch is None:
             batch = self._gathering = _Batch()
             if self._sent is None:
-                # At the end of this turn of the loop: whoever else changes the aggregate in it comes along.
+                # Sent at the end of this turn of the loop, so that changes made during it share the batch.
                 loop.call_soon(self._send)
         future: asyncio.Future[None] = loop.create_future()
         batch.changes.append(change)
@@ -109,7 +110,7 @@ class Line:
             _raise_in(future, error)
 
     def _guilty(self, batch: _Batch, error: PabalError) -> int:
-        """Return which change of a batch it was that could not be stored."""
+        """Return the index of the change in the batch that could not be stored."""
         if len(batch.changes) > 1:
             for number, change in enumerate(batch.changes):
                 try:
@@ -124,4 +125,4 @@ class Line:
 
 def _raise_in(future: asyncio.Future[None], error: BaseException) -> None:
     future.set_exception(error)
-    future.exception()  # seen: its caller may have been cancelled
+    future.exception()  # mark it as retrieved: its caller may have been cancelled

@@ -1,4 +1,4 @@
-"""Keep the aggregates used last in memory, together with what is on its way to the log."""
+"""Cache the most recently used aggregates in memory, with their changes that are not stored yet."""
 
 from __future__ import annotations
 
@@ -17,66 +17,66 @@ A = TypeVar("A", bound=Aggregate)
 
 
 class Live(Generic[A]):
-    """Hold one aggregate, and the line of its events that are not stored yet."""
+    """Hold one cached aggregate and its ``Line`` of changes that are not stored yet."""
 
     __slots__ = ("_position", "aggregate", "last_event_id", "line", "snapshot_at", "waiting")
 
     def __init__(self, aggregate: A, last_event_id: str | None, snapshot_at: int, position: int) -> None:
         self.aggregate = aggregate
         self.last_event_id = last_event_id
-        """The id of the newest event in the state; None while there is none."""
+        """The id of the newest event in the state; None before the first."""
         self._position = position
         self.snapshot_at = snapshot_at
         """The version of the newest snapshot."""
         self.line: Line | None = None
         self.waiting = 0
-        """How many wait for their changes of it to be stored, to take a snapshot of it then."""
+        """The number of updates that wait for their changes to be stored, to take a snapshot then if due."""
 
     @property
     def is_in_use(self) -> bool:
-        """Tell whether some of the state is not stored, or somebody waits who has not heard that it is."""
+        """Return whether part of the state is not stored, or an update has yet to learn that it is."""
         return self.waiting > 0 or not self.is_settled
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether everything in the state is stored."""
+        """Return whether everything in the state is stored."""
         return self.line is None or self.line.newest is None
 
     @property
     def is_untouched(self) -> bool:
-        """Tell whether nothing was recorded on it since its events were taken to be stored."""
+        """Return whether nothing was recorded since its events were last taken to be stored."""
         aggregate = self.aggregate
         return aggregate.stored_version == aggregate.version and not aggregate.is_spoiled
 
     async def settled(self) -> None:
         """Wait until everything in the state is stored.
 
-        Raises ConcurrencyError, StorageError, or OvertakenError where a change in it could not be stored.
+        Raises ConcurrencyError, StorageError, or OvertakenError if a change in it could not be stored.
         """
         newest = None if self.line is None else self.line.newest
         if newest is not None:
             try:
                 await asyncio.shield(newest)
             except (InvalidEventError, DuplicateEventError) as error:
-                raise OvertakenError from error  # that is for the caller of the change to hear
+                raise OvertakenError from error  # that change's own caller gets the error
 
     def took_place(self, positions: Sequence[int]) -> bool:
-        """Note where its newest events are stored; False if the log had one of them before.
+        """Note the positions of its newest events; return False if the log already held one of them.
 
-        An event of an id that is stored already is not appended again, but the state has seen it twice.
+        An event whose id is already stored is not appended again, but the state has applied it twice.
         """
         before, self._position = self._position, positions[-1]
         return all(one < next_one for one, next_one in pairwise((before, *positions)))
 
     def open_line(self, storage: AggregateStorage, failed: Callable[[], object]) -> Line:
-        """Return the line; ``failed`` is called once should the state turn out to differ from the log."""
+        """Return the line. ``failed`` is called once if the state turns out to differ from the log."""
         if self.line is None:
             self.line = Line(storage, self.took_place, failed)
         return self.line
 
 
 class LiveAggregates(Generic[A]):
-    """Keep the ``size`` aggregates used last; 0 keeps none beyond its use."""
+    """Cache the ``size`` most recently used aggregates; with 0, keep each only while it is in use."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -84,7 +84,7 @@ class LiveAggregates(Generic[A]):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def belong_here(self) -> bool:
-        """Tell whether the running event loop may use them: only where no other one does that still runs."""
+        """Return whether the running event loop may use them, that is, no other running loop does."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and self._loop.is_running():
@@ -96,10 +96,10 @@ class LiveAggregates(Generic[A]):
         return len(self._lives)
 
     def get(self, aggregate_id: str) -> Live[A] | None:
-        """Return a live aggregate and take it as used just now.
+        """Return a cached aggregate and mark it as used most recently.
 
-        One on which somebody has recorded who had it no longer is let go of: what no change decided is not
-        stored with the next one.
+        One with leftover recorded events is dropped instead: code that kept a reference after its change
+        ended recorded them, and they must not be stored with the next change.
         """
         live = self._lives.get(aggregate_id)
         if live is None:
@@ -111,7 +111,7 @@ class LiveAggregates(Generic[A]):
         return live
 
     def put(self, live: Live[A]) -> Live[A]:
-        """Keep an aggregate unless a copy is kept already; return the one kept."""
+        """Cache an aggregate unless a copy is cached already; return the cached one."""
         kept = self.get(live.aggregate.id)
         if kept is None:
             kept = self._lives[live.aggregate.id] = live
@@ -119,30 +119,30 @@ class LiveAggregates(Generic[A]):
         return kept
 
     def shrink(self) -> None:
-        """Let go of what was used longest ago, down to the size.
+        """Evict the least recently used aggregates, down to the size.
 
-        Called when one is put, and when the events of one are stored: who finds one whose events are on their
-        way leaves the rest to that call. So each is looked at a few times, however many there are.
+        Called when an aggregate is put and when events are stored. The loop stops at the first one that is
+        still in use and leaves the rest to the next call, so each call looks at few, however many are cached.
         """
         while len(self._lives) > max(1, self._size):
             aggregate_id, oldest = next(iter(self._lives.items()))
             if oldest.is_in_use:
-                # Whoever loads it now would decide without them. And so it is not the oldest.
+                # Evicting it would let the next load decide without its pending events. Move it to the end.
                 self._lives.move_to_end(aggregate_id)
                 return
             del self._lives[aggregate_id]
 
     def overtaken(self, aggregate_id: str, version: int) -> None:
-        """Let go of a copy that is older than what was stored of its aggregate just now.
+        """Drop a copy that is older than what was just stored of its aggregate.
 
-        One whose events are on their way is let go of by whoever hears that they were refused.
+        A copy with unsaved events is dropped later, when its own append is refused.
         """
         kept = self._lives.get(aggregate_id)
         if kept is not None and kept.is_settled and kept.aggregate.version < version:
             del self._lives[aggregate_id]
 
     def discard(self, live: Live[A]) -> bool:
-        """Let go of exactly this copy, as its state may differ from the log; False if it is not kept."""
+        """Drop exactly this copy, whose state may differ from the log; return False if it is not cached."""
         if self._lives.get(live.aggregate.id) is not live:
             return False
         del self._lives[live.aggregate.id]

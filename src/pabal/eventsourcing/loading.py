@@ -1,4 +1,4 @@
-"""Bring an aggregate to its present state: from its events, or from a snapshot and the events since."""
+"""Load an aggregate's current state from its events, or from a snapshot and the events after it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ A = TypeVar("A", bound=Aggregate)
 
 
 class Loader(Generic[A]):
-    """Load aggregates of one class, and take snapshots of them when told.
+    """Load aggregates of one class, and take snapshots of them when due.
 
-    Snapshots are a cache: whatever is wrong with one is logged, and the events are replayed instead.
+    Snapshots are only a cache: if one cannot be used, that is logged and the events are replayed instead.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Loader(Generic[A]):
         self._uses_snapshots = snapshot_every is not None or snapshot_when_slower is not None
 
     async def load(self, aggregate_id: str) -> Live[A]:
-        """Return the aggregate as the log has it, at version 0 where there is no event."""
+        """Return the aggregate as stored in the log, at version 0 if it has no events."""
         began = time.perf_counter()
-        aggregate = self._cls(aggregate_id)  # first, so that an id which none can have is called just that
+        aggregate = self._cls(aggregate_id)  # first, so that an invalid id is reported as such
         live = await self._from_snapshot(aggregate_id) if self._uses_snapshots else None
         if live is None:
             rows = await self._storage.read_history(self._cls.aggregate_type, aggregate_id)
@@ -67,7 +67,7 @@ class Loader(Generic[A]):
         try:
             snapshot = read_snapshot(self._cls, data)
             aggregate = restore(self._cls, aggregate_id, snapshot)
-            # Its own last event is read again: a snapshot may be ahead of a log restored from a backup.
+            # Read its own last event again: the snapshot may be newer than a log restored from a backup.
             rows = await self._storage.read_history(
                 self._cls.aggregate_type, aggregate_id, snapshot.version - 1
             )
@@ -82,14 +82,14 @@ class Loader(Generic[A]):
         return Live(self._replay(aggregate, rows[1:]), _last_id(rows), snapshot.version, rows[-1].position)
 
     async def stored(self, live: Live[A]) -> None:
-        """Take a snapshot if it is time for one."""
+        """Take a snapshot if enough events were stored since the last one."""
         if self._every is not None and live.aggregate.version - live.snapshot_at >= self._every:
             await self._save(live)
 
     async def _save(self, live: Live[A]) -> None:
         aggregate = live.aggregate
         if live.last_event_id is None or live.snapshot_at == aggregate.version or not live.is_untouched:
-            return  # what was recorded beside its changes is in the state, and will never be stored
+            return  # the state may hold events recorded outside of its changes, which are never stored
         live.snapshot_at = aggregate.version
         try:
             data = take_snapshot(aggregate, id_to_bytes(live.last_event_id))
@@ -99,7 +99,7 @@ class Loader(Generic[A]):
         try:
             await self._storage.save_snapshot(aggregate.aggregate_type, aggregate.id, aggregate.version, data)
         except StorageError as error:
-            # The events are stored, and their caller has to hear just that.
+            # The events are stored, so the caller's change succeeded: do not raise.
             _log.warning("%s/%s: no snapshot is saved: %s", aggregate.aggregate_type, aggregate.id, error)
 
 

@@ -1,4 +1,4 @@
-"""How fast a projection is built, and how long that still takes, told from the positions it has come to."""
+"""Measure how fast a projection is being built, and estimate the time left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import NamedTuple
 
 _WINDOW = 30.0
-"""Seconds over which the rate is taken: long enough to be steady, short enough to follow the machine."""
+"""The rate is an average over this many seconds: long enough to be steady, short enough to stay current."""
 
 
 class Measured(NamedTuple):
-    """Say how far a build has come; the rate is None while there is nothing to tell it from."""
+    """Hold how far a build has come; the rate is None until there are two measurements to compute it from."""
 
     position: int
     head: int
@@ -21,21 +21,21 @@ class Measured(NamedTuple):
 
     @property
     def left(self) -> timedelta | None:
-        """Return how long it takes to the log's end, in whole seconds."""
+        """Return the estimated time to the log's end, in whole seconds."""
         if not self.per_second:
             return None
         return timedelta(seconds=round((self.head - self.position) / self.per_second))
 
 
 class Pace:
-    """Measure a build: call it with each position, and the log's head."""
+    """Measure a build: call ``measure`` with each position and the log's head."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
 
     def measure(self, position: int, head: int) -> Measured:
-        """Return how far it has come, and how fast it was lately."""
+        """Return how far the build has come, and its recent rate."""
         now = self._clock()
         self._seen.append((now, position))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW:

@@ -1,4 +1,4 @@
-"""``Projection``: a read model in SQLite tables that follows the log, each event's effect exactly once."""
+"""``Projection``: a read model in SQLite tables that follows the log and applies each event exactly once."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from pabal.ports.storage import Committed
 
 Progress = Callable[[int, int], object]
 _LOOK_AGAIN = 0.5
-"""Seconds between looks where no bell is heard, and after trouble with the disk."""
+"""Seconds between checks of the log when no other process signals an event, and after a disk error."""
 _log = logging.getLogger("pabal")
 
 
 class Projection:
-    """Be the base of an application's read models: tables, and a method for each event that changes them.
+    """Base class of an application's read models: tables, and a method for each event that changes them.
 
-    ``tables`` creates them, each name in braces; names of indexes and triggers begin with their table's, as
-    ``{stock}_by_article``. A method marked with ``@projects`` is a plain ``def`` that gets the event and the
-    transaction in which the projection's own position is saved: both are committed, or neither. ``name`` is
-    the durable name; it defaults to the class name in snake case. Raise ``version`` when tables or methods
-    change: the next start builds the tables anew from the log.
+    ``tables`` is the SQL that creates them, each name in braces; begin the name of an index or trigger with
+    its table's, as in ``{stock}_by_article``. A method marked with ``@projects`` is a plain ``def`` that gets
+    the event and the transaction in which the projection's position is saved, so both are committed or
+    neither. ``name`` is the durable name; it defaults to the class name in snake case. Raise ``version`` when
+    tables or methods change: the next start then rebuilds the tables from the log.
 
-    It needs a bus or storage with tables (SQLite); up to ``batch`` events are one transaction. ``failure`` is
-    the exception that stopped it by itself, None while it runs. Raises ProjectionDefinitionError at the
-    definition of a class that cannot work, UsageError for another storage.
+    It needs a bus or storage with tables (SQLite) and projects up to ``batch`` events per transaction.
+    ``failure`` is the exception that stopped it, None while it runs. Raises ProjectionDefinitionError when a
+    class is defined that cannot work, UsageError for a storage without tables.
 
-    An event is known if it has a method or is listed under ``ignores`` (classes or type names). Others are
-    unknown if their class is not registered, or, where ``matches`` is a pattern on type names, if they match
-    it. Unknown events are skipped live, with a warning, and fail a rebuild.
+    An event is known if it has a method or is listed in ``ignores`` (classes or type names). Any other event
+    is unknown if its class is not registered or, if ``matches`` is a pattern for type names, if its type
+    matches. Unknown events are skipped with a warning while following the log, and fail a rebuild.
 
     >>> from pabal import DomainEvent
     >>> from pabal.eventsourcing import InMemoryProjection, projects
@@ -85,7 +85,7 @@ class Projection:
     ignores: ClassVar[tuple[type | str, ...]] = ()
     _handlers: ClassVar[dict[type, Handler]] = {}
     model: ClassVar[Model]
-    """What the class says, put together."""
+    """The declarations of the class, collected."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -105,28 +105,29 @@ class Projection:
         self._advance = Advance(self, self.model, self._storage, batch)
         self._live: Generation | None = None
         self._stops = 0
-        """Counts the calls of ``stop``: a start that finds another number than it began with is over."""
+        """Counts the calls of ``stop``: a ``start`` gives up if the number has changed since it began."""
         self._turn = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._readers = Readers()
         self.failure: Exception | None = None
-        """Why it stopped by itself; None while it runs."""
+        """The error that stopped it; None while it runs."""
         self._trace: TracebackType | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
     async def start(self, *, progress: Progress | None = None) -> None:
-        """Follow the log from where the tables stand; harmless when running.
+        """Start following the log from the tables' position. Does nothing if already running.
 
         Tables that are missing, or were made by a lower ``version``, are built first, while the old ones stay
         readable; ``progress(position, head)`` is called after each batch. Raises EventNotProjectedError and
-        ProjectionHandlerError while it builds, another ProjectionError (tables of a higher ``version``, other
-        tables of the same, events trimmed), StorageError, and UsageError once it was stopped meanwhile.
+        ProjectionHandlerError during a build, ProjectionError for other reasons (the stored tables are of a
+        higher ``version`` or differ at the same one, events were trimmed), StorageError, and UsageError if
+        ``stop`` was called meanwhile.
 
-        Once started, trouble with the disk is logged and tried again. A method that raises, an event that
-        cannot be decoded and a damaged or closed log stop it: see ``failure``.
+        After the start, disk errors are logged and retried. A handler that raises, an event that cannot be
+        decoded, and a damaged or closed log stop the projection: see ``failure``.
         """
         go_on = partial(self._refuse_stopped, self._stops)
         async with self._changing:
@@ -134,16 +135,16 @@ class Projection:
             if self.is_running:
                 return
             self.failure = None
-            self._wake = asyncio.Event()  # that of an earlier start may belong to another loop
+            self._wake = asyncio.Event()  # the old one may be bound to another event loop
             self._live = await self._open(progress, go_on)
             end = self._listen()
             self._task = asyncio.create_task(self._follow(), name=f"pabal-{self.name}")
             self._task.add_done_callback(lambda done: end())
 
     async def stop(self) -> None:
-        """Follow no longer; the tables stay, and the next start goes on from there. Harmless when stopped.
+        """Stop following the log. The tables stay, and the next start continues there. Harmless when stopped.
 
-        A start that builds ends after its batch, and so do those that wait behind it.
+        A ``start`` that is building stops after its current batch, and so do starts that wait for it.
         """
         self._stops += 1
         async with self._changing:
@@ -173,22 +174,22 @@ class Projection:
 
     @property
     def is_running(self) -> bool:
-        """Tell whether it follows the log."""
+        """Return whether it is following the log."""
         return self._task is not None and not self._task.done()
 
     # -- reading --------------------------------------------------------------------------------------
 
     @property
     def position(self) -> int:
-        """Return the position in the log up to which the tables are made; 0 before the start."""
+        """Return the log position up to which the tables are complete; 0 before the start."""
         return 0 if self._live is None else self._live.position
 
     async def reached(self, receipt: Receipt | int | None, timeout: float | None = None) -> None:
-        """Return when the tables hold an event, given its receipt or position: read your own writes.
+        """Wait until the tables include an event, given its receipt or position, to read your own writes.
 
         For None, the receipt of an edit that recorded nothing, it returns at once. ``timeout`` is in seconds;
-        None waits for ever. Raises TimeoutError after it, UsageError for a receipt without position, before
-        ``start``, after ``stop`` and in another event loop, and what stopped the projection: ``failure``.
+        None waits forever. Raises TimeoutError, UsageError (for a receipt without a position, before
+        ``start``, after ``stop``, or in another event loop), and ``failure`` if the projection has failed.
         """
         if receipt is None:
             return
@@ -198,7 +199,7 @@ class Projection:
         if self.position >= wanted:
             return
         if self.failure is not None:
-            # Else each call would add its frames, and what they hold, to the one error.
+            # Without this, each call would add its frames, and the objects they hold, to the same error.
             raise self.failure.with_traceback(self._trace)
         if self._task is None or self._task.done():
             raise UsageError(f"projection {self.name!r} does not run: start() it first")
@@ -207,23 +208,24 @@ class Projection:
         await self._readers.wait(wanted, timeout)
 
     async def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """Return the rows of a SELECT, as tuples; ``{table}`` in it stands for a live table.
+        """Return the rows of a SELECT as tuples; ``{table}`` stands for a live table.
 
-        Running or not, but the tables are made by the first ``start``. Raises UsageError for a statement that
-        SQLite refuses (a table that is not there, too) or that writes, StorageError.
+        It works whether or not the projection is running, once the first ``start`` has made the tables.
+        Raises UsageError if SQLite refuses the statement (no such table, for example) or it writes,
+        StorageError.
         """
         return await self._storage.query(self.model.tables.translate(sql, ""), parameters)
 
     # -- building -------------------------------------------------------------------------------------
 
     async def rebuild(self, *, progress: Progress | None = None) -> None:
-        """Build the tables anew from the whole log, beside the live ones, and swap them in one transaction.
+        """Rebuild the tables from the whole log, beside the live ones, and swap them in one transaction.
 
-        The projection may be running or stopped. The live tables can be read meanwhile; while it runs, they
-        are kept up to date. ``progress(position, head)`` is called after each batch. If it fails or is
-        cancelled, the live tables stay, and what was built so far goes. Raises
-        EventNotProjectedError, ProjectionHandlerError, ProjectionError (events were trimmed, another process
-        rebuilds it, too), StorageError.
+        The projection may be running or stopped. The live tables stay readable and, while it is running, up
+        to date. ``progress(position, head)`` is called after each batch. If the rebuild fails or is
+        cancelled, the live tables stay and the partial ones are dropped. Raises EventNotProjectedError,
+        ProjectionHandlerError, ProjectionError (events were trimmed, or another process is rebuilding it
+        too), StorageError.
         """
         try:
             await self._build(progress, None)
@@ -233,10 +235,10 @@ class Projection:
             ) from None
 
     async def remove(self) -> None:
-        """Drop its tables and its position for good, so that it holds back no ``trim``.
+        """Drop its tables and its position for good, so that it no longer holds back ``trim``.
 
-        Raises UsageError while it runs, StorageError. Another process that runs it stops with a
-        ProjectionError.
+        Raises UsageError while it is running, StorageError. If another process is running it, that one stops
+        with a ProjectionError.
         """
         async with self._changing:
             if self.is_running:
@@ -268,7 +270,7 @@ class Projection:
         )
 
     async def _build(self, progress: Progress | None, go_on: Callable[[], None] | None) -> Generation:
-        """Build tables anew, or for a start: ``go_on`` raises where that is to end."""
+        """Build the tables: for a rebuild, or for a start, where ``go_on`` raises once it was stopped."""
         anew = go_on is None
         page = await self._storage.read_page(0, limit=1)
         first = page.rows[0].position if page.rows else 0
@@ -279,15 +281,15 @@ class Projection:
             self._advance.refuse_gap(built, first)
             return built
 
-        # From here on its row keeps the log from being trimmed above it.
+        # From here on, its row keeps trim from deleting events it has not read yet.
         built = await self._advance.transact(begin_where_the_log_begins)
         try:
             while not await self._build_once(built, progress, go_on):
                 pass
         except MovedOnError:
-            raise  # by now the tables are another builder's
+            raise  # the tables belong to another builder now
         except (Exception, asyncio.CancelledError) as error:
-            # A start that was interrupted is gone on with at the next one; a rebuild would begin anew.
+            # The next start continues an interrupted build; the next rebuild would start over.
             if anew or isinstance(error, ProjectionError):
                 await self._give_up(built)
             raise
@@ -303,14 +305,14 @@ class Projection:
     async def _build_once(
         self, built: Generation, progress: Progress | None, go_on: Callable[[], None] | None
     ) -> bool:
-        """Come up to the log's end and try to swap; False if the live tables were faster."""
+        """Project up to the log's end and try to swap. Return False if the live tables were ahead."""
         while await self._advance.step(built, strict=True):
             if progress is not None:
                 progress(built.position, max(built.position, await self._storage.head()))
             if go_on is not None:
                 go_on()
         async with self._turn:
-            # The follower rests: what it has done is all that is left to do.
+            # The follower holds still, so the events it has projected are all that is left.
             while built.position < self.position and await self._advance.step(built, strict=True):
                 pass
             if not await self._advance.transact(lambda tx: swap(tx, self.name, built)):
@@ -323,14 +325,14 @@ class Projection:
     # -- following ------------------------------------------------------------------------------------
 
     def _listen(self) -> Callable[[], None]:
-        """Have commits of this process, and bells of others, wake the follower; return what ends that."""
+        """Have commits of this and other processes wake the follower. Return a function that ends this."""
         loop = asyncio.get_running_loop()
 
         def committed(batch: Committed) -> None:
             try:
                 loop.call_soon_threadsafe(self._wake.set)
             except RuntimeError:
-                pass  # the loop is closed: nobody is left to tell, the log has it
+                pass  # the loop is closed, and the follower with it; the event is in the log
 
         own = self._storage.add_listener(committed)
         others = self._storage.listen_to_others(self._wake.set)
@@ -353,7 +355,7 @@ class Projection:
             self._readers.release(error)
 
     async def _go_on(self) -> bool:
-        """Project the next batch; False if there is nothing to do right now."""
+        """Project the next batch. Return False if there is nothing to do right now."""
         assert self._live is not None
         try:
             try:
@@ -372,7 +374,7 @@ class Projection:
         return moved
 
     async def _look(self) -> None:
-        """See what another process made of the tables."""
+        """Reload the generation after another process has changed it."""
         async with self._turn:
             live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
             if live is None:

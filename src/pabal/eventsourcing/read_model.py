@@ -1,4 +1,4 @@
-"""What a projection consists of: its tables, and a handler for each event."""
+"""The parts of a projection: its tables, and a handler for each event."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _H = TypeVar("_H", bound=Callable[..., None])
 _PROJECTS = "_pabal_projects"
 _table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _KNOWN_MOST = 1000
-"""Statements that are remembered: a handler that writes values into them has another one for each event."""
+"""Cache at most this many translated statements: one with values written into it differs for each event."""
 _created = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*+CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
     re.IGNORECASE | re.DOTALL,
@@ -30,7 +30,7 @@ _LEFT = "SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"
 
 
 class Statements(Protocol):
-    """Be something that runs statements: a transaction of the storage, or a connection."""
+    """Anything that runs statements: a transaction of the storage, or a connection."""
 
     def execute(self, sql: str, parameters: Any = ..., /) -> sqlite3.Cursor:
         """Run one statement."""
@@ -42,11 +42,11 @@ class Statements(Protocol):
 
 
 def projects(*event_classes: type) -> Callable[[_H], _H]:
-    """Mark a method ``(self, event, tx)`` of a projection as what writes these events into its tables.
+    """Mark a method ``(self, event, tx)`` of a projection as the handler of these events.
 
-    ``tx`` is a ``ProjectionTransaction``. Subclasses of the events are included unless they have a method of
-    their own. ``Projection`` shows an example. Raises ProjectionDefinitionError for anything that is no
-    class, and for no class at all.
+    ``tx`` is a ``ProjectionTransaction``. Subclasses of the events are included unless they have a handler of
+    their own. ``Projection`` shows an example. Raises ProjectionDefinitionError if an argument is not a class
+    or if there is none.
     """
     return mark_with(
         _PROJECTS,
@@ -84,13 +84,13 @@ def _refuse_pausing(cls: type, name: str, method: Any) -> None:
 
 
 def refuse_unrun(result: Any) -> None:
-    """Raise UsageError where a handler returned what has yet to run, and none of its statements has."""
+    """Raise UsageError if a handler returned a coroutine or generator, whose statements have not run."""
     if is_yet_to_run(result):
         raise UsageError("it returned what has yet to run, and has written nothing; make it a plain def")
 
 
 class Tables:
-    """Hold the statements that create a projection's tables, and give the tables other names."""
+    """Hold the statements that create a projection's tables, and fill in the tables' names."""
 
     def __init__(self, projection: str, script: str) -> None:
         self._statements = _split(script)
@@ -106,7 +106,7 @@ class Tables:
             raise ProjectionDefinitionError(refused, projection=projection)
 
     def _try_out(self) -> str | None:
-        """Make the tables in memory, as a start does and then a rebuild beside them; return what is wrong."""
+        """Create the tables in memory, and again as a rebuild would; return what is wrong, or None."""
         with closing(sqlite3.connect(":memory:")) as trial:
             try:
                 self.create(trial, "")
@@ -135,20 +135,20 @@ class Tables:
         return None
 
     def create(self, tx: Statements, suffix: str) -> None:
-        """Create the tables, each with a suffix to its name."""
+        """Create the tables, with the suffix appended to each name."""
         for statement in self._statements:
             tx.execute(self.translate(statement, suffix))
 
     def translate(self, sql: str, suffix: str) -> str:
-        """Replace each ``{table}`` by the table's name with a suffix; leave other braces alone."""
+        """Replace each ``{table}`` by the table's name and the suffix; leave other braces alone."""
         return _table.sub(lambda found: found[1] + suffix if found[1] in self.names else found[0], sql)
 
 
 class ProjectionTransaction:
-    """Run a handler's statements in the transaction that also saves how far the projection has come.
+    """Run a handler's statements in the transaction that also saves the projection's position.
 
-    ``{orders}`` in a statement stands for the table ``orders``: for events of a rebuild, the one that is
-    being built. Good only until the handler returns. ``row`` is the event as stored.
+    ``{orders}`` in a statement stands for the table ``orders``; during a rebuild, for the one being built.
+    Valid only until the handler returns. ``row`` is the event as stored.
     """
 
     __slots__ = ("_known", "_suffix", "_tables", "_tx", "row")
@@ -162,9 +162,9 @@ class ProjectionTransaction:
         """The stored event that is being projected; None for one given to an in-memory projection."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement and return its cursor. Raises sqlite3.Error for one that SQLite refuses.
+        """Run one statement and return its cursor. Raises sqlite3.Error if SQLite refuses it.
 
-        What the handler raises in turn undoes the whole batch and stops the projection.
+        If the handler raises an error, the whole batch is rolled back and the projection stops.
         """
         return self._tx.execute(self._known.get(sql) or self._translated(sql), parameters)
 
@@ -190,7 +190,7 @@ class ProjectionTransaction:
 
 
 class Task(NamedTuple):
-    """Hold an event on its way to a handler."""
+    """Hold an event to be projected, with its handler."""
 
     handler: Handler
     event: Any
@@ -198,7 +198,7 @@ class Task(NamedTuple):
 
 
 class Catalogue:
-    """Know, for each type of event, which handler takes it, or that it is passed over, or unknown."""
+    """Decide for each event type which handler takes it, or whether it is ignored or unknown."""
 
     def __init__(self, handlers: dict[type, Handler], matches: str, ignores: Iterable[type | str]) -> None:
         self._handlers = handlers
@@ -216,7 +216,7 @@ class Catalogue:
         return self._by_class[cls]
 
     def knows(self, event_type: str, cls: type | None) -> bool:
-        """Tell whether an event without handler is passed over on purpose."""
+        """Return whether an event without a handler is ignored on purpose rather than unknown."""
         if event_type in self._ignored_names or (cls is not None and issubclass(cls, self._ignored)):
             return True
         if self._matches:
@@ -224,7 +224,7 @@ class Catalogue:
         return cls is not None
 
     def sort(self, rows: Sequence[StoredRecord]) -> tuple[list[Task], list[StoredRecord]]:
-        """Decode what has a handler, and return it with the rows of unknown types. Raises DecodeError."""
+        """Return decoded events that have a handler, and the rows of unknown types. Raises DecodeError."""
         tasks: list[Task] = []
         unknown: list[StoredRecord] = []
         seen: dict[str, Handler | bool | None] = {}
@@ -245,7 +245,7 @@ class Catalogue:
 
 
 class Model(NamedTuple):
-    """Hold what the class of a projection says."""
+    """Hold what a projection's class declares."""
 
     name: str
     version: int
@@ -254,7 +254,7 @@ class Model(NamedTuple):
 
 
 def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
-    """Put together what a class says. Raises ProjectionDefinitionError for what cannot be meant so."""
+    """Collect what a class declares. Raises ProjectionDefinitionError for values that make no sense."""
 
     def refuse(detail: str) -> None:
         raise ProjectionDefinitionError(detail, projection=cls.__qualname__)
@@ -266,7 +266,7 @@ def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
     for name in ("tables", "matches"):
         if not isinstance(getattr(cls, name), str):
             refuse(f"{name} is {getattr(cls, name)!r:.60}; it must be text")
-    # Text is a sequence, too: of letters, none of which is the name of an event.
+    # A string is iterable too, but its letters are not names of events.
     is_list = isinstance(cls.ignores, Iterable) and not isinstance(cls.ignores, (str, type))
     if not is_list or not all(isinstance(each, (str, type)) for each in cls.ignores):
         refuse(
@@ -277,7 +277,7 @@ def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
 
 
 def _split(script: str) -> list[str]:
-    """Cut a script into statements; a semicolon inside quotes or a trigger ends none."""
+    """Split a script into statements, ignoring semicolons inside quotes and triggers."""
     statements: list[str] = []
     text = ""
     for part in script.strip().removesuffix(";").split(";"):

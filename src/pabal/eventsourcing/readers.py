@@ -1,4 +1,4 @@
-"""Who waits until a projection's tables have come to a position: read your own writes."""
+"""Callers waiting for a projection's tables to reach a position, to read their own writes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 
 class Readers:
-    """Hold those that wait, each for a position of its own."""
+    """Hold the waiting callers, each with the position it waits for."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     async def wait(self, position: int, timeout: float | None) -> None:
-        """Return when the tables have come to a position. Raises TimeoutError, and what ``release`` gives."""
+        """Wait until the tables reach a position. Raises TimeoutError, or the error given to ``release``."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (position, future)
         self._waiting.append(waiting)
@@ -22,7 +22,7 @@ class Readers:
                 await future
         except TimeoutError:
             if not limit.expired():
-                raise  # what ``release`` gave
+                raise  # the TimeoutError passed to ``release``
             raise TimeoutError(
                 f"position {position} was not reached within {timeout} s; projection.position tells what was"
             ) from None
@@ -31,7 +31,7 @@ class Readers:
                 self._waiting.remove(waiting)
 
     def arrived(self, position: int) -> None:
-        """Let those go on who wait for a position, or for one below it."""
+        """Wake the callers that wait for this position or a lower one."""
         waiting, self._waiting = self._waiting, []
         for wanted, future in waiting:
             if future.done():
@@ -42,7 +42,7 @@ class Readers:
                 self._waiting.append((wanted, future))
 
     def release(self, error: Exception) -> None:
-        """Let nobody wait any longer: what was waited for does not come."""
+        """Raise the error in all waiting callers: their position will not be reached."""
         waiting, self._waiting = self._waiting, []
         for _, future in waiting:
             if not future.done():

@@ -1,4 +1,4 @@
-"""``Repository``: aggregates of one class, kept as events."""
+"""``Repository``: load and store aggregates of one class, kept as events."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ R = TypeVar("R")
 
 
 class Repository(Generic[A]):
-    """Load aggregates, have them changed, and store what they recorded.
+    """Load aggregates, let callers change them, and store the events they record.
 
-    Storing is publishing: subscribers of a bus on the same storage receive the events from the log, so
-    there is no second write and no moment at which one is done and the other is not.
+    Storing an event publishes it: subscribers of a bus on the same storage receive it from the log. There is
+    no second write, so one cannot succeed while the other fails.
 
     ``kind`` is a class derived from ``Aggregate``, or a ``Decider``. ``bus_or_storage`` is a bus with
-    storage, or the storage. The ``keep`` aggregates used last stay in memory, for ``edit`` and ``update``; 0
-    keeps none. A copy in memory does not hear of what others store: its next change raises ConcurrencyError,
-    which ``update`` answers by loading anew, as it does where a change raises or records nothing.
+    storage, or the storage. The ``keep`` most recently used aggregates are cached in memory for ``edit`` and
+    ``update``; 0 caches none. A cached copy does not see what other writers store: its next change raises
+    ConcurrencyError. ``update`` handles this by loading the aggregate again, also if a change based on a
+    stale copy raises or records nothing.
 
-    ``snapshot_every=100`` saves a snapshot after ``edit`` or ``update`` once 100 events have come since the
-    last one, ``snapshot_when_slower=0.05`` whenever loading took longer than 50 ms (it is in seconds).
-    Without either there are none. A snapshot that cannot be used is logged, and the events are replayed.
+    ``snapshot_every=100`` saves a snapshot after ``edit`` or ``update`` once 100 events were stored since the
+    last one; ``snapshot_when_slower=0.05`` saves one whenever loading took longer than 50 ms (it is in
+    seconds). Without either, none are taken. If a snapshot cannot be used, that is logged and the events are
+    replayed.
 
-    Of event loops that run at a time, in threads, each needs a repository of its own: ``edit`` and ``update``
-    raise UsageError in another one. Raises UsageError for a bus without storage, for a ``kind`` that is
-    neither, and for bad numbers.
+    Event loops that run at the same time, in threads, need a repository each: ``edit`` and ``update`` raise
+    UsageError in a second loop. Raises UsageError for a bus without storage, for any other ``kind``, and for
+    numbers out of range.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventStorage
@@ -118,15 +120,15 @@ class Repository(Generic[A]):
     # -- reading --------------------------------------------------------------------------------------
 
     async def load(self, aggregate_id: str) -> A:
-        """Return a copy of the aggregate as it is in the log now; it is the caller's own.
+        """Return the aggregate as it is in the log now; the caller owns this copy.
 
-        Raises AggregateNotFoundError where the log holds no event of it, CorruptLogError where its first
-        events were trimmed, other StorageErrors, DecodeError, AggregateDefinitionError for an empty id.
+        Raises AggregateNotFoundError if the log holds no event of it, CorruptLogError if its first events
+        were trimmed, other StorageErrors, DecodeError, AggregateDefinitionError for an empty id.
         """
         return self._existing((await self.loader.load(aggregate_id)).aggregate)
 
     async def exists(self, aggregate_id: str) -> bool:
-        """Tell whether any event was stored for this id. Raises the other errors of ``load``."""
+        """Return whether any event is stored for this id. Raises the other errors of ``load``."""
         return (await self.loader.load(aggregate_id)).aggregate.version > 0
 
     def _existing(self, aggregate: A) -> A:
@@ -137,16 +139,16 @@ class Repository(Generic[A]):
     # -- changing -------------------------------------------------------------------------------------
 
     def edit(self, aggregate_id: str, *, must_exist: bool = False) -> Edit[A]:
-        """Return what ``async with`` takes: it gives the aggregate, and stores what the block recorded.
+        """Return a context manager that gives the aggregate and stores what the block records.
 
-        An id without events gives a new aggregate at version 0, unless it ``must_exist``. A block that
-        raises stores nothing, and neither is stored what is recorded on the aggregate after the block. Keep
-        what this returned to read its ``receipt`` afterwards: that of the newest event, or None if the block
+        An id without events gives a new aggregate at version 0, unless it ``must_exist``. If the block
+        raises, nothing is stored; nor is anything recorded on the aggregate after the block. Keep the
+        returned object to read its ``receipt`` afterwards: that of the newest event, or None if the block
         recorded none.
 
         Entering the block raises AggregateNotFoundError, StorageError or DecodeError. Leaving it raises
-        ConcurrencyError if somebody else stored events of the aggregate since it was loaded (the block is
-        not repeated: see ``update``), InvalidEventError, StorageError, and SpoiledAggregateError if the block
+        ConcurrencyError if another writer stored events of the aggregate since it was loaded (the block is
+        not retried: see ``update``), InvalidEventError, StorageError, and SpoiledAggregateError if the block
         caught the error of a command method that had recorded events.
 
         >>> import asyncio
@@ -178,9 +180,9 @@ class Repository(Generic[A]):
     async def save(self, aggregate: A) -> Receipt | None:
         """Store what an aggregate recorded and return the newest event's receipt; None if it recorded none.
 
-        For one that ``load`` returned, or that was made new. Raises ConcurrencyError unless the log has it at
-        the version it was loaded at, InvalidEventError, DuplicateEventError, StorageError. Its events are
-        taken out of it before they are stored, so after an error load it again.
+        Takes an aggregate that ``load`` returned, or a new one. Raises ConcurrencyError unless the log has it
+        at the version it was loaded at, InvalidEventError, DuplicateEventError, StorageError. Its events are
+        removed from it before they are stored, so load it again after an error.
         """
         if aggregate.stored_version == aggregate.version:
             aggregate.refuse_if_spoiled()
@@ -194,7 +196,7 @@ class Repository(Generic[A]):
         self.lives.overtaken(aggregate.id, aggregate.version)
         return receipt_of([change], positions)
 
-    # Apart, for of ``R | Awaitable[R]`` mypy cannot tell what an async function returns.
+    # Two overloads, because mypy cannot infer an async function's result from ``R | Awaitable[R]``.
     @overload
     async def update(
         self,
@@ -218,16 +220,17 @@ class Repository(Generic[A]):
     ) -> Any:
         """Call ``change(aggregate)``, store what it recorded, and return its result.
 
-        After a ConcurrencyError all of it is done again on the new state, up to ``retries`` times; so
-        ``change`` should do nothing that must not happen twice. An exception of ``change`` stores nothing
-        and is raised here. An id without events gives a new aggregate at version 0, unless it ``must_exist``.
+        After a ConcurrencyError, ``change`` is called again with the new state, up to ``retries`` times, so
+        it should do nothing that must not happen twice. If ``change`` raises, nothing is stored and the
+        exception is raised here. An id without events gives a new aggregate at version 0, unless it
+        ``must_exist``.
 
-        Concurrent updates of one aggregate by plain functions do not wait for each other's commit: each sees
-        the state that the one before made, and they are committed together, in that order. An async function
-        gets an aggregate of its own, as with ``edit``, so concurrent ones may conflict.
+        Concurrent updates of one aggregate with plain functions do not wait for each other's commit: each
+        sees the state left by the one before, and they are committed together, in that order. An async
+        function gets its own copy of the aggregate, as with ``edit``, so concurrent ones may conflict.
 
         Raises ConcurrencyError after the last retry, AggregateNotFoundError, InvalidEventError, StorageError,
-        DecodeError, and UsageError for a plain function that returns something to await.
+        DecodeError, and UsageError if a plain function returns an awaitable.
         """
         pausing = iscoroutinefunction(change)
         once = self._update_alone if pausing else self._update_in_line
@@ -250,7 +253,7 @@ class Repository(Generic[A]):
         kept = self.lives.get(aggregate_id)
         live = kept or self.lives.put(await self.loader.load(aggregate_id))
         aggregate = live.aggregate
-        # From here to the append nothing waits: who comes next finds this state, and expects its version.
+        # No await from here to the append: the next update must find this state and expect its version.
         try:
             if must_exist:
                 self._existing(aggregate)
@@ -260,14 +263,14 @@ class Repository(Generic[A]):
                     result.close()
                 raise UsageError(f"{change!r} returned something to await; pass an async function instead")
             if aggregate.stored_version != aggregate.version:
-                kept = None  # its append hears of what others have stored
+                kept = None  # the append itself detects concurrent changes
                 return await self._append(live, result)
             aggregate.refuse_if_spoiled()
         except BaseException as error:
             if aggregate.stored_version != aggregate.version or aggregate.is_spoiled:
                 self.lives.discard(live)
-            if isinstance(error, Exception):  # a cancellation is no decision
-                # It may have decided by events that are not stored yet, and never will be.
+            if isinstance(error, Exception):  # not a cancellation
+                # The error may rest on events that are not stored yet and, if refused, never will be.
                 await live.settled()
                 await self._refuse_overtaken(kept)
             raise
@@ -276,9 +279,9 @@ class Repository(Generic[A]):
         return result
 
     async def _refuse_overtaken(self, kept: Live[A] | None) -> None:
-        """Raise OvertakenError where somebody else has changed an aggregate since its copy was kept.
+        """Raise OvertakenError if another writer has changed an aggregate since its copy was cached.
 
-        For decisions that store nothing: no append hears of it.
+        For decisions that store nothing, and so have no append that would detect it.
         """
         if kept is None:
             return
@@ -286,7 +289,7 @@ class Repository(Generic[A]):
         rows = await self.storage.read_history(
             aggregate.aggregate_type, aggregate.id, aggregate.stored_version
         )
-        # Compared with its version by now: what was added meanwhile may be of this very copy.
+        # Compare with its current version: events stored meanwhile may come from this very copy.
         if rows and (rows[-1].stream_version or 0) > aggregate.stored_version:
             self.lives.discard(kept)
             raise OvertakenError
@@ -310,7 +313,7 @@ class Repository(Generic[A]):
             except ConcurrencyError as conflict:
                 await refuse_trimmed(self.storage, conflict)
                 raise
-            # A block may have it by now, and have recorded what is not stored yet.
+            # By now an edit may hold the aggregate and have recorded events that are not stored yet.
             if live.is_settled and self.lives.get(live.aggregate.id) is live:
                 await self.loader.stored(live)
         finally:
@@ -321,7 +324,7 @@ class Repository(Generic[A]):
     # -- for units of work ----------------------------------------------------------------------------
 
     async def check_out(self, aggregate_id: str, *, must_exist: bool) -> Live[A]:
-        """Return an aggregate that is nobody else's; called by ``UnitOfWork``."""
+        """Return an aggregate that nothing else uses; called by ``UnitOfWork``."""
         self._refuse_other_loop()
         live = await self._take_out(aggregate_id) or await self.loader.load(aggregate_id)
         if must_exist:
@@ -329,7 +332,7 @@ class Repository(Generic[A]):
         return live
 
     async def _take_out(self, aggregate_id: str) -> Live[A] | None:
-        """Return the copy that is kept, to be kept no longer; None unless all of it is stored."""
+        """Remove the cached copy and return it; None unless everything in it is stored."""
         live = self.lives.get(aggregate_id)
         if live is None:
             return None
@@ -337,15 +340,15 @@ class Repository(Generic[A]):
             await live.settled()
             if not self.lives.discard(live):
                 return None
-            # Before this task had its turn others may have changed it again; from here on nobody can.
+            # Other tasks may have changed it before this one resumed; from here on none can reach it.
             await live.settled()
         except (ConcurrencyError, OvertakenError):
             return None
         return live if live.is_untouched else None
 
     async def check_in(self, live: Live[A]) -> None:
-        """Take an aggregate back after its events were stored; called by ``UnitOfWork``."""
-        # Somebody may have loaded it while it was away.
+        """Cache an aggregate again after its events were stored; called by ``UnitOfWork``."""
+        # Another task may have loaded and cached an older copy meanwhile.
         self.lives.overtaken(live.aggregate.id, live.aggregate.version)
         self.lives.put(live)
         await self.loader.stored(live)

@@ -1,4 +1,4 @@
-"""Write an aggregate's state down, and take it back only where it is sure to be the same."""
+"""Encode an aggregate's state as a snapshot, and restore it only if it is certain to be the same."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _encode = msgspec.msgpack.encode
 _BYTES = (bytes, bytearray, memoryview)
 _NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
 _FORM = 2
-"""Of an encoded state; snapshots of another one give way to the events."""
+"""The version of the encoding; a snapshot with another one is ignored, and the events are replayed."""
 
 
 class Snapshot(NamedTuple):
-    """Hold a state, and the last event that made it."""
+    """Hold an encoded state, and the version and last event it was taken at."""
 
     class_name: str
     snapshot_version: int
@@ -34,8 +34,8 @@ class Snapshot(NamedTuple):
 def take_snapshot(aggregate: Aggregate, event_id: bytes) -> bytes:
     """Encode the state of an aggregate whose last stored event is ``event_id``.
 
-    Raises SnapshotError where the state would not come back equal: an attribute without an annotation, or
-    one whose values do not survive as what they are annotated.
+    Raises SnapshotError if the state would not be restored equal: an attribute has no annotation, or its
+    value is not preserved when encoded as its annotated type.
     """
     cls = type(aggregate)
     codec = _codec_of(cls)
@@ -46,7 +46,7 @@ def take_snapshot(aggregate: Aggregate, event_id: bytes) -> bytes:
             reason=f"{cls.__qualname__}.{unknown[0]} has no annotation; write one in the class body"
         )
     try:
-        # As text: msgpack's own form of a time keeps the instant and forgets the offset, and so the day.
+        # Times as text: msgpack's own timestamps keep the instant but lose the offset, and so the local date.
         data = _encode(msgspec.to_builtins(state, builtin_types=_BYTES))
         back = codec.decode(data)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
@@ -65,9 +65,9 @@ def take_snapshot(aggregate: Aggregate, event_id: bytes) -> bytes:
 
 
 def read_snapshot(cls: type[Aggregate], data: bytes) -> Snapshot:
-    """Read what ``take_snapshot`` wrote.
+    """Decode what ``take_snapshot`` encoded.
 
-    Raises SnapshotOfOtherClassError, or SnapshotError where it is damaged or the class has changed since.
+    Raises SnapshotOfOtherClassError, or SnapshotError if it is damaged or the class has changed since.
     """
     if len(data) < 4 or crc32(data[4:]).to_bytes(4, "big") != data[:4]:
         raise SnapshotError(reason="it is damaged")
@@ -87,7 +87,7 @@ def read_snapshot(cls: type[Aggregate], data: bytes) -> Snapshot:
 
 
 def restore(cls: type[A], aggregate_id: str, snapshot: Snapshot) -> A:
-    """Return the aggregate as it was. Raises SnapshotError where its class refuses the state."""
+    """Return the aggregate as it was. Raises SnapshotError if the state does not fit its class."""
     try:
         state = _codec_of(cls).decode(snapshot.state)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -106,7 +106,7 @@ _OWN = frozenset(vars(Aggregate("any")))
 
 
 class _Codec:
-    """Translate the annotated attributes of one class."""
+    """Encode and decode the annotated attributes of one class."""
 
     def __init__(self, cls: type[Aggregate]) -> None:
         slot = next((name for base in cls.__mro__ for name in _slots_of(base)), None)
@@ -132,13 +132,13 @@ class _Codec:
         self.layout = crc32(repr([_FORM, *shapes]).encode())
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        """Return attributes by name, each of its annotated type."""
+        """Return the attributes by name, each as its annotated type."""
         raw = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
         return {name: self._decoders[name].decode(value) for name, value in raw.items()}
 
 
 def _shape_of(hint: Any) -> str:
-    """Return what the values of an attribute consist of, the fields of classes in it included."""
+    """Describe the type of an attribute, including the fields of the classes in it, to detect changes."""
     seen: set[type] = set()
 
     def shape(part: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a file holds of projections, known without their classes: for operators, and for what is given up."""
+"""Read and drop a file's stored projections without their classes: for operators, and for ``remove``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALL = (
 
 
 async def stored_projections(storage: TableStorage) -> dict[str, list[Generation]]:
-    """Return each projection's sets of tables by its name, oldest first. Writes nothing."""
+    """Return each projection's generations by its name, oldest first. Writes nothing."""
     found: dict[str, list[Generation]] = {}
     if await storage.query(_HAS_ANY):
         for name, number, version, position, is_live, tables in await storage.query(_ALL):
@@ -25,9 +25,9 @@ async def stored_projections(storage: TableStorage) -> dict[str, list[Generation
 
 
 def drop(tx: Statements, name: str, *, unfinished: bool = False) -> int:
-    """Drop a projection's tables and position; with ``unfinished``, only what a rebuild has made so far.
+    """Drop a projection's tables and position; with ``unfinished``, only what an unfinished rebuild has made.
 
-    Return how many sets of tables went.
+    Return how many generations were dropped.
     """
     going = [each for each in read_generations(tx, name) if not (unfinished and each.is_live)]
     for generation in going:
@@ -36,7 +36,7 @@ def drop(tx: Statements, name: str, *, unfinished: bool = False) -> int:
 
 
 def drop_known(tx: Statements, name: str, *, unfinished: bool) -> int:
-    """Drop like ``drop``. Raises ProjectionNotFoundError for a name of which nothing is stored."""
+    """Drop like ``drop``. Raises ProjectionNotFoundError if nothing is stored under the name."""
     if not read_generations(tx, name):
         known = tx.execute("SELECT DISTINCT name FROM pabal_projections ORDER BY name").fetchall()
         raise ProjectionNotFoundError(name=name, known=", ".join(each for (each,) in known) or "none")

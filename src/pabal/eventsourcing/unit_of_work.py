@@ -19,14 +19,14 @@ A = TypeVar("A", bound=Aggregate)
 
 
 class UnitOfWork:
-    """Store what several aggregates recorded in one append: all of it, or none.
+    """Append the events that several aggregates recorded in one step: all of them, or none.
 
-    Use it with ``async with``: leaving the block commits, leaving it by an exception stores nothing.
+    Use it with ``async with``: leaving the block commits; an exception in the block discards everything.
     Afterwards ``receipt`` is that of the newest event, or None if nothing was recorded. All repositories must
-    be on the storage that is given here, itself or by its bus.
+    use the storage passed here, directly or through its bus.
 
-    Leaving the block raises what ``commit`` does; it is not repeated. Raises UsageError for a bus without
-    storage.
+    Leaving the block raises what ``commit`` raises; the block is not retried. Raises UsageError for a bus
+    without storage.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventStorage
@@ -65,18 +65,18 @@ class UnitOfWork:
 
     @property
     def storage(self) -> AggregateStorage:
-        """Return the storage that the append goes to."""
+        """Return the storage to which the events are appended."""
         return self._storage
 
     def append(self, request: StreamAppend) -> None:
-        """Add events of a stream that no repository keeps; they are stored last in the same append.
+        """Add events of a stream that has no repository; they are stored last in the same append.
 
         ``request`` is a ``pabal.ports.storage.StreamAppend`` of at least one event.
         """
         self._also.append(request)
 
     async def edit(self, repository: Repository[A], aggregate_id: str, *, must_exist: bool = False) -> A:
-        """Return an aggregate whose events will be stored at the end; the same one for the same id.
+        """Return an aggregate whose events are stored at the end; the same object for the same id.
 
         An id without events gives a new aggregate at version 0, unless it ``must_exist``. Raises UsageError
         for a repository on another storage, AggregateNotFoundError, StorageError, DecodeError.
@@ -89,7 +89,7 @@ class UnitOfWork:
         key = (repository.aggregate_class.aggregate_type, aggregate_id)
         if key not in self._lives:
             live = await repository.check_out(aggregate_id, must_exist=must_exist)
-            # Somebody else may have asked for it meanwhile.
+            # Another task may have checked it out meanwhile.
             self._lives.setdefault(key, (repository, live))
         live = self._lives[key][1]
         if not isinstance(live.aggregate, repository.aggregate_class):
@@ -100,9 +100,10 @@ class UnitOfWork:
     async def commit(self) -> Receipt | None:
         """Store everything recorded so far, all or none, and return the newest event's receipt.
 
-        None if nothing was ever recorded. The aggregates are let go of: ``edit`` them again to go on. Raises
-        ConcurrencyError, with both versions, for the first aggregate that somebody else has changed since it
-        was loaded, InvalidEventError, DuplicateEventError, StorageError, SpoiledAggregateError.
+        Returns None if nothing was ever recorded. The aggregates are released: call ``edit`` again to
+        continue. Raises ConcurrencyError, with both versions, for the first aggregate that was changed
+        elsewhere since it was loaded, InvalidEventError, DuplicateEventError, StorageError,
+        SpoiledAggregateError.
         """
         checked_out, self._lives = list(self._lives.values()), {}
         also, self._also = self._also, []
@@ -146,7 +147,7 @@ class UnitOfWork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Store everything, unless the block failed."""
+        """Store everything, unless the block raised."""
         if kind is None:
             await self.commit()
         self._lives.clear()
@@ -154,7 +155,7 @@ class UnitOfWork:
 
 
 class Edit(Generic[A]):
-    """Change one aggregate: what ``Repository.edit`` returns."""
+    """The context manager that ``Repository.edit`` returns: it changes one aggregate."""
 
     def __init__(self, repository: Repository[A], aggregate_id: str, *, must_exist: bool) -> None:
         self._repository = repository
@@ -164,7 +165,7 @@ class Edit(Generic[A]):
 
     @property
     def receipt(self) -> Receipt | None:
-        """Return the receipt of the newest event stored; None before the end, and if there was none."""
+        """Return the receipt of the newest stored event; None before the end, or if there was none."""
         return self._work.receipt
 
     async def __aenter__(self) -> A:
@@ -174,5 +175,5 @@ class Edit(Generic[A]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Store what was recorded, unless the block failed."""
+        """Store the recorded events, unless the block raised."""
         await self._work.__aexit__(kind, error, trace)

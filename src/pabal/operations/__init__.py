@@ -1,6 +1,6 @@
-"""What an operator does with a bus: see what is stuck and why, and fix it.
+"""Operate a bus: see which subscriptions are stuck and why, and fix them.
 
-``Operations`` is the one facade; the command line and the dashboard are built on it. ``operations_of`` makes
+``Operations`` is the facade on which the command line and the dashboard are built. ``operations_of`` makes
 one for a live bus or an open storage, ``pabal.factory.open_operations`` for a file or URL.
 """
 
@@ -36,9 +36,9 @@ def operations_of(
 ) -> Operations:
     """Return the operations of a live bus (with or without storage), or of an open storage.
 
-    The bus or storage stays the caller's to stop and close. A bus without storage has no events to list, and
-    of the actions only ``resume`` and those on dead letters. A bus on Redis has all but those on projections;
-    its events are seen through ``pabal.factory.open_operations(url)``.
+    The caller still has to stop the bus or close the storage. A bus without storage has no events to list,
+    and supports only ``resume`` and the actions on dead letters. A bus on Redis supports all actions but
+    those on projections; to see its events, use ``pabal.factory.open_operations(url)``.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventStorage

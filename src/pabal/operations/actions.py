@@ -1,4 +1,4 @@
-"""What an operator can do. Each action is written to the audit log before it begins and after it ends."""
+"""The actions of an operator. Each is recorded in the audit log before it begins and after it ends."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from pabal.ports.storage import Start
 
 _PAGE = 500
 _AT_ONCE = 100
-"""Dead letters that are acted on with one commit, where nobody delivers them here."""
+"""Dead letters to act on concurrently, to share a commit, if no bus delivers them in this process."""
 _LEFT = (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError)
 LAST = 2**63 - 1
-"""The highest number that a log can give: nothing lies beyond, and not every storage can be asked for it."""
+"""The highest possible position and id; some storages cannot be asked for a higher number."""
 
 
 class Actions:
-    """Steer subscriptions, and decide what becomes of dead letters.
+    """Steer subscriptions, and retry, edit or discard dead letters.
 
-    ``count`` of a result is 0 where nothing had to be done.
+    ``count`` of a result is 0 if there was nothing to do.
     """
 
     def __init__(self, source: OperationsSource, actor: str) -> None:
@@ -45,27 +45,27 @@ class Actions:
     # -- subscriptions --------------------------------------------------------------------------------
 
     async def pause(self, name: str) -> ActionResult:
-        """Let a subscription take no more events until it is resumed, also across restarts.
+        """Stop delivering events to a subscription until it is resumed, even across restarts.
 
-        Handlers that run go on to their end. ``count`` is 0 if it is paused already. Raises
-        SubscriptionNotFoundError, ActionNotPossibleError.
+        Running handlers finish. ``count`` is 0 if it is paused already. Raises SubscriptionNotFoundError,
+        ActionNotPossibleError.
         """
         return await self._audited("pause", name, None, lambda: self._source.pause(name))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a paused or halted subscription go on; ``count`` is 0 if it is neither.
+        """Resume a paused or halted subscription; ``count`` is 0 if it is neither.
 
-        Raises SubscriptionNotFoundError, and BusNotRunningError on a bus without log that is stopped.
+        Raises SubscriptionNotFoundError, and BusNotRunningError on a stopped bus that has no log.
         """
         return await self._audited("resume", name, None, lambda: self._source.resume(name))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
         """Move a subscription to ``"beginning"``, ``"now"``, after a position, or to an aware time.
 
-        Going back delivers again what was handled; going ahead skips. Its retries and replays are forgotten,
-        and so are dead letters whose events will be delivered again. ``position`` of the result is where it
-        stands now. Raises SubscriptionNotFoundError,
-        SubscriptionInUseError, ActionNotPossibleError.
+        Moving back delivers handled events again; moving ahead skips events. The subscription's retries and
+        replays are dropped, and so are dead letters whose events will be delivered again. ``position`` of the
+        result is its new position. Raises SubscriptionNotFoundError, SubscriptionInUseError,
+        ActionNotPossibleError.
         """
         checked_start(to, "to")
         return await self._audited("reset", name, {"to": str(to)}, lambda: self._source.reset(name, to))
@@ -73,12 +73,12 @@ class Actions:
     async def replay(
         self, name: str, first: int | datetime = 1, last: int | datetime | None = None
     ) -> ActionResult:
-        """Deliver the events from position ``first`` to ``last`` once more, to this subscription alone.
+        """Deliver the events from position ``first`` to ``last`` again, to this subscription alone.
 
-        Both positions are included. A time (aware) stands for the events that entered the log then or later;
-        as ``last``, for those before. By default ``last`` is as far as it has come. What is unfinished or a
-        dead letter is left out. Raises SubscriptionNotFoundError, and UsageError for a
-        range that holds nothing.
+        Both positions are included. As ``first``, an aware time means the events that entered the log then or
+        later; as ``last``, those before it. ``last`` defaults to the subscription's own position. Unfinished
+        events and dead letters are left out. Raises SubscriptionNotFoundError, and UsageError for an empty
+        range.
         """
         details = {"first": first, "last": last}
         return await self._audited("replay", name, details, lambda: self._source.replay(name, first, last))
@@ -86,11 +86,11 @@ class Actions:
     # -- projections ----------------------------------------------------------------------------------
 
     async def remove_projection(self, name: str, *, unfinished: bool = False) -> ActionResult:
-        """Drop a projection's tables and its position for good, so that it holds back no retention.
+        """Drop a projection's tables and its position for good, so that it no longer holds back retention.
 
-        Its class is not needed. One that runs somewhere stops with a ProjectionError at its next event; one
-        that starts again builds its tables anew. With ``unfinished`` only what a rebuild has made so far
-        goes, and a rebuild that is still under way fails. Raises ProjectionNotFoundError,
+        Its class is not needed. If the projection is running somewhere, it stops with a ProjectionError at
+        its next event; if it is started again, it rebuilds its tables. With ``unfinished``, only the tables
+        of an unfinished rebuild are dropped, and a rebuild in progress fails. Raises ProjectionNotFoundError,
         ActionNotPossibleError.
         """
         return await self._audited(
@@ -103,11 +103,11 @@ class Actions:
     async def rebuild_projection(
         self, projection: type[Projection], *, progress: Progress | None = None
     ) -> ActionResult:
-        """Build a projection's tables anew beside the live ones, and swap them; ``position`` is the last.
+        """Rebuild a projection's tables beside the live ones, and swap them; ``position`` is the new one.
 
-        The application may run meanwhile. ``progress(position, head)`` is called after each batch. If it
-        fails or is cancelled, the live tables stay as they were. Raises what ``Projection.rebuild`` raises,
-        UsageError for a class that takes more than a storage, ActionNotPossibleError.
+        The application may keep running. ``progress(position, head)`` is called after each batch. If the
+        rebuild fails or is cancelled, the live tables stay as they were. Raises what ``Projection.rebuild``
+        raises, UsageError for a class that cannot be created from a storage alone, ActionNotPossibleError.
         """
 
         async def rebuild(storage: Any) -> int:
@@ -130,21 +130,21 @@ class Actions:
     # -- dead letters ---------------------------------------------------------------------------------
 
     async def retry(self, dead_letter_id: int) -> ActionResult:
-        """Deliver a dead letter once more; count 0 if that is under way already.
+        """Deliver a dead letter again; count 0 if that is already in progress.
 
-        Raises DeadLetterNotFoundError, SubscriptionError while its subscription is halted here (or, on a bus
-        without log, is gone), DecodeError for a payload that still does not fit the event class, and
-        BusNotRunningError on a bus that is stopped.
+        Raises DeadLetterNotFoundError, SubscriptionError while its subscription is halted in this process
+        (or, on a bus without log, no longer exists), DecodeError for a payload that still does not fit the
+        event class, and BusNotRunningError on a stopped bus.
         """
         number = letter_number(dead_letter_id)
         return await self._audited("retry", str(number), None, lambda: self._source.retry(number, None))
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> ActionResult:
-        """Give a dead letter another payload and deliver that.
+        """Replace a dead letter's payload and deliver it again.
 
         ``payload`` holds every field, as plain values. Raises DecodeError if it does not fit the event class,
-        UnknownEventTypeError if this process has not imported it, UnserializableEventError for values without
-        a JSON form, and what ``retry`` raises; the dead letter then stays as it was.
+        UnknownEventTypeError if this process has not imported that class, UnserializableEventError for values
+        without a JSON form, and what ``retry`` raises; the dead letter then stays as it was.
         """
         number = letter_number(dead_letter_id)
         try:
@@ -157,7 +157,7 @@ class Actions:
         return await self._audited("edit", str(number), None, lambda: self._source.retry(number, encoded))
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
-        """Remove a dead letter for good; what queued behind it goes on. Raises DeadLetterNotFoundError."""
+        """Remove a dead letter for good and release the events behind it. Raises DeadLetterNotFoundError."""
         number = letter_number(dead_letter_id)
         return await self._audited("discard", str(number), None, lambda: self._source.discard(number))
 
@@ -166,8 +166,8 @@ class Actions:
     ) -> ActionResult:
         """Retry every dead letter that matches; those that cannot be retried now are left as they are.
 
-        ``count`` is how many are retried, ``skipped`` how many were left. An empty filter means all.
-        ``progress`` is called with the number looked at so far.
+        ``count`` is the number retried, ``skipped`` the number left. An empty filter means all. ``progress``
+        is called with the number processed so far.
         """
         return await self._audited(
             "retry",
@@ -188,10 +188,10 @@ class Actions:
         )
 
     async def count_matching(self, wanted: DeadLetterFilter) -> int:
-        """Return how many dead letters match: what ``retry_matching`` and ``discard_matching`` would take."""
+        """Return how many dead letters ``retry_matching`` and ``discard_matching`` would take."""
         if wanted.event_type is not None:
             return len(await self._matching(wanted))
-        # Groups are counted where they lie: nobody reads a hundred thousand dead letters for a number.
+        # The storage counts by group: do not read a hundred thousand dead letters for one number.
         return sum(
             group.count
             for group in await self._source.dead_letter_groups()
@@ -206,11 +206,11 @@ class Actions:
         act: Callable[[int], Awaitable[ActionResult]],
         progress: Callable[[int], None] | None,
     ) -> ActionResult:
-        # Listed first: what is parked again while this goes on is not taken a second time.
+        # List them first, so that a dead letter that is parked again meanwhile is not taken twice.
         numbers = await self._matching(wanted)
         done = skipped = 0
         pending = False
-        # A live bus delivers at once what it is given, in this order; elsewhere that is the storage's.
+        # A live bus starts deliveries in call order, so go one by one; otherwise the storage keeps the order.
         together = 1 if self._source.target.live else _AT_ONCE
         for first in range(0, len(numbers), together):
             group = numbers[first : first + together]
@@ -221,7 +221,7 @@ class Actions:
                     skipped += not outcome.count
                     pending = pending or outcome.pending
                 elif isinstance(outcome, _LEFT):
-                    skipped += 1  # it stays as it is, if it is still there; acting on it alone says why
+                    skipped += 1  # unchanged, or gone by now; acting on it alone raises the reason
                 else:
                     raise outcome
                 if progress is not None:
@@ -234,7 +234,7 @@ class Actions:
         while page := await self._source.dead_letters(wanted, after=after, limit=_PAGE):
             numbers += [letter.id for letter in page]
             after = numbers[-1]
-            await asyncio.sleep(0)  # in memory listing waits for nothing
+            await asyncio.sleep(0)  # yield to the event loop: in-memory listing never does
         return numbers
 
     # -- the audit log --------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Actions:
 
 
 def letter_number(dead_letter_id: int) -> int:
-    """Return the number of a dead letter. Raises DeadLetterNotFoundError for one beyond every log."""
+    """Return the id of a dead letter. Raises DeadLetterNotFoundError for one that is out of range."""
     if abs(dead_letter_id) > LAST:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
     return dead_letter_id

@@ -1,4 +1,4 @@
-"""A bus without a storage of its own, as a source: no log, but subscriptions and dead letters."""
+"""A bus without its own storage as a source for operators: subscriptions and dead letters, but no log."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _NO_LOG_TO_FOLLOW = (
 
 
 class BusSource(NoProjections):
-    """Answer from a bus that lives in memory alone, or whose log lies on a server.
+    """Read from a live bus that is in memory only, or whose log is on a server.
 
-    Of a bus in memory the audit log is there, too, and ends with this object; a server keeps it.
+    For a bus in memory, this object also holds the audit log; a server stores its own.
     """
 
     def __init__(self, bus: BaseEventBus) -> None:
@@ -60,16 +60,16 @@ class BusSource(NoProjections):
 
     @property
     def target(self) -> Target:
-        """Return what is being looked at."""
+        """Return what this source shows."""
         return self._target
 
     @property
     def actions(self) -> frozenset[Action]:
-        """Return what can be done here."""
+        """Return the actions that this bus supports."""
         return _ON_A_SERVER if self._has_server else _IN_MEMORY
 
     async def totals(self) -> Totals:
-        """Return figures of the whole."""
+        """Return the totals over the whole bus."""
         return with_bus(Totals(0, 0), self._bus)
 
     async def subscriptions(self) -> list[SubscriptionView]:
@@ -81,51 +81,51 @@ class BusSource(NoProjections):
         return [_view(name, figures[name], parked.get(name, 0)) for name in sorted(figures)]
 
     async def reasons(self) -> list[Reason]:
-        """Return what is wrong beyond what the subscriptions say of themselves."""
+        """Return the problems that are not apparent from the subscriptions."""
         return reasons_of(self._bus) + [Reason("group", "degraded", text) for text in self._bus.remarks()]
 
     async def types(self) -> list[str]:
-        """Return nothing: there is no log."""
+        """Return an empty list: there is no log."""
         return []
 
     async def series(self, edges: Sequence[int]) -> Series | None:
-        """Return nothing: there is no log, and nothing is kept of the past."""
+        """Return None: there is no log, and no history of figures."""
         return None
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return nothing: what the bus knows now, it says itself."""
+        """Return an empty list: ``totals`` and ``subscriptions`` have the bus's current figures."""
         return []
 
     async def published_since(self, moment: datetime) -> int:
-        """Return none: without a log nobody knows when."""
+        """Return 0: without a log, publishing times are not recorded."""
         return 0
 
     async def events(self, wanted: EventFilter, **page: Any) -> list[EventView]:
-        """Return nothing: there is no log."""
+        """Return an empty list: there is no log."""
         return []
 
     def follow(
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
-        """Refuse: there is no log here, and nothing would ever come. Raises UsageError."""
+        """Raise UsageError: there is no log to follow here."""
         raise UsageError(_NO_LOG_TO_FOLLOW)
 
     async def event(self, event_id: str) -> EventView | None:
-        """Return nothing: there is no log."""
+        """Return None: there is no log."""
         return None
 
     async def deliveries(self, event: EventView) -> list[DeliveryView]:
-        """Return nothing: there is no log."""
+        """Return an empty list: there is no log."""
         return []
 
     async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
-        """Return nothing: there is no log."""
+        """Return an empty page: there is no log."""
         return StreamPage((), None)
 
     async def stream(
         self, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
     ) -> list[EventView]:
-        """Return nothing: there is no log."""
+        """Return an empty list: there is no log."""
         return []
 
     async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
@@ -140,40 +140,40 @@ class BusSource(NoProjections):
         return [shown_letter(letter) for letter in found]
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return shown_letter(await self._bus.dead_letters.get(dead_letter_id))
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
-        """Return how many dead letters there are of each subscription and error type."""
+        """Return the number of dead letters for each subscription and error type."""
         letters: list[DeadLetterRecord] = []
         after = 0
         while page := await self._bus.dead_letters.list(after=after, limit=_PAGE):
             after = page[-1].id
             letters += [letter.record for letter in page]
-            await asyncio.sleep(0)  # in memory listing waits for nothing
+            await asyncio.sleep(0)  # yield to the event loop: in-memory listing never does
         return group_by_error(letters)
 
     async def pause(self, name: str) -> ActionResult:
-        """Let a subscription take no more events; refused in memory, where nothing would remember them."""
+        """Pause a subscription. Not possible in memory, where its events would be lost meanwhile."""
         if not self._has_server:
             self._refuse("pause", name)
         return ActionResult("pause", name, int(await self._bus.subscriptions.pause(name)))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a halted or paused subscription go on."""
+        """Resume a halted or paused subscription."""
         known = sorted(self._bus.get_statistics()["subscriptions"])
         if name not in known:
             raise SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")
         return ActionResult("resume", name, int(await self._bus.resume(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Move a subscription; refused in memory, where there is nothing to go back to."""
+        """Move a subscription. Not possible in memory, where no events are kept."""
         if not self._has_server:
             self._refuse("reset", name)
         return ActionResult("reset", name, 1, position=await self._bus.subscriptions.reset(name, to))
 
     async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
-        """Deliver a range once more; refused in memory, where there is nothing to read again."""
+        """Deliver a range of events again. Not possible in memory, where no events are kept."""
         steered: Any = self._bus.subscriptions
         if not self._has_server:
             self._refuse("replay", name)
@@ -184,7 +184,7 @@ class BusSource(NoProjections):
         raise ActionNotPossibleError(action=action, subject=name, reason=_NO_LOG)
 
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
-        """Deliver a dead letter again."""
+        """Deliver a dead letter again, with a new payload if one is given."""
         letters = self._bus.dead_letters
         if payload is None:
             return ActionResult("retry", str(dead_letter_id), await letters.retry(dead_letter_id))
@@ -198,7 +198,7 @@ class BusSource(NoProjections):
         )
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write down that an action begins."""
+        """Record the start of an action in the audit log."""
         if self._kept is not None:
             if not self._bus.is_running:
                 raise BusNotRunningError(action=action, state="stopped")
@@ -208,7 +208,7 @@ class BusSource(NoProjections):
         return number
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of it."""
+        """Record the result of an action in the audit log."""
         if self._kept is not None:
             await self._kept.finish_action(number, result, succeeded=succeeded)
             return
@@ -216,7 +216,7 @@ class BusSource(NoProjections):
         self._audit[number - 1] = msgspec.structs.replace(begun, result=result, succeeded=succeeded)
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return actions, newest first."""
+        """Return recorded actions, newest first."""
         if self._kept is not None:
             return [entry_of(record) for record in await self._kept.list_actions(before=before, limit=limit)]
         known = self._audit if before is None else self._audit[: max(0, before - 1)]

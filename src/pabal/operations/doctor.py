@@ -1,4 +1,4 @@
-"""Examine a log without changing it: the file, SQLite itself, every subscription, every checksum."""
+"""Examine a log without changing it: the file, the SQLite release, every subscription, every checksum."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LARGE_WAL = 64 * 1024 * 1024
 _LONG_AGO = timedelta(days=7)
 
 _FIXED_IN = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
-"""Releases of SQLite with the fix for the WAL-reset bug; older ones of 3.7.0 and later have it.
+"""Releases with the fix for the WAL-reset bug, which older ones since 3.7.0 have.
 
 Source: the release history at https://sqlite.org/changes.html
 """
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Say one thing about a log: how grave it is, what it is, and what to do (empty if nothing)."""
+    """One finding about a log: its level, a description, and advice (empty if there is nothing to do)."""
 
     level: Level
     text: str
@@ -38,31 +38,31 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """Hold everything found, in the order it was looked at."""
+    """All findings, in the order of the checks."""
 
     path: str
     findings: tuple[Finding, ...]
 
     @property
     def level(self) -> Level:
-        """Return the gravest level among the findings."""
+        """Return the most severe level among the findings."""
         levels = {finding.level for finding in self.findings}
         return "problem" if "problem" in levels else "warning" if "warning" in levels else "ok"
 
 
 class Examined(Protocol):
-    """Be a storage as far as the doctor needs it."""
+    """The methods of a storage that the doctor needs."""
 
     async def measure(self) -> LogFigures:
-        """Return the extent of the log."""
+        """Return the size of the log."""
         ...
 
     async def noted_durability(self) -> str | None:
-        """Return that of the process that was last to begin appending; None where it is not written down."""
+        """Return the durability mode of the last process to begin appending; None if it is not stored."""
         ...
 
     async def check(self, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Return what is wrong with the file, in sentences; tell ``progress`` how far it is."""
+        """Return what is wrong with the file, as sentences; report to ``progress`` how far the scan is."""
         ...
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
@@ -70,12 +70,12 @@ class Examined(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         ...
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
-    """Tell whether this SQLite can damage a WAL file when two connections write or checkpoint at once.
+    """Return whether this SQLite can damage a WAL file when two connections write or checkpoint at once.
 
     >>> has_wal_reset_bug((3, 40, 1)), has_wal_reset_bug((3, 50, 7)), has_wal_reset_bug((3, 51, 2))
     (True, False, True)
@@ -88,9 +88,9 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
 async def examine(
     path: str | Path, storage: Examined, *, progress: Callable[[int, int], None] | None = None
 ) -> Diagnosis:
-    """Examine an open log and return the diagnosis; nothing is written.
+    """Examine an open log and return the diagnosis. Writes nothing.
 
-    ``progress`` is called with the position up to which events are verified, and the last one.
+    ``progress`` is called with the position up to which events are verified, and the last position.
     """
     where = await asyncio.to_thread(Path(path).absolute)
     findings = [*look_at_sqlite(sqlite3.sqlite_version_info), await asyncio.to_thread(_look_at_wal, where)]
@@ -106,7 +106,7 @@ async def examine(
 
 
 def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
-    """Judge the SQLite library that this Python uses."""
+    """Check the SQLite library that this Python uses for known bugs."""
     major, minor, patch = version[:3]
     text = f"SQLite {major}.{minor}.{patch}"
     if not has_wal_reset_bug((major, minor, patch)):
@@ -122,7 +122,7 @@ def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
 
 
 def look_at_durability(noted: str | None) -> list[Finding]:
-    """Say what the mode in which events are written can lose; nothing where it is not known."""
+    """Describe what the log's durability mode can lose; return nothing if the mode is not known."""
     if noted == "full":
         return [Finding("ok", "durability 'full': an event is on the disk before its publish returns")]
     if noted == "normal":
@@ -139,7 +139,7 @@ def look_at_durability(noted: str | None) -> list[Finding]:
 def look_at_subscriptions(
     records: Sequence[SubscriptionRecord], extent: LogFigures, now: datetime
 ) -> list[Finding]:
-    """Judge how far each subscription has come."""
+    """Check the lag, dead letters and state of each subscription."""
     if not records:
         return [Finding("ok", "no durable subscription yet")]
     return [_look_at(record, extent, now) for record in records]
@@ -173,7 +173,7 @@ def _look_at(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> F
 
 
 def look_at_damage(problems: Sequence[str]) -> list[Finding]:
-    """Judge what the scan of structure and checksums found."""
+    """Report what the scan of structure and checksums found."""
     if not problems:
         return [Finding("ok", "structure and every checksum are right")]
     return [

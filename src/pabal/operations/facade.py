@@ -1,4 +1,4 @@
-"""``Operations``: see a bus and steer it. Command line and dashboard are two faces of this."""
+"""``Operations``: inspect a bus and steer it. The command line and the dashboard are built on this."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _RATE_WINDOW = timedelta(seconds=60)
 
 
 class Operations(Actions):
-    """Show what a bus or a log holds, and act on it; every action is written to the audit log.
+    """Show the contents of a bus or log, and act on them; every action is recorded in the audit log.
 
     Make one with ``pabal.factory.open_operations(path_or_url)`` for the log of a bus that runs elsewhere or
-    not at all, or with ``operations_of(bus_or_storage)``. ``masking`` decides what is shown of payloads, and
-    ``actor`` is who is named in the audit log. Lists are returned in pages of up to ``limit`` (1 to 1,000;
-    another raises InvalidFilterError). Use it with ``async with``, or call ``aclose()``.
+    not at all, or with ``operations_of(bus_or_storage)``. ``masking`` decides how much of payloads is shown,
+    and ``actor`` is the name in the audit log. Lists come in pages of up to ``limit`` (1 to 1,000; any other
+    number raises InvalidFilterError). Use it with ``async with``, or call ``aclose()``.
 
-    ``open_operations`` shows an example. Views are plain values of ``pabal.ports.operations``. Times are
-    aware; pass aware ones too. Any call may raise StorageError. An action that cannot be done on this bus
-    raises ActionNotPossibleError: ``overview().actions`` names those that can.
+    ``open_operations`` shows an example. Views are plain values defined in ``pabal.ports.operations``. All
+    times are aware; pass aware ones too. Any call may raise StorageError. An action that this bus does not
+    support raises ActionNotPossibleError; ``overview().actions`` lists the supported ones.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class Operations(Actions):
 
     @property
     def target(self) -> Target:
-        """Return what is being looked at."""
+        """Return the bus or log that is shown."""
         return self._source.target
 
     def using(self, *, actor: str | None = None, masking: Masking | None = None) -> Operations:
-        """Return the same operations in somebody else's name, or with more or less shown of payloads."""
+        """Return the same operations under another actor's name, or with another masking."""
         return Operations(self._source, masking=masking or self.masking, actor=actor or self.actor)
 
-    # -- the whole ------------------------------------------------------------------------------------
+    # -- overview -------------------------------------------------------------------------------------
 
     async def overview(self) -> Overview:
         """Return health with reasons, totals and rates, at a cost that does not grow with the log.
 
-        ``published_per_second`` is that of the last minute.
+        ``published_per_second`` is the average over the last minute.
         """
         now = datetime.now(UTC)
         views = await self._source.subscriptions()
@@ -98,31 +98,31 @@ class Operations(Actions):
         )
 
     async def types(self) -> list[str]:
-        """Return the names of event types among the newest events, to choose from."""
+        """Return the event types that occur among the newest events, for use in filters."""
         return await self._source.types()
 
     async def series(self, edges: Sequence[int]) -> Series | None:
-        """Return figures over time between ascending, equally distant times (seconds since 1970).
+        """Return figures over time between ascending, equally spaced times (seconds since 1970).
 
-        None where nothing is kept of the past: on a bus without storage, and on Redis.
+        None if no history is stored: on a bus without storage, and on Redis.
         """
         return await self._source.series(edges)
 
     async def latest_samples(self, max_age: timedelta) -> list[Sample]:
-        """Return the newest sample that each bus on this log took of itself, if it is not older than that."""
+        """Return each bus's newest sample of its own figures on this log, unless older than ``max_age``."""
         since = datetime.now(UTC) - max_age
         return await self._source.latest_samples(to_microseconds(since))
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since an aware time; 0 where there is no log."""
+        """Return how many events entered the log since an aware time; 0 if there is no log."""
         return await self._source.published_since(moment)
 
     async def subscriptions(self) -> list[SubscriptionView]:
-        """Return every subscription by name: the durable ones, or on a bus without log its own."""
+        """Return every subscription by name: the durable ones, or those of a bus without log."""
         return await self._source.subscriptions()
 
     async def subscription(self, name: str) -> SubscriptionView:
-        """Return one of them. Raises SubscriptionNotFoundError."""
+        """Return one subscription. Raises SubscriptionNotFoundError."""
         views = {view.name: view for view in await self.subscriptions()}
         if name not in views:
             raise SubscriptionNotFoundError(name=name, known=", ".join(views) or "none")
@@ -141,9 +141,9 @@ class Operations(Actions):
     ) -> EventPage:
         """Return a page of events, newest first.
 
-        ``before`` and ``after`` are cursors, as ``older`` and ``newer`` of a page: with ``before`` the newest
-        events below it, with ``after`` the oldest above it (both restrict, and then the newest are taken);
-        with neither, the newest of all. The events come with their payloads only if ``payloads``. Raises
+        ``before`` and ``after`` are cursors, such as ``older`` and ``newer`` of a page. With ``before``, it
+        returns the newest events below it; with ``after``, the oldest above it; with both, the newest between
+        them; with neither, the newest of all. Payloads are included only if ``payloads`` is true. Raises
         InvalidFilterError.
         """
         limit = _checked(limit)
@@ -155,7 +155,7 @@ class Operations(Actions):
         page = [self.masking.event(event) for event in found[:limit]]
         if upwards:
             page.reverse()
-        # Where a search is cut short, the next page begins where it has come to.
+        # If the source cut the search short, the next page continues where it stopped.
         cut = found.at if isinstance(found, CutShort) else None
         if not page:
             return EventPage((), None if upwards else cut, cut if upwards else None)
@@ -166,10 +166,10 @@ class Operations(Actions):
     async def read(
         self, wanted: EventFilter = _EVERYTHING, *, after: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[EventView, None]:
-        """Iterate over matching events with their payloads, oldest first, up to where the log ends now.
+        """Iterate over matching events with their payloads, oldest first, up to the current end of the log.
 
-        ``after`` is a cursor (from the beginning if None), ``limit`` the most that come (all if None). Raises
-        InvalidFilterError.
+        ``after`` is a cursor (None: from the beginning), ``limit`` the maximum number of events (None: all).
+        Raises InvalidFilterError.
         """
         async with aclosing(read_on(self._source, wanted, after, limit)) as events:
             async for event in events:
@@ -182,11 +182,11 @@ class Operations(Actions):
         after: str | None = None,
         every: float = 0.25,
     ) -> AsyncGenerator[EventView, None]:
-        """Iterate over matching events as they are published, for ever; without ``after``, only new ones.
+        """Iterate over matching events as they are published, forever; without ``after``, only new ones.
 
-        Goes on across restarts of whoever publishes: a file is looked at every ``every`` seconds, a server
-        tells. Payloads are included. Raises InvalidFilterError, and UsageError of a bus without a log here:
-        follow that of a server with ``pabal.factory.open_operations(url)``.
+        It continues when the publishing process restarts. A file is checked every ``every`` seconds, while a
+        server notifies. Payloads are included. Raises InvalidFilterError, and UsageError for a bus without a
+        log in this process; for one on a server, use ``pabal.factory.open_operations(url)``.
         """
         async with aclosing(self._source.follow(wanted, after=after, every=every)) as events:
             async for event in events:
@@ -195,7 +195,7 @@ class Operations(Actions):
     async def event(self, event_id: str) -> EventDetail:
         """Return one event: payload, deliveries with their failed attempts, cause and the first 500 effects.
 
-        Raises EventNotFoundError, also where there is no log.
+        Raises EventNotFoundError, also if there is no log.
         """
         event = await self._source.event(event_id)
         if event is None:
@@ -218,10 +218,10 @@ class Operations(Actions):
         )
 
     async def trace(self, correlation_id: str, *, limit: int = _TRACED) -> Trace:
-        """Return the tree of causes of a correlation id, or of the chain that an event id belongs to.
+        """Return the causation tree of a correlation id, or of the chain that an event id belongs to.
 
-        Reads up to ``limit`` events; ``complete`` is False where there are more. Raises EventNotFoundError
-        where there is no such event.
+        Reads up to ``limit`` events; ``complete`` is False if there are more. Raises EventNotFoundError if
+        there is no such event.
         """
         event = await self._source.event(correlation_id)
         if event is not None and event.correlation_id is not None:
@@ -245,7 +245,7 @@ class Operations(Actions):
         """Return a page of aggregates whose id begins with ``prefix``, by id.
 
         ``after`` is the ``next`` of a page. Raises InvalidFilterError, and UsageError for a log on Redis,
-        which keeps no streams.
+        which has no streams.
         """
         return await self._source.streams(prefix, after, _checked(limit))
 
@@ -257,9 +257,10 @@ class Operations(Actions):
         after_version: int = 0,
         limit: int = 100,
     ) -> list[EventView]:
-        """Return an aggregate's history above a version, oldest first; empty for an unknown one.
+        """Return an aggregate's events after a version, oldest first; empty for an unknown aggregate.
 
-        Without a type: of all types of this id. Payloads are included. Raises UsageError for a log on Redis.
+        Without ``aggregate_type``, aggregates of any type with this id are included. Payloads are included.
+        Raises UsageError for a log on Redis.
         """
         found = await self._source.stream(
             aggregate_id, aggregate_type, min(after_version, LAST), _checked(limit)
@@ -269,9 +270,9 @@ class Operations(Actions):
     # -- projections ----------------------------------------------------------------------------------
 
     async def projections(self, *, rows: bool = False) -> list[ProjectionView]:
-        """Return every projection by name, as the file shows it; none where there is no file.
+        """Return every projection stored in the file, by name; an empty list if there is no file.
 
-        ``rows`` counts what the tables hold, which reads all of them.
+        ``rows`` counts the rows of the tables, which reads all of them.
         """
         return await self._source.projections(rows=rows)
 
@@ -296,15 +297,15 @@ class Operations(Actions):
         """Return the dead letters counted by subscription and error type, largest group first."""
         return await self._source.dead_letter_groups()
 
-    # -- the audit log, and the end -------------------------------------------------------------------
+    # -- the audit log, closing -----------------------------------------------------------------------
 
     async def audit(self, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
-        """Return what operators did, newest first; ``before`` is the id of the last one of a page."""
+        """Return recorded actions, newest first; ``before`` is the last id of the previous page."""
         below = None if before is None else min(before, LAST)
         return await self._source.audit(before=below, limit=_checked(limit))
 
     async def aclose(self) -> None:
-        """Let go of what was opened for this; a bus or storage that was handed in stays open."""
+        """Close what was opened for these operations; a bus or storage that was passed in stays open."""
         await self._source.aclose()
 
     async def __aenter__(self) -> Self:
@@ -312,7 +313,7 @@ class Operations(Actions):
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Close."""
+        """Close the operations."""
         await self.aclose()
 
 

@@ -1,4 +1,4 @@
-"""Read filters that people type: patterns of types, ages and dates, cursors."""
+"""Parse filters as people type them: type patterns, ages and dates, cursors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FIELDS = ("type", "aggregate", "correlation", "causation", "since", "until")
 
 
 def parse_filter(texts: Mapping[str, str | Iterable[str]], now: datetime | None = None) -> EventFilter:
-    """Return the filter that these texts describe; empty ones do not restrict.
+    """Return the filter that these texts describe; empty texts do not restrict.
 
-    Keys are ``type`` (names or patterns, commas between them), ``aggregate`` (``type/id``, ``id`` or
-    ``type/``), ``correlation``, ``causation``, ``since`` and ``until`` (``15m``, ``2h``, ``3d``, or a date
-    or time of ISO 8601, UTC where it says no zone). Raises InvalidFilterError.
+    Keys are ``type`` (names or patterns, separated by commas), ``aggregate`` (``type/id``, ``id`` or
+    ``type/``), ``correlation``, ``causation``, ``since`` and ``until`` (``15m``, ``2h``, ``3d``, or an ISO
+    8601 date or time, in UTC unless it names a zone). Raises InvalidFilterError.
 
     >>> wanted = parse_filter({"type": "order.*", "aggregate": "order/o-1"})
     >>> wanted.types, wanted.aggregate_type, wanted.aggregate_id
@@ -80,7 +80,7 @@ def _aggregate(value: str) -> tuple[str | None, str | None]:
 
 
 def parse_moment(field: str, value: str, now: datetime) -> datetime | None:
-    """Return the time that a text means; None for an empty one. Raises InvalidFilterError.
+    """Parse an age or time; return None for an empty text. Raises InvalidFilterError.
 
     >>> parse_moment("since", "2h", datetime(2026, 5, 1, 12, tzinfo=UTC)).hour
     10
@@ -102,7 +102,7 @@ def parse_moment(field: str, value: str, now: datetime) -> datetime | None:
 
 
 def parse_position(field: str, value: str | None) -> int | None:
-    """Return the position that a cursor of a log stands for. Raises InvalidFilterError."""
+    """Parse a cursor of a log: a position. Raises InvalidFilterError."""
     if value is None or value == "":
         return None
     if not (value.isascii() and value.isdecimal() and len(value) <= 18):
@@ -111,7 +111,7 @@ def parse_position(field: str, value: str | None) -> int | None:
 
 
 def parse_place(field: str, value: str | None) -> Place | None:
-    """Return the place that a cursor of a log in partitions stands for. Raises InvalidFilterError.
+    """Parse a cursor of a partitioned log: a partition and a position in it. Raises InvalidFilterError.
 
     >>> parse_place("before", "3:1200")
     Place(partition=3, position=1200)
@@ -127,7 +127,7 @@ def parse_place(field: str, value: str | None) -> Place | None:
 
 
 def matcher(wanted: EventFilter) -> Matches:
-    """Return what tells whether a row is one of those that are wanted, whatever its time."""
+    """Return a predicate that tells whether a row matches the filter, apart from its time."""
     known: dict[str, bool] = {}
 
     def has_type(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Read a log to its end, and follow it by looking again and again."""
+"""Read a log to its end, and follow it by polling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAGE = 500
 async def read_on(
     source: OperationsSource, wanted: EventFilter, after: str | None, limit: int | None = None
 ) -> AsyncGenerator[EventView, None]:
-    """Iterate over matching events with their payloads, oldest first, up to where the log ends now."""
+    """Iterate over matching events with their payloads, oldest first, up to the current end of the log."""
     left = limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(_PAGE, left)
@@ -38,14 +38,14 @@ async def poll(
     after: str | None,
     every: float,
 ) -> AsyncGenerator[EventView, None]:
-    """Iterate over matching events as they enter the log, for ever; without ``after``, only new ones.
+    """Iterate over matching events as they enter the log, forever; without ``after``, only new ones.
 
-    ``newest`` returns the cursor at which the log ends now.
+    ``newest`` returns the cursor of the log's current end.
     """
     if after is None:
         after = await newest()
     while True:
-        # What was looked through is not looked through again, whether or not anything in it matched.
+        # Continue from the head even if nothing matched, so that no event is searched twice.
         head = await newest()
         if head != after:
             async for event in read_on(source, wanted, after):

@@ -1,4 +1,4 @@
-"""A group of processes on a server as a source: looked at from outside, without being one of them."""
+"""A group of processes on a server as a source for operators, inspected without joining the group."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NO_STREAMS = (
 
 
 class GroupSource(NoProjections):
-    """Answer about one group. Its log is read where others have an index; its subscriptions go their way."""
+    """Inspect one group. Filters scan its log, which has no indexes; deliveries go on undisturbed."""
 
     actions = EVERY_ACTION - PROJECTION_ACTIONS
 
@@ -53,14 +53,14 @@ class GroupSource(NoProjections):
 
     @property
     def target(self) -> Target:
-        """Return what is being looked at."""
+        """Return the group that this source shows."""
         address = self._group.address
         return Target(address.partition(":")[0], address, live=False, has_log=True)
 
-    # -- looking --------------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------------
 
     async def totals(self) -> Totals:
-        """Return figures of the whole."""
+        """Return the totals over the whole group."""
         return await self._group.totals()
 
     async def subscriptions(self) -> list[SubscriptionView]:
@@ -68,24 +68,24 @@ class GroupSource(NoProjections):
         return await self._group.subscriptions()
 
     async def reasons(self) -> list[Reason]:
-        """Return nothing: what is wrong, the subscriptions say."""
+        """Return an empty list: the subscriptions show all problems."""
         return []
 
     async def types(self) -> list[str]:
-        """Return the names of event types among the newest events."""
+        """Return the event types that occur among the newest events."""
         found = await self._group.search(lambda row: True, limit=_TYPES_OF, oldest_first=False)
         return sorted({one.row.event_type for one in found.events})
 
     async def series(self, edges: Sequence[int]) -> Series | None:
-        """Return nothing: nothing is kept of the past."""
+        """Return None: no history of figures is stored."""
         return None
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return nothing: the processes note nothing of themselves."""
+        """Return an empty list: the processes store no samples."""
         return []
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since then."""
+        """Return how many events entered the log since a time."""
         return await self._group.published_since(moment)
 
     async def events(
@@ -102,7 +102,7 @@ class GroupSource(NoProjections):
         since = _moment(wanted.since)
         behind = parse_place("after", after)
         if oldest_first and behind is None and wanted.correlation_id is not None:
-            # A chain begins with the event that it is named after: nothing of it lies before.
+            # A correlation id is the id of the chain's first event, so the search can start at that event.
             root = await self._group.find_event(wanted.correlation_id)
             since = since if root is None else max(since or 0, root.row.recorded_at)
         found = await self._group.search(
@@ -120,31 +120,31 @@ class GroupSource(NoProjections):
     async def follow(
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
-        """Iterate over matching events as they enter the log; the server tells of them."""
+        """Iterate over matching events as they enter the log; the server notifies of them."""
         place = Place(0, 0) if after == "0" else parse_place("after", after)
         async with aclosing(self._group.follow(matcher(wanted), place, _moment(wanted.since))) as coming:
             async for one in coming:
                 yield _view(one, payload=True)
 
     async def event(self, event_id: str) -> EventView | None:
-        """Return one event with its payload, or None; the server knows the last ids of each partition."""
+        """Return one event with its payload, or None; the server indexes only each partition's newest ids."""
         found = await self._group.find_event(event_id)
         return None if found is None else _view(found, payload=True)
 
     async def deliveries(self, event: EventView) -> list[DeliveryView]:
-        """Return what is known of an event at each subscription of the group."""
+        """Return the state of an event at each subscription of the group."""
         place = parse_place("cursor", event.cursor)
         assert place is not None
         return [delivery_view(record) for record in await self._group.deliveries_at(place)]
 
     async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
-        """Refuse: nothing is indexed by aggregate. Raises UsageError."""
+        """Raise UsageError: the log has no index by aggregate."""
         raise UsageError(_NO_STREAMS)
 
     async def stream(
         self, aggregate_id: str, aggregate_type: str | None, after_version: int, limit: int
     ) -> list[EventView]:
-        """Refuse: aggregates have no versions here. Raises UsageError."""
+        """Raise UsageError: aggregates have no versions in this log."""
         raise UsageError(_NO_STREAMS)
 
     async def dead_letters(self, wanted: DeadLetterFilter, *, after: int, limit: int) -> list[DeadLetterView]:
@@ -152,56 +152,56 @@ class GroupSource(NoProjections):
         return await matching_letters(self._group, wanted, after=after, limit=limit)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return letter_view(await self._group.get_dead_letter(dead_letter_id))
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
-        """Return how many dead letters there are of each subscription and error type."""
+        """Return the number of dead letters for each subscription and error type."""
         return await self._group.group_dead_letters()
 
-    # -- steering -------------------------------------------------------------------------------------
+    # -- actions --------------------------------------------------------------------------------------
 
     async def pause(self, name: str) -> ActionResult:
-        """Let a subscription take no more events, in whatever processes its partitions are handled."""
+        """Pause a subscription in all processes that handle its partitions."""
         return ActionResult("pause", name, int(await self._group.pause_subscription(name)))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a paused or halted subscription go on, in whatever processes its partitions are handled."""
+        """Resume a paused or halted subscription in all processes that handle its partitions."""
         return ActionResult("resume", name, int(await self._group.resume_subscription(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Move a subscription in every partition; who handles one now obeys within moments."""
+        """Move a subscription in every partition; processes that handle one follow within moments."""
         position = await self._group.reset_subscription(name, to)
         pending = await self._group.is_moving(name)
         return ActionResult("reset", name, 1, position=position, pending=pending)
 
     async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
-        """Deliver once more what was finished, all of it or between two times."""
+        """Deliver finished events again, all of them or those between two times."""
         replay = await self._group.request_replay(name, first, last)
         return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
 
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
-        """Deliver a dead letter again, where its partition is handled, now or later."""
+        """Have a dead letter delivered again by the process that handles its partition, now or later."""
         letter = await self._group.get_dead_letter(dead_letter_id)
         return await retry_elsewhere(self._group, letter, payload)
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
-        """Remove a dead letter for good; what queues behind it goes on where its partition is handled."""
+        """Remove a dead letter for good; the events queued behind it are released."""
         await self._group.discard_dead_letter(dead_letter_id)
         return ActionResult("discard", str(dead_letter_id), 1)
 
     # -- the audit log --------------------------------------------------------------------------------
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write down that an action begins."""
+        """Record the start of an action in the audit log."""
         return await self._group.begin_action(actor, action, subject, details)
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of it."""
+        """Record the result of an action in the audit log."""
         await self._group.finish_action(number, result, succeeded=succeeded)
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return actions, newest first."""
+        """Return recorded actions, newest first."""
         return [entry_of(record) for record in await self._group.list_actions(before=before, limit=limit)]
 
     async def aclose(self) -> None:

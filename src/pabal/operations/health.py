@@ -1,4 +1,4 @@
-"""Judge how a bus is, from what is seen of its subscriptions."""
+"""Derive the health of a bus from the state of its subscriptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GRAVITY: dict[Level, int] = {"ok": 0, "degraded": 1, "failing": 2}
 def judge(
     target: Target, subscriptions: Sequence[SubscriptionView], more: Iterable[Reason], now: datetime
 ) -> tuple[Level, tuple[Reason, ...]]:
-    """Return the gravest level and all reasons, gravest first. Pure."""
+    """Return the most severe level and all reasons, most severe first. A pure function."""
     reasons = [*more]
     for view in subscriptions:
         reasons += _of(target, view, now)

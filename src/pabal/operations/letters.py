@@ -1,4 +1,4 @@
-"""Dead letters as a store keeps them, shown and retried without the bus that parked them."""
+"""Show and retry stored dead letters without the bus that parked them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pabal.ports.storage import DeadLetterRecord, DeadLetterStore
 async def matching_letters(
     store: DeadLetterStore, wanted: DeadLetterFilter, *, after: int, limit: int
 ) -> list[DeadLetterView]:
-    """Return a page of the dead letters that match, by ascending id."""
+    """Return a page of matching dead letters, by ascending id."""
     found = await store.list_dead_letters(
         subscription=wanted.subscription,
         event_type=wanted.event_type,
@@ -29,15 +29,15 @@ async def matching_letters(
 async def retry_elsewhere(
     store: DeadLetterStore, letter: DeadLetterRecord, payload: bytes | None
 ) -> ActionResult:
-    """Mark a dead letter, with a new payload if given, for whoever handles its subscription.
+    """Mark a dead letter for retry by the process that handles its subscription, with a new payload if given.
 
-    Raises DecodeError if it fits no class, for then it would only be parked again.
+    Raises DecodeError if the payload fits no class, as it would only be parked again.
     """
     if letter.record is not None and payload is None:
         try:
             decode_event(letter.record)
         except UnknownEventTypeError:
-            pass  # this process need not know the class; the one that handles it does
+            pass  # only the process that handles the subscription needs to know the class
     elif letter.record is not None:
         registry.schema_named(letter.record.event_type, letter.position)
     begun = await store.begin_retry(letter.id, payload, time.time()) is not None

@@ -1,4 +1,4 @@
-"""Turn what an operator asks into what a log answers through its indexes."""
+"""Translate an operator's filters into queries that the log answers through its indexes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _STEP = 1000
 
 
 async def position_at(storage: InspectableStorage, moment: datetime, first: int, head: int) -> int:
-    """Return the lowest position that entered the log at a time or later; above ``head`` if none did.
+    """Return the lowest position that entered the log at a time or later; above ``head`` if there is none.
 
-    Halves the range, so it costs some twenty small reads in a log of a million.
+    A binary search: about twenty small reads in a log of a million events.
     """
     wanted = to_microseconds(moment)
     low, high = first, head + 1
@@ -39,7 +39,7 @@ async def find_rows(
     limit: int,
     oldest_first: bool,
 ) -> list[StoredRecord]:
-    """Return up to ``limit`` rows that match, between two positions, from one end or the other."""
+    """Return up to ``limit`` matching rows between two positions, oldest or newest first."""
     alone = wanted.aggregate_type if wanted.aggregate_id is None else None
     types = wanted.types
     if types or alone is not None:
@@ -76,10 +76,10 @@ async def find_rows(
 async def _types_of(
     storage: InspectableStorage, types: tuple[str, ...], aggregate_type: str
 ) -> tuple[str, ...]:
-    """Return those event types whose first or last event is of an aggregate of this type.
+    """Return those event types whose first or last event belongs to an aggregate of this type.
 
-    An aggregate's type alone is not indexed, but it hardly ever changes within an event type: without this,
-    a type that no event has would be looked for in the whole log.
+    There is no index by aggregate type alone, but the events of one type nearly always belong to aggregates
+    of one type. Without this, searching for an aggregate type that does not occur would scan the whole log.
     """
     found: list[str] = []
     for name in types:

@@ -1,4 +1,4 @@
-"""Hide what is personal or secret in payloads before anybody sees them."""
+"""Mask personal or secret values in payloads before they are shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pabal.ports.storage import AttemptFailure
 
 Mode = Literal["none", "masked", "full"]
 HIDDEN = "•••"
-"""What stands in place of a value that is not shown."""
+"""Replaces a value that is not shown."""
 
 DEFAULT_FIELDS = (
     "password",
@@ -36,16 +36,16 @@ DEFAULT_FIELDS = (
     "email",
     "phone",
 )
-"""Names, or parts of names, of fields that ``masked`` hides."""
+"""Fields that ``masked`` hides: those whose names contain one of these."""
 
 
 class Masking:
-    """Decide what of a payload is shown.
+    """Decide how much of a payload is shown.
 
-    ``full`` shows everything; ``masked`` hides each field whose name contains one of ``fields`` (case and
-    underscores do not count), at any depth, in metadata too; ``none`` shows no value at all, only the names
-    of the outermost fields. Messages and tracebacks of errors are shown with ``full`` alone. ``fields``
-    defaults to ``DEFAULT_FIELDS``. Raises UsageError for another mode.
+    ``full`` shows everything. ``masked`` hides each field whose name contains one of ``fields`` (ignoring
+    case and punctuation), at any depth, in metadata too. ``none`` shows only the names of the outermost
+    fields. Messages and tracebacks of errors are shown only with ``full``. ``fields`` defaults to
+    ``DEFAULT_FIELDS``. Raises UsageError for another mode.
 
     >>> Masking("masked").of({"order_id": "o-1", "customer": {"E-Mail": "kim@example.com"}})
     {'order_id': 'o-1', 'customer': {'E-Mail': '•••'}}
@@ -60,7 +60,7 @@ class Masking:
         self._hidden = tuple(filter(None, map(_plain, fields)))
 
     def of(self, value: Any) -> Any:
-        """Return what may be shown of a payload."""
+        """Return a payload with hidden values replaced."""
         if self.mode == "full" or value is msgspec.UNSET or value is None:
             return value
         if self.mode == "none":
@@ -74,7 +74,7 @@ class Masking:
             }
         if isinstance(value, list):
             return [self._masked(inner) for inner in value]
-        # Bytes that are no JSON cannot be looked into, so nothing says that they are harmless.
+        # Bytes that are not JSON cannot be searched for secret fields, so hide them all.
         return HIDDEN if isinstance(value, bytes) else value
 
     def _hides(self, name: str) -> bool:
@@ -82,7 +82,7 @@ class Masking:
         return any(hidden in plain for hidden in self._hidden)
 
     def event(self, event: EventView) -> EventView:
-        """Return an event with what may be shown of it."""
+        """Return an event with hidden values replaced."""
         if self.mode == "full" or (event.payload is msgspec.UNSET and event.metadata is msgspec.UNSET):
             return event
         return msgspec.structs.replace(
@@ -90,9 +90,9 @@ class Masking:
         )
 
     def letter(self, letter: DeadLetterView) -> DeadLetterView:
-        """Return a dead letter with what may be shown of it.
+        """Return a dead letter with hidden values replaced.
 
-        A message or traceback may quote any value, so both are shown with ``full`` alone.
+        Messages and tracebacks may quote any value, so both are shown only with ``full``.
         """
         if self.mode == "full":
             return letter
@@ -104,7 +104,7 @@ class Masking:
         )
 
     def delivery(self, delivery: DeliveryView) -> DeliveryView:
-        """Return a delivery whose errors tell their type alone, unless everything may be shown."""
+        """Return a delivery; unless the mode is ``full``, its errors show only their type."""
         if self.mode == "full":
             return delivery
         return msgspec.structs.replace(delivery, failures=_without_messages(delivery.failures))

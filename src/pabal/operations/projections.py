@@ -1,4 +1,4 @@
-"""Projections as an operator finds them in a file, where nobody has their classes."""
+"""List and remove the projections stored in a file, without their classes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pabal.eventsourcing.stored import drop_known, stored_projections
 from pabal.ports.operations import Action, ActionResult, ProjectionView, RebuildView
 
 PROJECTION_ACTIONS: frozenset[Action] = frozenset(("remove", "rebuild"))
-"""What can be done with the file of a log alone."""
+"""Actions that are possible only on the file of a log."""
 
 
 class NoProjections:
-    """Have no tables for projections, for they lie in the file of a log."""
+    """A source without projections: only the file of a log has tables for them."""
 
     async def projections(self, *, rows: bool) -> list[ProjectionView]:
-        """Return none."""
+        """Return an empty list."""
         return []
 
     async def remove_projection(self, name: str, *, unfinished: bool) -> ActionResult:
-        """Refuse."""
+        """Raise ActionNotPossibleError."""
         _refuse("remove", name)
 
     async def rebuild_projection(self, name: str, rebuild: Callable[[Any], Awaitable[int]]) -> ActionResult:
-        """Refuse."""
+        """Raise ActionNotPossibleError."""
         _refuse("rebuild", name)
 
 
@@ -41,9 +41,9 @@ def _refuse(action: Action, name: str) -> NoReturn:
 
 
 async def list_projections(storage: Any, *, rows: bool) -> list[ProjectionView]:
-    """Return what the file holds, by name; with ``rows``, every live table is counted."""
+    """Return the projections in the file, by name; with ``rows``, count the rows of every live table."""
     if not hasattr(storage, "transact"):
-        return []  # in memory: there are no tables
+        return []  # an in-memory storage has no tables
     found = await stored_projections(storage)
     head = await storage.head()
     return [
@@ -53,7 +53,7 @@ async def list_projections(storage: Any, *, rows: bool) -> list[ProjectionView]:
 
 
 async def remove_projection(storage: Any, name: str, *, unfinished: bool) -> ActionResult:
-    """Drop tables and position; count 0 where nothing is unfinished. Raises ProjectionNotFoundError."""
+    """Drop tables and position; count 0 if no rebuild is unfinished. Raises ProjectionNotFoundError."""
     if not hasattr(storage, "transact"):
         raise ProjectionNotFoundError(name=name, known="none")
     dropped = await storage.transact(partial(drop_known, name=name, unfinished=unfinished))
@@ -86,5 +86,5 @@ async def _count(storage: TableStorage, generations: Sequence[Generation]) -> di
         try:
             counted[table] = (await storage.query(f'SELECT count(*) FROM "{table}"'))[0][0]
         except UsageError:
-            continue  # dropped by hand, or since it was listed
+            continue  # the table was dropped by hand, or since the projections were listed
     return counted

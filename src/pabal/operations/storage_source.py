@@ -1,4 +1,4 @@
-"""A log as a source for operators, with the live bus above it if there is one in this process."""
+"""A log as a source for operators, with the live bus on it if there is one in this process."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from pabal.ports.storage import Start
 
 EVERY_ACTION: frozenset[Action] = frozenset(get_args(Action))
 LAST = 2**63 - 1
-"""Beyond every position: a range up to it ends where the subscription stands."""
+"""Beyond every position; the storage ends a replay at the subscription's own position."""
 
 
 class StorageSource:
-    """Answer from a storage, and from the bus that runs on it here, if one does.
+    """Read from a storage, and from the bus that runs on it in this process, if there is one.
 
-    With ``owns_storage`` the storage is closed at the end.
+    With ``owns_storage``, ``aclose`` closes the storage.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class StorageSource:
 
     @property
     def target(self) -> Target:
-        """Return what is being looked at."""
+        """Return the log that this source shows."""
         kind = "sqlite" if self._storage.capabilities.persistent else "memory"
         return Target(kind, storable(self._storage.path), self._bus is not None, has_log=True)
 
     @property
     def actions(self) -> frozenset[Action]:
-        """Return what can be done here."""
+        """Return the supported actions: all of them."""
         return EVERY_ACTION
 
-    # -- looking --------------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------------
 
     async def totals(self) -> Totals:
-        """Return figures of the whole."""
+        """Return the totals over the whole log, and the bus's counters."""
         extent = await self._storage.measure()
         events = extent.head - extent.first + 1 if extent.head else 0
         totals = Totals(events, extent.head, extent.scheduled, extent.size_bytes)
@@ -89,27 +89,27 @@ class StorageSource:
         return [subscription_view(record, extent, figures.get(record.name)) for record in records]
 
     async def reasons(self) -> list[Reason]:
-        """Return what is wrong beyond what the subscriptions say of themselves."""
+        """Return the problems that are not apparent from the subscriptions."""
         return [] if self._bus is None else reasons_of(self._bus)
 
     async def _newest(self) -> str:
-        """Return the head as a cursor."""
+        """Return the log's last position as a cursor."""
         return str(await self._storage.head())
 
     async def types(self) -> list[str]:
-        """Return the names of event types to choose from."""
+        """Return the names of event types in the log."""
         return await self._storage.list_event_types()
 
     async def series(self, edges: Sequence[int]) -> Series | None:
-        """Return figures over time."""
+        """Return figures over time, between the given edges."""
         return await self._storage.read_series(edges)
 
     async def latest_samples(self, since: int) -> list[Sample]:
-        """Return what each bus noted of itself."""
+        """Return the samples that each bus stored of its own figures."""
         return await self._storage.latest_samples(since)
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since then."""
+        """Return how many events entered the log since a time."""
         extent = await self._storage.measure()
         return extent.head + 1 - await self._position_at(moment) if extent.head else 0
 
@@ -141,7 +141,7 @@ class StorageSource:
     def follow(
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
-        """Iterate over matching events as they enter the log; goes on across restarts of who publishes."""
+        """Iterate over matching events as they enter the log, even if the publishing process restarts."""
         return poll(self, self._newest, wanted, after, every)
 
     async def event(self, event_id: str) -> EventView | None:
@@ -150,7 +150,7 @@ class StorageSource:
         return None if row is None else event_view(row, payload=True)
 
     async def deliveries(self, event: EventView) -> list[DeliveryView]:
-        """Return what is known of an event at each subscription."""
+        """Return the state of an event at each subscription."""
         assert event.position is not None
         return [delivery_view(record) for record in await self._storage.deliveries_at(event.position)]
 
@@ -176,46 +176,46 @@ class StorageSource:
         return await matching_letters(self._storage, wanted, after=after, limit=limit)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return letter_view(await self._storage.get_dead_letter(dead_letter_id))
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
-        """Return how many dead letters there are of each subscription and error type."""
+        """Return the number of dead letters for each subscription and error type."""
         return await self._storage.group_dead_letters()
 
     async def projections(self, *, rows: bool) -> list[ProjectionView]:
         """Return every projection by name."""
         return await list_projections(self._storage, rows=rows)
 
-    # -- steering -------------------------------------------------------------------------------------
+    # -- actions --------------------------------------------------------------------------------------
 
     @property
     def _running(self) -> BaseEventBus | None:
         return self._bus if self._bus is not None and self._bus.is_running else None
 
     async def pause(self, name: str) -> ActionResult:
-        """Let a subscription take no more events until it is resumed."""
+        """Stop delivering events to a subscription until it is resumed."""
         steered = self._running.subscriptions.pause if self._running else self._storage.pause_subscription
         return ActionResult("pause", name, int(await steered(name)))
 
     async def resume(self, name: str) -> ActionResult:
-        """Let a paused or halted subscription go on."""
+        """Resume a paused or halted subscription."""
         steered = self._running.subscriptions.resume if self._running else self._storage.resume_subscription
         return ActionResult("resume", name, int(await steered(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
-        """Move a subscription's cursor; ``position`` says where it stands now."""
+        """Move a subscription's cursor; ``position`` of the result is its new position."""
         if self._running is not None and name in self._running.get_statistics()["subscriptions"]:
             try:
                 position: int | None = await self._running.subscriptions.reset(name, to)
-            except SubscriptionInUseError:  # another process handles it, and this one stands by
+            except SubscriptionInUseError:  # another process handles it, and this one is on standby
                 position = await self._storage.request_reset(name, to)
         else:
             position = await self._storage.request_reset(name, to)
         return ActionResult("reset", name, 1, position=position, pending=position is None)
 
     async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
-        """Deliver a range once more."""
+        """Deliver a range of events again."""
         first = first if isinstance(first, int) else await self._position_at(first)
         last = await self._position_at(last) - 1 if isinstance(last, datetime) else last
         if self._running is not None:
@@ -225,7 +225,7 @@ class StorageSource:
         return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
 
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:
-        """Deliver a dead letter again: here, or where its subscription is handled, now or later."""
+        """Deliver a dead letter again, here or in the process that handles its subscription, now or later."""
         letter = await self._storage.get_dead_letter(dead_letter_id)
         subject = str(dead_letter_id)
         if self._bus is not None and letter.subscription in self._bus.get_statistics()["subscriptions"]:
@@ -252,31 +252,31 @@ class StorageSource:
         return await remove_projection(self._storage, name, unfinished=unfinished)
 
     async def rebuild_projection(self, name: str, rebuild: Callable[[Any], Awaitable[int]]) -> ActionResult:
-        """Build a projection's tables anew; ``position`` says where they stand now."""
+        """Rebuild a projection's tables; ``position`` of the result is their new position."""
         return ActionResult("rebuild", f"projection {name}", 1, position=await rebuild(self._storage))
 
     # -- the audit log --------------------------------------------------------------------------------
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write down durably that an action begins."""
+        """Record the start of an action durably in the audit log."""
         return await self._storage.begin_action(actor, action, subject, details)
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of it."""
+        """Record the result of an action in the audit log."""
         await self._storage.finish_action(number, result, succeeded=succeeded)
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return actions, newest first."""
+        """Return recorded actions, newest first."""
         return [entry_of(record) for record in await self._storage.list_actions(before=before, limit=limit)]
 
     async def aclose(self) -> None:
-        """Close the storage if it was opened for this."""
+        """Close the storage if this source owns it."""
         if self._owns_storage:
             await self._storage.aclose()
 
 
 def with_bus(totals: Totals, bus: BaseEventBus) -> Totals:
-    """Add what a live bus counts."""
+    """Add the counters of a live bus."""
     figures = bus.get_statistics()
     return msgspec.structs.replace(
         totals,
@@ -290,7 +290,7 @@ def with_bus(totals: Totals, bus: BaseEventBus) -> Totals:
 
 
 def reasons_of(bus: BaseEventBus) -> list[Reason]:
-    """Return what a live bus says of itself where it is failing."""
+    """Return the first reason of a live bus whose health is failing."""
     health = bus.health()
     if health.status != "failing":
         return []
@@ -307,7 +307,7 @@ def _pair(cursor: str) -> tuple[str, str]:
 
 
 def entry_of(record: ActionRecord) -> AuditEntry:
-    """Show an action as it was written down."""
+    """Convert a stored action to a view."""
     return AuditEntry(
         record.id,
         record.at,

@@ -1,4 +1,4 @@
-"""Order the events of one correlation id as a tree of causes."""
+"""Arrange the events of one correlation id as a tree of causes and effects."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pabal.ports.operations import EventView, Trace, TraceNode
 
 _DEEPEST = 500
-"""Chains deeper than this are cut and go on as roots, so that no reader of the tree runs out of stack."""
+"""Longer chains are cut, and continue as new roots, so that recursive readers do not overflow the stack."""
 
 
 def build_trace(correlation_id: str, events: Sequence[EventView], *, complete: bool) -> Trace:
-    """Return the tree of events given oldest first; one whose cause is not among them is a root."""
+    """Return the tree of events, given oldest first; an event whose cause is not among them is a root."""
     known = {event.event_id: event for event in events}
     effects: dict[str, list[EventView]] = {}
     roots: list[EventView] = []
     depth: dict[str, int] = {}
     for event in events:
         cause = event.causation_id
-        # Nothing is caused by what came later, and a cycle could not be drawn.
+        # An event cannot be caused by a later one, and a cycle would not be a tree.
         if cause is None or cause not in depth or depth[cause] >= _DEEPEST:
             roots.append(event)
             depth[event.event_id] = 0

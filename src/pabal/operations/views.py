@@ -1,4 +1,4 @@
-"""Turn what storages and buses hold into what operators see."""
+"""Convert what storages and buses hold into the views that operators see."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pabal.ports.views import stored_view
 
 
 def event_view(row: StoredRecord, *, payload: bool) -> EventView:
-    """Show a row; bytes that are no JSON are shown as bytes."""
+    """Convert a row; a payload that is not JSON stays bytes."""
     return EventView(
         position=row.position,
         cursor=str(row.position),
@@ -47,7 +47,7 @@ def _plain(data: bytes) -> Any:
 
 
 def letter_view(letter: DeadLetterRecord) -> DeadLetterView:
-    """Show a dead letter."""
+    """Convert a stored dead letter."""
     return DeadLetterView(
         id=letter.id,
         subscription=letter.subscription,
@@ -89,12 +89,12 @@ def _event_of(letter: DeadLetterRecord) -> EventView:
 
 
 def shown_letter(letter: DeadLetter) -> DeadLetterView:
-    """Show a dead letter as a bus gives it."""
+    """Convert a dead letter of a bus."""
     return letter_view(letter.record)
 
 
 def delivery_view(record: DeliveryRecord) -> DeliveryView:
-    """Show a delivery."""
+    """Convert a delivery."""
     return DeliveryView(
         record.subscription,
         record.state,
@@ -109,16 +109,16 @@ def delivery_view(record: DeliveryRecord) -> DeliveryView:
 def subscription_view(
     record: SubscriptionRecord, extent: LogFigures, figures: Mapping[str, Any] | None
 ) -> SubscriptionView:
-    """Show a subscription as stored, with the figures of the bus that handles it here, if one does."""
+    """Convert a stored subscription, adding the figures of the bus that handles it here, if there is one."""
     view = stored_view(record, extent.first, extent.head)
     return view if figures is None else with_figures(view, figures)
 
 
 def with_figures(view: SubscriptionView, figures: Mapping[str, Any]) -> SubscriptionView:
-    """Add what only the handling process knows."""
+    """Add the figures that only the handling process knows."""
     elsewhere = figures["state"] == "standby" and view.state == "halted"
-    # A bus that has no place in the log, as while another process handles a subscription, counts no lag;
-    # one that has counts what was trimmed ahead of it, until that is read past.
+    # A bus without a place in the log, for example because another process handles the subscription,
+    # counts no lag; one that has a place counts trimmed events ahead of it until they are read past.
     lag = view.lag if figures["watermark"] is None else min(view.lag, figures["lag"])
     return msgspec.structs.replace(
         view,
