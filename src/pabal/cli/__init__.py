@@ -1,4 +1,4 @@
-"""The command line: ``pabal``. Needs the extra ``cli``; importing this module does not."""
+"""The command line, ``pabal``. It needs the extra ``cli``; this module can be imported without it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _ESCAPING = "pabal.escaping"
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it with 130, at whatever moment it comes."""
+    """Run the command line; Ctrl-C ends it with exit code 130, whenever it comes."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed, as with ``<&-``: no file is to be opened in its place
+        if getattr(sys, name) is None:  # closed, as with ``<&-``: keep files from taking its descriptor
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     codecs.register_error(_ESCAPING, _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
-            stream.reconfigure(errors=_ESCAPING)  # this terminal has not every letter of an event
+            stream.reconfigure(errors=_ESCAPING)  # this terminal cannot encode every character of an event
     try:
         _run()
     except KeyboardInterrupt:
-        sys.exit(130)  # while modules were being imported; whatever runs later sees to it itself
+        sys.exit(130)  # during imports; everything that runs later handles Ctrl-C itself
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Write a letter that the terminal has not as JSON writes it, so that JSON is still JSON."""
+    """Escape a character that the terminal cannot encode as JSON does, so that JSON output stays valid."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -34,7 +34,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def _run() -> None:
-    """Run, or say in one line how to get what it needs (exit code 2)."""
+    """Run the command, or print in one line how to install the dependencies (exit code 2)."""
     try:
         import click  # noqa: F401
         import rich  # noqa: F401

@@ -31,24 +31,24 @@ _WHERE = {
     "tail": "events",
     "vacuum": "care",
 }
-"""The module of each command. One is imported when it is called: all of them take twice as long to start."""
+"""The module of each command, imported when it is called: importing all would double the start-up time."""
 
 
 class _Commands(Group):
-    """Choose the language before anything else is looked at, for a mistake is told in it too."""
+    """Choose the language before parsing anything else, so that parse errors are translated too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options in front of the command."""
+        """Parse the options before the command's name."""
         if not ctx.resilient_parsing:
             language.choose(language.asked_for(args))
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, those that are not imported too."""
+        """Return the names of all commands, including those not imported yet."""
         return sorted({*self.commands, *_WHERE})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported if need be."""
+        """Return a command, importing its module if necessary."""
         if cmd_name not in self.commands and cmd_name in _WHERE:
             module = import_module(f"pabal.cli.{_WHERE[cmd_name]}")
             self.add_command(getattr(module, cmd_name.replace("-", "_")))

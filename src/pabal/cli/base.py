@@ -1,4 +1,4 @@
-"""What all commands share: language, options, opening the target, errors as exit codes, output."""
+"""Code shared by all commands: options, opening the target, errors as exit codes, output."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFUSED = 1
-"""Exit code: what was asked for is not there, or cannot be done now."""
+"""Exit code: something asked for does not exist, or cannot be done now."""
 WRONG_USAGE = 2
-"""Exit code: the command line, a filter or a URL makes no sense."""
+"""Exit code: the command line, a filter or a URL is invalid."""
 UNAVAILABLE = 3
-"""Exit code: the file is no log, is damaged, or cannot be opened."""
+"""Exit code: the file is not a log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
 _COLUMN = 6
-"""Places a column needs: with fewer, one may get a single place, and a letter of Korean takes two."""
+"""Minimum width of a column: if narrower, it may shrink to one place, but a Korean letter takes two."""
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What steers a terminal, or turns the direction of reading, instead of being read."""
+"""Characters that control a terminal, or change the direction of reading."""
 
 
 def compose(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Return one decorator that applies several, the first one outermost."""
+    """Return one decorator that applies several, with the first one outermost."""
 
     def decorate(function: F) -> F:
         for decorator in reversed(decorators):
@@ -109,7 +109,7 @@ def run(
     payloads: Any = "full",
     modules: Iterable[str] = (),
 ) -> T:
-    """Open the target, run ``act`` on it, close it; an error ends the process with its exit code."""
+    """Open the target, run ``act`` on it, and close it; an error ends the process with its exit code."""
 
     async def main() -> T:
         async with open_operations(target, masking=Masking(payloads), actor=actor()) as operations:
@@ -123,7 +123,7 @@ def run(
 
 @contextmanager
 def errors_as_exit_codes() -> Iterator[None]:
-    """End the process in an orderly way where something is wrong: a sentence, and a code."""
+    """End the process with a message and an exit code if a known error is raised."""
     try:
         yield
     except UsageError as error:
@@ -137,13 +137,13 @@ def errors_as_exit_codes() -> Iterator[None]:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Say what is wrong, and end."""
+    """Print an error message, and exit with the code."""
     click.echo(f"pabal: {readable(text)}", err=True)
     sys.exit(code)
 
 
 def import_module(name: str) -> None:
-    """Import a module of the user's, from the working directory too. Raises UsageError."""
+    """Import a module of the user's, also from the working directory. Raises UsageError."""
     if not name or name.startswith("."):
         raise UsageError(f"cannot import {name!r}: it is no module's name")
     if os.getcwd() not in sys.path:
@@ -155,10 +155,10 @@ def import_module(name: str) -> None:
 
 
 def actor() -> str:
-    """Return who is named in the audit log: the user of the operating system."""
+    """Return the name for the audit log: the operating system's user."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # before Python 3.13 it asks a module that Windows has not
+    except (OSError, KeyError, ImportError):  # before Python 3.13 it imports pwd, missing on Windows
         return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
@@ -166,27 +166,27 @@ def actor() -> str:
 
 
 def readable(text: str) -> str:
-    """Return a text that came from elsewhere, with what would steer the terminal written out."""
+    """Return a text from elsewhere with the characters that control the terminal escaped."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def verbatim(text: str) -> str:
-    """Return a text as it is printed on a console: nothing in it is markup, or steers the terminal."""
+    """Return a text so that a console prints it as it is: markup and control characters are escaped."""
     return escape(readable(text))
 
 
 def console(*, err: bool = False) -> Console:
-    """Return where to print; without a terminal, or with NO_COLOR, it prints plain text."""
+    """Return a console; without a terminal, or with NO_COLOR, it prints plain text."""
     return Console(highlight=False, soft_wrap=True, stderr=err)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, indented."""
+    """Print a value as indented JSON."""
     click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def table(*columns: str) -> Table:
-    """Return a table with translated headings; a ``>`` before one aligns it to the right."""
+    """Return a table with translated headings; ``>`` before a heading aligns its column to the right."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: Any = "right" if column.startswith(">") else "left"
@@ -200,7 +200,7 @@ def row(into: Table, *cells: Any) -> None:
 
 
 def show(into: Table, empty: str) -> None:
-    """Print a table, or a sentence where it has no rows."""
+    """Print a table, or the sentence ``empty`` if it has no rows."""
     if into.row_count:
         out = Console(highlight=False)
         if not out.is_terminal:
@@ -211,7 +211,7 @@ def show(into: Table, empty: str) -> None:
 
 
 def _upright(wide: Table) -> Table:
-    """Return a table with a line for each cell, the heading before it, and a gap between rows."""
+    """Return a table with one line per cell, after its heading, and an empty line between rows."""
     made = Table(box=None, pad_edge=False, show_header=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
@@ -224,12 +224,12 @@ def _upright(wide: Table) -> Table:
 
 
 def moment(at: datetime | None) -> str:
-    """Return a time as people of this place read it."""
+    """Format a time in the local time zone."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def print_result(result: ActionResult, *, as_json: bool = False) -> None:
-    """Say what an action did."""
+    """Print the result of an action."""
     if as_json:
         print_json(result)
         return
@@ -244,14 +244,14 @@ def print_result(result: ActionResult, *, as_json: bool = False) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless told not to; a no ends with code 1 and nothing changed."""
+    """Ask for confirmation unless ``yes``; if the user declines, exit with code 1 and change nothing."""
     question = readable(question)
     while not yes:
-        # Not click.confirm: what it says of an answer that is neither is English.
+        # Not click.confirm: its message for an invalid answer is always English.
         try:
             answer = click.prompt(f"{question} [y/N]", default="", show_default=False).strip().lower()
         except click.Abort:
-            click.echo(err=True)  # what is said of it begins a line of its own
+            click.echo(err=True)  # start a new line for the message that follows
             raise
         if answer in ("", "n", "no"):
             click.echo(t("nothing was changed"))
@@ -262,14 +262,14 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def only_say(question: str) -> None:
-    """Say what would be asked, and that it was not done: on a dry run nobody answers."""
+    """Print the question and that nothing was changed: a dry run does not wait for an answer."""
     click.echo(readable(question))
     click.echo(t("nothing was changed"))
 
 
 @contextmanager
 def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal while something takes its time; yields what to tell how far it is."""
+    """Show a progress bar on a terminal; yield the function that updates it."""
     out = console(err=True)
     if not out.is_terminal:
         yield lambda done: None

@@ -1,4 +1,4 @@
-"""``pabal bench``: how fast this machine passes events, in memory and on disk."""
+"""``pabal bench``: measure this machine's event throughput, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = 1000
 
 
 class BenchTick(DomainEvent):
-    """Be the event that is passed."""
+    """The event that is published."""
 
     event_type: ClassVar[str] = "pabal.bench.tick"
     aggregate_type: ClassVar[str | None] = "bench"
@@ -30,12 +30,12 @@ class BenchTick(DomainEvent):
 
     @property
     def aggregate_id(self) -> str:
-        """Return one of a hundred keys."""
+        """Return the key, one of a hundred."""
         return self.key
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Hold one way of publishing, with the median and the range of its rounds in events per second."""
+    """The median and range of the events per second of one kind of bus."""
 
     way: str
     median: float
@@ -73,7 +73,7 @@ def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> No
 async def _measure(events: int, rounds: int, directory: Path | None) -> list[Measured]:
     rates: dict[str, list[float]] = {}
     with progress(t("measuring"), rounds) as done:
-        # Interleaved, so that what else the machine does falls on all alike.
+        # Interleaved, so that other load on the machine affects all of them alike.
         for number in range(rounds):
             await _measure_each(rates, events, directory)
             done(number + 1)

@@ -1,4 +1,4 @@
-"""``pabal backup``, ``check``, ``retention``, ``vacuum`` and ``audit``: the life of a file."""
+"""``pabal backup``, ``check``, ``retention``, ``vacuum`` and ``audit``: maintain the file of a log."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _on_file(
     act: Callable[[SqliteEventStorage, Progress], Awaitable[T]],
     total: int | None = 100,
 ) -> T:
-    """Do something with a file, and show how far it is; ``total`` is None for what cannot tell."""
+    """Run ``act`` on a file and show its progress; ``total`` is None if it reports none."""
 
     async def main() -> T:
         async with open_log(target) as storage:
@@ -70,7 +70,7 @@ def _on_file(
 async def _written_down(
     storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]], told: Callable[[T], str]
 ) -> T:
-    """Keep the action in the audit log, with what is ``told`` of its result."""
+    """Run ``act`` and record it in the audit log, with the text that ``told`` makes of its result."""
     number = await storage.begin_action(actor(), action, storable(storage.path), None)
     try:
         done = await act()

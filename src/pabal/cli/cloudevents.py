@@ -1,4 +1,4 @@
-"""CloudEvents in the shell: a format of ``pabal events export``, and ``pabal events import``."""
+"""CloudEvents on the command line: a format of ``pabal events export``, and ``pabal events import``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pabal.ports.operations import EventView
 from pabal.storage.sqlite.storage import SqliteEventStorage
 
 _TOGETHER = 500
-_READABLE = click.File(encoding="utf-8-sig")  # Windows puts a mark before the first line
+_READABLE = click.File(encoding="utf-8-sig")  # files from Windows may begin with a byte order mark
 
 format_option = click.option(
     "--format",
@@ -40,7 +40,7 @@ source_option = click.option(
 
 
 def line_of(event: EventView, form: str, source: str) -> str:
-    """Return an event as one line of JSON in the format asked for."""
+    """Return an event as one line of JSON in the chosen format."""
     shown: Any = view_to_cloudevent(event, source) if form == "cloudevents" else event
     return msgspec.json.encode(shown).decode()
 
@@ -60,7 +60,7 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
     with errors_as_exit_codes():
         for module in modules:
             import_module(module)
-        # Who types the lines sees them; a bar would be drawn over them.
+        # No progress bar while the user types the lines: it would be drawn over them.
         with nullcontext() if lines.isatty() else progress(t("importing"), None):
             stored, known = asyncio.run(_store(target, lines))
     said = t("{count} events stored", count=stored)
@@ -68,7 +68,7 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
 
 
 async def _store(target: str, lines: TextIO) -> tuple[int, int]:
-    """Store what is not there yet; return how many events that were, and how many there were already."""
+    """Store the events that are new; return how many were stored, and how many were there already."""
     stored = known = 0
     storage = open_log(target) if "://" in target else SqliteEventStorage(target)
     async with storage:

@@ -1,4 +1,4 @@
-"""Commands that speak: what Click says of its own in the language spoken, by the hooks Click has for it."""
+"""Click commands that translate Click's own texts, using the hooks that Click provides."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Formatter(click.HelpFormatter):
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break a text between its words; a letter of Korean takes two places, which Click does not know."""
+    """Wrap a text between words; a Korean letter takes two places, which Click does not consider."""
     lines: list[str] = []
     for word in re.findall(r"\S+\s*", text):
         if lines and cell_len(lines[-1] + word.rstrip()) <= width:
@@ -76,7 +76,7 @@ def _after_last_comma(text: str) -> tuple[str, str, str]:
 
 
 def _extras(text: str) -> str:
-    """Say what stands in the last brackets, where Click puts defaults and ranges."""
+    """Translate the text in the last brackets, where Click puts defaults and ranges."""
     found = re.search(r"\s\s\[([^\]]*)\]$", text)
     if found is None:
         return text
@@ -91,7 +91,7 @@ class _Context(click.Context):
 
 
 class Spoken(click.Command):
-    """Be a command whose help page and mistakes are told in the language spoken."""
+    """A command whose help page and usage errors are translated."""
 
     context_class = _Context
 
@@ -101,18 +101,18 @@ class Spoken(click.Command):
             super().format_help(ctx, formatter)
 
     def get_short_help_str(self, limit: int = 72) -> str:
-        """Return the first sentence."""
+        """Return the first sentence of the help text."""
         return spoken_help(self.help).partition("\n")[0].rstrip(".")
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Return ``--help``."""
+        """Return the ``--help`` option."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.help = t("Show this message and exit.")
         return option
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Return what follows the command's name in the line of usage."""
+        """Return the pieces of the usage line after the command's name."""
         return [t(piece) for piece in super().collect_usage_pieces(ctx)]
 
     def main(
@@ -123,7 +123,7 @@ class Spoken(click.Command):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run, and end the process; a mistake is told in one line, with the exit code that Click gives it."""
+        """Run and exit; a usage error is printed in one line, with the exit code that Click assigns."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
@@ -135,7 +135,7 @@ class Spoken(click.Command):
             click.echo(t("Aborted!"), err=True)
             sys.exit(130 if isinstance(error.__context__, KeyboardInterrupt) else 1)
         except OSError as error:
-            # A full disk behind ``>``, for one. What is still to be written could not be written either.
+            # For example, a full disk behind ``>``. The buffered output could not be written either.
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
             click.echo(f"pabal: {error}", err=True)
             sys.exit(1)
@@ -143,7 +143,7 @@ class Spoken(click.Command):
 
 
 def _show(error: click.ClickException) -> None:
-    # What is no mistake but the help page, of a group without a command, is spoken already.
+    # The help page of a group called without a command arrives as an error; it is translated already.
     if language() == "en" or type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return
@@ -157,7 +157,7 @@ def _show(error: click.ClickException) -> None:
 
 
 def spoken_help(text: str | None) -> str:
-    """Return a help text in the language spoken, paragraph by paragraph; examples stay as they are."""
+    """Translate a help text paragraph by paragraph; examples stay as they are."""
     told: list[str] = []
     for paragraph in inspect.cleandoc(text or "").split("\n\n"):
         joined = " ".join(paragraph.split("\n"))
@@ -183,11 +183,11 @@ def _translated(command: click.Command) -> Iterator[None]:
 
 
 class Command(Spoken):
-    """Speak the language chosen."""
+    """A command in the chosen language."""
 
 
 class Group(Spoken, click.Group):
-    """Speak the language chosen, and make commands that do."""
+    """A group in the chosen language, whose commands are too."""
 
     command_class = Command
 

@@ -1,4 +1,4 @@
-"""``pabal dead-letters``: what was given up, and what becomes of it."""
+"""``pabal dead-letters``: list, show, retry, edit and discard dead letters."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _one_or_all(
     as_json: bool,
     modules: tuple[str, ...] = (),
 ) -> None:
-    """Act on one dead letter, or on all that match, after saying how many those are."""
+    """Act on one dead letter, or on all that match, after confirming their number."""
     restricted = wanted != DeadLetterFilter()
     if (number is not None) + (restricted or everything) != 1:
         fail(t("name one dead letter, or choose with --subscription, --type, --error or --all"), WRONG_USAGE)
@@ -288,7 +288,7 @@ def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
         try:
             changed[name] = msgspec.json.decode(text)
         except msgspec.DecodeError:
-            changed[name] = text  # what is no JSON is meant as text
+            changed[name] = text  # a value that is not JSON is taken as text
     return changed
 
 

@@ -1,4 +1,4 @@
-"""``pabal demo``: a small trading application on the durable bus, played from a tape."""
+"""``pabal demo``: a small trading application on the durable bus, fed from a tape."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from pabal.demo.tape import Tape
 
 DEFAULT_SEED = 7
 SIMULATED_SPEED = 3000.0
-"""Events per second of the simulated tape unless told otherwise: slow enough to watch."""
+"""Default events per second for the simulated tape: slow enough to watch."""
 
 _INTERRUPTED = 130
 _TERMINATED = 143
 
 
 class Options(msgspec.Struct, frozen=True):
-    """Hold what the user asked for; None where nothing was said."""
+    """The command's options; None for those not given."""
 
     tape: Path | None
     resume: bool
@@ -54,16 +54,16 @@ class Options(msgspec.Struct, frozen=True):
 if TYPE_CHECKING:
     _Text = click.ParamType[str]
 else:
-    _Text = click.ParamType  # which takes no type arguments in older releases of Click
+    _Text = click.ParamType  # it is not generic in older releases of Click
 
 
 class Speed(_Text):
-    """Take a positive number of events per second, or ``max``."""
+    """Accept a positive number of events per second, or ``max``."""
 
     name = "N|max"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the text."""
+        """Return the text if it is valid. Raises BadParameter."""
         text = str(value)
         try:
             is_good = text == "max" or 0 < float(text) < float("inf")
@@ -139,16 +139,16 @@ def demo(**options: Any) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
     else:
         print_summary(Console(), summary)
-    # Whatever else ended as a dead letter is not meant to be one.
+    # A dead letter that the demo did not cause on purpose is a failure.
     sys.exit(0 if all(letter.injected for letter in summary.dead_letters) else 1)
 
 
 class _TerminatedError(Exception):
-    """Be raised when SIGTERM ended the run."""
+    """SIGTERM ended the run."""
 
 
 async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
-    """Run ``work`` so that SIGTERM stops it as cleanly as Ctrl-C does."""
+    """Run ``work`` so that SIGTERM stops it as cleanly as Ctrl-C."""
     task = asyncio.ensure_future(work)
     told = False
 
@@ -160,7 +160,7 @@ async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
     try:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     except NotImplementedError:
-        pass  # Windows has no such signal; closing its console ends the process at once
+        pass  # not supported on Windows, where closing the console ends the process at once
     try:
         return await task
     except asyncio.CancelledError:
@@ -185,7 +185,7 @@ async def _play(asked: Options) -> Summary:
             stored, _ = await find_run(storage)
             run, tape = _new_run(asked) if stored is None else _stored_run(asked, stored, str(path))
             return await _watch(asked, storage, run, tape, path)
-    # A bad tape must not leave a file behind, so it is read first.
+    # Read the tape first, so that an invalid one leaves no file behind.
     run, tape = _new_run(asked)
     path = await fresh_path(asked.file, asked.new)
     async with SqliteEventStorage(path, durability=asked.durability) as storage:
@@ -199,7 +199,7 @@ def _new_run(asked: Options) -> tuple[RunStarted, Tape]:
 
 
 def _stored_run(asked: Options, run: RunStarted, path: str) -> tuple[RunStarted, Tape]:
-    """Return a stored run with its tape; what the user says now must not contradict it."""
+    """Return a stored run with its tape. Raises RunError if the given options contradict it."""
     for name, said, stored in (
         ("seed", asked.seed, run.settings.seed),
         ("events", asked.events, run.row_limit),
@@ -213,7 +213,7 @@ def _stored_run(asked: Options, run: RunStarted, path: str) -> tuple[RunStarted,
 async def _watch(
     asked: Options, storage: SqliteEventStorage, run: RunStarted, tape: Tape, path: Path
 ) -> Summary:
-    """Play, and show it meanwhile."""
+    """Play the run, and show it meanwhile."""
     if asked.speed is None:
         speed = SIMULATED_SPEED if tape.simulated else None
     else:

@@ -1,4 +1,4 @@
-"""Which file a run of the demo goes to. Nothing is ever deleted or overwritten."""
+"""Choose the file for a run of the demo. No file is ever deleted or overwritten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_FILE = Path("pabal-demo.db")
 
 
 def resume_command(file: Path | None) -> str:
-    """Return what to type to go on, with the program as it was called."""
+    """Return the command that resumes a run, with the program named as it was called."""
     return typed([*_called(), "demo", "--resume", *(() if file is None else ("--file", str(file)))])
 
 
@@ -24,19 +24,19 @@ def _called() -> list[str]:
     found = shutil.which(program.name)
     if program.name == "__main__.py":
         return ["python", "-m", "pabal"]
-    # On Windows the file has a suffix that its name here lacks.
+    # On Windows the found file has a suffix that sys.argv[0] lacks.
     if found is not None and Path(found).resolve().with_suffix("") == program.resolve().with_suffix(""):
         return [program.name]
     return [sys.argv[0]]
 
 
 def numbered(number: int) -> Path:
-    """Return the default file's name for the first, second … run."""
+    """Return the default file name of the first, second … run."""
     return DEFAULT_FILE if number == 1 else DEFAULT_FILE.with_stem(f"{DEFAULT_FILE.stem}-{number}")
 
 
 def latest_path() -> Path:
-    """Return the default file of the latest run; of the first one if there was none."""
+    """Return the default file of the latest run, or of the first if there was none."""
     number = 1
     while numbered(number + 1).exists():
         number += 1
@@ -44,9 +44,9 @@ def latest_path() -> Path:
 
 
 async def fresh_path(asked: Path | None, beside_unfinished: bool) -> Path:
-    """Return a path for a new run: the one asked for, or the next default one.
+    """Return a path for a new run: the given one, or the next default one.
 
-    Raises RunError where an unfinished run would be left lying unnoticed, and for a path that is taken.
+    Raises RunError if there is an unfinished run that the user may not know of, or if the path is taken.
     """
     path = asked or latest_path()
     if not path.exists():

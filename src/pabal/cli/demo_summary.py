@@ -1,4 +1,4 @@
-"""What the demo prints at its end."""
+"""The summary that the demo prints at its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pabal.demo.report import DeadLetterLine, Summary
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Print what a run came to."""
+    """Print the summary of a run."""
 
     def write(line: str = "", style: str = "") -> None:
         console.print(Text(line, style=style), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The words and tables that the demo's live view and its summary share."""
+"""Names and tables shared by the demo's live view and its summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {
     "order.filled": "fills",
     "position.changed": "positions",
 }
-"""What events are called on the screen, in the order in which one follows from the other."""
+"""The names of events on the screen, in the order in which one leads to the next."""
 
 READS = {
     "candles": "ticks",
@@ -33,23 +33,23 @@ READS = {
 
 
 def seconds(at: float, width: int = 0) -> str:
-    """Return a time of the run, aligned to the right of ``width`` places before its unit."""
+    """Format a time of the run, with the number right-aligned to ``width`` places."""
     return t("{seconds} s", seconds=f"{at:{width}.1f}")
 
 
 def error_line(text: str) -> str:
-    """Return ``name: error`` with the error in the language spoken."""
+    """Return ``name: error`` with the error translated."""
     name, colon, error = text.partition(": ")
     return f"{name}{colon}{spoken(error)}" if colon else spoken(text)
 
 
 def money(value: Decimal) -> str:
-    """Return an amount with its sign and two decimals."""
+    """Format an amount with its sign and two decimals."""
     return f"{value:+,.2f}"
 
 
 def table(*columns: str, left: int) -> Table:
-    """Return an empty table without lines, whose first ``left`` columns are text and the others numbers."""
+    """Return an empty table without lines; its first ``left`` columns are text, the others numbers."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for number, name in enumerate(columns):
         made.add_column(t(name), justify="left" if number < left else "right", no_wrap=True)
@@ -57,7 +57,7 @@ def table(*columns: str, left: int) -> Table:
 
 
 def holdings_table(holdings: tuple[Holding, ...]) -> Table:
-    """Return positions with what they earned."""
+    """Return a table of positions and their profit."""
     made = table("symbol", "fills", "held", "average price", "last price", "profit (paper money)", left=1)
     for one in holdings:
         made.add_row(

@@ -1,4 +1,4 @@
-"""What the demo shows while it plays: a live view in a terminal, plain lines elsewhere."""
+"""The demo's display while it plays: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ _RATE_OVER = 2.0
 
 
 class View(Protocol):
-    """Show snapshots of a run, every ``interval`` seconds."""
+    """Something that shows snapshots of a run, every ``interval`` seconds."""
 
     interval: float
 
     def show(self, now: Snapshot) -> None:
-        """Show how things stand."""
+        """Show a snapshot."""
         ...
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the display."""
         ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End."""
+        """End the display."""
         ...
 
 
 class Rates:
-    """Work out events per second from the last snapshots."""
+    """Compute events per second from the latest snapshots."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, dict[str, int]]] = deque()
 
     def note(self, now: Snapshot) -> None:
-        """Take a snapshot in."""
+        """Add a snapshot."""
         if now.phase == "starting":
-            return  # what the log holds already is still unknown, and is not this run's speed
+            return  # what the log already holds is not counted yet, and not this run's throughput
         counts = {one.name: one.handled for one in now.subscriptions}
         counts[""] = now.fed
         self._seen.append((now.elapsed, counts))
@@ -60,7 +60,7 @@ class Rates:
             self._seen.popleft()
 
     def of(self, name: str) -> float:
-        """Return the rate of a subscription, or of the feed (an empty name)."""
+        """Return the rate of a subscription, or of the feed if ``name`` is empty."""
         if not self._seen:
             return 0.0
         (began, first), (ended, last) = self._seen[0], self._seen[-1]
@@ -70,7 +70,7 @@ class Rates:
 
 
 def title_of(run: RunStarted) -> str:
-    """Return what is played, in words."""
+    """Describe the tape that is played."""
     if run.simulated:
         return t("SIMULATED tape (seed {seed}), no real market", seed=run.settings.seed)
     return t("recorded {kind}: {tape}", kind=t(run.kind), tape=Path(run.tape).name)
@@ -80,7 +80,7 @@ def title_of(run: RunStarted) -> str:
 
 
 class PlainView:
-    """Print a line a second, and each dead letter."""
+    """Print one line per second, and one for each dead letter."""
 
     interval = 1.0
 
@@ -95,7 +95,7 @@ class PlainView:
         self._phase: Phase = "starting"
 
     def __enter__(self) -> Self:
-        """Say what is played."""
+        """Print which tape is played."""
         self._print(f"pabal demo: {title_of(self._run)}")
         self._print(
             t(
@@ -110,10 +110,10 @@ class PlainView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave everything as it stands."""
+        """Do nothing: the printed lines stay."""
 
     def show(self, now: Snapshot) -> None:
-        """Print a line."""
+        """Print a line about a snapshot."""
         if now.phase == self._phase == "finished":
             return
         self._phase = now.phase
@@ -155,29 +155,29 @@ class LiveView:
         self._process = process
         self._resume = resume
         self._rates = Rates()
-        # Redrawn from here alone: a thread of its own would race with the bus's event loop.
+        # Redrawn only by show(): a refresh thread would race with the bus's event loop.
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start drawing."""
         self._live.start()
-        # kill -9 is what the demo is about, and nobody could give a hidden cursor back after it.
+        # Keep the cursor visible: the demo invites kill -9, after which nothing could show it again.
         self._console.show_cursor(True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Clear the screen's part, for the summary takes its place."""
+        """Clear the live view; the summary takes its place."""
         self._live.stop()
 
     def show(self, now: Snapshot) -> None:
-        """Draw."""
+        """Draw a snapshot."""
         self._rates.note(now)
         self._live.update(self.render(now), refresh=True)
 
     def render(self, now: Snapshot) -> RenderableType:
-        """Return the screen."""
+        """Return the whole screen for a snapshot."""
         parts: list[RenderableType] = [
             self._head(now),
             self._progress(now),
@@ -190,7 +190,7 @@ class LiveView:
             Text(),
             *_news(now.news),
             self._foot(),
-            Text(),  # where the shell writes its prompt after kill -9
+            Text(),  # the shell writes its prompt here after kill -9
         ]
         return Group(*parts)
 
@@ -244,7 +244,7 @@ def _flow(now: Snapshot) -> Text:
 
 
 def _news(news: tuple[News, ...]) -> list[Text]:
-    """Show the last dead letter, which stays, and the last retries in what room is left of three lines."""
+    """Show the last dead letter and, in the rest of three lines, the last retries."""
     letters = [one for one in news if one.kind == "dead letter"][-1:]
     retries = [one for one in news if one.kind == "retry"][-(1 if letters else 3) :]
     lines = [

@@ -1,4 +1,4 @@
-"""``pabal doctor FILE``: is this log well, and if not, what to do."""
+"""``pabal doctor FILE``: check whether a log is healthy, and advise what to do if not."""
 
 from __future__ import annotations
 

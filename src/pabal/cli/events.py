@@ -1,4 +1,4 @@
-"""``pabal events``, ``pabal streams`` and ``pabal tail``: what is in the log, and what enters it now."""
+"""``pabal events``, ``pabal streams`` and ``pabal tail``: read the log, and watch new events."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def tail(
                 if left == 0:
                     return
 
-    # Ctrl-C is how this ends.
+    # Ctrl-C is the normal way to end this.
     try:
         run(target, follow, payloads=payloads)
     except SystemExit as ended:
@@ -328,14 +328,14 @@ def show_stream(
     if as_json:
         print_json(found)
         return
-    # Streams of several types that share the id: their versions alone would tell nothing.
+    # If aggregates of several types share the id, show the type beside each version.
     several = len({event.aggregate_type for event in found}) > 1
     made = table(*(["aggregate"] if several else []), ">version", "recorded", "type", "payload")
     for event in found:
         payload = msgspec.json.encode(event.payload).decode()
         cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
         row(made, *([f"{event.aggregate_type}/{aggregate_id}"] if several else []), *cells)
-    if "/" in aggregate_id:  # as events list shows an aggregate, and --aggregate takes it
+    if "/" in aggregate_id:  # type/id, as ``events list`` prints it and ``--aggregate`` accepts it
         show(made, "this aggregate has no events; give its id alone, and its type with --aggregate-type")
     else:
         show(made, "this aggregate has no events")

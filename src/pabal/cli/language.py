@@ -1,4 +1,4 @@
-"""Speak English or Korean: English stands in the code, Korean in a catalogue beside it."""
+"""The language of the command line: English is in the code, Korean in catalogues keyed by the English."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class _Language:
 
 
 def choose(language: str | None) -> None:
-    """Speak this language from now on; None follows the environment."""
+    """Set the language; None follows the environment."""
     _Language.chosen = language
 
 
 def asked_for(arguments: Sequence[str]) -> str | None:
-    """Return the language that ``--lang`` in front of the command asks for; None where there is none."""
+    """Return the language in a ``--lang`` option before the command's name; None if there is none."""
     waiting = iter(arguments)
     for argument in waiting:
         name, equals, value = argument.partition("=")
@@ -39,14 +39,14 @@ def asked_for(arguments: Sequence[str]) -> str | None:
 
 
 def language() -> str:
-    """Return the language: what was chosen, ``PABAL_LANG``, or what the locale says."""
+    """Return the language: the chosen one, that in ``PABAL_LANG``, or that of the locale."""
     if _Language.chosen is not None:
         return _Language.chosen
     for name in ("PABAL_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(name)
         if value:
             return _of(value)
-    # Windows says it in no variable; Python has asked it for the locale of letters when it started.
+    # Windows sets no such variable; Python set the character locale from the system's when it started.
     return _of(locale.setlocale(locale.LC_CTYPE))
 
 
@@ -55,7 +55,7 @@ def _of(name: str) -> str:
 
 
 def t(text: str, /, **fields: Any) -> str:
-    """Return a message in the language spoken, with its fields filled in."""
+    """Return a message in the current language, with its fields filled in."""
     if language() == "en":
         return text.format(**fields) if fields else text
     text = KOREAN.get(text, text)
@@ -63,7 +63,7 @@ def t(text: str, /, **fields: Any) -> str:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun in the right form."""
+    """Return a number with its noun in the singular or plural."""
     if language() == "ko":
         return t(f"{{number}} {one}", number=f"{number:,}")
     return f"{number:,} {one if number == 1 else many or one + 's'}"

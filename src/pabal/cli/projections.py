@@ -1,4 +1,4 @@
-"""``pabal projections``: the read models of a file, of which nobody need have the classes."""
+"""``pabal projections``: the read models in a file; only a rebuild needs their classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pabal.operations import Operations
 from pabal.ports.operations import ActionResult, ProjectionView
 
 _LINE_EVERY = 2.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between progress lines if there is no terminal."""
 
 
 @click.group(cls=Group)
@@ -170,7 +170,7 @@ def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, a
 
 
 async def _question(operations: Operations, name: str, unfinished: bool) -> str | None:
-    """Return what is to be confirmed; None where there is nothing to drop."""
+    """Return the question to confirm, or None if there is nothing to drop."""
     views = {view.name: view for view in await operations.projections()}
     if name not in views:
         raise ProjectionNotFoundError(name=name, known=", ".join(views) or "none")

@@ -1,4 +1,4 @@
-"""``pabal schema export`` and ``pabal schema check``: the events of an application, kept under review."""
+"""``pabal schema export`` and ``pabal schema check``: keep an application's event schemas under review."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands as they are typed: what a hint says can be copied into the shell at hand."""
+"""Format commands for the current shell, so that those in hints can be copied and pasted."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from collections.abc import Sequence
 
 
 def typed(words: Sequence[str], *, windows: bool = sys.platform == "win32") -> str:
-    """Return a command line of these words; on Windows only double quotation marks hold a word together."""
+    """Return the words as a command line; on Windows, only double quotes can enclose a word."""
     return subprocess.list2cmdline(words) if windows else shlex.join(words)

@@ -1,4 +1,4 @@
-"""Say in the language spoken what the library, the demo and Click say in English."""
+"""Translate the English messages of the library, the demo and Click into the chosen language."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _korean() -> Sentences:
 
 
 def told(error: BaseException) -> str:
-    """Return the message of an error in the language spoken."""
+    """Return the message of an error in the chosen language."""
     return str(error) if language() == "en" else _korean().told(error)
 
 
 def spoken(sentence: str) -> str:
-    """Return a sentence of the library or of Click in the language spoken; one that is unknown stays."""
+    """Return a sentence of the library or of Click in the chosen language; unknown ones stay unchanged."""
     return sentence if language() == "en" else _korean().spoken(sentence)

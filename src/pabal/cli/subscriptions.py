@@ -1,4 +1,4 @@
-"""``pabal status``, ``pabal subscriptions`` and ``pabal replay``: how it goes, and how to steer it."""
+"""``pabal status``, ``pabal subscriptions`` and ``pabal replay``: inspect subscriptions and steer them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from pabal.ports.operations import Reason
 from pabal.ports.storage import Start
 
 _TOLD = 50
-"""Reasons that ``status`` prints, so that the figures below them are still on the screen."""
+"""The most reasons that ``status`` prints, so that the figures below them stay on the screen."""
 _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
 
 
@@ -207,12 +207,12 @@ def _start(text: str) -> Start:
 
 
 class _Place(click.IntRange):
-    """Take a position from 1 on, or any other text: the command reads it as a time."""
+    """Accept a position from 1, or any other text, which the command parses as a time."""
 
     name = "place"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a number or the text. Raises BadParameter."""
+        """Return a number, or the text unchanged. Raises BadParameter."""
         return value if _is_text(value) else super().convert(value, param, ctx)
 
 

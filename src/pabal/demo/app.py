@@ -1,4 +1,4 @@
-"""The trading application: who takes which event, and what it publishes in turn."""
+"""The trading application: which component takes which event, and what it publishes in turn."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ _SUBSCRIPTIONS = ("candles", "strategy", "risk", "exchange", "positions", "portf
 
 
 class TradingDemo:
-    """Play one run to its end, from wherever its log says that it stands.
+    """Play one run to its end, continuing from what its log already holds.
 
-    ``storage`` is open and stays open. ``speed`` is in events per second; None: as fast as it goes.
+    ``storage`` is open and stays open. ``speed`` is in events per second; None means as fast as possible.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class TradingDemo:
         def strategy(trend: Trend, candle: CandleClosed) -> tuple[Trend, SignalRaised | None]:
             return follow(trend, candle, rules.fast, rules.slow, run)
 
-        # A tape of candles needs nobody to build them.
+        # A tape of candles needs no candle builder.
         builders = [make("candles", TickReceived, candles, None)] if self._tape.kind == "trades" else []
         return [
             *builders,
@@ -88,7 +88,7 @@ class TradingDemo:
 
     def _subscribe(self) -> None:
         bus = self._bus
-        # Everything of one symbol in order: its orders fill as they were placed, also across retries.
+        # All events of one symbol in order, even across retries: its orders are filled as they were placed.
         options: dict[str, Any] = {"start": "beginning", "ordering": lambda event: event.symbol}
         for component in self._components:
             bus.subscribe(component.takes, component.handle, name=component.name, retry=_RETRY, **options)
@@ -99,15 +99,15 @@ class TradingDemo:
         bus.listen(self._meter.listen, logs=True)
 
     async def _exchange(self, order: OrderPlaced, context: DeliveryContext) -> None:
-        """Fill an order; it has no state, so at least once is no trouble."""
+        """Fill an order. It has no state, so being called again does no harm."""
         await self._bus.publish(execute(order, context.attempt, self._run.settings, self._run.event_id))
 
     # -- playing --------------------------------------------------------------------------------------
 
     async def play(self) -> Summary:
-        """Play the tape to its end and return what came of it.
+        """Play the tape to its end and return the summary.
 
-        Raises RunError if another process plays the same file, or if a subscription had to halt.
+        Raises RunError if another process is playing the same file, or if a subscription halted.
         """
         await self._storage.store_event(self._run)
         before = await self._storage.get_event_statistics()
@@ -172,10 +172,10 @@ class TradingDemo:
         if health.status == "failing":
             raise RunError(path=self._storage.path, reason="; ".join(health.reasons))
 
-    # -- looking --------------------------------------------------------------------------------------
+    # -- reporting ------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Return how things stand right now."""
+        """Return the current state of the run."""
         subscriptions = self._figures()
         return Snapshot(
             phase=self._phase,

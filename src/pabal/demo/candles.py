@@ -1,4 +1,4 @@
-"""From ticks to candles."""
+"""Build candles from ticks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pabal.demo.events import CandleClosed, TickReceived, derived_id
 
 
 class Candle(msgspec.Struct, frozen=True, gc=False):
-    """Hold the candle of one symbol that is still open; ``number`` counts its candles from 1."""
+    """The open candle of one symbol; ``number`` counts its candles from 1."""
 
     number: int
     opened_at: datetime
@@ -26,10 +26,10 @@ class Candle(msgspec.Struct, frozen=True, gc=False):
 def add_tick(
     candle: Candle | None, tick: TickReceived, seconds: int, run: str
 ) -> tuple[Candle, CandleClosed | None]:
-    """Return the candle with ``tick`` in it, and the one before if the tick closed it.
+    """Return the candle that includes ``tick``, and the previous one if the tick closed it.
 
-    An interval without trades has no candle; a tick older than the open candle counts there, for a closed
-    candle is never opened again. Raises ImpossiblePriceError for a price or quantity not above zero.
+    An interval without trades has no candle. A late tick counts towards the open candle, because a closed
+    candle is never reopened. Raises ImpossiblePriceError for a price or quantity not above zero.
     """
     if tick.price <= 0 or tick.quantity <= 0:
         raise ImpossiblePriceError(
@@ -55,13 +55,13 @@ def add_tick(
 
 
 def interval_of(moment: datetime, seconds: int) -> datetime:
-    """Return the start of the interval of ``seconds`` (counted from 1970) in which ``moment`` lies."""
+    """Return the start of the interval of ``seconds`` (counted from 1970) that contains ``moment``."""
     whole = int(moment.timestamp())
     return datetime.fromtimestamp(whole - whole % seconds, UTC)
 
 
 def close(candle: Candle, symbol: str, seconds: int, run: str) -> CandleClosed:
-    """Return the event that a candle is complete."""
+    """Return the event for a completed candle."""
     return CandleClosed(
         symbol,
         candle.number,

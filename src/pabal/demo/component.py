@@ -1,4 +1,4 @@
-"""What turns a pure decision into a handler that may be killed at any instant."""
+"""Turn a pure decision function into a handler that may be killed at any instant."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pabal.ports.storage import EventStorage
 
 S = TypeVar("S")
 Decide = Callable[[S, Any], tuple[S, DomainEvent | None]]
-"""From the state before an event and the event: the state after it, and what to publish."""
+"""Takes the state before an event, and the event; returns the state after it, and an event to publish."""
 
 
 class Component(Generic[S]):
-    """Handle the events of each symbol in order, with a state that the log alone determines.
+    """Handle the events of each symbol in order, with a state that is determined by the log alone.
 
-    The state of a symbol before an event is the fold of ``decide`` over its earlier events, so it is stored
-    nowhere: after a restart it is folded again from the log. Delivery is at least once, and a crash between
-    publishing and the saved watermark has the handler run again; then it finds the same state, decides the
-    same, and publishes the same event under the same id, which the log has already and does not repeat.
+    The state of a symbol before an event is the fold of ``decide`` over its earlier events. It is not stored:
+    after a restart it is folded again from the log. Delivery is at least once, so a crash between publishing
+    and saving the watermark makes the handler run again. It then finds the same state, decides the same, and
+    publishes the same event with the same id, which the log already holds and does not store twice.
 
-    The state in memory moves only after the output is in the log, so a failed publish changes nothing.
+    The state in memory changes only after the output is in the log, so a failed publish changes nothing.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Component(Generic[S]):
         self._bus = bus
         self._watermark = 0
         self._states: dict[str, tuple[int, S]] = {}
-        """By symbol: the state, and the position of the event that it includes last."""
+        """For each symbol: the state, and the position of the last event included in it."""
         self._in_step: set[str] = set()
-        """Symbols of which this process has handled an event, so that nothing lies between."""
+        """Symbols of which this process has handled an event, so their state is up to date."""
 
     def resume_from(self, watermark: int) -> None:
-        """Expect ``replay`` of what lies up to the watermark."""
+        """Set the watermark up to which ``replay`` will fold events."""
         self._watermark = watermark
 
     def replay(self, envelope: Envelope) -> None:
-        """Fold an event from the log that was handled before this process began."""
+        """Fold an event that was handled before this process started."""
         if envelope.position <= self._watermark and type(envelope.event) is self.takes:
             self._fold(envelope)
 
@@ -65,10 +65,10 @@ class Component(Generic[S]):
         try:
             return self._decide(state, event)[0]
         except (ImpossiblePriceError, OversoldError):
-            return state  # it was parked: what cannot be handled is no part of the state
+            return state  # it was parked: an event that cannot be handled is not part of the state
 
     async def handle(self, event: Any, context: DeliveryContext) -> None:
-        """Decide on an event and publish what follows from it."""
+        """Decide on an event and publish the result."""
         assert context.position is not None
         symbol, position = event.symbol, context.position
         if symbol not in self._in_step:
@@ -84,10 +84,10 @@ class Component(Generic[S]):
             self._states[symbol] = (position, after)
 
     async def _step_up_to(self, position: int, symbol: str) -> None:
-        """Fold what lies between the watermark and the first event of a symbol that is delivered here.
+        """Fold the events between the watermark and a symbol's first event delivered to this process.
 
-        Above the watermark, events of this symbol may have been finished while another symbol's event held
-        the watermark back. They are not delivered again, but they belong to the state.
+        Events of this symbol above the watermark may be finished already, if another symbol's event held the
+        watermark back. They are not delivered again, but they belong to the state.
         """
         async for envelope in self._storage.read(self._watermark, types=[self.takes]):
             if envelope.position >= position:
@@ -97,7 +97,7 @@ class Component(Generic[S]):
         self._in_step.add(symbol)
 
     async def _state_at(self, position: int, symbol: str) -> S:
-        """Return the state before an event that comes late: a dead letter that is tried once more."""
+        """Return the state before an event delivered out of order, such as a retried dead letter."""
         state = self._initial
         async for envelope in self._storage.read(types=[self.takes]):
             if envelope.position >= position:

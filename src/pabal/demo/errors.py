@@ -1,4 +1,4 @@
-"""What can go wrong in the demo, each with what to do next."""
+"""The errors of the demo; each message says what to do next."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pabal.errors import PabalError, UsageError
 
 
 class TapeError(PabalError):
-    """Report a tape that cannot be played. Fields: ``path, line, column, reason``.
+    """A tape cannot be played. Fields: ``path, line, column, reason``.
 
-    The whole tape is read before the first event is published, so nothing of it was.
+    The whole tape is checked before its first event is published, so none was.
     """
 
     path: str
@@ -39,7 +39,7 @@ class TapeError(PabalError):
 
 
 class RunError(UsageError):
-    """Report a demo file that does not fit what was asked for. Fields: ``path, reason``."""
+    """A demo file does not match the options given. Fields: ``path, reason``."""
 
     path: str
     reason: str
@@ -47,11 +47,11 @@ class RunError(UsageError):
 
 
 class ImpossiblePriceError(PabalError):
-    """Be raised by a handler for a tick or candle that cannot be true: the demo's poisonous event."""
+    """A handler got a tick or candle with impossible prices: the demo's poison event."""
 
 
 class ExchangeUnavailableError(PabalError):
-    """Be raised by the paper exchange now and then; trying again helps. Fields: ``order_id, attempt``."""
+    """The paper exchange is unavailable; a retry helps. Fields: ``order_id, attempt``."""
 
     order_id: str
     attempt: int
@@ -59,6 +59,6 @@ class ExchangeUnavailableError(PabalError):
 
 
 class OversoldError(PabalError):
-    """Report a fill that sells more than is held. Fields: ``symbol, held, sold``."""
+    """A fill sells more than is held. Fields: ``symbol, held, sold``."""
 
     template = "a fill sells {sold} of {symbol}, but only {held} is held"

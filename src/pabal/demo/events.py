@@ -1,4 +1,4 @@
-"""What happens in the trading application."""
+"""The events of the trading application."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NAMESPACE = uuid5(NAMESPACE_OID, "pabal.demo")
 
 
 def derived_id(*parts: object) -> str:
-    """Return the event id that follows from ``parts``, always the same one.
+    """Return an event id derived from ``parts``, always the same for the same parts.
 
-    Delivery is at least once: after a crash a handler may run again. What it publishes then carries the
-    same id and content as the first time, so the log keeps one of it.
+    Delivery is at least once: after a crash a handler may run again. The event that it publishes then has the
+    same id and content as the first time, so the log keeps only one.
 
     >>> derived_id("run-1", "fill", "order-7") == derived_id("run-1", "fill", "order-7")
     True
@@ -30,7 +30,7 @@ def derived_id(*parts: object) -> str:
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Hold everything besides the tape that the result of a run depends on."""
+    """Everything besides the tape that determines the result of a run."""
 
     seed: int
     candle_seconds: int
@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class RunStarted(DomainEvent):
-    """Open a run: the log's first event, and all that ``--resume`` needs to know."""
+    """A run started. This is the log's first event, and holds all that ``--resume`` needs."""
 
     event_type: ClassVar[str] = "demo.run-started"
     tape: str
@@ -56,14 +56,14 @@ class RunStarted(DomainEvent):
 
 
 class RunFinished(DomainEvent):
-    """Close a run: everything was handled or parked."""
+    """A run finished: every event was handled or parked."""
 
     event_type: ClassVar[str] = "demo.run-finished"
     result: str
 
 
 class TickReceived(DomainEvent):
-    """Report one trade of the market."""
+    """A trade took place on the market."""
 
     event_type: ClassVar[str] = "market.tick-received"
     aggregate_type: ClassVar[str] = "market"
@@ -81,7 +81,7 @@ class TickReceived(DomainEvent):
 
 
 class CandleClosed(DomainEvent):
-    """Sum up the trades of one symbol in one interval."""
+    """An interval ended; this sums up the trades of one symbol in it."""
 
     event_type: ClassVar[str] = "market.candle-closed"
     aggregate_type: ClassVar[str] = "candles"
@@ -102,7 +102,7 @@ class CandleClosed(DomainEvent):
 
 
 class SignalRaised(DomainEvent):
-    """Say that the strategy wants to buy or to sell."""
+    """The strategy wants to buy or to sell."""
 
     event_type: ClassVar[str] = "strategy.signal-raised"
     aggregate_type: ClassVar[str] = "signals"
@@ -120,7 +120,7 @@ class SignalRaised(DomainEvent):
 
 
 class OrderPlaced(DomainEvent):
-    """Send an order that passed the risk check."""
+    """An order passed the risk check."""
 
     event_type: ClassVar[str] = "order.placed"
     aggregate_type: ClassVar[str] = "order"
@@ -137,7 +137,7 @@ class OrderPlaced(DomainEvent):
 
 
 class OrderRejected(DomainEvent):
-    """Refuse an order in the risk check, with the reason."""
+    """The risk check refused an order, for the given reason."""
 
     event_type: ClassVar[str] = "order.rejected"
     aggregate_type: ClassVar[str] = "order"
@@ -154,7 +154,7 @@ class OrderRejected(DomainEvent):
 
 
 class OrderFilled(DomainEvent):
-    """Report what the paper exchange made of an order."""
+    """The paper exchange filled an order."""
 
     event_type: ClassVar[str] = "order.filled"
     aggregate_type: ClassVar[str] = "order"
@@ -172,7 +172,7 @@ class OrderFilled(DomainEvent):
 
 
 class PositionChanged(DomainEvent):
-    """Show a position after a fill."""
+    """A fill changed a position."""
 
     event_type: ClassVar[str] = "position.changed"
     aggregate_type: ClassVar[str] = "position"
@@ -199,4 +199,4 @@ WAY_OF_A_TICK: tuple[type[DomainEvent], ...] = (
     OrderFilled,
     PositionChanged,
 )
-"""The events in the order in which one follows from the other."""
+"""The event types, in the order in which one leads to the next."""

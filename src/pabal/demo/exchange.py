@@ -1,4 +1,4 @@
-"""The paper exchange: fills every order, but is unavailable now and then."""
+"""The paper exchange: fills every order, but is sometimes unavailable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pabal.demo.errors import ExchangeUnavailableError
 from pabal.demo.events import OrderFilled, OrderPlaced, Settings, derived_id
 
 OUTAGE_MOST = 3
-"""An order fails at most this often, and is tried more often: an outage delays it and never loses it."""
+"""The most attempts that fail for one order; it is retried more often, so an outage only delays it."""
 
 _FEE = Decimal("0.0004")
 _SLIPPAGE_MOST = 3
@@ -18,10 +18,10 @@ _FEE_STEP = Decimal("0.00000001")
 
 
 def execute(order: OrderPlaced, attempt: int, rules: Settings, run: str) -> OrderFilled:
-    """Return the fill of an order, at a price a few basis points worse than asked for.
+    """Return the fill of an order, at a price up to a few basis points worse than asked for.
 
-    Which attempts fail, and how far the price slips, follows from the seed and the order alone, so a run
-    can be repeated. Raises ExchangeUnavailableError.
+    Which attempts fail, and how far the price slips, depends only on the seed and the order, so a run can be
+    repeated. Raises ExchangeUnavailableError.
     """
     if is_unavailable(order.order_id, attempt, rules):
         raise ExchangeUnavailableError(order_id=order.order_id, attempt=attempt)
@@ -40,10 +40,10 @@ def execute(order: OrderPlaced, attempt: int, rules: Settings, run: str) -> Orde
 
 
 def is_unavailable(order_id: str, attempt: int, rules: Settings) -> bool:
-    """Tell whether the exchange refuses an attempt (from 1) on an order."""
+    """Return whether the exchange refuses an attempt (from 1) on an order."""
     return attempt <= OUTAGE_MOST and _draw(rules.seed, order_id, attempt) % 100 < rules.outage_percent
 
 
 def _draw(*parts: object) -> int:
-    """Return a number that looks random and follows from ``parts``."""
+    """Return a pseudo-random number that depends only on ``parts``."""
     return int.from_bytes(sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")

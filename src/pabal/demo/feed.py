@@ -1,4 +1,4 @@
-"""Play a tape onto the bus, never far ahead of those who work on it."""
+"""Publish a tape on the bus, never far ahead of the slowest subscription."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pabal.demo.tape import Tape
 
 BATCH = 256
 READ_AHEAD = 512
-"""Unfinished events of the slowest subscription above which the feed waits."""
+"""The feed waits while the slowest subscription has this many unfinished events or more."""
 
 _BATCHES_PER_SECOND = 50
 _LOOK_AGAIN = 0.02
@@ -20,8 +20,8 @@ _LOOK_AGAIN = 0.02
 class Feed:
     """Publish the events of a tape in order, in batches that are stored whole or not at all.
 
-    So the log's own count of them says where to go on after a crash. ``speed`` is in events per second;
-    None: as fast as the slowest subscription follows.
+    The number of events in the log therefore tells where to continue after a crash. ``speed`` is in events
+    per second; None means as fast as the slowest subscription allows.
     """
 
     def __init__(self, tape: Tape, run: str, bus: EventBus, meter: Meter, speed: float | None) -> None:
@@ -33,7 +33,7 @@ class Feed:
         self.published = 0
 
     async def play(self, after: int) -> None:
-        """Publish everything behind the first ``after`` events."""
+        """Publish everything after the first ``after`` events."""
         self.published = after
         began = monotonic()
         size = BATCH
@@ -50,12 +50,13 @@ class Feed:
                 await asyncio.sleep(max(0.0, ahead))
 
     async def _room(self) -> None:
-        """Return when the slowest subscription is near enough."""
+        """Wait until the slowest subscription has caught up enough."""
         while self._lag() >= READ_AHEAD:
             self._meter.pulse.clear()
             try:
-                # A lag also shrinks where a subscription passes over events of others, which nobody reports.
-                # (Not ``wait_for``: under Python 3.11 it may swallow a cancellation that meets the pulse.)
+                # Time out regularly: the lag also shrinks without a pulse when a subscription skips events.
+                # (Not ``wait_for``: in Python 3.11 it may swallow a cancellation that coincides with the
+                # pulse.)
                 async with asyncio.timeout(_LOOK_AGAIN):
                     await self._meter.pulse.wait()
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""Measure a run from the outside: middleware for times, a telemetry listener for what went wrong."""
+"""Measure a run from outside: middleware for latencies, a telemetry listener for failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEWS_KEPT = 50
 
 
 class News(msgspec.Struct, frozen=True):
-    """Tell what left the ordinary way, and what became of it."""
+    """A retry or a dead letter, and what happened next."""
 
     at: float
     """Seconds since the run began."""
@@ -30,19 +30,19 @@ class News(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Count events by type as they are committed, and time them from publishing to the end of their handling.
+    """Count events by type as they are committed, and time them from publishing to the end of handling.
 
-    ``pulse`` is set whenever something was handled; whoever waits for it clears it.
+    ``pulse`` is set whenever an event was handled; whoever waits for it clears it.
     """
 
     def __init__(self) -> None:
         self.started_at = time.time()
         self.committed: Counter[str] = Counter()
         self.fresh = 0
-        """How many of them this process committed."""
+        """The number of events committed by this process."""
         self.latencies: dict[str, array[float]] = {}
-        """By subscription: seconds from the making of an event, right before it was published, to the end
-        of its handling."""
+        """For each subscription: seconds from the creation of an event, right before it was published, to the
+        end of its handling."""
         self.retries = 0
         self._letters: deque[News] = deque(maxlen=_NEWS_KEPT)
         self._retries: deque[News] = deque(maxlen=_NEWS_KEPT)
@@ -50,7 +50,7 @@ class Meter:
         self._last_error = ""
 
     def begin(self, before: Mapping[str, int]) -> None:
-        """Begin to measure now, with what the log holds already."""
+        """Start measuring now, given the number of events by type already in the log."""
         self.started_at = time.time()
         self.committed.update(before)
 
@@ -62,7 +62,7 @@ class Meter:
     async def around(
         self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
     ) -> Any:
-        """Time a handling; as middleware."""
+        """Time one handling; used as middleware."""
         result = await call_next()
         self._note(context.subscription, event if isinstance(event, Sequence) else (event,))
         self.pulse.set()
@@ -73,17 +73,17 @@ class Meter:
         latencies = self.latencies.setdefault(subscription, array("d"))
         for event in events:
             made_at = event.occurred_at.timestamp()
-            # What an earlier process left behind waited for this one to be started, not for the bus.
+            # Events left by an earlier process waited for this process to start, not for the bus.
             if made_at >= self.started_at:
                 latencies.append(max(0.0, now - made_at))
 
     def count(self, batch: Committed) -> None:
-        """Count what a commit added; called from the storage's thread."""
+        """Count the events of a commit; called from the storage's thread."""
         self.fresh += len(batch.events)
         self.committed.update(event.event_type for event in batch.events)
 
     def listen(self, report: Report) -> None:
-        """Write down retries and dead letters; as telemetry listener."""
+        """Record retries and dead letters; used as telemetry listener."""
         if isinstance(report, AttemptFailed):
             self._last_error = str(report.error)
             if report.delay is not None:
@@ -108,11 +108,11 @@ class Meter:
 
     @property
     def news(self) -> tuple[News, ...]:
-        """Return the last of each kind; many retries do not push a dead letter out."""
+        """Return the latest news of both kinds, kept apart so that retries do not push out dead letters."""
         return (*self._letters, *self._retries)
 
     def percentile(self, percent: int, subscription: str | None = None) -> float | None:
-        """Return the milliseconds that ``percent`` of the handlings stayed within, of one or of all."""
+        """Return a percentile of the latencies in milliseconds, of one subscription or of all."""
         chosen = self.latencies.values() if subscription is None else [self.latencies.get(subscription, ())]
         ordered = sorted(chain.from_iterable(chosen))
         if not ordered:

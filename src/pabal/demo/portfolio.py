@@ -1,4 +1,4 @@
-"""The portfolio: a read model of what is held and what it is worth, for the screen and the summary."""
+"""The portfolio: a read model of what is held and what it is worth, for the live view and the summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pabal.demo.events import CandleClosed, PositionChanged
 
 
 class Holding(msgspec.Struct):
-    """Show one symbol: its position, and its last candle's close."""
+    """One symbol: its position, and the close of its last candle."""
 
     symbol: str
     fills: int = 0
@@ -35,7 +35,7 @@ class Holding(msgspec.Struct):
 
 
 class Portfolio:
-    """Follow positions and prices; the later event wins, so taking one twice does no harm."""
+    """Track positions and prices. Later events replace earlier ones, so handling one twice does no harm."""
 
     takes = (PositionChanged, CandleClosed)
 
@@ -43,12 +43,12 @@ class Portfolio:
         self.holdings: dict[str, Holding] = {}
 
     async def handle(self, events: Sequence[PositionChanged | CandleClosed]) -> None:
-        """Take a batch of events in."""
+        """Apply a batch of events."""
         for event in events:
             self.apply(event)
 
     def apply(self, event: PositionChanged | CandleClosed) -> None:
-        """Take one event in."""
+        """Apply one event."""
         holding = self.holdings.get(event.symbol)
         if holding is None:
             holding = self.holdings[event.symbol] = Holding(event.symbol)
@@ -62,5 +62,5 @@ class Portfolio:
         holding.fees = event.fees
 
     def listed(self) -> list[Holding]:
-        """Return the holdings by symbol."""
+        """Return the holdings, sorted by symbol."""
         return [self.holdings[symbol] for symbol in sorted(self.holdings)]

@@ -1,4 +1,4 @@
-"""The position book: what is held, what it cost, and what was earned."""
+"""The position book: what is held, what it cost, and the profit realized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STEP = Decimal("0.00000001")
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """Hold the position in one symbol; ``realized`` is before fees."""
+    """The position in one symbol; ``realized`` is before fees."""
 
     fills: int = 0
     quantity: Decimal = Decimal(0)

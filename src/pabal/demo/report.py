@@ -1,4 +1,4 @@
-"""What a run shows of itself: a snapshot while it plays, a summary at its end."""
+"""Reports of a run: a snapshot while it plays, a summary at its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Phase = Literal["starting", "catching up", "playing", "draining", "finished"]
 
 
 class SubscriptionFigures(msgspec.Struct, frozen=True):
-    """Show one subscription at work in this process."""
+    """The figures of one subscription in this process."""
 
     name: str
     handled: int
@@ -24,7 +24,7 @@ class SubscriptionFigures(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Show a run at one instant; events by type are of the whole log, the rest of this process."""
+    """A run at one instant; ``by_type`` counts the whole log, everything else only this process."""
 
     phase: Phase
     elapsed: float
@@ -39,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class SubscriptionSummary(msgspec.Struct, frozen=True):
-    """Show what one subscription did in this process, and its latencies in milliseconds."""
+    """The totals of one subscription in this process, and its latencies in milliseconds."""
 
     name: str
     handled: int
@@ -50,7 +50,7 @@ class SubscriptionSummary(msgspec.Struct, frozen=True):
 
 
 class DeadLetterLine(msgspec.Struct, frozen=True):
-    """Show one dead letter of the run."""
+    """One dead letter of the run."""
 
     subscription: str
     event_type: str
@@ -58,18 +58,18 @@ class DeadLetterLine(msgspec.Struct, frozen=True):
     attempts: int
     error: str
     injected: bool
-    """The demo put it there, to show this."""
+    """Whether the demo itself published this event, to show a dead letter."""
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """Tell what a run came to. Latencies are in milliseconds; None where nothing was handled."""
+    """The result of a run. Latencies are in milliseconds, and None if nothing was handled."""
 
     tape: str
     simulated: bool
     file: str
     durability: str
     resumed_at: int | None
-    """How many events of the tape were in the log when this process began; None for a run in one piece."""
+    """How many events of the tape the log held when this process started; None if it started the run."""
     seconds: float
     events: int
     by_type: dict[str, int]

@@ -12,10 +12,10 @@ _LOT = Decimal("0.000001")
 
 
 class Exposure(msgspec.Struct, frozen=True, gc=False):
-    """Hold what one symbol would amount to if every order placed so far were filled.
+    """What one symbol would amount to if every order placed so far were filled.
 
-    The check looks at orders, not at fills: when a fill comes in depends on the exchange's outages, and a
-    decision that depends on it could not be made twice with one result.
+    The check is based on orders, not on fills: when a fill arrives depends on the exchange's outages, so a
+    decision based on it could not be repeated with the same result.
     """
 
     quantity: Decimal = Decimal(0)
@@ -25,9 +25,9 @@ class Exposure(msgspec.Struct, frozen=True, gc=False):
 def check(
     exposure: Exposure, signal: SignalRaised, rules: Settings, run: str
 ) -> tuple[Exposure, OrderPlaced | OrderRejected]:
-    """Return the exposure after a signal, and the order or its refusal.
+    """Return the exposure after a signal, and the order or its rejection.
 
-    A buy is worth ``order_value``, keeps the exposure within its limit, and comes no sooner than
+    A buy is worth ``order_value``, keeps the exposure within its limit, and comes at least
     ``cooldown_candles`` after the last order. A sell closes what is held, at any time.
     """
     order_id = f"{signal.symbol}-{signal.candle}"
@@ -44,7 +44,7 @@ def check(
 
 
 def _size(exposure: Exposure, signal: SignalRaised, rules: Settings) -> tuple[Decimal, str]:
-    """Return how much to trade, or why not to."""
+    """Return the quantity to trade, or the reason not to trade."""
     if signal.side == "sell":
         return exposure.quantity, "" if exposure.quantity > 0 else "nothing is held"
     last = exposure.last_order_candle

@@ -1,4 +1,4 @@
-"""Which run a file holds: what it needs to go on, and what it came to."""
+"""The run stored in a file: what is needed to continue it, and its result."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pabal.demo.tape import DEFAULT_LENGTH, Tape, read_tape, simulate_tape
 from pabal.ports.storage import EventStorage
 
 OUTCOME = (OrderPlaced, OrderRejected, OrderFilled, PositionChanged)
-"""What a run is judged by: orders, fills and positions."""
+"""The events that make up a run's result: orders, fills and positions."""
 
 _TRADES_WINDOWS = (3, 8)
 _CANDLES_WINDOWS = (10, 30)
 
 
 def plan(tape: Tape, seed: int, row_limit: int | None) -> RunStarted:
-    """Return the event that opens a run of a tape."""
+    """Return the event that starts a run of a tape."""
     fast, slow = _CANDLES_WINDOWS if tape.kind == "candles" else _TRADES_WINDOWS
     return RunStarted(
         tape=tape.source,
@@ -42,21 +42,21 @@ def plan(tape: Tape, seed: int, row_limit: int | None) -> RunStarted:
 
 
 def load_tape(source: Path | None, seed: int, row_limit: int | None) -> Tape:
-    """Return the tape of a file, or the simulated one. Raises TapeError."""
+    """Read the tape from a file, or simulate one. Raises TapeError."""
     if source is None:
         return simulate_tape(seed, row_limit or DEFAULT_LENGTH)
     return read_tape(source, row_limit)
 
 
 async def find_run(storage: EventStorage) -> tuple[RunStarted | None, bool]:
-    """Return the run that a log holds, None for an empty log, and whether it is finished.
+    """Return the run stored in a log (None for an empty log), and whether it is finished.
 
-    Raises RunError for a log that is not of the demo.
+    Raises RunError if the log is not a demo log.
     """
     rows = (await storage.read_page(0, limit=1)).rows
     if not rows:
         return None, False
-    # The row itself is looked at: a stranger's event type is registered nowhere here.
+    # Check the row itself: the event type of another application is not registered here.
     if rows[0].event_type != RunStarted.event_type:
         raise RunError(
             path=getattr(storage, "path", "the log"),
@@ -68,9 +68,9 @@ async def find_run(storage: EventStorage) -> tuple[RunStarted | None, bool]:
 
 
 def tape_of(run: RunStarted, path: str, moved_to: Path | None = None) -> Tape:
-    """Return the tape that a stored run plays, from where it was or from where it was moved to.
+    """Return the tape of a stored run, from its original path or from where it was moved to.
 
-    Raises TapeError, or RunError if it is not the same any more.
+    Raises TapeError, or RunError if the tape has changed.
     """
     source = None if run.simulated else Path(run.tape)
     tape = load_tape(moved_to or source, run.settings.seed, run.row_limit)
@@ -84,19 +84,19 @@ def tape_of(run: RunStarted, path: str, moved_to: Path | None = None) -> Tape:
 
 
 def finish_id(run: RunStarted) -> str:
-    """Return the id of the event that closes a run."""
+    """Return the id of the event that ends a run."""
     return derived_id(run.event_id, "finished")
 
 
 def finished(run: RunStarted, result: str) -> RunFinished:
-    """Return the event that closes a run."""
+    """Return the event that ends a run."""
     return RunFinished(result, event_id=finish_id(run))
 
 
 async def result_of(storage: EventStorage) -> str:
     """Return a fingerprint of every order, fill and position of a run, in order for each symbol.
 
-    Two runs of one tape with the same settings have the same one, however often either was killed.
+    Two runs of one tape with the same settings have the same fingerprint, however often either was killed.
     """
     digests: dict[str, bytes] = {}
     async for envelope in storage.read(types=OUTCOME):

@@ -13,7 +13,7 @@ _CENTS = Decimal("0.00000001")
 
 
 class Trend(msgspec.Struct, frozen=True, gc=False):
-    """Hold what the strategy remembers of one symbol: the last closes, and which average was above."""
+    """The strategy's state for one symbol: the last closes, and whether the fast average was above."""
 
     closes: tuple[Decimal, ...] = ()
     fast_above: bool | None = None
@@ -24,8 +24,8 @@ def follow(
 ) -> tuple[Trend, SignalRaised | None]:
     """Return the trend after a candle, and a signal if the averages crossed.
 
-    The first comparison only sets the side, and equal averages leave it. Raises ImpossiblePriceError for a
-    candle whose prices contradict each other.
+    The first comparison only records which average is above; equal averages change nothing. Raises
+    ImpossiblePriceError for a candle whose prices contradict each other.
     """
     lowest, highest = min(candle.open, candle.close), max(candle.open, candle.close)
     if not 0 < candle.low <= lowest <= highest <= candle.high:

@@ -31,7 +31,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
-    """Hold one row of a trades tape."""
+    """One row of a tape of trades."""
 
     symbol: str
     at: datetime
@@ -41,7 +41,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
-    """Hold one row of a candles tape."""
+    """One row of a tape of candles."""
 
     symbol: str
     at: datetime
@@ -53,7 +53,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tape(msgspec.Struct, frozen=True):
-    """Hold a whole tape, checked; ``fingerprint`` names its content, ``seconds`` is a candle's interval."""
+    """A whole, validated tape; ``fingerprint`` identifies its content, ``seconds`` is the candle interval."""
 
     source: str
     kind: TapeKind
@@ -64,16 +64,16 @@ class Tape(msgspec.Struct, frozen=True):
 
     @property
     def poison_at(self) -> int:
-        """Return the sequence number of the poisonous event: a third of the way in."""
+        """Return the sequence number of the poison event: a third of the way in."""
         return len(self.rows) // 3 + 1
 
     @property
     def length(self) -> int:
-        """Return how many events the feed publishes: a row each, and the poisonous one."""
+        """Return how many events the feed publishes: one for each row, and the poison event."""
         return len(self.rows) + 1
 
     def event(self, sequence: int, run: str) -> TickReceived | CandleClosed:
-        """Return the event that the feed publishes under a sequence number, from 1."""
+        """Return the event with a sequence number, from 1."""
         poison_at = self.poison_at
         if sequence == poison_at:
             return _poison(self.rows[min(poison_at, len(self.rows)) - 1], sequence, self.seconds, run)
@@ -102,7 +102,7 @@ def _event(row: Trade | Bar, sequence: int, seconds: int, run: str) -> TickRecei
 
 
 def _poison(row: Trade | Bar, sequence: int, seconds: int, run: str) -> TickReceived | CandleClosed:
-    """Make the event that no handler can digest; it is in no tape, and says so in its metadata."""
+    """Make an event that no handler can process. It is in no tape, and its metadata says so."""
     bad: Trade | Bar
     if isinstance(row, Trade):
         bad = msgspec.structs.replace(row, price=Decimal(-1))
@@ -116,11 +116,11 @@ def _poison(row: Trade | Bar, sequence: int, seconds: int, run: str) -> TickRece
 
 
 def read_tape(path: Path, limit: int | None = None) -> Tape:
-    """Read and check a whole tape: CSV of trades or of candles, plain or gzipped.
+    """Read and validate a whole tape: CSV of trades or of candles, plain or gzipped.
 
     Trades need the columns timestamp, price, quantity and side; candles timestamp, open, high, low, close
-    and volume; others are passed over. Times without a zone are UTC. ``limit`` keeps the first rows. Raises
-    TapeError, which names the line and the column.
+    and volume; other columns are ignored. Times without a zone are UTC. ``limit`` keeps only the first
+    rows. Raises TapeError, which names the line and the column.
     """
     content = _read(path)
     rows, kind = _parse(path, _text(path, content))
@@ -175,7 +175,7 @@ def _parse(path: Path, text: str) -> tuple[list[Trade | Bar], TapeKind]:
 
 
 def _columns(path: Path, header: list[str]) -> tuple[TapeKind, dict[str, int]]:
-    """Tell which kind of tape a header belongs to, and where its columns are."""
+    """Return the kind of tape that has this header, and the index of each column."""
     kind: TapeKind = "trades"
     wanted: tuple[str, ...] = _TRADE_COLUMNS
     if {"open", "high", "low", "close"} & set(header):
@@ -194,7 +194,7 @@ def _columns(path: Path, header: list[str]) -> tuple[TapeKind, dict[str, int]]:
 
 
 class _Line:
-    """Read the cells of one line, and say where it stands when one is broken."""
+    """Parse the cells of one line; errors name the line and column."""
 
     def __init__(self, path: Path, number: int, index: dict[str, int], cells: list[str], width: int) -> None:
         self._path = path
@@ -207,7 +207,7 @@ class _Line:
             )
 
     def broken(self, column: str, problem: str) -> TapeError:
-        """Return the error for a cell."""
+        """Return the error for an invalid cell."""
         return TapeError(
             path=str(self._path),
             line=self._number,
@@ -216,11 +216,11 @@ class _Line:
         )
 
     def text(self, column: str) -> str:
-        """Return a cell."""
+        """Return a cell as text."""
         return self._cells[self._index[column]].strip()
 
     def number(self, column: str, *, least: Decimal | None = None) -> Decimal:
-        """Return a cell that holds a number: above zero, or at least ``least``."""
+        """Return a cell as a number, which must be above zero, or at least ``least``."""
         text = self.text(column)
         if not _NUMBER.fullmatch(text):
             raise self.broken(column, "is no number such as 39432.48")
@@ -230,7 +230,7 @@ class _Line:
         return value
 
     def moment(self) -> datetime:
-        """Return the timestamp, aware, UTC."""
+        """Return the timestamp as an aware time in UTC."""
         try:
             moment = datetime.fromisoformat(self.text("timestamp"))
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -256,7 +256,7 @@ def _bar(symbol: str, line: _Line) -> Bar:
 
 
 def _symbol_of(path: Path) -> str:
-    """Take the symbol from a name such as ``btcusdt-trades-2021-01-08.csv``."""
+    """Derive the symbol from a file name such as ``btcusdt-trades-2021-01-08.csv``."""
     found = _SYMBOL.match(path.name)
     return (found[1] if found else path.name.split(".")[0]).upper()
 
@@ -264,11 +264,11 @@ def _symbol_of(path: Path) -> str:
 # -- simulated --------------------------------------------------------------------------------------------
 
 _MARKETS = (("SIM-BTC", 4_000_000, 900), ("SIM-ETH", 250_000, 80), ("SIM-SOL", 15_000, 6))
-"""Name, first price and largest step, both in cents."""
+"""Name, first price and largest price step, both in cents."""
 
 
 def simulate_tape(seed: int, length: int = DEFAULT_LENGTH) -> Tape:
-    """Return a tape of made-up trades in three made-up markets; the same one for the same seed."""
+    """Return a tape of random trades in three fictitious markets; the same tape for the same seed."""
     return Tape(
         source=SIMULATED,
         kind="trades",
@@ -280,7 +280,7 @@ def simulate_tape(seed: int, length: int = DEFAULT_LENGTH) -> Tape:
 
 
 def _simulate(draw: Callable[[], float], length: int) -> Iterator[Trade]:
-    """Walk at random around a slow wave, some 60 trades a second."""
+    """Yield a random walk around a slow wave, about 60 trades a second."""
     at = datetime(2021, 1, 1, tzinfo=UTC)
     prices = [first for _, first, _ in _MARKETS]
     for number in range(length):

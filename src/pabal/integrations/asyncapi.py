@@ -1,4 +1,4 @@
-"""AsyncAPI 3.0: a document of the events that an application publishes, and of who subscribes to them."""
+"""AsyncAPI 3.0: describe the events that an application publishes, and their subscribers."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def asyncapi_document(
 ) -> dict[str, Any]:
     """Return an AsyncAPI 3.0 document, ready for ``json.dumps``.
 
-    Each registered event type whose name begins with ``event_types`` is a channel with one message, its
-    payload described by JSON Schema, and a ``send`` operation. Each subscription, as ``bus.subscribe``
-    returns it, is a ``receive`` operation for every one of these types that it wants.
+    Each registered event type whose name begins with ``event_types`` becomes a channel with one message,
+    whose payload is described by JSON Schema, and a ``send`` operation. Each subscription, as returned by
+    ``bus.subscribe``, becomes a ``receive`` operation for each of these types that it matches.
 
-    Raises EventDefinitionError where an event class names a field type that is still undefined.
+    Raises EventDefinitionError if an event class refers to a type that is not defined yet.
 
     >>> from pabal import DomainEvent
     >>> class BellRung(DomainEvent):
@@ -53,7 +53,7 @@ def asyncapi_document(
     components = dict(found)
     schemas: dict[str, EventSchema] = {}
     for schema, payload in zip(described, payloads, strict=True):
-        # Not the name of what another event holds, which refers to it; its own is what it would be anyway.
+        # Avoid the names of nested types, which are referred to; the payload's own name may be reused.
         taken = schemas.keys() | (found.keys() - {_named(payload)})
         schemas[_identifier(schema.event_type, taken)] = schema
     messages: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def asyncapi_document(
         prefixes.add(prefix)
         for key, schema in schemas.items():
             if subscription.matcher.matches_class(schema.cls):
-                # "audit" of "orders.placed" and "audit.orders" of "placed" would have one name.
+                # Without this, "audit" of "orders.placed" and "audit.orders" of "placed" would collide.
                 name = _identifier(f"{prefix}.{key}", operations)
                 operations[name] = {**_operation("receive", key), "title": subscription.name}
     return {
@@ -109,7 +109,7 @@ def _operation(action: str, key: str) -> dict[str, Any]:
 
 
 def _resolved(payload: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema that a payload's reference stands for, to be listed under the event's own name."""
+    """Return the schema that a payload's reference points to, to be listed under the event's own name."""
     name = _named(payload)
     if name is None:
         return payload
@@ -118,13 +118,13 @@ def _resolved(payload: dict[str, Any], components: dict[str, Any]) -> dict[str, 
 
 
 def _named(payload: dict[str, Any]) -> str | None:
-    """Return the name that a payload's schema has among the components."""
+    """Return the name of a payload's schema among the components, or None if it is inline."""
     reference: str | None = payload.get("$ref")
     return None if reference is None else reference.rpartition("/")[2]
 
 
 def _used(components: dict[str, Any], roots: Iterable[str]) -> dict[str, Any]:
-    """Leave out the payload classes' own names, which nothing refers to any more."""
+    """Drop the components that nothing refers to any more: the payload classes under their own names."""
     used: set[str] = set()
     ahead = list(roots)
     while ahead:
@@ -145,7 +145,7 @@ def _references(node: Any) -> list[str]:
 
 
 def _identifier(name: str, taken: Container[str]) -> str:
-    """Return a name as a key that AsyncAPI allows and that no other has."""
+    """Return a unique key that AsyncAPI allows, made from a name."""
     wanted = key = re.sub(r"[^A-Za-z0-9._-]", "-", name)
     number = 1
     while key in taken:

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0: events as JSON documents that other systems understand, and back."""
+"""CloudEvents 1.0: convert events to JSON documents that other systems understand, and back."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _REQUIRED = ("specversion", "id", "source", "type")
 def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
     """Return an event as a CloudEvent in JSON form (structured mode), ready for ``json.dumps``.
 
-    ``source`` is a URI reference that names the publisher. The payload becomes ``data``, the aggregate id
-    ``subject`` and ``partitionkey``; ``correlationid``, ``causationid``, ``traceparent`` and ``tracestate``
-    are the extensions of these names. The schema version becomes ``pabalversion``, and what else is in the
-    metadata ``pabalmetadata``, as JSON text. Raises InvalidEventError, also for an empty ``source``.
+    ``source`` is a URI reference that identifies the publisher. The payload becomes ``data``, and the
+    aggregate id ``subject`` and ``partitionkey``. ``correlationid``, ``causationid``, ``traceparent`` and
+    ``tracestate`` are extension attributes; the schema version becomes ``pabalversion``, and other metadata
+    ``pabalmetadata``, as JSON text. Raises InvalidEventError, also for an empty ``source``.
 
     >>> class LampLit(DomainEvent):
     ...     room: str
@@ -55,11 +55,11 @@ def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
 
 
 def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
-    """Return an event as ``pabal.operations`` shows it as a CloudEvent; its class need not be known.
+    """Convert an event from ``pabal.operations`` to a CloudEvent; its class need not be known.
 
-    The payload stays as it was stored, of whatever version, and as far as it is not masked; a view without
-    one, as from ``events(payloads=False)``, makes a document without ``data``. Raises InvalidEventError for
-    an empty ``source``. ``to_cloudevent`` shows an example of what comes of it.
+    The payload is left as stored, in whatever version, and masked values stay masked. A view without a
+    payload, as from ``events(payloads=False)``, gives a document without ``data``. Raises InvalidEventError
+    for an empty ``source``. ``to_cloudevent`` shows an example of the result.
     """
     return _document(
         source,
@@ -114,15 +114,16 @@ def _document(
 
 
 def from_cloudevent(document: Mapping[str, Any]) -> Any:
-    """Return the event that a CloudEvent in JSON form holds; its ``type`` must be a registered event type.
+    """Return the event in a CloudEvent in JSON form; its ``type`` must be a registered event type.
 
-    A document of another publisher needs the four required attributes and a JSON object as ``data``; an
-    older ``pabalversion`` goes through the upcasters. An ``id`` that is a UUID becomes the event's id. Of
-    another one and its ``source``, which name an event together, a UUID is made (version 5, always the same);
-    they stay in the metadata as ``cloudevent_id`` and ``cloudevent_source``. A missing ``time`` is now.
+    A document from another publisher needs the four required attributes and a JSON object as ``data``; an
+    older ``pabalversion`` is upcast. An ``id`` that is a UUID becomes the event's id. Otherwise, the event id
+    is a UUID derived from ``id`` and ``source``, which together identify the event (version 5, always the
+    same), and both are kept in the metadata as ``cloudevent_id`` and ``cloudevent_source``. A missing
+    ``time`` becomes the current time.
 
-    Raises InvalidEventError for what is no CloudEvent, UnknownEventTypeError and DecodeError for what fits no
-    class.
+    Raises InvalidEventError for anything but a CloudEvent, UnknownEventTypeError, and DecodeError if the data
+    does not fit the class.
 
     >>> class DoorBellRung(DomainEvent):
     ...     door: str
@@ -158,7 +159,7 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
     header: dict[str, Any] = {}
     try:
         for name in ("id", "source"):
-            document[name].encode()  # half of a surrogate pair, which JSON can write, is no text
+            document[name].encode()  # JSON can contain a lone surrogate, which is not valid text
         if "time" in document:
             header["occurred_at"] = _time_of(document["time"])
         metadata = msgspec.json.decode(document.get("pabalmetadata", "{}"), type=dict[str, Any])
@@ -181,7 +182,7 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _time_of(text: Any) -> datetime:
-    """Read a time of RFC 3339, whose letters may be small. Raises ValueError, TypeError, OverflowError."""
+    """Parse an RFC 3339 time, which may be in lower case. Raises ValueError, TypeError, OverflowError."""
     time = datetime.fromisoformat(text.upper() if isinstance(text, str) else text)
-    # The first and the last day have no time in UTC for every offset.
+    # Near the first and last possible date, some offsets have no equivalent in UTC.
     return time if time.tzinfo is None else time.astimezone(UTC)

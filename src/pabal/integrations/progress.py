@@ -1,4 +1,4 @@
-"""Show how far a projection is built: a bar on a terminal (extra ``cli``), a line now and then elsewhere."""
+"""Show how far a projection is built: a bar on a terminal (extra ``cli``), occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Show = Callable[[Measured], object]
 
 
 def describe(measured: Measured) -> str:
-    """Return what is told of a build in English.
+    """Return how far a build has come, in English.
 
     >>> describe(Measured(120_000, 1_000_000, 28_000.0))
     '120,000 of 1,000,000 events, 28,000/s, 0:00:31 left'
@@ -36,12 +36,12 @@ def show_progress(
     tell: Callable[[Measured], str] = describe,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int, int], None]]:
-    """Yield a ``progress`` for a projection's ``start`` or ``rebuild``, and clear away what it shows.
+    """Yield a ``progress`` callback for a projection's ``start`` or ``rebuild``; clear the display after.
 
-    On a terminal, and with ``pabal[cli]`` installed, it is a bar with events per second and the time that is
-    left; elsewhere a line each ``every`` seconds. Where nothing is built, nothing is shown; neither is
-    anything of a build that is over before the first line is due. ``stream`` is standard error by default;
-    ``tell`` makes the text, and ``clock`` returns seconds.
+    On a terminal, with ``pabal[cli]`` installed, it shows a bar with events per second and the time left;
+    otherwise it prints a line every ``every`` seconds. It shows nothing if nothing is built, or if the build
+    ends before the first line is due. ``stream`` defaults to standard error; ``tell`` makes the text, and
+    ``clock`` returns seconds.
 
     >>> with show_progress("open_orders") as progress:
     ...     pass  # await open_orders.start(progress=progress)

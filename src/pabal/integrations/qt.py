@@ -1,4 +1,4 @@
-"""Run a bus in Qt's event loop (extra ``qt``, beside PySide6 or PyQt6), so handlers may touch widgets."""
+"""Run a bus in Qt's event loop (extra ``qt``, with PySide6 or PyQt6), so that handlers may use widgets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["run_in_qt"]
 def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
     """Run ``bus`` in Qt's event loop until the last window is closed, then drain and stop it.
 
-    ``show`` is called once the bus delivers; it makes and shows the windows, may be async, and what it
-    returns is kept alive. Handlers run in Qt's thread: async ones update widgets directly. Sync handlers run
-    in threads of their own, so they must not. Slots and other threads use ``bus.publish_threadsafe``.
+    ``show`` is called once the bus is started. It creates and shows the windows and may be async; its result
+    is kept alive. Async handlers run in Qt's thread and may update widgets directly. Sync handlers run in
+    other threads, so they must not. From slots and other threads, publish with ``bus.publish_threadsafe``.
 
-    Closing the last window, or ``QApplication.quit()``, ends it; the loop runs on until the bus has stopped.
-    Ctrl-C stops the bus without draining it, and raises KeyboardInterrupt, as ``asyncio.run`` does; a handler
-    for SIGINT of your own is left alone. Raises what ``show`` raises, and MissingExtraError without qasync or
-    a binding of Qt.
+    Closing the last window or ``QApplication.quit()`` ends it; the loop keeps running until the bus has
+    stopped. Ctrl-C stops the bus without draining it and raises KeyboardInterrupt, as ``asyncio.run`` does;
+    your own handler for SIGINT is left alone. Raises what ``show`` raises, and MissingExtraError if qasync
+    or the Qt binding is not installed.
     """
     try:
         import qasync  # type: ignore[import-untyped]
@@ -35,7 +35,7 @@ def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
         raise MissingExtraError(feature="run_in_qt", extra="qt") from error
     application: Any = qasync.QApplication.instance() or qasync.QApplication(sys.argv[:1])
     quits = application.quitOnLastWindowClosed()
-    application.setQuitOnLastWindowClosed(False)  # the loop has to outlive the windows, for the bus to end
+    application.setQuitOnLastWindowClosed(False)  # the loop must outlive the windows, to stop the bus
     loop = qasync.QEventLoop(application)
     closed = asyncio.Event()
 
@@ -52,10 +52,10 @@ def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
         task = loop.create_task(live())
         task.add_done_callback(lambda _: loop.stop())
         interrupted = _cancel_on_interrupt(loop, task)
-        # Not run_until_complete(): after a quit() it would go on with tasks outside of any running loop.
+        # Not run_until_complete(): after a quit() it would resume tasks outside of a running loop.
         while not task.done():
             loop.run_forever()
-            closed.set()  # if it was quit() that ended the loop under the bus: once more, for its end
+            closed.set()  # if quit() stopped the loop while the bus was running: run it again to stop the bus
         if task.cancelled() and interrupted:
             raise KeyboardInterrupt
         task.result()
@@ -66,10 +66,10 @@ def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
 
 
 def _cancel_on_interrupt(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> list[int]:
-    """Let Ctrl-C cancel ``task``, and return the list of the signals that came.
+    """Make Ctrl-C cancel ``task``, and return the list of received signals.
 
-    Python's own handler would wait until Qt calls Python again, and raise wherever that happens to be: Qt
-    prints and drops it there, and the program runs on.
+    Python's own handler would run only when Qt next calls Python, and raise there; Qt then prints and drops
+    the exception, and the program keeps running.
     """
     came: list[int] = []
 
@@ -81,6 +81,6 @@ def _cancel_on_interrupt(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Non
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ):
-        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers
+        with contextlib.suppress(NotImplementedError):  # not available on Windows
             loop.add_signal_handler(signal.SIGINT, cancel)
     return came

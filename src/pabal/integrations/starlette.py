@@ -1,4 +1,4 @@
-"""Run a bus for as long as a Starlette or FastAPI application runs; needs neither to be imported here."""
+"""Run a bus with a Starlette or FastAPI application; this module imports neither."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pabal.bus.base import BaseEventBus
 __all__ = ["Lifespan", "bus_lifespan"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
-"""What Starlette and FastAPI take as ``lifespan``: a function of the application."""
+"""The type of ``lifespan`` in Starlette and FastAPI: a function that takes the application."""
 
 
 _users: WeakKeyDictionary[BaseEventBus, int] = WeakKeyDictionary()
-"""How many applications each bus runs for."""
+"""How many running applications use each bus."""
 _ending: WeakKeyDictionary[BaseEventBus, asyncio.Event] = WeakKeyDictionary()
-"""The buses whose last application ends, and what is set when they have stopped."""
+"""The buses that are stopping, each with an event that is set when it has stopped."""
 
 
 @asynccontextmanager
 async def _running(bus: BaseEventBus) -> AsyncIterator[None]:
     while bus in _ending:
-        await _ending[bus].wait()  # it still drains, and would be stopped under this application
+        await _ending[bus].wait()  # starting it now would let the pending stop end it under this application
     _users[bus] = _users.get(bus, 0) + 1
     try:
         await bus.start()
@@ -58,9 +58,9 @@ async def _leave(
 def bus_lifespan(bus: BaseEventBus, inner: Lifespan | None = None) -> Lifespan:
     """Return a ``lifespan`` that starts ``bus`` before the first request and stops it after the last.
 
-    Where several applications share a bus, it is stopped when the last of them ends. The bus is
-    ``app.state.bus`` meanwhile. ``inner``, a lifespan of the application's own, runs inside: it
-    may publish. With storage, retries that are due later stay stored; without, they are waited for.
+    If several applications share a bus, it is stopped when the last of them ends. While they run, the bus is
+    ``app.state.bus``. ``inner``, the application's own lifespan, runs inside and may publish. On stopping,
+    retries that are due later stay stored if the bus has storage; without storage, they are awaited.
 
     >>> from pabal import InMemoryEventBus
     >>> lifespan = bus_lifespan(InMemoryEventBus())  # FastAPI(lifespan=lifespan)

@@ -1,5 +1,6 @@
-"""What watches a bus from outside: logging, Prometheus metrics, OpenTelemetry traces.
+"""Observe a bus: logging, Prometheus metrics, OpenTelemetry traces.
 
-``logging.log_reports(bus)`` writes what leaves the ordinary way to a log, ``prometheus.PrometheusExporter``
-shows figures when scraped, ``opentelemetry.instrument(bus)`` makes a span of each publish and each attempt.
+``logging.log_reports(bus)`` logs failures and other unusual events on a bus,
+``prometheus.PrometheusExporter`` exposes its figures for scraping, and ``opentelemetry.instrument(bus)``
+creates a span for each publish and each attempt.
 """

@@ -1,4 +1,4 @@
-"""Where a server is to listen: said wrong, it is told before anything is begun."""
+"""Check the host and port that a server is to listen on, before anything is started."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LAST_PORT = 65535
 
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """Return the family and the address to bind; may block. Raises UsageError for what is no host or port."""
+    """Return the address family and address to bind; may block. Raises UsageError if either is invalid."""
     if not isinstance(port, int) or not 0 <= port <= _LAST_PORT:
-        # The system's own word is an OverflowError, or none: it took 70000 for 4464.
+        # The system would raise OverflowError, or nothing at all: it once took 70000 for 4464.
         raise UsageError(f"port is {port!r}; it must be a whole number from 0 (a free one) to {_LAST_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]

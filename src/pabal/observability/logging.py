@@ -19,13 +19,14 @@ def log_reports(
     levels: Mapping[type[Report], int] | None = None,
     mask: Callable[[str], str] = mask_secrets,
 ) -> Callable[[], None]:
-    """Log every report of ``bus``, in place of what it logs by itself; return a function that ends it.
+    """Log every report of ``bus``, replacing its default logging; return a function that stops it.
 
-    The message is one line. Each field of the report is an attribute of the log record under its name with
-    ``pabal_`` before it (``pabal_subscription``, ``pabal_event_id`` …), beside ``pabal_report``, its kind.
-    Payloads are not logged; an error becomes ``pabal_error_type`` and ``pabal_error``, all through ``mask``.
+    The message is one line. Each field of the report is an attribute of the log record, prefixed with
+    ``pabal_`` (``pabal_subscription``, ``pabal_event_id`` …); ``pabal_report`` is the report's kind. Payloads
+    are not logged. An error becomes ``pabal_error_type`` and ``pabal_error``. All texts pass through
+    ``mask``.
 
-    The level is that of the report's ``severity``; ``levels`` overrides it for single kinds.
+    The level follows from the report's ``severity``; ``levels`` overrides it for single kinds.
 
     >>> from pabal import InMemoryEventBus
     >>> from pabal.ports import telemetry

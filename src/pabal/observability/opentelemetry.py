@@ -1,4 +1,4 @@
-"""OpenTelemetry traces (extra ``otel``): a span for each publish and each attempt, joined across restarts."""
+"""OpenTelemetry traces (extra ``otel``): a span for each publish and each attempt, even across restarts."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _instrumented: WeakSet[BaseEventBus] = WeakSet()
 def with_trace(event: Any) -> DomainEvent:
     """Return ``event`` with the current trace context in its metadata (``traceparent``, ``tracestate``).
 
-    ``instrument`` does so for what is published. Call it yourself for events stored by ``tx.store_event``.
-    Where there is no current span, the event comes back without a trace. Raises UnregisteredEventError.
+    ``instrument`` does this for published events; call it yourself for events stored by ``tx.store_event``.
+    Without a current span, the event is returned without a trace. Raises UnregisteredEventError.
 
     >>> class Swiped(DomainEvent):
     ...     card: str
@@ -47,15 +47,15 @@ def with_trace(event: Any) -> DomainEvent:
 
 
 def instrument(bus: BaseEventBus, *, tracer: Tracer | None = None, link_after: float = 3600.0) -> None:
-    """Trace what ``bus`` publishes and handles from now on. Call it once, before handlers run.
+    """Trace everything that ``bus`` publishes and handles from now on. Call it once, before handlers run.
 
-    A publish is a PRODUCER span; each attempt is a CONSUMER span below it, in whatever process and after
-    whatever restart, because the context travels in the event's metadata. Attempts on an event older than
-    ``link_after`` seconds (a replay, a catch-up), and batches, begin a trace of their own with links. Of a
-    failed attempt or publish the type of the error is recorded, never its message, nor any payload.
-    ``tracer`` defaults to the one called ``pabal`` of the global tracer provider.
+    A publish is a PRODUCER span; each attempt is a CONSUMER span below it, even in another process or after a
+    restart, because the context is stored in the event's metadata. Attempts on events older than
+    ``link_after`` seconds (a replay, a catch-up), and batches, start their own trace, linked to the original.
+    For a failed attempt or publish, only the type of the error is recorded, never its message or any payload.
+    ``tracer`` defaults to the one named ``pabal`` of the global tracer provider.
 
-    Raises UsageError for a bus that is instrumented already.
+    Raises UsageError if the bus is instrumented already.
 
     >>> from pabal import InMemoryEventBus
     >>> instrument(InMemoryEventBus())
@@ -79,7 +79,7 @@ def instrument(bus: BaseEventBus, *, tracer: Tracer | None = None, link_after: f
             return await publish_batch([with_trace(event) for event in adopted])
 
     def traced_threadsafe(event: Any) -> Future[Receipt]:
-        # The future ends in another thread; the span covers handing the event over.
+        # The future completes in another thread; the span covers only the call itself.
         event = adopt(event)
         with tracing.publishing([event]):
             return publish_threadsafe(with_trace(event))
@@ -118,7 +118,7 @@ class _Tracing:
             try:
                 yield
             except BaseException as error:
-                # The type alone: a message may hold what is in the payload.
+                # Only the type: the message may quote the payload.
                 span.set_attribute("error.type", type(error).__qualname__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
@@ -147,7 +147,7 @@ class _Tracing:
             return await call_next()
 
     def _origin(self, event: Any) -> tuple[Context, list[Link]]:
-        """Return the context to continue, or an empty one and links to where the events came from."""
+        """Return the context to continue, or an empty one and links to the spans of the publishes."""
         if isinstance(event, list):
             return Context(), [link for one in event for link in _links_to(one)]
         mark = current_event.get()
@@ -159,14 +159,14 @@ class _Tracing:
 
 
 def _context_of(event: DomainEvent) -> Context:
-    """Return the trace context in an event's metadata, an empty one if there is none or it is damaged."""
-    # Propagators know text alone: an application's own number under a name of theirs would make them raise.
+    """Return the trace context in an event's metadata, or an empty one if it is missing or damaged."""
+    # Propagators expect text: if an application stores a number under one of their names, they would raise.
     carrier = {name: value for name, value in event.metadata.items() if isinstance(value, str)}
     return propagate.extract(carrier, context=Context())
 
 
 def _links_to(event: Any) -> list[Link]:
     if not isinstance(event, DomainEvent):
-        return []  # the body of an adopted event carries no metadata
+        return []  # the body of an adopted event has no metadata
     origin = trace.get_current_span(_context_of(event)).get_span_context()
     return [Link(origin)] if origin.is_valid else []

@@ -1,4 +1,4 @@
-"""Prometheus metrics of buses (extra ``prometheus``): read when scraped, at no cost to an event."""
+"""Prometheus metrics of buses (extra ``prometheus``), read when scraped, at no cost per event."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Figures = dict[str, Any]
 
 
 class Measure(NamedTuple):
-    """Describe one metric: its name, kind, meaning, and where its value stands in the statistics."""
+    """Describe one metric: its name, kind, help text, and how to read its value from the statistics."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -42,7 +42,7 @@ class Measure(NamedTuple):
 def _key(name: str) -> Callable[[Figures], float | None]:
     def read(figures: Figures) -> float | None:
         value = figures.get(name)
-        # What only some buses have is absent: a watermark without a log, or on Redis, one for each partition.
+        # Absent on some buses: the watermark without a log, or on Redis, where each partition has its own.
         return float(value) if isinstance(value, (int, float)) else None
 
     return read
@@ -79,21 +79,21 @@ OF_A_SUBSCRIPTION = (
 
 _ANSWERED = "1 where the event loop answered"
 RESPONSIVE = "pabal_bus_responsive"
-"""The gauge that is 0 where the event loop did not answer a scrape from another thread."""
+"""The gauge that is 0 if the event loop did not answer a scrape from another thread in time."""
 DURATION = "pabal_attempt_duration_seconds"
-"""The histogram of buses that are watched with ``durations``."""
+"""The histogram for buses watched with ``durations``."""
 
 
 class PrometheusExporter:
-    """Show buses to Prometheus, each under a name of its own, as the label ``bus``.
+    """Expose the figures of buses to Prometheus; each bus has its own name, in the label ``bus``.
 
-    The figures are those of ``get_statistics()``, read when somebody scrapes. Mount ``asgi()`` in a web
-    application that shares the bus's event loop, or ``serve()`` a port of its own, or take ``text()``.
+    The figures are those of ``get_statistics()``, read at each scrape. Mount ``asgi()`` in a web application
+    that shares the bus's event loop, open a port with ``serve()``, or use ``text()``.
 
-    ``registry`` is a ``CollectorRegistry`` of prometheus_client to register in, by default a new one.
+    ``registry`` is the ``CollectorRegistry`` of prometheus_client to register with; it defaults to a new one.
     ``timeout`` is how many seconds a scrape of ``serve`` waits for the event loop. Importing this module
-    raises MissingExtraError without the extra ``prometheus``. Raises UsageError where another exporter is in
-    the registry: one watches several buses.
+    raises MissingExtraError without the extra ``prometheus``. Raises UsageError if the registry already has
+    an exporter: one exporter can watch several buses.
 
     >>> from pabal import InMemoryEventBus
     >>> exporter = PrometheusExporter()
@@ -117,10 +117,10 @@ class PrometheusExporter:
             ) from error
 
     def watch(self, bus: BaseEventBus, *, name: str = "default", durations: bool = False) -> None:
-        """Show a bus under ``name``; with ``durations``, measure every attempt from now on too.
+        """Expose a bus under ``name``; with ``durations``, also measure every attempt from now on.
 
         The bus may be started before or after. ``durations`` adds a middleware and the histogram
-        ``pabal_attempt_duration_seconds``. Raises UsageError where the name is taken.
+        ``pabal_attempt_duration_seconds``. Raises UsageError if the name is taken.
         """
         if name in self._buses:
             raise UsageError(f"a bus named {name!r} is watched already; give this one another name")
@@ -152,15 +152,15 @@ class PrometheusExporter:
         return generate_latest(self.registry).decode()
 
     def asgi(self) -> Any:
-        """Return an ASGI application that answers with the metrics, to be mounted under ``/metrics``."""
+        """Return an ASGI application that serves the metrics, to be mounted under ``/metrics``."""
         return make_asgi_app(self.registry)
 
     async def serve(self, host: str = "127.0.0.1", port: int = 9464) -> tuple[int, Callable[[], None]]:
-        """Answer scrapes on a port of its own; return the port (0 finds one) and a function that ends it.
+        """Serve metrics on a separate port; return the port (0 picks a free one) and a function to stop.
 
-        Call it on the buses' event loop. The server has a thread of its own: while the loop is blocked for
-        longer than ``timeout`` seconds it still answers, with ``pabal_bus_responsive`` 0 and no other figure
-        of a bus. Raises UsageError for a host or port that is none, OSError where the port is taken.
+        Call it on the buses' event loop. The server runs in its own thread: if the loop is blocked for longer
+        than ``timeout`` seconds, it still answers, with ``pabal_bus_responsive`` 0 and no other figure of a
+        bus. Raises UsageError for an invalid host or port, OSError if the port is taken.
         """
         await asyncio.to_thread(resolve, host, port)
         self._loop = asyncio.get_running_loop()
@@ -174,7 +174,7 @@ class PrometheusExporter:
         return int(server.server_port), end
 
     def describe(self) -> list[Metric]:
-        """Name every metric; called by the registry, which so refuses a second exporter."""
+        """Return every metric without values; the registry uses this to refuse a second exporter."""
         return [
             GaugeMetricFamily(RESPONSIVE, _ANSWERED, labels=["bus"]),
             *(_family(measure, ["bus"]) for measure in OF_A_BUS),
@@ -182,7 +182,7 @@ class PrometheusExporter:
         ]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric; called by the registry at a scrape, from any thread."""
+        """Yield every metric with its values; called by the registry at each scrape, from any thread."""
         figures = self._read()
         answered = GaugeMetricFamily(RESPONSIVE, _ANSWERED, labels=["bus"])
         for name in self._buses:
@@ -210,7 +210,7 @@ class PrometheusExporter:
         if loop is None or not loop.is_running() or loop is _running_loop():
             return self._read_here()
 
-        # No task: a loop that ends cancels those, and a scrape at that moment is to be answered too.
+        # Not a task: a closing loop cancels its tasks, and a scrape at that moment should be answered too.
         answer: Future[dict[str, Figures]] = Future()
 
         def read() -> None:
@@ -222,7 +222,7 @@ class PrometheusExporter:
 
         try:
             loop.call_soon_threadsafe(read)
-        except RuntimeError:  # closed since
+        except RuntimeError:  # closed meanwhile
             return self._read_here()
         try:
             return answer.result(self._timeout)

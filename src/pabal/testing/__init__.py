@@ -1,11 +1,11 @@
-"""For tests of applications and backends: a virtual clock, a recorder, pytest fixtures, conformance cases.
+"""Tools for testing applications and backends: a virtual clock, a recorder, fixtures, conformance cases.
 
-``given`` begins a test of an aggregate, a decider, a projection or a process manager. pytest finds three
-fixtures by itself: ``virtual_clock``, a ``VirtualClock``; ``event_bus``, a bus in memory on that clock, to be
-started with ``async with event_bus:``; and ``recorded_events``, an ``EventRecorder`` of that bus.
+``given`` starts a test of an aggregate, a decider, a projection or a process manager. pytest finds three
+fixtures automatically: ``virtual_clock``, a ``VirtualClock``; ``event_bus``, an in-memory bus on that clock,
+to be started with ``async with event_bus:``; and ``recorded_events``, an ``EventRecorder`` of that bus.
 ``pabal.testing.conformance.cases_for`` returns what every storage must do, as cases for any test runner.
 
-Names are loaded when first used: pytest imports this package at every start, used or not.
+Names are loaded on first use, because pytest imports this package at every start, used or not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time that stands still until a test moves it."""
+"""A clock that stands still until a test advances it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from itertools import count
 from pabal.errors import UsageError
 
 _TURNS = 25
-"""Turns of the event loop after each timer: enough for what it set off to come to rest in memory."""
+"""Turns of the event loop after each timer: enough for everything it triggers in memory to finish."""
 
 
 class VirtualTimer:
-    """Stand for one pending call of a virtual clock."""
+    """A pending call of a virtual clock."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Forget the call."""
+        """Cancel the call; harmless if it was made already."""
         self._callback = None
 
     def fire(self) -> bool:
-        """Make the call unless it was cancelled; tell whether it was made."""
+        """Make the call unless it was cancelled; return whether it was made."""
         callback, self._callback = self._callback, None
         if callback is None:
             return False
@@ -34,10 +34,10 @@ class VirtualTimer:
 
 
 class VirtualClock:
-    """Tell a time that only ``advance`` moves; pass it to a bus as ``clock``.
+    """A clock that moves only when ``advance`` is called; pass it to a bus as ``clock``.
 
-    ``start`` is in seconds since 1970. Retries, delays, schedules and timeouts of that bus then go by this
-    clock, and nothing has to sleep.
+    ``start`` is in seconds since 1970. All retries, delays, schedules and timeouts of that bus follow this
+    clock, so tests need not sleep.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventBus
@@ -71,21 +71,21 @@ class VirtualClock:
         return self._start + self._elapsed
 
     def monotonic(self) -> float:
-        """Return how many seconds it was advanced since it was made."""
+        """Return by how many seconds the clock was advanced in total."""
         return self._elapsed
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> VirtualTimer:
-        """Call back when ``advance`` has moved the clock by ``delay`` seconds."""
+        """Call ``callback`` once ``advance`` has moved the clock by ``delay`` seconds."""
         timer = VirtualTimer(callback)
         heapq.heappush(self._heap, (self._elapsed + max(0.0, delay), next(self._order), timer))
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock by ``seconds``, making every call that falls due on the way at its very time.
+        """Move the clock by ``seconds``, making each call that becomes due at its exact time.
 
-        After each, the event loop turns a few times, so that timers set by what happened are seen. Work in
-        threads (a disk write, a sync handler) is not waited for: follow with ``bus.drain()`` or a condition.
-        Raises UsageError for seconds that lead back or nowhere.
+        After each call, the event loop runs for a few turns, so that timers set by its effects are included.
+        Work in threads (a disk write, a sync handler) is not awaited: follow with ``bus.drain()`` or a
+        condition. Raises UsageError for negative, infinite or undefined seconds.
         """
         if not 0 <= seconds < math.inf:
             raise UsageError(f"a virtual clock cannot advance by {seconds!r} seconds; time only goes on")
@@ -96,11 +96,11 @@ class VirtualClock:
             self._elapsed = max(self._elapsed, when)
             if timer.fire():
                 await self.settle()
-        # Somebody else may have moved it further meanwhile.
+        # Another task may have advanced it further meanwhile.
         self._elapsed = max(self._elapsed, end)
         await self.settle()
 
     async def settle(self) -> None:
-        """Let the event loop turn until what is ready has run."""
+        """Run the event loop for a few turns, until everything that was ready has run."""
         for _ in range(_TURNS):
             await asyncio.sleep(0)

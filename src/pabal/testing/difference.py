@@ -1,4 +1,4 @@
-"""Show where two lists of lines differ, without taking minutes over long ones."""
+"""Show how two lists of lines differ, quickly even for long ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from difflib import SequenceMatcher, ndiff
 from pabal.errors import UsageError
 
 _MOST = 4_000_000
-"""Characters of one side times those of the other up to which similar lines are looked for: a second."""
+"""The product of both sides' characters up to which similar lines are matched, in about a second."""
 
 
 def refuse_classes(call: str, given: Iterable[object]) -> None:
-    """Raise UsageError for a class among events or commands: it is none, and cannot be shown as one."""
+    """Raise UsageError for a class passed instead of an event or command."""
     for each in given:
         if isinstance(each, type):
             name = each.__name__
@@ -20,7 +20,7 @@ def refuse_classes(call: str, given: Iterable[object]) -> None:
 
 
 def refuse_lists(call: str, given: Iterable[object]) -> None:
-    """Raise UsageError for a list or tuple among events or commands, which are given one by one."""
+    """Raise UsageError for a list or tuple of events or commands; they are passed one by one."""
     for each in given:
         if isinstance(each, (list, tuple)):
             kind = type(each).__name__
@@ -30,9 +30,9 @@ def refuse_lists(call: str, given: Iterable[object]) -> None:
 
 
 def compare(wanted: Sequence[str], found: Sequence[str]) -> str:
-    """Return the lines of both, ``-`` before what is missing and ``+`` before what is too much.
+    """Return the lines of both, with ``-`` before missing ones and ``+`` before unexpected ones.
 
-    Where there are not too many, similar ones stand together, with what differs in them marked.
+    Unless there are too many, similar lines are shown together, with the differences marked.
     """
     if sum(map(len, wanted)) * sum(map(len, found)) <= _MOST:
         return "\n".join(line.removesuffix("\n") for line in ndiff(wanted, found))

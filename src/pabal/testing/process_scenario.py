@@ -14,11 +14,11 @@ from pabal.testing.difference import compare, refuse_classes, refuse_lists
 
 
 class ProcessScenario:
-    """Say what a process had taken, what comes now, and what it sends; made by ``given``.
+    """Test a process manager: the events it has taken, the event it takes now, and the commands it sends.
 
-    Commands are compared without their ids. What is not as expected raises AssertionError with a
-    line-by-line difference. Commands and timeouts are those of the last ``when``, the state is that of all.
-    Events are taken whatever their key, and a ``ProcessTimedOut`` whether or not it was set.
+    ``given`` makes one. Commands are compared without their ids. A mismatch raises AssertionError with a
+    line-by-line difference. Commands and timeouts are those of the last ``when``; the state is the result of
+    all events. Events are taken whatever their key, and a ``ProcessTimedOut`` even if it was not set.
 
     >>> from pabal import DomainEvent
     >>> from pabal.cqrs import Command, ProcessManager, ProcessTimedOut, on_timeout, starts
@@ -50,10 +50,10 @@ class ProcessScenario:
             self.when(event)
 
     def when(self, event: Any) -> ProcessScenario:
-        """Have it take an event, as the bus would: none before it begins, none once it has ended.
+        """Have the process take an event, as on a bus: ignored before it has started, and once it has ended.
 
         Raises what the process's method raises, ProcessDefinitionError for a state that cannot be stored, and
-        UsageError for what is no event.
+        UsageError for anything but an event.
         """
         refuse_classes("when", [event])
         try:
@@ -67,12 +67,13 @@ class ProcessScenario:
         process.sent, process.timeouts = [], {}
         if not process.ended and (self._has_begun or process.may_start_with(event)):
             self._has_begun = process.take(event) or self._has_begun
-            # What would not survive the log fails here, and not in production.
+            # Encode the state now, so that a state that cannot be stored fails in the test, not in
+            # production.
             process.codec.restore(process, process.codec.encode(process))
         return self
 
     def then(self, *commands: Command[Any]) -> ProcessScenario:
-        """Expect exactly these commands, in order; none at all for ``then()``."""
+        """Expect exactly these commands, in order; ``then()`` expects none."""
         refuse_classes("then", commands)
         refuse_lists("then", commands)
         for each in commands:
@@ -84,13 +85,13 @@ class ProcessScenario:
         return self
 
     def then_timeouts(self, **seconds: float | None) -> ProcessScenario:
-        """Expect exactly these timeouts to be set, by name and seconds; None for one that is cancelled."""
+        """Expect exactly these timeouts, by name and seconds; None means a cancelled one."""
         expected = {name: None if value is None else float(value) for name, value in seconds.items()}
         self._compare("timeouts were set", _pairs(expected), _pairs(self._process.timeouts))
         return self
 
     def then_state(self, **attributes: Any) -> ProcessScenario:
-        """Expect attributes of the process, ``ended`` among them."""
+        """Expect these values of the process's attributes, which include ``ended``."""
         found = {name: getattr(self._process, name) for name in attributes}
         if found != attributes:
             self._compare("attributes are there", _pairs(attributes), _pairs(found))

@@ -1,6 +1,6 @@
-"""Fixtures for applications' tests; pytest finds them by itself once pabal is installed.
+"""Fixtures for applications' tests; pytest finds them automatically once pabal is installed.
 
-Nothing of pabal is imported before a test asks for it: a plugin is loaded before coverage begins to measure.
+The fixtures import pabal when first used: plugins are loaded before coverage starts to measure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def virtual_clock() -> VirtualClock:
-    """Return a clock that stands still until ``await virtual_clock.advance(seconds)``; new in each test."""
+    """Return a clock that stands still until ``await virtual_clock.advance(seconds)``; new for each test."""
     from pabal.testing.clock import VirtualClock
 
     return VirtualClock()
@@ -25,7 +25,7 @@ def virtual_clock() -> VirtualClock:
 
 @pytest.fixture
 def event_bus(virtual_clock: VirtualClock) -> InMemoryEventBus:
-    """Return a bus in memory, without storage, on ``virtual_clock``; begin with ``async with event_bus:``.
+    """Return an in-memory bus without storage, on ``virtual_clock``; start it with ``async with event_bus:``.
 
     Its jitter is the same in each run.
     """
@@ -36,7 +36,7 @@ def event_bus(virtual_clock: VirtualClock) -> InMemoryEventBus:
 
 @pytest.fixture
 def recorded_events(event_bus: InMemoryEventBus) -> EventRecorder:
-    """Return a recorder of what ``event_bus`` publishes and delivers."""
+    """Return a recorder of everything that ``event_bus`` publishes and delivers."""
     from pabal.testing.recorder import EventRecorder
 
     return EventRecorder(event_bus)

@@ -1,4 +1,4 @@
-"""Record what a bus publishes and delivers, so that a test can look at it afterwards."""
+"""Record what a bus publishes and delivers, for a test to check afterwards."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pabal.errors import PatternMatchesNothingWarning
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """Tell of one attempt: which subscription, which event (a list for a batch), and how it ended.
+    """One recorded attempt: the subscription, the event (a list for a batch), and how it ended.
 
-    ``error`` is None where the handler returned; what ``where`` rejects is no attempt.
+    ``error`` is None if the handler returned. Events rejected by ``where`` are not attempts.
     """
 
     subscription: str
@@ -29,10 +29,9 @@ class Delivery(msgspec.Struct, frozen=True):
 class EventRecorder:
     """Record every event and every attempt of one bus, in order, from now on.
 
-    ``published`` are the events, ``deliveries`` the attempts of all subscriptions but its own. What is
-    published is seen through a subscription of its own, what is attempted through a middleware; both are
-    complete after ``await bus.drain()``. Attach it before subscribing handlers whose own middleware
-    should be inside.
+    ``published`` holds the events, ``deliveries`` the attempts of all other subscriptions. Events are
+    recorded by a subscription, attempts by a middleware; both are complete after ``await bus.drain()``.
+    Attach it before you subscribe handlers whose own middleware should run inside.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventBus
@@ -50,7 +49,7 @@ class EventRecorder:
     """
 
     NAME = "event-recorder"
-    """The name of its subscription."""
+    """The name of the recorder's subscription."""
 
     def __init__(self, bus: EventBus) -> None:
         self.published: list[Any] = []
@@ -58,9 +57,9 @@ class EventRecorder:
         self.deliveries: list[Delivery] = []
         """Every attempt of every other subscription, in the order in which they ended."""
         with warnings.catch_warnings():
-            # A test may attach the recorder before the first event class is defined.
+            # A recorder may be attached before any event class is defined.
             warnings.simplefilter("ignore", PatternMatchesNothingWarning)
-            # One key for all: the order in which events are published is the order in which they are noted.
+            # A single ordering key keeps the recorded order the same as the published order.
             bus.subscribe("*", self._note, name=self.NAME, ordering=lambda event: self.NAME)
         bus.use(self._watch)
 
@@ -86,7 +85,7 @@ class EventRecorder:
         return [event for event in self.published if isinstance(event, wanted)]
 
     def handled_by(self, subscription: str) -> list[Any]:
-        """Return the events that a subscription handled with success, in that order; batches one by one."""
+        """Return the events that a subscription handled successfully, in that order, batches flattened."""
         handled: list[Any] = []
         for delivery in self.deliveries:
             if delivery.subscription == subscription and delivery.error is None:
@@ -102,6 +101,6 @@ class EventRecorder:
         ]
 
     def clear(self) -> None:
-        """Forget what was recorded so far; recording goes on."""
+        """Delete everything recorded so far; recording continues."""
         self.published.clear()
         self.deliveries.clear()

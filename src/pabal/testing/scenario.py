@@ -1,4 +1,4 @@
-"""``given(...).when(...).then(...)``: a test of an aggregate, a decider or a projection as one sentence."""
+"""``given(...).when(...).then(...)``: test an aggregate, a decider or a projection in one expression."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Subject = type[Aggregate] | Decider[Any, Any, Any] | type[Projection]
 
 
 class Scenario:
-    """Say what had happened, what is asked, and what comes of it; made by ``given``.
+    """Test an aggregate, decider or projection: past events, a command, and the events it records.
 
-    It needs no test framework: what is not as expected raises AssertionError with a line-by-line difference.
-    After a ``then`` the story may go on with another ``when``: each ``then`` is about the one before it.
-    Events are compared by type and payload.
+    ``given`` makes one. It needs no test framework: a mismatch raises AssertionError with a line-by-line
+    difference. After a ``then``, continue with another ``when``; each ``then`` checks only the ``when``
+    before it. Events are compared by type and payload.
 
     >>> from pabal import DomainEvent
     >>> from pabal.domain import applies
@@ -61,10 +61,10 @@ class Scenario:
             self._state = subject(aggregate_id).replay(events)
 
     def when(self, command: Callable[[Any], Any] | object) -> Scenario:
-        """Call ``command(aggregate)``, or have a decider decide the command.
+        """Call ``command(aggregate)``, or let a decider decide on the command.
 
-        An error is kept for ``then_raises``; one that is not expected there fails whatever follows. Raises
-        UsageError for a projection, which is only asked for its rows, and for what is no plain function.
+        If it raises, the error is kept for ``then_raises``; any other method then fails. Raises UsageError
+        for a projection, which only has rows to check, and for anything but a plain function.
         """
         self._refuse_projection()
         if isinstance(self._state, Aggregate) and not callable(command):
@@ -92,7 +92,7 @@ class Scenario:
         return self
 
     def then(self, *events: Any) -> Scenario:
-        """Expect exactly these events, in order; none at all for ``then()``."""
+        """Expect exactly these events, in order; ``then()`` expects none."""
         self._refuse_projection()
         self._expect_no_error()
         if list(events) != self._recorded:
@@ -103,7 +103,7 @@ class Scenario:
         return self
 
     def then_raises(self, error: type[BaseException], match: str = "") -> Scenario:
-        """Expect an error of this class whose message contains ``match``, and that nothing was recorded."""
+        """Expect an error of this class whose message contains ``match``, and no recorded events."""
         if not isinstance(error, type):
             raise UsageError(
                 f"then_raises() was given {error!r}; give one class, and what its message contains"
@@ -124,7 +124,7 @@ class Scenario:
         return self
 
     def then_state(self, expected: Callable[[Any], Any] | None = None, **attributes: Any) -> Scenario:
-        """Expect that attributes of the state have these values, and that ``expected(state)`` is true."""
+        """Expect these values of the state's attributes, and that ``expected(state)`` is true."""
         self._refuse_projection()
         self._expect_no_error()
         found = {name: getattr(self._state, name) for name in attributes}
@@ -143,7 +143,7 @@ class Scenario:
     def then_rows(self, sql: str, *rows: Any) -> Scenario:
         """Expect exactly these rows of a projection, as tuples in order; ``{table}`` stands for a table.
 
-        Raises UsageError for anything else than a projection, and for what SQLite refuses.
+        Raises UsageError for anything but a projection, and for statements that SQLite refuses.
         """
         if not isinstance(self._state, InMemoryProjection):
             raise UsageError("only projections have rows: use then() or then_state()")
@@ -166,7 +166,7 @@ def given(subject: type[ProcessManager], *events: Any, aggregate_id: str | None 
 @overload
 def given(subject: Subject, *events: Any, aggregate_id: str | None = ...) -> Scenario: ...
 def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenario | ProcessScenario:
-    """Begin a scenario of an aggregate, a decider, a projection or a process, to which these had happened.
+    """Start a scenario of an aggregate, decider, projection or process manager after these past events.
 
     ``aggregate_id`` defaults to that of the first event, or ``"test"``; for a process manager it is the key.
     ``Scenario`` and ``ProcessScenario`` show examples of the others.
@@ -203,12 +203,12 @@ def _refuse_pausing(command: Any, result: Any) -> None:
 
 
 def _difference(expected: Iterable[Any], found: Iterable[Any]) -> str:
-    """Return both as lines, ``-`` before what is missing and ``+`` before what is too much."""
+    """Return the differing lines: ``-`` before missing ones and ``+`` before unexpected ones."""
     return compare([_line(each) for each in expected], [_line(each) for each in found]) or "(nothing)"
 
 
 def _line(thing: Any) -> str:
-    """Show an event by its type and payload alone: that is what is compared."""
+    """Show an event by its type and payload, the parts that are compared."""
     if isinstance(thing, str):
         return thing
     schema_of = getattr(thing, "to_dict", None)

@@ -1,1 +1,1 @@
-"""The Korean of what the command line, the demo and Click say."""
+"""Korean translations for the command line, the demo and Click."""

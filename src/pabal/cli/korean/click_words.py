@@ -1,4 +1,4 @@
-"""The Korean of what Click says: help pages and mistakes on the command line, also of older releases of it."""
+"""Korean translations of Click's help pages and usage errors, including those of older releases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HELP_PAGE = {
 }
 
 EXTRAS = {"default: ": "기본값: ", "env var: ": "환경 변수: ", "required": "필수"}
-"""What stands in brackets behind the help of an option."""
+"""The texts in brackets after an option's help."""
 
 METAVARS = {
     "INTEGER RANGE": "정수",

@@ -1,4 +1,4 @@
-"""The Korean of ``pabal demo``: its live view, its lines, its summary, and what its parts report."""
+"""Korean translations for ``pabal demo``: its live view, its lines, its summary, and its reports."""
 
 from __future__ import annotations
 

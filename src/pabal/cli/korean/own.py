@@ -1,4 +1,4 @@
-"""The Korean of what the command line itself says; the keys are the English that stands in the code."""
+"""Korean translations of the command line's own texts, keyed by the English in the code."""
 
 from __future__ import annotations
 
