@@ -1,4 +1,4 @@
-"""How an event class comes to be: checked, completed, and entered into the registry."""
+"""How an event class is made: its definition is checked, completed, and registered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pabal.domain.schema import HEADER_FIELDS, EventSchema
 from pabal.errors import EventDefinitionError
 
 _CLASS_LEVEL = ("event_type", "aggregate_type", "schema_version", "to_dict")
-"""What belongs to the class and so cannot be a field."""
+"""Attributes that belong to the class and therefore cannot be fields."""
 
 
 class EventMeta(StructMeta):
@@ -35,7 +35,7 @@ class EventMeta(StructMeta):
         if own is not None:
             namespace["__post_init__"] = _after_header(bases, own)
         if any(base.__dictoffset__ and not isinstance(base, StructMeta) for base in bases):
-            options.setdefault("gc", True)  # an instance dictionary may hold anything, also a cycle
+            options.setdefault("gc", True)  # an instance dictionary may hold anything, and so form a cycle
         try:
             cls = super().__new__(mcs, name, bases, namespace, **options)
         except (TypeError, ValueError) as error:
@@ -46,7 +46,7 @@ class EventMeta(StructMeta):
 
 
 def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, Any]) -> None:
-    """Refuse what would make a class something else than an event, before msgspec makes it."""
+    """Refuse a definition that would not make an event class, before msgspec makes the class."""
     if not options.get("frozen", True):
         raise EventDefinitionError(f"{where} cannot be frozen=False: an event is never changed, leave it out")
     annotations = annotations_in(namespace)
@@ -64,13 +64,13 @@ def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, 
 
 
 def _inherited_post_init(bases: tuple[type, ...]) -> Callable[[Any], None] | None:
-    """Return the ``__post_init__`` of a plain mixin that stands before every event class."""
+    """Return the ``__post_init__`` of a plain mixin that comes before all event classes."""
     plain = takewhile(lambda base: not isinstance(base, EventMeta), bases)
     return next((base.__post_init__ for base in plain if hasattr(base, "__post_init__")), None)
 
 
 def _after_header(bases: tuple[type, ...], own: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Run an event class's own ``__post_init__`` after the common fields have their shape."""
+    """Return a ``__post_init__`` that sets up the common fields and then calls the class's own."""
     lineage = next(base for base in bases if isinstance(base, EventMeta)).__mro__
     root: Any = [ancestor for ancestor in lineage if isinstance(ancestor, EventMeta)][-1]
 

@@ -1,4 +1,4 @@
-"""An event as the log holds it, and the way there and back."""
+"""An event as stored in the log, and the conversion to and from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_json = msgspec.json.decode
 _pack_place = struct.Struct("<qqq").pack
 _pack_timestamp = struct.Struct(">BBBIq").pack
-"""A MessagePack extension of 12 bytes and type -1: nanoseconds and seconds since 1970."""
+"""A MessagePack timestamp: an extension of 12 bytes and type -1 with nanoseconds and seconds since 1970."""
 _read_timestamp = msgspec.msgpack.Decoder(datetime).decode
 _pack_record = msgspec.msgpack.Encoder().encode
 
@@ -34,7 +34,7 @@ _TEXT_OR_NONE = frozenset((str, NoneType))
 
 
 class EventRecord(NamedTuple):
-    """Hold an encoded event that has no position yet; the fields are the columns of the log."""
+    """An encoded event without a position; the fields are columns of the log."""
 
     event_id: bytes
     event_type: str
@@ -50,7 +50,7 @@ class EventRecord(NamedTuple):
 
 
 class StoredRecord(NamedTuple):
-    """Hold a row of the log. Times are microseconds since 1970 (UTC)."""
+    """A row of the log. Times are microseconds since 1970 (UTC)."""
 
     position: int
     event_id: bytes
@@ -74,10 +74,10 @@ class StoredRecord(NamedTuple):
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """Show an event with its place in the log.
+    """An event together with its place in the log.
 
-    ``position`` counts from 1 over the whole log, ``stream_version`` from 1 within the aggregate (None
-    for an event of no aggregate); ``recorded_at`` is when it was committed, aware, UTC.
+    ``position`` counts from 1 over the whole log, ``stream_version`` from 1 within the aggregate (None for an
+    event of no aggregate); ``recorded_at`` is the time of the commit, aware, UTC.
     """
 
     event: Any
@@ -89,9 +89,9 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """Confirm a publish: always true; ``position`` is None on a bus without storage.
+    """The receipt of a publish; always true. ``position`` is None on a bus without storage.
 
-    ``sequence`` numbers the publishes of one bus run, for ``wait_for(since=receipt)``.
+    ``sequence`` numbers the publishes of one run of the bus, for ``wait_for(since=receipt)``.
     """
 
     event_id: str
@@ -99,7 +99,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     sequence: int = 0
 
     def __bool__(self) -> bool:
-        """Be true: the event was accepted."""
+        """Return True: the event was accepted."""
         return True
 
 
@@ -113,9 +113,9 @@ def to_microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(value: int) -> datetime:
-    """Return microseconds since 1970 as an aware datetime (UTC). Raises ValueError beyond years 1 to 9999.
+    """Return microseconds since 1970 as an aware datetime (UTC). Raises ValueError outside years 1 to 9999.
 
-    Read as a timestamp of MessagePack, which takes two thirds of the time of adding it to 1970.
+    Decoding a MessagePack timestamp takes two thirds of the time of adding a timedelta to 1970.
     """
     seconds, rest = divmod(value, 1_000_000)
     return _read_timestamp(_pack_timestamp(0xC7, 12, 0xFF, rest * 1_000, seconds))
@@ -124,7 +124,7 @@ def from_microseconds(value: int) -> datetime:
 def id_to_bytes(event_id: str, *, strict: bool = False) -> bytes:
     """Return a UUID text as its 16 bytes. Raises InvalidEventError for any other text.
 
-    ``strict`` asks for the one canonical form, in which an id is given back later.
+    With ``strict``, only the canonical form is accepted: the text in which the id is returned later.
     """
     digits = ""
     try:
@@ -137,7 +137,7 @@ def id_to_bytes(event_id: str, *, strict: bool = False) -> bytes:
             f"event_id {event_id!r} is no UUID; leave it out to get one, "
             "or derive a fixed one with str(uuid.uuid5(namespace, text))"
         )
-    # In the canonical form, digits are lower case and stand in groups of 8, 4, 4, 4 and 12.
+    # In canonical form the digits are lower case, in groups of 8, 4, 4, 4 and 12.
     if strict and not (raw.hex() == digits and len(event_id) == 36 and event_id[8:24:5] == "----"):
         raise InvalidEventError(
             f"event_id {event_id!r} is not in canonical form, write it as {id_to_text(raw)!r}"
@@ -147,14 +147,14 @@ def id_to_bytes(event_id: str, *, strict: bool = False) -> bytes:
 
 def id_to_text(raw: bytes) -> str:
     """Return 16 bytes as UUID text."""
-    # Cutting the bytes takes three pieces; of their digits there would be five.
+    # Cutting the 16 bytes takes three pieces; cutting the 32 digits would take five.
     return f"{raw[:4].hex()}-{raw[4:10].hex('-', 2)}-{raw[10:].hex()}"
 
 
 def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: bool = True) -> EventRecord:
-    """Encode an event for the log; ``checksummed=False`` where what it travels in has a checksum.
+    """Encode an event for the log; ``checksummed=False`` if it is sent inside something with a checksum.
 
-    Raises InvalidEventError (several kinds) if it could not be read back equal, or is too large.
+    Raises InvalidEventError (several subclasses) if it could not be read back equal, or is too large.
     """
     schema = registry.schema_of(kind_of(event))
     event_id = event.event_id
@@ -194,7 +194,7 @@ def encode_event(event: DomainEvent, max_payload_bytes: int, *, checksummed: boo
 
 
 def _plain_texts(event: DomainEvent, event_type: str) -> list[str | None]:
-    """Return the three ids with members of a StrEnum, say, as the text they are."""
+    """Return the three ids as plain text, if they are of a subclass such as a StrEnum."""
     texts: list[str | None] = []
     for name in ("aggregate_id", "correlation_id", "causation_id"):
         value = getattr(event, name)
@@ -209,22 +209,23 @@ def _plain_texts(event: DomainEvent, event_type: str) -> list[str | None]:
 
 
 def checksum_of(head: tuple[Any, ...]) -> int:
-    """Return the CRC-32 of everything in a record but the checksum itself.
+    """Return the CRC-32 of all fields of a record but the checksum.
 
-    MessagePack marks the type and length of each column, so nothing can move from one into the next.
+    MessagePack marks the type and length of each field, so no byte can move from one field to the next
+    unnoticed.
     """
     return crc32(_pack_record(head))
 
 
 def checksum_at(checksum: int, position: int, stream_version: int | None = None, recorded_at: int = 0) -> int:
-    """Bind a record's checksum to its place in the log, so that a row which moved elsewhere is noticed."""
+    """Combine a record's checksum with its place in the log, so that a row in another place is noticed."""
     return checksum ^ crc32(
         _pack_place(position, -1 if stream_version is None else stream_version, recorded_at)
     )
 
 
 def verify(row: StoredRecord, path: str) -> None:
-    """Raise CorruptLogError unless a row holds exactly what was written at its position."""
+    """Raise CorruptLogError unless a row is exactly what was written at its position."""
     try:
         checksum = checksum_at(checksum_of(row[1:11]), row.position, row.stream_version, row.recorded_at)
         intact = checksum == row.checksum
@@ -235,7 +236,7 @@ def verify(row: StoredRecord, path: str) -> None:
 
 
 def decode_event(row: StoredRecord) -> DomainEvent:
-    """Turn a verified row into the event, through upcasters where its version is old.
+    """Decode a verified row to its event, through upcasters if its version is old.
 
     Raises DecodeError, or UnknownEventTypeError for a name that is not registered.
     """
@@ -248,7 +249,7 @@ def decode_event(row: StoredRecord) -> DomainEvent:
     metadata = NO_METADATA if row.metadata is None else _from_json(row, row.metadata)
     try:
         if schema.positional:
-            # Passing the header on to ``rebuild`` costs as much again as making the event.
+            # Passing the header through ``rebuild`` would double the cost of making the event.
             event: DomainEvent = schema.cls(
                 *schema.values(body),
                 event_id=id_to_text(row.event_id),
@@ -300,7 +301,7 @@ def _from_json(row: StoredRecord, data: bytes) -> Any:
 
 
 def to_envelope(row: StoredRecord) -> Envelope:
-    """Decode a verified row together with its place in the log."""
+    """Decode a verified row to its event and its place in the log."""
     return Envelope(
         body_of(decode_event(row)),
         row.position,

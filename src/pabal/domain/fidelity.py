@@ -1,4 +1,4 @@
-"""Whether a value comes back from JSON as what it was."""
+"""Whether a value comes back from JSON unchanged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import msgspec
 
 _MINUTE = timedelta(minutes=1)
 
-# Once a field was seen to give a value of one of these types back as it was, it does so for every value of
-# that exact type, except where a test below says otherwise. So a look at the types stands for a round trip.
+# If a field gave a value of one of these types back unchanged, it does so for every value of exactly that
+# type,
+# except where a test below says otherwise. So checking the types takes the place of a round trip.
 _ATOMIC = frozenset((str, int, bool, NoneType, UUID, date, time, timedelta, datetime, Decimal, float))
 _LEAVES = _ATOMIC - {datetime, time} | {bytes}
 
 
 def _keeps_offset(moment: datetime | time) -> bool:
-    """Tell whether a time's offset can be written: JSON's form (RFC 3339) has no seconds in it."""
+    """Tell whether a time's offset can be written: in JSON (RFC 3339) an offset has no seconds."""
     zone = moment.tzinfo
     if zone is None or zone is UTC:
         return True
@@ -37,29 +38,29 @@ VALUE_TESTS: dict[type, Callable[[Any], bool]] = {
     datetime: _keeps_offset,
     time: _keeps_offset,
 }
-"""What a value must satisfy though its type is settled; one that does not needs a round trip to tell why."""
+"""Tests for values whose type is verified; a value that fails needs a round trip to find the reason."""
 
 
 def is_settled_by_type(before: Any, after: Any) -> bool:
-    """Tell whether other values of ``before``'s type survive a field that gave ``after`` back for it."""
+    """Tell whether all values of ``before``'s type survive a field that returned ``after`` for it."""
     kind = type(before)
     if kind is not type(after):
         return False
-    # A combination of flags is a value of its own kind: not every codec knows all of them.
+    # A combination of flags is different: not every codec knows all combinations.
     return kind in _ATOMIC or (isinstance(before, Enum) and not isinstance(before, Flag))
 
 
 def is_same(before: Any, after: Any) -> bool:
-    """Tell whether ``after`` can stand for ``before`` in every way: value, type, scale and offset.
+    """Tell whether ``after`` equals ``before`` in value, type, scale and offset.
 
-    ``==`` alone would let ``[0.5]`` pass for ``[Decimal("0.5")]``, and calls two times unequal that name one
-    instant in the hour that clocks are set back.
+    ``==`` is not enough: it accepts ``[0.5]`` for ``[Decimal("0.5")]``, and it calls two times for the same
+    instant unequal in the hour when clocks are set back.
     """
     kind = type(before)
     if kind is not type(after):
         if kind is int and type(after) is float:
-            return bool(before == after)  # an int where a float is declared is as good as the float
-        # An object of a subclass may come back as its base, but no struct's additional fields may vanish.
+            return bool(before == after)  # an int is accepted for a field that is declared float
+        # An object of a subclass may come back as its base class, but not lose fields of a struct.
         if not isinstance(before, type(after)) or _fields_of(before) is not None:
             return False
     if kind in _LEAVES:
@@ -90,7 +91,7 @@ def _has_each(before: Iterable[Any], after: Iterable[Any]) -> bool:
             if not is_same(element, twins[element]):
                 return False
         elif not any(is_same(element, one) for one in after):
-            return False  # reached for times that ``==`` and ``hash`` do not know again, see above
+            return False  # reached for equal times that ``==`` and ``hash`` take for different, see above
     return True
 
 

@@ -1,4 +1,4 @@
-"""What the declared type of a field says: whether it can be stored, whether its values can change."""
+"""Facts that follow from a field's declared type: can it be stored, can its values be changed?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEYS = (
     inspect.TimeDeltaType,
     inspect.BytesType,
 )
-"""What the text that names a member of a JSON object can stand for."""
+"""Types that can be a key of a JSON object, written as text."""
 
 _MUTABLE = (
     inspect.ListType,
@@ -65,7 +65,7 @@ def walk(node: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 def why_unsupported(annotation: Any, nodes: list[Any]) -> str | None:
-    """Return why values of a type could not be stored and read back, or None if they can."""
+    """Return the reason why values of a type cannot be stored and read back, or None if they can."""
     if msgspec.UnsetType in get_args(annotation):
         return "UNSET has no JSON form, use None"
     for node in nodes:
@@ -83,7 +83,7 @@ def why_unsupported(annotation: Any, nodes: list[Any]) -> str | None:
 
 
 def field_at_fault(cls: type, names: tuple[str, ...]) -> str:
-    """Find which field msgspec refuses, by trying each alone."""
+    """Find the field that msgspec refuses, by trying each one alone."""
     annotations = annotations_of(cls)
     for name in names:
         try:
@@ -94,9 +94,9 @@ def field_at_fault(cls: type, names: tuple[str, ...]) -> str:
 
 
 def is_mutable(node: Any) -> bool:
-    """Tell whether a handler could change a value of this type under another one's eyes."""
+    """Tell whether a handler could change a value of this type that other handlers also see."""
     if isinstance(node, inspect.StructType):
-        cls: Any = get_origin(node.cls) or node.cls  # Box[int] is no class
+        cls: Any = get_origin(node.cls) or node.cls  # ``Box[int]`` is no class
         return not cls.__struct_config__.frozen
     if isinstance(node, inspect.DataclassType):
         parameters = getattr(get_origin(node.cls) or node.cls, "__dataclass_params__", None)
@@ -105,7 +105,7 @@ def is_mutable(node: Any) -> bool:
 
 
 def is_constrained(node: Any) -> bool:
-    """Tell whether a value's type alone does not settle that the field accepts it."""
+    """Tell whether the field may refuse a value even though its type is right."""
     if isinstance(node, inspect.LiteralType):
         return True
     return any(getattr(node, name, None) is not None for name in _CONSTRAINTS)

@@ -1,4 +1,4 @@
-"""Event identifiers: UUIDv7 text, ordered by time, a third of a microsecond each."""
+"""Event ids: UUIDv7 as text, ordered by time; making one takes a third of a microsecond."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import count
 from time import time_ns
 
 _COUNTER_BITS = 47
-"""The last 48 bits count up from a random start below 2**47, so a millisecond has room for 2**47 ids."""
+"""The last 48 bits count up from a random start below 2**47, so each millisecond has room for 2**47 ids."""
 
 
 def _fresh(milliseconds: int) -> tuple[int, str, count[int]]:
@@ -20,8 +20,8 @@ def _fresh(milliseconds: int) -> tuple[int, str, count[int]]:
     return milliseconds, prefix, count((noise >> 32) & ((1 << _COUNTER_BITS) - 1))
 
 
-# Replaced as one object, so threads see either the old or the new one. Only one thread replaces it: if two
-# did within one millisecond, the ids of the first could go on below those that it made before.
+# Replaced as one object, so that a thread sees either the old or the new one. Only one thread replaces it: if
+# two did in the same millisecond, the ids of the first could continue below those it made before.
 _state = _fresh(0)
 _replacing = threading.Lock()
 
@@ -29,7 +29,7 @@ _replacing = threading.Lock()
 def _forget() -> None:
     global _state, _replacing
     _state = _fresh(0)
-    _replacing = threading.Lock()  # the parent's may have been held in another thread
+    _replacing = threading.Lock()  # another thread of the parent may have held the old one
 
 
 def _advance(milliseconds: int) -> tuple[int, str, count[int]]:
@@ -40,17 +40,17 @@ def _advance(milliseconds: int) -> tuple[int, str, count[int]]:
         return _state
 
 
-# A forked child would otherwise go on counting with its parent's numbers.
+# Without this, a forked child would continue its parent's sequence.
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_forget)
 
 
 def new_event_id() -> str:
-    """Make a UUIDv7 (RFC 9562) as text.
+    """Return a new UUIDv7 (RFC 9562) as text.
 
-    Ids made by one thread sort in the order they were made, also within one millisecond and when the
-    clock steps back. 26 random bits per millisecond and a counter with a random 47-bit start keep
-    processes apart.
+    Ids made by one thread sort in the order in which they were made, also within a millisecond and when the
+    clock goes back. 26 random bits per millisecond and a counter with a random 47-bit start keep processes
+    apart.
 
     >>> first, second = new_event_id(), new_event_id()
     >>> first < second, len(first), first[14]

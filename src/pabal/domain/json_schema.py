@@ -1,4 +1,4 @@
-"""JSON Schema of payload types: as msgspec describes them, and moments told from other text."""
+"""JSON Schema of payload types: msgspec's own, plus the formats of times and of mapping keys."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ARRAYS = (
 _NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
 _Schema = dict[str, Any]
 _MOMENTS = {None: "date-time", True: "date-time", False: "date-time-local"}
-"""The format of a ``datetime`` by whether it has an offset. Source: the OpenAPI Format Registry."""
+"""The format of a ``datetime``, by whether it has an offset. Source: the OpenAPI Format Registry."""
 _ANY_TIME = ({"type": "string", "format": "time"}, {"type": "string", "format": "partial-time"})
-"""What a plain ``time`` is, with an offset or without one; the formats are msgspec's for what is only one."""
+"""A ``time`` with or without an offset; msgspec uses these formats if it is always one of the two."""
 _OF_DAY = {True: "time", False: "partial-time"}
 TEXT: _Schema = {"type": "string"}
 WHOLE: _Schema = {"type": "string", "pattern": "^-?(0|[1-9][0-9]*)$"}
 NUMBER: _Schema = {"type": "string", "pattern": "^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$"}
-"""What the names of an object are, whose keys are text, whole numbers or numbers."""
+"""The property names of an object whose keys are text, whole numbers, or numbers."""
 _NAMES: dict[type, _Schema] = {
     inspect.IntType: WHOLE,
     inspect.FloatType: NUMBER,
@@ -41,11 +41,11 @@ _NAMES: dict[type, _Schema] = {
 def describe_payloads(
     types: Sequence[Any], ref_template: str = "#/$defs/{name}"
 ) -> tuple[tuple[_Schema, ...], dict[str, _Schema]]:
-    """Return a schema for each type, and what these refer to by name.
+    """Return a schema for each type, and the definitions that these refer to, by name.
 
-    msgspec says of a ``datetime`` and of a plain ``time`` that they are strings, no more; here the one has
-    the format ``date-time``, the other one of two. Of a mapping's keys it says nothing; here they have
-    ``propertyNames``.
+    For ``datetime``, and for ``time`` without a declared offset, msgspec only says that they are strings;
+    here a ``datetime`` has the format ``date-time``, and a ``time`` one of two. For the keys of a mapping
+    msgspec says nothing; here they are described by ``propertyNames``.
     """
     described, components = msgspec.json.schema_components(types, ref_template=ref_template)
     seen: set[Any] = set()
@@ -68,7 +68,7 @@ def describe_payloads(
 
 
 def _fields(info: Any, components: dict[str, _Schema]) -> Iterator[tuple[_Schema, Any]]:
-    """Yield the schemas of a class's fields, where they are told by name, with their types."""
+    """Yield the schema and the type of each field of a class, if its fields are described by name."""
     of = ", ".join(each.__name__ if isinstance(each, type) else repr(each) for each in get_args(info.cls))
     short = re.sub(r"[^a-zA-Z0-9.\-_]", "_", f"{info.cls.__name__}[{of}]" if of else info.cls.__name__)
     long = re.sub(r"[^a-zA-Z0-9.\-_]", "_", f"{info.cls.__module__}.{info.cls.__qualname__}")
@@ -79,7 +79,7 @@ def _fields(info: Any, components: dict[str, _Schema]) -> Iterator[tuple[_Schema
 
 
 def _inside(schema: _Schema, info: Any) -> Iterable[tuple[_Schema, Any]]:
-    """Return the parts of a schema with their types; a part that is not told of its own is an empty one."""
+    """Return the parts of a schema with their types; a part without a schema of its own is an empty one."""
     if isinstance(info, inspect.Metadata):
         return [(schema, info.type)]
     if isinstance(info, _ARRAYS):
@@ -96,7 +96,7 @@ def _inside(schema: _Schema, info: Any) -> Iterable[tuple[_Schema, Any]]:
 
 
 def _names(info: Any) -> _Schema:
-    """Describe the names in an object that keys of a type are written as; bounds of numbers are not told."""
+    """Describe the property names that keys of a type are written as, without limits of numbers."""
     if isinstance(info, inspect.Metadata):
         return _names(info.type)
     if isinstance(info, inspect.UnionType):
@@ -121,7 +121,7 @@ def _part(schema: _Schema, name: str) -> _Schema:
 
 
 def _choice(schema: _Schema, info: Any) -> _Schema:
-    """Return the choice of a union that describes a type: no union has two of one kind of JSON."""
+    """Return the choice in a union that describes a type; a union has at most one per JSON type."""
     if isinstance(info, inspect.Metadata):
         return _choice(schema, info.type)
     kind = None

@@ -1,4 +1,4 @@
-"""Classes whose methods are marked with the events they take: what aggregates and projections share."""
+"""Methods marked with the event classes they take, as in aggregates and projections."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _M = TypeVar("_M", bound=Callable[..., None])
 def mark_with(
     attribute: str, decorator: str, event_classes: tuple[type, ...], refuse: Callable[[str], Exception]
 ) -> Callable[[_M], _M]:
-    """Return a decorator that notes the event classes on a method, under ``attribute``.
+    """Return a decorator that stores the event classes on a method, in ``attribute``.
 
-    Raises what ``refuse`` makes of a sentence where there is no class, or something that is none.
+    Without any class, or with something that is not a class, it raises the error that ``refuse`` makes of a
+    text.
     """
     for cls in event_classes:
         if not isinstance(cls, type):
@@ -42,9 +43,9 @@ def mark_with(
 def with_overrides(
     cls: type, inherited: dict[type, Callable[..., None]], attribute: str
 ) -> dict[type, Callable[..., None]]:
-    """Return the methods a class inherits by event class, those it overrides replaced by its own.
+    """Return the methods a class inherits, by event class, replaced by those it overrides.
 
-    One that has a mark of its own stands for what that says, and for nothing else.
+    An overriding method with a mark of its own counts only for the classes in that mark.
     """
     own = {
         name: value
@@ -59,14 +60,14 @@ def with_overrides(
 
 
 def can_be_paused(function: Any) -> bool:
-    """Tell whether a function is async or a generator, so that others would run in its middle."""
+    """Tell whether a function is async or a generator, so that other code can run in the middle of it."""
     return iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function)
 
 
 def is_yet_to_run(result: Any) -> bool:
-    """Tell whether a call returned a coroutine, a generator or the like, and close it: nobody will run it.
+    """Tell whether a call returned something that has yet to run, such as a coroutine, and close it.
 
-    A function that hides one that can be paused, a decorator's say, returns such.
+    A decorator can hide an async function behind a plain one, which then returns a coroutine.
     """
     if iscoroutine(result) or isgenerator(result):
         result.close()
@@ -75,7 +76,7 @@ def is_yet_to_run(result: Any) -> bool:
 
 
 def snake_case(name: str) -> str:
-    """Return a class name as the durable names of aggregates, projections and processes are written.
+    """Return a class name in snake case, as in the durable names of aggregates, projections and processes.
 
     >>> snake_case("OpenOrders")
     'open_orders'

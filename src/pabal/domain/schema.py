@@ -1,4 +1,4 @@
-"""What is known of one event class: its payload fields, its codec, and which values need another look."""
+"""The schema of an event class: its payload fields, its codec, and which values need a check."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from pabal.errors import (
 )
 
 HEADER_FIELDS = ("event_id", "occurred_at", "correlation_id", "causation_id", "metadata")
-"""Fields that every event has and that travel beside the payload, not in it."""
+"""Fields that every event has; they are stored beside the payload, not in it."""
 
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
-"""What encoding raises for a value without a JSON form (text with lone surrogates is a ValueError)."""
+"""What encoding raises for a value without a JSON form; for lone surrogates it is a ValueError."""
 
 _encoder = msgspec.json.Encoder()
 encode_json = _encoder.encode
 
 _PATH = re.compile(r"`\$\.(.+)`")
-"""Where in the payload msgspec found something wrong."""
+"""The place in the payload where msgspec found an error."""
 
 
 class EventSchema:
-    """Describe one registered event class and translate its payload to JSON and back.
+    """Describe a registered event class, and convert its payload to JSON and back.
 
-    Built once per class. Raises UnsupportedFieldError for a field that cannot be stored, and NameError while
-    an annotation names something that is not defined yet.
+    It is made once per class. Raises UnsupportedFieldError for a field that cannot be stored, and NameError
+    while an annotation names something that is not defined yet.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class EventSchema:
         fields: tuple[str, ...],
     ) -> None:
         self.cls = cls
-        self.event_type = str.__str__(event_type)  # a member of a StrEnum becomes the text it is
+        self.event_type = str.__str__(event_type)  # a member of a StrEnum becomes plain text
         self.version = version
         self.aggregate_type = None if aggregate_type is None else str.__str__(aggregate_type)
         self.aggregate_id_of = aggregate_id_of
@@ -76,11 +76,12 @@ class EventSchema:
         self.payload_type = self._make_payload_type()
         self.values = _values_getter(fields)
         """Returns the payload values of a body in field order."""
-        # Encoding a struct of the values costs a third of encoding a dictionary of them.
+        # Encoding a struct of the values takes a third of the time of encoding a dictionary.
         self._row = msgspec.defstruct(f"{cls.__name__}Row", fields, gc=False)
-        # Naming the fields costs a third of making an event, and only keyword-only ones have to be named.
+        # Passing the fields by name takes a third of making an event; only keyword-only fields need it.
         self.positional = issubclass(cls, msgspec.Struct) and cls.__match_args__ == fields
-        # For each combination of value types seen to round-trip: which values to test still, and how.
+        # For each combination of value types that was verified: which values still need a test, and which
+        # test.
         self._verified: dict[tuple[type, ...], tuple[tuple[int, Callable[[Any], bool]], ...]] = {}
         self._compile()
 
@@ -138,7 +139,7 @@ class EventSchema:
 
     @property
     def has_floats(self) -> bool:
-        """Tell whether ``check_finite`` has anything to look at."""
+        """Tell whether ``check_finite`` has any field to check."""
         return bool(self._floats)
 
     def check_finite(self, body: Any, event_id: str) -> None:
@@ -159,7 +160,7 @@ class EventSchema:
     # -- codec ----------------------------------------------------------------------------------------
 
     def encode(self, body: Any, event_id: str) -> bytes:
-        """Encode the payload of ``body`` as JSON that is known to decode to an equal payload.
+        """Encode the payload of ``body`` as JSON that decodes to an equal payload.
 
         Raises NonFiniteNumberError, NaiveDatetimeError or UnserializableEventError.
         """
@@ -181,14 +182,14 @@ class EventSchema:
     def _verify(
         self, payload: bytes, values: tuple[Any, ...], types: tuple[type, ...], event_id: str
     ) -> None:
-        """Read the payload back, and remember the types of its values where those alone settle it."""
+        """Read the payload back and compare; remember the value types if they alone prove the rest."""
         self._check_finite(zip(self.fields, values, strict=True), event_id)
         try:
             again = self.values(self._decoder.decode(payload))
             same = tuple(map(is_same, values, again))
         except msgspec.ValidationError as error:
             self._explain(event_id, error)
-        except RecursionError as error:  # reading and comparing follow less deep than writing
+        except RecursionError as error:  # decoding and comparing allow less nesting than encoding
             self._refuse_value(event_id, error)
         for name, before, after, is_good in zip(self.fields, values, again, same, strict=True):
             if not is_good:
@@ -214,11 +215,11 @@ class EventSchema:
         ) from error
 
     def rebuild(self, body: Any, **header: Any) -> Any:
-        """Make the event from a decoded payload and the header fields stored beside it."""
+        """Make the event from a decoded payload and the stored header fields."""
         return self.cls(**dict(zip(self.fields, self.values(body), strict=True)), **header)
 
     def decode_body(self, payload: bytes, position: int | None = None) -> Any:
-        """Decode JSON to an instance of ``payload_type`` (a registered dataclass's own class)."""
+        """Decode JSON to an instance of ``payload_type`` (for a registered dataclass: the class itself)."""
         try:
             return self._decoder.decode(payload)
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""The Korean of what the library says in English: its errors, their reasons, and what it finds.
+"""The library's English texts in Korean: errors, their reasons, and findings.
 
-English stands in the code, where it is written. The faces for operators, command line and dashboard, look a
-sentence up here by its form; one that is unknown stays as it is.
+The English is in the code, where it is used. The command line and the dashboard look a sentence up here by
+its pattern; a sentence that is not found stays English.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _library = Sentences({}, {})
 
 @lru_cache(maxsize=256)
 def in_korean(sentence: str) -> str:
-    """Return a sentence of the library in Korean, or as it is where it is none.
+    """Return a sentence of the library in Korean, or unchanged if it is unknown.
 
     >>> in_korean("the file is read-only")
     '읽기 전용 파일입니다'
@@ -26,7 +26,7 @@ def in_korean(sentence: str) -> str:
 
 
 def outcome_in_korean(result: str) -> str:
-    """Return what came of an action; where it failed, the error's kind stays in front of its message.
+    """Return the result of an action in Korean; after a failure the error's class name stays in front.
 
     >>> outcome_in_korean("StorageUnavailableError: the file is read-only")
     'StorageUnavailableError: 읽기 전용 파일입니다'

@@ -1,4 +1,4 @@
-"""The Korean of every error class; the fields are those of the English template."""
+"""The Korean message of every error class, with the fields of the English template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Korean of what ``pabal doctor`` and ``pabal schema check`` find, and what they advise."""
+"""The Korean of the findings and advice of ``pabal doctor`` and ``pabal schema check``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Particles that depend on the sound before them, for what stands there is known only when it is filled in."""
+"""Particles that depend on the sound before them, which is only known once a message is filled in."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _PARTICLES = {
     "을(를)": ("을", "를"),
     "(으)로": ("으로", "로"),
 }
-"""As they are written in the catalogue: behind a closing consonant, behind a vowel."""
+"""As written in the catalogue: the forms after a consonant and after a vowel."""
 _FORM = re.compile(r"([가-힣0-9])([^\w\s(]*)(은\(는\)|이\(가\)|을\(를\)|\(으\)로)")
 _CLOSED_DIGITS = "013678"
 _RIEUL = 8
-"""The closing consonant that (으)로 treats like a vowel, by its number in the syllable's code."""
+"""The number of the final consonant ㄹ in a syllable's code; (으)로 treats it like a vowel."""
 
 
 def with_particles(text: str) -> str:
-    """Return a sentence with its particles decided, where the sound is known: behind Korean and digits.
+    """Choose the particles of a sentence wherever the sound is known: after Korean and digits.
 
     >>> with_particles("'정수'을(를) 8(으)로, 위치 3이(가), order(으)로")
     "'정수'를 8로, 위치 3이, order(으)로"

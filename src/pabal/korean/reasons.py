@@ -1,4 +1,4 @@
-"""The Korean of what the library's errors give as reason or detail; the names of fields are free."""
+"""The Korean of reasons and details in the library's errors; fields may have any names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say in Korean what stands in English: by an error's fields, or by a sentence's form."""
+"""Translate English texts to Korean: errors by their fields, sentences by their pattern."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SAID = (
     "where",
     "kind",
 )
-"""Fields that hold words of their own; the others are names and values."""
+"""Fields that contain sentences; all others are names and values."""
 _LONGEST = 500
-"""Letters above which nothing is looked up: what quotes so much takes long to compare with every form."""
+"""Longer texts are not looked up: comparing them with every pattern would take too long."""
 _TOO_GENERAL = ("{detail}", "{path}: {reason}")
 
 
@@ -36,7 +36,7 @@ _Form = tuple[re.Pattern[str], str]
 
 
 class Sentences:
-    """Know the sentences of the library and those given besides: English forms, and error classes."""
+    """Translate the sentences of the library, and additional ones, by English patterns and error classes."""
 
     def __init__(self, others: Mapping[str, str], errors: Mapping[type[PabalError], str]) -> None:
         self._others = others
@@ -51,7 +51,7 @@ class Sentences:
         return self.spoken(str(error))
 
     def spoken(self, sentence: str) -> str:
-        """Return a sentence in Korean; one that is unknown, or very long, stays."""
+        """Return a sentence in Korean, or unchanged if it is unknown or very long."""
         if len(sentence) > _LONGEST:
             return sentence
         by_word, open_ones = self._forms
@@ -71,12 +71,11 @@ class Sentences:
 
     @cached_property
     def _forms(self) -> tuple[dict[str, tuple[_Form, ...]], tuple[_Form, ...]]:
-        """Return how every English sentence is recognised, by its first word; the first that matches is taken.
+        """Return the patterns of all English sentences by first word; the first that matches is used.
 
-        Beside them what may begin with any word: all that is compared with where the first one is no other's.
-
-        What begins with words of its own comes first, for it may hold another sentence; then what leaves
-        least open.
+        The second value holds the patterns that can begin with any word, used if the first word belongs to no
+        other. Patterns that begin with fixed words come first, since they may contain another sentence; then
+        those with the most fixed text.
         """
         of_errors = {cls.template: _without_conversions(korean) for cls, korean in self._errors.items()}
         known = {**self._others, **REASONS, **FINDINGS, **of_errors}
@@ -92,7 +91,7 @@ class Sentences:
 
 
 def _first_word(english: str) -> str | None:
-    """Return what every sentence of a form begins with, up to its first space; None where that is open."""
+    """Return the first word of every sentence of a pattern; None if it is open."""
     literal, _ = next(_parts(english))
     word, space, _ = literal.partition(" ")
     return word if word and space else None
@@ -104,7 +103,7 @@ def _pattern(english: str) -> str:
     for literal, field in _parts(english):
         pattern += re.escape(literal)
         if field:
-            value = r"\S+" if field == "count" else ".+?"  # a number: "nothing was done" is none
+            value = r"\S+" if field == "count" else ".+?"  # a number: "nothing was done" is not one
             pattern += f"(?P={field})" if field in seen else f"(?P<{field}>{value})"
             seen.add(field)
     return pattern
@@ -115,5 +114,5 @@ def _parts(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _without_conversions(korean: str) -> str:
-    # What was taken from an English sentence is quoted already.
+    # Text taken from an English sentence is already quoted.
     return korean.replace("!r}", "}")

@@ -1,6 +1,6 @@
-"""What every backend must do, as cases that any test runner can run.
+"""What every backend must do, as cases that can be run by any test runner.
 
-A backend's own test file is this long::
+A backend's own test file needs no more than this::
 
     import asyncio
     from pathlib import Path
@@ -12,10 +12,10 @@ A backend's own test file is this long::
     def test_my_storage_conforms(case: Case, tmp_path: Path) -> None:
         asyncio.run(case(lambda: MyStorage(tmp_path / "log")))
 
-What a backend cannot do, its capabilities say, and the cases that need it are left out. Each case is given
-a factory. Its first call opens a storage that holds nothing; where the capabilities say
-``persistent``, later calls open the same data again, and where they say ``shared``, also while it is open. A
-case that fails raises AssertionError with a sentence of what was expected.
+Cases that need a capability which the backend does not declare are left out. Each case is called with a
+factory. The first call of the factory opens an empty storage; if the capabilities say ``persistent``, later
+calls open the same data again, and if they say ``shared``, also while it is open. A case that fails raises
+AssertionError and says what was expected.
 """
 
 from pabal.ports.storage import Capabilities
@@ -49,13 +49,13 @@ _MODULES = {
 }
 
 PORTS = tuple(_MODULES)
-"""What cases are sorted by; ``bus …`` are those of a bus that stands on the storage."""
+"""The groups of cases; those named ``bus …`` run a bus on the storage."""
 
 __all__ = ["PORTS", "Case", "StorageFactory", "cases_for"]
 
 
 def cases_for(capabilities: Capabilities, *ports: str) -> list[Case]:
-    """Return the cases that a backend of these capabilities must pass: of some of ``PORTS``, or of all.
+    """Return the cases that a backend with these capabilities must pass, of some of ``PORTS`` or of all.
 
     >>> from pabal.ports.storage import Capabilities
     >>> cases = cases_for(Capabilities(persistent=False, shared=False), "log")

@@ -1,4 +1,4 @@
-"""Aggregates: several streams in one append, the history of one, and the snapshots kept beside it."""
+"""Aggregates: appends to several streams, histories, and snapshots."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ IDS = (
     "long" * 500,
     "long" * 500 + "er",
 )
-"""Ids that are different streams: a backend that folds case, trims, normalizes or cuts would join some."""
+"""Ids of different streams; a backend that folds case, trims, normalizes or truncates would merge some."""
 
 
 def to_account(account: str, version: int, *numbers: int) -> StreamAppend:
-    """Ask for deposits to one account that is at a version."""
+    """Return an append of deposits to an account that must be at ``version``."""
     events = tuple(Deposited(account, number) for number in numbers)
     return StreamAppend("account", account, version, events)
 
 
 async def append(storage: Any, *changes: StreamAppend) -> list[int]:
-    """Append to several streams and wait for it, so that nothing is raised before it is awaited."""
+    """Append to several streams and wait; errors come only from awaiting it."""
     positions: list[int] = await storage.append_streams(changes)
     return positions
 
@@ -60,7 +60,7 @@ async def history(storage: Any, account: str, after: int = 0, kind: str = "accou
 
 @case()
 async def several_streams_grow_in_one_append(factory: StorageFactory) -> None:
-    """Store the events of several streams in the order given, each counted in its own stream."""
+    """Store the events of several streams in the given order, with versions counted per stream."""
     async with opened(factory) as storage:
         await storage.store_events(deposits("a", range(2)))
         audit = StreamAppend("audit", "a", 0, (Audited("a", 9),))
@@ -76,7 +76,7 @@ async def several_streams_grow_in_one_append(factory: StorageFactory) -> None:
 
 @case()
 async def one_stream_elsewhere_leaves_nothing_of_any(factory: StorageFactory) -> None:
-    """Raise ConcurrencyError of the first stream that is elsewhere, and leave no event and no gap behind."""
+    """Raise ConcurrencyError for the first stream at another version; leave no event and no gap behind."""
     async with opened(factory) as storage:
         await append(storage, to_account("a", 0, 0), to_account("b", 0, 1, 2))
         for expected in (0, 1, 3):
@@ -100,7 +100,7 @@ async def one_stream_elsewhere_leaves_nothing_of_any(factory: StorageFactory) ->
 
 @case()
 async def one_bad_event_leaves_nothing_of_any_stream(factory: StorageFactory) -> None:
-    """Raise what is wrong with an event of the last stream, and append to none of them."""
+    """Raise the error of an event in the last stream, and append to no stream."""
     async with opened(factory) as storage:
         known = Deposited("a", 0)
         await storage.store_event(known)
@@ -118,7 +118,7 @@ async def one_bad_event_leaves_nothing_of_any_stream(factory: StorageFactory) ->
 
 @case()
 async def the_same_append_to_several_streams_succeeds_again(factory: StorageFactory) -> None:
-    """Return the first positions though versions have moved: a caller whose reply was lost tries again."""
+    """Return the first positions although versions have moved: a caller that lost the reply tries again."""
     changes = (to_account("a", 0, 0, 1), to_account("b", 0, 2))
     async with opened(factory) as storage:
         first = await append(storage, *changes)
@@ -128,7 +128,7 @@ async def the_same_append_to_several_streams_succeeds_again(factory: StorageFact
 
 @case()
 async def appends_count_in_the_order_of_their_calls(factory: StorageFactory) -> None:
-    """Let a later call expect what an earlier one makes, though neither was awaited."""
+    """Let a later call expect the versions an earlier one makes, before either is awaited."""
     async with opened(factory) as storage:
         calls = [
             storage.append_streams((to_account("a", n, n), to_account("b", 2 * n, n, n))) for n in range(30)
@@ -140,7 +140,7 @@ async def appends_count_in_the_order_of_their_calls(factory: StorageFactory) -> 
 
 @case()
 async def what_stands_on_a_refused_append_is_refused(factory: StorageFactory) -> None:
-    """Refuse calls that expect the versions of one that was refused, and let the others pass."""
+    """Refuse calls that expect the versions of a refused append, and let all others succeed."""
     async with opened(factory) as storage:
         calls = [
             storage.append_streams(changes)
@@ -160,7 +160,7 @@ async def what_stands_on_a_refused_append_is_refused(factory: StorageFactory) ->
 
 @case()
 async def of_appends_that_share_a_stream_one_wins(factory: StorageFactory) -> None:
-    """Let exactly one of ten appends at one version succeed, with all of its streams and none of others'."""
+    """Let exactly one of ten appends at one version succeed, with all its streams and no other's."""
     async with opened(factory) as storage:
         calls = [append(storage, to_account(f"own-{n}", 0, n), to_account("shared", 0, n)) for n in range(10)]
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -174,7 +174,7 @@ async def of_appends_that_share_a_stream_one_wins(factory: StorageFactory) -> No
 
 @case()
 async def listeners_hear_an_append_to_several_streams(factory: StorageFactory) -> None:
-    """Tell listeners every event with its position before the append returns, none of a refused one."""
+    """Call listeners with every event and position before the append returns; with none if it is refused."""
     heard: list[Committed] = []
     async with opened(factory) as storage:
         storage.add_listener(heard.append)
@@ -191,7 +191,7 @@ async def listeners_hear_an_append_to_several_streams(factory: StorageFactory) -
 
 @case()
 async def a_history_is_read_from_a_version_on(factory: StorageFactory) -> None:
-    """Return the rows above a version, in order and without a gap, whatever else lies between them."""
+    """Return the rows above a version, in order and without gaps, whatever other rows are between them."""
     async with opened(factory) as storage:
         for number in range(40):
             strangers = [Audited("a", number), Ticked(number), Deposited("b", number)]
@@ -209,7 +209,7 @@ async def a_history_is_read_from_a_version_on(factory: StorageFactory) -> None:
 
 @case()
 async def ids_are_told_apart_to_the_last_letter(factory: StorageFactory) -> None:
-    """Keep streams and snapshots of ids that are long, or look alike, apart, and give them back unchanged."""
+    """Keep streams and snapshots with long or similar ids apart, and return the ids unchanged."""
     async with opened(factory) as storage:
         await append(storage, *(to_account(name, 0, n) for n, name in enumerate(IDS)))
         for n, name in enumerate(IDS):
@@ -238,7 +238,7 @@ async def aggregates_are_there_after_closing(factory: StorageFactory) -> None:
 
 @case("shared")
 async def aggregates_are_the_same_for_all(factory: StorageFactory) -> None:
-    """Check versions against what others wrote, and read their histories and snapshots."""
+    """Check versions against other storages' writes, and read their histories and snapshots."""
     async with opened(factory) as left, opened(factory) as right:
         await append(left, to_account("a", 0, 0), to_account("b", 0, 1))
         await append(right, to_account("b", 1, 2))
@@ -257,7 +257,7 @@ async def aggregates_are_the_same_for_all(factory: StorageFactory) -> None:
 
 @case()
 async def the_last_snapshot_is_kept(factory: StorageFactory) -> None:
-    """Give back the bytes saved last, of whatever version, for each type and id; None after a removal."""
+    """Return the bytes saved last for each type and id, whatever their version; None after a removal."""
     async with opened(factory) as storage:
         equal(await storage.load_snapshot("account", "a"), None, "a snapshot that was never saved")
         await storage.save_snapshot("account", "a", 1, None)
@@ -273,7 +273,7 @@ async def the_last_snapshot_is_kept(factory: StorageFactory) -> None:
 
 
 def account_class(meaning: int = 1) -> type[Any]:
-    """Return the class of an account's aggregate, as one version of an application has it."""
+    """Return the aggregate class of an account, in one version of an application."""
 
     class Account(Aggregate):
         snapshot_version = meaning
@@ -290,14 +290,14 @@ def account_class(meaning: int = 1) -> type[Any]:
 
 
 async def total_of(storage: Any, meaning: int = 1) -> tuple[int, int]:
-    """Return total and version of account/a as a repository that uses snapshots loads it."""
+    """Return total and version of account/a, loaded by a repository that uses snapshots."""
     account = await Repository(account_class(meaning), storage, snapshot_every=2).load("a")
     return account.total, account.version
 
 
 @case()
 async def an_aggregate_goes_on_from_its_snapshot(factory: StorageFactory) -> None:
-    """Save a snapshot when one is due, and load from it what the events make; pass over an older meaning."""
+    """Save a snapshot when one is due, and load from it; ignore one of an older snapshot version."""
     async with opened(factory) as storage:
         accounts = Repository(account_class(), storage, snapshot_every=2)
         for number in range(1, 6):
@@ -310,7 +310,7 @@ async def an_aggregate_goes_on_from_its_snapshot(factory: StorageFactory) -> Non
 
 @case()
 async def a_snapshot_that_is_no_good_is_passed_over(factory: StorageFactory) -> None:
-    """Replay the events where the snapshot is ahead of the log, of another log, or damaged."""
+    """Replay the events if the snapshot is ahead of the log, of another log, or damaged."""
     async with opened(factory) as storage:
         accounts = Repository(account_class(), storage, snapshot_every=2)
         for number in (100, 200, 300):

@@ -1,4 +1,4 @@
-"""A bus on the storage: what is published is handled, in order, also across failures and restarts."""
+"""A bus on the storage: events are handled, in order, despite failures and restarts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pabal.testing.conformance.running import Handler, running, settled
 
 @case()
 async def what_is_published_is_stored_and_handled(factory: StorageFactory) -> None:
-    """Return from publish with the position, have every event handled once, and the cursor at the head."""
+    """Return the position from publish, handle every event once, and move the cursor to the head."""
     handler = Handler()
     async with opened(factory) as storage, running(storage, handler) as bus:
         receipt = await bus.publish(Deposited("a", 0))
@@ -31,7 +31,7 @@ async def what_is_published_is_stored_and_handled(factory: StorageFactory) -> No
 
 @case()
 async def a_restart_repeats_nothing_and_misses_nothing(factory: StorageFactory) -> None:
-    """Deliver after a restart what was published while no bus ran, and nothing that was finished."""
+    """After a restart, deliver what was published while no bus ran, and nothing that was finished."""
     handler = Handler()
     async with opened(factory) as storage:
         async with running(storage, handler) as bus:
@@ -46,7 +46,7 @@ async def a_restart_repeats_nothing_and_misses_nothing(factory: StorageFactory) 
 
 @case()
 async def order_holds_per_aggregate_across_failures(factory: StorageFactory) -> None:
-    """Hold back the events of an aggregate while an earlier one waits for a retry, and only those."""
+    """Hold back the events of an aggregate while an earlier one waits for a retry, and no others."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 2, 13: 1}
     async with opened(factory) as storage, running(storage, handler, clock) as bus:
@@ -68,7 +68,7 @@ async def order_holds_per_aggregate_across_failures(factory: StorageFactory) -> 
 
 @case()
 async def a_retry_keeps_its_time_over_a_restart(factory: StorageFactory) -> None:
-    """Count attempts over restarts, and make the next one when it was due before."""
+    """Continue counting attempts after a restart, and make the next one at the time it was due."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 99}
     async with opened(factory) as storage:
@@ -97,7 +97,7 @@ async def a_retry_keeps_its_time_over_a_restart(factory: StorageFactory) -> None
 
 @case()
 async def what_is_parked_lets_the_others_pass(factory: StorageFactory) -> None:
-    """Park one event after its last attempt, finish all others, and have the watermark at the head."""
+    """Park an event after its last attempt, finish all others, and move the watermark to the head."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {2: 3}
     async with opened(factory) as storage, running(storage, handler, clock) as bus:
@@ -115,7 +115,7 @@ async def what_is_parked_lets_the_others_pass(factory: StorageFactory) -> None:
 
 @case()
 async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFactory) -> None:
-    """Queue later events of the key, over a restart, too, and deliver them once the first one succeeds."""
+    """Queue later events of the key, across a restart too, and deliver them once the first succeeds."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 3}
     async with opened(factory) as storage:
@@ -146,7 +146,7 @@ async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFac
 
 @case()
 async def a_subscription_that_stops_stays_where_it_is(factory: StorageFactory) -> None:
-    """Halt at the event that fails, keep the watermark below it, and go on there after a restart."""
+    """Halt at the event that fails, keep the watermark below it, and go on from there after a restart."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 3}
     async with opened(factory) as storage:
@@ -167,7 +167,7 @@ async def a_subscription_that_stops_stays_where_it_is(factory: StorageFactory) -
 
 @case()
 async def a_late_subscription_sees_what_it_says(factory: StorageFactory) -> None:
-    """Deliver the whole log, the log after a position, or what comes, also while events are published."""
+    """Deliver the whole log, the log after a position, or only new events, also during publishing."""
     async with opened(factory) as storage, running(storage, Handler()) as bus:
         receipts = await bus.publish_batch(deposits("a", range(5)))
         late: dict[Any, Handler] = {start: Handler() for start in ("beginning", receipts[2].position, "now")}
@@ -189,7 +189,7 @@ async def a_late_subscription_sees_what_it_says(factory: StorageFactory) -> None
 
 @case()
 async def a_name_subscribed_again_goes_on(factory: StorageFactory) -> None:
-    """Keep the cursor of a name that nobody subscribes under, and deliver what it missed."""
+    """Keep the cursor of a name without a subscriber, and deliver what it missed."""
     before, after = Handler(), Handler()
     async with opened(factory) as storage, running(storage, Handler()) as bus:
         subscription = bus.subscribe(Deposited, before, name="comes-and-goes")
@@ -205,7 +205,7 @@ async def a_name_subscribed_again_goes_on(factory: StorageFactory) -> None:
 
 @case()
 async def a_bus_stopped_while_it_subscribes_holds_nothing(factory: StorageFactory) -> None:
-    """Give back a subscription that was being opened, at whatever moment the bus was stopped."""
+    """Release a subscription that is being opened, whenever the bus is stopped."""
     async with opened(factory) as storage:
         for turns in range(12):
             name = f"sub-{turns}"
@@ -221,7 +221,7 @@ async def a_bus_stopped_while_it_subscribes_holds_nothing(factory: StorageFactor
 
 @case()
 async def a_scheduled_event_is_delivered_when_it_is_due(factory: StorageFactory) -> None:
-    """Deliver it by the clock, not before, and once, over a restart as well."""
+    """Deliver it once, when the clock says it is due and not before, across a restart too."""
     handler, clock = Handler(), VirtualClock()
     async with opened(factory) as storage:
         async with running(storage, handler, clock) as bus:
@@ -241,7 +241,7 @@ async def a_scheduled_event_is_delivered_when_it_is_due(factory: StorageFactory)
 
 @case()
 async def waiting_for_an_event_looks_back(factory: StorageFactory) -> None:
-    """Find the first match after a receipt, whether it came before the call or comes after."""
+    """Find the first match after a receipt, whether published before the call or after it."""
     async with opened(factory) as storage, running(storage, Handler()) as bus:
         receipt = await bus.publish(Deposited("a", 0))
         await bus.publish_batch(deposits("a", range(1, 4)))
@@ -251,7 +251,7 @@ async def waiting_for_an_event_looks_back(factory: StorageFactory) -> None:
 
 @case("persistent")
 async def a_bus_goes_on_after_the_storage_was_closed(factory: StorageFactory) -> None:
-    """Repeat nothing and miss nothing after opening again: events, retries, dead letters, queues."""
+    """After opening again, repeat and miss nothing: events, retries, dead letters, queues."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 1, 11: 3}
     async with opened(factory) as storage, running(storage, handler, clock, on_exhausted="park_key") as bus:

@@ -1,4 +1,4 @@
-"""A bus on the storage, and what becomes of its dead letters: edited, discarded, retried, queued behind."""
+"""A bus and its dead letters: edited, discarded, retried, and queued behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pabal.testing.conformance.running import Handler, running, settled
 
 @case()
 async def an_edited_dead_letter_is_handled_as_edited(factory: StorageFactory) -> None:
-    """Hand the new payload to the handler, and the old one to nobody."""
+    """Give the handler the new payload, and never the old one."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 9}
     options: dict[str, Any] = {"retry_count": 0, "retry": None}
@@ -30,7 +30,7 @@ async def an_edited_dead_letter_is_handled_as_edited(factory: StorageFactory) ->
 
 @case()
 async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory: StorageFactory) -> None:
-    """Deliver what queued behind it once the edited event succeeds, or is parked under its new key."""
+    """Deliver the queue behind it once the edited event succeeds, or is parked under its new key."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 9, 11: 9}
     options: dict[str, Any] = {"on_exhausted": "park_key", "retry_count": 0, "retry": None}
@@ -51,7 +51,7 @@ async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory:
 
 @case()
 async def a_discarded_dead_letter_lets_its_key_go_on(factory: StorageFactory) -> None:
-    """Deliver what queued behind it, without it."""
+    """Deliver the queue behind it without the discarded event."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 9}
     options: dict[str, Any] = {"on_exhausted": "park_key", "retry_count": 0, "retry": None}
@@ -66,7 +66,7 @@ async def a_discarded_dead_letter_lets_its_key_go_on(factory: StorageFactory) ->
 
 @case()
 async def a_dead_letter_discarded_during_its_retry_is_attempted_no_more(factory: StorageFactory) -> None:
-    """Make no further attempt, park it no second time, and let later events of its key and its lane go on."""
+    """Make no further attempt and do not park it again; let later events of its key and lane go on."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 99, 20: 99}
     async with opened(factory) as storage, running(storage, handler, clock) as bus:
@@ -96,7 +96,7 @@ async def a_dead_letter_discarded_during_its_retry_is_attempted_no_more(factory:
 
 @case()
 async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: StorageFactory) -> None:
-    """Let the handler end, and forget how: neither park nor retry what it failed on."""
+    """Let the running handler end, and neither park nor retry the event it failed on."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 99}
     entered, leave = asyncio.Event(), asyncio.Event()
@@ -124,7 +124,7 @@ async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: S
 
 @case()
 async def a_queue_whose_dead_letter_is_gone_goes_on_after_a_restart(factory: StorageFactory) -> None:
-    """Deliver what still queued when the bus stopped, though nothing is parked that could let it go."""
+    """Deliver what was still queued when the bus stopped, although no dead letter is left to release it."""
     handler, clock = Handler(), VirtualClock()
     handler.failures = {1: 3, 2: 1}
     async with opened(factory) as storage:
@@ -148,7 +148,7 @@ async def a_queue_whose_dead_letter_is_gone_goes_on_after_a_restart(factory: Sto
 
 @case()
 async def retrying_all_leaves_out_what_nobody_subscribes(factory: StorageFactory) -> None:
-    """Retry the dead letters of names subscribed here, keep the others, and raise for one of those alone."""
+    """Retry the dead letters of names subscribed here and keep the others; retrying one of those raises."""
     handler, gone = Handler(), Handler()
     handler.failures = {1: 1}
     gone.failures = {1: 1}

@@ -1,4 +1,4 @@
-"""A case, how cases are written and collected, and what they say when something is wrong."""
+"""Cases: how they are written, collected and run, and how they report a failure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ X = TypeVar("X", bound=BaseException)
 T = TypeVar("T")
 
 SECONDS = 60.0
-"""After which a case that hangs fails."""
+"""A case that takes longer fails."""
 
 
 class Case(msgspec.Struct, frozen=True):
-    """Hold one thing that a backend must do; ``await case(factory)`` runs it on a factory of storages.
+    """One thing that a backend must do; ``await case(factory)`` runs it on storages from the factory.
 
     ``port`` is one of ``PORTS``, ``sentence`` says what must hold, and ``needs`` names the capabilities that
-    a backend must declare for the case to be its own.
+    a backend must declare for the case to apply.
     """
 
     port: str
@@ -36,11 +36,11 @@ class Case(msgspec.Struct, frozen=True):
     run: Run
 
     def is_for(self, capabilities: Capabilities) -> bool:
-        """Tell whether a backend of these capabilities must pass it."""
+        """Tell whether a backend with these capabilities must pass the case."""
         return all(getattr(capabilities, need) for need in self.needs)
 
     async def __call__(self, factory: StorageFactory) -> None:
-        """Run the case. Raises AssertionError where the backend does something else, or hangs for 60 s."""
+        """Run the case. Raises AssertionError if the backend behaves differently, or hangs for 60 s."""
         try:
             async with asyncio.timeout(SECONDS):
                 await self.run(factory)
@@ -52,12 +52,12 @@ class Case(msgspec.Struct, frozen=True):
             raise AssertionError(f"{self}: {self.sentence} It ended with {error!r}") from error
 
     def __str__(self) -> str:
-        """Return the port and what is to be seen."""
+        """Return the port and the name of the case, as words."""
         return f"{self.port}: {self.name.replace('_', ' ')}"
 
 
 def case(*needs: Need) -> Callable[[Run], Run]:
-    """Mark a function of a port's module as a case, for backends that have what it needs."""
+    """Mark a function of a port's module as a case, and name the capabilities it needs."""
 
     def mark(run: Run) -> Run:
         run.needs = needs  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ def case(*needs: Need) -> Callable[[Run], Run]:
 
 
 def cases_of(port: str, module: ModuleType) -> list[Case]:
-    """Return the cases of a module in the order in which they are written; ``NEEDS`` counts for each."""
+    """Return the cases of a module in the order they are written; the module's ``NEEDS`` apply to all."""
     always: tuple[Need, ...] = getattr(module, "NEEDS", ())
     return [
         Case(port, name, (run.__doc__ or "").strip(), (*always, *run.needs), run)
@@ -87,7 +87,7 @@ async def opened(factory: StorageFactory) -> AsyncIterator[Any]:
 
 
 def check(condition: object, what: str) -> None:
-    """Raise AssertionError unless a condition holds; a statement would vanish under ``python -O``."""
+    """Raise AssertionError unless a condition holds; an assert statement would vanish under ``python -O``."""
     if not condition:
         raise AssertionError(what)
 
@@ -99,13 +99,13 @@ def equal(actual: Any, expected: Any, what: str) -> None:
 
 
 def exactly(count: int, found: Sequence[T], what: str) -> Sequence[T]:
-    """Return what was found. Raises AssertionError unless there are so many."""
+    """Return ``found``. Raises AssertionError unless it holds ``count`` elements."""
     equal(len(found), count, f"how many {what} there are")
     return found
 
 
 async def refused(kind: type[X], call: Awaitable[Any], what: str) -> X:
-    """Await a call that must raise, and return what it raised."""
+    """Await a call that must raise an error of ``kind``, and return the error."""
     try:
         result = await call
     except kind as error:

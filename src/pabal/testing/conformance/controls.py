@@ -1,4 +1,4 @@
-"""Steering: subscriptions are paused, moved, given a range again, and removed, whoever handles them."""
+"""Controls: subscriptions can be paused, moved, replayed and removed, whichever process handles them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEEDS = ("steered",)
 
 
 async def control_of(storage: Any, name: str = "sub") -> Control:
-    """Return what is asked of a subscription."""
+    """Return the requests for a subscription."""
     [control] = exactly(1, await storage.read_controls([name]), "controls")
     return control  # type: ignore[no-any-return]
 
@@ -25,7 +25,7 @@ def parked(position: int, key: str | None = None) -> ParkedDelivery:
 
 @case()
 async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
-    """Tell whoever opens or lists a subscription that it is paused, and say whether a call changed it."""
+    """Show the pause when the subscription is opened or listed, and return whether a call changed it."""
     async with opened(factory) as storage:
         cursor = await take(storage)
         check(not cursor.paused, "a new subscription must not be paused")
@@ -43,7 +43,7 @@ async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
 
 @case()
 async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
-    """Show why a subscription has halted to whoever looks, until it is resumed or taken anew."""
+    """Show why a subscription has halted, until it is resumed or opened again."""
     async with opened(factory) as storage:
         cursor = await take(storage)
         equal(await storage.note_halt("sub", cursor.epoch + 1, "no"), False, "a halt in another epoch")
@@ -66,7 +66,7 @@ async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
 
 @case()
 async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> None:
-    """Raise SubscriptionNotFoundError with the names there are; reading and forgetting pass over them."""
+    """Raise SubscriptionNotFoundError with the known names; reading and forgetting ignore unknown names."""
     async with opened(factory) as storage:
         await take(storage, "known")
         for what, call in (
@@ -84,7 +84,7 @@ async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> No
 
 @case()
 async def listeners_hear_what_is_asked(factory: StorageFactory) -> None:
-    """Call them after what was asked can be read, until they are taken away."""
+    """Call listeners once the request can be read, until they are removed."""
     async with opened(factory) as storage:
         await ticks(storage, 3)
         cursor = await take(storage)
@@ -102,7 +102,7 @@ async def listeners_hear_what_is_asked(factory: StorageFactory) -> None:
 
 @case()
 async def a_reset_moves_the_cursor_and_forgets_the_exceptions(factory: StorageFactory) -> None:
-    """Begin anew after a position: no retry, queue or replay is left, nor a dead letter above it."""
+    """Start again after a position, with no retry, queue or replay left, and no dead letter above it."""
     async with opened(factory) as storage:
         positions = await ticks(storage, 8)
         cursor = await take(storage)
@@ -124,7 +124,7 @@ async def a_reset_moves_the_cursor_and_forgets_the_exceptions(factory: StorageFa
 
 @case()
 async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) -> None:
-    """Take the beginning, now, a position, or a time."""
+    """Accept the beginning, now, a position, and a time."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
         recorded = [envelope.recorded_at async for envelope in storage.read()]
@@ -138,7 +138,7 @@ async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) 
 
 @case()
 async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFactory) -> None:
-    """Raise SubscriptionInUseError, and change nothing; the holder itself may reset."""
+    """Raise SubscriptionInUseError and change nothing; the holder itself may reset."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
         cursor = await take(storage)
@@ -157,7 +157,7 @@ async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFacto
 
 @case()
 async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
-    """Remove cursor, retries, queues and replays; its dead letters stay."""
+    """Remove cursor, retries, queues and replays; keep the dead letters."""
     async with opened(factory) as storage:
         await ticks(storage, 4)
         cursor = await take(storage)
@@ -177,7 +177,7 @@ async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
 
 @case()
 async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory) -> None:
-    """Keep each with how far it has come, oldest first, until its last position is finished."""
+    """Keep each replay with its progress, oldest first, until its last position is finished."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
         cursor = await take(storage)
@@ -201,7 +201,7 @@ async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory
 
 @case()
 async def an_empty_range_is_not_replayed(factory: StorageFactory) -> None:
-    """Raise UsageError for a range turned around, and for one that is delivered anyway."""
+    """Raise UsageError for a range that ends before it begins, or holds only events still to be delivered."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         cursor = await take(storage)
@@ -213,7 +213,7 @@ async def an_empty_range_is_not_replayed(factory: StorageFactory) -> None:
 
 @case()
 async def positions_of_dead_letters_are_told_within_a_range(factory: StorageFactory) -> None:
-    """Return those above one position up to another, of one subscription."""
+    """Return a subscription's positions above one position and up to another."""
     async with opened(factory) as storage:
         await ticks(storage, 6)
         for name in ("sub", "other"):
@@ -227,7 +227,7 @@ async def positions_of_dead_letters_are_told_within_a_range(factory: StorageFact
 
 @case("shared")
 async def others_notice_what_is_asked(factory: StorageFactory) -> None:
-    """Let ``poll_controls`` say once that somebody else asked something."""
+    """Let ``poll_controls`` say once that another storage object made a request."""
     async with opened(factory) as storage, opened(factory) as other:
         await take(storage)
         storage.poll_head()

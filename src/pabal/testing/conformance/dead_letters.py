@@ -1,4 +1,4 @@
-"""Dead letters: deliveries that were given up, kept with their bytes until somebody decides."""
+"""Dead letters: deliveries that were given up, kept with their bytes until they are retried or discarded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def park(storage: Any, *letters: ParkedDelivery, name: str = "sub") -> Cur
 
 
 async def only(storage: Any) -> DeadLetterRecord:
-    """Return the one dead letter there is."""
+    """Return the only dead letter."""
     found = await storage.list_dead_letters()
     equal(len(found), 1, "how many dead letters there are")
     return found[0]  # type: ignore[no-any-return]
@@ -63,7 +63,7 @@ async def a_parked_delivery_is_kept_whole(factory: StorageFactory) -> None:
 
 @case()
 async def dead_letters_are_listed_by_id_and_filtered(factory: StorageFactory) -> None:
-    """Return them ascending, from above an id, up to a limit, of a subscription, event type or error type."""
+    """Return those above an id, ascending, up to a limit, by subscription, event type or error type."""
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Deposited("a", 2), Ticked(3), Deposited("a", 4)])
         await park(storage, parked(1), parked(2, error_type="KeyError"))
@@ -88,7 +88,7 @@ async def dead_letters_are_listed_by_id_and_filtered(factory: StorageFactory) ->
 
 @case()
 async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
-    """Raise DeadLetterNotFoundError with the id, whatever is asked of it."""
+    """Raise DeadLetterNotFoundError with the id, from every call."""
     async with opened(factory) as storage:
         for what, call in (
             ("get", storage.get_dead_letter(7)),
@@ -108,7 +108,7 @@ async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
 
 @case()
 async def a_retry_is_begun_once(factory: StorageFactory) -> None:
-    """Return the dead letter at the first call and None at the next, and note the retry in the cursor."""
+    """Return the dead letter at the first call and None at the next; put the retry into the cursor."""
     async with opened(factory) as storage:
         await storage.store_event(Deposited("a", 1))
         cursor = await park(storage, parked(1))
@@ -126,7 +126,7 @@ async def a_retry_is_begun_once(factory: StorageFactory) -> None:
 
 @case()
 async def a_retry_that_succeeds_removes_the_dead_letter(factory: StorageFactory) -> None:
-    """Remove it when its position is cleared; one that is parked and not retried stays."""
+    """Remove it when its position is cleared; keep one that is parked and not being retried."""
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
@@ -139,7 +139,7 @@ async def a_retry_that_succeeds_removes_the_dead_letter(factory: StorageFactory)
 
 @case()
 async def a_retry_that_fails_is_parked_under_the_same_id(factory: StorageFactory) -> None:
-    """Keep id and row, with the new reason and failures, ready to be retried again."""
+    """Keep id and row, take the new reason and failures, and allow another retry."""
     async with opened(factory) as storage:
         await storage.store_event(Deposited("a", 1))
         cursor = await park(storage, parked(1))
@@ -159,7 +159,7 @@ async def a_retry_that_fails_is_parked_under_the_same_id(factory: StorageFactory
 
 @case()
 async def a_payload_is_edited_before_a_retry(factory: StorageFactory) -> None:
-    """Deliver the new payload, keep it when it is parked again, and leave the log as it was."""
+    """Deliver the new payload, keep it if it is parked again, and leave the log unchanged."""
     async with opened(factory) as storage:
         event = Deposited("a", 1, metadata={"desk": "x"})
         await storage.store_event(event)
@@ -181,7 +181,7 @@ async def a_payload_is_edited_before_a_retry(factory: StorageFactory) -> None:
 
 @case()
 async def a_payload_that_does_not_fit_changes_nothing(factory: StorageFactory) -> None:
-    """Raise DecodeError, and leave the dead letter parked as it was."""
+    """Raise DecodeError, and leave the dead letter parked and unchanged."""
     async with opened(factory) as storage:
         await storage.store_event(Deposited("a", 1))
         await park(storage, parked(1))
@@ -194,7 +194,7 @@ async def a_payload_that_does_not_fit_changes_nothing(factory: StorageFactory) -
 
 @case()
 async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
-    """Return it, remove it with its retry, and raise when it is asked for again."""
+    """Return it and remove it together with its retry; raise when it is asked for again."""
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
@@ -209,7 +209,7 @@ async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
 
 @case()
 async def a_blocking_dead_letter_counts_what_waits_behind_it(factory: StorageFactory) -> None:
-    """Block its key until it is gone and its queue is empty."""
+    """Block the key until the dead letter is gone and the queue is empty."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", number) for number in range(5)])
         cursor = await take(storage)
@@ -232,7 +232,7 @@ async def a_blocking_dead_letter_counts_what_waits_behind_it(factory: StorageFac
 
 @case()
 async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
-    """Forget that a delivery waited for a retry or in a queue once it is parked."""
+    """Forget a delivery's retry or its place in a queue once it is parked."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", number) for number in range(3)])
         cursor = await take(storage)
@@ -248,7 +248,7 @@ async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
 
 @case("persistent")
 async def dead_letters_survive_closing(factory: StorageFactory) -> None:
-    """Find them after opening again, those that are being retried with their retry."""
+    """Find dead letters after opening again, and the retries of those being retried."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", 1), Deposited("a", 2)])
         await park(storage, parked(1), parked(2, key="account/a"))

@@ -1,4 +1,4 @@
-"""The events that the cases are about."""
+"""The events used by the cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pabal.ports.storage import EventStorage
 
 
 class Deposited(DomainEvent):
-    """Belong to an account, the usual kind of event."""
+    """An event of an account, the usual kind of event."""
 
     event_type: ClassVar[str] = "conformance.deposited"
     aggregate_type: ClassVar[str | None] = "account"
@@ -25,7 +25,7 @@ class Deposited(DomainEvent):
 
 
 class Audited(DomainEvent):
-    """Share its aggregate ids with ``Deposited``, but not its streams."""
+    """An event with the same aggregate ids as ``Deposited``, but in other streams."""
 
     event_type: ClassVar[str] = "conformance.audited"
     aggregate_type: ClassVar[str | None] = "audit"
@@ -39,7 +39,7 @@ class Audited(DomainEvent):
 
 
 class Ticked(DomainEvent):
-    """Belong to no aggregate."""
+    """An event of no aggregate."""
 
     event_type: ClassVar[str] = "conformance.ticked"
     number: int

@@ -1,4 +1,4 @@
-"""What operators ask of a log: what became of one event at each subscription, with every failed attempt."""
+"""Inspection: the state of an event at each subscription, with every failed attempt."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DONE_AT = 1_700_000_050.5
 
 
 def recovered(position: int, failed: int = 1, *, finished_at: float = DONE_AT) -> RecoveredDelivery:
-    """Return a delivery that succeeded after so many failed attempts."""
+    """Return a delivery that succeeded after ``failed`` failed attempts."""
     failures = tuple(failure(number) for number in range(1, failed + 1))
     return RecoveredDelivery(position, failed + 1, failures, finished_at)
 
 
 async def delivery(storage: Any, position: int) -> DeliveryRecord:
-    """Return the only delivery of a position."""
+    """Return the only delivery stored for a position."""
     found = await storage.deliveries_at(position)
     equal(len(found), 1, f"how many deliveries of position {position} are shown")
     return found[0]  # type: ignore[no-any-return]
@@ -30,7 +30,7 @@ async def delivery(storage: Any, position: int) -> DeliveryRecord:
 
 @case()
 async def each_subscription_has_one_delivery_with_its_state(factory: StorageFactory) -> None:
-    """Show by name who has finished a position, not yet, waits for a retry, parked it, or queues it."""
+    """Show by name which subscription has finished, not begun, to retry, parked, or queued a position."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         other = await take(storage, "other")
@@ -54,7 +54,7 @@ async def each_subscription_has_one_delivery_with_its_state(factory: StorageFact
 
 @case()
 async def a_delivery_that_recovered_keeps_its_failed_attempts(factory: StorageFactory) -> None:
-    """Show them, and when it succeeded, whether or not a retry was saved before; others show none."""
+    """Show the attempts, and when it succeeded, even if no retry was saved before; show none for others."""
     async with opened(factory) as storage:
         await ticks(storage, 3)
         cursor = await take(storage)
@@ -71,7 +71,7 @@ async def a_delivery_that_recovered_keeps_its_failed_attempts(factory: StorageFa
 
 @case()
 async def a_dead_letter_that_recovered_keeps_its_failed_attempts(factory: StorageFactory) -> None:
-    """Show them after its retry succeeded, when the dead letter itself is gone."""
+    """Show the attempts after its retry has succeeded and the dead letter is gone."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
         cursor = await park(storage, parked(1))
@@ -85,7 +85,7 @@ async def a_dead_letter_that_recovered_keeps_its_failed_attempts(factory: Storag
 
 @case()
 async def what_recovered_under_an_epoch_that_is_over_is_not_kept(factory: StorageFactory) -> None:
-    """Keep nothing of a save that was refused: the delivery is made again."""
+    """Keep nothing of a save that was refused: the delivery will be made again."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
         cursor = await take(storage)
@@ -98,7 +98,7 @@ async def what_recovered_under_an_epoch_that_is_over_is_not_kept(factory: Storag
 
 @case()
 async def a_delivery_that_recovered_again_shows_both_times(factory: StorageFactory) -> None:
-    """Show what a replay made of a position behind what was there before, and a retry behind that."""
+    """Show the attempts of a replay after those before it, and the attempts of a retry after both."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
         cursor = await take(storage)
@@ -117,7 +117,7 @@ async def a_delivery_that_recovered_again_shows_both_times(factory: StorageFacto
 
 @case()
 async def the_newest_that_recovered_are_kept(factory: StorageFactory) -> None:
-    """Forget the oldest beyond ``RECOVERIES_KEPT``, in one save or over several."""
+    """Forget the oldest beyond ``RECOVERIES_KEPT``, whether they come in one save or in several."""
     async with opened(factory) as storage:
         await ticks(storage, 3)
         cursor = await take(storage)
@@ -136,7 +136,7 @@ async def the_newest_that_recovered_are_kept(factory: StorageFactory) -> None:
 
 @case("steered")
 async def what_recovered_is_forgotten_with_its_subscription(factory: StorageFactory) -> None:
-    """Show nothing of it under the name of another subscription that comes later."""
+    """Show none of the attempts for another subscription that gets the same name later."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
         for name in ("sub", "other"):
@@ -153,7 +153,7 @@ async def what_recovered_is_forgotten_with_its_subscription(factory: StorageFact
 
 @case("persistent")
 async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -> None:
-    """Show the failed attempts to whoever looks into a log that was closed."""
+    """Show the failed attempts after the log was closed and opened again."""
     async with opened(factory) as storage:
         await ticks(storage, 1)
         cursor = await take(storage)
@@ -165,7 +165,7 @@ async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -
 
 @case("steered")
 async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFactory) -> None:
-    """Move what nobody holds at once; keep the last request until it is taken anew, and obey it once."""
+    """Move a subscription at once if it is not held; if it is, store the last request until it is opened."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         cursor = await take(storage)
@@ -188,7 +188,7 @@ async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFac
 
 @case("steered")
 async def a_reset_to_now_that_is_obeyed_later_repeats_nothing(factory: StorageFactory) -> None:
-    """Take now for the moment of obeying: what was handled meanwhile would be delivered again."""
+    """Take "now" as the time of carrying it out, so that events handled before then are not repeated."""
     async with opened(factory) as storage:
         await ticks(storage, 2)
         cursor = await take(storage)

@@ -1,4 +1,4 @@
-"""The log: what is appended is read back as it was, once, in order."""
+"""The log: events are read back unchanged, once, and in order."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def an_empty_log_has_nothing(factory: StorageFactory) -> None:
 
 @case()
 async def an_event_comes_back_as_it_was(factory: StorageFactory) -> None:
-    """Give back payload, id, time, correlation and metadata of every kind of event."""
+    """Return payload, id, time, correlation and metadata of every kind of event unchanged."""
     seoul = datetime(2024, 1, 1, 9, tzinfo=UTC).astimezone()
     stored: list[Any] = [
         Deposited("a", 1, metadata={"desk": "x", "try": 2, "share": 0.5, "dry": False, "note": None}),
@@ -66,7 +66,7 @@ async def an_event_comes_back_as_it_was(factory: StorageFactory) -> None:
 
 @case()
 async def the_log_is_read_in_order_from_any_position(factory: StorageFactory) -> None:
-    """Iterate over envelopes above a position, all or up to a limit, of all types or some."""
+    """Iterate over envelopes above a position: all or up to a limit, of all types or some."""
     stored = [Deposited("a", 1), Ticked(2), Deposited("b", 3), Ticked(4), Audited("a", 5)]
     async with opened(factory) as storage:
         before = datetime.now(UTC)
@@ -96,7 +96,7 @@ async def the_log_is_read_in_order_from_any_position(factory: StorageFactory) ->
 
 @case()
 async def pages_cover_the_log_without_gap_or_overlap(factory: StorageFactory) -> None:
-    """Return stretches of the log that join, whatever their size and filter."""
+    """Return pages that join without gap or overlap, whatever their size and filter."""
     stored = [Ticked(number) if number % 3 else Deposited("a", number) for number in range(1, 24)]
     async with opened(factory) as storage:
         positions = await storage.store_events(stored)
@@ -127,7 +127,7 @@ async def pages_cover_the_log_without_gap_or_overlap(factory: StorageFactory) ->
 
 @case()
 async def rows_are_found_by_position(factory: StorageFactory) -> None:
-    """Return the rows at given positions in order, without those that do not exist."""
+    """Return the rows at the given positions in order, without positions that do not exist."""
     async with opened(factory) as storage:
         positions = await storage.store_events(map(Ticked, range(1, 6)))
         asked = [positions[3], positions[-1] + 7, positions[0], positions[3]]
@@ -138,7 +138,7 @@ async def rows_are_found_by_position(factory: StorageFactory) -> None:
 
 @case()
 async def the_same_event_again_is_stored_once(factory: StorageFactory) -> None:
-    """Return the first position for an event that is stored already, alone or among others."""
+    """Return the first position for an event that is already stored, alone or in a batch."""
     first, second = Deposited("a", 1), Deposited("a", 2)
     async with opened(factory) as storage:
         position = await storage.store_event(first)
@@ -188,7 +188,7 @@ async def a_batch_with_a_bad_event_leaves_nothing(factory: StorageFactory) -> No
 
 @case()
 async def listeners_hear_every_commit_in_order(factory: StorageFactory) -> None:
-    """Call listeners with what was added, before its publisher goes on, until they are taken away."""
+    """Call listeners with the new events before their publisher resumes, until they are removed."""
     heard: list[Committed] = []
     async with opened(factory) as storage:
         remove = storage.add_listener(heard.append)
@@ -207,7 +207,7 @@ async def listeners_hear_every_commit_in_order(factory: StorageFactory) -> None:
 
 @case()
 async def concurrent_appends_keep_the_order_of_each_caller(factory: StorageFactory) -> None:
-    """Give 20 concurrent publishers distinct positions; each one's events lie in its order."""
+    """Give the events of 20 concurrent publishers distinct positions, in each publisher's order."""
 
     async def publish(storage: Any, account: str) -> list[int]:
         return [await storage.store_event(event) for event in deposits(account, range(10))]
@@ -227,7 +227,7 @@ async def concurrent_appends_keep_the_order_of_each_caller(factory: StorageFacto
 
 @case()
 async def a_cancelled_append_is_there_once_or_not_at_all(factory: StorageFactory) -> None:
-    """Leave the events of a cancelled call absent or stored; trying again stores them once."""
+    """Store a cancelled append as a whole or not at all; a second try leaves its events stored once."""
     async with opened(factory) as storage:
         for turns in range(8):
             events = [Ticked(10 * turns), Ticked(10 * turns + 1)]
@@ -244,7 +244,7 @@ async def a_cancelled_append_is_there_once_or_not_at_all(factory: StorageFactory
 
 @case()
 async def statistics_count_what_is_there(factory: StorageFactory) -> None:
-    """Count events by type and aggregate type, and name the first and the last."""
+    """Count events by type and aggregate type, and return the first and last position and time."""
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
     stored = [
         Deposited("a", 1, occurred_at=late),
@@ -267,7 +267,7 @@ async def statistics_count_what_is_there(factory: StorageFactory) -> None:
 
 @case()
 async def events_are_marked_as_processed_by_hand(factory: StorageFactory) -> None:
-    """Without any subscription, return as unprocessed what was not marked."""
+    """Without any subscription, return every event that was not marked as processed."""
     stored = [Ticked(number) for number in range(4)]
     async with opened(factory) as storage:
         await storage.store_events(stored)
@@ -282,7 +282,7 @@ async def events_are_marked_as_processed_by_hand(factory: StorageFactory) -> Non
 
 @case()
 async def a_closed_storage_refuses(factory: StorageFactory) -> None:
-    """Raise StorageClosedError after closing, which may be done twice."""
+    """Raise StorageClosedError after closing; closing twice is allowed."""
     async with opened(factory) as storage:
         await storage.store_event(Ticked(1))
         await storage.aclose()
@@ -292,7 +292,7 @@ async def a_closed_storage_refuses(factory: StorageFactory) -> None:
 
 @case("persistent")
 async def the_log_survives_closing(factory: StorageFactory) -> None:
-    """Find every event after opening again, and go on with the next position."""
+    """Find every event after opening again, and continue with the next position."""
     async with opened(factory) as storage:
         positions = await storage.store_events([Deposited("a", 1), Ticked(2)])
     async with opened(factory) as storage:
@@ -316,7 +316,7 @@ async def the_same_event_again_is_known_after_closing(factory: StorageFactory) -
 
 @case("shared")
 async def what_one_writes_the_other_reads(factory: StorageFactory) -> None:
-    """Let two storages on the same data append in turn, and see each other's events and head."""
+    """Let two storages on the same data append in turn and see each other's events and head."""
     async with opened(factory) as left, opened(factory) as right:
         for number in range(1, 7):
             writer, reader = (left, right) if number % 2 else (right, left)
@@ -331,7 +331,7 @@ async def what_one_writes_the_other_reads(factory: StorageFactory) -> None:
 
 @case("shared")
 async def the_head_is_polled_for_what_others_wrote(factory: StorageFactory) -> None:
-    """Tell of a head that another storage moved, once, and of nothing when there is nothing."""
+    """Return the head once after another storage has moved it, and None otherwise."""
     async with opened(factory) as left, opened(factory) as right:
         await left.store_event(Ticked(1))
         right.poll_head()

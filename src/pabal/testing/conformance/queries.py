@@ -1,4 +1,4 @@
-"""Queries: events are found by type, aggregate, chain of causes and time, page by page from either end."""
+"""Queries: find events by type, aggregate, chain of causes and time, page by page from either end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEEDS = ("searchable",)
 
 
 async def filled(storage: Any) -> list[Any]:
-    """Append a small chain of causes among others, and return the events."""
+    """Append a small chain of causes among other events, and return all of them."""
     root = Ticked(1)
     first = Deposited("a", 2, correlation_id=root.event_id, causation_id=root.event_id)
     events = [
@@ -34,7 +34,7 @@ async def filled(storage: Any) -> list[Any]:
 
 
 async def found(storage: Any, wanted: LogFilter, **page: Any) -> list[int]:
-    """Return the positions of what a filter lets pass."""
+    """Return the positions of the events that match a filter."""
     return [row.position for row in await storage.find_events(wanted, **page)]
 
 
@@ -50,7 +50,7 @@ TICKED, DEPOSITED = "conformance.ticked", "conformance.deposited"
 
 @case()
 async def events_are_found_by_what_they_say_of_themselves(factory: StorageFactory) -> None:
-    """Let pass what every given part of the filter lets pass, from either end."""
+    """Return the events that match every given part of the filter, from either end."""
     async with opened(factory) as storage:
         events = await filled(storage)
         root = events[0].event_id
@@ -77,7 +77,7 @@ async def events_are_found_by_what_they_say_of_themselves(factory: StorageFactor
 
 @case()
 async def pages_follow_one_another(factory: StorageFactory) -> None:
-    """Return up to ``limit`` strictly between two positions; each page begins where the last one ended."""
+    """Return up to ``limit`` events strictly between two positions; each page begins where the last ended."""
     async with opened(factory) as storage:
         await filled(storage)
         for wanted in (LogFilter(), LogFilter(types=(TICKED,)), LogFilter(types=(TICKED, DEPOSITED))):
@@ -86,7 +86,7 @@ async def pages_follow_one_another(factory: StorageFactory) -> None:
                 pages: list[int] = []
                 while page := await _next_page(storage, wanted, pages, newest_first):
                     pages += page
-                    # Without this a backend that loses its place would never come to an end.
+                    # Without this check, a backend that loses its place would loop for ever.
                     equal(len(set(pages)), len(pages), f"positions that no earlier page of {wanted} had")
                 equal(
                     pages, expected[::-1] if newest_first else expected, f"pages of {wanted}, {newest_first=}"
@@ -98,7 +98,7 @@ async def pages_follow_one_another(factory: StorageFactory) -> None:
 
 @case()
 async def events_are_found_by_when_they_were_recorded(factory: StorageFactory) -> None:
-    """Take ``since`` as included and ``until`` as not; times of the log never go back."""
+    """Include ``since`` and exclude ``until``; times in the log never go back."""
     async with opened(factory) as storage:
         await filled(storage)
         rows = await storage.find_events(LogFilter())
@@ -117,7 +117,7 @@ async def events_are_found_by_when_they_were_recorded(factory: StorageFactory) -
 
 @case()
 async def a_kind_of_aggregate_alone_is_no_filter(factory: StorageFactory) -> None:
-    """Raise UsageError for what no index answers, and for a time that could be anywhere on earth."""
+    """Raise UsageError for a filter that no index supports, and for a time without an offset."""
     async with opened(factory) as storage:
         call = storage.find_events(LogFilter(aggregate_type="account"))
         await refused(UsageError, call, "filtering by aggregate_type alone")
@@ -136,7 +136,7 @@ async def types_are_listed_once_and_sorted(factory: StorageFactory) -> None:
 
 @case()
 async def dead_letters_are_counted_by_subscription_and_error(factory: StorageFactory) -> None:
-    """Return the largest group first, with the first and last time and the newest id."""
+    """Return the largest group first, with first and last time and the newest id."""
     async with opened(factory) as storage:
         await storage.store_events([Ticked(number) for number in range(5)])
         equal(await storage.group_dead_letters(), [], "groups of no dead letters")

@@ -1,4 +1,4 @@
-"""A bus that runs for a case, and a handler that fails as it is told to."""
+"""A running bus for a case, and a handler that fails on request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RETRY = RetryPolicy(max_attempts=3, base_delay=10.0, multiplier=1.0, jitter=0.0)
 
 
 class Handler:
-    """Note what it handles, and fail as often as it was told to."""
+    """Record the events it handles; fail as often as ``failures`` says."""
 
     def __init__(self) -> None:
         self.handled: list[Any] = []
         self.attempts: list[int] = []
         self.failures: dict[int, int] = {}
-        """How many more attempts on the event of a number fail."""
+        """How many more attempts fail, by the event's number."""
 
     async def handle(self, event: Any) -> None:
         """Handle an event."""
@@ -33,7 +33,7 @@ class Handler:
         self.handled.append(event)
 
     def numbers(self, account: str | None = None) -> list[int]:
-        """Return the numbers of handled events, of one account or of all."""
+        """Return the numbers of the handled events, of one account or of all."""
         return [event.number for event in self.handled if account in (None, event.aggregate_id)]
 
 
@@ -41,7 +41,7 @@ class Handler:
 async def running(
     storage: Any, handler: Any, clock: VirtualClock | None = None, **options: Any
 ) -> AsyncIterator[InMemoryEventBus]:
-    """Run a bus with one subscription, stop it at the end without waiting for retries."""
+    """Run a bus with one subscription; stop it at the end without waiting for retries."""
     bus = InMemoryEventBus(storage, clock=clock or VirtualClock())
     options = {"name": "sub", "retry": RETRY, **options}
     bus.subscribe((Deposited, Audited, Ticked), handler, **options)
@@ -53,5 +53,5 @@ async def running(
 
 
 async def settled(bus: InMemoryEventBus) -> None:
-    """Wait until nothing remains but what waits for a retry."""
+    """Wait until no delivery is left except those waiting for a retry."""
     await bus.drain(retries=False)

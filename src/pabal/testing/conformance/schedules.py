@@ -1,4 +1,4 @@
-"""Schedules: events that enter the log later, when they are due, once."""
+"""Schedules: events that enter the log once, at the time they are due."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def nothing_is_due_where_nothing_is_scheduled(factory: StorageFactory) -> 
 
 @case()
 async def events_enter_the_log_when_they_are_due(factory: StorageFactory) -> None:
-    """Append what is due in the order of time, and return when the next one is."""
+    """Append due events in order of time, and return when the next one is due."""
     async with opened(factory) as storage:
         for number, due in ((3, T + 3.5), (1, T + 1), (2, T + 2)):
             await storage.schedule_event(Ticked(number), due)
@@ -36,7 +36,7 @@ async def events_enter_the_log_when_they_are_due(factory: StorageFactory) -> Non
 
 @case("versioned")
 async def an_event_that_is_due_is_the_event_that_was_scheduled(factory: StorageFactory) -> None:
-    """Keep id, time, correlation and metadata, give it a version in its stream, and tell listeners."""
+    """Keep id, time, correlation and metadata; give it a version in its stream, and call listeners."""
     event = Deposited("a", 2, metadata={"desk": "x"}, correlation_id="c-1", causation_id="c-0")
     heard: list[object] = []
     async with opened(factory) as storage:
@@ -53,7 +53,7 @@ async def an_event_that_is_due_is_the_event_that_was_scheduled(factory: StorageF
 
 @case()
 async def the_same_event_is_scheduled_once(factory: StorageFactory) -> None:
-    """Change nothing for an event that is scheduled already, or in the log."""
+    """Change nothing for an event that is already scheduled or stored."""
     event, stored = Ticked(1), Ticked(2)
     async with opened(factory) as storage:
         await storage.store_event(stored)
@@ -67,7 +67,7 @@ async def the_same_event_is_scheduled_once(factory: StorageFactory) -> None:
 
 @case()
 async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
-    """Raise DuplicateEventError where an event of that id is scheduled or stored."""
+    """Raise DuplicateEventError if another event with the id is scheduled or stored."""
     scheduled, stored = Ticked(1), Ticked(2)
     async with opened(factory) as storage:
         await storage.store_event(stored)
@@ -83,7 +83,7 @@ async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
 
 @case()
 async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: StorageFactory) -> None:
-    """Append nothing when it is due, and go on with the others that are."""
+    """Append nothing for it when it is due, and go on with the other events that are due."""
     event, other, third = Ticked(1), Ticked(2), Ticked(3)
     async with opened(factory) as storage:
         for number, scheduled in enumerate((event, other, third)):
@@ -98,7 +98,7 @@ async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: Storage
 
 @case()
 async def what_cannot_be_stored_cannot_be_scheduled(factory: StorageFactory) -> None:
-    """Refuse a bad event when it is scheduled, not when it is due; and a time that never comes."""
+    """Refuse a bad event when it is scheduled, not when it is due; refuse a time that never comes."""
     async with opened(factory) as storage:
         for bad in (Ticked(1, float("inf")), Deposited("x" * 3_000_000, 1)):
             await refused(InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling a bad event")
@@ -109,7 +109,7 @@ async def what_cannot_be_stored_cannot_be_scheduled(factory: StorageFactory) -> 
 
 @case()
 async def many_that_are_due_at_once_all_enter(factory: StorageFactory) -> None:
-    """Append every event that is due, however many, with each next call if not with the first."""
+    """Append every event that is due, however many there are, in one call or several."""
     async with opened(factory) as storage:
         for number in range(60):
             await storage.schedule_event(Ticked(number), T + number // 20)
@@ -122,7 +122,7 @@ async def many_that_are_due_at_once_all_enter(factory: StorageFactory) -> None:
 
 @case("persistent")
 async def schedules_survive_closing(factory: StorageFactory) -> None:
-    """Append after opening again what was scheduled before."""
+    """After opening again, append the events that were scheduled before."""
     async with opened(factory) as storage:
         await storage.schedule_event(Deposited("a", 1), T)
         await storage.schedule_event(Deposited("a", 2), T + 1)

@@ -1,4 +1,4 @@
-"""Streams: the events of one aggregate, numbered, appended to at a version that was seen."""
+"""Streams: the numbered events of one aggregate, and appends at an expected version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def versions(storage: Any) -> list[tuple[str, int | None]]:
 
 @case()
 async def versions_count_from_1_in_each_stream(factory: StorageFactory) -> None:
-    """Count the events of each aggregate by themselves; give an event of no aggregate no version."""
+    """Count each aggregate's events separately; an event of no aggregate has no version."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", 1), Deposited("b", 1), Ticked(1), Deposited("a", 2)])
         await storage.store_event(Deposited("a", 3))
@@ -29,7 +29,7 @@ async def versions_count_from_1_in_each_stream(factory: StorageFactory) -> None:
 
 @case()
 async def a_stream_is_read_in_version_order(factory: StorageFactory) -> None:
-    """Return the events of one aggregate, of one type or of all types of its id; none for an unknown one."""
+    """Return an aggregate's events, of one type or of all types with its id; none for an unknown id."""
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", 1), Audited("a", 2), Deposited("b", 3), Deposited("a", 4)])
         stream = await storage.get_events_by_aggregate("a", "account")
@@ -52,7 +52,7 @@ async def streams_of_one_id_and_two_types_are_two_streams(factory: StorageFactor
 
 @case()
 async def an_append_at_the_version_seen_succeeds(factory: StorageFactory) -> None:
-    """Append at the expected version, 0 being a stream that does not exist yet, and return the positions."""
+    """Append at the expected version (0: the stream does not exist yet), and return the positions."""
     async with opened(factory) as storage:
         first = await storage.append("account", "a", deposits("a", range(2)), expected_version=0)
         second = await storage.append("account", "a", [Deposited("a", 2)], expected_version=2)
@@ -83,7 +83,7 @@ async def an_append_at_another_version_is_refused(factory: StorageFactory) -> No
 
 @case()
 async def an_append_without_a_version_asks_for_none(factory: StorageFactory) -> None:
-    """Append wherever the stream is."""
+    """Append at whatever version the stream has."""
     async with opened(factory) as storage:
         for numbers in (range(2), range(2, 4)):
             await storage.append("account", "a", deposits("a", numbers), expected_version=None)
@@ -102,7 +102,7 @@ async def an_event_of_another_aggregate_is_refused(factory: StorageFactory) -> N
 
 @case()
 async def the_same_append_again_succeeds(factory: StorageFactory) -> None:
-    """Return the first positions though the version has moved: a caller whose reply was lost tries again."""
+    """Return the first positions although the version has moved: a caller that lost the reply tries again."""
     events = deposits("a", range(2))
     async with opened(factory) as storage:
         first = await storage.append("account", "a", events, expected_version=0)
@@ -129,7 +129,7 @@ async def of_two_that_saw_one_version_one_wins(factory: StorageFactory) -> None:
 
 @case()
 async def a_refused_neighbour_disturbs_nobody(factory: StorageFactory) -> None:
-    """Keep versions right where appends that fail and appends that succeed are made at once."""
+    """Keep versions right when appends that fail and appends that succeed are made at the same time."""
     async with opened(factory) as storage:
         calls: list[Any] = []
         for number in range(20):
@@ -157,7 +157,7 @@ async def versions_go_on_after_closing(factory: StorageFactory) -> None:
 
 @case("shared")
 async def versions_are_checked_against_what_others_wrote(factory: StorageFactory) -> None:
-    """Refuse an append at a version that another storage on the same data has moved past."""
+    """Refuse an append at a version that another storage on the same data has already passed."""
     async with opened(factory) as left, opened(factory) as right:
         await left.append("account", "a", [Deposited("a", 1)], expected_version=0)
         await right.append("account", "a", [Deposited("a", 2)], expected_version=1)

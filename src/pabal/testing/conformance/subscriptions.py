@@ -1,4 +1,4 @@
-"""Subscriptions: a cursor for each durable name, held by one at a time, saved whole or not at all."""
+"""Subscriptions: a cursor per durable name, with one holder at a time, saved as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def again(storage: Any, cursor: Cursor) -> Cursor:
 
 @case()
 async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
-    """Begin now, at the beginning, after a position, or at a time; beyond the head is at the head."""
+    """Begin now, at the beginning, after a position, or at a time; beyond the head means at the head."""
     async with opened(factory) as storage:
         positions = await ticks(storage, 3)
         recorded = [envelope.recorded_at async for envelope in storage.read()]
@@ -74,7 +74,7 @@ async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
 
 @case()
 async def the_place_of_a_new_name_is_settled_at_the_call(factory: StorageFactory) -> None:
-    """Put an append that begins after the call behind a subscription that begins now."""
+    """Put an append that begins after the call behind the start of a subscription that begins now."""
     async with opened(factory) as storage:
         await ticks(storage, 2)
         opening = storage.open_subscription("sub", "now")
@@ -86,7 +86,7 @@ async def the_place_of_a_new_name_is_settled_at_the_call(factory: StorageFactory
 
 @case()
 async def names_are_numbered_apart(factory: StorageFactory) -> None:
-    """Give each name a number of its own, and keep it."""
+    """Give each name its own number, and keep it."""
     async with opened(factory) as storage:
         cursors = [await take(storage, name) for name in ("one", "two", "three")]
         equal(len({cursor.number for cursor in cursors}), 3, "distinct numbers of three subscriptions")
@@ -121,7 +121,7 @@ async def one_at_a_time_holds_a_subscription(factory: StorageFactory) -> None:
 
 @case()
 async def its_holder_takes_it_anew_without_giving_it_up(factory: StorageFactory) -> None:
-    """Give what is saved, and a higher epoch, to who opens a subscription with the epoch it is held in."""
+    """Return the saved cursor and a higher epoch if it is opened with the epoch in which it is held."""
     async with opened(factory) as storage:
         await ticks(storage, 5)
         first = await take(storage)
@@ -162,7 +162,7 @@ async def of_many_who_open_at_once_one_gets_it(factory: StorageFactory) -> None:
 
 @case()
 async def everything_saved_comes_back(factory: StorageFactory) -> None:
-    """Give back watermark, frontier, unfinished positions, retries with their failures, and queues."""
+    """Return watermark, frontier, unfinished positions, retries with their failures, and queues."""
     async with opened(factory) as storage:
         positions = await ticks(storage, 40)
         cursor = await take(storage)
@@ -193,7 +193,7 @@ async def everything_saved_comes_back(factory: StorageFactory) -> None:
 
 @case()
 async def later_saves_replace_earlier_ones(factory: StorageFactory) -> None:
-    """Replace a retry by its next state, and forget retries and queue places that are cleared."""
+    """Replace a retry by its next state; forget retries and places in queues that are cleared."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
         cursor = await take(storage)
@@ -222,7 +222,7 @@ async def one_save_carries_several_subscriptions(factory: StorageFactory) -> Non
 
 @case()
 async def progress_of_an_epoch_that_is_over_is_refused(factory: StorageFactory) -> None:
-    """Return the name and save nothing for it, while other names of the same save are saved."""
+    """Return the name and save nothing for it, but save the other names of the same call."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
         old = await take(storage)
@@ -250,7 +250,7 @@ async def progress_of_an_epoch_that_is_over_is_refused(factory: StorageFactory) 
 
 @case()
 async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -> None:
-    """Show every durable name by name, held or not, with what is left to do."""
+    """Show all durable names, sorted, held or not, with their unfinished work."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
         equal(await storage.list_subscriptions(), [], "subscriptions before any was opened")
@@ -280,7 +280,7 @@ async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -
 
 @case()
 async def unprocessed_is_what_some_subscription_has_not_finished(factory: StorageFactory) -> None:
-    """Return events above a frontier, unfinished, waiting for a retry, or queued, once each, in order."""
+    """Return events above a frontier, unfinished, to be retried, or queued: each once, in order."""
     async with opened(factory) as storage:
         await ticks(storage, 10)
         one, two = await take(storage, "one"), await take(storage, "two")
@@ -298,7 +298,7 @@ async def unprocessed_is_what_some_subscription_has_not_finished(factory: Storag
 
 @case()
 async def leases_of_what_is_held_are_kept(factory: StorageFactory) -> None:
-    """Lose nothing at a renewal that nobody has taken."""
+    """Lose no lease at a renewal if no other storage has opened the subscription."""
     async with opened(factory) as storage:
         equal(await storage.renew_leases(), [], "leases lost before any was taken")
         await take(storage)
@@ -307,7 +307,7 @@ async def leases_of_what_is_held_are_kept(factory: StorageFactory) -> None:
 
 @case("persistent")
 async def cursors_survive_closing(factory: StorageFactory) -> None:
-    """Give back after opening again what was saved before, to the next holder."""
+    """After opening again, return what was saved before to the next holder."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
         cursor = await take(storage)
@@ -329,7 +329,7 @@ async def cursors_survive_closing(factory: StorageFactory) -> None:
 
 @case("shared")
 async def another_storage_waits_until_it_is_released(factory: StorageFactory) -> None:
-    """Refuse a subscription to a second storage while the first holds it, and give it at once after."""
+    """Refuse a subscription to a second storage while the first holds it; grant it once it is released."""
     async with opened(factory) as left, opened(factory) as right:
         await ticks(left, 5)
         cursor = await take(left)
