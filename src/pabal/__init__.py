@@ -1,4 +1,4 @@
-"""pabal (파발): a domain event bus for Python, durable where it has a storage.
+"""pabal (파발): a domain event bus for Python, durable if it has a storage.
 
 Names are loaded when first used, so importing ``pabal.domain`` loads neither asyncio nor a database.
 """

@@ -29,7 +29,7 @@ _REDIS_SETTINGS = ("group", "namespace", "when_disconnected", "partitions", "kee
 
 
 class EventBusFactory:
-    """Make buses for the usual cases.
+    """Create buses for the usual cases.
 
     >>> import asyncio
     >>> from pabal import DomainEvent
@@ -51,7 +51,7 @@ class EventBusFactory:
 
     @staticmethod
     def create_default_event_bus(path: str | Path = "pabal.db", **options: Any) -> InMemoryEventBus:
-        """Return a durable bus on a SQLite file, which it opens now and closes when it stops.
+        """Return a durable bus on a SQLite file, which is opened now and closed when the bus stops.
 
         ``options`` are those of InMemoryEventBus and SqliteEventStorage. Raises StorageError.
         """
@@ -83,8 +83,8 @@ class EventBusFactory:
         ``memory://`` or ``sqlite:///relative.db`` (four slashes for an absolute path); a query sets
         options, for example ``sqlite:///trading.db?worker_count=8&durability=normal``. A server is named by
         ``redis://host:6379/0?group=risk`` (``rediss://`` for TLS, ``valkey://``, ``unix://``); settings that
-        are not pabal's go to the client. Raises UsageError for a URL that says nothing known, and
-        MissingExtraError where an extra is not installed.
+        are not pabal's go to the client. Raises UsageError for a URL that is not understood, and
+        MissingExtraError if an extra is not installed.
         """
         parts = _parts_of(url)
         if parts.scheme in _REDIS:
@@ -101,9 +101,9 @@ class EventBusFactory:
 
 
 async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
-    """Return what is to be said about a server and the log on it; nothing is written.
+    """Return findings about a server and the log on it; nothing is written.
 
-    Raises BrokerUnavailableError when the server does not answer, MissingExtraError without the extra, and
+    Raises BrokerUnavailableError if the server does not answer, MissingExtraError without the extra, and
     UsageError for a URL of something else.
     """
     parts = _parts_of(url)
@@ -176,13 +176,13 @@ def _missing(error: ImportError) -> ImportError:
 def open_operations(
     target: str | Path, *, masking: Masking | None = None, actor: str = "operator"
 ) -> Operations:
-    """Open the log of a bus that runs elsewhere, or not at all, for looking and steering.
+    """Open the log of a bus that runs elsewhere, or not at all, to inspect and control it.
 
     ``target`` is the path of an existing file, or a URL such as ``sqlite:///trading.db``, or that of a bus on
-    a server: ``redis://host:6379/0?group=risk``, which is connected to when it is asked first, and joins
-    nothing (the only group of a log need not be named). Closing the operations closes it. Raises UsageError
-    for a URL that says nothing known, StorageUnavailableError for a file that does not exist,
-    NotAPabalDatabaseError for one that is no log, and MissingExtraError without ``pabal[redis]``.
+    a server: ``redis://host:6379/0?group=risk``, which is connected to on the first call, without joining
+    the group (the only group of a log need not be named). Closing the operations closes it. Raises UsageError
+    for a URL that is not understood, StorageUnavailableError for a file that does not exist,
+    NotAPabalDatabaseError for one that is not a log, and MissingExtraError without ``pabal[redis]``.
 
     >>> import asyncio
     >>> SqliteEventStorage("stock.db").close()  # an application has been here
@@ -215,7 +215,7 @@ def _group_of(url: str) -> GroupSource:
 def open_log(target: str | Path) -> SqliteEventStorage:
     """Open an existing file, given its path or a ``sqlite:///`` URL; the caller closes it.
 
-    One that is empty is refused: opened, it would become a log, and be found in good health. Raises what
+    An empty file is refused: opened, it would become a log, and be found in good health. Raises what
     ``open_operations`` raises.
 
     >>> open_log("missing.db")

@@ -1,6 +1,6 @@
 """Events, and the aggregates that record them: no asyncio, no I/O, no logging.
 
-An application's own domain layer can depend on this package alone.
+An application's own domain layer need depend only on this package.
 """
 
 from pabal.domain.aggregate import Aggregate, applies

@@ -1,4 +1,4 @@
-"""``Aggregate``: decides what may happen, and remembers by events alone what has happened."""
+"""``Aggregate``: decides what may happen, and remembers what has happened only through events."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _APPLIES = "_pabal_applies"
 
 
 def applies(*event_classes: type) -> Callable[[_M], _M]:
-    """Mark a method as what changes the state for these events.
+    """Mark the method that changes the state for these events.
 
-    It must do nothing but set attributes: it runs again whenever the aggregate is loaded, and may not record.
-    ``Aggregate`` shows an example. Raises AggregateDefinitionError for anything that is no class.
+    It must only set attributes and record nothing, because it runs again whenever the aggregate is loaded.
+    ``Aggregate`` shows an example. Raises AggregateDefinitionError for anything that is not a class.
     """
     return mark_with(
         _APPLIES,
@@ -40,11 +40,11 @@ def applies(*event_classes: type) -> Callable[[_M], _M]:
 class Aggregate:
     """Be the base of an application's aggregates: pure, deterministic, no clock, no I/O.
 
-    Command methods check the rules, raise where one is broken, and ``record`` events; methods marked with
+    Command methods check the rules, raise if one is broken, and ``record`` events; methods marked with
     ``@applies`` change the state. Or override ``apply`` and tell events apart by pattern matching. A command
     method that raises leaves nothing recorded.
 
-    ``aggregate_type`` defaults to the class name in snake case, and equals that of the events.
+    ``aggregate_type`` defaults to the class name in snake case, and must be that of the events.
 
     >>> class SeatTaken(DomainEvent):
     ...     event_type: ClassVar[str] = "seat.taken"
@@ -154,11 +154,11 @@ class Aggregate:
     # -- what happens ---------------------------------------------------------------------------------
 
     def record(self, event: Any) -> None:
-        """Let an event happen: apply it, and keep it until the repository stores it.
+        """Record an event: apply it, and keep it until the repository stores it.
 
         Raises EventWithoutAggregateError, EventOfOtherAggregateError, EventNotAppliedError,
-        SpoiledAggregateError or, called by what applies an event, AggregateDefinitionError, and then nothing
-        is recorded.
+        SpoiledAggregateError or, if called while an event is applied, AggregateDefinitionError. Nothing is
+        recorded then.
         """
         if self._spoiled:
             self.refuse_if_spoiled()
@@ -181,7 +181,7 @@ class Aggregate:
         self._version += 1
 
     def apply(self, event: Any) -> None:
-        """Change the state for an event, by the method marked with ``@applies`` for its class.
+        """Change the state for an event, with the method marked with ``@applies`` for its class.
 
         Override it to tell events apart by pattern matching. Raises EventNotAppliedError.
         """

@@ -18,9 +18,9 @@ E = TypeVar("E")
 class Decider(Generic[C, S, E]):
     """Join ``decide(command, state) -> events`` and ``evolve(state, event) -> state``.
 
-    Both are pure: ``decide`` raises where the command breaks a rule, ``evolve`` returns a new state and
-    never raises. ``initial`` is the state before any event, and should be immutable. Snapshots take the state
-    for what ``evolve`` is annotated to return, or else for what ``initial`` is; raise ``snapshot_version``
+    Both are pure: ``decide`` raises if the command breaks a rule, ``evolve`` returns a new state and
+    never raises. ``initial`` is the state before any event, and should be immutable. Snapshots take the type
+    of the state from the annotation of ``evolve``, or else from ``initial``; raise ``snapshot_version``
     when its meaning changes.
 
     >>> counter = Decider("counter", 0, decide=lambda by, n: [by] if n + by <= 3 else [],
@@ -60,7 +60,7 @@ class DecidedAggregate(Aggregate):
         self.state: Any = self.decider.begin()
 
     def handle(self, command: Any) -> tuple[Any, ...]:
-        """Have the command decided, record the events and return them."""
+        """Let the decider decide the command, record the events and return them."""
         events = tuple(self.decider.decide(command, self.state))
         for event in events:
             self.record(event)

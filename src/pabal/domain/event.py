@@ -42,7 +42,7 @@ class DomainEvent(
     ``event_id`` (UUIDv7 text), ``occurred_at`` (aware, UTC), ``correlation_id``, ``causation_id`` and
     ``metadata`` (a read-only mapping of names to plain values). ``==`` compares type and payload.
 
-    An event without a cause has ``correlation_id`` None; whatever it causes carries its ``event_id``
+    An event without a cause has ``correlation_id`` None; the events that it causes carry its ``event_id``
     as correlation id.
 
     >>> class TicketBought(DomainEvent):
@@ -67,11 +67,11 @@ class DomainEvent(
 
     @property
     def aggregate_id(self) -> str | None:
-        """Return the id of the aggregate this happened to; None for an event of no aggregate."""
+        """Return the id of the aggregate that this happened to; None if there is none."""
         return None
 
     def __post_init__(self) -> None:
-        """Bring the common fields into their one shape: UTC time, read-only metadata."""
+        """Normalise the common fields: UTC time, read-only metadata."""
         try:
             if self.metadata is NO_METADATA and self.occurred_at.tzinfo is UTC:
                 return

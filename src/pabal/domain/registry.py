@@ -180,10 +180,10 @@ def register_event(
     aggregate_id: str | Callable[[Any], str | None] | None = None,
     schema_version: int = 1,
 ) -> _T:
-    """Let a frozen dataclass that is no ``DomainEvent`` be published.
+    """Allow a frozen dataclass that is not a ``DomainEvent`` to be published.
 
     ``event_type`` defaults to the class name. ``aggregate_id`` names a field or is a function of the
-    object. Returns the class. Raises EventDefinitionError for a class that is no frozen dataclass,
+    object. Returns the class. Raises EventDefinitionError for a class that is not a frozen dataclass,
     DuplicateEventTypeError, or UnsupportedFieldError.
 
     >>> from dataclasses import dataclass
@@ -232,7 +232,7 @@ def _id_getter(source: str | Callable[[Any], str | None] | None) -> Callable[[An
 def upcaster(event_type: str, *, from_version: int) -> Callable[[Upcaster], Upcaster]:
     """Register a function that carries an old payload one version further.
 
-    It takes the old payload mapping and returns the next version's. Chains run by themselves: a payload
+    It takes the old payload mapping and returns that of the next version. Upcasters are chained: a payload
     of version 1 passes through 1→2 and 2→3 before a class of version 3 reads it.
 
     >>> @upcaster("invoice.sent", from_version=1)

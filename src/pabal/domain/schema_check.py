@@ -36,10 +36,10 @@ class SchemaFinding(msgspec.Struct, frozen=True):
 def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) -> list[SchemaFinding]:
     """Compare registered events with what ``export_schema`` returned before.
 
-    Failures are: an event type or a field removed, a field whose type no longer takes all of its old
-    values, a field without default that is new, a version that went back, and a raised version without the
-    upcasters that lead there. Where the version is raised and they exist, all else is a note. Raises
-    UsageError for a snapshot that is none.
+    Failures are: a removed event type or field, a field whose type no longer takes all of its old
+    values, a new field without default, a version that went back, and a raised version without the
+    upcasters that lead to it. If the version is raised and they exist, everything else is a note. Raises
+    UsageError for a document that is not a snapshot.
     """
     if not isinstance(snapshot, Mapping) or snapshot.get("format") != FORMAT:
         raise UsageError(f"this is no schema snapshot of format {FORMAT}; write one with pabal schema export")

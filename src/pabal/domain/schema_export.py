@@ -1,4 +1,4 @@
-"""The schemas of all registered events as one document, fit for a file under version control."""
+"""The schemas of all registered events as one document, to be kept under version control."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ OWN_PREFIX = "pabal."
 def export_schema(events: EventRegistry = registry) -> dict[str, Any]:
     """Return the JSON Schema of every registered event by type name, with its version and aggregate type.
 
-    Equal registrations give equal documents. Raises UnsupportedFieldError for a class whose annotation
-    names something unknown.
+    Equal registrations give equal documents. Raises UnsupportedFieldError for a class with an annotation
+    that names something unknown.
 
     >>> from pabal import DomainEvent
     >>> with registry.isolated():
