@@ -1,7 +1,7 @@
-"""A web dashboard over a bus or its log: see what is stuck and why, and fix it.
+"""A web dashboard for a bus or its log: see which subscriptions are stuck and why, and fix them.
 
-``create_dashboard`` returns an ASGI application to serve or to mount in another one; ``serve`` serves one.
-Needs the extra ``dashboard``; importing this module does not.
+``create_dashboard`` returns an ASGI application to serve, or to mount in another one; ``serve`` serves one.
+The dashboard needs the extra ``dashboard``; this module can be imported without it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ __all__ = ["create_dashboard", "serve"]
 def create_dashboard(target: BaseEventBus | InspectableStorage | Operations, **options: Any) -> Starlette:
     """Return the dashboard of a bus, a storage or its operations, as an ASGI application.
 
-    The target stays the caller's to start, stop and close. Options:
+    The caller still has to start, stop and close the target. Options:
 
-    - ``allow_actions`` (False): without it everything can be seen and nothing changed;
-    - ``token`` (None): at least 16 characters; who has it may log in, from anywhere. Without ``token`` and
-      ``auth`` only this machine is served, and nobody through a proxy;
-    - ``auth``: a function, or async function, of the Starlette request that returns the name of who asks
-      (for the audit log) or None to refuse; it replaces the token;
-    - ``allowed_hosts``: a tuple of names, besides those of this machine, that the dashboard goes by;
-    - ``payloads``: ``"full"``, ``"masked"`` (fields whose name is in ``masked_fields`` are hidden, and so are
-      error messages, which may quote them) or ``"none"``. Default: full for who sits at this machine, masked
-      with a token or ``auth``. ``masked_fields`` defaults to ``pabal.operations.DEFAULT_FIELDS``;
-    - ``title``: what to call the log at the top of each page;
-    - ``metrics`` (False): answer Prometheus under ``/metrics``, to who may look; needs a live bus and the
-      extra ``prometheus``;
-    - ``secret``: signs logins; set it where several processes serve one dashboard. Default: a random one.
+    - ``allow_actions`` (False): without it the dashboard is read-only;
+    - ``token`` (None): at least 16 characters; it lets anybody log in, from anywhere. Without ``token`` and
+      ``auth``, only requests from this machine are served, and none that come through a proxy;
+    - ``auth``: a function or async function that takes the Starlette request and returns the user's name
+      (for the audit log), or None to refuse the request; it replaces the token;
+    - ``allowed_hosts``: a tuple of host names under which the dashboard is reached, besides this machine's;
+    - ``payloads``: ``"full"``, ``"masked"`` (hides fields whose name is in ``masked_fields``, and error
+      messages, which may quote them) or ``"none"``. Default: full for users on this machine, masked with a
+      token or ``auth``. ``masked_fields`` defaults to ``pabal.operations.DEFAULT_FIELDS``;
+    - ``title``: the name of the log at the top of each page;
+    - ``metrics`` (False): serve Prometheus metrics under ``/metrics``, to users who may see the dashboard;
+      needs a live bus and the extra ``prometheus``;
+    - ``secret``: the key that signs logins; set it if several processes serve one dashboard. Default: random.
 
-    Raises MissingExtraError without the extra ``dashboard``, UsageError for an option that makes no sense.
+    Raises MissingExtraError without the extra ``dashboard``, UsageError for an invalid option.
 
     >>> from pabal import InMemoryEventStorage
     >>> app = create_dashboard(InMemoryEventStorage())
@@ -60,11 +60,11 @@ def serve(
     port: int = 8420,
     **options: Any,
 ) -> None:
-    """Serve a dashboard until Ctrl-C; the address to open is printed. It blocks.
+    """Serve a dashboard until Ctrl-C, and print the address to open. Blocks.
 
-    ``options`` are those of ``create_dashboard``; port 0 takes a free one. For any ``host`` but this
-    machine's own a token is made and printed with the address, unless ``token`` or ``auth`` is given. Raises
-    MissingExtraError, UsageError, and OSError where the port is taken.
+    ``options`` are those of ``create_dashboard``; port 0 picks a free one. If ``host`` is not this machine's
+    own address, a token is generated and printed with the address, unless ``token`` or ``auth`` is given.
+    Raises MissingExtraError, UsageError, and OSError if the port is taken.
     """
     try:
         from pabal.dashboard.server import run

@@ -1,4 +1,4 @@
-"""What can be changed. Each action names what its page saw; if that is no longer so, nothing is changed."""
+"""API endpoints that change something. A request names the state its page saw; if outdated, it is refused."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pabal.operations import Operations
 from pabal.ports.operations import ActionResult
 from pabal.ports.storage import Start
 
-# -- coming and going --------------------------------------------------------------------------------------
+# -- login -------------------------------------------------------------------------------------------------
 
 
 class Login(msgspec.Struct):
-    """Carry the token."""
+    """The body of a login: the token."""
 
     token: str
 
 
 async def login(context: Context, request: Request) -> Any:
-    """Give a cookie for the right token."""
+    """Set a session cookie if the token is right."""
     sessions = context.sessions
     if context.settings.token is None:
         raise Problem(409, "no_login", "this dashboard has no token to log in with")
@@ -48,7 +48,7 @@ async def login(context: Context, request: Request) -> Any:
 
 
 async def logout(context: Context, request: Request) -> Any:
-    """Take the cookie back."""
+    """Delete the session cookie."""
     response = as_json({})
     response.delete_cookie(COOKIE, **_cookie(request))
     return response
@@ -62,25 +62,25 @@ def _cookie(request: Request) -> dict[str, Any]:
 
 
 class Named(msgspec.Struct):
-    """Name a subscription."""
+    """A body that names a subscription."""
 
     name: str
 
 
 async def pause(context: Context, request: Request) -> Any:
-    """Let a subscription take no more events."""
+    """Pause a subscription."""
     given = await body_of(request, Named)
     return await _changed(context, await context.acting(request).pause(given.name))
 
 
 async def resume(context: Context, request: Request) -> Any:
-    """Let a paused or halted subscription go on."""
+    """Resume a paused or halted subscription."""
     given = await body_of(request, Named)
     return await _changed(context, await context.acting(request).resume(given.name))
 
 
 class Reset(Named):
-    """Move a cursor: ``watermark`` is where the page saw it, ``confirm`` the name, typed once more."""
+    """The body of a reset: ``watermark`` is the one the page showed, ``confirm`` the name, typed again."""
 
     start: str | int
     watermark: int
@@ -88,7 +88,7 @@ class Reset(Named):
 
 
 async def plan_reset(context: Context, request: Request) -> Any:
-    """Return what a reset would do: how much would be handled again, or skipped."""
+    """Return what a reset would do: how many positions would be handled again, or skipped."""
     asked = request.query_params
     text = asked.get("start", "")
     start = _start(int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else text)
@@ -150,7 +150,7 @@ async def _position(context: Context, start: Start) -> int:
 
 
 class Which(msgspec.Struct):
-    """Choose dead letters: some by their ids, or all that match, of which the page saw ``count``."""
+    """The dead letters to act on: by ids, or all that match a filter, of which the page showed ``count``."""
 
     ids: list[int] | None = None
     filter: dict[str, str] | None = None
@@ -200,7 +200,7 @@ async def _check_count(operations: Operations, given: Which) -> None:
 
 
 async def _each(ids: list[int], act: Any) -> tuple[int, int]:
-    """Act on each; for a single one say what is wrong, of several leave what cannot be done."""
+    """Act on each dead letter. A single failure is raised; with several ids, failing ones are skipped."""
     if len(ids) == 1:
         result: ActionResult = await act(ids[0])
         return result.count, 0
@@ -209,19 +209,19 @@ async def _each(ids: list[int], act: Any) -> tuple[int, int]:
         try:
             done += (await act(number)).count
         except PabalError:
-            continue  # counted as left; acting on it alone says why
+            continue  # counted as left; acting on it alone raises the reason
     return done, len(ids) - done
 
 
 class Edit(msgspec.Struct):
-    """Carry another payload, and which state of the dead letter it was made from."""
+    """The body of an edit: the new payload, and the revision of the dead letter it is based on."""
 
     payload: dict[str, Any]
     revision: str
 
 
 async def edit(context: Context, request: Request) -> Any:
-    """Give a dead letter another payload, and deliver that."""
+    """Replace a dead letter's payload and deliver it again."""
     given = await body_of(request, Edit)
     operations = context.acting(request)
     number = request.path_params["number"]

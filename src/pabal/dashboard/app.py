@@ -1,4 +1,4 @@
-"""Put the dashboard together: addresses, the guard before them, and what answers."""
+"""Assemble the dashboard: routes, the guard in front of them, and error handlers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def build(target: Any, **options: Any) -> Starlette:
 
 
 def _metrics(target: Any, settings: DashboardSettings) -> list[BaseRoute]:
-    """Return the route of the metrics, if they were asked for. Raises UsageError, MissingExtraError."""
+    """Return the route of the metrics, if enabled. Raises UsageError, MissingExtraError."""
     if not settings.metrics:
         return []
     if not isinstance(target, BaseEventBus):
@@ -109,7 +109,7 @@ def _api(context: Context) -> list[BaseRoute]:
         return StreamingResponse(context.hub.listen(), headers=headers, media_type="text/event-stream")
 
     routes: list[BaseRoute] = [Route("/live", live)]
-    # One address may answer both: the methods of both have to be known to the one that refuses the others.
+    # A path may have a GET and a POST route; Starlette tries the next route if the method does not match.
     routes += [Route(path, bound(context, endpoint), methods=["POST"]) for path, endpoint in _ACTING]
     routes += [Route(path, bound(context, endpoint), methods=["GET"]) for path, endpoint in _READING]
     return routes

@@ -1,4 +1,4 @@
-"""Sentences of the library as the pages get them: in both languages, for each page chooses its own."""
+"""Send the library's sentences to the pages in both languages; each page shows its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pabal.ports.operations import AuditEntry, DeadLetterView
 
 
 def in_both(name: str, sentence: str) -> dict[str, str]:
-    """Return a field with a sentence, and beside it the field with its Korean.
+    """Return a field with a sentence, and a second field with its Korean translation.
 
     >>> in_both("reason", "the file is read-only")
     {'reason': 'the file is read-only', 'reason_ko': '읽기 전용 파일입니다'}
@@ -16,10 +16,10 @@ def in_both(name: str, sentence: str) -> dict[str, str]:
 
 
 def why_parked(letter: DeadLetterView) -> dict[str, str]:
-    """Return the message of what failed last, or, where nothing was tried, the reason."""
+    """Return the message of the last failed attempt or, if there was none, the reason."""
     return in_both("message", letter.attempts[-1].message if letter.attempts else letter.reason)
 
 
 def what_came_of(entry: AuditEntry) -> dict[str, str]:
-    """Return what came of an action; empty while it is under way."""
+    """Return the result of an action; empty while it is running."""
     return {"result": entry.result, "result_ko": outcome_in_korean(entry.result)}

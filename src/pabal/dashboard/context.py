@@ -1,4 +1,4 @@
-"""What every request handler works with."""
+"""The objects that every request handler needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_BODY = 4 << 20
 
 
 class Context:
-    """Hold one dashboard's parts; ``raw`` shows payloads whole and never leaves the server."""
+    """Hold the parts of one dashboard. ``raw`` does not mask payloads, so keep its results on the server."""
 
     def __init__(
         self, operations: Operations, settings: DashboardSettings, sessions: Sessions, hub: Hub
@@ -35,7 +35,7 @@ class Context:
         self.hub = hub
 
     def acting(self, request: Request) -> Operations:
-        """Return the operations in the name of who asks. Raises Problem on a read-only dashboard."""
+        """Return operations with the user as actor. Raises Problem on a read-only dashboard."""
         if not self.settings.allow_actions:
             raise Problem(
                 403, "read_only", "this dashboard only shows; start it with --allow-actions to change things"
@@ -47,7 +47,7 @@ Endpoint = Callable[[Context, Request], Any | Awaitable[Any]]
 
 
 def bound(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """Make a Starlette endpoint of a function that returns plain values."""
+    """Turn a function that returns plain values into a Starlette endpoint."""
 
     async def answer(request: Request) -> Response:
         result = endpoint(context, request)
@@ -59,13 +59,13 @@ def bound(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable
 
 
 def user_of(request: Request) -> str | None:
-    """Return who asks, as the guard found."""
+    """Return the user's name, as determined by the guard."""
     user: str | None = request.state.user
     return user
 
 
 async def body_of(request: Request, shape: type[T]) -> T:
-    """Read a JSON body of a known shape. Raises Problem for anything else."""
+    """Parse a JSON body of the given shape. Raises Problem for anything else."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Problem(415, "content_type", "send the body as application/json")
     raw = bytearray()

@@ -1,4 +1,4 @@
-"""Stand before every request: which host it names, where it comes from, who asks, and what a page may do."""
+"""Check every request: its host, its origin, its user; and set the headers that restrict a page."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _SAFE = ("GET", "HEAD")
 _KNOWN_ONLY = ("/api/", "/metrics")
 _OPEN = ("/api/session", "/api/login")
-"""What may be asked before one is known. Pages and scripts hold no data, so they are open, too."""
+"""Paths allowed without a login. Pages and scripts are allowed too, because they contain no data."""
 
 
 class Guard:
-    """Let through what may pass; answer everything else with a status and a reason, and change nothing.
+    """Pass on permitted requests; answer all others with a status and a reason.
 
-    A request must name a host we are (so that no foreign name can be pointed at us), a change must come from
-    our own page, and whoever asks must be known: by a token, by the embedder's ``auth``, or by sitting at
-    this machine.
+    A request must name a host that is ours, so that no foreign host name can be pointed at this server. A
+    change must come from our own page. The user must be known: by a token, by the application's ``auth``, or
+    by making the request from this machine.
     """
 
     def __init__(self, app: ASGIApp, settings: DashboardSettings, sessions: Sessions) -> None:
@@ -48,7 +48,7 @@ class Guard:
         self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on with ``scope["state"]["user"]`` set."""
+        """Refuse the request, or pass it on with ``scope["state"]["user"]`` set."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -87,13 +87,13 @@ class Guard:
             return True
         if name in (allowed.lower() for allowed in self._settings.allowed_hosts):
             return True
-        # Nobody can make a browser take a foreign site for a numeric address: there is no name to point here.
+        # A numeric address cannot be abused for DNS rebinding: there is no name to point at this server.
         return self._settings.asks_who and _is_address(name)
 
     # -- origin --------------------------------------------------------------------------------------------
 
     def _check_origin(self, request: Request) -> None:
-        """Refuse changes, and reading by script, from pages of other origins."""
+        """Refuse requests by scripts or forms on pages of other origins."""
         origin = request.headers.get("origin")
         if origin is not None:
             foreign = _host_of(origin) != request.headers.get("host", "").lower()
@@ -123,20 +123,20 @@ class Guard:
                     "or pass auth=",
                 )
             raise Problem(401, "login_required", "log in first")
-        # A cookie goes along by itself, a header does not: the first needs a proof that our page sent it.
+        # Browsers send cookies automatically, so a cookie needs a CSRF token that only our page has.
         if request.method not in _SAFE and not by_header:
             given = request.headers.get("x-csrf-token", "")
             if not self._sessions.csrf_matches(user, given):
                 raise Problem(403, "csrf", "the page is too old, or not ours; reload it and try again")
 
     async def _user_of(self, request: Request) -> tuple[str | None, bool]:
-        """Return who asks, and whether a header says so."""
+        """Return the user, and whether a header identified them."""
         if self._settings.auth is not None:
             answer = self._settings.auth(request)
             return (await answer if inspect.isawaitable(answer) else answer), False
         if self._settings.token is None:
             client = request.client
-            # Behind a proxy everybody comes from this machine, so whoever was passed on is not let in.
+            # Behind a proxy every request comes from this machine, so forwarded ones are not trusted.
             passed_on = any(name in request.headers for name in _PASSED_ON)
             local = client is not None and _is_loopback(client.host) and not passed_on
             return ("local" if local else None), False
@@ -149,7 +149,7 @@ class Guard:
 
 
 def _host_of(origin: str) -> str | None:
-    """Return host and port of an Origin header in lower case, or None if it is none."""
+    """Return host and port of an Origin header in lower case, or None if it is invalid."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -157,7 +157,7 @@ def _host_of(origin: str) -> str | None:
 
 
 def _name_in(host: str) -> str:
-    """Return the name in a Host header, without port and brackets, in lower case; empty if it is none."""
+    """Return the name in a Host header, without port and brackets, in lower case; empty if it is invalid."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".") if "@" not in host else ""
     except ValueError:

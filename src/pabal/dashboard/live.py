@@ -1,4 +1,4 @@
-"""Tell every open page how things stand: made once a second for all of them, and only while one is open."""
+"""Send live reports to all open pages: one per second, shared by all, and only while a page is open."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from pabal.ports.samples import Sample
 
 _EVERY = 1.0
 _WINDOW = 10.0
-"""Seconds over which a rate is taken."""
+"""Seconds over which rates are averaged."""
 _GROUPS_LAST = 2.0
 _TYPES_LAST = 30.0
 _EXPLAINED = 30
 _SILENCE = 15.0
 _SAMPLES_LAST = timedelta(seconds=75)
-"""An idle bus takes a sample once a minute."""
+"""Samples older than this are ignored; an idle bus takes one a minute."""
 
 
 RANGES = {
@@ -49,7 +49,7 @@ RANGES = {
 
 
 class Hub:
-    """Make reports and hand each to all who listen."""
+    """Make reports and send each to all listeners."""
 
     def __init__(self, operations: Operations, clock: Callable[[], float] = time.monotonic) -> None:
         self._operations = operations
@@ -65,7 +65,7 @@ class Hub:
     # -- listening -----------------------------------------------------------------------------------------
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Iterate over server-sent events, beginning with how things stand now, until ``end`` is called."""
+        """Yield server-sent events, beginning with the current state, until ``end`` is called."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=2)
         self._listeners.add(queue)
         if self._ticker is None or self._ticker.done():
@@ -88,20 +88,20 @@ class Hub:
                 self._ticker = None
 
     async def _tick(self) -> None:
-        while True:  # until the last listener goes, who ends it
+        while True:  # the last listener to leave cancels this task
             await asyncio.sleep(_EVERY)
             self._tell(await self._event())
 
     def _tell(self, message: bytes | None) -> None:
         for queue in self._listeners:
             if queue.full():
-                queue.get_nowait()  # a slow page gets the newest, not the whole backlog
+                queue.get_nowait()  # a slow page gets the newest report, not a backlog
             queue.put_nowait(message)
 
     def end(self) -> None:
-        """End every stream: a server that stops waits for them, and breaks them off with an error."""
+        """End every stream: a server that shuts down would wait for them, then abort them with an error."""
         if self._ticker is not None:
-            self._ticker.cancel()  # what it told next would take the place of the end
+            self._ticker.cancel()  # its next report would replace the end marker in the queues
         self._tell(None)
 
     async def _event(self) -> bytes:
@@ -113,7 +113,7 @@ class Hub:
         return b"event: report\ndata: " + msgspec.json.encode(report) + b"\n\n"
 
     async def close(self) -> None:
-        """End the ticker."""
+        """Stop the ticker."""
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
@@ -121,17 +121,17 @@ class Hub:
 
     @property
     def head(self) -> int:
-        """Return the highest position that was reported."""
+        """Return the highest position in a report so far."""
         return self._moments[-1].head if self._moments else 0
 
     # -- reporting -----------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Forget what is kept for a moment, because somebody has just changed something."""
+        """Discard cached reports, because an action has just changed something."""
         self._latest = self._groups = None
 
     async def report(self) -> dict[str, Any]:
-        """Return how everything stands; what was made within the last half second is given again."""
+        """Return the current state of everything; a report less than half a second old is reused."""
         async with self._making:
             now = self._clock()
             if self._latest is not None and now - self._latest[0] < _EVERY / 2:
@@ -157,7 +157,7 @@ class Hub:
             return report
 
     async def _recent_groups(self, now: float, parked: int) -> list[dict[str, Any]]:
-        """Return the groups; counted anew when their number changes, and else every two seconds."""
+        """Return the groups, counted again when the number of dead letters changes, or after two seconds."""
         known = self._groups
         if known is None or known[1] != parked or now - known[0] > _GROUPS_LAST:
             found = await self.dead_letter_groups() if parked else []
@@ -165,7 +165,7 @@ class Hub:
         return known[2]
 
     async def dead_letter_groups(self) -> list[dict[str, Any]]:
-        """Return the groups, each of the first with the message of its newest dead letter: the why."""
+        """Return the groups; the first ones include the message of their newest dead letter."""
         groups = [msgspec.structs.asdict(group) for group in await self._operations.dead_letter_groups()]
         for group in groups:
             group.update(in_both("message", ""), event_types=())
@@ -173,7 +173,7 @@ class Hub:
             try:
                 letter = await self._operations.dead_letter(group["newest_id"])
             except DeadLetterNotFoundError:
-                continue  # it was retried or discarded just now
+                continue  # it has just been retried or discarded
             group.update(why_parked(letter), event_types=(letter.event.event_type,))
         return groups
 
@@ -189,7 +189,7 @@ class Hub:
         return {"range": name, "step": step, "series": series}
 
     async def types(self) -> list[str]:
-        """Return the names of event types that occur."""
+        """Return the names of event types in the log."""
         now = self._clock()
         if self._types is None or now - self._types[0] > _TYPES_LAST:
             self._types = (now, await self._operations.types())

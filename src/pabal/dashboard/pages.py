@@ -1,4 +1,4 @@
-"""The one page, whatever its address below the dashboard's, and the files that it loads."""
+"""The single page, served at every address of the dashboard, and the static files that it loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TYPES = {
 
 
 class StaticFile:
-    """Hold a file of the package with what a browser needs to keep it."""
+    """A static file, with the headers for browser caching."""
 
     def __init__(self, content: bytes, media_type: str) -> None:
         self.content = content
@@ -32,7 +32,7 @@ class StaticFile:
 
 @cache
 def static_files() -> Mapping[str, StaticFile]:
-    """Return every file that is served, by its path; read once."""
+    """Return every static file by its path; read once."""
     found: dict[str, StaticFile] = {}
 
     def collect(folder: Traversable, prefix: str) -> None:
@@ -47,7 +47,7 @@ def static_files() -> Mapping[str, StaticFile]:
 
 
 async def static(request: Request) -> Response:
-    """Return one of the files, or nothing if the browser has it."""
+    """Serve a static file, or 304 if the browser has the current version."""
     file = static_files().get(request.path_params["path"])
     if file is None:
         raise Problem(404, "no_file", "there is no such file")
@@ -86,7 +86,7 @@ _SCRIPTS = ("vendor/preact", "vendor/preact-hooks", "vendor/htm", "vendor/uplot"
 
 
 async def page(request: Request) -> Response:
-    """Return the page. It holds no data: that comes through the API, to who may see it."""
+    """Serve the page. It contains no data; that comes from the API, after the login."""
     base = f"{request.scope.get('root_path', '')}/"
     text = _PAGE.format(
         title="pabal",

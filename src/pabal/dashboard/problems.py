@@ -1,4 +1,4 @@
-"""What goes wrong with a request, as one shape: a status, a code that the page translates, a sentence."""
+"""Errors of requests in one shape: a status, a code that the page translates, and a sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pabal.errors import (
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
-    """Answer a request with an error. ``code`` is for programs, ``message`` says what to do next."""
+    """Answer a request with an error. ``code`` is for programs; ``message`` says what to do next."""
 
     def __init__(self, status: int, code: str, message: str, **fields: Any) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
         self.fields = fields
 
     def response(self) -> Response:
-        """Return it as JSON."""
+        """Return the error as a JSON response."""
         told = {"code": self.code, **in_both("message", self.message)}
         return as_json({"error": {**self.fields, **told}}, self.status)
 
@@ -60,11 +60,11 @@ _ANSWERS: tuple[tuple[type[PabalError], int, str], ...] = (
     (UsageError, 400, "usage"),
     (PabalError, 500, "unexpected"),
 )
-"""The first that fits, so kinds stand before what they are kinds of."""
+"""The first match counts, so subclasses come before their base classes."""
 
 
 def as_problem(error: PabalError) -> Problem:
-    """Return how an error of ours is answered: its own sentence, and its fields where they are plain."""
+    """Return the answer to a pabal error, with its message and those of its fields that are plain values."""
     status, code = next((status, code) for kind, status, code in _ANSWERS if isinstance(error, kind))
     plain = {name: value for name, value in error.fields.items() if isinstance(value, str | int | float)}
     return Problem(status, code, str(error), **plain)
@@ -77,13 +77,13 @@ async def answer_problem(request: Request, error: Exception) -> Response:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Answer an error of ours."""
+    """Answer a pabal error."""
     assert isinstance(error, PabalError)
     return as_problem(error).response()
 
 
 async def answer_http(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses (a wrong method, no such path) in the same shape."""
+    """Answer an error of the router (a wrong method, an unknown path) in the same shape."""
     assert isinstance(error, HTTPException)
     code = {404: "no_path", 405: "method"}.get(error.status_code, "http")
     response = Problem(error.status_code, code, error.detail).response()
@@ -92,5 +92,5 @@ async def answer_http(request: Request, error: Exception) -> Response:
 
 
 def as_json(body: Any, status: int = 200) -> Response:
-    """Return plain values as a JSON response that no cache keeps."""
+    """Return plain values as a JSON response that must not be cached."""
     return Response(msgspec.json.encode(body), status, {"cache-control": "no-store"}, "application/json")

@@ -1,4 +1,4 @@
-"""What can be looked at: each function answers one address below ``/api``."""
+"""API endpoints that only read; each function answers one path below ``/api``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILTER = ("type", "aggregate", "correlation", "since", "until")
 
 
 def session(context: Context, request: Request) -> Any:
-    """Return who asks, and what this dashboard is; the one thing that may be asked before a login."""
+    """Return the user and the dashboard's settings; the only endpoint besides login that needs no login."""
     user = user_of(request)
     settings = context.settings
     known = {
@@ -44,12 +44,12 @@ def session(context: Context, request: Request) -> Any:
 
 
 async def report(context: Context, request: Request) -> Any:
-    """Return how everything stands now."""
+    """Return the current state of everything."""
     return await context.hub.report()
 
 
 async def series(context: Context, request: Request) -> Any:
-    """Return the figures over time."""
+    """Return figures over time."""
     return await context.hub.series(request.query_params.get("range") or "15m")
 
 
@@ -57,12 +57,12 @@ async def series(context: Context, request: Request) -> Any:
 
 
 async def types(context: Context, request: Request) -> Any:
-    """Return the names of event types, to choose from."""
+    """Return the event types to choose from."""
     return {"types": await context.hub.types()}
 
 
 async def events(context: Context, request: Request) -> Any:
-    """Return a page of events that match, newest first."""
+    """Return a page of matching events, newest first."""
     asked = request.query_params
     wanted = parse_filter({name: asked[name] for name in _FILTER if name in asked})
     page = await context.operations.events(
@@ -79,12 +79,12 @@ async def events(context: Context, request: Request) -> Any:
 
 
 async def event(context: Context, request: Request) -> Any:
-    """Return one event, what became of it, and the chain of causes and effects that it belongs to."""
+    """Return one event, its deliveries, and its chain of causes and effects."""
     event_id = request.path_params["event_id"]
     found = await context.operations.event(event_id)
     try:
         trace = await context.operations.trace(event_id, limit=_CHAIN)
-    except EventNotFoundError:  # it was trimmed just now
+    except EventNotFoundError:  # it has just been trimmed
         trace = None
     parked = await context.operations.dead_letters(limit=1000)
     marked = {letter.event.event_id for letter in parked.dead_letters}
@@ -95,14 +95,14 @@ async def event(context: Context, request: Request) -> Any:
 
 
 async def streams(context: Context, request: Request) -> Any:
-    """Return a page of aggregates by id."""
+    """Return a page of aggregates, by id."""
     asked = request.query_params
     page = await context.operations.streams(prefix=asked.get("prefix", ""), after=asked.get("after") or None)
     return {"items": page.streams, "next": page.next}
 
 
 async def stream(context: Context, request: Request) -> Any:
-    """Return a page of one aggregate's history; the type ``-`` stands for none."""
+    """Return a page of one aggregate's history; the type ``-`` means none."""
     kind, identity = request.path_params["kind"], request.path_params["identity"]
     kind = "" if kind == "-" else kind
     after = _number(request, "after") or 0
@@ -123,7 +123,7 @@ async def _version_of(context: Context, identity: str, kind: str) -> int:
 
 
 async def projections(context: Context, request: Request) -> Any:
-    """Return how far each projection is, and the log's head."""
+    """Return the position of each projection, and the log's head."""
     found = await context.operations.projections()
     head = max((one.position + one.lag for one in found), default=0)
     return {"items": found, "head": head}
@@ -133,13 +133,13 @@ async def projections(context: Context, request: Request) -> Any:
 
 
 async def dead_letter_groups(context: Context, request: Request) -> Any:
-    """Return the dead letters, counted by subscription and error."""
+    """Return the number of dead letters by subscription and error."""
     groups = await context.hub.dead_letter_groups()
     return {"groups": groups, "total": sum(group["count"] for group in groups)}
 
 
 async def dead_letters(context: Context, request: Request) -> Any:
-    """Return a page of dead letters that match, oldest first, and how many match."""
+    """Return a page of matching dead letters, oldest first, and how many match in total."""
     wanted = letter_filter(dict(request.query_params))
     page = await context.operations.dead_letters(wanted, after=_number(request, "after") or 0, limit=_PAGE)
     return {
@@ -150,7 +150,7 @@ async def dead_letters(context: Context, request: Request) -> Any:
 
 
 def letter_filter(asked: dict[str, Any]) -> DeadLetterFilter:
-    """Return the filter of dead letters that an address or a body names."""
+    """Build the filter for dead letters from query parameters or a body."""
     names = DeadLetterFilter.__struct_fields__
     return DeadLetterFilter(**{name: asked[name] for name in names if asked.get(name)})
 
@@ -167,7 +167,7 @@ async def dead_letter(context: Context, request: Request) -> Any:
 
 
 async def audit(context: Context, request: Request) -> Any:
-    """Return what operators did, newest first."""
+    """Return recorded actions, newest first."""
     found = await context.operations.audit(before=_number(request, "before"), limit=_PAGE + 1)
     items = [{**msgspec.structs.asdict(entry), **what_came_of(entry)} for entry in found[:_PAGE]]
     return {"items": items, "next": found[_PAGE - 1].id if len(found) > _PAGE else None}

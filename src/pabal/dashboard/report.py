@@ -1,4 +1,4 @@
-"""Put together what the pages show of the present: health with its reasons, totals, rates, subscriptions."""
+"""Compose the report of the current state: health with its reasons, totals, rates, subscriptions."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from pabal.ports.samples import Sample
 
 _LEVELS = {"degraded": "warn", "failing": "bad"}
 _TOLD = 100
-"""Troubles that a report tells one by one: nobody reads more, and thousands are a megabyte a second."""
+"""The most troubles in a report: nobody reads more, and thousands would be a megabyte per second."""
 _HALTED = re.compile(
     r"(?P<where>halted at event \S+ at position \d+): .*?; the last error was (?P<kind>[A-Za-z_][\w.]*)",
     re.DOTALL,
 )
-"""What the engine gives as reason, as far as it quotes nothing."""
+"""Matches the engine's reason for a halt up to the error's type; the message after it is left out."""
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Remember of a subscription what a rate is made of."""
+    """The counters of a subscription from which its rate is computed."""
 
     epoch: int
     handled: int | None
-    """Counted by a bus of this process; another's is known by its samples."""
+    """Known only for a bus in this process; other processes report rates in their samples."""
 
     @classmethod
     def of(cls, view: SubscriptionView) -> Seen:
-        """Take it from a view."""
+        """Copy the counters from a view."""
         return cls(view.epoch, view.handled)
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """Remember how far everything was at one time (seconds of a monotonic clock)."""
+    """All counters at one time (seconds of a monotonic clock)."""
 
     at: float
     head: int
@@ -44,14 +44,14 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """Hold events per second; None where nothing is known yet."""
+    """Events per second; None where nothing is known yet."""
 
     published: float | None
     by_subscription: Mapping[str, float | None]
 
 
 def rates_between(first: Moment | None, last: Moment) -> Rates:
-    """Return what went on between two moments, per second. Pure.
+    """Return the rates between two moments. A pure function.
 
     >>> seen = {"risk": Seen(1, 10)}, {"risk": Seen(1, 30)}
     >>> rates_between(Moment(0.0, 5, seen[0]), Moment(10.0, 25, seen[1]))
@@ -63,7 +63,7 @@ def rates_between(first: Moment | None, last: Moment) -> Rates:
     rates: dict[str, float | None] = {}
     for name, now in last.subscriptions.items():
         before = first.subscriptions.get(name)
-        # After a reset, a restart or a takeover the two numbers have nothing to do with each other.
+        # After a reset, a restart or a takeover the two counters are not comparable.
         rates[name] = None
         if before is not None and before.epoch == now.epoch and before.handled is not None:
             more = (now.handled or 0) - before.handled
@@ -72,7 +72,7 @@ def rates_between(first: Moment | None, last: Moment) -> Rates:
 
 
 def sampled_rates(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return what other processes handle per second, by their latest samples. Pure."""
+    """Return the rates of subscriptions in other processes, from their latest samples. A pure function."""
     rates: dict[str, float] = {}
     for sample in samples:
         for name, one in sample.subscriptions.items():
@@ -81,7 +81,7 @@ def sampled_rates(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def with_sample(view: SubscriptionView, samples: Sequence[Sample]) -> SubscriptionView:
-    """Add to a subscription what the bus that handles it noted of it last. Pure."""
+    """Add to a subscription the figures in the latest sample of its bus. A pure function."""
     for sample in samples:
         one = sample.subscriptions.get(view.name)
         if one is not None and view.owner is not None:
@@ -100,7 +100,7 @@ def compose(
     groups: Sequence[Mapping[str, Any]],
     rates: Rates,
 ) -> dict[str, Any]:
-    """Return the report. Pure."""
+    """Return the report. A pure function."""
     rows = [_row(view, rates.by_subscription.get(view.name), overview.actions) for view in subscriptions]
     handled = [rate for rate in rates.by_subscription.values() if rate is not None]
     published = rates.published if rates.published is not None else overview.published_per_second
@@ -148,7 +148,7 @@ def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> 
 
 
 def _latency(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Return the slowest subscription's figures: an average over all would hide the one that matters."""
+    """Return the latency of the slowest subscription: an average over all would hide the one that matters."""
     timed = [row for row in rows if row["p99"] is not None]
     if not timed:
         return None
@@ -159,17 +159,17 @@ def _latency(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
 def without_quotes(
     overview: Overview, subscriptions: Sequence[SubscriptionView]
 ) -> tuple[Overview, list[SubscriptionView]]:
-    """Leave out the sentences that may quote an error, and with it a value of a payload. Pure."""
+    """Remove sentences that may quote an error, and with it a value of a payload. A pure function."""
     reasons = tuple(
         reason if reason.code == "group" else msgspec.structs.replace(reason, text=reason.code)
-        for reason in overview.reasons  # what is said of a group quotes nothing, and no code says it all
+        for reason in overview.reasons  # those of a group quote nothing, and the code alone says too little
     )
     views = [msgspec.structs.replace(view, reason=_unquoted(view.reason)) for view in subscriptions]
     return msgspec.structs.replace(overview, reasons=reasons), views
 
 
 def _unquoted(reason: str) -> str:
-    """Return where a subscription has halted and at what kind of error, without its message."""
+    """Return where a subscription halted and on what type of error, without the error's message."""
     found = _HALTED.match(reason)
     return "" if found is None else f"{found['where']}; the last error was {found['kind']}"
 
@@ -178,7 +178,7 @@ def _unquoted(reason: str) -> str:
 
 
 def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a trouble for each group: that is what one button retries."""
+    """Return one trouble for each group, because one button retries a whole group."""
     return [
         {
             "code": "dead-letters",
@@ -196,14 +196,14 @@ def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _troubles(
     reasons: Sequence[Reason], groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return what stands still, then what was given up, then the rest; and how many more there are."""
-    # A bus that is failing says so of itself as well; what its subscriptions say is nearer to the cause.
+    """Return troubles, first halts, then dead letters, then the rest; and the number of those left out."""
+    # A failing bus reports the same as its halted subscription, which is closer to the cause.
     known = {"parked", "bus"} if any(reason.code == "halted" for reason in reasons) else {"parked"}
     by_name = {row["name"]: row for row in rows}
     others = [reason for reason in reasons if reason.code not in known]
     still = [reason for reason in others if reason.level == "failing"]
     rest = [reason for reason in others if reason.level != "failing"]
-    # Cut before they are put into words: these travel to every open page, once a second.
+    # Cut before formatting: this is sent to every open page, once a second.
     told = [_trouble(reason, by_name) for reason in still[:_TOLD]]
     told += _letters(groups[: _TOLD - len(told)])
     told += [_trouble(reason, by_name) for reason in rest[: _TOLD - len(told)]]
@@ -212,7 +212,7 @@ def _troubles(
 
 def _trouble(reason: Reason, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     row = rows.get(reason.subscription or "", {})
-    # A sentence of the engine itself, where there is one: a translated code cannot know it.
+    # The engine's own sentence, if there is one: it says more than the translation of a code.
     detail = reason.text if reason.code == "bus" else str(row.get("reason", ""))
     return {
         "code": reason.code,

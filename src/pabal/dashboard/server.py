@@ -1,4 +1,4 @@
-"""Serve one dashboard with uvicorn, and say where."""
+"""Serve one dashboard with uvicorn, and print its address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pabal.dashboard.app import build
 from pabal.observability.listening import resolve
 
 _GRACE = 1
-"""Seconds that open streams get at the end: one that is not read does not close by itself."""
+"""Seconds that open streams get to end at shutdown: one that the client does not read never closes."""
 
 
 def run(target: Any, *, host: str, port: int, **options: Any) -> None:
@@ -29,27 +29,27 @@ def run(target: Any, *, host: str, port: int, **options: Any) -> None:
     try:
         OnceInterrupted(config).run(sockets=[listener])
     except KeyboardInterrupt:
-        return  # this is how it is ended; uvicorn raises the signal again once everything is closed
+        return  # the normal way to stop; uvicorn raises the signal again once everything is closed
     finally:
         listener.close()
 
 
 class OnceInterrupted(uvicorn.Server):
-    """End without a word: a second Ctrl-C, or an open page, would have uvicorn break off with a traceback."""
+    """Shut down silently: on a second Ctrl-C or with an open page, uvicorn would print a traceback."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let open pages go, and end."""
+        """End the streams of open pages, then shut down."""
         cast(Any, self.config.app).state.end_streams()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Hear the first signal; the others have nothing to add."""
+        """Handle the first signal and ignore the others."""
         if not self.should_exit:
             super().handle_exit(sig, frame)
 
 
 def with_token(host: str, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Return the options with a token, where others than this machine could come in."""
+    """Return the options, with a generated token if machines other than this one have access."""
     token = options.get("token")
     if token is None and options.get("auth") is None and not _is_local(host):
         token = secrets.token_urlsafe(24)
@@ -57,7 +57,7 @@ def with_token(host: str, options: dict[str, Any]) -> tuple[dict[str, Any], str 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port, 0 for a free one. Raises UsageError for what is no host or port, OSError if taken."""
+    """Bind the port, 0 for a free one. Raises UsageError if host or port is invalid, OSError if taken."""
     family, address = resolve(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +71,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(host: str, port: int, token: str | None) -> str:
-    """Return what to open; the token stands behind a ``#``, which browsers keep to themselves.
+    """Return the address to open; the token follows a ``#``, the part that browsers do not send.
 
     >>> address_of("127.0.0.1", 8420, None), address_of("::", 80, "secret")
     ('http://127.0.0.1:8420/', 'http://[::1]:80/#token=secret')

@@ -1,4 +1,4 @@
-"""What a dashboard may do, for whom, and what it shows of a payload."""
+"""The settings of a dashboard: what it may do, for whom, and how much of payloads it shows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 Auth = Callable[["Request"], "str | Awaitable[str | None] | None"]
-"""Return the name of the person who asks, for the audit log, or None to refuse."""
+"""Returns the user's name, for the audit log, or None to refuse the request."""
 
 _SHORTEST_TOKEN = 16
 
 
 class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold the choices of one dashboard; ``create_dashboard`` describes them."""
+    """The options of one dashboard, as described in ``create_dashboard``."""
 
     allow_actions: bool = False
     token: str | None = None
@@ -45,11 +45,11 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asks_who(self) -> bool:
-        """Tell whether a token or the embedder decides who may look, rather than where they sit."""
+        """Return whether a token or ``auth`` decides who has access, rather than the client's address."""
         return self.token is not None or self.auth is not None
 
     @property
     def masking(self) -> Masking:
-        """Return what is shown of payloads: unless chosen, all to who sits here, and less to the others."""
+        """Return the masking: by default, users on this machine see everything, and others less."""
         mode = self.payloads or ("masked" if self.asks_who else "full")
         return Masking(mode, self.masked_fields)

@@ -1,4 +1,4 @@
-"""Turn what operations return into what the pages show: rows with a preview, details, a graph."""
+"""Convert the results of operations to what the pages show: rows with a preview, details, a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREVIEW = 160
 
 
 def event_row(event: EventView) -> dict[str, Any]:
-    """Show an event in one line: the beginning of its payload stands for the whole."""
+    """Convert an event to a table row, with the beginning of its payload as a preview."""
     row = _plain(event)
     payload = row.pop("payload", None)
     row.pop("metadata", None)
@@ -36,7 +36,7 @@ def _plain(event: EventView) -> dict[str, Any]:
 
 
 def detail(found: EventDetail, masking: Masking) -> dict[str, Any]:
-    """Show one event and what became of it for each subscription."""
+    """Convert one event, with its delivery to each subscription."""
     event = _plain(found.event)
     event["masked"] = masking.mode == "none" or HIDDEN in msgspec.json.encode(event.get("payload")).decode()
     deliveries = [
@@ -54,7 +54,7 @@ def detail(found: EventDetail, masking: Masking) -> dict[str, Any]:
 
 
 def chain(found: EventDetail, trace: Trace | None, parked: Container[str]) -> dict[str, Any]:
-    """Show the events that caused and followed from one, as nodes and (cause, effect) edges."""
+    """Convert the causes and effects of an event to nodes and (cause, effect) edges."""
     if trace is None:
         nodes = [one for one in (found.cause, found.event, *found.effects) if one is not None]
         edges = [(one.causation_id, one.event_id) for one in nodes if one.causation_id is not None]
@@ -80,7 +80,7 @@ def _node(event: EventView, parked: Container[str]) -> dict[str, Any]:
 
 
 def letter_row(letter: DeadLetterView) -> dict[str, Any]:
-    """Show a dead letter in one line."""
+    """Convert a dead letter to a table row."""
     event = letter.event
     return {
         "id": letter.id,
@@ -100,7 +100,7 @@ def letter_row(letter: DeadLetterView) -> dict[str, Any]:
 
 
 def letter_detail(shown: DeadLetterView, whole: DeadLetterView) -> dict[str, Any]:
-    """Show one dead letter; ``revision`` changes when the payload or the attempts do."""
+    """Convert one dead letter; ``revision`` changes when its state, parking time or payload does."""
     payload = _plain(shown.event).get("payload")
     return {
         **letter_row(shown),
@@ -114,13 +114,13 @@ def letter_detail(shown: DeadLetterView, whole: DeadLetterView) -> dict[str, Any
 
 
 def revision_of(letter: DeadLetterView) -> str:
-    """Return a short text that is another one once the dead letter has changed."""
+    """Return a short text that changes whenever the dead letter does."""
     content = msgspec.json.encode([letter.state, letter.parked_at, _plain(letter.event).get("payload")])
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def unmasked(edited: Any, whole: Any) -> Any:
-    """Put what was hidden from the editor back, where it was left hidden.
+    """Restore the masked values that the user left masked while editing.
 
     >>> unmasked({"email": "•••", "quantity": 2}, {"email": "kim@example.com", "quantity": 1})
     {'email': 'kim@example.com', 'quantity': 2}

@@ -1,4 +1,4 @@
-// What can be done to a subscription or a dead letter, asked and answered the same way on every screen.
+// Actions on subscriptions and dead letters, with the same dialogs on every screen.
 
 import { html, useState } from "./lib.js";
 import { get, post, session } from "./api.js";
@@ -9,13 +9,13 @@ import { say } from "./components/toasts.js";
 
 export const mayAct = () => Boolean(session.get()?.can_act);
 
-/** Say why a button is grey, where it is. */
+/** Return why a button is disabled, or nothing if it is enabled. */
 export const whyNot = (possible = true, reason = "") =>
   !mayAct() ? t("why.read-only") : possible ? undefined : t(reason);
 
 // -- dead letters ------------------------------------------------------------------------------------------------
 
-/** `which`: {ids} or {filter, count}; the count is what the reader saw, so that a stale page changes nothing. */
+/** `which`: {ids} or {filter, count}; the count is the one on the page, so that a stale page changes nothing. */
 export function RetryDialog({ which, onDone, onClose }) {
   const n = which.ids?.length ?? which.count;
   const send = async () => {
@@ -107,7 +107,7 @@ export async function resume(name) {
 }
 
 const STARTS = ["beginning", "now", "position", "time"];
-// A log of several partitions counts positions within each of them, so there a position names no place.
+// In a log with several partitions each has its own positions, so a position alone is ambiguous.
 const hasPositions = () => ["sqlite", "memory"].includes(session.get()?.source.kind);
 
 export function ResetDialog({ subscription, onDone, onClose }) {

@@ -1,4 +1,4 @@
-// Ask the server, and turn what goes wrong into one kind of error.
+// Requests to the server; every failure becomes the same kind of error.
 
 import { Store, useCallback, useEffect, useRef, useState } from "./lib.js";
 
@@ -59,10 +59,10 @@ export async function loadSession() {
 }
 
 /**
- * Load what a path answers, and again when the path or a parameter changes.
+ * Load the response of a path, and load it again when the path or a parameter changes.
  *
- * What was loaded before stays in sight meanwhile, so nothing flickers; only the answer to the latest
- * question is taken. `every` loads again after so many milliseconds, while the page can be seen.
+ * The previous response stays visible meanwhile, so nothing flickers; only the response to the latest
+ * request is used. `every` reloads after this many milliseconds, while the page is visible.
  */
 export function useLoaded(path, params = {}, { every = 0, fresh = false } = {}) {
   const key = path === null ? null : address(path, params).href;

@@ -1,4 +1,4 @@
-// Numbers, times and lengths of time, as the language writes them. Never more digits than one can use.
+// Format numbers, times and durations in the chosen language, without useless digits.
 
 import { language, t } from "./i18n.js";
 
@@ -17,12 +17,12 @@ export function number(value) {
   return maker(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(value);
 }
 
-/** Where an event lies: a position, or on a server a partition and the position in it. */
+/** The place of an event: a position, or on a server a partition and the position in it. */
 export function place(cursor) {
   return cursor?.includes(":") ? cursor : number(cursor || null);
 }
 
-/** 12,345 as it is; beyond that in thousands and millions (만, 억). */
+/** Numbers like 12,345 in full; larger ones in thousands and millions (만, 억). */
 export function short(value) {
   if (value === null || value === undefined) return NONE;
   if (Math.abs(value) < 100_000) return number(value);
@@ -36,7 +36,7 @@ export function rate(value) {
   return maker(Intl.NumberFormat, { maximumFractionDigits: digits }).format(value);
 }
 
-/** Seconds as a length of time in its two largest useful units. */
+/** A duration in seconds, in its two largest useful units. */
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   if (seconds < 0.001) return t("unit.us", { v: Math.round(seconds * 1e6) });
@@ -49,7 +49,7 @@ export function span(seconds) {
   return t("unit.d", { v: Math.floor(hours / 24) });
 }
 
-/** A number with its unit apart, for the large figures. */
+/** A number and its unit separately, for the large figures. */
 export function spanParts(seconds) {
   const text = span(seconds);
   const cut = /^([\d.,–]+)\s*(.*)$/.exec(text);
@@ -67,7 +67,7 @@ export function clock(iso, { millis = false } = {}) {
   return maker(Intl.DateTimeFormat, options).format(new Date(iso));
 }
 
-/** The time alone for today, the date with it for other days. */
+/** The time; for other days than today, with the date. */
 export function moment(iso, { millis = false } = {}) {
   if (!iso) return NONE;
   const date = new Date(iso);

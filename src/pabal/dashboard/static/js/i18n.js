@@ -1,4 +1,4 @@
-// Texts by key, in the language that was chosen, or else the browser's.
+// Texts by key, in the chosen language, or else the browser's.
 
 import { Store } from "./lib.js";
 import { en } from "./i18n/en.js";
@@ -16,7 +16,7 @@ export function remembered(name) {
   try {
     return localStorage.getItem(name);
   } catch {
-    return null; // storage may be forbidden; the choice then lasts as long as the page
+    return null; // storage may be blocked; the choice then lasts as long as the page
   }
 }
 
@@ -37,7 +37,7 @@ export function speak(code) {
   language.set(code);
 }
 
-/** Return the text of a key with its {names} filled in; `n` of one takes the key's form for one. */
+/** Return the text of a key with its {names} filled in; if `n` is 1, in the singular (key `.one`). */
 export function t(key, values = {}) {
   const table = texts[language.get()];
   const text = (values.n === 1 && table[`${key}.one`]) || table[key] || key;
@@ -46,7 +46,7 @@ export function t(key, values = {}) {
   );
 }
 
-/** Return a sentence of the server's, which sends its Korean beside it. */
+/** Return a sentence from the server, which sends a Korean translation with each. */
 export const said = (one, name) => (language.get() === "ko" && one[`${name}_ko`]) || one[name];
 
 export const has = (key) => key in texts[language.get()];

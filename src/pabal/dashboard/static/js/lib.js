@@ -1,4 +1,4 @@
-// The libraries, as this application names them. They are loaded before it, as plain scripts.
+// The libraries, under the names used here. They are loaded earlier, as plain scripts.
 
 const { h, render, Fragment } = window.preact;
 const { useEffect, useLayoutEffect, useMemo, useRef, useState, useCallback, useId } = window.preactHooks;
@@ -7,7 +7,7 @@ export const html = window.htm.bind(h);
 export const Plot = window.uPlot;
 export { render, Fragment, useEffect, useLayoutEffect, useMemo, useRef, useState, useCallback, useId };
 
-/** Hold a value that components follow. */
+/** A store: a value that components can subscribe to. */
 export class Store {
   #value;
   #followers = new Set();

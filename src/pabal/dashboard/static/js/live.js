@@ -1,4 +1,4 @@
-// What the server tells by itself: one figure of everything each second, over server-sent events.
+// Live reports: the server sends the current state once a second, over server-sent events.
 
 import { Store } from "./lib.js";
 import { address, session } from "./api.js";
@@ -22,7 +22,7 @@ function open() {
   });
   source.addEventListener("trouble", (event) => heard(JSON.parse(event.data)));
   source.addEventListener("error", () => {
-    // It connects again by itself; only when that takes a while is it worth a word.
+    // It reconnects automatically; tell the user only if that takes a while.
     patience ||= setTimeout(() => link.set("lost"), 2500);
     if (source?.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
   });
@@ -40,7 +40,7 @@ function close() {
   source = null;
 }
 
-/** Listen while somebody is logged in and the page can be seen. */
+/** Listen while the user is logged in and the page is visible. */
 export function follow() {
   if (session.get()?.user && !document.hidden) {
     if (!source || source.readyState === EventSource.CLOSED) open();

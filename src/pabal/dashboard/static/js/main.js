@@ -1,4 +1,4 @@
-// Where it begins: who asks, which screen the address names, and the keys.
+// The entry point: the session, the screen for the address, and keyboard shortcuts.
 
 import { html, render, useEffect, useRef, useState, useStore } from "./lib.js";
 import { loadSession, session } from "./api.js";
@@ -19,7 +19,7 @@ import { Projections } from "./screens/projections.js";
 import { Stream, Streams } from "./screens/streams.js";
 import { Subscriptions } from "./screens/subscriptions.js";
 
-/** Return the place in the navigation, and what stands there. */
+/** Return the entry in the navigation, and the screen. */
 function screenOf({ parts: [place, first, second], query }) {
   if (place === undefined) return ["overview", html`<${Overview} query=${query} />`];
   if (place === "subscriptions") return [place, html`<${Subscriptions} />`];
@@ -113,7 +113,7 @@ function App() {
   `;
 }
 
-/** A link printed at start carries the token behind a #, which no server and no log ever sees. */
+/** The link printed at start has the token after a #, which is sent to no server and appears in no log. */
 async function enter() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);

@@ -1,4 +1,4 @@
-// The address is the state: which screen, which filter, which page. Nothing of it is kept elsewhere.
+// The address holds the state: screen, filter and page. None of it is kept elsewhere.
 
 import { Store, useStore } from "./lib.js";
 
@@ -17,7 +17,7 @@ const route = new Store(read());
 
 window.addEventListener("popstate", () => route.set(read()));
 
-/** Write an address below the dashboard's own: parts are escaped, empty parameters left out. */
+/** Return an address below the dashboard's own, with escaped parts and without empty parameters. */
 export function to(parts, query = {}) {
   const path = parts.map((part) => encodeURIComponent(part)).join("/");
   const search = new URLSearchParams();
@@ -38,7 +38,7 @@ export function go(href, { replace = false } = {}) {
 
 export const useRoute = () => useStore(route);
 
-/** Follow links to our own pages without leaving this one. */
+/** Follow links within the dashboard without loading a new page. */
 document.addEventListener("click", (event) => {
   if (event.defaultPrevented || event.button !== 0) return;
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;

@@ -1,4 +1,4 @@
-// Light or dark: as chosen here, or else as the system is set, also when that changes.
+// Light or dark: as chosen here, or else as set in the system, even if that changes.
 
 import { Store } from "./lib.js";
 import { remember, remembered } from "./i18n.js";

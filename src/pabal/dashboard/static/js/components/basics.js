@@ -1,4 +1,4 @@
-// The small parts that every screen is made of.
+// The small components used on every screen.
 
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { has, said, t } from "../i18n.js";
@@ -42,7 +42,7 @@ export const Blank = ({ icon = "empty", title, children, action }) => html`
   </div>
 `;
 
-/** Say what went wrong in the reader's language where we know it, else as the server put it. */
+/** Describe an error in the user's language if there is a translation, else as the server did. */
 export function reasonOf(error) {
   const key = `error.${error.code}`;
   return has(key) ? t(key, error.fields) : said(error, "message");
@@ -56,7 +56,7 @@ export const Fault = ({ error, retry }) => html`
   </div>
 `;
 
-/** Show one of four: bones while nothing is there, what went wrong, the blank, or the content. */
+/** Show a skeleton while loading, the error, the blank if there is nothing, or the content. */
 export function Loaded({ loaded, empty, blank, lines, children }) {
   const { data, error, reload } = loaded;
   if (error && !data) return html`<div class="body"><${Fault} error=${error} retry=${reload} /></div>`;
@@ -65,7 +65,7 @@ export function Loaded({ loaded, empty, blank, lines, children }) {
   return children(data);
 }
 
-/** A time as people say it, with the exact one in its title; it ages by itself. */
+/** A relative time such as "2 min ago", which updates itself, with the exact time in its title. */
 export function Ago({ at }) {
   const [, turn] = useState(0);
   useEffect(() => {
@@ -104,7 +104,7 @@ export function Copy({ text }) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      return; // not allowed here; the text can be marked by hand
+      return; // not allowed here; the user can select the text by hand
     }
     setDone(true);
     clearTimeout(timer.current);
@@ -115,7 +115,7 @@ export function Copy({ text }) {
   </button>`;
 }
 
-/** A short form of an id that is still enough to tell two apart: UUIDv7 begins with the time. */
+/** A short form of an id that still distinguishes two: a UUIDv7 begins with the time. */
 export const shortId = (id) => (id && id.length === 36 ? `…${id.slice(-8)}` : id);
 
 export const EventLink = ({ id, children, cls = "row-link" }) => html`

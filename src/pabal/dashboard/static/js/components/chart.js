@@ -1,10 +1,10 @@
-// A line chart that takes its colours from the theme, its width from its place, and new figures without a flicker.
+// A line chart in the theme's colours and its container's width, which updates without flicker.
 
 import { Plot, Store, html, useEffect, useRef, useState, useStore } from "../lib.js";
 import { language } from "../i18n.js";
 import { clock } from "../format.js";
 
-/** Raised when the theme changes: canvases are painted, so they have to be painted anew. */
+/** Incremented when the theme changes, because canvases have to be repainted then. */
 export const themed = new Store(0);
 
 const sync = Plot.sync("overview");
@@ -100,7 +100,7 @@ export function Chart({ title, lines, columns, show }) {
   `;
 }
 
-/** The last moment of which anything is known. */
+/** The last time with any known value. */
 function latest(columns) {
   for (let index = columns[0].length - 1; index >= 0; index--) {
     if (columns.slice(1).some((column) => column[index] !== null && column[index] !== undefined)) return index;

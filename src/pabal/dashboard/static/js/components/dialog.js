@@ -1,10 +1,10 @@
-// Questions before something is done. The browser's own dialog keeps the focus inside and gives it back.
+// Confirmation dialogs. The browser's <dialog> keeps the focus inside and restores it at the end.
 
 import { html, useEffect, useId, useRef, useState } from "../lib.js";
 import { t } from "../i18n.js";
 import { reasonOf } from "./basics.js";
 
-/** `onSubmit` may throw: the dialog then stays, says why, and keeps what was typed. So it does after `false`. */
+/** If `onSubmit` throws, the dialog stays open with the error and the input; if it returns false, it stays too. */
 export function Dialog({ title, submit, kind = "primary", broad, blocked, onSubmit, onClose, children }) {
   const box = useRef(null);
   const id = useId();
@@ -13,7 +13,7 @@ export function Dialog({ title, submit, kind = "primary", broad, blocked, onSubm
   useEffect(() => {
     const node = box.current;
     node.showModal();
-    return () => node.close(); // which gives the focus back to where it was
+    return () => node.close(); // this restores the focus
   }, []);
   const send = async (event) => {
     event.preventDefault();

@@ -1,4 +1,4 @@
-// Causes and effects as a tree: time runs to the right, each event stands beside what caused it.
+// Causes and effects as a tree: time runs to the right, each event is next to its cause.
 
 import { html } from "../lib.js";
 import { t } from "../i18n.js";
@@ -10,7 +10,7 @@ const HEIGHT = 44;
 const ACROSS = 44;
 const DOWN = 12;
 
-/** Give each node a column (how many causes lie before it) and a row (leaves one below the other). */
+/** Assign each node a column (the number of causes before it) and a row (leaves below each other). */
 function place(nodes, edges) {
   const children = new Map(nodes.map((node) => [node.event_id, []]));
   const hasCause = new Set();
@@ -34,7 +34,7 @@ function place(nodes, edges) {
     }
   };
   for (const node of nodes) if (!hasCause.has(node.event_id)) visit(node.event_id, 0);
-  for (const node of nodes) visit(node.event_id, 0); // what only a circle leads to
+  for (const node of nodes) visit(node.event_id, 0); // nodes that are reachable only through a cycle
   return { spots, rows: row, columns: 1 + Math.max(...[...spots.values()].map((spot) => spot.column)) };
 }
 

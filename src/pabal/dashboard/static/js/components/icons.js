@@ -39,7 +39,7 @@ export const Icon = ({ name }) => html`
   </svg>
 `;
 
-/** Three stations on a road; the message has reached the last. */
+/** Three stations on a line; the message has reached the last. */
 export const Mark = () => html`
   <svg viewBox="0 0 26 26" aria-hidden="true" focusable="false">
     <rect width="26" height="26" rx="7" fill="currentColor" opacity=".14" />

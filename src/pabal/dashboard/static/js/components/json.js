@@ -1,4 +1,4 @@
-// A payload as coloured text. It is always text: nothing of an event is ever taken for markup.
+// A payload as coloured text. It is always text, so nothing in an event is interpreted as markup.
 
 import { html } from "../lib.js";
 

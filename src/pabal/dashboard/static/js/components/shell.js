@@ -1,4 +1,4 @@
-// What stands around every screen: the way to the others, how the log is, and which one it is.
+// The frame around every screen: navigation, the log's health, and its name.
 
 import { html, useStore } from "../lib.js";
 import { post, loadSession, session } from "../api.js";

@@ -1,4 +1,4 @@
-// Short answers to what one has done. Read out politely, gone by themselves, faults stay until closed.
+// Short notices after an action. Screen readers announce them; they disappear, but errors stay until closed.
 
 import { Store, html, useStore } from "../lib.js";
 import { t } from "../i18n.js";

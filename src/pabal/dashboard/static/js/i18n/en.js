@@ -1,4 +1,4 @@
-// English. A key with `.one` is its form for one; {names} are filled in.
+// English. A key with `.one` is the singular; {names} are filled in.
 
 export const en = {
   "nav": "Screens",

@@ -1,4 +1,4 @@
-// Who did what, when, and what came of it.
+// The audit log: who did what, when, and with what result.
 
 import { html } from "../lib.js";
 import { useLoaded } from "../api.js";

@@ -1,4 +1,4 @@
-// What was given up, grouped by who gave it up and over which error: mend the cause once, retry the group.
+// Dead letters, grouped by subscription and error: fix the cause once, retry the whole group.
 
 import { html, useState } from "../lib.js";
 import { useLoaded } from "../api.js";

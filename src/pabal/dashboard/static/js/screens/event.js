@@ -1,4 +1,4 @@
-// One event: what it says, what became of it for every subscription, what caused it and what it caused.
+// One event: its payload, its delivery to every subscription, its causes and effects.
 
 import { html } from "../lib.js";
 import { useLoaded } from "../api.js";

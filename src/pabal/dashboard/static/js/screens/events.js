@@ -1,4 +1,4 @@
-// The log, newest first, through a filter that lives in the address: what one sees can be sent to somebody.
+// The log, newest first. The filter is in the address, so a view can be shared as a link.
 
 import { html, useEffect, useState, useStore } from "../lib.js";
 import { useLoaded } from "../api.js";
@@ -43,7 +43,7 @@ export const EventTable = ({ rows, stream }) => html`
   </div>
 `;
 
-/** What `datetime-local` writes has no zone: it means the reader's own. */
+/** A `datetime-local` value has no zone: it is in the user's own. */
 const local = (iso) => {
   if (!iso) return "";
   const date = new Date(iso);

@@ -1,4 +1,4 @@
-// The door: one field for the token.
+// The login: one field for the token.
 
 import { html, useState } from "../lib.js";
 import { loadSession, post } from "../api.js";

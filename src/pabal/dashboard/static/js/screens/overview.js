@@ -1,4 +1,4 @@
-// Ten seconds: what is stuck, why, and the button that mends it. Below it the figures, now and over time.
+// The overview: what is stuck, why, and a button to fix it; below, the figures, now and over time.
 
 import { html, useMemo, useState, useStore } from "../lib.js";
 import { useLoaded } from "../api.js";
@@ -137,7 +137,7 @@ function Charts({ range }) {
 
 export function Overview({ query }) {
   const now = useStore(report);
-  const isOld = useStore(unreadable) !== null; // a verdict on what was is none on what is
+  const isOld = useStore(unreadable) !== null; // the last known health says nothing about the present
   const range = RANGES.includes(query.range) ? query.range : "15m";
   const pick = (one) => go(to([], { range: one === "15m" ? "" : one }), { replace: true });
   return html`

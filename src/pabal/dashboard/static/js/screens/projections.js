@@ -1,4 +1,4 @@
-// The read models in the file: how far each is, and whether one is being built anew.
+// The projections in the file: how far each is, and whether it is being rebuilt.
 
 import { html } from "../lib.js";
 import { useLoaded } from "../api.js";

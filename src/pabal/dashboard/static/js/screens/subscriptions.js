@@ -1,4 +1,4 @@
-// Every durable name: how far it is, how fast, what keeps it, and the levers.
+// Durable subscriptions: position, rate, what holds them up, and actions.
 
 import { html, useState, useStore } from "../lib.js";
 import { said, t } from "../i18n.js";
@@ -72,7 +72,7 @@ const Reach = ({ row, head }) => {
   return html`<progress class="reach" max="1" value=${done} title=${text} aria-label=${t("reach", { name: row.name, v: text })}></progress>`;
 };
 
-/** `plain`: for the overview, without levers and the rarer columns. */
+/** `plain`: for the overview, without actions and the less common columns. */
 export function SubscriptionTable({ rows, head, plain, onReset }) {
   if (!rows.length) return html`<${Blank} icon="subscriptions" title=${t("subscriptions.none")}>${t("subscriptions.none.about")}<//>`;
   return html`
