@@ -1,1 +1,1 @@
-"""Programs that use pabal, and one that builds a small bus from nothing."""
+"""Example programs that use pabal, and one that builds a small event bus from scratch."""

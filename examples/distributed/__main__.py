@@ -36,7 +36,7 @@ LEASE = 1.0
 
 
 async def single(count: int) -> list[str]:
-    """Run everything in this process, on a bus in memory."""
+    """Run everything in this process, on an in-memory bus."""
     portfolio = Portfolio()
     async with EventBusFactory.from_url("memory://") as bus:
         subscribe(bus, "strategy", Strategy(bus), TickReceived)
@@ -49,12 +49,12 @@ async def single(count: int) -> list[str]:
 
 
 def subscribe(bus: Any, name: str, part: Any, event_type: type) -> None:
-    """Let a part of the application handle its events."""
+    """Subscribe a part of the application to its events."""
     bus.subscribe(event_type, part, name=name)
 
 
 async def run_part(part: str, url: str, namespace: str, count: int) -> None:
-    """Be one process of the application: ``feed``, ``strategy``, ``broker`` or ``portfolio``."""
+    """Run one process of the application: ``feed``, ``strategy``, ``broker`` or ``portfolio``."""
     bus = EventBusFactory.from_url(url, group=part, namespace=namespace, partitions=8, lease=LEASE)
     portfolio = Portfolio()
     parts: dict[str, tuple[Any, type]] = {
@@ -79,7 +79,7 @@ async def run_part(part: str, url: str, namespace: str, count: int) -> None:
 
 
 class Part:
-    """Hold one process of the application."""
+    """One process of the application."""
 
     def __init__(self, name: str, url: str, namespace: str, count: int) -> None:
         self.name = name
@@ -91,13 +91,13 @@ class Part:
             raise SystemExit(f"{name} did not start")
 
     def end(self) -> list[str]:
-        """Let it finish what there is, and return what it says at the end."""
+        """Let it finish the remaining events, and return its final output."""
         said, _ = self.process.communicate("\n", timeout=120)
         return said.splitlines()
 
 
 def distributed(url: str, count: int) -> list[str]:
-    """Run each part in a process of its own, the strategy in two, and kill one of those on the way."""
+    """Run each part in its own process, the strategy in two, and kill one of the two midway."""
     namespace = f"distributed-{uuid.uuid4().hex[:8]}"
     portfolio = Part("portfolio", url, namespace, count)
     broker = Part("broker", url, namespace, count)
@@ -108,7 +108,7 @@ def distributed(url: str, count: int) -> list[str]:
     first.process.communicate()
     print("one of two strategy processes was killed", file=sys.stderr)
     feed.process.communicate(timeout=120)
-    # Each waits until its group has handled everything, whoever it was given to; so in the order of the flow.
+    # Each waits until its whole group has handled everything, so end them in the order of the flow.
     second.end()
     broker.end()
     return portfolio.end()
@@ -116,7 +116,7 @@ def distributed(url: str, count: int) -> list[str]:
 
 @contextmanager
 def own_server() -> Iterator[str]:
-    """Run a server for this example alone."""
+    """Run a server for this example only."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
         raise SystemExit("there is no redis-server on PATH; name a server with --url redis://host:6379/0")
@@ -156,7 +156,7 @@ def compare(url: str, count: int) -> int:
 
 
 def main() -> None:
-    """Run one part, or compare."""
+    """Run one part, or compare both ways."""
     parser = argparse.ArgumentParser(prog="python -m examples.distributed", description=__doc__)
     parser.add_argument("--url", help="a server; without it the redis-server on PATH is started")
     parser.add_argument("--ticks", type=int, default=2_000)

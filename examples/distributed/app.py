@@ -1,4 +1,4 @@
-"""The application: what each part does. Which process it runs in is decided elsewhere."""
+"""The application: what each part does. Which process it runs in is decided in ``__main__``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pabal import DomainEvent
 
 
 class TickReceived(DomainEvent):
-    """Tell the price of a symbol, and its average."""
+    """A symbol has a new price; ``average`` is its average price."""
 
     event_type: ClassVar[str] = "distributed.tick_received"
     aggregate_type: ClassVar[str] = "symbol"
@@ -26,7 +26,7 @@ class TickReceived(DomainEvent):
 
 
 class OrderPlaced(DomainEvent):
-    """Ask the broker for a quantity; negative to sell."""
+    """The strategy asks the broker to trade a quantity; negative to sell."""
 
     event_type: ClassVar[str] = "distributed.order_placed"
     aggregate_type: ClassVar[str] = "symbol"
@@ -41,7 +41,7 @@ class OrderPlaced(DomainEvent):
 
 
 class OrderFilled(DomainEvent):
-    """Tell that an order was carried out."""
+    """The broker filled an order."""
 
     event_type: ClassVar[str] = "distributed.order_filled"
     aggregate_type: ClassVar[str] = "symbol"
@@ -56,10 +56,10 @@ class OrderFilled(DomainEvent):
 
 
 def follow_up_id(cause: DomainEvent, what: str) -> str:
-    """Return the id of what follows from an event: the same each time it is handled.
+    """Return the id of the event that follows from another: the same each time that one is handled.
 
-    An event that is delivered twice, since its process died in between, then publishes the same follow-up
-    twice, and the log stores that once.
+    If a process dies after publishing but before its progress is saved, the event is delivered again, and its
+    handler publishes the same follow-up again. The log stores it once.
     """
     return str(uuid.uuid5(uuid.UUID(cause.event_id), what))
 
@@ -92,7 +92,7 @@ class Broker:
 
 
 class Portfolio:
-    """Keep the position and the cash of each symbol; a fill that comes again changes nothing."""
+    """Keep the position and the cash of each symbol; a fill that is delivered again changes nothing."""
 
     def __init__(self) -> None:
         self.positions: dict[str, int] = {}
@@ -114,7 +114,7 @@ class Portfolio:
 
 
 def ticks(count: int) -> list[TickReceived]:
-    """Return a tape of some symbols, the same each time it is asked for."""
+    """Return a tape of several symbols, the same on each call."""
     made: list[TickReceived] = []
     for number in range(count):
         symbol = f"SYM-{number % 12:02d}"

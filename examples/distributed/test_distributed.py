@@ -1,4 +1,4 @@
-"""The fleet on a real Valkey, with a process killed on the way, and what makes a repetition harmless."""
+"""The processes on a real Valkey server, with one killed midway; and handlers that tolerate repetition."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A server of its own, that ends with the test."""
+    """A server for one test only."""
     server = Server()
     server.start()
     yield server.url
@@ -35,7 +35,7 @@ def url() -> Iterator[str]:
 
 
 def test_processes_of_which_one_is_killed_come_to_the_positions_of_a_single_one(url: str) -> None:
-    """A strategy that dies would leave orders out, or place them twice."""
+    """If a strategy process died, orders would be missing or placed twice."""
     command = [sys.executable, "-m", "examples.distributed", "--url", url, "--ticks", "300"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     together, apart, verdict = done.stdout.splitlines()
@@ -46,7 +46,7 @@ def test_processes_of_which_one_is_killed_come_to_the_positions_of_a_single_one(
 
 
 async def test_a_tick_that_is_handled_twice_is_ordered_once() -> None:
-    """The process that takes over from a dead one would buy again what was bought."""
+    """A process that takes over from a dead one would place its orders again."""
     storage = InMemoryEventStorage()
     portfolio = Portfolio()
     async with InMemoryEventBus(storage) as bus:
@@ -62,7 +62,7 @@ async def test_a_tick_that_is_handled_twice_is_ordered_once() -> None:
 
 
 async def test_a_fill_that_comes_again_changes_nothing() -> None:
-    """A delivery that is repeated would be paid twice."""
+    """A fill that is delivered again would be paid twice."""
     portfolio = Portfolio()
     fill = OrderFilled("SYM-01", -2, Decimal(1010))
     for _ in range(2):
@@ -72,7 +72,7 @@ async def test_a_fill_that_comes_again_changes_nothing() -> None:
 
 
 def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who tries it out and stops it would see sixty lines of pabal's insides."""
+    """A user who tries the example and stops it would see a traceback of sixty lines."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -85,7 +85,7 @@ def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyP
 
 
 def test_a_server_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong port would end in a traceback of each process."""
+    """A wrong port would end in a traceback from each process."""
 
     async def refused(*_: object) -> None:
         raise BrokerUnavailableError(path="redis://127.0.0.1:1/0", reason="no connection")

@@ -1,1 +1,1 @@
-"""Exercises of the learning path: a start, tests to run, and a solution each."""
+"""The exercises of the learning path, each with a start, tests to run, and a solution."""

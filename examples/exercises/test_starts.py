@@ -1,4 +1,4 @@
-"""The beginnings of the exercises: what has to be solved is not solved yet, and can be begun."""
+"""The starting points of the exercises: every task is still unsolved, and the tests can be run."""
 
 import os
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("exercise", ["filtering", "accounts"])
 def test_every_test_of_an_exercise_fails_at_its_beginning(exercise: str) -> None:
-    """Learners would be told that a part is done which they have not begun."""
+    """Learners would be told that they had solved a task before they began."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"examples/exercises/{exercise}"],
         cwd=ROOT,

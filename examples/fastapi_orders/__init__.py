@@ -1,1 +1,1 @@
-"""A web service whose orders and events commit together, and whose handlers work behind the answer."""
+"""A web service that commits orders and events together, and handles the events after the response."""

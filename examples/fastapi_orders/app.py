@@ -34,14 +34,14 @@ class OrderPlaced(DomainEvent):
 
 
 class NewOrder(BaseModel):
-    """What a customer sends."""
+    """The body of a request for a new order."""
 
     item: str = Field(min_length=1, max_length=100)
     quantity: int = Field(gt=0)
 
 
 def create_app(file: str | Path = "orders.db") -> FastAPI:
-    """Return the service on one SQLite file: its own table and the log of events lie side by side."""
+    """Return the service on one SQLite file, which holds its own table and the event log."""
     bus, storage = EventBusFactory.create_complete_event_system(file, owns_storage=True)
     exporter = PrometheusExporter()
     exporter.watch(bus, name="orders")
@@ -57,7 +57,7 @@ def create_app(file: str | Path = "orders.db") -> FastAPI:
 
     @bus.on(OrderPlaced, name="confirm-order", start="beginning")
     async def confirm(event: OrderPlaced) -> None:
-        # Running it twice changes nothing: the update is the same.
+        # Harmless if it runs twice: the second update changes nothing.
         await storage.transact(
             lambda tx: tx.execute("UPDATE orders SET status = 'confirmed' WHERE id = ?", (event.order_id,))
         )
@@ -71,7 +71,7 @@ def create_app(file: str | Path = "orders.db") -> FastAPI:
             tx.execute("INSERT INTO orders VALUES (?, ?, ?, ?)", row)
             tx.store_event(OrderPlaced(order_id, order.item, order.quantity))
 
-        await storage.transact(save)  # the row and the event are on disk together, or neither is
+        await storage.transact(save)  # stores both the row and the event, or neither
         return {"id": order_id}
 
     @app.get("/orders/{order_id}")

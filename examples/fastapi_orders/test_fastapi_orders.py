@@ -24,7 +24,7 @@ async def _service(file: Path) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient
 
 
 async def test_an_order_is_confirmed_behind_the_answer(tmp_path: Path) -> None:
-    """A customer would be told "placed" for ever."""
+    """Orders would keep the status "placed" forever."""
     async with _service(tmp_path / "orders.db") as (app, client):
         placed = await client.post("/orders", json={"item": "lamp", "quantity": 2})
         assert placed.status_code == 202
@@ -37,9 +37,9 @@ async def test_an_order_is_confirmed_behind_the_answer(tmp_path: Path) -> None:
 
 
 async def test_an_order_that_the_process_left_behind_is_confirmed_after_a_restart(tmp_path: Path) -> None:
-    """An order would be stuck because the process died between the answer and the handler."""
+    """If the process died between the response and the handler, the order would never be confirmed."""
     async with _service(tmp_path / "orders.db") as (app, client):
-        await app.state.bus.subscriptions.pause("confirm-order")  # the handler does not get to work
+        await app.state.bus.subscriptions.pause("confirm-order")  # so that the handler does not run
         placed = (await client.post("/orders", json={"item": "lamp", "quantity": 1})).json()["id"]
         assert (await client.get(f"/orders/{placed}")).json()["status"] == "placed"
         assert (await client.get("/health")).json()["status"] == "degraded"
@@ -50,7 +50,7 @@ async def test_an_order_that_the_process_left_behind_is_confirmed_after_a_restar
 
 
 async def test_the_file_is_let_go_of_with_the_last_request(tmp_path: Path) -> None:
-    """A copy of the file alone would miss what still lay beside it after the service had ended."""
+    """The write-ahead log would remain, and a copy of the file alone would lack its events."""
     async with _service(tmp_path / "orders.db") as (_, client):
         await client.post("/orders", json={"item": "lamp", "quantity": 2})
         assert len(os.listdir(tmp_path)) > 1
@@ -58,7 +58,7 @@ async def test_the_file_is_let_go_of_with_the_last_request(tmp_path: Path) -> No
 
 
 async def test_a_refused_event_leaves_no_row_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There would be orders that no handler ever hears of."""
+    """There would be orders that no handler ever receives."""
 
     def far_too_long(order_id: str, item: str, quantity: int) -> Any:
         return OrderPlaced(order_id, item * 1_000_000, quantity)
@@ -74,7 +74,7 @@ async def test_a_refused_event_leaves_no_row_behind(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("order", [{}, {"item": "", "quantity": 1}, {"item": "lamp", "quantity": 0}])
 async def test_a_bad_order_is_refused_and_stores_nothing(tmp_path: Path, order: dict[str, Any]) -> None:
-    """Handlers would get orders that no customer can have meant."""
+    """Handlers would receive orders that make no sense."""
     async with _service(tmp_path / "orders.db") as (app, client):
         assert (await client.post("/orders", json=order)).status_code == 422
         assert (await client.get("/orders/none")).status_code == 404

@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, and both languages run the same."""
+"""The notebook runs from its first cell to its last, and the Korean one runs the same cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 class NoteTaken(DomainEvent):
-    """An event that the demo does not know."""
+    """An event type that the demo does not have."""
 
     event_type: ClassVar[str] = "log-notebook-test.note_taken"
     note: str
@@ -31,7 +31,7 @@ def _code(notebook: NotebookNode) -> list[str]:
 
 
 def test_every_cell_runs_and_the_plots_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A notebook that fails in its third cell teaches that the library fails."""
+    """The notebook would fail, and readers would blame the library."""
     monkeypatch.delenv("PABAL_LOG", raising=False)
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = _load("explore_a_log.ipynb")
@@ -49,7 +49,7 @@ def test_every_cell_runs_and_the_plots_are_drawn(tmp_path: Path, monkeypatch: py
 async def test_a_log_of_other_events_fails_at_no_cell_but_the_chart_of_prices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody who opens a log of their own would see nothing of it behind an IndexError in the middle."""
+    """Users who open their own log would get an IndexError in the middle, and see nothing after it."""
     async with EventBusFactory.create_default_event_bus(tmp_path / "notes.db") as bus:
         await bus.publish(NoteTaken("n-1"))
     monkeypatch.setenv("PABAL_LOG", str(tmp_path / "notes.db"))
@@ -67,7 +67,7 @@ async def test_a_log_of_other_events_fails_at_no_cell_but_the_chart_of_prices(
 
 
 def test_the_korean_notebook_runs_the_same_cells_and_neither_keeps_outputs() -> None:
-    """The Korean one would show something else, or a picture of a run long ago."""
+    """The Korean notebook would show something else, or outputs of an old run."""
     english, korean = _load("explore_a_log.ipynb"), _load("explore_a_log.ko.ipynb")
 
     assert _code(english) == _code(korean)

@@ -13,7 +13,7 @@ from pabal.integrations.qt import run_in_qt
 
 
 def main() -> None:
-    """Run the ticker on a log of its own, so that orders are there again next time."""
+    """Run the ticker on its own log, so that orders are shown again next time."""
     parser = argparse.ArgumentParser(prog="python -m examples.qt_ticker", description=__doc__)
     parser.add_argument("--file", default="ticker.db", help="the log (default: %(default)s)")
     parser.add_argument("--prices", type=int, help="close after so many prices")

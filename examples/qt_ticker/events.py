@@ -1,4 +1,4 @@
-"""What happens in the ticker."""
+"""The events of the ticker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed that lives in a thread of its own, as a broker's client library would."""
+"""A price feed in its own thread, like those of brokers' client libraries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SYMBOLS = ("KRW-BTC", "KRW-ETH", "KRW-XRP")
 
 
 class Feed(threading.Thread):
-    """Publish a random walk, ``interval`` seconds between prices, until told to end or the bus stops."""
+    """Publish a random walk, a price every ``interval`` seconds, until ``end`` is called or the bus stops."""
 
     def __init__(self, bus: InMemoryEventBus, *, interval: float = 0.05, seed: int = 1) -> None:
         super().__init__(name="feed", daemon=True)
@@ -23,7 +23,7 @@ class Feed(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Publish from this thread; waiting for the receipt keeps a fast feed from flooding the bus."""
+        """Publish from this thread. Waiting for each receipt keeps a fast feed from flooding the bus."""
         prices = dict.fromkeys(SYMBOLS, Decimal(1000))
         while not self._ended.wait(self._interval):
             symbol = self._random.choice(SYMBOLS)

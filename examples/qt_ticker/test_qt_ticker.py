@@ -1,4 +1,4 @@
-"""The ticker without a screen, in processes of its own: one process can have one QApplication."""
+"""The ticker without a screen, each test in its own process: a process can have only one QApplication."""
 
 import os
 import signal
@@ -53,8 +53,8 @@ async def _prices_and_orders(file: Path) -> tuple[int, int]:
 
 
 async def test_prices_from_a_thread_reach_the_widgets_and_the_window_closes(tmp_path: Path) -> None:
-    """The desktop application that the bus is made for would hang or die at its end, or lose prices."""
-    # As many as it took PySide6 6.12.0 to kill Python 3.11: each signal cost it a reference.
+    """A desktop application would hang or crash at its end, or lose prices."""
+    # With this many, PySide6 6.12.0 crashed Python 3.11: each signal lost it a reference.
     done = _run("-m", "examples.qt_ticker", "--file", str(tmp_path / "ticker.db"), "--prices", "40")
     assert done.returncode == 0, done.stderr
     prices, _ = await _prices_and_orders(tmp_path / "ticker.db")
@@ -62,21 +62,21 @@ async def test_prices_from_a_thread_reach_the_widgets_and_the_window_closes(tmp_
 
 
 async def test_a_click_publishes_and_the_handler_lists_the_order(tmp_path: Path) -> None:
-    """A slot could not publish, or a handler not touch a widget."""
+    """A slot could not publish, or a handler could not use a widget."""
     done = _run("-c", _CLICK.replace("END", "window.close()"), str(tmp_path / "log.db"))
     assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
     assert await _prices_and_orders(tmp_path / "log.db") == (0, 1)
 
 
 def test_quitting_the_application_stops_the_bus_too(tmp_path: Path) -> None:
-    """The loop would end under a bus that still has progress to save."""
+    """The loop would end while the bus still has progress to save."""
     quit_now = "from PySide6.QtWidgets import QApplication; QApplication.quit()"
     done = _run("-c", _CLICK.replace("END", quit_now), str(tmp_path / "log.db"))
     assert (done.stdout, done.returncode) == ("ended [1] False\n", 0), done.stderr
 
 
 def test_what_fails_while_the_window_is_made_is_raised() -> None:
-    """An application that cannot start would hang without a window."""
+    """An application that fails to start would hang without a window."""
     script = """
 from pabal import InMemoryEventBus
 from pabal.integrations.qt import run_in_qt
@@ -91,7 +91,7 @@ except ZeroDivisionError:
 
 
 def test_an_interrupt_ends_a_window_that_nobody_touches(tmp_path: Path) -> None:
-    """Ctrl-C would do nothing, or be dropped wherever Qt called Python next, and the program run on."""
+    """Ctrl-C would do nothing, or Qt would drop the exception, and the program would keep running."""
     script = """
 import sys
 from examples.qt_ticker.window import TickerWindow
@@ -127,11 +127,11 @@ except KeyboardInterrupt:
     finally:
         process.kill()
         process.communicate()
-    assert os.listdir(tmp_path) == ["log.db"]  # closed, not left
+    assert os.listdir(tmp_path) == ["log.db"]  # no write-ahead log left: the storage was closed
 
 
 def test_a_signal_handler_of_the_application_stays() -> None:
-    """An application that does something of its own at Ctrl-C would no longer be asked."""
+    """An application's own handler for Ctrl-C would no longer be called."""
     script = """
 import signal
 from qasync import QApplication
@@ -152,7 +152,7 @@ run_in_qt(InMemoryEventBus(), show)
 
 
 def test_without_qasync_the_error_says_how_to_get_it() -> None:
-    """Somebody would see a bare ImportError from inside pabal."""
+    """Users would see a bare ImportError from inside pabal."""
     script = """
 import sys
 sys.modules["qasync"] = None

@@ -54,7 +54,7 @@ class TickerWindow(QMainWindow):
         self.resize(320, 400)
 
     async def show_price(self, event: PriceTicked) -> None:
-        """Handle a price: it runs in Qt's thread, so the widget is there to be changed."""
+        """Handle a price. This runs in Qt's thread, so it may change the widget directly."""
         item = self.table.item(SYMBOLS.index(event.symbol), 1)
         assert item is not None
         item.setText(str(event.price))
@@ -62,9 +62,9 @@ class TickerWindow(QMainWindow):
         self.status.setText(f"{self.ticks} prices")
 
     async def show_order(self, event: OrderRequested) -> None:
-        """Handle an order: list it, at the time of this place; events carry UTC."""
+        """Handle an order: list it with its time in the local zone; events carry UTC."""
         self.orders.addItem(f"{event.occurred_at.astimezone():%H:%M:%S}  {event.symbol}")
 
     def _order(self) -> None:
-        """Publish from a slot, which cannot await."""
+        """Publish from a slot, which cannot use await."""
         self._bus.publish_threadsafe(OrderRequested(SYMBOLS[self.table.currentRow()]))

@@ -1,1 +1,1 @@
-"""A small event bus in four steps; docs/learn/intermediate.md walks through them."""
+"""A small event bus in four steps, explained in docs/learn/intermediate.md."""

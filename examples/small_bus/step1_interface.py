@@ -1,4 +1,4 @@
-"""Step 1: what a bus is. A promise about two calls, and the smallest thing that keeps it.
+"""Step 1: what a bus is. A protocol of two methods, and the smallest class that implements it.
 
 Run it: ``python -m examples.small_bus.step1_interface``
 """
@@ -14,14 +14,14 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, to the thing named by ``key``."""
+    """Something that happened to the thing identified by ``key``."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class OrderPlaced(Event):
-    """A customer ordered ``quantity`` pieces; ``key`` is the order's number."""
+    """A customer ordered ``quantity`` pieces; ``key`` is the order number."""
 
     quantity: int
 
@@ -30,19 +30,19 @@ Handler = Callable[[Event], Awaitable[None]]
 
 
 class EventBus(Protocol):
-    """Everything a publisher and a handler need to know of each other: this, and no more."""
+    """All that publishers and handlers need to know about each other."""
 
     def subscribe(self, event_type: type[Event], handler: Handler, name: str) -> None:
-        """Call ``handler`` with every event of a type. The name says who it is; step 3 needs it."""
+        """Call ``handler`` with every event of a type. ``name`` identifies the handler; step 3 needs it."""
         ...
 
     async def publish(self, event: Event) -> None:
-        """Bring an event to every handler that asked for its type."""
+        """Deliver an event to every handler that subscribed to its type."""
         ...
 
 
 class DirectBus:
-    """Keep a dictionary of callbacks, and call them where the publisher stands."""
+    """Keep the handlers in a dictionary, and call them from ``publish``."""
 
     def __init__(self) -> None:
         self._handlers: defaultdict[type[Event], list[Handler]] = defaultdict(list)
@@ -52,13 +52,13 @@ class DirectBus:
         self._handlers[event_type].append(handler)
 
     async def publish(self, event: Event) -> None:
-        """See ``EventBus``. The publisher waits for every handler, and gets what they raise."""
+        """See ``EventBus``. The publisher waits for every handler, and gets their exceptions."""
         for handler in self._handlers[type(event)]:
             await handler(event)
 
 
 async def main() -> None:
-    """Publish one order to two handlers that know nothing of each other."""
+    """Publish one order to two handlers that know nothing about each other."""
     bus: EventBus = DirectBus()
 
     async def reserve_stock(event: Event) -> None:

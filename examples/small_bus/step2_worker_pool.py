@@ -1,4 +1,4 @@
-"""Step 2: handlers run on their own, in workers. The publisher neither waits nor gets their errors.
+"""Step 2: handlers run in workers. The publisher neither waits for them nor gets their exceptions.
 
 Run it: ``python -m examples.small_bus.step2_worker_pool``
 """
@@ -15,10 +15,10 @@ ATTEMPTS = 3
 
 
 class PooledBus:
-    """Hand events to a fixed number of workers, each with a queue of its own.
+    """Pass events to a fixed number of workers, each with its own queue.
 
-    All events of one key go to the same worker, so they are handled in the order of their publishing. With
-    one queue for all workers they would not be: two workers that take two events finish in any order.
+    All events of one key go to the same worker, so they are handled in the order they were published. With a
+    single queue they would not be: two workers that take two events may finish in any order.
     """
 
     def __init__(self, workers: int = 4, max_queue: int = 1000, delay: float = 0.1) -> None:
@@ -37,7 +37,7 @@ class PooledBus:
         self._tasks = [asyncio.create_task(self._work(queue)) for queue in self._queues]
 
     async def stop(self) -> None:
-        """Handle what is queued, then end the workers."""
+        """Handle everything queued, then end the workers."""
         await self.drain()
         for task in self._tasks:
             task.cancel()
@@ -45,13 +45,13 @@ class PooledBus:
         self._tasks.clear()
 
     async def publish(self, event: Event) -> None:
-        """Queue an event. Waits only while the queue is full: a publisher must not outrun the workers."""
-        # hash() of a text differs in every process; a checksum does not.
+        """Queue an event. Wait only while the queue is full, so that publishers cannot outrun the workers."""
+        # hash() of a string differs between processes; a checksum does not.
         queue = self._queues[crc32(event.key.encode()) % len(self._queues)]
         await queue.put(event)
 
     async def drain(self) -> None:
-        """Return when everything published so far has been handled. Tests await this instead of sleeping."""
+        """Return when everything published so far was handled. Tests use this instead of sleeping."""
         for queue in self._queues:
             await queue.join()
 
@@ -69,7 +69,7 @@ class PooledBus:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await handler(event)
-            except Exception as error:  # a handler's mistake must not end the worker
+            except Exception as error:  # a failing handler must not end the worker
                 if attempt == ATTEMPTS:
                     self.given_up.append((event, error))
                 else:
@@ -79,7 +79,7 @@ class PooledBus:
 
 
 async def main() -> None:
-    """Publish faster than a handler works, and let it fail once."""
+    """Publish faster than the handler works, and let it fail once."""
     bus = PooledBus(workers=2)
     failures = iter([ConnectionError("the ledger is down")])
 

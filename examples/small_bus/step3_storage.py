@@ -1,6 +1,6 @@
-"""Step 3: events go to disk before anything else, and each subscription remembers how far it has come.
+"""Step 3: events are stored on disk first, and each subscription remembers how far it has come.
 
-Run it twice: ``python -m examples.small_bus.step3_storage`` — the first run is killed in the middle.
+Run it twice: ``python -m examples.small_bus.step3_storage``. The first run is killed in the middle.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ CREATE TABLE IF NOT EXISTS cursors (subscription TEXT PRIMARY KEY, position INTE
 
 
 class SqliteLog:
-    """Keep events in the order of their positions, and one cursor for each subscription."""
+    """Store events in the order of their positions, and one cursor for each subscription."""
 
     def __init__(self, path: Path) -> None:
-        # The bus calls from one thread of its own, and never from two at a time.
+        # The bus calls it from a single thread of its own.
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + _SCHEMA)
 
     def append(self, event: Event) -> int:
-        """Write an event; it is on disk when this returns. Returns its position."""
+        """Store an event and return its position; it is on disk when this returns."""
         row = (type(event).__name__, json.dumps(asdict(event)))
         position = self._connection.execute("INSERT INTO events (type, payload) VALUES (?, ?)", row).lastrowid
         assert position is not None
         return position
 
     def read_after(self, position: int, limit: int) -> list[tuple[int, str, str]]:
-        """Return up to ``limit`` rows (position, type, payload) above a position."""
+        """Return up to ``limit`` rows (position, type, payload) after a position."""
         query = "SELECT position, type, payload FROM events WHERE position > ? ORDER BY position LIMIT ?"
         return self._connection.execute(query, (position, limit)).fetchall()
 
     def end(self) -> int:
-        """Return the position of the newest event, 0 for none."""
+        """Return the position of the newest event, or 0 if there is none."""
         [(position,)] = self._connection.execute("SELECT ifnull(max(position), 0) FROM events")
         return int(position)
 
     def cursor(self, subscription: str) -> int:
-        """Return the position up to which a subscription has handled everything."""
+        """Return the position up to which a subscription has handled all events."""
         query = "SELECT position FROM cursors WHERE subscription = ?"
         row = self._connection.execute(query, (subscription,)).fetchone()
         return row[0] if row else 0
 
     def move_cursor(self, subscription: str, position: int) -> None:
-        """Remember that a subscription has handled everything up to a position."""
+        """Store that a subscription has handled all events up to a position."""
         self._connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (subscription, position))
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class SqliteLog:
 class DurableBus:
     """Append events to a log, and let each subscription read it at its own pace.
 
-    There is no queue any more: the log is the queue, and it survives the process.
+    There are no queues any more: the log is the queue, and it survives the process.
     """
 
     def __init__(self, log: SqliteLog, event_types: list[type[Event]], delay: float = 0.1) -> None:
@@ -83,22 +83,22 @@ class DurableBus:
         self._end = 0
         self._cursors: dict[str, int] = {}
         self._changed = asyncio.Condition()
-        # One thread for all that touches the file: the loop is never blocked, and no two calls meet.
+        # A single thread for the file: the event loop is never blocked, and calls never overlap.
         self._disk = ThreadPoolExecutor(max_workers=1)
 
     def subscribe(self, event_type: type[Event], handler: Handler, name: str) -> None:
-        """Subscribe under a name: after a restart it is the name that finds the cursor again."""
+        """Subscribe under a name, by which the cursor is found again after a restart."""
         self._subscriptions[name] = (event_type, handler)
 
     async def start(self) -> None:
-        """Go on where each subscription stopped."""
+        """Continue each subscription where it stopped."""
         self._end = await self._on_disk(self._log.end)
         for name in self._subscriptions:
             self._cursors[name] = await self._on_disk(self._log.cursor, name)
         self._tasks = [asyncio.create_task(self._follow(name)) for name in self._subscriptions]
 
     async def stop(self) -> None:
-        """End. What is unfinished stays in the log."""
+        """Stop. Unfinished events stay in the log."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -106,7 +106,7 @@ class DurableBus:
         self._disk.shutdown()
 
     async def publish(self, event: Event) -> None:
-        """Return when the event is on disk."""
+        """Store an event; return when it is on disk."""
         self._end = await self._on_disk(self._log.append, event)
         async with self._changed:
             self._changed.notify_all()
@@ -128,7 +128,7 @@ class DurableBus:
                 event = self._types[type_name](**json.loads(payload))
                 if isinstance(event, event_type):
                     await self._until_done(handler, event)
-                # After the handler, not before it: a crash between the two repeats the event, and loses none.
+                # After the handler, not before: a crash between the two repeats the event, but loses none.
                 await self._on_disk(self._log.move_cursor, name, position)
                 async with self._changed:
                     self._cursors[name] = position
@@ -138,7 +138,7 @@ class DurableBus:
                     await self._changed.wait_for(lambda: self._end > self._cursors[name])
 
     async def _until_done(self, handler: Handler, event: Event) -> None:
-        """Try until it works: to go on without it would lose it. Other subscriptions do not wait."""
+        """Retry until it works, because skipping the event would lose it. Other subscriptions do not wait."""
         delay = self._delay
         while True:
             try:
@@ -150,7 +150,7 @@ class DurableBus:
 
 
 async def main() -> None:
-    """Be killed in the middle of three orders in the first run, and end them in the second."""
+    """In the first run, get killed in the middle of three orders; in the second, finish them."""
     path = Path(tempfile.gettempdir()) / "small_bus_step3.db"
     second_run = path.exists()
     bus = DurableBus(log := SqliteLog(path), [OrderPlaced])

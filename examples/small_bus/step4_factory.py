@@ -1,4 +1,4 @@
-"""Step 4: one function that makes a bus from a URL, so that an application names no class.
+"""Step 4: a function that opens a bus by its URL, so that an application need not name a class.
 
 Run it: ``python -m examples.small_bus.step4_factory``
 """
@@ -18,10 +18,10 @@ from examples.small_bus.step3_storage import DurableBus, SqliteLog
 
 
 class RunningBus(EventBus, Protocol):
-    """The interface of step 1, grown by what a bus with workers needs."""
+    """The interface of step 1, with the methods that a bus with workers needs."""
 
     async def start(self) -> None:
-        """Begin to deliver."""
+        """Start delivering."""
         ...
 
     async def stop(self) -> None:
@@ -29,13 +29,13 @@ class RunningBus(EventBus, Protocol):
         ...
 
     async def drain(self) -> None:
-        """Return when everything published so far has been handled."""
+        """Return when everything published so far was handled."""
         ...
 
 
 @asynccontextmanager
 async def open_bus(url: str, event_types: list[type[Event]]) -> AsyncIterator[RunningBus]:
-    """Open a bus by its URL, ``memory://`` or ``sqlite:///FILE``, and close what it opened.
+    """Open a bus by its URL, ``memory://`` or ``sqlite:///FILE``, and close it at the end.
 
     Subscribe inside the block, then call ``start``.
     """
@@ -58,7 +58,7 @@ async def open_bus(url: str, event_types: list[type[Event]]) -> AsyncIterator[Ru
 
 
 async def main() -> None:
-    """Run the same application on both."""
+    """Run the same application on both kinds of bus."""
     with tempfile.TemporaryDirectory() as folder:
         for url in ("memory://", f"sqlite:///{folder}/orders.db"):
             async with open_bus(url, [OrderPlaced]) as bus:

@@ -28,7 +28,7 @@ async def test_an_event_that_nobody_asked_for_goes_nowhere() -> None:
 
 
 async def test_a_handler_that_fails_hits_the_publisher_and_the_handlers_behind_it() -> None:
-    """The first reason for step 2: the publisher gets an error that is none of its business."""
+    """The first reason for step 2: the publisher gets an exception that does not concern it."""
     bus = DirectBus()
     seen: list[Event] = []
 

@@ -1,4 +1,4 @@
-"""The tests of step 2. None of them sleeps: handlers wait for events of asyncio, tests wait for ``drain``."""
+"""The tests of step 2. None of them sleeps: handlers wait for asyncio events, tests wait for ``drain``."""
 
 import asyncio
 from collections import defaultdict
@@ -59,7 +59,7 @@ async def test_events_of_one_key_keep_their_order(bus: PooledBus) -> None:
 
     async def note(event: Event) -> None:
         assert isinstance(event, OrderPlaced)
-        await asyncio.sleep(0)  # the moment in which another worker would overtake
+        await asyncio.sleep(0)  # here another worker could overtake
         handled[event.key].append(event.quantity)
 
     bus.subscribe(OrderPlaced, note, name="note")
@@ -86,7 +86,7 @@ async def _publish(bus: PooledBus, count: int) -> None:
 
 
 async def test_a_stop_forgets_what_a_kill_would_lose() -> None:
-    """The reason for step 3: queues live in memory. A new bus knows nothing of the old one's events."""
+    """The reason for step 3: the queues are in memory. A new bus does not know the old one's events."""
     bus = PooledBus()
     await bus.publish(OrderPlaced("o-1", 5))  # never started: as if the process had been killed here
     after_the_kill = PooledBus()

@@ -1,4 +1,4 @@
-"""The tests of step 3. A kill is played by a bus that is dropped, and another that opens the same file."""
+"""The tests of step 3. To simulate a kill, they drop a bus, and open the same file with another."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def log(tmp_path: Path) -> Iterator[SqliteLog]:
 
 
 async def run(log: SqliteLog, handler: Handler, events: list[Event], name: str = "ledger") -> None:
-    """Live the life of one process: subscribe, publish, handle everything, end."""
+    """Run one process: subscribe, publish, handle everything, end."""
     bus = DurableBus(log, [OrderPlaced], delay=0.0)
     bus.subscribe(OrderPlaced, handler, name=name)
     await bus.start()
@@ -29,7 +29,7 @@ async def run(log: SqliteLog, handler: Handler, events: list[Event], name: str =
 
 
 class Recorder:
-    """Be a handler that keeps what it gets."""
+    """A handler that records its events."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -88,7 +88,7 @@ async def test_a_failing_handler_is_tried_until_it_works_and_holds_only_itself(l
 
 
 async def test_a_crash_between_handler_and_cursor_repeats_the_event(log: SqliteLog) -> None:
-    """What is left for the real one: at least once is all that this order of the two can give."""
+    """What this bus cannot solve: in whatever order the two are done, exactly once is not possible."""
     ledger = Recorder()
     await run(log, ledger, [OrderPlaced("o-1", 5)])
     log.move_cursor("ledger", 0)  # as if the process had died before the cursor was written

@@ -1,4 +1,4 @@
-"""The tests of step 4: what holds for every bus is written once and runs against each."""
+"""The tests of step 4: written once, and run against every kind of bus."""
 
 from pathlib import Path
 

@@ -25,9 +25,9 @@ def prices(tape: Tape) -> Iterator[tuple[str, Decimal]]:
 
 
 async def trade(tape: Tape, path: Path, every: int) -> None:
-    """Buy and sell in turn, a little better than the price seen, and show what came of it."""
+    """Buy and sell in turn, slightly better than the current price, and print the result."""
     async with TradingApplication(path) as app:
-        # Orders of an earlier run are in the same file.
+        # The file may hold orders of an earlier run; make the ids of this one's differ.
         run = await app.storage.head()
         for number, (symbol, price) in enumerate(prices(tape)):
             await app.price_seen(symbol, price)
@@ -50,7 +50,7 @@ async def trade(tape: Tape, path: Path, every: int) -> None:
 
 
 def main() -> None:
-    """Read the options and run."""
+    """Parse the options and run."""
     parser = argparse.ArgumentParser(prog="python -m examples.trading", description=__doc__)
     parser.add_argument("--tape", type=Path, help="a CSV file of trades or candles; simulated by default")
     parser.add_argument("--prices", type=int, default=500, help="how many prices to use (500)")

@@ -1,4 +1,4 @@
-"""The reference application trades as it says it does."""
+"""The tests of the trading application."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_bought_order_ends_in_the_portfolio(tmp_path: Path) -> None:
     """An order would be filled and never settled."""
     async with TradingApplication(tmp_path / "trading.db") as app:
         command = PlaceOrder("o-1", "KRW-BTC", "buy", ONE, LIMIT)
-        for _ in range(2):  # the second time is a repetition, and places nothing
+        for _ in range(2):  # the second time has the same command id, and places nothing
             assert await app.commands.execute(command) == "o-1"
         await app.up_to_date()
         assert await app.price_seen("KRW-BTC", Decimal(101)) == 0
@@ -69,7 +69,7 @@ async def test_a_bought_order_ends_in_the_portfolio(tmp_path: Path) -> None:
 
 
 async def test_a_sale_of_what_is_not_held_is_taken_back(tmp_path: Path) -> None:
-    """A fill that cannot be settled would stay for ever, or make the position negative."""
+    """A fill that cannot be settled would stay open forever, or make the position negative."""
     async with TradingApplication(tmp_path / "trading.db") as app:
         await app.commands.execute(PlaceOrder("o-1", "KRW-BTC", "sell", ONE, LIMIT))
         await app.up_to_date()
@@ -82,7 +82,7 @@ async def test_a_sale_of_what_is_not_held_is_taken_back(tmp_path: Path) -> None:
 
 
 async def test_an_order_that_waits_too_long_is_cancelled(tmp_path: Path) -> None:
-    """Orders of yesterday would be filled at prices of today."""
+    """Yesterday's orders would be filled at today's prices."""
     clock = VirtualClock()
     async with TradingApplication(tmp_path / "trading.db", clock=clock) as app:
         await app.commands.execute(PlaceOrder("o-1", "KRW-BTC", "buy", ONE, LIMIT))
@@ -98,7 +98,7 @@ async def test_an_order_that_waits_too_long_is_cancelled(tmp_path: Path) -> None
 
 
 async def test_what_no_order_could_be_is_refused(tmp_path: Path) -> None:
-    """A mistake of a client would be stored."""
+    """Invalid commands of a client would be stored."""
     async with TradingApplication(tmp_path / "trading.db") as app:
         with pytest.raises(InvalidMessageError, match="an id and a symbol"):
             await app.commands.execute(PlaceOrder("", "KRW-BTC", "buy", ONE, LIMIT))
@@ -108,7 +108,7 @@ async def test_what_no_order_could_be_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_was_kept_goes_on_with_orders_of_its_own(tmp_path: Path) -> None:
-    """The second start would end with an OrderError: an order of the first has the same id."""
+    """The second run would end with an OrderError, because an order of the first has the same id."""
     for _ in range(2):
         await trade(simulate_tape(7, 20), tmp_path / "trading.db", every=5)
 
@@ -116,7 +116,7 @@ async def test_a_file_that_was_kept_goes_on_with_orders_of_its_own(tmp_path: Pat
 async def test_the_program_shows_what_came_of_a_tape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one command that shows the application would fail."""
+    """The command that demonstrates the application would fail."""
     await trade(simulate_tape(7, 20), tmp_path / "trading.db", every=5)
     shown = capsys.readouterr().out
     assert "orders wait for the market" in shown
@@ -124,7 +124,7 @@ async def test_the_program_shows_what_came_of_a_tape(
 
 
 def test_an_interrupted_run_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who tries it out and stops it would see sixty lines of pabal's insides."""
+    """A user who tries the example and stops it would see a traceback of sixty lines."""
 
     async def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -151,7 +151,7 @@ def test_what_cannot_be_run_is_told_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Somebody who types the README's second command without a tape of theirs would get a traceback."""
+    """A user who runs the README's second command without having such a tape would get a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["trading", *options])
     with pytest.raises(SystemExit) as ended:

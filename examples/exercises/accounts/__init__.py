@@ -1,1 +1,1 @@
-"""Exercise: CQRS with event sourcing; docs/learn/exercise-cqrs.md tells the task."""
+"""Exercise: CQRS with event sourcing; the task is in docs/learn/exercise-cqrs.md."""

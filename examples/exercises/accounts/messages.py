@@ -1,4 +1,4 @@
-"""What the exercise gives: the events, commands and queries of an account. Leave it as it is."""
+"""Given in the exercise: the events, commands and queries of an account. Do not change this file."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class Withdrawn(AccountEvent):
 
 
 class OverdrawnError(Exception):
-    """Say that an account has less than somebody wants to take out of it."""
+    """An account has less than the amount to withdraw."""
 
 
 class Deposit(Command[int]):
-    """Pay in; the result is the new balance."""
+    """Pay money in; the result is the new balance."""
 
     account: str
     amount: int
 
 
 class Withdraw(Command[int]):
-    """Take out; the result is the new balance. Raises OverdrawnError."""
+    """Take money out; the result is the new balance. Raises OverdrawnError."""
 
     account: str
     amount: int
 
 
 class Richest(Query[list[tuple[str, int]]]):
-    """Ask for the accounts with the highest balances, the richest first."""
+    """Return the accounts with the highest balances, the richest first."""
 
     limit: int

@@ -17,17 +17,17 @@ from pabal.eventsourcing import Projection, ProjectionTransaction, Repository, U
 
 
 class Account(Aggregate):
-    """Hold money, and never give out more than there is."""
+    """An account; its balance never becomes negative."""
 
     balance: int = 0
 
     def deposit(self, amount: int) -> int:
-        """Take money in; return the new balance."""
+        """Add money; return the new balance."""
         self.record(Deposited(self.id, amount))
         return self.balance
 
     def withdraw(self, amount: int) -> int:
-        """Give money out; return the new balance. Raises OverdrawnError."""
+        """Take money out; return the new balance. Raises OverdrawnError."""
         if amount > self.balance:
             raise OverdrawnError(f"{self.id} has {self.balance}, and {amount} was asked for")
         self.record(Withdrawn(self.id, amount))
@@ -59,13 +59,13 @@ class Balances(Projection):
 
 
 class Bank:
-    """Everything an application needs: commands in, answers out."""
+    """The whole application: commands in, answers out."""
 
     def __init__(self, bus: InMemoryEventBus) -> None:
         self.balances = Balances(bus)
         self._accounts = Repository(Account, bus)
         self.commands = CommandBus()
-        # Conflicts outside, so that each new attempt has a unit of work of its own.
+        # retry_conflicts outside Idempotency, so that each attempt has its own unit of work.
         self.commands.use(retry_conflicts(attempts=5))
         self.commands.use(Idempotency(bus))
         self.commands.register(Deposit, self._deposit)

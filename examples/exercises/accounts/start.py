@@ -1,4 +1,4 @@
-"""Where the exercise begins. Copy this file and write on: the aggregate, the projection, the handlers."""
+"""The starting point. Copy this file and complete it: the aggregate, the projection, the handlers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pabal.eventsourcing import Projection, ProjectionTransaction, projects
 
 
 class Account(Aggregate):
-    """Hold money, and never give out more than there is."""
+    """An account; its balance never becomes negative."""
 
     balance: int = 0
 
     @applies(Deposited, Withdrawn)
     def _changed(self, event: Deposited | Withdrawn) -> None:
-        """Change the balance by what happened."""
+        """Change the balance according to the event."""
 
 
 class Balances(Projection):
@@ -26,12 +26,12 @@ class Balances(Projection):
 
     @projects(Deposited)
     def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
-        """Know an account's first deposit, and nothing that came later."""
+        """Store an account's first deposit; later ones are still ignored."""
         tx.execute("INSERT OR IGNORE INTO {balances} VALUES (?, ?)", (event.account, event.amount))
 
 
 class Bank:
-    """Everything an application needs: commands in, answers out."""
+    """The whole application: commands in, answers out."""
 
     def __init__(self, bus: InMemoryEventBus) -> None:
         self.balances = Balances(bus)

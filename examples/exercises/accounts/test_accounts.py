@@ -1,4 +1,4 @@
-"""The tests of the exercise. They run against the solution, or against the file that EXERCISE names.
+"""The tests of the exercise. They test the solution, or the module named by EXERCISE.
 
 EXERCISE=mine python -m pytest examples/exercises/accounts
 """
@@ -31,7 +31,7 @@ _module: Any = importlib.import_module(
 
 @asynccontextmanager
 async def bank(path: Path) -> AsyncIterator[Any]:
-    """Play one process: a bank on a file, as long as the block lasts."""
+    """Run one process: a bank on a file, for the duration of the block."""
     async with EventBusFactory.create_default_event_bus(str(path)) as bus:
         opened = _module.Bank(bus)
         async with opened.balances:
@@ -40,7 +40,7 @@ async def bank(path: Path) -> AsyncIterator[Any]:
 
 
 async def everything_shown(opened: Any) -> None:
-    """Wait until the read model holds what has been stored."""
+    """Wait until the read model includes everything stored so far."""
     await opened.balances.reached(await opened.bus.storage.head(), timeout=20)
 
 

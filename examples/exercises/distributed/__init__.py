@@ -1,1 +1,1 @@
-"""Exercise: a distributed bus on Redis; docs/learn/exercise-redis.md tells the task."""
+"""Exercise: a distributed bus on Redis; the task is in docs/learn/exercise-redis.md."""

@@ -15,14 +15,14 @@ from examples.small_bus.step1_interface import Event, Handler
 
 STREAM = "events"
 _WAIT_MS = 100
-"""How long a read waits for something new before it looks again for what others left behind."""
+"""How long a read waits for new entries before entries left by other processes are claimed again."""
 
 
 class RedisBus:
-    """Carry events over a stream of Redis to the processes of a group.
+    """Carry events over a Redis stream to the processes of a group.
 
-    Each event goes to one process of a group, and to every group. It is acknowledged after its handlers, so
-    what a dead process was working on is taken over by another after ``claim_after`` seconds.
+    Each event goes to every group, and to one process in it. It is acknowledged after its handlers, so if
+    that process dies, another takes the event over after ``claim_after`` seconds.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class RedisBus:
         self._handlers[event_type].append(handler)
 
     async def start(self) -> None:
-        """Begin to deliver, from the beginning of the stream if the group is new."""
+        """Start delivering; a new group begins at the start of the stream."""
         try:
             await self._redis.xgroup_create(STREAM, self._group, id="0", mkstream=True)
         except ResponseError as error:
-            if "BUSYGROUP" not in str(error):  # that one says only that another process was first
+            if "BUSYGROUP" not in str(error):  # the group exists: another process created it first
                 raise
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Stop delivering. What is unfinished stays with the group."""
+        """Stop delivering. Unfinished events stay with the group."""
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
@@ -59,17 +59,17 @@ class RedisBus:
         await self._redis.aclose()
 
     async def publish(self, event: Event) -> None:
-        """Return when the server has the event."""
+        """Add an event to the stream; return once the server has it."""
         await self._redis.xadd(STREAM, {"type": type(event).__name__, "payload": json.dumps(asdict(event))})
 
     async def _work(self) -> None:
-        # A cancellation that arrives while the client reads may end no more than the read.
+        # A cancellation during a read may end only that read, so check a flag as well.
         while not self._stopping:
             for entry_id, fields in await self._left_behind() or await self._new():
                 await self._handle(entry_id, fields)
 
     async def _left_behind(self) -> list[Any]:
-        """Take over what somebody received long ago and has not acknowledged: he is dead, or failed."""
+        """Claim entries that were received long ago but never acknowledged: their process died, or failed."""
         idle = int(self._claim_after * 1000)
         reply: Any = await self._redis.xautoclaim(STREAM, self._group, self._consumer, idle, count=100)
         return list(reply[1])
@@ -85,7 +85,7 @@ class RedisBus:
         try:
             for handler in self._handlers[type(event)]:
                 await handler(event)
-        except Exception as error:  # not acknowledged, so it comes again once it has been idle long enough
+        except Exception as error:  # not acknowledged, so it is claimed again after ``claim_after``
             print(f"{entry_id} failed with {error!r} and will be tried again")
         else:
             await self._redis.xack(STREAM, self._group, entry_id)

@@ -1,4 +1,4 @@
-"""Where the exercise begins: a bus that writes to a stream and never reads. Copy this file and write on."""
+"""The starting point: a bus that writes to a stream but never reads. Copy this file and complete it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAM = "events"
 
 
 class RedisBus:
-    """Carry events over a stream of Redis to the processes of a group."""
+    """Carry events over a Redis stream to the processes of a group."""
 
     def __init__(
         self, url: str, group: str, consumer: str, event_types: list[type[Event]], claim_after: float = 5.0
@@ -31,12 +31,12 @@ class RedisBus:
         self._handlers[event_type].append(handler)
 
     async def start(self) -> None:
-        """Begin to deliver."""
+        """Start delivering."""
 
     async def stop(self) -> None:
-        """Stop delivering. What is unfinished stays with the group."""
+        """Stop delivering. Unfinished events stay with the group."""
         await self._redis.aclose()
 
     async def publish(self, event: Event) -> None:
-        """Return when the server has the event."""
+        """Add an event to the stream; return once the server has it."""
         await self._redis.xadd(STREAM, {"type": type(event).__name__, "payload": json.dumps(asdict(event))})

@@ -1,4 +1,4 @@
-"""The tests of the exercise. They run against the solution, or against the file that EXERCISE names.
+"""The tests of the exercise. They test the solution, or the module named by EXERCISE.
 
 EXERCISE=mine python -m pytest examples/exercises/distributed
 """
@@ -20,7 +20,7 @@ _module = importlib.import_module(f"examples.exercises.distributed.{os.environ.g
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A server of its own for each test: a real one, that ends with the test."""
+    """A real server for each test, which ends with it."""
     server = Server()
     server.start()
     yield server.url
@@ -28,7 +28,7 @@ def url() -> Iterator[str]:
 
 
 class Recorder:
-    """Be a handler that keeps what it gets, and let a test wait for it."""
+    """A handler that records its events, and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -46,7 +46,7 @@ class Recorder:
 
 @asynccontextmanager
 async def publishing(url: str) -> AsyncIterator[Any]:
-    """Play a process that only publishes; what it opened is closed, even when the test fails."""
+    """Run a process that only publishes; the bus is closed even if the test fails."""
     bus = _module.RedisBus(url, "shop", "shop-1", [OrderPlaced])
     try:
         yield bus
@@ -56,7 +56,7 @@ async def publishing(url: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def running(url: str, group: str, consumer: str, handler: Any, **options: Any) -> AsyncIterator[Any]:
-    """Play one process: a bus with one handler, as long as the block lasts."""
+    """Run one process: a bus with one handler, for the duration of the block."""
     bus = _module.RedisBus(url, group, consumer, [OrderPlaced], **options)
     bus.subscribe(OrderPlaced, handler, name="handler")
     await bus.start()

@@ -1,1 +1,1 @@
-"""Exercise: event filtering; docs/learn/exercise-filtering.md tells the task."""
+"""Exercise: event filtering; the task is in docs/learn/exercise-filtering.md."""

@@ -11,20 +11,20 @@ Condition = Callable[[Event], bool]
 
 
 class FilteringBus(PooledBus):
-    """Deliver to a subscription only what it asked for: its type, subtypes included, and its condition."""
+    """Deliver to a subscription only events of its type, including subtypes, that meet its condition."""
 
     def subscribe(
         self, event_type: type[Event], handler: Handler, name: str, where: Condition | None = None
     ) -> None:
-        """Call ``handler`` with events of a type, or of one derived from it, for which ``where`` holds."""
+        """Call ``handler`` with events of a type, or a subtype, for which ``where`` is true."""
         super().subscribe(event_type, handler if where is None else self._filtered(handler, where), name)
 
     def _filtered(self, handler: Handler, where: Condition) -> Handler:
-        # A handler around the handler: the condition is asked by the worker, not by the publisher.
+        # Wrap the handler, so that the worker evaluates the condition, not the publisher.
         async def filtered(event: Event) -> None:
             try:
                 wanted = where(event)
-            except Exception as error:  # asked again it would answer the same, so nothing is tried again
+            except Exception as error:  # it would raise again, so there is no retry
                 self.given_up.append((event, error))
                 return
             if wanted:
@@ -33,5 +33,5 @@ class FilteringBus(PooledBus):
         return filtered
 
     def _handlers_for(self, event: Event) -> list[Handler]:
-        # The classes of an event, from its own to the most general, so a type gets its subtypes too.
+        # Look up the event's class and all its bases, so that a type also gets its subtypes.
         return [handler for kind in type(event).__mro__ for handler in self._handlers.get(kind, ())]

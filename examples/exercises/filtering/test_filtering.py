@@ -1,4 +1,4 @@
-"""The tests of the exercise. They run against the solution, or against the file that EXERCISE names.
+"""The tests of the exercise. They test the solution, or the module named by EXERCISE.
 
 EXERCISE=mine python -m pytest examples/exercises/filtering
 """
@@ -18,18 +18,18 @@ _module = importlib.import_module(f"examples.exercises.filtering.{os.environ.get
 
 @dataclass(frozen=True)
 class ExpressOrderPlaced(OrderPlaced):
-    """An order that cannot wait."""
+    """An urgent order."""
 
     hours: int
 
 
 @dataclass(frozen=True)
 class OrderCancelled(Event):
-    """An order that nobody wants any more."""
+    """An order was cancelled."""
 
 
 class Recorder:
-    """Be a handler that keeps what it gets."""
+    """A handler that records its events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

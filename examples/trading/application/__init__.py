@@ -1,1 +1,1 @@
-"""What the application can be asked for, and the process that leads an order from placed to settled."""
+"""The application's commands and queries, and the process that takes an order from placed to settled."""

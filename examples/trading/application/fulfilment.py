@@ -20,7 +20,7 @@ from pabal.cqrs import (
 
 
 class Fulfilment(ProcessManager):
-    """Settle what is filled, cancel what waits too long, and take a fill back that cannot be settled."""
+    """Settle filled orders, cancel those that wait too long, and undo a fill that cannot be settled."""
 
     process_type: ClassVar[str] = "trading_fulfilment"
     rejections = (NotHeldError, OrderError)
@@ -29,7 +29,7 @@ class Fulfilment(ProcessManager):
 
     @starts(OrderPlaced, key="order_id")
     def placed(self, event: OrderPlaced) -> None:
-        """Wait for the market, but not for ever."""
+        """Wait for the market, but only for a limited time."""
         self.set_timeout("unfilled", self.patience)
 
     @reacts(OrderFilled, key="order_id")
@@ -40,19 +40,19 @@ class Fulfilment(ProcessManager):
 
     @on_timeout("unfilled")
     def waited_too_long(self, event: ProcessTimedOut) -> None:
-        """Give the order up; it may have been filled just now, and then goes on."""
+        """Cancel the order. If it was filled just now, the command is rejected, and the order goes on."""
         self.send(CancelOrder(self.key, "not filled in time"))
 
     @on_rejected(SettleOrder)
     def cannot_be_settled(self, event: CommandRejected) -> None:
-        """Compensate: the fill is taken back with the order."""
+        """Compensate: cancel the order, which undoes the fill."""
         self.send(CancelOrder(self.key, event.error))
 
     @on_rejected(CancelOrder)
     def cannot_be_cancelled(self, event: CommandRejected) -> None:
-        """Leave it: what was filled meanwhile is settled by its own event."""
+        """Do nothing: an order that was filled meanwhile is settled by its own event."""
 
     @reacts(OrderSettled, OrderCancelled, key="order_id")
     def over(self, event: OrderSettled | OrderCancelled) -> None:
-        """Be done."""
+        """End the process."""
         self.end()

@@ -1,4 +1,4 @@
-"""What each command does, through one unit of work."""
+"""The command handlers; each changes aggregates through one unit of work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def fill(command: FillOrder, work: UnitOfWork, orders: Orders) -> None:
 
 
 async def settle(command: SettleOrder, work: UnitOfWork, orders: Orders, positions: Positions) -> None:
-    """Change order and position together: one append stores both, or none."""
+    """Change order and position together: one append stores both changes, or neither."""
     order = await work.edit(orders, command.order_id, must_exist=True)
     position = await work.edit(positions, order.symbol)
     position.trade(order.id, order.side, order.quantity, command.price)
@@ -38,7 +38,7 @@ async def cancel(command: CancelOrder, work: UnitOfWork, orders: Orders) -> None
 
 
 def register(commands: CommandBus) -> None:
-    """Give each command its handler."""
+    """Register the handler of each command."""
     commands.register(PlaceOrder, place)
     commands.register(FillOrder, fill)
     commands.register(SettleOrder, settle)

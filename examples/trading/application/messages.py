@@ -20,34 +20,34 @@ class PlaceOrder(Command[str]):
     limit: Decimal
 
     def validate(self) -> None:
-        """Raise ValueError for what no order could be."""
+        """Raise ValueError for an order that makes no sense."""
         if not self.order_id or not self.symbol:
             raise ValueError("an order needs an id and a symbol")
 
 
 class FillOrder(Command[None]):
-    """Report the market's price to an order."""
+    """Fill an order at the market's price."""
 
     order_id: str
     price: Decimal
 
 
 class SettleOrder(Command[None]):
-    """Bring a filled order's trade into its position."""
+    """Add a filled order's trade to its position."""
 
     order_id: str
     price: Decimal
 
 
 class CancelOrder(Command[None]):
-    """Give an order up."""
+    """Cancel an order."""
 
     order_id: str
     reason: str
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """Tell what is held of a symbol, and what trading it cost or brought so far."""
+    """The quantity held of a symbol, and the cash that trading it cost or earned so far."""
 
     symbol: str
     quantity: Decimal
@@ -55,7 +55,7 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
-    """Tell of an order that waits for the market."""
+    """An order that waits for the market."""
 
     order_id: str
     symbol: str
@@ -65,10 +65,10 @@ class OpenOrder(msgspec.Struct, frozen=True):
 
 
 class GetPortfolio(Query[list[Holding]]):
-    """Ask for everything that is, or was, held."""
+    """Return every symbol that is, or was, held."""
 
 
 class GetOrderBook(Query[list[OpenOrder]]):
-    """Ask for the orders that wait, those of one symbol or of all."""
+    """Return the waiting orders, of one symbol or of all."""
 
     symbol: str | None = None

@@ -1,1 +1,1 @@
-"""What trading is about: it knows pabal's domain package alone, no bus and no database."""
+"""The trading domain. It uses only ``pabal.domain``: no bus and no database."""

@@ -1,4 +1,4 @@
-"""What happens to orders and positions."""
+"""The events of orders and positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Side = Literal["buy", "sell"]
 
 
 class OrderEvent(DomainEvent):
-    """Be an event of one order."""
+    """Base class of an order's events."""
 
     _abstract: ClassVar[bool] = True
     aggregate_type: ClassVar[str] = "trading_order"
@@ -24,7 +24,7 @@ class OrderEvent(DomainEvent):
 
 
 class OrderPlaced(OrderEvent):
-    """Say that somebody wants to trade at a limit, or better."""
+    """A customer wants to trade at a limit, or better."""
 
     event_type: ClassVar[str] = "trading.order-placed"
     symbol: str
@@ -34,7 +34,7 @@ class OrderPlaced(OrderEvent):
 
 
 class OrderFilled(OrderEvent):
-    """Say that the market took the order at a price."""
+    """The market filled the order at a price."""
 
     event_type: ClassVar[str] = "trading.order-filled"
     symbol: str
@@ -44,20 +44,20 @@ class OrderFilled(OrderEvent):
 
 
 class OrderSettled(OrderEvent):
-    """Say that the position holds what was traded."""
+    """The position includes the order's trade."""
 
     event_type: ClassVar[str] = "trading.order-settled"
 
 
 class OrderCancelled(OrderEvent):
-    """Say that nothing comes of the order, and why."""
+    """The order was cancelled, for the given reason."""
 
     event_type: ClassVar[str] = "trading.order-cancelled"
     reason: str
 
 
 class PositionChanged(DomainEvent):
-    """Say by how much a position grew or shrank, and what that cost or brought."""
+    """A position grew or shrank; ``cash`` is what that cost (negative) or earned."""
 
     event_type: ClassVar[str] = "trading.position-changed"
     aggregate_type: ClassVar[str] = "trading_position"
@@ -68,5 +68,5 @@ class PositionChanged(DomainEvent):
 
     @property
     def aggregate_id(self) -> str:
-        """Return the symbol: there is one position in each."""
+        """Return the symbol: there is one position for each."""
         return self.symbol

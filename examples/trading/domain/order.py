@@ -1,4 +1,4 @@
-"""``Order``: what may happen to an order, and in which state."""
+"""``Order``: what can happen to an order, and in which state."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pabal.domain import Aggregate, applies
 
 
 class OrderError(ValueError):
-    """Say which rule an order would break."""
+    """An action would break a rule of orders."""
 
 
 class Order(Aggregate):
-    """Be one order: placed, then filled and settled, or cancelled."""
+    """An order: placed, then filled and settled, or cancelled."""
 
     aggregate_type: ClassVar[str] = "trading_order"
     state: str = "new"
@@ -24,32 +24,32 @@ class Order(Aggregate):
     limit: Decimal = Decimal(0)
 
     def place(self, symbol: str, side: Side, quantity: Decimal, limit: Decimal) -> None:
-        """Begin. Raises OrderError for a second time, and for what is not above zero."""
+        """Place the order. Raises OrderError if it was placed already, or a number is not above zero."""
         self._must_be("new")
         if quantity <= 0 or limit <= 0:
             raise OrderError(f"order {self.id}: quantity and limit must be above zero")
         self.record(OrderPlaced(self.id, symbol, side, quantity, limit))
 
     def fill(self, price: Decimal) -> None:
-        """Take the market's price. Raises OrderError if it is worse than the limit."""
+        """Fill the order at the market's price. Raises OrderError if that is worse than the limit."""
         self._must_be("placed")
         if not self.takes(price):
             raise OrderError(f"order {self.id}: {price} is worse than the limit {self.limit}")
         self.record(OrderFilled(self.id, self.symbol, self.side, self.quantity, price))
 
     def settle(self) -> None:
-        """Be done."""
+        """Mark the filled order as settled."""
         self._must_be("filled")
         self.record(OrderSettled(self.id))
 
     def cancel(self, reason: str) -> None:
-        """Give up what is not settled."""
+        """Cancel the order, unless it is settled."""
         if self.state not in ("placed", "filled"):
             raise OrderError(f"order {self.id} is {self.state} and cannot be cancelled")
         self.record(OrderCancelled(self.id, reason))
 
     def takes(self, price: Decimal) -> bool:
-        """Tell whether a price is within the limit."""
+        """Return whether a price is within the limit."""
         return price <= self.limit if self.side == "buy" else price >= self.limit
 
     def _must_be(self, state: str) -> None:

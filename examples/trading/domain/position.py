@@ -10,17 +10,17 @@ from pabal.domain import Aggregate, applies
 
 
 class NotHeldError(Exception):
-    """Say that more would be sold than is held."""
+    """A sale exceeds what is held."""
 
 
 class Position(Aggregate):
-    """Be what is held of one symbol; never less than nothing."""
+    """The quantity held of one symbol; never negative."""
 
     aggregate_type: ClassVar[str] = "trading_position"
     held: Decimal = Decimal(0)
 
     def trade(self, order_id: str, side: Side, quantity: Decimal, price: Decimal) -> None:
-        """Take a trade in. Raises NotHeldError for a sale of more than is held."""
+        """Add a trade. Raises NotHeldError if it sells more than is held."""
         if side == "sell" and quantity > self.held:
             raise NotHeldError(f"{self.id}: {quantity} cannot be sold, {self.held} are held")
         change = quantity if side == "buy" else -quantity

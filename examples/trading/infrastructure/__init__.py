@@ -1,1 +1,1 @@
-"""Where things are kept, where prices come from, and how everything is put together."""
+"""Storage, read models and prices, and the assembly of all parts."""

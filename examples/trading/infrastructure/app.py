@@ -1,4 +1,4 @@
-"""Put everything together: the one place that knows all parts."""
+"""Assemble the application: the one module that knows all parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pabal.ports.clock import Clock
 
 
 class TradingApplication:
-    """Run trading on one SQLite file; use it with ``async with``."""
+    """The trading application on one SQLite file; use it with ``async with``."""
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
         self.storage = SqliteEventStorage(path)
@@ -46,11 +46,11 @@ class TradingApplication:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Start."""
+        """Start all parts."""
         for part in (self.storage, self.bus):
             await self._open.enter_async_context(part)
         for projection in (self.portfolio, self.order_book):
-            # A new version of one is built first, from the whole log: whoever waits sees how far it is.
+            # A new version is first built from the whole log; show the progress meanwhile.
             with show_progress(projection.name) as progress:
                 await projection.start(progress=progress)
             self._open.push_async_callback(projection.stop)
@@ -59,11 +59,11 @@ class TradingApplication:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop; what is under way goes on at the next start."""
+        """Stop all parts; unfinished work continues at the next start."""
         await self._open.__aexit__(kind, error, trace)
 
     async def price_seen(self, symbol: str, price: Decimal) -> int:
-        """Let the market take every open order whose limit the price meets; return how many."""
+        """Fill every open order whose limit the price meets; return how many."""
         filled = 0
         for order in await self.queries.ask(GetOrderBook(symbol)):
             if price <= order.limit if order.side == "buy" else price >= order.limit:
@@ -71,11 +71,11 @@ class TradingApplication:
                     await self.commands.execute(FillOrder(order.order_id, price))
                     filled += 1
                 except OrderError:
-                    continue  # cancelled or filled since the book was written
+                    continue  # cancelled or filled since the order book was last updated
         return filled
 
     async def up_to_date(self) -> None:
-        """Return when everything stored so far has had its effects, and the read models show them."""
+        """Return when everything stored so far was handled, and the read models include it."""
         before = -1
         while before != (head := await self.storage.head()):
             before = head

@@ -12,14 +12,14 @@ from pabal.eventsourcing import Projection, projects
 
 
 class Portfolio(Projection):
-    """Sum up what is held; amounts are text, for SQLite's numbers are not exact."""
+    """Sum up what is held. Amounts are stored as text, because SQLite's numbers are not exact decimals."""
 
     name = "trading_portfolio"
     tables = "CREATE TABLE {trading_portfolio} (symbol TEXT PRIMARY KEY, quantity TEXT, cash TEXT)"
 
     @projects(PositionChanged)
     def changed(self, event: PositionChanged, tx: Any) -> None:
-        """Add one change."""
+        """Add a change to its symbol's row."""
         row = tx.execute(
             "SELECT quantity, cash FROM {trading_portfolio} WHERE symbol = ?", (event.symbol,)
         ).fetchone()
@@ -49,18 +49,18 @@ class OrderBook(Projection):
 
     @projects(OrderFilled, OrderCancelled)
     def gone(self, event: OrderFilled | OrderCancelled, tx: Any) -> None:
-        """Take an order out."""
+        """Remove an order."""
         tx.execute("DELETE FROM {trading_order_book} WHERE order_id = ?", (event.order_id,))
 
 
 async def portfolio_of(query: GetPortfolio, portfolio: Portfolio) -> list[Holding]:
-    """Answer from the table."""
+    """Answer the query from the table."""
     rows = await portfolio.rows("SELECT symbol, quantity, cash FROM {trading_portfolio} ORDER BY symbol")
     return [Holding(symbol, Decimal(quantity), Decimal(cash)) for symbol, quantity, cash in rows]
 
 
 async def order_book_of(query: GetOrderBook, book: OrderBook) -> list[OpenOrder]:
-    """Answer from the table."""
+    """Answer the query from the table."""
     rows = await book.rows(
         "SELECT order_id, symbol, side, quantity, price_limit FROM {trading_order_book} "
         "WHERE ? IS NULL OR symbol = ? ORDER BY rowid",
@@ -70,6 +70,6 @@ async def order_book_of(query: GetOrderBook, book: OrderBook) -> list[OpenOrder]
 
 
 def register(queries: QueryBus) -> None:
-    """Give each query its handler."""
+    """Register the handler of each query."""
     queries.register(GetPortfolio, portfolio_of)
     queries.register(GetOrderBook, order_book_of)
