@@ -1,1 +1,1 @@
-"""Benchmarks of pabal beside its peers: `python -m benchmarks --help`."""
+"""Benchmarks of pabal and comparable libraries: `python -m benchmarks --help`."""

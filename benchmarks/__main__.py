@@ -60,7 +60,7 @@ QUICK = DATA / "quick"
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure pabal beside its peers. "
@@ -85,7 +85,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure, print, and write what was asked for; return the exit code."""
+    """Measure, print, and write the report if asked to; return the exit code."""
     parser = arguments()
     options = parser.parse_args(words)
     if options.list:
@@ -115,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _write_goals(book: Book, folder: Path) -> None:
-    """Put the goals into the pages; a Korean page that kept up before does so afterwards, too."""
+    """Write the goals into the pages. A Korean page that was up to date is then marked as such again."""
     translations = [sys.executable, str(DOCS / "translations.py")]
     lagging = subprocess.run(translations, capture_output=True, text=True, check=False).stdout
     for page in report.write_goals(book, folder):

@@ -1,4 +1,4 @@
-"""Draw bar charts as SVG, legible on light and dark pages, without any dependency."""
+"""Draw bar charts as SVG, legible on light and dark pages, without dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROW = 20
 _GAP = 30
 _TOP = 62
 _LOG_ABOVE = 30.0
-"""From this quotient of the longest and the shortest bar on, the scale is logarithmic."""
+"""The scale is logarithmic if the longest bar is more than this many times the shortest."""
 
 _STYLE = """
   .page { fill: #ffffff; stroke: #d0d7de; } text { fill: #1f2328; font: 12px system-ui, sans-serif; }
@@ -37,7 +37,7 @@ class Scale(NamedTuple):
     logarithmic: bool
 
     def length(self, value: float) -> float:
-        """Return a bar's length."""
+        """Return the length of a figure's bar."""
         room = _WIDTH - _LEFT - _RIGHT
         if self.logarithmic:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -47,7 +47,7 @@ class Scale(NamedTuple):
 
 
 def scale_for(values: Sequence[float]) -> Scale:
-    """Choose a scale: linear from zero, or logarithmic where the figures are far apart."""
+    """Choose a scale: linear from zero, or logarithmic if the figures are far apart."""
     positive = [value for value in values if value > 0]
     if not positive:
         return Scale(0.0, 1.0, False)
@@ -58,7 +58,7 @@ def scale_for(values: Sequence[float]) -> Scale:
 
 
 def short(value: float) -> str:
-    """Return a figure with three significant digits and thousands separated."""
+    """Format a figure with three significant digits and thousands separators."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -69,7 +69,8 @@ def short(value: float) -> str:
 def bar_chart(title: str, subtitle: str, series: Sequence[Series], own: str) -> str:
     """Return an SVG: one group of bars per case, medians as bars, ranges as whiskers.
 
-    ``own`` is how the names of the highlighted rivals begin. What was not measured has a word for a bar.
+    ``own`` is the prefix of the rivals to highlight. A rival that was not measured has a note instead of a
+    bar.
     """
     values = [value for one in series for value in one.samples]
     scale = scale_for(values)

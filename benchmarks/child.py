@@ -1,4 +1,4 @@
-"""Measure in a fresh process, where memory and imports of earlier runs cannot show."""
+"""Measure in a fresh process, unaffected by the memory and imports of earlier runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.harness import ROOT
 
 
 class ChildError(Exception):
-    """A child process ended badly; the message is the end of what it said."""
+    """A child process failed; the message is the last line of its output."""
 
 
 def call(function: str, **arguments: Any) -> dict[str, float]:
@@ -37,12 +37,12 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Return the most resident memory since ``reset_peak`` (Linux)."""
+    """Return the peak of resident memory since ``reset_peak`` (Linux)."""
     return _status("VmHWM")
 
 
 def reset_peak() -> None:
-    """Let the peak begin at what is resident now."""
+    """Reset the peak to the memory that is resident now."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -54,7 +54,7 @@ def _status(name: str) -> int:
 
 
 def memory_is_measurable() -> bool:
-    """Tell whether this system says what a process holds in memory."""
+    """Return whether this system reports the memory of a process."""
     return Path("/proc/self/clear_refs").exists()
 
 

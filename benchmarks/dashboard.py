@@ -29,7 +29,7 @@ _TIMES = 15
 
 
 class Moved(DomainEvent):
-    """An event of one of the common types; the rare one is at the beginning of the log."""
+    """An event of one of the 19 common types; the rare type occurs only at the beginning of the log."""
 
     event_type: ClassVar[str] = "bench.moved-00"
     aggregate_type: ClassVar[str] = "parcel"
@@ -52,13 +52,13 @@ KINDS = [
 
 
 class Lost(Moved):
-    """The rare one."""
+    """An event of the rare type."""
 
     event_type: ClassVar[str] = "bench.lost"
 
 
 def chain(number: int) -> list[Moved]:
-    """Return ten events, each caused by the one before."""
+    """Return ten events, each caused by the one before it."""
     parcel = f"parcel-{number % 100_000:06}"
     root = KINDS[number % 19](parcel, 0)
     events = [root]
@@ -72,7 +72,7 @@ def chain(number: int) -> list[Moved]:
 
 
 async def write(file: Path, count: int, letters: int) -> None:
-    """Write the log, then let a handler give up on the first events."""
+    """Write the log, then run a handler that fails on the first events, for dead letters."""
     started = time.perf_counter()
     async with SqliteEventStorage(file, durability="normal") as storage:
         await storage.store_events([Lost("parcel-000000", n) for n in range(10)])
@@ -94,7 +94,7 @@ async def write(file: Path, count: int, letters: int) -> None:
 
 
 async def measure(file: Path) -> None:
-    """Ask everything, several times, and print the median and the slowest."""
+    """Request every path several times, and print the median and the slowest."""
     async with SqliteEventStorage(file, durability="normal") as storage:
         transport = httpx.ASGITransport(app=create_dashboard(storage))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=300) as http:
@@ -104,7 +104,7 @@ async def measure(file: Path) -> None:
 
 
 async def addresses(http: Any) -> Sequence[str]:
-    """Return what to ask: each list from its beginning, from deep inside, and through each filter."""
+    """Return the paths to request: each list from its beginning, from deep inside, and with each filter."""
     newest = (await http.get("/api/events")).json()
     middle = newest["head"] or newest["items"][0]["position"]
     deep = (await http.get("/api/events", params={"before": str(middle // 2)})).json()["items"][-1]
@@ -140,7 +140,7 @@ async def addresses(http: Any) -> Sequence[str]:
 
 
 async def timed(http: Any, path: str) -> float:
-    """Return the milliseconds of one answer."""
+    """Return how many milliseconds one response takes."""
     started = time.perf_counter()
     response = await http.get(path)
     assert response.status_code == 200, response.text

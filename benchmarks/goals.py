@@ -1,4 +1,4 @@
-"""What the project set out to reach, and whether a run reached it."""
+"""The performance goals of the project, and whether a run reached them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Outcomes = Mapping[str, Outcome]
 
 
 class Verdict(NamedTuple):
-    """Say how a goal stands; ``met`` is None where it was not measured."""
+    """The verdict on a goal; ``met`` is None if it was not measured."""
 
     scenario: str
     goal: str
@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Point at one series."""
+    """Identify one series."""
 
     scenario: str
     case: str
@@ -46,22 +46,22 @@ class Spot(NamedTuple):
     metric: str
 
     def find(self, outcomes: Outcomes) -> Series | None:
-        """Return the series if it was measured."""
+        """Return the series if it was measured, else None."""
         outcome = outcomes.get(self.scenario)
         series = None if outcome is None else outcome.find(self.case, self.rival, self.metric)
         return series if series is not None and series.measured else None
 
 
 class Goal(Protocol):
-    """Something that can be judged."""
+    """A goal that can be judged by the outcomes."""
 
     def judge(self, outcomes: Outcomes) -> Verdict:
-        """Say how it stands."""
+        """Return the verdict."""
         ...
 
 
 class Quotient(NamedTuple):
-    """Want one figure to be at least, or at most, so many times another one of the same run."""
+    """Require one figure to be at least, or at most, ``factor`` times another figure of the same run."""
 
     scenario: str
     mine: Spot
@@ -71,7 +71,7 @@ class Quotient(NamedTuple):
     at_most: bool = False
 
     def judge(self, outcomes: Outcomes) -> Verdict:
-        """Compare round by round; the median decides."""
+        """Compare round by round; the median of the quotients decides."""
         goal = f"{'≤' if self.at_most else '≥'} {self.factor:g} × {self.words}"
         mine, theirs = self.mine.find(outcomes), self.theirs.find(outcomes)
         quotient = None if mine is None or theirs is None else ratio(mine, theirs)
@@ -86,7 +86,7 @@ class Quotient(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """Want one figure to be at most, or at least, so much."""
+    """Require a figure to be at most, or at least, ``limit``."""
 
     scenario: str
     spot: Spot
@@ -95,7 +95,7 @@ class Bound(NamedTuple):
     at_least: bool = False
 
     def judge(self, outcomes: Outcomes) -> Verdict:
-        """Let the median decide."""
+        """Compare the median with the limit."""
         series = self.spot.find(outcomes)
         if series is None:
             return Verdict(self.scenario, self.words, "", None)
@@ -333,5 +333,5 @@ GOALS: tuple[Goal, ...] = (
 
 
 def judge(outcomes: Outcomes) -> list[Verdict]:
-    """Say of every goal how it stands."""
+    """Return the verdict on every goal."""
     return [goal.judge(outcomes) for goal in GOALS]

@@ -37,7 +37,7 @@ Baseline = dict[str, dict[str, dict[str, float]]]
 
 
 class CountError(Exception):
-    """A workload, or the tool around it, failed; the message is the end of what it said."""
+    """A workload, or the tool that counts, failed; the message is the end of its output."""
 
 
 class Finding(NamedTuple):
@@ -49,12 +49,12 @@ class Finding(NamedTuple):
 
     @property
     def growth(self) -> float:
-        """Return by which share the cost grew; negative if it fell."""
+        """Return the growth of the cost as a share; negative if it fell."""
         return self.now / self.before - 1
 
     @property
     def passes(self) -> bool:
-        """Tell whether the growth is tolerated."""
+        """Return whether the growth is within the tolerance."""
         return self.growth <= TOLERANCE
 
 
@@ -80,7 +80,8 @@ def by_perf(command: Sequence[str]) -> int:
 
 def _run(command: Sequence[str]) -> str:
     """Run a command; return what it wrote to stderr. Raises CountError if it fails."""
-    # A fixed seed gives dictionaries and sets the same shape in every run, and compiling must not count.
+    # A fixed hash seed gives dictionaries and sets the same layout in every run. Bytecode must be cached,
+    # because compiling would be counted.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -93,7 +94,7 @@ TOOLS: dict[str, Count] = {"callgrind": by_callgrind, "perf": by_perf}
 
 
 def available_tool() -> str | None:
-    """Return the tool that works here, the steadier one first, or None."""
+    """Return the tool that works here, preferring the steadier one, or None."""
     if shutil.which("valgrind"):
         return "callgrind"
     if shutil.which("perf"):
@@ -106,7 +107,7 @@ def available_tool() -> str | None:
 
 
 def instructions_per_event(workload: str, count: Count) -> float:
-    """Return what one event costs in a workload, in instructions."""
+    """Return the instructions that one event costs in a workload."""
     most = WORKLOADS[workload].events
     few, many = (
         count([sys.executable, "-m", "benchmarks.workloads", workload, str(events)]) for events in (FEW, most)
@@ -115,8 +116,8 @@ def instructions_per_event(workload: str, count: Count) -> float:
 
 
 def count_all(count: Count) -> dict[str, float]:
-    """Return what one event costs in every workload; as many run side by side as there are cores."""
-    # Compile whatever was edited, or compiling would count.
+    """Return what one event costs in every workload; run as many in parallel as there are cores."""
+    # Run once first, to compile edited modules: compiling would be counted.
     _run([sys.executable, "-m", "benchmarks.workloads", GAUGE, str(FEW)])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         costs = pool.map(lambda workload: instructions_per_event(workload, count), WORKLOADS)
@@ -124,7 +125,7 @@ def count_all(count: Count) -> dict[str, float]:
 
 
 def compare(now: Mapping[str, float], before: Mapping[str, float]) -> list[Finding]:
-    """Compare every workload of the baseline, each divided by its own run's gauge."""
+    """Compare every workload of the baseline, each divided by the gauge of its own run."""
     return [
         Finding(workload, now[workload] / now[GAUGE], cost / before[GAUGE])
         for workload, cost in before.items()
@@ -133,7 +134,7 @@ def compare(now: Mapping[str, float], before: Mapping[str, float]) -> list[Findi
 
 
 def python_version() -> str:
-    """Return by what the baseline is keyed."""
+    """Return the key of this Python's baseline."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -164,7 +165,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def update(version: str, tool: str) -> int:
-    """Write the middle of three counts down as the new baseline; return the exit code."""
+    """Write the medians of three counts as the new baseline; return the exit code."""
     counts = [count_all(TOOLS[tool]) for _ in range(3)]
     now = {workload: median(cost[workload] for cost in counts) for workload in WORKLOADS}
     baseline = load()
@@ -182,13 +183,13 @@ def check(version: str, tool: str, required: bool) -> int:
         return 2 if required else 0
     findings = compare(count_all(TOOLS[tool]), before)
     if not all(finding.passes for finding in findings):
-        # Counts scatter by some hundredths around their mean, so what grew has to do so twice.
+        # Counts scatter by a few percent around their mean, so a workload fails only if it grew twice.
         findings = [min(pair) for pair in zip(findings, compare(count_all(TOOLS[tool]), before), strict=True)]
     return report(findings, tool)
 
 
 def report(findings: Sequence[Finding], tool: str) -> int:
-    """Print how every workload stands; return the exit code."""
+    """Print the result for every workload; return the exit code."""
     print(f"guard: instructions of an event by {tool}, Python {python_version()}, tolerance {TOLERANCE:.0%}")
     for finding in findings:
         print(

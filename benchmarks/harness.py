@@ -1,4 +1,4 @@
-"""Run rivals in turn: A B C A B C …, so that whatever disturbs the machine disturbs all of them."""
+"""Run rivals in turn, A B C A B C …, so that disturbances of the machine affect all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TERMINAL = 100
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Say how much to measure, and where files may lie."""
+    """How much to measure, and where to put files."""
 
     runs: int = 5
     quick: bool = False
@@ -38,13 +38,13 @@ class Settings(msgspec.Struct, frozen=True):
         return quick if self.quick else full
 
     def wants(self, rival: str) -> bool:
-        """Tell whether a rival is to be measured."""
+        """Return whether a rival is to be measured."""
         return not self.rivals or rival in self.rivals
 
 
 @contextmanager
 def fresh_folder(settings: Settings) -> Iterator[Path]:
-    """Give an empty folder on the disk under test, and remove it afterwards."""
+    """Yield an empty folder on the disk under test, and remove it afterwards."""
     settings.data.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=settings.data))
     try:
@@ -54,12 +54,12 @@ def fresh_folder(settings: Settings) -> Iterator[Path]:
 
 
 def say(text: str, *, end: str = "\n") -> None:
-    """Tell the person at the terminal how far it is; the results go elsewhere."""
+    """Print progress for the user on stderr; results go to stdout."""
     print(text, end=end, file=sys.stderr, flush=True)
 
 
 def progress(text: str) -> None:
-    """Write over the terminal's current line; '' clears it. Says nothing where stderr is no terminal."""
+    """Overwrite the terminal's current line; '' clears it. Prints nothing if stderr is not a terminal."""
     if sys.stderr.isatty():
         say(f"\r{text[:_TERMINAL].ljust(_TERMINAL)}" + ("" if text else "\r"), end="")
 
@@ -75,15 +75,15 @@ def installed(distribution: str) -> str | None:
 def interleave(entries: Sequence[Entry], runs: int, *, warm_up: bool = True) -> list[Series]:
     """Measure every entry once per round, ``runs`` rounds, and return their series.
 
-    A first round warms caches and is thrown away. An entry that raises is not tried again; its series say
-    what happened and hold no samples.
+    A first round warms caches and is discarded. An entry that raises is not measured again; its series have
+    no samples, and say what happened.
     """
     collected: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(entries))}
     failed: dict[int, str] = {}
     rounds = range(-1 if warm_up else 0, runs)
     try:
         for number in rounds:
-            # What all the libraries hold is no garbage of whoever runs next, and not theirs to look through.
+            # Keep the collector from traversing the objects of all imported libraries during a measurement.
             gc.collect()
             gc.freeze()
             for index, entry in enumerate(entries):
@@ -128,7 +128,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def loop_factory(name: str) -> LoopFactory | None:
-    """Return what makes an event loop of a kind, or None where uvloop is not installed."""
+    """Return a factory for event loops of a kind, or None if uvloop is not installed."""
     if name == "asyncio":
         return asyncio.new_event_loop
     try:
@@ -145,10 +145,10 @@ def run(work: Coroutine[Any, Any, T], factory: LoopFactory | None = None) -> T:
 
 
 class IncompleteError(Exception):
-    """A rival did not handle every event: its figure would be worthless."""
+    """A rival did not handle every event, so its figure would be meaningless."""
 
 
 def expect_handled(rival: str, seen: int, expected: int) -> None:
-    """Refuse a figure for work that was not done. Raises IncompleteError."""
+    """Raise IncompleteError unless every event was handled."""
     if seen != expected:
         raise IncompleteError(f"{rival} handled {seen} of {expected} events")

@@ -1,4 +1,4 @@
-"""Make large logs, by the bus's own storage."""
+"""Create large logs, using the bus's own storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK = 10_000
 
 
 async def fill(path: Path, events: int, *, keys: int, first: int = 0) -> None:
-    """Append so many events to a log; `normal` durability, for how it came about does not matter."""
+    """Append this many events to a log, with `normal` durability, as only the result matters."""
     storage = SqliteEventStorage(path, durability="normal")
     try:
         for at in range(first, first + events, _CHUNK):

@@ -1,4 +1,4 @@
-"""Say what the figures were measured on: CPU, Python, disk, versions."""
+"""Describe the machine of a measurement: CPU, Python, disk, versions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DISTRIBUTIONS = (
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """Describe the machine, without naming it."""
+    """The properties of a machine, without its name."""
 
     cpu: str
     cores: int
@@ -48,13 +48,13 @@ class Environment(msgspec.Struct, frozen=True):
     sync_low_us: float
     sync_high_us: float
     load: float
-    """How many processes wanted a core in the minute before."""
+    """The average number of processes that wanted a core in the minute before."""
     date: str
     versions: dict[str, str]
 
     @property
     def line(self) -> str:
-        """Return what stands next to every table."""
+        """Return the line below every table."""
         return (
             f"{self.cpu}, {self.cores} cores · {self.python} · SQLite {self.sqlite} · disk sync "
             f"{self.sync_us:.0f} µs ({self.sync_low_us:.0f}–{self.sync_high_us:.0f}), {self.filesystem} · "
@@ -62,12 +62,12 @@ class Environment(msgspec.Struct, frozen=True):
         )
 
     def is_like(self, other: Environment) -> bool:
-        """Tell whether figures from both may stand in one report."""
+        """Return whether figures of both machines may be in one report."""
         return (self.cpu, self.cores, self.python) == (other.cpu, other.cores, other.python)
 
 
 def describe(data: Path) -> Environment:
-    """Return what this machine is, with the latency of its disk measured in ``data``."""
+    """Describe this machine; the latency of its disk is measured in ``data``."""
     data.mkdir(parents=True, exist_ok=True)
     syncs = sync_latencies(data)
     return Environment(
@@ -88,7 +88,7 @@ def describe(data: Path) -> Environment:
 
 
 def sync_latencies(folder: Path) -> list[float]:
-    """Return the microseconds of writing 4 KiB and waiting until the disk has them, many times."""
+    """Return the microseconds of many writes of 4 KiB, each followed by a sync to disk."""
     path = folder / f"sync-{os.getpid()}"
     sync = getattr(os, "fdatasync", os.fsync)
     file = os.open(path, os.O_CREAT | os.O_RDWR)
@@ -116,7 +116,7 @@ def _cpu() -> str:
 
 
 def _filesystem(folder: Path) -> str:
-    """Return the kind of file system a folder lies on (Linux), or the platform's name."""
+    """Return the type of file system that holds a folder (Linux), or the platform's name."""
     best, kind = "", sys.platform
     try:
         mounts = Path("/proc/mounts").read_text().splitlines()

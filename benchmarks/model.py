@@ -1,4 +1,4 @@
-"""What a measurement is, and the statistics the report draws from it."""
+"""The data of a measurement, and the statistics in the report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PABAL = "pabal"
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Hold every run of one rival in one case of a scenario, for one metric.
+    """Every sample of one rival in one case of a scenario, for one metric.
 
-    ``samples`` is empty where nothing could be measured; ``note`` then says why. A figure that is missing
-    is never a zero.
+    ``samples`` is empty if nothing could be measured; ``note`` then says why. A missing figure is never shown
+    as zero.
     """
 
     case: str
@@ -31,12 +31,12 @@ class Series(msgspec.Struct, frozen=True):
 
     @property
     def measured(self) -> bool:
-        """Tell whether there is a figure."""
+        """Return whether there is a figure."""
         return bool(self.samples)
 
     @property
     def median(self) -> float:
-        """Return the median of the runs. Raises StatisticsError where nothing was measured."""
+        """Return the median of the samples. Raises StatisticsError if there are none."""
         return statistics.median(self.samples)
 
     @property
@@ -51,7 +51,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Hold how two series compare: the median and the range of the ratios round by round."""
+    """A comparison of two series: the median and the range of the quotients round by round."""
 
     median: float
     low: float
@@ -59,9 +59,9 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 def ratio(series: Series, reference: Series) -> Ratio | None:
-    """Divide round by round, so that what disturbed a whole round cancels out; None without samples.
+    """Divide round by round, so that disturbances of a whole round cancel out; None without samples.
 
-    The n-th sample of both was taken in the same round. Where one has fewer, the rest is left out.
+    The n-th samples of both series are from the same round. If one has fewer, the rest is left out.
     """
     pairs = list(zip(series.samples, reference.samples, strict=False))
     ratios = [mine / theirs for mine, theirs in pairs if theirs > 0]
@@ -71,7 +71,7 @@ def ratio(series: Series, reference: Series) -> Ratio | None:
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """Return the smallest value that at least ``share`` of an ascending list are at or below."""
+    """Return the smallest value that is not below ``share`` of the values in an ascending list."""
     if not ordered:
         raise ValueError("no values")
     rank = -(-len(ordered) * round(share * 10_000) // 10_000)
@@ -79,20 +79,20 @@ def percentile(ordered: list[float], share: float) -> float:
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Describe how a scenario's figures are shown."""
+    """Describe one table of a scenario's figures."""
 
     title: str
     metrics: tuple[str, ...]
-    """The columns; the first is what the chart shows and what is divided by the reference."""
+    """The columns; the first is shown in the chart and divided by the reference."""
     reference: str
-    """The rival whose figure is 1.00 in every case; '' for no such column."""
+    """The rival whose figure is 1.00 in every case; '' for a table without quotients."""
     chart: str = ""
-    """The chart's file name without ending; '' for none."""
+    """The chart's file name without extension; '' for none."""
     lower_is_better: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Hold everything one scenario measured."""
+    """Everything that one scenario measured."""
 
     scenario: str
     title: str
@@ -110,7 +110,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Hold what the harness calls once a round: one rival in one case."""
+    """What the harness calls once per round: one rival in one case."""
 
     case: str
     rival: str

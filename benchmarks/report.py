@@ -1,4 +1,4 @@
-"""Write what was measured: Markdown for people, JSON for programs, a chart per scenario."""
+"""Write the report: Markdown for people, JSON for programs, a chart per table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ GOAL_PAGES = {"performance.md": ENGLISH_GOALS, "performance.ko.md": KOREAN_GOALS
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Hold a scenario's outcome with the machine it was measured on."""
+    """A scenario's outcome, with the machine it was measured on."""
 
     outcome: Outcome
     environment: Environment
 
 
 class Book(msgspec.Struct, frozen=True):
-    """Hold everything there is to report, in order."""
+    """All outcomes of a report, in order."""
 
     scenarios: tuple[Measured, ...]
 
@@ -42,7 +42,7 @@ class Book(msgspec.Struct, frozen=True):
 
 
 def merged(old: Book | None, new: Sequence[Measured], order: Sequence[str]) -> Book:
-    """Put new outcomes in place of old ones; old ones from another machine or Python are dropped."""
+    """Replace old outcomes by new ones; old ones from another machine or Python are dropped."""
     known = {measured.outcome.scenario: measured for measured in new}
     for measured in old.scenarios if old is not None else ():
         if all(measured.environment.is_like(fresh.environment) for fresh in new):
@@ -51,7 +51,7 @@ def merged(old: Book | None, new: Sequence[Measured], order: Sequence[str]) -> B
 
 
 def load(folder: Path) -> Book | None:
-    """Read an earlier report's figures, or None."""
+    """Read the figures of an earlier report, or return None."""
     try:
         return msgspec.json.decode((folder / JSON).read_bytes(), type=Book)
     except (OSError, msgspec.MsgspecError):
@@ -73,7 +73,7 @@ def write(book: Book, folder: Path) -> None:
 
 
 def chart(measured: Measured, table: Table) -> str:
-    """Return a table's chart."""
+    """Return a table's chart as SVG."""
     better = "lower is better" if table.lower_is_better else "higher is better"
     here = measured.environment
     disk = any(one.durability in ("full", "normal") for one in measured.outcome.series)
@@ -83,7 +83,7 @@ def chart(measured: Measured, table: Table) -> str:
 
 
 def markdown(book: Book, words: PageWords = ENGLISH) -> str:
-    """Return the whole report in a language."""
+    """Return the whole report in one language."""
     goals = goals_table(judge(book.outcomes()), words.of_goals)
     parts = [words.introduction, _machine(book, words), f"## {words.goals}\n", goals]
     for measured in book.scenarios:
@@ -113,14 +113,14 @@ def _machine(book: Book, words: PageWords) -> str:
 
 
 def goals_table(verdicts: Iterable[Verdict], words: GoalWords = ENGLISH_GOALS) -> str:
-    """Return the table goal / measured / met."""
+    """Return the table of goals, measured figures, and whether they are met."""
     met = {True: words.yes, False: f"**{words.no}**", None: words.unknown}
     rows = [f"| {v.scenario} | {v.goal} | {v.measured or '–'} | {met[v.met]} |" for v in verdicts]
     return "\n".join([words.head, "|---|---|---|---|", *rows, ""])
 
 
 def write_goals(book: Book, folder: Path) -> list[Path]:
-    """Put how the goals stand where the pages on performance keep room for it; return the pages."""
+    """Write the table of goals between the markers in the pages on performance; return the pages."""
     written: list[Path] = []
     for name, words in GOAL_PAGES.items():
         page = folder / name
@@ -163,7 +163,7 @@ def _row(outcome: Outcome, table: Table, one: Series) -> list[str]:
 
 
 def quotient_text(median: float, low: float, high: float) -> str:
-    """Return a quotient with its range."""
+    """Format a quotient with its range."""
     if median < 0.1:
         return f"{median:.4f} ({low:.4f}–{high:.4f})"
     return f"{median:.2f} ({low:.2f}–{high:.2f})"

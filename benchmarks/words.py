@@ -1,4 +1,4 @@
-"""What the reports say in each language; scenarios, cases and rivals keep the names they have in the code."""
+"""The texts of the reports in each language; scenarios, cases and rivals are named as in the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class GoalWords(NamedTuple):
-    """Hold what the table of goals says."""
+    """The texts in the table of goals."""
 
     head: str
     yes: str
@@ -16,18 +16,18 @@ class GoalWords(NamedTuple):
 
 
 class PageWords(NamedTuple):
-    """Hold what the page of benchmarks says around its figures."""
+    """The texts on the benchmarks page around its figures."""
 
     introduction: str
     machine: str
     goals: str
     synced: str
-    """How the machine's line calls a write and sync."""
+    """The name of a write and sync in the line about the machine."""
     quick: str
     columns: tuple[str, ...]
     of_goals: GoalWords
     scenarios: Mapping[str, tuple[str, str]]
-    """Title and text of each scenario; one that is missing says what it says itself, in English."""
+    """Title and text of each scenario; missing ones use the scenario's own English text."""
 
 
 ENGLISH_GOALS = GoalWords("| scenario | goal | measured | met? |", "yes", "no", "not measured")

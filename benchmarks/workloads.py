@@ -1,8 +1,8 @@
-"""Three small fixed workloads, and one to gauge the interpreter by, for counting instructions.
+"""Three small fixed workloads, and one to gauge the interpreter, for counting instructions.
 
 Run as ``python -m benchmarks.workloads NAME EVENTS``; nothing is printed or timed. The same few events are
-used again and again, so that making them does not count. The workers are given a clock of their own: by the
-machine's they would take smaller slices where it is slow, and the counts would follow its speed.
+reused, so that creating them hardly counts. The workers use a fake clock: with a real one, they would take
+smaller slices on a slow machine, and the counts would depend on its speed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _KEYS = 100
 _BATCH = 100
 _MAX_PAYLOAD = 1 << 20
 _STEP = 10e-6
-"""How far the workers' clock goes on at each look, in seconds: far below a turn, so that slices are full."""
+"""Seconds by which the workers' clock advances at each reading: so little that their slices are full."""
 
 
 def events_again_and_again(number: int) -> Iterator[OrderPlaced]:
-    """Return so many events, of which only 1,000 are made."""
+    """Return this many events, of which only 1,000 are created."""
     return islice(cycle(make_events(1_000, _KEYS)), number)
 
 
@@ -62,7 +62,7 @@ async def publish_batch(events: int) -> None:
 
 
 async def encode_and_decode(events: int) -> None:
-    """Turn events into rows of the log and back: what every stored event costs beside SQLite itself."""
+    """Encode events as log rows and decode them: the cost of every stored event apart from SQLite itself."""
     equal = 0
     for position, event in enumerate(events_again_and_again(events), 1):
         record = encode_event(event, _MAX_PAYLOAD)
@@ -74,7 +74,7 @@ async def encode_and_decode(events: int) -> None:
 
 
 async def gauge(events: int) -> None:
-    """Hand events over through a deque for each key; there is no pabal in it."""
+    """Hand events over through a deque for each key, without pabal."""
     handle, count = counting_handler()
     waiting: dict[str, deque[OrderPlaced]] = {}
     again = events_again_and_again(events)
@@ -88,7 +88,7 @@ async def gauge(events: int) -> None:
 
 
 class Workload(NamedTuple):
-    """Name what runs, and how many events make it long enough to be counted within a hundredth."""
+    """A workload, and enough events to be counted to within one percent."""
 
     run: Callable[[int], Awaitable[None]]
     events: int
@@ -107,7 +107,7 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    # When the collector runs depends on whatever was imported before; without it counts are steadier.
+    # When the collector runs depends on earlier imports; without it, counts are steadier.
     gc.disable()
     vars(worker)["perf_counter"] = partial(next, itertools.count(0.0, _STEP))
     asyncio.run(_main())

@@ -1,1 +1,1 @@
-"""One file per rival: how each is set up, fed, and known to have finished."""
+"""The libraries to compare: how to set each up, feed it, and detect that it has finished."""

@@ -1,4 +1,4 @@
-"""What is compared on disk: pabal, and blocking ``sqlite3`` that inserts the very same rows."""
+"""Rivals on disk: pabal, and blocking ``sqlite3`` that inserts exactly the same rows."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ ADD_SUBSCRIPTION = (
 async def pabal_end_to_end(
     path: Path, events: Sequence[OrderPlaced], *, publishers: int, batch: int, durability: Durability
 ) -> dict[str, float]:
-    """Publish, commit, handle, and save the watermark; ``batch`` 1 publishes singly.
+    """Publish, commit, handle, and save the watermark; with ``batch`` 1, publish events one by one.
 
-    The second figure also waits until everything is tidied up and the file is closed.
+    The second figure includes the time to finish background work and close the file.
     """
     bus, storage = EventBusFactory.create_complete_event_system(path, durability=durability)
     handle, count = counting_handler()
@@ -68,7 +68,7 @@ async def pabal_end_to_end(
 
 
 def rows_of(events: Sequence[OrderPlaced], recorded_at: int) -> list[Row]:
-    """Return the rows that pabal stores for these events in an empty log, made beforehand."""
+    """Return the rows that pabal would store for these events in an empty log, prepared beforehand."""
     versions: dict[str, int] = {}
     rows: list[Row] = []
     for position, event in enumerate(events, 1):
@@ -89,10 +89,10 @@ def rows_of(events: Sequence[OrderPlaced], recorded_at: int) -> list[Row]:
 def raw_sqlite(
     path: Path, rows: Sequence[Row], *, batch: int, durability: Durability, both_indexes: bool
 ) -> dict[str, float]:
-    """Insert rows with pabal's schema and pragmas, with the watermark in each batch's transaction.
+    """Insert rows with pabal's schema and pragmas, and the watermark in each batch's transaction.
 
-    With ``both_indexes`` (stream, version) is indexed as well, as whoever reads streams needs; pabal builds
-    that index behind the commits. A batch of one commits twice, for the event and for its completion.
+    With ``both_indexes``, (stream, version) is indexed as well, as reading streams requires; pabal builds
+    that index after the commits. A batch of one commits twice, for the event and for its completion.
     """
     connection = open_like_pabal(path, durability, both_indexes=both_indexes)
     try:
@@ -108,7 +108,7 @@ def raw_sqlite(
 
 
 def open_like_pabal(path: Path, durability: Durability, *, both_indexes: bool) -> sqlite3.Connection:
-    """Return a connection with pabal's schema and pragmas, and one subscription to move."""
+    """Return a connection with pabal's schema and pragmas, and one subscription whose watermark can move."""
     connection = connect(path, durability=durability)
     if both_indexes:
         connection.execute(STREAM_INDEX)

@@ -1,4 +1,4 @@
-"""What is compared in memory: pabal, bare floors, and other in-process buses."""
+"""Rivals in memory: pabal, bare minimal implementations (floors), and other in-process buses."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from benchmarks.model import PABAL
 from pabal import InMemoryEventBus
 
 QUEUE_SIZE = 10_000
-"""pabal's default bound; the floors that have one get the same."""
+"""pabal's default limit; bounded floors get the same."""
 
 
 class Work(NamedTuple):
-    """What every rival has to do: publish all events, and see each handled by every handler."""
+    """The task of every rival: publish all events, and call every handler with each."""
 
     events: Sequence[OrderPlaced]
     handlers: int
 
 
 Measure = Callable[[Work], Awaitable[float]]
-"""Return the seconds from the first publish until the last handler is through."""
+"""Returns the seconds from the first publish until the last handler has finished."""
 
 
 class Rival(NamedTuple):
-    """Name a rival, where it comes from, and how it is measured."""
+    """A rival: its name, its distribution, and how to measure it."""
 
     name: str
     measure: Measure
     distribution: str | None = None
     share: float = 1.0
-    """The part of the events that a slow rival gets, so the whole takes minutes; its figure is per second."""
+    """The share of the events for a slow rival, so that a run takes only minutes; figures are per second."""
     note: str = ""
 
 
@@ -60,7 +60,7 @@ async def pabal_bus(work: Work) -> float:
 
 
 def pabal_batches(size: int) -> Measure:
-    """Return pabal fed by ``publish_batch``."""
+    """Return a measurement of pabal fed by ``publish_batch``."""
 
     async def measure(work: Work) -> float:
         bus = InMemoryEventBus()
@@ -91,7 +91,7 @@ async def await_in_a_loop(work: Work) -> float:
 
 
 async def deque_worker(work: Work) -> float:
-    """One worker, one deque, one wake-up future: the least an asynchronous hand-over can cost."""
+    """One worker, one deque, one wake-up future: the minimal cost of handing over asynchronously."""
     loop = asyncio.get_running_loop()
     made = [counting_handler() for _ in range(work.handlers)]
     handlers = [handle for handle, _ in made]
@@ -133,7 +133,7 @@ async def deque_worker(work: Work) -> float:
 
 
 def asyncio_queue(size: int) -> Measure:
-    """Return ``asyncio.Queue`` with four workers; ``size`` 0 is unbounded and fed without awaiting."""
+    """Return a measurement of ``asyncio.Queue`` with four workers; ``size`` 0 is unbounded, without await."""
 
     async def measure(work: Work) -> float:
         queue: asyncio.Queue[OrderPlaced] = asyncio.Queue(size)
@@ -198,7 +198,7 @@ async def pyee_emitter(work: Work) -> float:
     start = time.perf_counter()
     for number, event in enumerate(work.events):
         emitter.emit("order-placed", event)
-        # It makes a task per event: let them run before they are too many.
+        # pyee creates a task per event: let them run before there are too many.
         if number % 100 == 99:
             await asyncio.sleep(0)
     await emitter.wait_for_complete()
@@ -221,7 +221,7 @@ async def blinker_signal(work: Work) -> float:
 
 
 def browser_use_bus(module: str, *, options: dict[str, Any] | None = None) -> Measure:
-    """Return bubus or its successor abxbus; both want events of their own kind."""
+    """Return a measurement of bubus or its successor abxbus, which need their own event classes."""
 
     async def measure(work: Work) -> float:
         library = importlib.import_module(module)
@@ -247,7 +247,7 @@ def browser_use_bus(module: str, *, options: dict[str, Any] | None = None) -> Me
         ]
         emit = bus.emit if hasattr(bus, "emit") else bus.dispatch
         start = time.perf_counter()
-        # More than 50 at once is more than it keeps.
+        # They keep at most 50 events at once.
         for at in range(0, len(events), 50):
             for event in [emit(event) for event in events[at : at + 50]]:
                 await event
@@ -293,4 +293,4 @@ MORE_RIVALS = (
     Rival("abxbus", browser_use_bus("abxbus", options={"max_history_drop": True}), "abxbus", 0.02),
     Rival("bubus", browser_use_bus("bubus"), "bubus", 0.01),
 )
-"""Measured with one key, for they know none."""
+"""Measured with one key only, because they have no concept of keys."""

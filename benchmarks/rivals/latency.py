@@ -1,4 +1,4 @@
-"""Publishers and handlers whose latency is compared: each is fed by one pacing loop."""
+"""Rivals whose latency is compared; the same loop feeds each at a fixed rate."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.model import PABAL
 from pabal import InMemoryEventBus
 
 Publish = Callable[[OrderPlaced], Awaitable[Any] | None]
-"""Hand one event over; what it returns, if anything, is awaited."""
+"""Hands over one event; its result, if not None, is awaited."""
 Open = Callable[[Handler], AbstractAsyncContextManager[Publish]]
 
 
 class Rival(NamedTuple):
-    """Name a rival and how to open it around a handler; leaving it waits for the handlers."""
+    """A rival, and a context manager that runs it with a handler and waits for the handler at the end."""
 
     name: str
     open: Open
@@ -28,10 +28,11 @@ class Rival(NamedTuple):
 
 
 async def pace(events: Sequence[OrderPlaced], rate: float, publish: Publish) -> int:
-    """Publish at a fixed rate whatever the receiver does (open loop); return when the first one was due (ns).
+    """Publish at a fixed rate, however slow the receiver (open loop); return when the first was due, in ns.
 
-    The n-th event is due at start + n / rate. The loop is yielded to until then, not slept: a timer of the
-    loop is a millisecond coarse. A publisher that is behind goes on at once, but yields now and then.
+    The n-th event is due at start + n / rate. Until then the loop is yielded to instead of sleeping, because
+    the loop's timers have a resolution of a millisecond. A publisher that is late does not wait, but still
+    yields now and then.
     """
     now = time.perf_counter_ns
     interval = 1e9 / rate

@@ -1,7 +1,7 @@
-"""Durable queues and an event-sourcing library: published, committed, handled, completion committed.
+"""Durable queues and an event-sourcing library: publish, commit, handle, commit the completion.
 
-All of them commit per event, so they run one after another in one thread: more publishers would only wait
-for the same lock.
+All of them commit per event, so they run sequentially in one thread: more publishers would only wait for the
+same lock.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from benchmarks.harness import expect_handled
 from benchmarks.rivals.durable import Durability
 
 PAYLOAD = msgspec.json.encode(fields_of(0, 1_000)).decode()
-"""The six fields, as text: what a queue is given."""
+"""The six fields as text, the item put into a queue."""
 
 
 class Queue(NamedTuple):
-    """Name a durable rival, and say what its commits survive."""
+    """A durable rival, and a note on its guarantees."""
 
     name: str
     distribution: str
     measure: Callable[[Path, int, Durability], float]
-    """Folder, events, durability → seconds."""
+    """Takes the folder, the number of events and the durability; returns seconds."""
     events: int = 1_000
     note: str = ""
 
 
 class Sourcing(NamedTuple):
-    """The classes of an event-sourced application, which the library wants defined once in a process."""
+    """The classes of an event-sourced application, which the library requires to be defined only once."""
 
     order: Any
     shop: Any
@@ -50,7 +50,7 @@ def _sourcing() -> Sourcing:
     domain = importlib.import_module("eventsourcing.domain")
     system = importlib.import_module("eventsourcing.system")
 
-    # The library looks at this function's name.
+    # The library uses this function's name.
     def __init__(  # noqa: N807
         self: Any, order_id: str, symbol: str, side: str, quantity: str, price: str, sequence: int
     ) -> None:

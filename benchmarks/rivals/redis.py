@@ -1,7 +1,7 @@
-"""What runs in a process of its own: a publisher or a consumer on a server, of pabal or of a rival.
+"""Publishers and consumers on a server, of pabal and of its rivals, each run in its own process.
 
-Run as ``python -m benchmarks.rivals.redis ROLE URL EVENTS NUMBER``. A role says "ready" when it is; a
-publisher then waits for a line, and a consumer says at the end what it has handled and when.
+Run as ``python -m benchmarks.rivals.redis ROLE URL EVENTS NUMBER``. A role prints "ready" when it is. A
+publisher then waits for a line on stdin; a consumer prints at the end how much it handled, and when.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def pabal_publisher(url: str, events: int, rate: float) -> None:
 async def _paced(
     publish: Callable[[OrderPlaced], Coroutine[Any, Any, Any]], events: int, rate: float
 ) -> None:
-    """Publish each event when it is due, whether or not those before it are stored."""
+    """Publish each event when it is due, whether or not the earlier ones are stored."""
     begun = time.perf_counter()
     tasks: list[asyncio.Task[Any]] = []
     for number in range(events):
@@ -94,7 +94,7 @@ async def pabal_timing_consumer(url: str, events: int, number: float) -> None:
 async def _consuming(
     url: str, handle: Callable[[OrderPlaced], Coroutine[Any, Any, None]], done: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Consume until that is done, or somebody says that it is enough."""
+    """Consume until ``done`` is set, or a line on stdin says to stop."""
     bus = RedisEventBus(url, group="consumer", lease=2.0)
     bus.subscribe(OrderPlaced, handle, name="count", start="beginning")
     await bus.start()
@@ -107,7 +107,7 @@ async def _consuming(
 
 
 async def raw_publisher(url: str, events: int, rate: float) -> None:
-    # Each call takes a connection for itself; one more than there are waits.
+    # Each call needs its own connection; with more calls than connections, one waits.
     pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=20, timeout=None)
     client: Any = redis.asyncio.Redis.from_pool(pool)
     payloads = [encode_event(event, 1 << 20).payload for event in make_events(0 if rate else events, _KEYS)]
@@ -131,7 +131,7 @@ async def raw_publisher(url: str, events: int, rate: float) -> None:
 
 
 async def raw_timing_consumer(url: str, events: int, number: float) -> None:
-    await raw_consumer(url, events, number)  # it takes the times of entries that have one
+    await raw_consumer(url, events, number)  # it reports delays for entries that carry a time
 
 
 async def raw_consumer(url: str, events: int, handler_ms: float) -> None:
@@ -183,7 +183,7 @@ async def faststream_consumer(url: str, events: int, handler_ms: float) -> None:
     await broker.start()
     _say("ready")
     await done.wait()
-    # The last event is finished when the server has its acknowledgement.
+    # An event is finished only when the server has its acknowledgement.
     client: Any = redis.asyncio.Redis.from_url(url)
     while (await client.xpending("raw", "g"))["pending"]:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
@@ -201,7 +201,7 @@ def _report(handled: int, delays: list[float]) -> None:
 
 
 def _set_aside() -> None:
-    """Keep what was made beforehand from the garbage collector, which would walk over it all the time."""
+    """Exclude the prepared events from garbage collection, which would traverse them repeatedly."""
     gc.collect()
     gc.freeze()
 

@@ -47,7 +47,7 @@ class Balances(Projection):
 
 
 class Theirs(NamedTuple):
-    """Hold the classes made with the eventsourcing library."""
+    """The classes defined with the eventsourcing library."""
 
     account: Any
     application: Any
@@ -59,7 +59,7 @@ def theirs() -> Theirs:
     application = importlib.import_module("eventsourcing.application")
     domain = importlib.import_module("eventsourcing.domain")
 
-    # The library looks at the functions' names.
+    # The library uses the functions' names.
     def __init__(self: Any) -> None:  # noqa: N807
         self.balance = 0
 
@@ -80,7 +80,7 @@ def theirs() -> Theirs:
 
 
 def their_application(path: Path, *, keep: int = 0) -> Any:
-    """Return an application on SQLite that keeps so many aggregates in memory."""
+    """Return an application on SQLite that caches ``keep`` aggregates in memory."""
     environment = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
     if keep:
         environment["AGGREGATE_CACHE_MAXSIZE"] = str(keep)

@@ -1,1 +1,1 @@
-"""One file per question the benchmarks answer."""
+"""The scenarios; each module answers one question."""

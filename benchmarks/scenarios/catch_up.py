@@ -45,7 +45,7 @@ class Payload(msgspec.Struct):
 
 
 def raw_decode(path: Path, events: int) -> Metrics:
-    """Select every column, and decode the payload into a typed struct: the least a reader does."""
+    """Select every column, and decode the payload into a typed struct: the minimum for any reader."""
     decode = msgspec.json.Decoder(Payload).decode
     return _raw(path, events, lambda row: decode(row[10]))
 
@@ -79,7 +79,7 @@ def _raw(path: Path, events: int, decode: Callable[[tuple[Any, ...]], object]) -
 
 
 async def pabal_catch_up(path: Path, events: int, batch: int | None) -> Metrics:
-    """Start a bus with a new subscription from the beginning; stop the clock when it has seen all."""
+    """Start a bus with a new subscription from the beginning, and time it until all events are handled."""
     bus, storage = EventBusFactory.create_complete_event_system(path)
     seen = 0
 

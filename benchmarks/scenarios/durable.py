@@ -21,7 +21,7 @@ MODES: tuple[Durability, ...] = ("full", "normal")
 
 
 def case_name(publishers: int, durability: str, batch: int = 1) -> str:
-    """Return how a case is called in tables and goals."""
+    """Return the name of a case in tables and goals."""
     how = f" × publish_batch({batch:,})" if batch > 1 else ""
     return f"{durability}, {publishers:,} publisher{'s' if publishers > 1 else ''}{how}"
 
@@ -69,7 +69,7 @@ def _case(
     batch: int,
     durability: Durability,
 ) -> list[Entry]:
-    """Return pabal and the two raw floors for one case."""
+    """Return the entries of pabal and the two raw floors for one case."""
     case = case_name(publishers, durability, batch)
     raw_batch = batch if batch > 1 else publishers
     metrics = (METRIC, CLOSED)
@@ -110,7 +110,7 @@ def _queues(settings: Settings, case: str, durability: Durability) -> list[Entry
 
 
 def measure(settings: Settings) -> Outcome:
-    """Measure 1 to 1,000 concurrent publishers in both durabilities."""
+    """Measure 1 to 1,000 concurrent publishers in both durability modes."""
     sizes = {
         1: settings.size(2_000, 400),
         10: settings.size(10_000, 2_000),

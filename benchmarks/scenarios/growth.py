@@ -26,12 +26,12 @@ _numbers = itertools.count(10_000_000, 1_000_000)
 
 
 def case_name(active: int) -> str:
-    """Return how a case is called in tables and goals."""
+    """Return the name of a case in tables and goals."""
     return f"events of {active:,} aggregates"
 
 
 async def append(path: Path, count: int, active: int) -> Metrics:
-    """Publish events of so many of the aggregates to a log until all are handled; return what one costs."""
+    """Publish ``count`` events of ``active`` aggregates until all are handled; return the cost of one."""
     events = make_events(count, active, first=next(_numbers))
     bus, storage = EventBusFactory.create_complete_event_system(path)
     handle, handled = counting_handler()
@@ -53,7 +53,7 @@ async def append(path: Path, count: int, active: int) -> Metrics:
 
 
 def measure(settings: Settings) -> Outcome:
-    """Append to a small and to a large log in turn; the small one is put back to its size before each run."""
+    """Append to a small and a large log in turn; the small one is restored before each run."""
     count = 100_000
     version = installed("pabal") or ""
     with fresh_folder(settings) as folder:

@@ -27,7 +27,7 @@ _HEAVY_MODULES = {
     "uvloop",
 }
 
-# (what it is called, statement, distribution)
+# (name, statement, distribution)
 _STATEMENTS = (
     (PABAL, "import pabal", "pabal"),
     (DOMAIN, "import pabal.domain", "pabal"),
@@ -58,7 +58,7 @@ print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 
 
 def timed_import(statement: str) -> Metrics:
-    """Run an import in a fresh interpreter; count the time and the heavy modules that came along."""
+    """Import in a fresh interpreter; return the time, and the number of heavy modules that were loaded."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM.format(statement=statement)],
         capture_output=True,

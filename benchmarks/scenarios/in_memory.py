@@ -16,12 +16,12 @@ REFERENCE = "asyncio.Queue, 4 workers"
 
 
 def case_name(handlers: int, keys: int, loop: str) -> str:
-    """Return how a case is called in tables and goals."""
+    """Return the name of a case in tables and goals."""
     return f"{handlers} handler{'s' if handlers > 1 else ''}, {keys:,} key{'s' if keys > 1 else ''}, {loop}"
 
 
 def entry_of(rival: Rival, case: str, events: Sequence[OrderPlaced], handlers: int, loop: str) -> Entry:
-    """Return what the harness calls for one rival in one case."""
+    """Return the entry of one rival in one case."""
     mine = events[: int(len(events) * rival.share)]
     factory = loop_factory(loop)
 
@@ -48,7 +48,7 @@ async def _timed(rival: Rival, work: Work) -> float:
 
 
 def measure(settings: Settings) -> Outcome:
-    """Measure every case with every rival that knows it."""
+    """Measure every case with every rival that supports it."""
     count = settings.size(100_000, 20_000)
     by_keys = {keys: make_events(count, keys) for keys in (1, 1_000)}
     entries: list[Entry] = []

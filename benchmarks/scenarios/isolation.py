@@ -40,7 +40,7 @@ def _add_neighbour(bus: InMemoryEventBus, neighbour: str) -> None:
 
 
 async def latency(events: Sequence[OrderPlaced], neighbour: str) -> Metrics:
-    """Publish at a fixed rate, and return how long the healthy subscription's events took."""
+    """Publish at a fixed rate, and return the latencies of the healthy subscription."""
     now = time.perf_counter_ns
     started = [0] * len(events)
 
@@ -59,7 +59,7 @@ async def latency(events: Sequence[OrderPlaced], neighbour: str) -> Metrics:
 
 
 async def throughput(settings: Settings, events: Sequence[OrderPlaced], neighbour: str) -> Metrics:
-    """Publish from many publishers until the healthy subscription has handled everything."""
+    """Publish from many publishers; return the rate until the healthy subscription has handled all."""
     left = len(events)
     done = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""How long does an event take from the moment it should be published until its handler starts?"""
+"""How long does it take from the moment an event is due for publishing until its handler starts?"""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ METRICS = ("p99 ms", "p50 ms", "p99.9 ms", "max ms", "events/s reached")
 
 
 def case_name(rate: int) -> str:
-    """Return how a case is called in tables and goals."""
+    """Return the name of a case in tables and goals."""
     return f"{rate:,} events/s"
 
 
 async def latencies(rival: Rival, events: Sequence[OrderPlaced], rate: int) -> Metrics:
-    """Feed a rival at a fixed rate and return the distribution of what its handler saw."""
+    """Feed a rival at a fixed rate, and return the distribution of its latencies."""
     now = time.perf_counter_ns
     started = [0] * len(events)
 

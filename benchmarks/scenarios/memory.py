@@ -1,4 +1,4 @@
-"""What does a queued event hold in memory, and does a full queue stay bounded?"""
+"""How much memory does a queued event take, and does memory stay bounded with a full queue?"""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _QUEUE = "asyncio.Queue"
 
 
 def queued_case(keys: int) -> str:
-    """Return how a case is called in tables and goals."""
+    """Return the name of a case in tables and goals."""
     return f"queued, {keys:,} key{'s' if keys > 1 else ''}"
 
 
 def queued(rival: str, events: int, keys: int) -> Metrics:
-    """Queue events that exist already behind a handler that does not finish; runs in a process of its own."""
+    """Queue existing events behind a handler that does not finish; runs in its own process."""
     return asyncio.run(_queued(rival, events, keys))
 
 
@@ -71,7 +71,7 @@ async def _queue_in_pabal(made: list[OrderPlaced]) -> int:
 
 
 def through(rival: str, events: int) -> Metrics:
-    """Pass events, made one by one, through a bounded queue; return by how much memory grew at most."""
+    """Pass events, created one by one, through a bounded queue; return the peak growth of memory."""
     return asyncio.run(_through(rival, events))
 
 

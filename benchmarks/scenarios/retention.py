@@ -24,14 +24,14 @@ _RUNS = 3
 
 
 async def waits(path: Path, events: int, published: int, *, trim: bool) -> Metrics:
-    """Publish at a fixed rate, at least ``published`` events and until the trim is over; return the waits."""
+    """Publish at a fixed rate, ``published`` events or more, until the trim is over; return the latencies."""
     bus, storage = EventBusFactory.create_complete_event_system(path)
     handle, handled = counting_handler()
     bus.subscribe(OrderPlaced, handle, name="handler")
     found: list[float] = []
     deleted_per_second = 0.0
     async with bus:
-        # Enough for a thousand seconds of trimming, made before the clock runs.
+        # Enough for a thousand seconds of trimming, created before the clock starts.
         fresh = iter(make_events(published + 1_000 * _PER_SECOND, 1_000, first=events))
         trimming = asyncio.create_task(_trim(storage, events)) if trim else None
         start = time.perf_counter()
@@ -51,13 +51,13 @@ async def waits(path: Path, events: int, published: int, *, trim: bool) -> Metri
 async def _trim(storage: SqliteEventStorage, events: int) -> float:
     start = time.perf_counter()
     trimmed = await storage.trim(max_events=1)
-    # The newest event stays: the log's last, or by then one that was published meanwhile.
+    # The newest event stays: the log's last one, or one that was published meanwhile.
     expect_handled("trim", min(trimmed.deleted, events - 1), events - 1)
     return trimmed.deleted / (time.perf_counter() - start)
 
 
 def measure(settings: Settings) -> Outcome:
-    """Measure publishers on a log that stays, and on a copy of it that is emptied meanwhile."""
+    """Measure publishing to a log that stays, and to a copy that is trimmed meanwhile."""
     events = settings.size(1_000_000, 50_000)
     published = settings.size(2_000, 200)
     with fresh_folder(settings) as folder:

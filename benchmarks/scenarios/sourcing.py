@@ -1,4 +1,4 @@
-"""What does it cost to save an aggregate, to load it, and to build a read model from the whole log?"""
+"""How long does it take to save an aggregate, to load it, and to build a read model from the whole log?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK = 10_000
 
 
 async def pabal_save(path: Path, commands: int) -> Metrics:
-    """Let 100 callers deposit into 100 warm accounts, each awaiting its own disk sync."""
+    """Let 100 callers deposit into 100 cached accounts, each awaiting its own disk sync."""
     async with SqliteEventStorage(path) as storage:
         accounts = Repository(Account, storage)
         names = [f"account-{number}" for number in range(_ACCOUNTS)]
@@ -45,7 +45,7 @@ async def pabal_save(path: Path, commands: int) -> Metrics:
 
 
 def their_save(path: Path, commands: int) -> Metrics:
-    """Deposit into 100 warm accounts, one command after the other, for its calls block."""
+    """Deposit into 100 cached accounts, one command after the other, because the library's calls block."""
     bank = their_application(path, keep=2 * _ACCOUNTS)
     opened = [theirs().account() for _ in range(_ACCOUNTS)]
     bank.save(*opened)
@@ -62,7 +62,7 @@ def their_save(path: Path, commands: int) -> Metrics:
 
 
 async def pabal_load(path: Path, loads: int) -> Metrics:
-    """Load an account of 1,000 events again and again, from the log."""
+    """Load an account of 1,000 events from the log repeatedly."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Deposited("one", 1) for _ in range(_HISTORY)])
         start = time.perf_counter()
@@ -74,7 +74,7 @@ async def pabal_load(path: Path, loads: int) -> Metrics:
 
 
 def their_load(path: Path, loads: int) -> Metrics:
-    """Load the same, without cache and without snapshot."""
+    """Load the same account with the library, without cache or snapshot."""
     bank = their_application(path)
     account = theirs().account()
     for _ in range(_HISTORY):
@@ -89,7 +89,7 @@ def their_load(path: Path, loads: int) -> Metrics:
 
 
 async def pabal_rebuild(path: Path, events: int) -> Metrics:
-    """Build a table of balances from the whole log; the clock stops when it has replaced the live one."""
+    """Build a table of balances from the whole log, and time it until it has replaced the live one."""
     async with SqliteEventStorage(path) as storage:
         balances = Balances(storage)
         start = time.perf_counter()
@@ -101,7 +101,7 @@ async def pabal_rebuild(path: Path, events: int) -> Metrics:
 
 
 async def fill(path: Path, events: int) -> None:
-    """Make a log of deposits into 1,000 accounts."""
+    """Create a log of deposits into 1,000 accounts."""
     async with SqliteEventStorage(path, durability="normal") as storage:
         for first in range(0, events, _CHUNK):
             count = min(_CHUNK, events - first)

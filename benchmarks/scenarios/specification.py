@@ -22,12 +22,12 @@ _EVENTS = 1_000
 
 
 def thousand(path: str, durability: str, together: bool) -> Metrics:
-    """Make, publish and handle 1,000 events, in a process of its own; ``path`` '' keeps all in memory."""
+    """Create, publish and handle 1,000 events in a separate process; an empty ``path`` means in memory."""
     return asyncio.run(_thousand(path, durability, together))
 
 
 async def _thousand(path: str, durability: str, together: bool) -> Metrics:
-    # One event first: what a process loads once is not what 1,000 events cost.
+    # One event first, so that what a process loads once is not measured.
     await _publish("", "", 1, together=False)
     gc.collect()
     before = _reset() if memory_is_measurable() else 0
