@@ -1,4 +1,4 @@
-"""Fixtures of the bus's tests: every statement is tried without a log, and on each kind of log."""
+"""Fixtures for the tests of the bus: they run without a log, and on each kind of log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Turn a test that hangs into one that fails: a lost wake-up is what these tests look for."""
+    """Make a test that hangs fail: a lost wake-up is what these tests look for."""
     for item in items:
         if (
             isinstance(item, pytest.Function)
@@ -41,7 +41,7 @@ def _bounded(test: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Server]:
-    """Give a server; nothing in these tests harms it."""
+    """Return a server; none of these tests damages it."""
     server = Server()
     server.start()
     yield server
@@ -50,7 +50,7 @@ def valkey() -> Iterator[Server]:
 
 @pytest.fixture(params=["memory", "memory storage", "sqlite", "valkey"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    """Give every kind of bus in turn."""
+    """Return each kind of bus in turn."""
     server = request.getfixturevalue("valkey") if request.param == "valkey" else None
     made = Backend(request.param, tmp_path, server)
     yield made
@@ -59,7 +59,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture(params=["memory", "memory storage", "sqlite"])
 async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    """Give the buses that deliver from one log in this process, for a look at what is inside."""
+    """Return the buses that deliver from a log in this process, so that tests can look inside."""
     made = Backend(request.param, tmp_path)
     yield made
     await made.close()
@@ -67,7 +67,7 @@ async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture(params=["memory storage", "sqlite"])
 async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    """Give the buses that have a log."""
+    """Return the buses that have a log."""
     made = Backend(request.param, tmp_path)
     yield made
     await made.close()
@@ -75,7 +75,7 @@ async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 @pytest.fixture
 async def memory(tmp_path: Path) -> AsyncIterator[Backend]:
-    """Give the bus without a log."""
+    """Return the bus without a log."""
     made = Backend("memory", tmp_path)
     yield made
     await made.close()
@@ -83,7 +83,7 @@ async def memory(tmp_path: Path) -> AsyncIterator[Backend]:
 
 @pytest.fixture
 async def on_disk(tmp_path: Path) -> AsyncIterator[Backend]:
-    """Give the buses on one file, each as if in a process of its own."""
+    """Return the buses on a file, each as if in its own process."""
     made = Backend("sqlite", tmp_path)
     yield made
     await made.close()
@@ -91,5 +91,5 @@ async def on_disk(tmp_path: Path) -> AsyncIterator[Backend]:
 
 @pytest.fixture
 def clock() -> VirtualClock:
-    """Give a clock that only the test moves."""
+    """Return a clock that only the test moves."""
     return VirtualClock()

@@ -1,4 +1,4 @@
-"""The events that the tests of the bus publish."""
+"""The events published by the tests of the bus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pabal import DomainEvent, register_event
 
 
 class Moved(DomainEvent):
-    """Belong to an aggregate, so that its order matters."""
+    """An event of an aggregate, whose events are delivered in order."""
 
     event_type: ClassVar[str] = "piece.moved"
     aggregate_type: ClassVar[str] = "piece"
@@ -26,20 +26,20 @@ class Moved(DomainEvent):
 
 
 class Jumped(Moved):
-    """Be a subclass of another event."""
+    """A subclass of another event."""
 
     event_type: ClassVar[str] = "piece.jumped"
 
 
 class Noted(DomainEvent):
-    """Belong to no aggregate, so that nothing orders it."""
+    """An event of no aggregate, delivered in any order."""
 
     event_type: ClassVar[str] = "note.taken"
     n: int = 0
 
 
 class Packed(DomainEvent):
-    """Have fields that a careless handler could change."""
+    """An event with fields that a careless handler could change."""
 
     event_type: ClassVar[str] = "basket.packed"
     items: list[str]
@@ -47,7 +47,7 @@ class Packed(DomainEvent):
 
 
 class Measured(DomainEvent):
-    """Have a float and a moment, which may be refused."""
+    """An event with a float and a datetime, some of whose values are refused."""
 
     event_type: ClassVar[str] = "value.measured"
     value: float = 0.0
@@ -57,7 +57,7 @@ class Measured(DomainEvent):
 
 @dataclass(frozen=True)
 class Ticket:
-    """Be no DomainEvent, but registered."""
+    """A registered class that is not a DomainEvent."""
 
     seat: str
     extras: list[str] = field(default_factory=list)
@@ -68,6 +68,6 @@ register_event(Ticket, event_type="ticket.sold", aggregate_type="seat", aggregat
 
 @dataclass(frozen=True)
 class Unknown:
-    """Be registered nowhere."""
+    """A class that is not registered."""
 
     text: str = ""

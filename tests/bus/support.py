@@ -1,4 +1,4 @@
-"""What the tests of the bus share: things that remember what happened and can be awaited."""
+"""Helpers for the tests of the bus: objects that record what happened and can be awaited."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Report)
 
 LIMIT = 60.0
-"""Seconds after which a test gives up waiting; never reached by a passing one."""
+"""Seconds after which a test gives up waiting; a passing test never reaches it."""
 AT_ONCE = RetryPolicy(max_attempts=4, base_delay=0.0)
 ONCE = RetryPolicy(max_attempts=1)
 FULL = os.environ.get("PABAL_FULL") == "1"
-"""Whether the counts that the promises name are run, instead of smaller ones of the same shape."""
+"""Whether to run with the counts that the promises name, instead of smaller ones of the same shape."""
 
 
 class Seen(Generic[T]):
-    """Collect values, from any thread, and let a test await that there are enough of them."""
+    """Collect values from any thread, and let a test wait until there are enough."""
 
     def __init__(self) -> None:
         self._values: list[T] = []
@@ -39,7 +39,7 @@ class Seen(Generic[T]):
         self._awaited: list[tuple[Callable[[list[T]], bool], asyncio.Future[None]]] = []
 
     def add(self, value: T) -> None:
-        """Take one more value."""
+        """Add a value."""
         with self._lock:
             self._values.append(value)
             met = [future for holds, future in self._awaited if holds(self._values)]
@@ -48,11 +48,11 @@ class Seen(Generic[T]):
             future.get_loop().call_soon_threadsafe(_settle, future)
 
     async def reach(self, count: int) -> None:
-        """Return once there are ``count`` values."""
+        """Wait until there are ``count`` values."""
         await self.until(lambda values: len(values) >= count)
 
     async def until(self, holds: Callable[[list[T]], bool]) -> None:
-        """Return once the values satisfy a condition, which is looked at when one is added."""
+        """Wait until the values satisfy a condition, which is checked when a value is added."""
         future = asyncio.get_running_loop().create_future()
         with self._lock:
             if holds(self._values):
@@ -118,40 +118,38 @@ def figures(bus: BaseEventBus, name: str) -> dict[str, Any]:
 
 
 def watermark(bus: BaseEventBus, name: str) -> int | None:
-    """Return where a subscription stands, also where statistics tell that for each partition."""
+    """Return a subscription's watermark, also if the statistics show one for each partition."""
     found: int | dict[int, int] | None = figures(bus, name)["watermark"]
     return found[0] if isinstance(found, dict) else found
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
-    """Run a function in a thread of its own and return what it returned."""
+    """Run a function in its own thread and return its result."""
     return await asyncio.get_running_loop().run_in_executor(None, function)
 
 
 async def turns(count: int = 30) -> None:
-    """Let the event loop turn, so that a task that could go on has gone on. Only for saying what must *not*
-    happen.
-    """
+    """Let the event loop turn, so that tasks that can go on do. Only for showing what does *not* happen."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class Counted:
-    """Say how many calls of functions there were: a cost that no other load of the machine changes."""
+    """A number of function calls: a cost that other load on the machine does not change."""
 
     calls = 0
 
 
 @contextmanager
 def calls_counted() -> Iterator[Counted]:
-    """Count the calls that this thread makes inside the block."""
+    """Count the function calls that this thread makes inside the block."""
     counted = Counted()
 
     def note(frame: object, happening: str, argument: object) -> None:
         counted.calls += happening == "call"
 
     before, collecting = sys.getprofile(), gc.isenabled()
-    gc.disable()  # what garbage of other tests calls at its end would be counted too
+    gc.disable()  # garbage left by other tests may call functions, which would be counted too
     sys.setprofile(note)
     try:
         yield counted
@@ -162,7 +160,7 @@ def calls_counted() -> Iterator[Counted]:
 
 
 class Backend:
-    """Make buses over one and the same log, which outlives them; ``kind`` says where it lies."""
+    """Make buses on one log, which outlives them; ``kind`` says where the log is."""
 
     def __init__(self, kind: str, folder: Path, server: Server | None = None) -> None:
         self.kind = kind
@@ -175,11 +173,11 @@ class Backend:
 
     @property
     def stored(self) -> bool:
-        """Tell whether there is a log at all."""
+        """Tell whether there is a log."""
         return self.kind != "memory"
 
     def storage(self) -> EventStorage | None:
-        """Return the log: a file is opened anew, as after the start of a process."""
+        """Return the log; a file is opened anew, as after the start of a process."""
         if self.kind == "memory":
             return None
         if self.kind == "memory storage":
@@ -188,7 +186,7 @@ class Backend:
         return self._storages[-1]
 
     def bus(self, **options: Any) -> BaseEventBus:
-        """Make a bus that is not started yet; on a server with one partition, which has one order."""
+        """Make a bus without starting it; on a server it has one partition, and so one order."""
         bus: BaseEventBus
         if self._server is None:
             bus = InMemoryEventBus(self.storage(), seed=7, **options)
@@ -205,14 +203,14 @@ class Backend:
         return bus
 
     async def again(self, bus: BaseEventBus, **options: Any) -> BaseEventBus:
-        """Stop a bus, close its file, and make another one on the same log: a restart of the process."""
+        """Stop a bus, close its file, and make another bus on the same log, like a restart of the process."""
         await bus.stop()
         if isinstance(bus.storage, SqliteEventStorage):
             await bus.storage.aclose()
         return self.bus(**options)
 
     async def close(self) -> None:
-        """Stop and close whatever a test left open."""
+        """Stop and close everything that a test left open."""
         for bus in self._buses:
             await bus.stop(timeout=0.2)
         for storage in self._storages:

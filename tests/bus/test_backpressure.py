@@ -1,4 +1,4 @@
-"""A full bus: publishers wait, are refused, or the oldest delivery is dropped and counted. Promise 19."""
+"""A full bus makes publishers wait, refuses them, or drops and counts the oldest delivery. Promise 19."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _outcome(publishing: Awaitable[Receipt]) -> Receipt | Exception:
 
 
 class Gate:
-    """Be a handler that lets nothing through until it is opened."""
+    """A handler that blocks until it is opened."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -56,7 +56,7 @@ async def test_wait_lets_publishers_wait_and_loses_nothing(memory: Backend) -> N
 
 
 async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backend) -> None:
-    """Promise 19. The publisher is told, with the figures, and can decide."""
+    """Promise 19. The publisher gets an error with the figures, and can decide."""
     bus = await memory.running(worker_count=1, max_queue_size=10, backpressure="raise")
     gate = Gate()
     bus.subscribe(Moved, gate)
@@ -75,7 +75,7 @@ async def test_raise_refuses_what_does_not_fit_and_keeps_what_did(memory: Backen
 
 @pytest.mark.parametrize("policy", ["wait", "raise", "drop_oldest"])
 async def test_events_that_nobody_wants_need_no_room(memory: Backend, policy: Any) -> None:
-    """A full queue of one kind must not refuse what takes no place in it."""
+    """A full queue must not refuse events that take no place in it."""
     bus = await memory.running(max_queue_size=1, backpressure=policy)
     gate = Gate()
     bus.subscribe(Moved, gate)
@@ -90,7 +90,7 @@ async def test_events_that_nobody_wants_need_no_room(memory: Backend, policy: An
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 async def test_publishing_inside_a_handler_of_a_full_bus_is_no_deadlock(backend: Backend, size: int) -> None:
-    """If handlers waited for room, nobody would be left to make any."""
+    """If handlers waited for room, none would be left to make any."""
     bus = await backend.running(worker_count=2, max_queue_size=size)
     seen: Seen[int] = Seen()
 
@@ -112,7 +112,7 @@ async def test_publishing_inside_a_handler_of_a_full_bus_is_no_deadlock(backend:
 
 
 async def test_a_batch_handler_that_publishes_into_a_full_bus_is_no_deadlock(memory: Backend) -> None:
-    """Batches take another way through the worker, which must be known as a handler too."""
+    """Batches go through the worker on a different path, which must also count as being in a handler."""
     bus = await memory.running(worker_count=1, max_queue_size=1)
     seen: Seen[int] = Seen()
 
@@ -130,8 +130,8 @@ async def test_a_batch_handler_that_publishes_into_a_full_bus_is_no_deadlock(mem
 
 
 async def test_a_task_that_outlives_its_handler_waits_like_any_publisher(memory: Backend) -> None:
-    """Only a handler that is being waited for must not wait; a background task that never does would fill
-    the memory.
+    """Only a handler that is still running must not wait; a background task that never waited would fill the
+    memory.
     """
     bus = await memory.running(worker_count=1, max_queue_size=3)
     gate = Gate()
@@ -162,7 +162,7 @@ async def test_a_task_that_outlives_its_handler_waits_like_any_publisher(memory:
 
 
 async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory: Backend) -> None:
-    """A wake-up that goes to somebody who is leaving must not be the last one."""
+    """If a publisher that is leaving takes the wake-up, the next one must get another."""
     bus = await memory.running(max_queue_size=1)
     loop = asyncio.get_running_loop()
     release = asyncio.Event()
@@ -183,7 +183,7 @@ async def test_a_publisher_cancelled_as_it_is_let_in_passes_its_place_on(memory:
 
 
 async def test_room_made_by_unsubscribing_lets_publishers_in(memory: Backend) -> None:
-    """No handler ends when a subscription goes, so nothing else would wake those who wait."""
+    """No handler ends when a subscription is removed, so nothing else would wake waiting publishers."""
     bus = await memory.running(max_queue_size=1)
     calls: Seen[int] = Seen()
 
@@ -206,7 +206,7 @@ async def test_room_made_by_unsubscribing_lets_publishers_in(memory: Backend) ->
 
 
 async def test_a_lagging_subscription_does_not_hold_publishers_of_a_stored_bus(stored: Backend) -> None:
-    """With a log the queue is on disk: what does not fit in memory waits there, not in the publisher."""
+    """With a log, the queue is on disk: events that do not fit in memory wait there, not in the publisher."""
     bus = await stored.running(max_queue_size=10)
     gate = Gate()
     bus.subscribe(Moved, gate)
@@ -219,7 +219,7 @@ async def test_a_lagging_subscription_does_not_hold_publishers_of_a_stored_bus(s
 
 
 async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp_path: Path) -> None:
-    """Promise 19. What can pile up on a stored bus is what waits for its commit; in memory nothing waits."""
+    """Promise 19. On a stored bus, only events that wait for their commit can pile up."""
     backend = Backend("sqlite", tmp_path)
     bus = await backend.running(max_queue_size=5, backpressure="raise")
     results = await asyncio.gather(
@@ -233,7 +233,7 @@ async def test_a_full_intake_of_a_stored_bus_raises_where_that_is_the_policy(tmp
 
 
 async def test_a_stop_passes_over_publishers_that_have_given_up(memory: Backend) -> None:
-    """Counted as let in, they would take away room from the next start's publishers for ever."""
+    """If such publishers counted as let in, the next start's publishers would have less room for ever."""
     bus = await memory.running(worker_count=1, max_queue_size=1)
     gate = Gate()
     bus.subscribe(Moved, gate, name="gate")

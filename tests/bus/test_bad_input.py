@@ -1,6 +1,4 @@
-"""Whatever cannot be published is refused with an error of its own that says what to do; nothing is half-
-done.
-"""
+"""Values that cannot be published are refused with an error that says what to do; nothing is half done."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from tests.bus.support import Backend, Seen
 async def refused(
     backend: Backend, event: Any, error: type[InvalidEventError], message: str
 ) -> InvalidEventError:
-    """Publish what must be refused in each way, and check that nothing of it happened and the bus goes on."""
+    """Publish a bad value in every way, and check that nothing was published and the bus goes on."""
     bus = await backend.running()
     seen: Seen[Any] = Seen()
 
@@ -55,37 +53,37 @@ async def refused(
 
 @pytest.mark.parametrize("event", [Unknown("x"), object(), "text", 42, None, {"type": "dict"}])
 async def test_something_unregistered(backend: Backend, event: Any) -> None:
-    """An object that no subscription could ever match would vanish without a word."""
+    """An object that no subscription can match would vanish silently."""
     await refused(backend, event, UnregisteredEventError, r"not a registered event: .*register_event")
 
 
 async def test_a_class_instead_of_an_instance(backend: Backend) -> None:
-    """The parentheses forgotten."""
+    """A common mistake: forgotten parentheses."""
     await refused(backend, Moved, UnregisteredEventError, "not an instance")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 async def test_a_number_that_is_not_finite(backend: Backend, value: float) -> None:
-    """NaN has no JSON form, equals nothing, and comes from a calculation that went wrong before."""
+    """NaN has no JSON form, equals nothing, and comes from a calculation that went wrong earlier."""
     error = await refused(backend, Measured(value), NonFiniteNumberError, "finite")
     assert isinstance(error, NonFiniteNumberError)
     assert (error.event_type, error.field) == ("value.measured", "value")
 
 
 async def test_a_value_of_another_type_than_declared(stored: Backend) -> None:
-    """It would be read back as something else, or not at all."""
+    """The value would be read back changed, or not at all."""
     event: Any = Measured(label=object())  # type: ignore[arg-type]
     await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
 
 
 async def test_a_registered_dataclass_with_a_value_that_does_not_fit(stored: Backend) -> None:
-    """Foreign classes are checked like our own."""
+    """Registered classes must be checked like subclasses of DomainEvent."""
     event = Ticket("A1", [1])  # type: ignore[list-item]
     await refused(stored, event, UnserializableEventError, "cannot be stored as declared")
 
 
 async def test_a_naive_datetime_where_an_aware_one_is_declared(stored: Backend) -> None:
-    """A time without a zone names no instant; the next reader would guess."""
+    """A time without an offset is ambiguous; the next reader would have to guess."""
     event = Measured(taken_at=datetime(2024, 1, 1))
     error = await refused(stored, event, NaiveDatetimeError, "naive datetime in taken_at: .*timezone")
     assert isinstance(error, NaiveDatetimeError)
@@ -93,14 +91,14 @@ async def test_a_naive_datetime_where_an_aware_one_is_declared(stored: Backend) 
 
 
 def test_a_naive_occurred_at_is_refused_when_the_event_is_made() -> None:
-    """The header has no way to be right later."""
+    """Nothing later could correct the header."""
     with pytest.raises(NaiveDatetimeError, match="occurred_at"):
         Moved("rook", occurred_at=datetime(2024, 1, 1))
     assert Moved("rook", occurred_at=datetime(2024, 1, 1, tzinfo=UTC))
 
 
 async def test_a_payload_above_the_limit(stored: Backend) -> None:
-    """One megabyte by default: a log of large payloads makes every reader slow."""
+    """The limit is one megabyte by default: a log of large payloads slows every reader down."""
     error = await refused(
         stored, Measured(label="x" * (1 << 20)), PayloadTooLargeError, "publish a reference"
     )
@@ -111,7 +109,7 @@ async def test_a_payload_above_the_limit(stored: Backend) -> None:
 
 @pytest.mark.parametrize("kind", ["memory storage", "sqlite"])
 async def test_the_limit_can_be_chosen(kind: str, tmp_path: Path) -> None:
-    """Exactly the limit is allowed, one byte more is not."""
+    """The limit itself is allowed, one byte more is not."""
     size = len(b'{"value":0.0,"taken_at":null,"label":""}')
     storage: Any = (
         InMemoryEventStorage(max_payload_bytes=size + 10)
@@ -136,19 +134,19 @@ async def test_the_limit_can_be_chosen(kind: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_bus_option_that_makes_no_sense(options: dict[str, Any], message: str) -> None:
-    """A bus with no workers would accept everything and handle nothing."""
+    """A bus without workers would accept everything and handle nothing."""
     with pytest.raises(UsageError, match=message):
         InMemoryEventBus(**options)
 
 
 async def test_middleware_that_is_no_function(memory: Backend) -> None:
-    """It would fail with every delivery instead of once, here."""
+    """It would fail at every delivery instead of once, here."""
     with pytest.raises(UsageError, match="middleware"):
         memory.bus().use("not a function")  # type: ignore[arg-type]
 
 
 async def test_an_error_carries_its_facts_as_fields(memory: Backend) -> None:
-    """Programs branch on fields; a message is for people."""
+    """Programs decide by fields; messages are for people."""
     bus = await memory.running()
     with pytest.raises(NonFiniteNumberError) as caught:
         await bus.publish(Measured(float("nan"), event_id="01890a5d-ac96-774b-bcce-b302099a8057"))

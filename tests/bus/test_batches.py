@@ -1,4 +1,4 @@
-"""Batch handlers: how many events they get, and what one poisonous event does to its batch."""
+"""Batch handlers: how many events they get, and what one bad event does to its batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TWICE = RetryPolicy(max_attempts=2, base_delay=0.0)
 
 
 class Batches:
-    """Be a batch handler that keeps what it was given, and fails for the numbers it is told."""
+    """A batch handler that keeps its batches, and fails for certain numbers."""
 
     def __init__(self, *poison: int) -> None:
         self.seen: Seen[list[int]] = Seen()
@@ -32,7 +32,7 @@ class Batches:
 
 
 async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_order(backend: Backend) -> None:
-    """An event skipped, doubled or out of order between batches; or a batch that outgrows its limit."""
+    """Events would be skipped, doubled or out of order between batches, or a batch would exceed its limit."""
     bus = await backend.running()
     batches = Batches()
     bus.subscribe(Moved, batches, batch=10)
@@ -44,7 +44,7 @@ async def test_a_batch_handler_receives_lists_of_at_most_its_size_in_publish_ord
 
 
 async def test_a_batch_is_not_waited_for(backend: Backend) -> None:
-    """A single event must not lie around until others fill the batch."""
+    """A single event must not wait until others fill the batch."""
     bus = await backend.running()
     batches = Batches()
     bus.subscribe(Noted, batches, batch=500)
@@ -54,7 +54,7 @@ async def test_a_batch_is_not_waited_for(backend: Backend) -> None:
 
 
 async def test_one_batch_at_a_time(backend: Backend) -> None:
-    """Two batches at once would handle one aggregate's events side by side."""
+    """Two batches at once would handle events of one aggregate side by side."""
     bus = await backend.running(worker_count=4)
     inside = 0
     most = 0
@@ -73,7 +73,7 @@ async def test_one_batch_at_a_time(backend: Backend) -> None:
 
 
 async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -> None:
-    """With a key of its own each batch holds one key only, and keys run in parallel."""
+    """With a key function, each batch holds one key only, and keys run in parallel."""
     bus = await backend.running(worker_count=2)
     entered: Seen[list[Moved]] = Seen()
     release = asyncio.Event()
@@ -93,7 +93,7 @@ async def test_an_ordering_function_gives_batches_of_one_key(backend: Backend) -
 
 
 async def test_where_filters_within_the_batch(backend: Backend) -> None:
-    """Rejected events must not reach the handler, and a batch of nothing else must not call it."""
+    """Filtered events must not reach the handler, and a batch of only such events must not call it."""
     bus = await backend.running()
     batches = Batches()
     bus.subscribe(Moved, batches, name="even", batch=4, where=lambda event: event.n % 2 == 0 and event.n < 8)
@@ -120,7 +120,7 @@ async def test_a_sync_batch_handler_and_the_context_work_as_for_single_events(ba
 
 
 async def test_a_failed_batch_is_tried_again_whole(backend: Backend) -> None:
-    """A passing failure must not split the batch, nor let an event behind it go first."""
+    """A temporary failure must not split the batch, nor let a later event go first."""
     bus = await backend.running()
     seen: Seen[list[int]] = Seen()
 
@@ -140,7 +140,7 @@ async def test_a_failed_batch_is_tried_again_whole(backend: Backend) -> None:
 async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
     backend: Backend, poison: tuple[int, ...]
 ) -> None:
-    """Giving up a batch whole would lose its good events; trying it for ever would stop the subscription."""
+    """Parking the batch whole would lose its good events; retrying it for ever would stop everything."""
     bus = await backend.running()
     batches = Batches(*poison)
     bus.subscribe(Moved, batches, batch=8, retry=TWICE)
@@ -154,7 +154,7 @@ async def test_one_poisonous_event_is_parked_alone_and_its_batch_is_handled(
 
 
 async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> None:
-    """Isolation takes several attempts; successors must not overtake what is still being tried."""
+    """Isolating the bad event takes several attempts; later events must not overtake them."""
     bus = await backend.running(worker_count=4)
     batches = Batches(1)
     bus.subscribe(Moved, batches, batch=4, retry=TWICE)
@@ -166,9 +166,7 @@ async def test_events_behind_a_poisonous_batch_wait_for_it(backend: Backend) -> 
 
 
 async def test_an_error_that_is_not_retryable_isolates_at_once(backend: Backend) -> None:
-    """Trying the whole batch again cannot help, but its other events deserve an attempt without the bad
-    one.
-    """
+    """Retrying the whole batch cannot help, but its other events deserve an attempt without the bad one."""
     bus = await backend.running()
     calls: Seen[list[int]] = Seen()
 
@@ -185,7 +183,7 @@ async def test_an_error_that_is_not_retryable_isolates_at_once(backend: Backend)
 
 
 async def test_a_poisonous_batch_stops_the_subscription_at_the_poisonous_event(backend: Backend) -> None:
-    """``on_exhausted="stop"``: what came before the bad event in its batch is handled, it and the rest is
+    """With ``on_exhausted="stop"``, events before the bad one in its batch are handled; it and the rest are
     not.
     """
     bus = await backend.running()
@@ -199,7 +197,7 @@ async def test_a_poisonous_batch_stops_the_subscription_at_the_poisonous_event(b
 
 
 async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> None:
-    """Handlers get the objects that were published, never the engine's wrapping."""
+    """Handlers get the objects that were published, never the engine's wrapper."""
     bus = await backend.running()
     seen: Seen[list[Ticket]] = Seen()
 
@@ -213,7 +211,7 @@ async def test_a_registered_dataclass_comes_in_batches_too(backend: Backend) -> 
 
 
 async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
-    """Reading the log event by event into a batch handler would waste what batches are for."""
+    """Reading the log one event at a time into a batch handler would defeat the purpose of batches."""
     bus = await stored.running()
     await bus.publish_batch([Moved(f"piece-{n % 5}", n) for n in range(1000)])
     batches = Batches()
@@ -224,7 +222,7 @@ async def test_catching_up_in_batches_fills_them(stored: Backend) -> None:
 
 
 async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: Backend) -> None:
-    """More events than a subscription keeps in memory: the tail comes from disk, in order, without a gap."""
+    """With more events than fit in memory, the tail must come from disk, in order and without gaps."""
     bus = await stored.running()
     batches = Batches(4321)
     bus.subscribe(Moved, batches, batch=250, retry=ONCE)
@@ -235,7 +233,7 @@ async def test_a_batch_that_lags_far_behind_still_gets_every_event_once(stored: 
 
 
 async def test_what_a_batch_handler_publishes_names_no_single_cause(backend: Backend) -> None:
-    """A batch has many causes; naming the last one would be a lie in the log."""
+    """A batch has many causes; naming only the last one would be wrong."""
     bus = await backend.running()
     seen: Seen[Noted] = Seen()
 

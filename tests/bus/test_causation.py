@@ -1,4 +1,4 @@
-"""What is published inside a handler names its cause, and carries its correlation id on."""
+"""Events published inside a handler name their cause, and carry its correlation id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.bus.support import Backend, Seen
 
 
 async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause(backend: Backend) -> None:
-    """A chain of events is traced by these two; each link that forgets them cuts it."""
+    """These two ids are used to trace a chain of events; a missing one breaks the chain."""
     bus = await backend.running()
     chain: Seen[Any] = Seen()
 
@@ -36,7 +36,7 @@ async def test_what_a_handler_publishes_inherits_correlation_and_names_its_cause
 
 
 async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
-    """Inheritance fills in what is missing, it never overwrites."""
+    """Inheritance fills in missing ids and never overwrites any."""
     bus = await backend.running()
     seen: Seen[Noted] = Seen()
 
@@ -58,7 +58,7 @@ async def test_ids_that_the_caller_set_stay(backend: Backend) -> None:
 
 
 async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -> None:
-    """``gather`` inside a handler runs in tasks; their events are caused by the same event."""
+    """``gather`` inside a handler runs tasks; their events have the same cause."""
     bus = await backend.running()
     seen: Seen[Noted] = Seen()
 
@@ -76,7 +76,7 @@ async def test_a_task_started_by_a_handler_carries_its_cause(backend: Backend) -
 
 
 async def test_what_is_published_outside_a_handler_has_no_cause(backend: Backend) -> None:
-    """A cause left behind by an earlier delivery would tie unrelated events together."""
+    """A cause left over from an earlier delivery would link unrelated events."""
     bus = await backend.running(worker_count=1)
     seen: Seen[Noted] = Seen()
 

@@ -1,4 +1,4 @@
-"""A bus with a log whose event loop was closed before it was stopped: as if the process had died there."""
+"""A bus with a log whose event loop was closed before the bus was stopped: the effect is that of a crash."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.bus.support import LIMIT
 
 
 class CutShortError(Exception):
-    """End what a loop ran."""
+    """Ends the work of a loop."""
 
 
 class Desk:
-    """Handle events in each of the ways in which they can be unfinished when the loop ends."""
+    """A handler that leaves events unfinished, in every possible way, when the loop ends."""
 
     def __init__(self, way: str) -> None:
         self.way = way
@@ -36,16 +36,16 @@ class Desk:
 
 
 def bus_on(storage: SqliteEventStorage, desk: Desk) -> BaseEventBus:
-    """Return a bus with the desk as its one subscriber."""
+    """Return a bus with the desk as its only handler."""
     bus = InMemoryEventBus(event_storage=storage, worker_count=2)
-    # More attempts than can be made while a loaded machine keeps the first loop from ending.
+    # More attempts than can be made while a loaded machine delays the end of the first loop.
     policy = RetryPolicy(max_attempts=1_000_000, base_delay=0.0, jitter=0.0)
     bus.subscribe(Noted, desk, name="desk", retry=policy)
     return bus
 
 
 def run_and_cancel(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run in a loop that cancels what is left before it is closed."""
+    """Run in a loop that cancels what is left before it closes."""
     with pytest.raises(CutShortError):
         asyncio.run(work())
 
@@ -66,7 +66,7 @@ def run_and_drop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
     tmp_path: Path, run: Any, way: str, again: str
 ) -> None:
-    """``asyncio.run`` that ends by an exception closes the loop; ``stop()`` raised "Event loop is closed"."""
+    """When an exception ended ``asyncio.run``, a later ``stop()`` raised "Event loop is closed"."""
     desk = Desk(way)
     storage = SqliteEventStorage(tmp_path / "log.db")
     bus = bus_on(storage, desk)
@@ -102,7 +102,7 @@ def test_what_a_closed_loop_left_unfinished_is_delivered_after_the_next_start(
 
 @pytest.mark.parametrize("run", [run_and_cancel, run_and_drop])
 def test_a_start_in_a_new_loop_begins_anew_though_nobody_stopped_the_bus(tmp_path: Path, run: Any) -> None:
-    """It returned as if the bus ran, and every publish after it was refused for the loop that is gone."""
+    """It returned as if the bus ran, and every later publish was refused because of the closed loop."""
     desk = Desk("handles")
     storage = SqliteEventStorage(tmp_path / "log.db")
     bus = bus_on(storage, desk)
@@ -123,7 +123,7 @@ def test_a_start_in_a_new_loop_begins_anew_though_nobody_stopped_the_bus(tmp_pat
 
 
 def test_what_a_closed_loop_left_waiting_is_not_waited_for(tmp_path: Path) -> None:
-    """Somebody who drained, or waited for an event, belongs to the loop that is gone and cannot be told."""
+    """Calls that waited in the closed loop, as in ``drain`` or ``wait_for``, can never be woken."""
     desk = Desk("waits")
     storage = SqliteEventStorage(tmp_path / "log.db")
     bus = bus_on(storage, desk)
@@ -152,7 +152,7 @@ def test_what_a_closed_loop_left_waiting_is_not_waited_for(tmp_path: Path) -> No
 
 
 def test_a_bus_without_a_log_does_not_wait_for_workers_of_a_closed_loop() -> None:
-    """It waited the whole time limit of ``stop()`` for deliveries that nobody makes."""
+    """``stop()`` waited for its whole time limit for deliveries that no worker makes."""
     desk = Desk("waits")
     bus = InMemoryEventBus(worker_count=1)
     bus.subscribe(Noted, desk, name="desk")

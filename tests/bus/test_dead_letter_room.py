@@ -1,4 +1,4 @@
-"""Dead letters, and what queues behind them, are bounded: a subscription halts, and nothing is dropped."""
+"""Dead letters and the queues behind them are bounded: then a subscription halts and drops nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports
 
 
 class Broken:
-    """Refuse every event, until mended; or those of one key."""
+    """A handler that refuses every event, or those of one key, until it is repaired."""
 
     def __init__(self, piece: str | None = None) -> None:
         self.piece = piece
@@ -28,7 +28,7 @@ class Broken:
 async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 24. A handler that is broken for a night would fill the disk, or events would be dropped."""
+    """Promise 24. A handler that fails all night would fill the disk, or events would be dropped."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 5)
     bus = await stored.running(worker_count=1)
     broken, healthy = Broken(), Broken("nobody")
@@ -53,7 +53,7 @@ async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
 async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 25. What queues must stay in order, so none of it may be left out to save room."""
+    """Promise 25. A queue must stay complete and in order, so none of it may be left out to save room."""
     monkeypatch.setattr(redelivery, "MOST_KEPT", 8)
     bus = await stored.running(worker_count=1)
     broken = Broken("A")
@@ -79,7 +79,7 @@ async def test_a_subscription_halts_when_too_much_queues_behind_a_parked_event(
 
 
 async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behind_a_parked_event() -> None:
-    """What queues there is held in memory, and nobody would have noticed before it was used up."""
+    """The queue is in memory, and would use it up unnoticed."""
     bus = InMemoryEventBus(worker_count=1)
     bus._engine.dead_letters._limit = 8
     broken = Broken("A")

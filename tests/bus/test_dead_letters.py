@@ -1,4 +1,4 @@
-"""``bus.dead_letters``: what was given up can be looked at, and each way out of it works."""
+"""``bus.dead_letters``: deliveries that were given up can be inspected, retried, edited and discarded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.turns import turns_counted
 
 
 class Clinic:
-    """Be a handler that refuses everything until it is told to accept."""
+    """A handler that refuses everything until told to accept."""
 
     def __init__(self) -> None:
         self.accepts = False
@@ -53,7 +53,7 @@ async def sick_bus(backend: Backend, **options: Any) -> tuple[BaseEventBus, Clin
 async def test_a_dead_letter_tells_what_happened_in_every_attempt(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """Without event, times, error and traceback nobody can find out why it was given up."""
+    """Without event, times, error and traceback, the cause of the failure cannot be found."""
     bus = await backend.running(clock=clock)
 
     async def fail(event: Moved) -> None:
@@ -89,7 +89,7 @@ async def test_a_dead_letter_tells_what_happened_in_every_attempt(
 
 
 async def test_list_filters_and_pages(backend: Backend) -> None:
-    """Promise 27. Ten thousand dead letters are of use only if one can ask for some of them."""
+    """Promise 27. Ten thousand dead letters are only useful if they can be filtered."""
     bus, _ = await sick_bus(backend)
     other = Clinic()
     bus.subscribe(Noted, other, name="other", retry=ONCE)
@@ -113,7 +113,7 @@ async def test_list_filters_and_pages(backend: Backend) -> None:
 
 
 async def test_retry_delivers_it_again_with_a_fresh_series_of_attempts(backend: Backend) -> None:
-    """A dead letter whose cause was mended becomes an ordinary delivery, and is gone once that succeeds."""
+    """Once the cause is fixed, a dead letter becomes an ordinary delivery, and is gone after a success."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -129,7 +129,7 @@ async def test_retry_delivers_it_again_with_a_fresh_series_of_attempts(backend: 
 
 
 async def test_what_goes_with_no_single_dead_letter_is_told(backend: Backend) -> None:
-    """A payload given to ``retry`` was passed over, and the event delivered as it had been."""
+    """A payload passed to ``retry`` was ignored, and the event delivered unchanged."""
     bus, _ = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -145,7 +145,7 @@ async def test_what_goes_with_no_single_dead_letter_is_told(backend: Backend) ->
 async def test_a_retry_that_fails_is_parked_again_under_its_id_with_its_whole_history(
     backend: Backend,
 ) -> None:
-    """A new id for each failure would lose the history, and break whoever noted the old one."""
+    """A new id for each failure would lose the history, and break references to the old id."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -160,7 +160,7 @@ async def test_a_retry_that_fails_is_parked_again_under_its_id_with_its_whole_hi
 
 
 async def test_a_retry_is_idempotent_while_another_runs(backend: Backend) -> None:
-    """Promise 27. Two operators pressing the button must not have the event handled twice."""
+    """Promise 27. If two operators press the button, the event must not be handled twice."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -177,7 +177,7 @@ async def test_a_retry_is_idempotent_while_another_runs(backend: Backend) -> Non
 
 
 async def test_many_retries_at_once_begin_one(backend: Backend) -> None:
-    """The same, with the calls side by side."""
+    """The same with concurrent calls."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -191,7 +191,7 @@ async def test_many_retries_at_once_begin_one(backend: Backend) -> None:
 
 
 async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
-    """Promise 27. After a mend of one kind of failure only those are to be tried."""
+    """Promise 27. After a fix for one kind of failure, only those dead letters should be retried."""
     bus, clinic = await sick_bus(backend)
     await bus.publish_batch([Moved("rook", 1), Noted(2), Moved("rook", 3)])
     await bus.drain(60)
@@ -206,7 +206,7 @@ async def test_retry_all_takes_those_that_match(backend: Backend) -> None:
 
 
 async def test_retry_all_goes_through_more_than_one_page(backend: Backend) -> None:
-    """``"all"`` means all, also when they do not fit one look at the list."""
+    """``"all"`` must cover all, even if they do not fit on one page."""
     bus, clinic = await sick_bus(backend)
     await bus.publish_batch([Noted(n) for n in range(1200)])
     await bus.drain(30)
@@ -217,7 +217,7 @@ async def test_retry_all_goes_through_more_than_one_page(backend: Backend) -> No
 
 
 async def test_edit_and_retry_delivers_the_new_payload_under_the_old_identity(backend: Backend) -> None:
-    """Promise 27. Mending the data is often the only way out; it remains the same event."""
+    """Promise 27. Correcting the data is often the only solution; the event keeps its identity."""
     bus, clinic = await sick_bus(backend)
     event = Moved("rook", 1, correlation_id="c-1")
     await bus.publish(event)
@@ -234,7 +234,7 @@ async def test_edit_and_retry_delivers_the_new_payload_under_the_old_identity(ba
 
 
 async def test_an_edit_that_does_not_fit_the_class_changes_nothing(backend: Backend) -> None:
-    """A typing error in the edited payload must not cost the dead letter."""
+    """A typing error in the edited payload must not lose the dead letter."""
     bus, clinic = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -253,7 +253,7 @@ async def test_an_edit_that_does_not_fit_the_class_changes_nothing(backend: Back
 
 
 async def test_an_edited_payload_that_fails_again_stays_edited(backend: Backend) -> None:
-    """The next look at the dead letter shows what was really tried."""
+    """The dead letter must show the payload that was really tried."""
     bus, _ = await sick_bus(backend)
     await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -265,7 +265,7 @@ async def test_an_edited_payload_that_fails_again_stays_edited(backend: Backend)
 
 
 async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
-    """Promise 27. What does not matter any more goes, and only that."""
+    """Promise 27. Dead letters that no longer matter can be removed, and no others are."""
     bus, clinic = await sick_bus(backend)
     await bus.publish_batch([Moved("rook", 1), Noted(2), Noted(3)])
     await bus.drain(60)
@@ -282,7 +282,7 @@ async def test_discard_removes_one_or_all_that_match(backend: Backend) -> None:
 
 
 async def test_a_page_of_dead_letters_costs_what_is_on_it_wherever_it_lies() -> None:
-    """To retry a hundred thousand would take a look at all of them for each five hundred."""
+    """Retrying a hundred thousand would scan all of them for every page of five hundred."""
     letters = MemoryDeadLetters()
     for position in range(1, 2001):
         letters.park("clinic", ParkedDelivery(position, "", (), 0.0, None, Moved("rook", position), None))
@@ -305,7 +305,7 @@ async def test_a_page_of_dead_letters_costs_what_is_on_it_wherever_it_lies() -> 
 async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
     memory: Backend, action: str
 ) -> None:
-    """With a hundred thousand dead letters, every request of the application would wait for seconds."""
+    """With a hundred thousand dead letters, every request in the application would wait for seconds."""
     bus, clinic = await sick_bus(memory)
     await bus.publish_batch([Noted(n) for n in range(1200)])
     await bus.drain(60)
@@ -318,7 +318,7 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
 
 
 async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:
-    """``get_failed_events`` and ``clear_failed_events`` are what the specification calls them."""
+    """The specification names ``get_failed_events`` and ``clear_failed_events``."""
     bus, _ = await sick_bus(backend)
     await bus.publish_batch([Noted(n) for n in range(5)])
     await bus.drain(60)
@@ -334,7 +334,7 @@ async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:
 
 
 async def test_an_unknown_id_is_an_error_everywhere(backend: Backend) -> None:
-    """Acting on what does not exist must not look like success."""
+    """Acting on a dead letter that does not exist must not look like success."""
     bus, _ = await sick_bus(backend)
     for call in (
         bus.dead_letters.get(99),
@@ -347,7 +347,7 @@ async def test_an_unknown_id_is_an_error_everywhere(backend: Backend) -> None:
 
 
 async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Backend) -> None:
-    """There is nobody to deliver to; the dead letter must stay."""
+    """There is no handler to deliver to; the dead letter must stay."""
     bus = await backend.running()
     clinic = Clinic()
     subscription = bus.subscribe(Noted, clinic, name="clinic", retry=ONCE)
@@ -361,7 +361,7 @@ async def test_retrying_for_a_subscription_that_is_not_here_says_so(backend: Bac
 
 
 async def test_a_retry_keeps_its_place_behind_what_its_key_is_doing(backend: Backend) -> None:
-    """A dead letter that is tried again must not run beside another event of its key."""
+    """A retried dead letter must not run beside another event of its key."""
     bus = await backend.running(worker_count=4)
     order: Seen[str] = Seen()
     release = asyncio.Event()

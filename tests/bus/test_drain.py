@@ -1,4 +1,4 @@
-"""``drain``: returns when all that was published is handled, parked or scheduled, and not before."""
+"""``drain``: returns when everything published is handled, parked or scheduled, and not before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bus.support import ONCE, Backend, Seen, figures, turns
 
 
 async def test_drain_returns_at_once_where_nothing_is_to_be_done(backend: Backend) -> None:
-    """An empty bus, one without subscriptions, and one where all is done."""
+    """On an empty bus, without subscriptions, or when everything is done."""
     bus = await backend.running()
     await bus.drain(60)
     await bus.publish(Moved("rook"))
@@ -29,7 +29,7 @@ async def test_drain_returns_at_once_where_nothing_is_to_be_done(backend: Backen
 
 
 async def test_drain_waits_for_chains_of_events(backend: Backend) -> None:
-    """What a handler publishes while drain waits is part of the work."""
+    """Events that a handler publishes while drain waits are part of the work."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -46,7 +46,7 @@ async def test_drain_waits_for_chains_of_events(backend: Backend) -> None:
 
 
 async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
-    """After drain a crash may repeat nothing: the watermark stands behind everything."""
+    """A crash after drain must repeat nothing: the watermark is saved behind everything."""
     bus = await stored.running()
 
     async def note(event: Moved) -> None: ...
@@ -61,7 +61,7 @@ async def test_what_drain_waited_for_is_saved(stored: Backend) -> None:
 
 
 async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, clock: VirtualClock) -> None:
-    """A retry under way is unfinished work; but a caller may not want to wait an hour for it."""
+    """A pending retry is unfinished work; but a caller may not want to wait an hour for it."""
     bus = await backend.running(clock=clock)
     calls: Seen[int] = Seen()
 
@@ -85,7 +85,7 @@ async def test_drain_waits_for_retries_unless_told_otherwise(backend: Backend, c
 async def test_drain_without_retries_notices_the_failure_it_waits_for(
     memory: Backend, clock: VirtualClock
 ) -> None:
-    """The handler fails only after drain began to wait; nothing else happens that could wake it."""
+    """The handler fails only after drain has begun to wait; nothing else would wake drain."""
     bus = await memory.running(clock=clock)
     fail = asyncio.Event()
 
@@ -110,7 +110,7 @@ async def test_drain_does_not_wait_for_what_is_scheduled(backend: Backend, clock
 
 
 async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: Backend) -> None:
-    """Somebody has to decide about the dead letter first."""
+    """The dead letter first needs a decision."""
     bus = await backend.running()
 
     async def fail(event: Moved) -> None:
@@ -124,7 +124,7 @@ async def test_drain_does_not_wait_for_what_queues_behind_a_parked_key(backend: 
 
 
 async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: Backend) -> None:
-    """A time-out tells how much is left; the work goes on, and a later drain sees its end."""
+    """A timeout says how much is left; the work goes on, and a later drain sees its end."""
     bus = await backend.running()
     release = asyncio.Event()
     seen: Seen[int] = Seen()
@@ -148,7 +148,7 @@ async def test_drain_raises_when_its_time_is_over_and_changes_nothing(backend: B
 
 
 async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backend: Backend) -> None:
-    """A mistake in a handler looks like slowness, and is waited for longer: a retry may be an hour off."""
+    """A handler's error looks like slowness, and waiting longer is no use: a retry may be an hour away."""
     bus = await backend.running()
 
     async def mistaken(event: Moved) -> None:
@@ -165,7 +165,7 @@ async def test_a_drain_that_runs_out_of_time_tells_what_waits_for_a_retry(backen
 
 
 async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
-    """Waking one must not forget the others."""
+    """Waking one drain must not forget the others."""
     bus = await backend.running()
     release = asyncio.Event()
 
@@ -185,7 +185,7 @@ async def test_several_drains_wait_side_by_side(backend: Backend) -> None:
 
 @pytest.mark.parametrize("batch", [None, 5])
 async def test_drain_inside_a_handler_is_an_error_not_a_deadlock(backend: Backend, batch: int | None) -> None:
-    """It would wait for the very event being handled; also through a task that the handler waits for."""
+    """It would wait for the event being handled; also from a task that the handler awaits."""
     bus = await backend.running()
     errors: Seen[type] = Seen()
 
@@ -204,7 +204,7 @@ async def test_drain_inside_a_handler_is_an_error_not_a_deadlock(backend: Backen
 
 
 async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> None:
-    """It waits for nobody's handler any more."""
+    """Its handler has ended, so drain does not wait for itself."""
     bus = await backend.running()
     tasks: list[asyncio.Task[None]] = []
     go = asyncio.Event()
@@ -224,7 +224,7 @@ async def test_a_task_that_outlives_its_handler_may_drain(backend: Backend) -> N
 
 
 async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
-    """Whoever waits for a bus that has stopped would wait for ever."""
+    """Waiting for a bus that has stopped would never end."""
     bus = await backend.running()
 
     async def hang(event: Moved) -> None:
@@ -240,7 +240,7 @@ async def test_a_stop_ends_a_drain_with_an_error(backend: Backend) -> None:
 
 
 async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend, clock: VirtualClock) -> None:
-    """What waited for a retry goes with its subscription, with a key and without one."""
+    """Deliveries that wait for a retry, with or without a key, go with their subscription."""
     bus = await backend.running(clock=clock)
     calls: Seen[int] = Seen()
 
@@ -258,7 +258,7 @@ async def test_an_unsubscribed_handlers_work_is_not_waited_for(backend: Backend,
 
 
 async def test_cancelling_a_drain_leaves_the_bus_alone(backend: Backend) -> None:
-    """Waiting changes nothing."""
+    """Cancelling a wait must change nothing."""
     bus = await backend.running()
     release = asyncio.Event()
     seen: Seen[int] = Seen()

@@ -10,9 +10,7 @@ from tests.bus.test_backpressure import Gate
 
 
 async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backend) -> None:
-    """Promise 19. What is dropped is what has waited longest, never what is being handled; nothing goes
-    silently.
-    """
+    """Promise 19. The delivery that waited longest is dropped, never a running one, never silently."""
     bus = await memory.running(worker_count=1, max_queue_size=10, backpressure="drop_oldest")
     dropped = reports_of(bus, EventDropped)
     gate = Gate()
@@ -33,7 +31,7 @@ async def test_drop_oldest_drops_from_the_front_counts_and_reports(memory: Backe
 
 
 async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(memory: Backend) -> None:
-    """Age decides, not which key or handler happens to be looked at first."""
+    """Age decides, not which key or handler is looked at first."""
     bus = await memory.running(worker_count=2, max_queue_size=6, backpressure="drop_oldest")
     one, two = Gate(), Gate()
     bus.subscribe(Moved, one, name="one")
@@ -52,7 +50,7 @@ async def test_drop_oldest_looks_for_the_oldest_across_keys_and_subscriptions(me
 
 
 async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
-    """What waits for a retry may be the oldest; dropping it must free its key and its count."""
+    """The oldest delivery may wait for a retry; dropping it must release its key and its count."""
     bus = await memory.running(max_queue_size=2, backpressure="drop_oldest")
     seen: Seen[int] = Seen()
     calls: Seen[int] = Seen()
@@ -75,7 +73,7 @@ async def test_a_dropped_retry_lets_its_key_go_on(memory: Backend) -> None:
 
 
 async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(memory: Backend) -> None:
-    """Promise 19. What is being handled is never dropped, and dropping the new one would be silent."""
+    """Promise 19. A running delivery is never dropped, and dropping the new one would be silent."""
     bus = await memory.running(worker_count=2, max_queue_size=1, backpressure="drop_oldest")
     gate = Gate()
     bus.subscribe(Moved, gate, name="gate")
@@ -90,7 +88,7 @@ async def test_where_nothing_is_left_to_drop_a_new_event_is_taken_all_the_same(m
 
 
 async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Backend) -> None:
-    """Promise 16. Who waits for the first attempt of a lower number would wait for one that is dropped."""
+    """Promise 16. A higher number would wait for the first attempt of a delivery that was dropped."""
     bus = await memory.running(max_queue_size=4, backpressure="drop_oldest")
     first, second = Gate(), Gate()
     second.open.set()
@@ -99,7 +97,7 @@ async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Bac
     await bus.publish(Moved("rook", 1))
     await first.entered.reach(1)
     await bus.publish(Moved("rook", 2))
-    await bus.publish(Moved("bishop", 3))  # for which the 1 of the second and the 2 of the first give way
+    await bus.publish(Moved("bishop", 3))  # the 1 of the second and the 2 of the first are dropped for it
     first.open.set()
     await bus.drain(60)
     assert first.handled == [1, 3] or first.handled == [3, 1]
@@ -108,7 +106,7 @@ async def test_a_dropped_delivery_holds_up_no_one_of_a_higher_number(memory: Bac
 
 
 async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> None:
-    """Events without a key wait for their retry outside of any lane; spared, they would fill the memory."""
+    """Retries of events without a key wait outside of any lane; if spared, they would fill the memory."""
     bus = await memory.running(max_queue_size=10, backpressure="drop_oldest")
     calls: Seen[int] = Seen()
 
@@ -125,7 +123,7 @@ async def test_drop_oldest_drops_what_waits_for_a_retry_too(memory: Backend) -> 
 
 
 async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -> None:
-    """Looking through all lanes for each event makes a full bus slower the larger it is allowed to be."""
+    """Searching all lanes for each event would make a full bus slower the larger its queue may be."""
     costs: list[int] = []
     for size in (256, 2048):
         bus = await memory.running(worker_count=1, max_queue_size=size, backpressure="drop_oldest")
@@ -144,7 +142,7 @@ async def test_dropping_costs_the_same_however_many_keys_wait(memory: Backend) -
 
 
 async def test_a_dead_letter_whose_retry_is_dropped_can_be_retried_again(memory: Backend) -> None:
-    """It would be under way for ever: neither delivered, nor to be retried."""
+    """The dead letter would be under way for ever: neither delivered nor available for another retry."""
     bus = await memory.running(worker_count=1, max_queue_size=2, backpressure="drop_oldest")
     gate = Gate()
     failing = True

@@ -1,4 +1,4 @@
-"""The eight problems of the specification's problem log, each as a test that would find it again.
+"""The eight problems in the specification's problem log, each with a test that would detect it.
 
 1. test class names that collide with pytest's collection
 2. processing order across workers
@@ -36,7 +36,7 @@ SOURCE = ROOT / "src"
 
 
 def test_1_test_class_names_that_collide_with_pytests_collection(tmp_path: Path) -> None:
-    """An application's ``TestEvent`` must not be taken for a class of tests, nor our own names for any.
+    """An application's ``TestEvent`` must not be collected as a test class, nor any class of pabal.
 
     pytest tries to collect every class called ``Test…`` and warns about those with a constructor; under
     ``-W error``, as here, that ends the run.
@@ -80,7 +80,7 @@ def test_1_test_class_names_that_collide_with_pytests_collection(tmp_path: Path)
 
 
 async def test_2_processing_order_across_workers(backend: Backend) -> None:
-    """Exact per key with 4 workers, while the 4 really work side by side: not by using one."""
+    """Order per key is exact with 4 workers that really work in parallel, not because only one works."""
     bus = await backend.running(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
     inside = 0
@@ -105,7 +105,7 @@ async def test_2_processing_order_across_workers(backend: Backend) -> None:
 
 @pytest.mark.parametrize("count", [1, 4, 32])
 async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Backend, count: int) -> None:
-    """No sleep, no first event: the figure is that of the workers that run, and all of them do work."""
+    """The figure is right without a sleep or a first event, and all workers do work."""
     bus = backend.bus(worker_count=count)
     assert bus.get_statistics()["worker_count"] == 0
     await bus.start()
@@ -129,9 +129,7 @@ async def test_3_the_worker_count_is_right_the_moment_start_returns(backend: Bac
 
 
 async def test_4_a_test_that_looks_before_the_event_was_handled(backend: Backend) -> None:
-    """``drain()`` is the way to wait: after it every reaction, and every reaction to a reaction, has
-    happened.
-    """
+    """``drain()`` is the way to wait: after it, every reaction, and every reaction to one, has happened."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -148,10 +146,10 @@ async def test_4_a_test_that_looks_before_the_event_was_handled(backend: Backend
 
 
 def test_5_circular_imports_between_layers() -> None:
-    """The layers of the architecture hold, and each module can be the first one that is imported.
+    """The layers of the architecture hold, and any module can be the first to be imported.
 
-    To import a module is to import its package first. Where that has loaded the module already, being the
-    first one means the same steps as for the package, and they are not taken twice.
+    Importing a module imports its package first. If that already loads the module, importing the module first
+    takes the same steps as importing the package, and they are not repeated.
     """
     linted = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
@@ -202,7 +200,7 @@ def test_5_circular_imports_between_layers() -> None:
 
 
 def test_6_a_missing_optional_module_is_never_required() -> None:
-    """psutil, and every extra, may be missing: the bus imports, runs and stores without them."""
+    """psutil and every extra may be missing: the bus imports, runs and stores without them."""
     script = textwrap.dedent(
         """
         import sys
@@ -239,7 +237,7 @@ def test_6_a_missing_optional_module_is_never_required() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert run.returncode == 0, run.stderr
-    newer = "annotationlib"  # of the standard library from Python 3.14 on
+    newer = "annotationlib"  # in the standard library from Python 3.14 on
     allowed = {"pabal", "msgspec", newer, *sys.stdlib_module_names}
     for path in SOURCE.joinpath("pabal").rglob("*.py"):
         inside = path.relative_to(SOURCE / "pabal").parts
@@ -256,9 +254,7 @@ def test_6_a_missing_optional_module_is_never_required() -> None:
 
 
 async def test_7_a_sqlite_file_can_be_deleted_after_use(tmp_path: Path) -> None:
-    """Every handle is closed: on Linux no descriptor points to the file any more, on Windows it could be
-    deleted.
-    """
+    """Every handle is closed: on Linux no descriptor points to the file, on Windows it could be deleted."""
     path = tmp_path / "events.db"
     for _ in range(3):
         bus, storage = EventBusFactory.create_complete_event_system(path)
@@ -284,15 +280,14 @@ async def test_7_a_sqlite_file_can_be_deleted_after_use(tmp_path: Path) -> None:
 
 
 def _wakings() -> int:
-    """Return how often this process has gone to sleep and was woken."""
+    """Return how often this process has slept and been woken."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
 
 async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:
-    """CPU time over 5 s below 0.5 %, for three idle buses together: without a log, with one in memory, with
-    SQLite.
+    """Three idle buses (without a log, with one in memory, with SQLite) take under 0.5 % of 5 s of CPU time.
 
-    They have subscriptions, a schedule and somebody who waits for an event, and were busy just before.
+    They have subscriptions, a schedule and a waiting ``wait_for``, and were busy just before.
     """
     sqlite, storage = EventBusFactory.create_complete_event_system(tmp_path / "events.db")
     buses = [InMemoryEventBus(), InMemoryEventBus(InMemoryEventStorage()), sqlite]
@@ -310,7 +305,7 @@ async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:
         waiting.append(asyncio.create_task(bus.wait_for(Moved)))
     await turns()
     gc.collect()
-    gc.freeze()  # a full collection, due by chance, would look at what all other tests have left
+    gc.freeze()  # a full garbage collection by chance would walk the objects of all other tests
     try:
         before, started, woken = time.process_time(), time.perf_counter(), _wakings()
         await asyncio.sleep(5.0)
@@ -319,8 +314,9 @@ async def test_8_an_idle_bus_uses_no_cpu(tmp_path: Path) -> None:
         wakings = (_wakings() - woken) / elapsed
     finally:
         gc.unfreeze()
-    # Some machines take milliseconds of a process's time for each waking, whatever it does then: what may
-    # not be is that it wakes often, or works.
+    # Some machines charge a process milliseconds for each wake-up, whatever it does. What is tested is that
+    # it does
+    # not wake often, and does no work.
     assert share < 0.005 or (wakings < 30 and share < 0.1), (share, wakings)
     for bus in buses:
         await bus.stop()

@@ -16,7 +16,7 @@ from tests.bus.support import ONCE, Backend, Seen, by_piece, figures, numbers, r
 
 
 class Fragile:
-    """Fail for one number until it is mended, and keep what succeeded."""
+    """A handler that fails for one number until it is repaired, and keeps the events that succeeded."""
 
     def __init__(self, *poison: int) -> None:
         self.handled: Seen[Any] = Seen()
@@ -38,7 +38,7 @@ async def publish_keys(bus: BaseEventBus) -> None:
 
 
 async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend) -> None:
-    """Promise 26. An event that cannot be handled must cost neither its key nor its subscription."""
+    """Promise 26. An event that cannot be handled must stop neither its key nor its subscription."""
     bus = await backend.running()
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE)
@@ -53,7 +53,7 @@ async def test_park_parks_the_one_event_and_its_successors_flow(backend: Backend
 
 
 async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend) -> None:
-    """Promise 26. The event at fault is neither parked nor passed over, and the watermark stays below it."""
+    """Promise 26. The bad event is neither parked nor skipped, and the watermark stays below it."""
     bus = await backend.running(worker_count=1)
     halted = reports_of(bus, SubscriptionHalted)
     fragile, other = Fragile(3), Fragile()
@@ -74,9 +74,7 @@ async def test_stop_halts_the_subscription_and_turns_health_red(backend: Backend
 
 
 async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend: Backend) -> None:
-    """What is published meanwhile must neither be handled out of turn nor hold up drain() or fill the
-    queue.
-    """
+    """Events published meanwhile must not be handled early, hold up drain(), or fill the queue."""
     bus = await backend.running(max_queue_size=10)
     fragile = Fragile(1)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
@@ -91,7 +89,7 @@ async def test_a_halted_subscription_stays_where_it_is_while_events_come(backend
 
 
 async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
-    """Promise 26. After the cause is mended nothing may be missing, and nothing handled twice."""
+    """Promise 26. Once the cause is fixed, nothing may be missing or handled twice."""
     bus = await stored.running(worker_count=1)
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
@@ -109,7 +107,7 @@ async def test_resume_goes_on_from_the_watermark(stored: Backend) -> None:
 
 
 async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backend) -> None:
-    """Whoever was woken by the halt would never be told that it is over."""
+    """An operator woken by the halt would never learn that it is over."""
     bus = await backend.running(worker_count=1)
     resumed = reports_of(bus, SubscriptionResumed)
     fragile = Fragile(1)
@@ -119,12 +117,12 @@ async def test_it_is_reported_that_a_halted_subscription_goes_on(backend: Backen
     assert not resumed
     fragile.poison.clear()
     assert await bus.resume("book")
-    await resumed.reach(1)  # where whoever looks at what is asked was quicker, it comes a moment later
+    await resumed.reach(1)  # if another reader of the request was quicker, it comes a moment later
     assert [report.subscription for report in resumed] == ["book"]
 
 
 async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend) -> None:
-    """There is nothing to read back from; what comes next must flow again, for the key that failed too."""
+    """Nothing can be read back, but new events must flow again, also for the key that failed."""
     bus = await memory.running()
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
@@ -139,7 +137,7 @@ async def test_resume_without_a_log_goes_on_with_the_next_event(memory: Backend)
 
 
 async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -> None:
-    """A subscription halts as often as it has to, and each time at the same event."""
+    """A subscription halts as often as needed, each time at the same event."""
     bus = await backend.running(worker_count=1)
     fragile = Fragile(1)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
@@ -154,7 +152,7 @@ async def test_resuming_while_the_cause_is_there_halts_again(backend: Backend) -
 
 
 async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: Backend) -> None:
-    """Halting is a state of the process, the watermark is what is stored."""
+    """Halting is a state of the process; the watermark is what is stored."""
     bus = await stored.running(worker_count=1)
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="stop")
@@ -172,9 +170,7 @@ async def test_a_halted_subscription_takes_up_its_work_after_a_restart(stored: B
 async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice_at_once(
     backend: Backend,
 ) -> None:
-    """Halting leaves running handlers alone; delivering their events again beside them would break the
-    order per key.
-    """
+    """Halting leaves handlers running; delivering their events again meanwhile would break order per key."""
     bus = await backend.running(worker_count=2)
     entered: Seen[int] = Seen()
     release = asyncio.Event()
@@ -221,7 +217,7 @@ async def test_resume_while_a_handler_still_runs_does_not_handle_its_event_twice
 async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_keys_flow(
     backend: Backend,
 ) -> None:
-    """The successors may depend on what could not be handled, so they wait; nothing else does."""
+    """Later events of the key may depend on the failed one, so they wait; no others do."""
     bus = await backend.running()
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
@@ -235,7 +231,7 @@ async def test_park_key_lets_the_key_queue_behind_its_parked_event_and_other_key
 
 
 async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: Backend) -> None:
-    """The queue drains in publish order, and what is published during the drain comes after it."""
+    """The queue is delivered in publish order, and events published meanwhile come after it."""
     bus = await backend.running()
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
@@ -255,7 +251,7 @@ async def test_retrying_the_parked_event_lets_its_key_follow_in_order(backend: B
 
 
 async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend: Backend) -> None:
-    """What is left of the queue must stay behind the second one, in order."""
+    """The rest of the queue must stay behind the second bad event, in order."""
     bus = await backend.running()
     fragile = Fragile(3, 6)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
@@ -274,7 +270,7 @@ async def test_a_second_poisonous_event_in_the_queue_parks_the_key_again(backend
 
 
 async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) -> None:
-    """Nothing behind the parked event may slip through while it is tried."""
+    """No event behind the parked one may slip through while it is retried."""
     bus = await backend.running()
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
@@ -290,7 +286,7 @@ async def test_a_retry_that_fails_again_keeps_the_key_waiting(backend: Backend) 
 
 
 async def test_discarding_the_parked_event_lets_its_key_go_on_without_it(backend: Backend) -> None:
-    """Deciding that the event does not matter must not leave its successors behind for ever."""
+    """Discarding the event must not leave later events of its key behind for ever."""
     bus = await backend.running()
     fragile = Fragile(3)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE, on_exhausted="park_key")
@@ -327,7 +323,7 @@ async def test_a_parked_key_waits_across_a_restart(stored: Backend) -> None:
 async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
     backend: Backend, policy: Any
 ) -> None:
-    """There is no key to park, so nothing may queue behind it."""
+    """Without a key there is nothing to park, so no event may queue behind it."""
     bus = await backend.running()
     fragile = Fragile(3)
     bus.subscribe(Noted, fragile, retry=ONCE, on_exhausted=policy)
@@ -339,7 +335,7 @@ async def test_an_event_without_a_key_is_parked_alone_whatever_the_policy(
 
 
 async def test_a_dead_letter_of_a_halted_subscription_waits_until_it_is_resumed(stored: Backend) -> None:
-    """Promise 26. Retried behind its back, a halted subscription would go on handling."""
+    """Promise 26. Retrying it at once would make a halted subscription handle events."""
     bus = await stored.running()
     fragile = Fragile(1, 2)
     bus.subscribe(Moved, fragile, name="book", retry=ONCE)

@@ -1,4 +1,4 @@
-"""Whose loop a bus belongs to, and what happens to those who call from elsewhere. Promise 21."""
+"""The loop that a bus belongs to, and calls from other loops and threads. Promise 21."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.bus.support import LIMIT, Backend, Seen, in_thread
 
 
 def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
-    """Await something in a loop of another thread and return what it raised."""
+    """Await something in a loop of another thread, and return what it raised."""
     raised: list[BaseException | None] = []
 
     async def attempt() -> None:
@@ -36,7 +36,7 @@ def run_elsewhere(work: Callable[[], Any]) -> BaseException | None:
 
 
 async def test_publishing_from_another_loop_is_refused_and_says_what_to_use(backend: Backend) -> None:
-    """Touching the engine from a second thread would corrupt it without a word."""
+    """Using the engine from a second thread would silently corrupt it."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -70,7 +70,7 @@ async def _pass_on(event: Any, context: Any, call_next: Any) -> None:
 
 
 async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -> None:
-    """A loop that cannot wait for its workers would leave it half stopped: taking nothing, never ended."""
+    """A loop that cannot wait for the workers would leave the bus half stopped for ever."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -92,9 +92,7 @@ async def test_a_bus_that_another_loop_tried_to_stop_runs_on(backend: Backend) -
 
 
 def test_a_second_loop_in_the_same_thread_is_another_loop_too(tmp_path: Any) -> None:
-    """The thread is the same, but nothing runs the bus's loop meanwhile: its event would lie there
-    unhandled.
-    """
+    """The thread is the same, but the bus's loop does not run meanwhile: the event would lie unhandled."""
     owner, stranger = asyncio.new_event_loop(), asyncio.new_event_loop()
     bus = InMemoryEventBus()
     seen: list[int] = []
@@ -120,7 +118,7 @@ def test_a_second_loop_in_the_same_thread_is_another_loop_too(tmp_path: Any) -> 
 
 
 def test_a_stopped_bus_may_start_again_in_another_loop() -> None:
-    """A bus belongs to the loop that started it, for as long as it runs and no longer."""
+    """A bus belongs to the loop that started it only for as long as it runs."""
     bus = InMemoryEventBus()
     seen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Somebody forgets a subscription while its bus takes it up anew: that is refused, on every log."""
+"""Forgetting a subscription while its bus reopens it is refused, on every log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOMENTS = (
 async def test_nobody_can_forget_a_subscription_between_two_steps_of_taking_it_up_anew(
     backend: Backend, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was given up and taken again: forgotten between the two, it began at the end."""
+    """It was released and opened again: if it was forgotten in between, it began at the end of the log."""
     bus = await backend.running()
     handled: Seen[Moved] = Seen()
 

@@ -1,4 +1,4 @@
-"""A process that forks while a bus without a log runs: the child is told, the parent goes on."""
+"""A process that forks while a bus without a log runs: the child gets an error, the parent goes on."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ asyncio.run(main())
 
 
 def test_a_child_forked_from_a_running_bus_is_told_that_it_goes_on_in_the_parent_only() -> None:
-    """Its copy took events for workers that it has not, and nobody ever handled them."""
+    """The child's copy accepted events, but has no workers, so they were never handled."""
     run_program(PROGRAM)

@@ -1,4 +1,4 @@
-"""``EventBusFactory.from_url``: what a URL may say, and what is said of one that makes no sense."""
+"""``EventBusFactory.from_url``: what a URL may say, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pabal.factory import open_log, open_operations
 
 
 async def test_a_url_describes_a_bus_in_memory_with_its_settings() -> None:
-    """A setting that is passed over would show in production, under load."""
+    """A setting that is ignored would only be noticed in production, under load."""
     async with EventBusFactory.from_url("memory://?worker_count=2&backpressure=raise") as bus:
         assert bus.storage is None
         assert bus.get_statistics()["worker_count"] == 2
 
 
 async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
-    """Four slashes are an absolute path: with one more or less, the log would lie somewhere else."""
+    """Four slashes mean an absolute path: with one more or less, the log would be somewhere else."""
     path = tmp_path / "trading.db"
     async with EventBusFactory.from_url(f"sqlite:///{path}?durability=normal", worker_count=3) as bus:
         assert isinstance(bus.storage, SqliteEventStorage)
@@ -48,20 +48,20 @@ async def test_a_url_names_a_file_and_how_durable_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_that_says_nothing_known_is_refused_by_name(url: str, message: str) -> None:
-    """A misspelt setting would be a default, and a misspelt scheme a bus that forgets everything."""
+    """A misspelt setting would mean the default, and a misspelt scheme a bus that forgets everything."""
     with pytest.raises(UsageError, match=message):
         EventBusFactory.from_url(url)
 
 
 @pytest.mark.parametrize("url", ["memory://?worker_count=3", "memory:///?worker_count=3"])
 async def test_a_bus_in_memory_has_a_url_that_names_nothing(url: str) -> None:
-    """Whoever counts slashes as for a file would be refused a bus that has none."""
+    """A URL with as many slashes as one for a file would be refused, although there is no file."""
     async with EventBusFactory.from_url(url) as bus:
         assert bus.get_statistics()["worker_count"] == 3
 
 
 def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    """Make as if a package were not installed, for modules that are imported from now on."""
+    """Make imports of a package fail from now on, as if it were not installed."""
     for name in [name for name in sys.modules if name.startswith(("pabal.brokers.redis", f"{package}."))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -75,7 +75,7 @@ def test_where_the_client_is_not_installed_the_extra_is_named(monkeypatch: pytes
 
 
 def test_where_something_else_is_missing_that_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told to install what is installed, nobody would find what is broken."""
+    """Told to install what is already installed, nobody would find the real cause."""
     without(monkeypatch, "pabal.brokers.redis.bus")
     with pytest.raises(ImportError, match=r"pabal\.brokers\.redis\.bus") as caught:
         EventBusFactory.from_url("redis://127.0.0.1:1/0?group=risk")
@@ -84,6 +84,6 @@ def test_where_something_else_is_missing_that_is_what_is_said(monkeypatch: pytes
 
 @pytest.mark.parametrize("make", [open_log, open_operations])
 def test_an_operator_is_told_what_a_url_with_one_slash_lacks(make: Callable[[str], object]) -> None:
-    """Read as a path, it is a file that does not exist, though the one that is meant does."""
+    """Read as a path, it would name a file that does not exist, although the intended one does."""
     with pytest.raises(UsageError, match=r"'sqlite:/trading\.db' names no file; write sqlite:///"):
         make("sqlite:/trading.db")

@@ -1,4 +1,4 @@
-"""The shapes in which a handler may come, and what it is given."""
+"""The forms that a handler can have, and what it is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bus.support import Backend, Seen, numbers
 
 
 async def test_an_async_function_is_awaited_with_the_event(backend: Backend) -> None:
-    """The plainest handler of all must get the event itself, equal to the one published."""
+    """The simplest handler must get the event itself, equal to the one published."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -33,7 +33,7 @@ async def test_an_async_function_is_awaited_with_the_event(backend: Backend) -> 
 
 
 async def test_a_sync_function_runs_in_a_thread_of_its_own(backend: Backend) -> None:
-    """A sync handler in the loop's thread would stop every other handler for as long as it runs."""
+    """A sync handler in the loop's thread would block all other handlers while it runs."""
     bus = await backend.running()
     threads: Seen[int] = Seen()
 
@@ -72,7 +72,7 @@ async def test_an_object_with_a_handle_method_is_a_handler(backend: Backend) -> 
 
 
 async def test_bound_methods_partials_and_callable_objects_are_handlers(backend: Backend) -> None:
-    """What Python calls callable must be accepted, async or not, or users wrap everything in lambdas."""
+    """Every kind of callable must be accepted, async or not; otherwise users would wrap them in lambdas."""
     seen: Seen[tuple[str, int]] = Seen()
 
     class Book:
@@ -97,7 +97,7 @@ async def test_bound_methods_partials_and_callable_objects_are_handlers(backend:
 
 
 async def test_a_second_parameter_receives_the_delivery_context(backend: Backend) -> None:
-    """A handler that needs the attempt or the position has no other way to learn it."""
+    """A handler has no other way to learn the attempt or the position."""
     bus = await backend.running()
     seen: Seen[DeliveryContext] = Seen()
 
@@ -132,9 +132,7 @@ async def test_a_sync_handler_receives_the_delivery_context_too(backend: Backend
 
 
 async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: Backend) -> None:
-    """``lambda event, log=log: …`` is how loops bind a variable; a context in its place would be a
-    surprise.
-    """
+    """``lambda event, log=log: …`` is how loops bind a variable; it must not get a context instead."""
     bus = await backend.running()
     first: Seen[Any] = Seen()
 
@@ -148,7 +146,7 @@ async def test_a_second_parameter_with_a_default_stays_the_authors_own(backend: 
 
 
 async def test_a_plain_function_that_returns_something_to_await_is_awaited(backend: Backend) -> None:
-    """A lambda around a coroutine function would look successful while its handler never ran."""
+    """A lambda around a coroutine function would look successful although its handler never ran."""
     bus = await backend.running()
     seen: Seen[Any] = Seen()
 
@@ -164,7 +162,7 @@ async def test_a_plain_function_that_returns_something_to_await_is_awaited(backe
 
 @pytest.mark.parametrize("make", [Mock, MagicMock, AsyncMock])
 async def test_a_mock_is_called_itself_unless_it_was_given_a_handle(backend: Backend, make: Any) -> None:
-    """A mock has any attribute that one asks it for: its ``handle`` was called, and the mock never."""
+    """A mock makes up any attribute: its ``handle`` was called instead of the mock itself."""
     bus = await backend.running()
     plain, with_handle = make(), make()
     with_handle.handle = AsyncMock()

@@ -1,4 +1,4 @@
-"""What a bus does while nothing happens: nothing. The eighth problem measures the CPU time itself."""
+"""An idle bus does nothing. The eighth problem's test measures the CPU time itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Counting(asyncio.SelectorEventLoop):
 
 
 def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
-    """No polling anywhere: without a timer that is due nothing runs, not even once a second."""
+    """There is no polling: without a timer that is due, nothing runs, not even once a second."""
     loop = Counting()
 
     async def main(bus: BaseEventBus) -> int:
@@ -38,14 +38,14 @@ def test_an_idle_bus_without_other_processes_never_wakes_the_loop() -> None:
 
     try:
         for bus in (InMemoryEventBus(), InMemoryEventBus(InMemoryEventStorage())):
-            # One wake-up is the end of the sleep itself; the log in memory may save a watermark meanwhile.
+            # One wake-up ends the sleep itself; the log in memory may save a watermark meanwhile.
             assert loop.run_until_complete(main(bus)) <= 3
     finally:
         loop.close()
 
 
 async def test_a_bus_that_was_busy_is_idle_again(backend: Backend) -> None:
-    """No task is left over for what is done: as many run as right after the start."""
+    """No finished task is left over: as many run as right after the start."""
     bus = await backend.running()
 
     async def note(event: Moved) -> None: ...

@@ -1,4 +1,4 @@
-"""A bus whose start, stop or block is cancelled half-way, or that is used again after it."""
+"""A bus whose start, stop or block is cancelled halfway, or that is used again afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bus.support import Backend, Seen, in_thread, numbers
 
 
 async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_same(backend: Backend) -> None:
-    """Its workers would run on behind the program's back, and its subscriptions stay held."""
+    """The workers would run on unnoticed, and the subscriptions would stay held."""
     bus = backend.bus()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -39,7 +39,7 @@ async def test_a_block_that_is_cancelled_while_it_drains_stops_the_bus_all_the_s
 
 
 async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) -> None:
-    """Otherwise the old workers and the old feed go on beside the new, and each event comes twice."""
+    """Otherwise the old workers and feed would go on beside the new ones, and handle each event twice."""
     bus = await backend.running(worker_count=2)
     seen: Seen[Moved] = Seen()
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -69,7 +69,7 @@ async def test_a_start_after_a_cancelled_stop_ends_it_first(backend: Backend) ->
 
 
 async def test_a_start_waits_for_handlers_that_outlived_the_stop(backend: Backend) -> None:
-    """Begun beside them, the bus would handle one event twice at once, and count what it never queued."""
+    """Starting beside them, the bus would handle one event twice at once, and its counts would be wrong."""
     bus = await backend.running()
     begun, tidied = asyncio.Event(), asyncio.Event()
     running: list[str] = []
@@ -102,7 +102,7 @@ async def test_a_start_waits_for_handlers_that_outlived_the_stop(backend: Backen
 
 
 async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backend) -> None:
-    """A count that is one too low lets drain return before the last event is handled."""
+    """With a count that is one too low, drain would return before the last event is handled."""
     bus = await backend.running()
     begun, tidied, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -130,7 +130,7 @@ async def test_drain_still_waits_after_a_handler_outlived_a_stop(backend: Backen
 
 
 async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backend: Backend) -> None:
-    """It would be published into a stopped bus: a receipt for an event that nobody ever handles."""
+    """It would be published into a stopped bus: a receipt for an event that is never handled."""
     bus = await backend.running()
     reached, go_on = threading.Event(), threading.Event()
 
@@ -154,7 +154,7 @@ async def test_what_a_thread_puts_in_at_the_moment_of_the_stop_is_refused(backen
 
 
 def test_what_a_closed_loop_left_behind_is_not_published_by_the_next() -> None:
-    """Its publisher was told that it failed, and may have published it anew."""
+    """Its publisher got an error, and may have published it again."""
     bus = InMemoryEventBus()
     seen: list[int] = []
 

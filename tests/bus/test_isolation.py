@@ -1,4 +1,4 @@
-"""Handlers do not get into each other's way: failing, slow, or careless ones. Promises 17, 18 and 20."""
+"""Failing, slow or careless handlers do not affect each other. Promises 17, 18 and 20."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.bus.support import Backend, Seen, figures, reports_of, turns
 
 
 async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backend: Backend) -> None:
-    """Promise 17. Every other subscription gets every event exactly once, whenever it was made."""
+    """Promise 17. Every other subscription gets every event exactly once, whenever it was subscribed."""
     bus = await backend.running()
     counts = [Counter[int]() for _ in range(4)]
 
@@ -48,10 +48,10 @@ async def test_a_handler_that_always_raises_takes_nothing_from_the_others(backen
 async def test_a_handler_that_always_raises_does_not_slow_the_others(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """Promise 17. Nobody waits for an attempt that is going to fail, nor for the retries that follow it.
+    """Promise 17. No other handler waits for an attempt that will fail, or for its retries.
 
-    What it costs in time is measured in ``benchmarks/``; here the failing attempt and then the delay before
-    its retry last as long as the test does.
+    The cost in time is measured in ``benchmarks/``; here the failing attempt, and the delay before its retry,
+    last as long as the test.
     """
     bus = await backend.running(clock=clock)
     others: Seen[int] = Seen()
@@ -69,7 +69,7 @@ async def test_a_handler_that_always_raises_does_not_slow_the_others(
 
     policy = RetryPolicy(max_attempts=2, base_delay=60.0)
     bus.subscribe(Moved, note, name="notes")
-    # With two keys it holds two of the four workers at most.
+    # With two keys it occupies at most two of the four workers.
     bus.subscribe(Moved, fail, name="fails", ordering=lambda event: event.n % 2, retry=policy)
     for n in range(100):
         await bus.publish(Moved(f"piece-{n % 9}", n))
@@ -85,8 +85,8 @@ async def test_a_handler_that_always_raises_does_not_slow_the_others(
 
 
 async def test_a_slow_subscription_slows_neither_publishing_nor_the_others(stored: Backend) -> None:
-    """Promise 18. Every publish returns and every other subscription is through while the slow one has not
-    finished its first event; the 5 % are measured in ``benchmarks/``.
+    """Promise 18. Every publish returns, and every other subscription finishes, before the slow one has
+    handled its first event; the 5 % are measured in ``benchmarks/``.
     """
     bus = await stored.running()
     seen: Seen[int] = Seen()
@@ -112,9 +112,7 @@ async def test_a_slow_subscription_slows_neither_publishing_nor_the_others(store
 
 
 async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored: Backend) -> None:
-    """Promise 18. What a subscription has not handled lies in the log, not in memory, for many keys and for
-    one.
-    """
+    """Promise 18. Unhandled events stay in the log, not in memory, for many keys and for one."""
     bus = await stored.running()
     crawling = asyncio.Event()
     handled = 0
@@ -130,9 +128,9 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
     async def grow(rounds: int) -> None:
         for _ in range(rounds):
             await bus.publish_batch([Moved(f"piece-{n % 50}", n) for n in range(1_000)])
-            await asyncio.sleep(0)  # a log in memory never waits, so nobody else would get a turn
+            await asyncio.sleep(0)  # a log in memory never waits, so no other task would get a turn
 
-    await grow(18)  # by some more than may be in memory for either
+    await grow(18)  # by somewhat more than either may hold in memory
     assert bus.get_statistics()["queue_size"] <= 2 * BUFFER_LIVE
     assert figures(bus, "many-keys")["lag"] == figures(bus, "one-key")["lag"] == 18_000
     if stored.kind == "sqlite":
@@ -142,7 +140,7 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
         await grow(8)
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        # 8,000 events of two subscriptions held in memory would be some 8 MB.
+        # 8,000 events in memory for two subscriptions would take about 8 MB.
         assert grown < 2_500_000
     crawling.set()
     await bus.drain(60)
@@ -150,9 +148,7 @@ async def test_memory_stays_bounded_while_a_slow_subscriptions_log_grows(stored:
 
 
 async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backend) -> None:
-    """Promise 20. Lists and dictionaries inside an event are each handler's own; the publisher's stay as
-    they were.
-    """
+    """Promise 20. Each handler has its own lists and dictionaries; the publisher's stay unchanged."""
     bus = await backend.running()
     seen: Seen[tuple[str, list[str], dict[str, Decimal]]] = Seen()
 
@@ -174,9 +170,7 @@ async def test_a_handler_cannot_change_what_another_handler_sees(backend: Backen
 
 
 async def test_what_the_publisher_changes_afterwards_reaches_no_handler(backend: Backend) -> None:
-    """Promise 20. Between publish and delivery there is time; the event is what it was when it was
-    published.
-    """
+    """Promise 20. Time passes between publish and delivery; the event stays as it was when published."""
     bus = await backend.running()
     seen: Seen[list[str]] = Seen()
 
@@ -219,9 +213,7 @@ async def test_threads_and_batches_and_dataclasses_get_copies_of_their_own_too(b
 
 
 async def test_copies_are_private_while_catching_up_from_the_log(stored: Backend) -> None:
-    """Promise 20. Subscriptions that read the log together decode a row once; what can be changed is not
-    shared.
-    """
+    """Promise 20. Subscriptions that read the log together decode a row once, but share nothing mutable."""
     bus = await stored.running()
     await bus.publish_batch([Packed(["apple"], {}) for _ in range(20)])
     seen: Seen[list[str]] = Seen()
@@ -240,9 +232,7 @@ async def test_copies_are_private_while_catching_up_from_the_log(stored: Backend
 
 
 async def test_a_retry_sees_the_event_as_it_was_published(backend: Backend) -> None:
-    """Promise 20. What a failed attempt did to its copy must not reach the next attempt, nor the dead
-    letter.
-    """
+    """Promise 20. A failed attempt's changes must reach neither the next attempt nor the dead letter."""
     bus = await backend.running()
     seen: Seen[list[str]] = Seen()
 
@@ -260,7 +250,7 @@ async def test_a_retry_sees_the_event_as_it_was_published(backend: Backend) -> N
 
 
 async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> None:
-    """Copies are made only where they are needed: they cost more than the delivery."""
+    """Copies are made only if needed: they cost more than the delivery."""
     bus = await memory.running()
     seen: Seen[Moved] = Seen()
 
@@ -276,7 +266,7 @@ async def test_an_event_that_cannot_be_changed_is_shared(memory: Backend) -> Non
 
 
 async def test_what_the_publisher_changes_before_an_event_is_due_reaches_no_handler(backend: Backend) -> None:
-    """Promise 20. Between ``publish(delay=…)`` and delivery there may be a day; what was published counts."""
+    """Promise 20. A day may pass between ``publish(delay=…)`` and delivery; the event as published counts."""
     clock = VirtualClock()
     bus = await backend.running(clock=clock)
     seen: Seen[list[str]] = Seen()
@@ -297,7 +287,7 @@ async def test_what_the_publisher_changes_before_an_event_is_due_reaches_no_hand
 async def test_what_who_waits_for_an_event_changes_reaches_no_handler(
     backend: Backend, comes_later: bool
 ) -> None:
-    """Promise 20. ``wait_for`` gave the publisher's own object, with all that was done to it since."""
+    """Promise 20. ``wait_for`` returned the publisher's own object, with all later changes to it."""
     bus = await backend.running()
     first = await bus.publish(Ticket("A1"))
     event = Packed(["apple"], {})
@@ -317,21 +307,21 @@ async def test_what_who_waits_for_an_event_changes_reaches_no_handler(
 
 
 class Rigid:
-    """Be what nobody can copy."""
+    """A value that cannot be copied."""
 
     def __deepcopy__(self, memo: Any) -> Any:
         raise TypeError("one of a kind")
 
 
 def rigid() -> Packed:
-    """Return an event that passes for a good one until it is copied."""
+    """Return an event that looks valid until it is copied."""
     return Packed([Rigid()], {})  # type: ignore[list-item]
 
 
 async def test_an_event_that_cannot_be_copied_is_refused_before_anything_is_published(
     backend: Backend,
 ) -> None:
-    """All of a batch or none of it: what stood before the bad event was delivered, though it was refused."""
+    """All or none of a batch: the events before the bad one were delivered although the batch was refused."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -349,7 +339,7 @@ async def test_an_event_that_cannot_be_copied_is_refused_before_anything_is_publ
 async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread_nothing(
     backend: Backend,
 ) -> None:
-    """Several threads' events are published together; those before the bad one were published twice."""
+    """Events of several threads are published together; those before the bad one were published twice."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -368,7 +358,7 @@ async def test_an_event_that_cannot_be_copied_costs_its_neighbours_from_a_thread
 
 
 async def test_an_event_that_cannot_be_copied_is_not_scheduled(backend: Backend) -> None:
-    """It failed when it was due, in the timer, and what was scheduled behind it stayed where it was."""
+    """It failed in the timer when it was due, and the events scheduled after it were never delivered."""
     clock = VirtualClock()
     bus = await backend.running(clock=clock)
     seen: Seen[int] = Seen()

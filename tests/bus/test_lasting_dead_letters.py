@@ -16,7 +16,7 @@ from tests.bus.test_dead_letters import Clinic, sick_bus
 
 
 async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend) -> None:
-    """What was given up yesterday can be mended today; a retry under way at the stop goes on after it."""
+    """Yesterday's dead letter can be fixed today; a retry under way at the stop goes on afterwards."""
     bus, clinic = await sick_bus(stored)
     await bus.publish_batch([Moved("rook", 1), Noted(2)])
     await bus.drain(60)
@@ -41,7 +41,7 @@ async def test_dead_letters_and_their_retries_survive_a_restart(stored: Backend)
 
 
 async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters(backend: Backend) -> None:
-    """They take another way through the bus, which must keep their content just as well."""
+    """They are handled differently inside the bus, but must keep their content just as well."""
     bus = await backend.running()
     clinic = Clinic()
     bus.subscribe((Packed, Ticket), clinic, name="clinic", retry=ONCE)
@@ -64,7 +64,7 @@ async def test_events_with_changeable_fields_and_dataclasses_can_be_dead_letters
 async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_again(
     backend: Backend,
 ) -> None:
-    """Without a log it would be called under way for ever: neither delivered, nor to be retried."""
+    """Without a log it would be under way for ever: neither delivered nor available for another retry."""
     bus = await backend.running(worker_count=1)
     seen: Seen[int] = Seen()
     entered, go_on = asyncio.Event(), asyncio.Event()
@@ -98,9 +98,7 @@ async def test_a_retry_that_its_subscription_does_not_live_to_see_can_be_begun_a
 
 
 async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backend: Backend) -> None:
-    """The dead letter outlives the subscription, so what queues behind it must too, and newer events behind
-    that.
-    """
+    """The dead letter outlives the subscription; so must its queue, which newer events must not overtake."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
     failing = True
@@ -129,7 +127,7 @@ async def test_a_key_stays_parked_for_who_subscribes_again_under_the_name(backen
 
 
 class Awaiting(InMemoryEventStorage):
-    """Answers what is asked of dead letters once as many ask as there are."""
+    """Answers requests for dead letters only once as many have been made as expected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +155,7 @@ class Awaiting(InMemoryEventStorage):
 @pytest.mark.parametrize("action", ["retry", "discard"])
 @pytest.mark.parametrize("by", ["bus", "operator"])
 async def test_all_dead_letters_are_acted_on_together(action: str, by: str) -> None:
-    """With a commit for each, a hundred thousand take minutes, in which their handlers wait for the disk."""
+    """With a commit for each, a hundred thousand would take minutes, while handlers wait for the disk."""
     storage = Awaiting()
     bus = InMemoryEventBus(storage)
     clinic = Clinic()
@@ -180,7 +178,7 @@ async def test_all_dead_letters_are_acted_on_together(action: str, by: str) -> N
 
 
 async def test_retrying_all_goes_on_for_those_that_are_marked_though_the_caller_is_cancelled() -> None:
-    """As by a time limit: marked as retried, and given to nobody, they would wait for the next start."""
+    """Cancelled, as by a time limit, it would leave marked dead letters undelivered until the next start."""
     storage = Awaiting()
     clinic = Clinic()
     async with InMemoryEventBus(storage) as bus:

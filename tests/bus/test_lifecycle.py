@@ -1,4 +1,4 @@
-"""Life: what a bus accepts when, and what it leaves running. Promises 7 (in short) and 9."""
+"""Life cycle: when a bus accepts calls, and what it leaves running. Promises 7 (in short) and 9."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALLS: dict[str, Any] = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
-    """An event that a bus swallows before it runs is lost without a trace."""
+    """An event swallowed by a bus that does not run yet would be lost without a trace."""
     bus = backend.bus()
     with pytest.raises(BusNotRunningError, match=r"stopped.*async with bus") as caught:
         await CALLS[call](bus)
@@ -38,7 +38,7 @@ async def test_a_bus_that_is_not_started_refuses_with_a_typed_error(backend: Bac
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
-    """Promise 9. After the stop nothing is accepted any more, by whatever call."""
+    """Promise 9. After the stop no call accepts anything any more."""
     bus = await backend.running()
 
     async def note(event: Moved) -> None: ...
@@ -53,7 +53,7 @@ async def test_a_bus_that_was_stopped_refuses_with_a_typed_error(backend: Backen
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backend, call: str) -> None:
-    """Promise 9. A stop may wait for a handler as long as its timeout; nothing new comes in meanwhile."""
+    """Promise 9. A stop may wait for a handler until its timeout; nothing new is accepted meanwhile."""
     bus = await backend.running()
     entered: Seen[int] = Seen()
     release = asyncio.Event()
@@ -76,9 +76,7 @@ async def test_a_bus_that_still_stops_refuses_with_a_typed_error(backend: Backen
 
 
 async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backend: Backend) -> None:
-    """Promise 9. Publishers that run into the stop: what was acknowledged is handled now or after the next
-    start.
-    """
+    """Promise 9. Of publishes during a stop, acknowledged ones are handled now or after the next start."""
     bus = await backend.running()
     handled: Seen[Moved] = Seen()
 
@@ -120,7 +118,7 @@ async def test_publishing_during_stop_is_stored_or_refused_never_swallowed(backe
 
 
 async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
-    """Frameworks call both more often than once."""
+    """Frameworks often call start and stop more than once."""
     bus = backend.bus()
     await bus.stop()
     await bus.start()
@@ -133,7 +131,7 @@ async def test_start_and_stop_are_idempotent(backend: Backend) -> None:
 
 
 async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> None:
-    """Two tasks that start, or one that stops meanwhile, must not leave half a bus."""
+    """Two starts, or a start and a stop, at the same time must not leave half a bus."""
     bus = backend.bus()
     await asyncio.gather(bus.start(), bus.start())
     assert bus.get_statistics()["worker_count"] == 4
@@ -145,7 +143,7 @@ async def test_start_and_stop_at_the_same_time_take_turns(backend: Backend) -> N
 
 
 async def test_the_context_manager_drains_before_it_stops(backend: Backend) -> None:
-    """``async with`` is for scripts: when the block is over, the work is done."""
+    """``async with`` is for scripts: when the block ends, the work is done."""
     bus = backend.bus()
     seen: Seen[int] = Seen()
 
@@ -185,7 +183,7 @@ async def test_an_error_in_the_block_stops_the_bus_without_waiting(backend: Back
 async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_off(
     stored: Backend, clock: VirtualClock
 ) -> None:
-    """They are stored, and so is what waits behind them; a script must not sit there for an hour."""
+    """Retries and the events behind them are stored; a script must not wait an hour for them."""
     bus = stored.bus(clock=clock)
     calls: Seen[int] = Seen()
 
@@ -213,7 +211,7 @@ async def test_the_block_of_a_stored_bus_does_not_wait_for_retries_that_are_far_
 
 
 async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None:
-    """The same object, stopped in the middle of its work and started again: no key may be left behind."""
+    """The same bus object, stopped in the middle of its work and started again, must not forget a key."""
     bus = await backend.running(worker_count=1)
     entered = asyncio.Event()
     release = asyncio.Event()
@@ -239,7 +237,7 @@ async def test_a_restarted_bus_goes_on_with_every_lane(backend: Backend) -> None
 async def test_handlers_cancelled_at_the_stop_count_neither_as_attempts_nor_as_failures(
     stored: Backend,
 ) -> None:
-    """The stop is not the handler's fault: three restarts must not use up the attempts of an event."""
+    """Stops are not failures of the handler: three restarts must not use up an event's attempts."""
     bus = stored.bus()
     entered: Seen[int] = Seen()
     for cycle in range(4):
@@ -271,14 +269,12 @@ def _hanging(entered: Seen[int]) -> Any:
 
 
 def descriptors() -> set[str]:
-    """Return what the process's open file descriptors point to, sockets and pipes of the loop aside."""
+    """Return the targets of the process's open file descriptors, except the loop's sockets and pipes."""
     return {name for name in open_targets() if name.startswith("/") and not name.startswith("/dev/")}
 
 
 async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Path) -> None:
-    """Promise 7. A task, thread, file descriptor or file left behind by each start would end a long-lived
-    program.
-    """
+    """Promise 7. A task, thread, descriptor or file left by each start would end a long-lived program."""
     gc.collect()
     tasks, threads, open_files = asyncio.all_tasks(), set(threading.enumerate()), descriptors()
     failing = asyncio.Event()
@@ -319,7 +315,7 @@ async def test_nothing_is_left_running_after_stop(backend: Backend, tmp_path: Pa
 
 
 async def test_many_starts_and_stops_under_traffic_lose_nothing(stored: Backend) -> None:
-    """Promise 7 in short: 30 cycles. Each stop cuts into work under way, each start takes it up."""
+    """Promise 7 in short: 30 cycles, each of which stops in the middle of work and then continues it."""
     handled: dict[str, int] = {}
     acknowledged: list[str] = []
     for cycle in range(30):
@@ -349,9 +345,7 @@ async def test_many_starts_and_stops_under_traffic_lose_nothing(stored: Backend)
 
 
 async def test_a_start_that_fails_leaves_a_bus_that_can_be_started_later(tmp_path: Path) -> None:
-    """A file that is locked or broken for a moment must not make the object useless, nor leave workers
-    behind.
-    """
+    """A file that is unusable for a moment must not make the bus useless, or leave workers behind."""
     storage = SqliteEventStorage(tmp_path / "events.db")
     bus = InMemoryEventBus(storage)
     tasks = asyncio.all_tasks()

@@ -1,4 +1,4 @@
-"""Thousands of subscriptions on one bus: each costs its own, not one more look at all the others."""
+"""Thousands of subscriptions on a bus: adding one must not cost a look at all the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def _note(event: Any) -> None: ...
 async def test_a_subscription_comes_and_goes_at_the_same_cost_among_many(
     memory: Backend, started: bool
 ) -> None:
-    """A server that subscribes once for each client would slow down with the square of its clients."""
+    """A server that subscribes once per client would slow down with the square of its clients."""
     costs: list[int] = []
     for size in (20, 400):
         bus = await memory.running() if started else memory.bus()
@@ -32,7 +32,7 @@ async def test_a_subscription_comes_and_goes_at_the_same_cost_among_many(
 
 
 class _Priority(int):
-    """Count how often it is looked up."""
+    """A priority that counts how often it is read."""
 
     looks = 0
 
@@ -42,7 +42,7 @@ class _Priority(int):
 
 
 class _Id(str):
-    """Count with how many others it is compared."""
+    """An id that counts how often it is compared."""
 
     __slots__ = ()
     compared = 0
@@ -56,7 +56,7 @@ class _Id(str):
 
 
 async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memory: Backend) -> None:
-    """Ten thousand would take seven seconds to subscribe, and end each other only after a search."""
+    """Ten thousand would take seven seconds to subscribe, and each unsubscribe would search all of them."""
     looks: list[tuple[int, int]] = []
     for size in (20, 400):
         bus = await memory.running()
@@ -72,7 +72,7 @@ async def test_nobody_else_is_looked_at_when_a_subscription_comes_and_goes(memor
 
 
 async def test_priorities_are_found_out_without_comparing_each_with_each(memory: Backend) -> None:
-    """With two levels, subscribing may look at everybody once, but not at everybody for everybody."""
+    """With two priorities, subscribing may look at every subscription once, but not at every pair."""
     bus = memory.bus()
     for n in range(200):
         bus.subscribe(Moved, _note, name=f"client {n}", priority=n % 2)
@@ -82,7 +82,7 @@ async def test_priorities_are_found_out_without_comparing_each_with_each(memory:
 
 
 async def test_who_comes_and_goes_changes_for_whom_the_others_wait(memory: Backend) -> None:
-    """A subscription left out of the look at priorities would run too early, or wait for nobody for ever."""
+    """A subscription left out of the update would run too early, or wait for ever for one that is gone."""
     bus = await memory.running(worker_count=1)
     seen: Seen[str] = Seen()
 

@@ -1,4 +1,4 @@
-"""A bus on some storage, with handlers that fail as their events say, and all that can be seen of it."""
+"""A bus on any storage, with handlers that fail as their events say, and everything observable about it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pabal.ports.storage import EventStorage
 from pabal.testing import VirtualClock
 
 SECONDS = 20.0
-"""After which a bus that does not come to rest is stuck."""
+"""Seconds after which a bus that has not come to rest is considered stuck."""
 STEP = 10.0
 """Virtual seconds from a failure to the next attempt."""
 ATTEMPTS = 3
 
 
 class Noted(DomainEvent):
-    """Say itself how often each subscription fails on it; ``fatal`` makes the first attempt the last."""
+    """An event that says how often each subscription fails on it; ``fatal`` allows no retry."""
 
     event_type: ClassVar[str] = "model.noted"
     aggregate_type: ClassVar[str | None] = "note"
@@ -43,7 +43,7 @@ class Noted(DomainEvent):
 
 
 class Quiet(DomainEvent):
-    """Be an event that few subscribe to."""
+    """An event that few subscriptions want."""
 
     event_type: ClassVar[str] = "model.quiet"
     number: int
@@ -54,7 +54,7 @@ class Quiet(DomainEvent):
 SUBSCRIPTIONS: dict[str, dict[str, Any]] = {
     "parks": {"event_type": Noted},
     "parks-keys": {"event_type": Noted, "on_exhausted": "park_key"},
-    # One key for all: how far other keys are when one halts the subscription is a matter of moments.
+    # One key for all: how far other keys are when one halts the subscription depends on timing.
     "stops": {"event_type": Noted, "on_exhausted": "stop", "ordering": lambda event: "all"},
     "waits-its-turn": {"event_type": (Noted, Quiet), "priority": 2},
     "picks": {"event_type": "model.*", "where": lambda event: event.number % 2 == 0},
@@ -68,13 +68,13 @@ SUBSCRIPTIONS: dict[str, dict[str, Any]] = {
 
 
 class System:
-    """Run commands on a bus and tell what can be seen; two systems given the same commands must agree."""
+    """Run commands on a bus and observe it; two systems given the same commands must agree."""
 
     def __init__(self, make_storage: Callable[[], EventStorage]) -> None:
         self.clock = VirtualClock()
         self.storage: Any = make_storage()
         self.subscribed: dict[str, Any] = {}
-        """What the application subscribes, by name, over all restarts."""
+        """The application's subscriptions by name, across all restarts."""
         self.handled: dict[str, list[tuple[Any, int]]] = defaultdict(list)
         self.attempts: Counter[tuple[str, int]] = Counter()
         self.healed = False
@@ -127,29 +127,29 @@ class System:
         return self.bus.unsubscribe(subscription)
 
     async def letter_at(self, index: int) -> DeadLetter | None:
-        """Return one of the dead letters, counted in an order that does not depend on their ids."""
+        """Return a dead letter by index, in an order that does not depend on their ids."""
         letters = await self.bus.dead_letters.list(limit=1000)
         letters.sort(key=lambda letter: (letter.subscription, letter.position))
         return letters[index % len(letters)] if letters else None
 
     async def advance(self, steps: int) -> None:
-        """Let time pass, and what is due happen."""
+        """Let time pass, and everything that becomes due happen."""
         for _ in range(steps):
             await self.clock.advance(STEP)
             await self.settle()
 
     async def settle(self) -> None:
-        """Wait until nothing happens any more by itself."""
+        """Wait until nothing more happens by itself."""
         await self.bus.drain(timeout=SECONDS, retries=False)
 
     async def log(self) -> list[Any]:
         """Return every event stored."""
         return [envelope.event async for envelope in self.storage.read()]
 
-    # -- what can be seen -----------------------------------------------------------------------------
+    # -- what can be observed -------------------------------------------------------------------------
 
     async def look(self, floor: int) -> dict[str, Any]:
-        """Return everything an application can see of the bus, and of its storage above a position."""
+        """Return everything an application can observe of the bus, and of its storage above a position."""
         letters = await self.bus.dead_letters.list(limit=1000)
         statistics = self.bus.get_statistics()
         return {
@@ -173,7 +173,7 @@ class System:
         }
 
     async def look_at_storage(self, floor: int) -> dict[str, Any]:
-        """Return what is stored of subscriptions; complete only when no bus runs."""
+        """Return what is stored about subscriptions; complete only while no bus runs."""
         there = {envelope.event_id async for envelope in self.storage.read(floor)}
         unprocessed = await self.storage.get_unprocessed_events(1000)
         return {
@@ -232,9 +232,9 @@ def is_for(name: str, event: Any) -> bool:
 
 
 async def outcome(call: Any) -> Any:
-    """Return what a call returns, or what it raises, in a form that can be compared."""
+    """Return what a call returns or raises, in a form that can be compared."""
     try:
         return await call
     except PabalError as error:
-        # Ids are given in the order of parking, which several subscriptions may take in any order.
+        # Ids follow the order of parking, which may differ between several subscriptions.
         return type(error).__name__, re.sub(r"dead letter \d+", "dead letter", str(error))

@@ -1,4 +1,4 @@
-"""The in-memory storage does what every storage must."""
+"""The in-memory storage passes every conformance case."""
 
 import pytest
 
@@ -8,5 +8,5 @@ from pabal.testing.conformance import Case, cases_for
 
 @pytest.mark.parametrize("case", cases_for(InMemoryEventStorage.capabilities), ids=str)
 async def test_the_in_memory_storage_conforms(case: Case) -> None:
-    """It is the model that the others are compared with."""
+    """The other storages are compared with it, so its mistakes would go unnoticed."""
     await case(InMemoryEventStorage)

@@ -1,4 +1,4 @@
-"""Whatever is done to them, a bus on SQLite and a bus on the in-memory storage look the same."""
+"""A bus on SQLite and a bus on the in-memory storage behave the same under any sequence of commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INDEXES = st.integers(0, 50)
 
 
 class TwoStorages(RuleBasedStateMachine):
-    """Give both systems the same commands, and compare all that can be seen after each."""
+    """Give both systems the same commands, and compare everything observable after each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class TwoStorages(RuleBasedStateMachine):
         self.given_up: set[tuple[str, int]] = set()
         """(subscription, number) of dead letters that were discarded."""
         self.from_start: set[str] = set()
-        """Subscriptions that must have handled the whole log in the end."""
+        """Subscriptions that must have handled the whole log by the end."""
         self.known: set[str] = set()
         self.trimmed = False
-        """Only one of the two can be trimmed: afterwards, nothing may ask for old events."""
+        """Only one of the two logs can be trimmed; after that, nothing may ask for old events."""
         self.number = 0
 
     # -- both at once ---------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class TwoStorages(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def _end(self) -> None:
-        """Mend everything, and see that nothing was lost or handled twice."""
+        """Repair everything, and check that nothing was lost or handled twice."""
 
         floor = self._floor()
 

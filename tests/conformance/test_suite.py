@@ -1,4 +1,4 @@
-"""The conformance suite itself: it finds what is wrong with a storage, and says so."""
+"""The conformance suite itself: it finds defects of a storage, and describes them."""
 
 import asyncio
 import unicodedata
@@ -30,7 +30,7 @@ SIMPLEST = Capabilities(persistent=False, shared=False, aggregates=True, inspect
 
 
 class StoresTwice(InMemoryEventStorage):
-    """Knows no event again."""
+    """Does not recognise an event that is already stored."""
 
     async def store_event(self, event: Any) -> int:
         self._by_id.clear()
@@ -45,7 +45,7 @@ class StoresParts(InMemoryEventStorage):
 
 
 class ReordersPages(InMemoryEventStorage):
-    """Ends a filtered page where its last row is, so readers never come to the end."""
+    """Ends a filtered page at its last row, so that readers never reach the end."""
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
         page = await super().read_page(after, limit=limit, types=types)
@@ -53,7 +53,7 @@ class ReordersPages(InMemoryEventStorage):
 
 
 class TellsLate(InMemoryEventStorage):
-    """Tells listeners some time after the append has returned."""
+    """Calls listeners some time after the append has returned."""
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
         def later(batch: Committed) -> None:
@@ -63,7 +63,7 @@ class TellsLate(InMemoryEventStorage):
 
 
 class ChecksNoVersion(InMemoryEventStorage):
-    """Appends wherever a stream is."""
+    """Appends to a stream whatever its version."""
 
     async def append(
         self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
@@ -72,7 +72,7 @@ class ChecksNoVersion(InMemoryEventStorage):
 
 
 class AppendsOneByOne(InMemoryEventStorage):
-    """Appends to the streams before the one that is elsewhere."""
+    """Appends to the streams before the one at another version."""
 
     def append_streams(self, changes: Sequence[StreamAppend]) -> asyncio.Future[list[int]]:
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -88,7 +88,7 @@ class AppendsOneByOne(InMemoryEventStorage):
 
 
 class BeginsAtTheVersion(InMemoryEventStorage):
-    """Returns the event at the version as well."""
+    """Includes the event at the version itself."""
 
     async def read_history(
         self, aggregate_type: str, aggregate_id: str, after_version: int = 0
@@ -97,7 +97,7 @@ class BeginsAtTheVersion(InMemoryEventStorage):
 
 
 class NormalizesIds(InMemoryEventStorage):
-    """Takes two spellings of a letter for one."""
+    """Treats two spellings of a letter as the same."""
 
     async def save_snapshot(
         self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
@@ -107,7 +107,7 @@ class NormalizesIds(InMemoryEventStorage):
 
 
 class KeepsTheNewest(InMemoryEventStorage):
-    """Keeps a snapshot of a higher version though another was saved since."""
+    """Keeps a snapshot of a higher version although another was saved later."""
 
     async def save_snapshot(
         self, aggregate_type: str, aggregate_id: str, version: int, data: bytes | None
@@ -119,7 +119,7 @@ class KeepsTheNewest(InMemoryEventStorage):
 
 
 class SettlesLate(InMemoryEventStorage):
-    """Settles the place of a new name when the call is awaited."""
+    """Fixes the position of a new name only when the call is awaited."""
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
@@ -132,7 +132,7 @@ class SettlesLate(InMemoryEventStorage):
 
 
 class HasTwoHolders(InMemoryEventStorage):
-    """Gives a subscription to whoever asks."""
+    """Gives a subscription to every caller."""
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
@@ -143,7 +143,7 @@ class HasTwoHolders(InMemoryEventStorage):
 
 
 class GivesNothingAnew(InMemoryEventStorage):
-    """Refuses a subscription to its own holder, as an open call without an epoch does."""
+    """Refuses to reopen a subscription for its own holder."""
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
@@ -152,7 +152,7 @@ class GivesNothingAnew(InMemoryEventStorage):
 
 
 class GivesAnewToAnybody(InMemoryEventStorage):
-    """Takes any epoch for the holder's."""
+    """Accepts any epoch as that of the holder."""
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
@@ -163,7 +163,7 @@ class GivesAnewToAnybody(InMemoryEventStorage):
 
 
 class CountsOn(InMemoryEventStorage):
-    """Goes on with the epochs of a name that was forgotten."""
+    """Continues the epochs of a name that was forgotten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class CountsOn(InMemoryEventStorage):
 
 
 class IsNotFenced(InMemoryEventStorage):
-    """Takes progress of an epoch that is over."""
+    """Accepts progress of an epoch that is over."""
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         for change in changes:
@@ -196,7 +196,7 @@ class IsNotFenced(InMemoryEventStorage):
 
 
 class ForgetsRetries(InMemoryEventStorage):
-    """Saves how far a subscription is, not what waits."""
+    """Saves how far a subscription is, but not its retries."""
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         for change in changes:
@@ -205,7 +205,7 @@ class ForgetsRetries(InMemoryEventStorage):
 
 
 class RetriesTwice(InMemoryEventStorage):
-    """Begins a retry that is under way."""
+    """Begins a retry that is already under way."""
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
@@ -215,14 +215,14 @@ class RetriesTwice(InMemoryEventStorage):
 
 
 class IsImpatient(InMemoryEventStorage):
-    """Lets scheduled events into the log whenever it is asked."""
+    """Lets scheduled events into the log whenever it is called."""
 
     async def release_due(self, now: float) -> float | None:
         return await super().release_due(now + 1e9)
 
 
 class SchedulesTwice(InMemoryEventStorage):
-    """Takes an event that is scheduled for a new one."""
+    """Treats an event that is already scheduled as a new one."""
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         earlier, self._scheduled = self._scheduled, []
@@ -231,7 +231,7 @@ class SchedulesTwice(InMemoryEventStorage):
 
 
 class ForgetsPauses(InMemoryEventStorage):
-    """Says that a subscription is paused, and lets the next holder go on."""
+    """Reports that a subscription is paused, but lets the next holder go on."""
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
@@ -242,14 +242,14 @@ class ForgetsPauses(InMemoryEventStorage):
 
 
 class LosesItsPlace(InMemoryEventStorage):
-    """Begins a page with the last row of the one before."""
+    """Begins a page with the last row of the page before."""
 
     async def find_events(self, wanted: LogFilter, *, after: int = 0, **page: Any) -> list[StoredRecord]:
         return await super().find_events(wanted, after=after - 1, **page)
 
 
 class ReplaysTwice(InMemoryEventStorage):
-    """Keeps a replay though its range is done."""
+    """Keeps a replay after its range is done."""
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         for change in changes:
@@ -258,7 +258,7 @@ class ReplaysTwice(InMemoryEventStorage):
 
 
 class ForgetsFailures(InMemoryEventStorage):
-    """Forgets the failed attempts of a delivery once it has succeeded."""
+    """Forgets the failed attempts of a delivery once it succeeds."""
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
         for change in changes:
@@ -302,14 +302,14 @@ def named(name: str) -> Case:
 
 @pytest.mark.parametrize(("storage", "name"), FOUND)
 async def test_a_storage_that_breaks_a_promise_is_found(storage: Any, name: str) -> None:
-    """A backend with that defect would be called conforming."""
+    """A backend with that defect would count as conforming."""
     with pytest.raises(AssertionError) as caught:
         await named(name)(storage)
     assert len(str(caught.value)) > 20
 
 
 def test_capabilities_select_the_cases() -> None:
-    """A storage without a file would be asked to survive its end."""
+    """A storage in memory would be required to survive its end."""
     carrier = Capabilities(persistent=False, shared=False, versioned=False, searchable=False, steered=False)
     persistent = Capabilities(persistent=True, shared=False)
     everything = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
@@ -325,7 +325,7 @@ def test_capabilities_select_the_cases() -> None:
 
 
 def test_every_port_has_cases_with_a_sentence_and_a_name_of_their_own() -> None:
-    """A report of failures would name two things alike, or say nothing."""
+    """A report of failures would use one name for two cases, or say nothing."""
     everything = Capabilities(persistent=True, shared=True, aggregates=True, inspectable=True)
     for port in PORTS:
         found = cases_for(everything, port)
@@ -337,7 +337,7 @@ def test_every_port_has_cases_with_a_sentence_and_a_name_of_their_own() -> None:
 
 
 async def test_a_case_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that loses a wake-up would stop the whole run."""
+    """A backend that loses a wake-up would block the whole run."""
 
     async def hang(factory: StorageFactory) -> None:
         await asyncio.Event().wait()
@@ -348,7 +348,7 @@ async def test_a_case_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_error_out_of_a_case_says_what_was_expected() -> None:
-    """A backend that returns one row too few would fail by a ValueError about unpacking."""
+    """A backend that returns too few rows would fail with a ValueError about unpacking."""
 
     async def fail(factory: StorageFactory) -> None:
         raise ValueError("not enough values")
@@ -358,7 +358,7 @@ async def test_an_error_out_of_a_case_says_what_was_expected() -> None:
 
 
 class TellsTooLittle(InMemoryEventStorage):
-    """It leaves out the first of whatever it is asked for a list of."""
+    """Omits the first element of every list it returns."""
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
         return (await super().list_subscriptions())[1:]
@@ -371,7 +371,7 @@ class TellsTooLittle(InMemoryEventStorage):
 
 
 async def test_a_row_too_few_is_told_as_such_and_not_as_an_unpacking() -> None:
-    """Whoever writes a backend would have to read the suite to see what was missing."""
+    """The author of a backend would have to read the suite to see what was missing."""
     told: list[str] = []
     for case in cases_for(SIMPLEST, "dead_letters", "bus dead letters", "inspection"):
         try:
@@ -383,7 +383,7 @@ async def test_a_row_too_few_is_told_as_such_and_not_as_an_unpacking() -> None:
 
 
 async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
-    """A failure would say no more than False."""
+    """A failure would say nothing but False."""
 
     async def answer() -> int:
         return 5
@@ -403,7 +403,7 @@ async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
 
 
 def test_helpers_of_a_module_are_no_cases() -> None:
-    """``take`` of the subscriptions would be run as a case, without arguments."""
+    """``take``, a helper of the subscription cases, would be run as a case, without arguments."""
     from pabal.testing.conformance import subscriptions
 
     assert "take" not in {case.name for case in cases_of("subscriptions", subscriptions)}

@@ -1,4 +1,4 @@
-"""A storage that lets a test act between a question and its answer: where every race of the engine lies."""
+"""A storage that lets a test act between a call and its answer, where the engine's races happen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Act = Callable[[], Awaitable[object]]
 
 
 class Between(InMemoryEventStorage):
-    """Make the calls in ``then``, once each, after the answer was found and before anybody has it."""
+    """Make each call in ``then`` once, after the answer is found and before the caller gets it."""
 
     def __init__(self) -> None:
         super().__init__()

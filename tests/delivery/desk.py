@@ -1,4 +1,4 @@
-"""A bus with one subscription, on a storage that can be acted in between."""
+"""A bus with one subscription, on a storage that lets a test act between call and answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATER = RetryPolicy(max_attempts=3, base_delay=100.0, jitter=0.0)
 
 
 class Clerk:
-    """Handle moves, but not those in ``refused``, nor any before ``gate`` is open."""
+    """A handler that refuses the moves in ``refused``, and waits until ``gate`` is open."""
 
     def __init__(self) -> None:
         self.handled: Seen[Any] = Seen()
@@ -37,7 +37,7 @@ class Clerk:
 
 
 class Desk:
-    """A running bus on a storage that can be acted in between, and a clerk at it."""
+    """A running bus on a ``Between`` storage, with a clerk as its handler."""
 
     def __init__(self) -> None:
         self.storage, self.clock, self.clerk = Between(), VirtualClock(), Clerk()

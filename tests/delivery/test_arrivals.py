@@ -1,4 +1,4 @@
-"""Deliveries in memory go straight to their handler until one has to wait; nobody may notice which way."""
+"""Deliveries in memory go straight to their handler until one has to wait; the difference must not show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pabal import DomainEvent, InMemoryEventBus, RetryPolicy
 
 
 class Weighed(DomainEvent):
-    """Have a float, which is looked at before the event is published."""
+    """An event with a float, which is checked before it is published."""
 
     event_type: ClassVar[str] = "arrivals-test.weighed"
     piece: str
@@ -29,7 +29,7 @@ class Weighed(DomainEvent):
 
 
 class Careless(DomainEvent):
-    """Fail to say what it belongs to."""
+    """An event whose ``aggregate_id`` raises."""
 
     n: int
 
@@ -40,7 +40,7 @@ class Careless(DomainEvent):
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_order_per_key_holds_however_deliveries_change_between_the_two_ways(seed: int) -> None:
-    """Events of one key would overtake each other whenever a handler begins, or ends, to wait. Promise 11."""
+    """Promise 11. Events of one key would overtake each other when a handler begins or stops waiting."""
     chance = random.Random(seed)
     bus = InMemoryEventBus(worker_count=3, seed=seed)
     inside: Counter[str] = Counter()
@@ -83,7 +83,7 @@ async def test_order_per_key_holds_however_deliveries_change_between_the_two_way
 
 
 async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_other_lanes() -> None:
-    """One slow key would hold up the batch that arrived with it. Promise 14."""
+    """Promise 14. One slow key would hold up the batch that arrived with it."""
     bus = InMemoryEventBus(worker_count=2)
     gate = asyncio.Event()
     seen: Seen[int] = Seen()
@@ -105,7 +105,7 @@ async def test_what_waits_behind_a_waiting_handler_is_counted_and_goes_on_in_oth
 
 
 async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> None:
-    """With nobody to sort what arrived, it would be forgotten when the subscription ends."""
+    """With no second worker to sort the arrivals, they would be lost when the subscription ends."""
     bus = InMemoryEventBus(worker_count=1)
     begun: Seen[int] = Seen()
     gate = asyncio.Event()
@@ -129,7 +129,7 @@ async def test_with_one_worker_everything_waits_its_turn_and_is_counted() -> Non
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_failed_event_without_a_key_is_parked_on_either_way(waits: bool) -> None:
-    """An ``aggregate_id`` that raises would end the worker, and with it a quarter of the bus."""
+    """An ``aggregate_id`` that raises would end the worker, and a quarter of the bus with it."""
     bus = InMemoryEventBus(worker_count=2)
 
     async def handle(event: Careless) -> None:

@@ -1,4 +1,4 @@
-"""A subscription that is paused, ended or lost while the engine waits for its storage."""
+"""Subscriptions that are paused, ended or lost while the engine waits for its storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pabal.delivery import replaying
 
 @pytest.mark.parametrize("moment", ["read_positions", "list_dead_letters"])
 async def test_a_pause_while_it_is_being_opened_holds_and_loses_nothing(desk: Desk, moment: str) -> None:
-    """Opening would go on behind the pause's back: events would be handled though it is paused, or twice."""
+    """The opening would go on despite the pause: events would be handled while paused, or twice."""
     clerk = desk.clerk
     clerk.refused = {1: ConnectionError("not yet"), 2: NotRetryableError("never")}
     subscription = desk.employ()
@@ -76,7 +76,7 @@ async def test_a_pause_in_the_middle_of_a_replay_holds_and_the_replay_goes_on_af
 async def test_a_pause_while_a_replay_waits_for_room_ends_it_for_now(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would wait for ever for deliveries that the pause has taken away, and nobody start it again."""
+    """The replay would wait for ever for deliveries that the pause removed, and nothing would restart it."""
     monkeypatch.setattr(replaying, "_PAGE", 1)
     monkeypatch.setattr(replaying, "_ROOM", 1)
     desk.employ()
@@ -96,7 +96,7 @@ async def test_a_pause_while_a_replay_waits_for_room_ends_it_for_now(
 
 
 async def test_a_retry_that_comes_due_during_a_replay_counts_for_itself(desk: Desk) -> None:
-    """Taken for a part of the range, it would be finished there and stay unfinished in the log."""
+    """Counted as part of the replayed range, the retry would stay unfinished in the log."""
     desk.clerk.refused = {1: ConnectionError("not yet")}
     desk.employ()
     await desk.publish(1)
@@ -117,7 +117,7 @@ async def test_a_retry_that_comes_due_during_a_replay_counts_for_itself(desk: De
 
 @pytest.mark.parametrize("moment", ["queued_positions", "read_positions"])
 async def test_a_pause_while_a_queue_is_read_back_keeps_its_order(desk: Desk, moment: str) -> None:
-    """Promise 25. What queued behind a dead letter would be lost, doubled, or overtaken by newer events."""
+    """Promise 25. The queue behind a dead letter would be lost, doubled, or overtaken by newer events."""
     desk.clerk.refused = {1: NotRetryableError("never")}
     desk.employ()
     await desk.publish(1, 2, 3)
@@ -144,7 +144,7 @@ async def test_a_pause_while_a_queue_is_read_back_keeps_its_order(desk: Desk, mo
 async def test_a_dead_letter_whose_subscription_is_paused_in_that_moment_is_retried_after_it(
     desk: Desk,
 ) -> None:
-    """Delivered at once it would break the pause; forgotten, it would be "retrying" for ever."""
+    """Delivered at once, it would break the pause; forgotten, it would stay "retrying" for ever."""
     desk.clerk.refused = {1: NotRetryableError("never")}
     desk.employ()
     await desk.publish(1)
@@ -164,7 +164,7 @@ async def test_a_dead_letter_whose_subscription_is_paused_in_that_moment_is_retr
 async def test_a_pause_while_the_tail_of_a_lane_is_read_back_loses_nothing(
     desk: Desk, small_buffers: None
 ) -> None:
-    """Promise 18. What was left on disk for want of room would be handled twice, or never."""
+    """Promise 18. Events left on disk for lack of room would be handled twice, or never."""
     desk.employ()
     await desk.rest()
     desk.clerk.gate.clear()
@@ -190,7 +190,7 @@ async def test_a_pause_while_the_tail_of_a_lane_is_read_back_loses_nothing(
 
 
 async def test_a_subscription_that_ends_while_its_controls_are_read_is_left_alone(desk: Desk) -> None:
-    """What is asked of a name would be done to whoever subscribes under it next, or fail the looking."""
+    """Requests would apply to the next subscription of the same name, or make reading them fail."""
     subscription = desk.employ()
     await desk.publish(1)
     await desk.rest()
@@ -208,7 +208,7 @@ async def test_a_subscription_that_ends_while_its_controls_are_read_is_left_alon
 
 
 async def test_a_subscription_that_ends_before_it_is_resumed_is_not_opened_again(desk: Desk) -> None:
-    """Resumed once its last handler has ended, it would come back though nobody has it any more."""
+    """Resumed after its last handler ended, it would be opened although it was unsubscribed."""
     desk.clerk.gate.clear()
     subscription = desk.employ()
     await desk.publish(1)
@@ -228,7 +228,7 @@ async def test_a_subscription_that_ends_before_it_is_resumed_is_not_opened_again
 
 
 async def test_one_that_is_lost_during_its_reset_comes_back_once_it_is_free(desk: Desk) -> None:
-    """It would be opened twice, by the reset and by the standing by, and handle everything double."""
+    """Both the reset and the retry on standby would open it, and it would handle everything twice."""
     desk.clerk.gate.clear()
     desk.employ()
     await desk.publish(1, 2)
@@ -236,7 +236,7 @@ async def test_one_that_is_lost_during_its_reset_comes_back_once_it_is_free(desk
     consumer = desk.bus._engine.consumers["clerk"]
     resetting = asyncio.ensure_future(desk.bus.subscriptions.reset("clerk", "beginning"))
     await desk.clock.settle()
-    # As after a lease that ran out: another process has taken it, and let it go since.
+    # As after an expired lease: another process has opened it and released it again.
     await desk.storage.release_subscription("clerk", consumer.epoch)
     taken = await desk.storage.open_subscription("clerk", "now")
     assert taken is not None
@@ -252,7 +252,7 @@ async def test_one_that_is_lost_during_its_reset_comes_back_once_it_is_free(desk
 
 
 async def test_who_waits_for_a_save_is_told_when_the_bus_stops_without_it(desk: Desk) -> None:
-    """A replay is cut where the saved cursor stands; from one that was not, it would miss events."""
+    """A replay ends at the saved cursor; if the cursor was not saved, the replay would miss events."""
     desk.employ()
     await desk.publish(1)
     await desk.rest()
@@ -270,7 +270,7 @@ async def test_who_waits_for_a_save_is_told_when_the_bus_stops_without_it(desk: 
 
 
 async def test_a_pause_whose_bus_stops_in_that_moment_holds_at_the_next_start(desk: Desk) -> None:
-    """The pause is stored: who asked for it must not be told of an error, nor find events handled."""
+    """The pause is stored, so the caller must get no error, and no event may be handled after it."""
     desk.employ()
     await desk.publish(1)
     await desk.rest()
@@ -287,7 +287,7 @@ async def test_a_pause_whose_bus_stops_in_that_moment_holds_at_the_next_start(de
 
 @pytest.mark.parametrize("moment", ["save_progress", "release_subscription"])
 async def test_a_stop_that_was_cancelled_can_be_asked_for_again(desk: Desk, moment: str) -> None:
-    """Promise 8. ``wait_for(bus.stop(), 5)`` on a slow disk would leave a bus that can do neither."""
+    """Promise 8. After ``wait_for(bus.stop(), 5)`` on a slow disk, a bus could neither run nor stop."""
     desk.employ()
     await desk.publish(1)
     await desk.rest()
@@ -321,8 +321,8 @@ async def _raise(error: Exception) -> None:
 
 
 async def test_one_that_ends_while_it_is_taken_up_anew_is_given_up_once(desk: Desk) -> None:
-    """It was opened again though nobody had it any more, ``stop()`` raised AssertionError, and who retried a
-    dead letter of it waited for ever.
+    """It was opened again although it was unsubscribed: ``stop()`` raised AssertionError, and a call that
+    retried one of its dead letters waited for ever.
     """
     subscription = desk.employ()
     await desk.publish(1)
@@ -349,7 +349,7 @@ async def test_one_that_ends_while_it_is_taken_up_anew_is_given_up_once(desk: De
 async def test_what_queues_on_disk_behind_a_parked_key_holds_no_higher_number_up(
     desk: Desk, small_buffers: None
 ) -> None:
-    """Promise 16. It is parked without an attempt, for which the higher number would wait until the retry."""
+    """Promise 16. The event is queued unattempted; the higher number would wait until its retry."""
     follower = Clerk()
     desk.clerk.gate.clear()
     desk.clerk.refused = {1: NotRetryableError("never")}
@@ -366,7 +366,7 @@ async def test_what_queues_on_disk_behind_a_parked_key_holds_no_higher_number_up
 
 
 async def test_a_reset_that_comes_once_dead_letters_are_counted_has_them_counted_again(desk: Desk) -> None:
-    """Health would tell of dead letters that are gone, until the next start."""
+    """Health would count dead letters that no longer exist, until the next start."""
     desk.clerk.refused = {1: NotRetryableError("never")}
     desk.employ()
     await desk.publish(1, 2)
@@ -379,7 +379,7 @@ async def test_a_reset_that_comes_once_dead_letters_are_counted_has_them_counted
         moved.set()
 
     async def looked() -> None:
-        desk.storage.then["read_controls"] = reset  # when it reads them again, to take it up anew
+        desk.storage.then["read_controls"] = reset  # when it reads them again to reopen the subscription
 
     desk.storage.then["read_controls"] = looked
     await desk.storage.request_reopening("clerk")

@@ -1,4 +1,4 @@
-"""A subscription that somebody forgets while it is subscribed to: what it had left is not lost in silence."""
+"""A subscription that is forgotten while a bus subscribes to it: its unfinished work is not lost silently."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pabal.ports.telemetry import SubscriptionHalted, SubscriptionResumed
 
 
 async def lose(desk: Desk) -> None:
-    """Take the subscription from its bus, as where its lease ran out while the process stood still."""
+    """Take the subscription away from its bus, as when its lease expires while the process is suspended."""
     consumer = desk.bus._engine.consumers["clerk"]
     await desk.storage.release_subscription("clerk", consumer.epoch)
-    desk.bus._engine.fenced(consumer)  # as the next renewal finds
+    desk.bus._engine.fenced(consumer)  # as the next renewal does
 
 
 async def taken(desk: Desk) -> Cursor:
-    """Take the subscription as another process does."""
+    """Open the subscription as another process would."""
     cursor = await desk.storage.open_subscription("clerk", "now")
     assert cursor is not None
     return cursor
 
 
 async def forgotten_and_found(desk: Desk) -> None:
-    """Forget the subscription, and let its bus try to have it again."""
+    """Forget the subscription, and let its bus try to open it again."""
     assert await desk.storage.forget_subscription("clerk")
     await desk.clock.advance(0.5)
     await desk.clock.settle()
 
 
 async def test_one_that_was_lost_and_forgotten_halts_in_place_of_beginning_at_the_end(desk: Desk) -> None:
-    """Everything that it had left to do would be lost, and health say that all is well."""
+    """All its unfinished work would be lost, while health says that all is well."""
     halted = reports_of(desk.bus, SubscriptionHalted)
     resumed = reports_of(desk.bus, SubscriptionResumed)
     desk.employ()
@@ -53,7 +53,7 @@ async def test_one_that_was_lost_and_forgotten_halts_in_place_of_beginning_at_th
 
 @pytest.mark.parametrize(("reset", "then"), [(True, [2, 3, 4]), (False, [3, 4])])
 async def test_who_forgot_it_says_where_it_goes_on(desk: Desk, reset: bool, then: list[int]) -> None:
-    """Halted for good, or halted again each time, it would have to be subscribed to under another name."""
+    """If it stayed halted, or halted again each time, only another name would help."""
     desk.employ()
     await desk.publish(1)
     await desk.rest()
@@ -74,7 +74,7 @@ async def test_who_forgot_it_says_where_it_goes_on(desk: Desk, reset: bool, then
 async def test_one_that_stands_by_for_another_process_halts_where_it_was_forgotten_before_its_turn(
     desk: Desk,
 ) -> None:
-    """It would begin at the end, and nobody ever handle what the process before it had left."""
+    """It would begin at the end of the log, and the other process's unfinished work would be lost."""
     other = await taken(desk)
     desk.employ()
     await desk.clock.settle()
@@ -86,7 +86,7 @@ async def test_one_that_stands_by_for_another_process_halts_where_it_was_forgott
 
 
 async def test_one_that_is_forgotten_while_the_bus_is_stopped_begins_anew(desk: Desk) -> None:
-    """To forget a subscription that nobody handles is how one has it begin anew."""
+    """Forgetting a subscription that nothing handles is the way to start it from scratch."""
     desk.employ()
     await desk.publish(1)
     await desk.rest()
@@ -104,7 +104,7 @@ async def test_one_that_is_forgotten_while_the_bus_is_stopped_begins_anew(desk: 
 async def test_nobody_can_forget_a_subscription_that_is_taken_up_anew(
     desk: Desk, moment: str, call: str
 ) -> None:
-    """It was given up and taken again: one that was forgotten between the two began at the end."""
+    """It was released and opened again: if it was forgotten in between, it began at the end of the log."""
     desk.employ()
     await desk.publish(1)
     await desk.rest()

@@ -1,4 +1,4 @@
-"""Rows that a subscription has still to handle and that are not in the log, or not for it, any more."""
+"""Rows that a subscription has yet to handle, but that are no longer in the log, or no longer for it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LATER = RetryPolicy(max_attempts=3, base_delay=1000.0, jitter=0.0)
 
 
 def delete(path: Path, condition: str) -> None:
-    """Delete rows as only another program does."""
+    """Delete rows, as only another program does."""
     connection = sqlite3.connect(path, isolation_level=None)
     assert connection.execute(f"DELETE FROM events WHERE {condition}").rowcount > 0
     connection.close()
 
 
 async def leave_unfinished(path: Path) -> None:
-    """Leave a log whose subscription has the second of three events to handle once more."""
+    """Leave a log whose subscription still has to handle the second of three events."""
 
     async def handle(event: Moved) -> None:
         if event.n == 2:
@@ -38,7 +38,7 @@ async def leave_unfinished(path: Path) -> None:
 
 
 async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_path: Path) -> None:
-    """Waiting for it for ever, the subscription would hold back every trim, and ``drain`` never return."""
+    """The subscription would wait for the event for ever: no trim could pass it, and no ``drain`` end."""
     path = tmp_path / "log.db"
     await leave_unfinished(path)
     delete(path, "position = 2")
@@ -58,7 +58,7 @@ async def test_an_unfinished_event_that_is_gone_does_not_hold_the_watermark(tmp_
 async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as_done(
     tmp_path: Path,
 ) -> None:
-    """A handler that was narrowed to other types would get one it does not know what to do with."""
+    """A handler that was narrowed to other types would get an event that it cannot handle."""
     path = tmp_path / "log.db"
     await leave_unfinished(path)
     seen: Seen[Any] = Seen()
@@ -75,7 +75,7 @@ async def test_an_unfinished_event_that_the_subscription_takes_no_more_counts_as
 
 
 async def test_what_queues_behind_a_parked_event_and_is_gone_does_not_hold_its_key(tmp_path: Path) -> None:
-    """Promise 25. Nobody would go on with the queue, and what came later would wait until the next start."""
+    """Promise 25. The queue would stall, and later events of the key would wait until the next start."""
     path = tmp_path / "log.db"
     seen: Seen[Any] = Seen()
     broken = True
@@ -102,7 +102,7 @@ async def test_what_queues_behind_a_parked_event_and_is_gone_does_not_hold_its_k
 async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
     tmp_path: Path, small_buffers: None
 ) -> None:
-    """Promise 18. The lane would wait for rows that never come, and with it every later event of the key."""
+    """Promise 18. The lane, and all later events of its key, would wait for rows that never come."""
     path = tmp_path / "log.db"
     gate = asyncio.Event()
     seen: Seen[Any] = Seen()
@@ -137,7 +137,7 @@ async def test_a_tail_left_on_disk_that_is_gone_does_not_hold_its_key(
 async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
     desk: Desk, small_buffers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 18. What found no room would be passed over, and the watermark move past it."""
+    """Promise 18. Events that found no room would be skipped, and the watermark would move past them."""
     monkeypatch.setattr(feed, "_PAGE", 50)
     monkeypatch.setattr(feed, "_READ", 50)
     pieces = [f"piece-{n}" for n in range(200)]
@@ -157,7 +157,7 @@ async def test_a_page_that_does_not_fit_is_gone_on_with_where_it_was_left(
 async def test_what_was_read_at_once_is_handed_over_in_parts_between_which_others_have_their_turn(
     desk: Desk, small_buffers: None
 ) -> None:
-    """A long stretch handed over in one go would keep every publisher and handler waiting."""
+    """Handing over a long section in one go would keep every publisher and handler waiting."""
     await desk.publish(*range(24))
     desk.clerk.gated = ["A"]
     desk.clerk.gate.clear()

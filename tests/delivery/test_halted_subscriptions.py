@@ -15,7 +15,7 @@ class TemperatureRead(DomainEvent):
 
 @pytest.mark.parametrize("stored", [False, True], ids=["without storage", "with storage"])
 async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -> None:
-    """The failed delivery would count as pending for ever: drain() would hang, and the queue would fill."""
+    """The failed delivery would stay pending for ever: drain() would hang, and the queue would fill."""
     bus = InMemoryEventBus(event_storage=InMemoryEventStorage() if stored else None)
     seen: list[int] = []
 
@@ -35,9 +35,9 @@ async def test_a_halted_subscription_does_not_keep_drain_waiting(stored: bool) -
 
 
 async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(desk: Desk) -> None:
-    """Whoever reads slowly would take a halt that nobody had written down yet for one that was called off.
+    """A slow read of requests would take a halt not yet recorded for one that was resumed.
 
-    The subscription would have its event once more, for each such reading.
+    The subscription would get its event once more for each such read.
     """
     clerk, gone_wrong = desk.clerk, ValueError("poison")
     clerk.refused = {1: gone_wrong}

@@ -1,4 +1,4 @@
-"""What changes around a subscription in the very moment in which its handler runs."""
+"""Changes around a subscription at the very moment when its handler runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pabal.delivery.spread import Spread, quantiles
 
 
 async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery() -> None:
-    """Slices that go on the short way would pass by an audit, or a lock, that is already asked for."""
+    """Slices on the short way would bypass an audit or a lock that was already asked for."""
     storage = InMemoryEventStorage()
     seen: Seen[int] = Seen()
     passed: Seen[int] = Seen()
@@ -64,7 +64,7 @@ async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_
 async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted(
     desk: Desk, options: dict[str, Any]
 ) -> None:
-    """Promise 36. Its new holder handles the event; what is noted here would move another's cursor."""
+    """Promise 36. The new holder handles the event; progress recorded here would move the other's cursor."""
     desk.clerk.gate.clear()
     desk.employ(**options)
     await desk.publish(1)
@@ -89,7 +89,7 @@ async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_workers_that_are_cancelled_from_outside_lose_nothing_that_is_stored(stored: bool) -> None:
-    """At the end of ``asyncio.run``, or in a task group that fails, a publisher would wake who is no more."""
+    """When ``asyncio.run`` ends, or a task group fails, a publisher would wake a worker that is gone."""
     storage = InMemoryEventStorage() if stored else None
     seen: Seen[int] = Seen()
 
@@ -104,7 +104,7 @@ async def test_workers_that_are_cancelled_from_outside_lose_nothing_that_is_stor
     workers = [worker.task for worker in bus._engine.workers]
     for task in workers:
         task.cancel()
-    # In the turn in which they are cancelled they still count as resting.
+    # In the turn of the loop in which they are cancelled, they still count as resting.
     await bus.publish(Moved("a", 1))
     await asyncio.wait(workers)
     await bus.publish(Moved("a", 2))
@@ -117,11 +117,11 @@ async def test_workers_that_are_cancelled_from_outside_lose_nothing_that_is_stor
     await bus.stop()
 
 
-# -- what cannot even be delivered --------------------------------------------------------------------------
+# -- events that cannot even be delivered -------------------------------------------------------------------
 
 
 def puzzled_by(n: int, when: list[bool]) -> Any:
-    """Return an ordering function that raises for one event while ``when`` says so."""
+    """Return an ordering function that raises for one event while ``when`` is true."""
 
     def key_of(event: Moved) -> str:
         if event.n == n and when[0]:
@@ -132,7 +132,7 @@ def puzzled_by(n: int, when: list[bool]) -> Any:
 
 
 async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_mended(desk: Desk) -> None:
-    """Promise 26. Parked against the wish of its subscription, the event would be passed over."""
+    """Promise 26. Parked although its subscription says stop, the event would be skipped."""
     when = [True]
     desk.employ(ordering=puzzled_by(2, when), on_exhausted="stop")
     await desk.publish(1)
@@ -150,7 +150,7 @@ async def test_who_halts_at_what_cannot_be_delivered_goes_on_there_when_it_is_me
 async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is_mended(
     desk: Desk,
 ) -> None:
-    """The rest of the range would be delivered without it, as if its subscription did not halt at all."""
+    """The rest of the range would be delivered without the event, as if the subscription did not halt."""
     when = [False]
     desk.employ(ordering=puzzled_by(2, when), on_exhausted="stop")
     await desk.publish(1, 2, 3)
@@ -170,7 +170,7 @@ async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is
 
 
 async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_given(desk: Desk) -> None:
-    """Promise 16. No attempt will ever be made on it, so waiting for the first one never ends."""
+    """Promise 16. The event is never attempted, so waiting for its first attempt would never end."""
     seen: Seen[int] = Seen()
 
     async def follow(event: Moved) -> None:
@@ -187,7 +187,7 @@ async def test_a_higher_number_does_not_wait_for_what_a_lower_one_cannot_be_give
 
 
 async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(desk: Desk) -> None:
-    """Promise 16. The attempt they wait for was called off."""
+    """Promise 16. They wait for an attempt that was called off."""
     seen: Seen[int] = Seen()
 
     async def follow(event: Moved) -> None:
@@ -203,7 +203,7 @@ async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(desk: Desk)
     await desk.publish(2)
     await desk.clerk.entered.reach(2)
     [letter] = await desk.bus.dead_letters.list()
-    assert await desk.bus.dead_letters.retry(letter.id)  # it waits behind the one that runs
+    assert await desk.bus.dead_letters.retry(letter.id)  # its retry waits behind the running one
     await desk.bus.dead_letters.discard(letter.id)
     desk.clerk.gate.set()
     await desk.publish(3)
@@ -214,7 +214,7 @@ async def test_a_discarded_retry_lets_those_of_a_higher_number_go_on(desk: Desk)
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stored: bool) -> None:
-    """Counted off twice, the number of dead letters would fall below zero, and room seem to be there."""
+    """Subtracted twice, the number of dead letters would fall below zero, as if there were room."""
     gate, entered = asyncio.Event(), asyncio.Event()
     refuses = True
 
@@ -241,7 +241,7 @@ async def test_a_dead_letter_discarded_while_its_retry_runs_is_counted_once(stor
 
 
 async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(desk: Desk, small_buffers: None) -> None:
-    """Promise 25. What had no room in memory would overtake the dead letter that it has to wait behind."""
+    """Promise 25. Events that had no room in memory would overtake the dead letter they must wait behind."""
     desk.employ()
     await desk.rest()
     desk.clerk.gated, desk.clerk.refused = ("A",), {0: NotRetryableError("never")}
@@ -264,7 +264,7 @@ async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(desk: Desk, sma
 
 
 def test_durations_of_nothing_spoil_no_quantile() -> None:
-    """A coarse clock tells 0.0 for a short handler; it has no place on a scale of powers of two."""
+    """A coarse clock measures 0.0 for a short handler, which has no place on a scale of powers of two."""
     spread = Spread()
     spread.add(0.0, 50)
     assert quantiles(spread.counts, 0.5) == [None]

@@ -27,7 +27,7 @@ class Knocked(DomainEvent):
 
 
 class AnswersLater(InMemoryEventStorage):
-    """Takes a subscription at the call, and says so when it is told to."""
+    """A storage that opens a subscription at the call, but returns only when told to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class AnswersLater(InMemoryEventStorage):
 
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(taken: bool) -> None:
-    """Nobody would have it, and nobody could take it, for as long as the storage lives."""
+    """No bus would hold the subscription, and none could open it, for the life of the storage."""
     storage, clock = AnswersLater(), VirtualClock()
     if taken:
         assert await storage.open_subscription("late", "now") is not None
@@ -75,7 +75,7 @@ async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(take
     bus.subscribe(Knocked, handle_late, name="late")
     stopping = asyncio.create_task(bus.stop())
     await clock.settle()
-    # The answer comes in the same turn of the loop in which the bus cancels what still waits for one.
+    # The answer comes in the same turn of the loop in which the bus cancels calls that still wait.
     bus._engine.workers[0].task.add_done_callback(lambda _: storage.answer())
     leave.set()
     await stopping
@@ -85,7 +85,7 @@ async def test_a_subscription_given_in_the_moment_of_the_stop_is_given_back(take
 
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_subscription_that_ends_while_it_is_opened_is_given_back(taken: bool) -> None:
-    """Given to one that nobody has any more, it would stand still until the process ends."""
+    """Opened for a subscription that has ended, it would be blocked until the process ends."""
     storage, clock, seen = AnswersLater(), VirtualClock(), Seen[str]()
     if taken:
         assert await storage.open_subscription("late", "now") is not None
@@ -111,7 +111,7 @@ async def test_a_subscription_that_ends_while_it_is_opened_is_given_back(taken: 
 
 
 async def test_a_name_that_is_taken_and_ended_again_while_it_is_given_up_stays_free() -> None:
-    """Who waits for the name must look whether he still wants it, or nobody will ever give it back."""
+    """A subscription that waits for the name may have ended meanwhile; then it must not keep the name."""
     storage, clock = AnswersLater(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()
@@ -124,7 +124,7 @@ async def test_a_name_that_is_taken_and_ended_again_while_it_is_given_up_stays_f
     await bus.start()
     await bus.publish(Knocked())
     await entered.wait()
-    bus.unsubscribe(first)  # it is given up when its handler has ended
+    bus.unsubscribe(first)  # it is released when its handler has ended
     second = bus.subscribe(Knocked, handle, name="door")
     await clock.settle()
     bus.unsubscribe(second)
@@ -135,7 +135,7 @@ async def test_a_name_that_is_taken_and_ended_again_while_it_is_given_up_stays_f
 
 
 async def test_one_that_stands_by_and_is_ended_asks_no_more() -> None:
-    """It would take the subscription one day, for a handler that was taken off."""
+    """It would be opened at some later time, for a handler that was unsubscribed."""
     storage, clock = AnswersLater(), VirtualClock()
     cursor = await storage.open_subscription("door", "now")
     assert cursor is not None
@@ -156,7 +156,7 @@ async def test_one_that_stands_by_and_is_ended_asks_no_more() -> None:
 async def test_a_fault_in_opening_is_logged_and_costs_no_other_subscription(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An exception that nobody foresaw would vanish with its task, and the silence have no reason."""
+    """An unforeseen exception would vanish with its task, and the silence would have no visible cause."""
     storage, clock, seen = AnswersLater(), VirtualClock(), Seen[str]()
 
     async def handle(event: Knocked) -> None:
@@ -178,7 +178,7 @@ async def test_a_fault_in_opening_is_logged_and_costs_no_other_subscription(
 async def test_a_bus_that_cannot_reserve_its_journal_says_so_and_starts_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half started, it would hold what it had opened, and could be started no more."""
+    """A bus that started halfway would keep what it had opened, and could not be started again."""
     seen: Seen[str] = Seen()
 
     async def handle(event: Knocked) -> None:
@@ -201,7 +201,7 @@ async def test_a_bus_that_cannot_reserve_its_journal_says_so_and_starts_once_the
 
 
 class SavesLate(InMemoryEventStorage):
-    """Has the first save wait before it is made, as a server does that is asked too often."""
+    """A storage that delays the first save, like a server with too many requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class SavesLate(InMemoryEventStorage):
 
 
 async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_is_given_up() -> None:
-    """Promise 27. Refused, as its lease would be over, a dead letter would be lost, and another stand by."""
+    """Promise 27. After the release the save would be refused, and a dead letter would be lost."""
     storage, taken = SavesLate(), Seen[Knocked]()
 
     async def refuse(event: Knocked) -> None:
@@ -241,7 +241,7 @@ async def test_what_is_being_saved_when_a_subscription_ends_is_saved_before_it_i
 
 
 async def test_a_save_that_is_refused_ends_nothing_that_was_opened_anew_since() -> None:
-    """It would stand by for a lease that it has itself, for ever."""
+    """It would stand by for ever for a lease that it holds itself."""
     storage, taken = SavesLate(), Seen[Knocked]()
 
     async def take(event: Knocked) -> None:
@@ -267,7 +267,7 @@ def _ring(bus: InMemoryEventBus, *names: str) -> None:
 
 
 async def _starting_three() -> tuple[InMemoryEventBus, AnswersLater, asyncio.Task[None]]:
-    """Return a bus that has asked for three subscriptions and waits for the answers."""
+    """Return a bus that has asked to open three subscriptions and waits for the answers."""
     storage = AnswersLater()
     bus = InMemoryEventBus(storage)
     _ring(bus, "front", "back", "side")
@@ -278,7 +278,7 @@ async def _starting_three() -> tuple[InMemoryEventBus, AnswersLater, asyncio.Tas
 
 
 async def test_a_start_asks_for_its_subscriptions_together() -> None:
-    """Each would take a commit of its own: ten thousand kept a service from starting for 17 seconds."""
+    """Each would take its own commit: ten thousand once delayed the start of a service by 17 seconds."""
     bus, storage, starting = await _starting_three()
     assert len(storage.answers) == 3
     storage.answer()
@@ -288,7 +288,7 @@ async def test_a_start_asks_for_its_subscriptions_together() -> None:
 
 
 async def test_a_start_that_fails_gives_back_what_it_asked_for_together() -> None:
-    """Nobody would have the others, and the next start would stand by for itself."""
+    """The others would be held by no one, and the next start would stand by for itself."""
     bus, storage, starting = await _starting_three()
     refused, cursor = storage.answers.pop(1)
     refused.set_exception(StorageUnavailableError(path="log.db", reason="no"))
@@ -303,7 +303,7 @@ async def test_a_start_that_fails_gives_back_what_it_asked_for_together() -> Non
 
 
 async def test_what_is_asked_of_a_subscription_while_others_are_opened_before_it_holds() -> None:
-    """A pause would be forgotten where it came after the answer, and before the subscription had its turn."""
+    """A pause would be lost if it came after the answer but before the subscription's turn."""
     storage = AnswersLater()
     assert await storage.open_subscription("front", "now") is not None
     bus = InMemoryEventBus(storage)

@@ -1,4 +1,4 @@
-"""What a bus notes of itself, and how its durations are counted."""
+"""The samples that a bus takes of itself, and how durations are counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DAY = 24 * _HOUR
 
 @given(st.lists(st.floats(1e-7, 1e4), min_size=1), st.floats(0.01, 1.0))
 def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float], share: float) -> None:
-    """The p99 on the page is another one than that of the handlers."""
+    """The p99 on the page would differ from that of the handlers."""
     spread = Spread()
     for seconds in durations:
         spread.add(seconds)
@@ -32,7 +32,7 @@ def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float
 
 
 def test_recent_durations_forget_what_is_older_than_a_minute() -> None:
-    """A slow minute in the morning is on the page all day."""
+    """A slow minute in the morning would stay on the page all day."""
     spread = Spread()
     spread.add(1.0, 5)
     assert sum(spread.recent(0.0).values()) == 5
@@ -45,7 +45,7 @@ def test_recent_durations_forget_what_is_older_than_a_minute() -> None:
 
 
 async def test_a_bus_samples_itself_while_something_happens_and_seldom_when_not() -> None:
-    """The charts have no past, or an idle bus writes to the disk all night."""
+    """The charts would have no history, or an idle bus would write to the disk all night."""
     clock = VirtualClock()
     storage = InMemoryEventStorage()
     recorded: list[Sample] = []
@@ -80,7 +80,7 @@ def sample(at: int, source: str = "a", handled: int = 20) -> Sample:
 
 
 async def test_samples_are_thinned_after_a_day_and_forgotten_after_a_week(tmp_path: Path) -> None:
-    """A log grows by samples alone, for ever."""
+    """The log would grow for ever by samples alone."""
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         start = 1_700_000_100 * 1_000_000
         for step in range(60):  # ten minutes
@@ -97,7 +97,7 @@ async def test_samples_are_thinned_after_a_day_and_forgotten_after_a_week(tmp_pa
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_series_adds_what_several_processes_handle(tmp_path: Path, kind: str) -> None:
-    """With two processes on one file the page shows half of what happens."""
+    """With two processes on one file, the page would show half of the work."""
     made = InMemoryEventStorage() if kind == "memory" else SqliteEventStorage(tmp_path / "log.db")
     async with made as storage:
         start = 1_700_000_000
@@ -119,7 +119,7 @@ async def test_a_series_adds_what_several_processes_handle(tmp_path: Path, kind:
 
 
 def test_short_gaps_are_closed_and_long_ones_are_not() -> None:
-    """An idle minute tears the line, or a day without the application looks like one of good health."""
+    """An idle minute would break the line, or a day without the application would look like a healthy one."""
     assert filled([1, None, None, 4], 15) == (1, 1, 1, 4)
     assert filled([1, None, None, None], 60) == (1, 1, None, None)
     assert filled([None, None], 60) == (None, None)

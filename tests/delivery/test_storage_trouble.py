@@ -1,4 +1,4 @@
-"""What the engine does while its storage refuses some of its calls: wait, say so, and lose nothing."""
+"""While the storage refuses some calls, the engine waits, reports it, and loses nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL_DISK = StorageUnavailableError(path="events.db", reason="the disk is full")
 
 
 class Moody(InMemoryEventStorage):
-    """Refuse the calls named in ``refused``, with the error given there; lose the leases in ``lost``."""
+    """A storage that raises in the calls named in ``refused``, and loses the leases in ``lost``."""
 
     capabilities = Capabilities(persistent=False, shared=True)
 
@@ -55,12 +55,12 @@ class Moody(InMemoryEventStorage):
         return super().open_subscription(name, start, epoch=epoch)
 
     def tries(self, call: str) -> int:
-        """Return how often something was asked for."""
+        """Return how often a call was made."""
         return sum(one == call for one in self.tried)
 
 
 async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
-    """A full disk would have handled events delivered again, and dead letters and retries forgotten."""
+    """After a full disk, handled events would be delivered again, and dead letters and retries forgotten."""
     storage, clock = Moody(), VirtualClock()
     seen: Seen[int] = Seen()
 
@@ -81,7 +81,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
         await bus.publish(Moved(f"p{n}", n))
     await seen.reach(4)
     await trouble.reach(1)
-    await bus.publish(Moved("p4", 4))  # meanwhile life goes on, and more has to be saved
+    await bus.publish(Moved("p4", 4))  # events go on meanwhile, and add to the unsaved progress
     await seen.reach(5)
 
     assert bus.health().status == "failing"
@@ -114,7 +114,7 @@ async def test_progress_that_cannot_be_saved_is_kept_and_saved_later() -> None:
 async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One exception that nobody foresaw would leave every later watermark unsaved, in silence."""
+    """One unforeseen exception would silently leave every later watermark unsaved."""
     storage, clock = Moody(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
 
@@ -135,7 +135,7 @@ async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
 
 
 async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it_is_told() -> None:
-    """``stop`` would wait for ever for a full disk, and ``drain`` would say that all is saved. Promise 8."""
+    """Promise 8. ``stop`` would wait for a full disk for ever; ``drain`` would claim that all is saved."""
     storage, clock = Moody(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     seen: Seen[int] = Seen()
@@ -161,7 +161,7 @@ async def test_a_bus_stops_though_its_progress_cannot_be_saved_and_who_drains_it
 
 
 async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_lost_is_taken_up_again() -> None:
-    """A moment's trouble would end the keeping, and a subscription once lost would never come back."""
+    """After brief trouble, leases would no longer be renewed; a lost subscription would never return."""
     storage, clock = Moody(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     seen: Seen[int] = Seen()
@@ -180,11 +180,11 @@ async def test_a_lease_that_cannot_be_renewed_is_tried_again_and_one_that_is_los
     storage.refused.clear()
     storage.lost = ["mover", "unknown"]
     epoch = bus._engine.consumers["mover"].epoch
-    await storage.release_subscription("mover", epoch)  # as whoever took it did, when its process ended
+    await storage.release_subscription("mover", epoch)  # as the other process does when it ends
     storage.refused["open"] = FULL_DISK
     await clock.advance(3.0)
     assert figures(bus, "mover")["state"] == "standby"
-    storage.lost = ["mover"]  # of a renewal that was under way; it is given up already
+    storage.lost = ["mover"]  # from a renewal that was under way; it is already released
     await clock.advance(3.0)
     assert figures(bus, "mover")["state"] == "standby"
     storage.refused.clear()
@@ -221,7 +221,7 @@ async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
 
 
 async def test_nothing_periodic_goes_on_while_a_bus_stops() -> None:
-    """Leases renewed, or samples taken, after a bus has given everything up would take it back again."""
+    """Leases renewed or samples taken after the bus has released everything would take it back."""
     storage, clock = Moody(), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""The text of an error is that of the standard library, whichever way it came about."""
+"""The text of an error equals that of the standard library, however the error came about."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_the_text_is_that_of_the_standard_library_each_time(fail: Callable[[], N
 
 
 def test_an_error_that_was_never_raised_has_a_text_too() -> None:
-    """A future may be given one."""
+    """A future may be given an error that was never raised."""
     assert traceback_text(ValueError("made, not raised")) == "ValueError: made, not raised\n"
 
 
 def test_only_so_many_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code that is generated for each call would fill the memory with its tracebacks."""
+    """Code generated for each call would fill the memory with its tracebacks."""
     monkeypatch.setattr(tracebacks, "_known", {})
     for number in range(1000):
         code = compile(f"raise ValueError({number})", f"made up {number}", "exec")
@@ -84,14 +84,14 @@ def test_only_so_many_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class _Locked:
-    """Stand for a loader whose source cannot be had, an archive that was replaced, say."""
+    """A loader whose source cannot be read, for example because its archive was replaced."""
 
     def get_source(self, name: str) -> str:
         raise RuntimeError("the archive is locked")
 
 
 async def test_an_error_whose_traceback_cannot_be_formatted_is_parked_all_the_same() -> None:
-    """The worker would end in the middle of it: the delivery would never be finished, and ``drain`` wait."""
+    """The worker would end in the middle: the delivery would never finish, and ``drain`` would hang."""
     loader = _Locked()
     module: dict[str, Any] = {
         "__name__": "archived",

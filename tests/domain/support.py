@@ -1,4 +1,4 @@
-"""Carry events through their stored form and back, and compare values more strictly than ``==`` does."""
+"""Convert events to their stored form and back, and compare values more strictly than ``==``."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def row_of(
 
 
 def stored_and_read(event: Any) -> Any:
-    """Return what a storage would give back for an event: encoded, verified, decoded."""
+    """Return an event as a storage would return it: encoded, verified, decoded."""
     row = row_of(encode(event), position=7, stream_version=3, recorded_at=11)
     verify(row, "test.db")
     return body_of(decode_event(row))
 
 
 def stored_as(cls: type[DomainEvent], payload: bytes, version: int) -> StoredRecord:
-    """Return the row of an event of ``cls`` as a program of an earlier version wrote it."""
+    """Return the row of an event of ``cls`` as an earlier version of the program wrote it."""
     head = (b"\0" * 16, cls.event_type, version, None, None, 0, None, None, None, payload)
     return row_of(EventRecord(*head, checksum=0))
 
 
 def exact(value: Any) -> Any:
-    """Return a form in which two values are equal only if their types, scales and offsets are, too."""
+    """Return a form in which two values are equal only if their types, scales and offsets are equal too."""
     kind = type(value).__qualname__
     if isinstance(value, Enum):
         return kind, value.name

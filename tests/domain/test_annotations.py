@@ -1,6 +1,6 @@
-"""Classes and handlers of modules without ``from __future__ import annotations``, as most applications have.
+"""Classes and handlers in modules without ``from __future__ import annotations``, as in most applications.
 
-There annotations are values up to Python 3.13, and from 3.14 on nothing at all until somebody asks for them.
+There, annotations are values up to Python 3.13; from 3.14 on they are evaluated only when asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pabal.errors import EventDefinitionError
 from pabal.testing import given
 
 LATER = "Later" if sys.version_info >= (3, 14) else "'Later'"
-"""How an annotation names what is not there: it had to be text before."""
+"""How an annotation names something undefined: before 3.14 it had to be text."""
 
 PRELUDE = """
 from typing import Any, ClassVar
@@ -34,14 +34,14 @@ class Placed(DomainEvent):
 
 
 def module(source: str) -> dict[str, Any]:
-    """Run the source of a module of its own, with nothing of this one's ``__future__``."""
+    """Run the source as a module of its own, without the ``__future__`` import of this one."""
     names: dict[str, Any] = {"__name__": "annotated"}
     exec(compile(PRELUDE + source, "<application>", "exec", dont_inherit=True), names)
     return names
 
 
 def test_the_state_of_a_process_is_stored() -> None:
-    """Each step would begin with the defaults, and a process forget what it has done."""
+    """Each step would begin with the defaults, and the process would forget its state."""
     made = module("""
 class Fulfilment(ProcessManager):
     limit: ClassVar[int] = 5
@@ -56,7 +56,7 @@ class Fulfilment(ProcessManager):
 
 
 def test_each_aggregate_has_its_own_list() -> None:
-    """What one order holds would be in every order."""
+    """The lines of one order would appear in every order."""
     order = module("""
 class Order(Aggregate):
     aggregate_type: ClassVar[str] = "annotated"
@@ -70,13 +70,13 @@ class Order(Aggregate):
 
 @pytest.mark.parametrize("field", ["event_id: int", "event_type: str", "schema_version: int = 2"])
 def test_a_field_that_belongs_to_every_event_is_refused(field: str) -> None:
-    """Its value would stand where the id or the type of the event belongs."""
+    """The field's value would replace the event's id or type."""
     with pytest.raises(EventDefinitionError):
         module(f"class Wrong(DomainEvent):\n    {field}\n")
 
 
 async def test_annotations_that_name_what_is_not_there_are_in_nobodys_way() -> None:
-    """A handler whose module imports types for type checkers alone could not be subscribed or registered."""
+    """A handler could not be subscribed or registered if its module imports types only for type checkers."""
     made = module(f"""
 class Pay(Command[int]):
     amount: int

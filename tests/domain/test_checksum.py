@@ -1,4 +1,4 @@
-"""A row that is not what was written is never served."""
+"""A row that differs from what was written is never returned."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -91,7 +91,7 @@ def test_a_flipped_bit_is_noticed(column: str, data: st.DataObject) -> None:
 
 @given(st.sampled_from(COLUMNS), st.sampled_from(("", "x", b"", b"x", 0, 1, 1.5, None)))
 def test_a_value_of_another_kind_is_noticed_and_breaks_nothing(column: str, other: Any) -> None:
-    """A hand-made row would raise a TypeError out of the reader instead of naming the position."""
+    """A hand-made row would raise a TypeError in the reader instead of an error that names the position."""
     assume(other != getattr(ROW, column) or type(other) is not type(getattr(ROW, column)))
     assert refused(altered(ROW, column, other))
 
@@ -114,7 +114,7 @@ def test_nothing_can_move_from_one_column_into_the_next() -> None:
 
 
 def test_a_row_is_bound_to_its_place() -> None:
-    """Rows could be swapped, or one copied over another, with every checksum intact."""
+    """Rows could be swapped, or copied over each other, with valid checksums."""
     record = encode(EVENT)
     first, second = row_of(record, 1, 1), row_of(record, 2, 2)
     assert refused(first._replace(position=2))

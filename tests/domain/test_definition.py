@@ -1,4 +1,4 @@
-"""What a class statement may say, what it gets by itself, and what is refused when it is written."""
+"""What an event class may define, what it gets by default, and what is refused at its definition."""
 
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def define(annotation: Any) -> Any:
     return EventMeta("Defined", (DomainEvent,), namespace)
 
 
-# -- what a class gets by itself ---------------------------------------------------------------------------
+# -- what a class gets by default --------------------------------------------------------------------------
 
 
 def test_the_type_name_defaults_to_the_class_name_and_is_not_inherited() -> None:
@@ -47,7 +47,7 @@ def test_the_type_name_defaults_to_the_class_name_and_is_not_inherited() -> None
 
 
 def test_aggregate_type_id_and_version_are_inherited() -> None:
-    """A family of events of one aggregate would have to repeat them in every class."""
+    """Related events of one aggregate would have to repeat them in every class."""
 
     class OrderEvent(DomainEvent):
         aggregate_type: ClassVar[str] = "order"
@@ -67,7 +67,7 @@ def test_aggregate_type_id_and_version_are_inherited() -> None:
 
 
 def test_an_event_of_no_aggregate_has_none() -> None:
-    """Every event would be forced into some stream."""
+    """Every event would have to belong to a stream."""
 
     class Ticked(DomainEvent):
         pass
@@ -77,7 +77,7 @@ def test_an_event_of_no_aggregate_has_none() -> None:
 
 
 def test_classes_of_no_field_and_of_one_field_round_trip() -> None:
-    """The getter for a single attribute returns no tuple, the one for none does not exist."""
+    """The getter for a single attribute does not return a tuple, and there is none for no attributes."""
 
     class Nothing(DomainEvent):
         pass
@@ -92,7 +92,7 @@ def test_classes_of_no_field_and_of_one_field_round_trip() -> None:
 
 
 def test_aggregate_id_may_be_a_plain_field() -> None:
-    """The most natural way to write it would be shadowed by the property of the base."""
+    """The most natural way to write it would be hidden by the property of the base class."""
 
     class Opened(DomainEvent):
         aggregate_type: ClassVar[str] = "account"
@@ -105,7 +105,7 @@ def test_aggregate_id_may_be_a_plain_field() -> None:
 
 
 def test_aggregate_id_may_be_a_constant_of_the_class() -> None:
-    """A singleton aggregate would need a property that returns a literal."""
+    """A singleton aggregate would need a property that returns a constant."""
 
     class Reset(DomainEvent):
         aggregate_id: ClassVar[str] = "the-clock"
@@ -114,7 +114,7 @@ def test_aggregate_id_may_be_a_constant_of_the_class() -> None:
 
 
 def test_a_keyword_only_class_round_trips() -> None:
-    """Rebuilding from the log would pass the fields by position."""
+    """Rebuilding the event from the log would pass its fields by position."""
 
     class Configured(DomainEvent, kw_only=True):
         depth: int = 3
@@ -126,7 +126,7 @@ def test_a_keyword_only_class_round_trips() -> None:
 
 
 def test_a_generic_base_fills_in_its_type_variables() -> None:
-    """A field of a generic base would accept anything, because ``T`` says nothing."""
+    """A field of a generic base would accept any value, because ``T`` says nothing."""
 
     class Measured(DomainEvent, Generic[T]):
         value: T
@@ -141,7 +141,7 @@ def test_a_generic_base_fills_in_its_type_variables() -> None:
 
 
 def test_a_plain_mixin_may_lend_its_methods() -> None:
-    """msgspec alone refuses a base with an instance dictionary for classes without garbage collection."""
+    """On its own, msgspec refuses a base with an instance dictionary if garbage collection is off."""
 
     class Labelled:
         def label(self) -> str:
@@ -180,7 +180,7 @@ def test_a_class_may_check_itself_and_the_common_fields_are_still_brought_into_s
 
 
 def test_a_check_sees_the_common_fields_in_their_shape() -> None:
-    """A class that reads ``occurred_at`` in its check would see the caller's time zone."""
+    """A class that checks ``occurred_at`` would see the caller's time zone."""
     seen: list[Any] = []
 
     class Observed(DomainEvent):
@@ -192,7 +192,7 @@ def test_a_check_sees_the_common_fields_in_their_shape() -> None:
 
 
 def test_checks_follow_the_usual_rules_of_inheritance() -> None:
-    """A subclass's check would run its parent's twice, or never."""
+    """A subclass's check would run its parent's check twice, or never."""
     ran: list[str] = []
 
     class Parent(DomainEvent):
@@ -217,7 +217,7 @@ def test_checks_follow_the_usual_rules_of_inheritance() -> None:
 
 
 def test_a_mixins_check_does_not_hide_the_one_of_every_event() -> None:
-    """A mixin that stands before the event base would let naive times through."""
+    """A mixin before the event base would let naive times through."""
 
     class Checked:
         __slots__ = ()
@@ -246,14 +246,14 @@ def test_what_belongs_to_the_class_cannot_be_a_field(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["event_id", "occurred_at", "correlation_id", "causation_id", "metadata"])
 def test_common_fields_cannot_be_defined_again(name: str) -> None:
-    """A payload field of that name would be taken for the header and vanish from the log."""
+    """A payload field of that name would be taken for the header field and vanish from the log."""
     for body in ({"__annotations__": {name: str}}, {name: property(lambda self: "x")}):
         with pytest.raises(EventDefinitionError, match=name):
             EventMeta("Wrong", (DomainEvent,), {**body, "__qualname__": "Wrong"})
 
 
 def test_a_class_cannot_be_mutable() -> None:
-    """Handlers of one event could change it under each other's eyes."""
+    """One handler of an event could change what the other handlers see."""
     with pytest.raises(EventDefinitionError, match="frozen"):
 
         class Wrong(DomainEvent, frozen=False):  # type: ignore[misc]
@@ -283,7 +283,7 @@ def test_a_required_field_after_an_optional_one_is_explained() -> None:
     ],
 )
 def test_nonsense_in_the_class_attributes_is_refused(attribute: str, value: Any) -> None:
-    """The first event of that class would fail at publish, or worse, be stored."""
+    """The first event of the class would fail at publish, or worse, be stored."""
     with pytest.raises(EventDefinitionError, match=attribute):
         EventMeta("Wrong", (DomainEvent,), {attribute: value})
     assert registry.class_named("Wrong") is None
@@ -314,7 +314,7 @@ def test_nonsense_in_the_class_attributes_is_refused(attribute: str, value: Any)
     ids=str,
 )
 def test_a_field_type_without_a_json_form_is_refused_with_its_name(annotation: Any) -> None:
-    """The first publish would fail in production instead of the import in development."""
+    """The first publish in production would fail, instead of the import in development."""
     with pytest.raises(UnsupportedFieldError) as caught:
         define(annotation)
     assert (caught.value.event_class, caught.value.field) == ("Defined", "value")
@@ -323,7 +323,7 @@ def test_a_field_type_without_a_json_form_is_refused_with_its_name(annotation: A
 
 
 def test_the_field_at_fault_is_named_among_others() -> None:
-    """The author of a class of twenty fields would have to guess."""
+    """The author of a class with twenty fields would have to guess."""
     with pytest.raises(UnsupportedFieldError) as caught:
 
         class Wrong(DomainEvent):
@@ -335,7 +335,7 @@ def test_the_field_at_fault_is_named_among_others() -> None:
 
 
 def test_an_unsupported_field_of_a_nested_struct_is_found() -> None:
-    """What is refused at the top would be let in one level deeper."""
+    """A type refused at the top level would be accepted one level deeper."""
 
     class Inner(msgspec.Struct, frozen=True):
         path: Path
@@ -345,7 +345,7 @@ def test_an_unsupported_field_of_a_nested_struct_is_found() -> None:
 
 
 def test_a_type_that_refers_to_itself_is_accepted() -> None:
-    """Looking at every type below a field would never end."""
+    """Walking over the types below a field would never end."""
     event = define(Tree)(Tree((Tree(()), Tree(()))))
     assert stored_and_read(event) == event
 
@@ -374,7 +374,7 @@ class Tree(msgspec.Struct, frozen=True):
     ids=str,
 )
 def test_it_is_known_which_events_hold_something_mutable(annotation: Any, mutable: bool) -> None:
-    """Promise 20: a mutable event is copied for each handler, so none can change what another sees."""
+    """Promise 20: a mutable event is copied for each handler, so that none can change what another sees."""
     assert registry.schema_of(define(annotation)).mutable is mutable
 
 

@@ -1,4 +1,4 @@
-"""Errors carry fields, say what to do, cross process borders, and form the tree that is drawn."""
+"""Errors have fields, say what to do, can be pickled, and form the tree that is drawn."""
 
 import pickle
 import re
@@ -45,7 +45,7 @@ def sample(cls: type[PabalError]) -> PabalError:
 
 
 def drawn_tree() -> dict[str, str | None]:
-    """Return child and parent of every line of the tree in the module's docstring."""
+    """Return child and parent for every line of the tree in the module's docstring."""
     above: list[str] = []
     drawn: dict[str, str | None] = {}
     for line in (errors.__doc__ or "").splitlines():
@@ -58,14 +58,14 @@ def drawn_tree() -> dict[str, str | None]:
 
 
 def test_the_drawn_tree_is_the_real_one() -> None:
-    """Readers would catch a branch that does not hold what they were promised."""
+    """Readers would catch a base class that does not cover the documented errors."""
     real = {cls.__name__: None if cls is PabalError else cls.__mro__[1].__name__ for cls in all_errors()}
     assert drawn_tree() == real
 
 
 @pytest.mark.parametrize("cls", all_errors())
 def test_the_message_is_made_from_the_fields(cls: type[PabalError]) -> None:
-    """A message would show a placeholder, or leave out what it was given."""
+    """A message would show a placeholder, or omit a field."""
     error = sample(cls)
     for name in fields_of(cls):
         assert getattr(error, name) == SAMPLES.get(name, f"<{name}>")
@@ -77,7 +77,7 @@ def test_the_message_is_made_from_the_fields(cls: type[PabalError]) -> None:
 
 @pytest.mark.parametrize("cls", all_errors())
 def test_errors_survive_pickling(cls: type[PabalError]) -> None:
-    """An error of a worker process would arrive as a TypeError about missing arguments."""
+    """An error in a worker process would arrive as a TypeError about missing arguments."""
     error = sample(cls)
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is cls
@@ -88,7 +88,7 @@ def test_errors_survive_pickling(cls: type[PabalError]) -> None:
 
 @pytest.mark.parametrize("cls", [cls for cls in all_errors() if fields_of(cls)])
 def test_the_docstring_names_the_fields(cls: type[PabalError]) -> None:
-    """Whoever catches an error would have to read the source to learn what it carries."""
+    """A caller would have to read the source to learn which fields an error has."""
     documented = re.search(r"Fields?:\s+``([\w, ]+)``", cls.__doc__ or "")
     assert documented is not None
     assert sorted(documented[1].split(", ")) == fields_of(cls)

@@ -1,4 +1,4 @@
-"""What every event has and does: common fields, equality, immutability, the dictionary form."""
+"""What every event has and does: common fields, equality, immutability, dictionary form."""
 
 import copy
 import json
@@ -59,7 +59,7 @@ def test_common_fields_are_keyword_only() -> None:
 
 
 def test_a_new_event_has_an_id_a_time_and_nothing_else() -> None:
-    """Fields that nobody set would be stored as if somebody had."""
+    """Fields that were not given would be stored as if they had been."""
     before = datetime.now(UTC)
     event = Remark("hello")
     assert UUID(event.event_id).version == 7
@@ -79,7 +79,7 @@ def test_an_event_cannot_be_changed() -> None:
 
 
 def test_equality_and_hash_look_at_type_and_payload_only() -> None:
-    """A test that expects an event could never name its id and time."""
+    """A test could not compare events, because their ids and times differ."""
     one = Placed("o-1", "KRW-BTC", Decimal("0.5"), metadata={"desk": "A"}, correlation_id="c")
     same = Placed("o-1", "KRW-BTC", Decimal("0.5"), occurred_at=datetime(2020, 1, 1, tzinfo=UTC))
     assert one == same
@@ -107,7 +107,7 @@ def test_an_event_of_another_class_with_equal_fields_is_another_event() -> None:
 
 
 def test_a_naive_occurred_at_is_refused() -> None:
-    """A time that names no instant would be stored as some other instant."""
+    """A time without an offset would be stored as some other time."""
     with pytest.raises(NaiveDatetimeError) as caught:
         Remark("x", occurred_at=datetime(2020, 1, 1))
     assert (caught.value.event_type, caught.value.field) == ("domain-event.remark", "occurred_at")
@@ -121,7 +121,7 @@ def test_an_occurred_at_that_is_no_datetime_is_refused(wrong: Any) -> None:
 
 
 def test_occurred_at_becomes_utc_and_names_the_same_instant() -> None:
-    """Events of two time zones could not be compared as text or by their stored number."""
+    """Events from two time zones could not be compared as text or by the stored number."""
     event = Remark("x", occurred_at=datetime(2020, 1, 1, 9, tzinfo=SEOUL))
     assert event.occurred_at == datetime(2020, 1, 1, tzinfo=UTC)
     assert event.occurred_at.tzinfo is UTC
@@ -137,7 +137,7 @@ def test_metadata_is_a_read_only_copy() -> None:
 
 
 def test_empty_metadata_is_no_metadata() -> None:
-    """An empty dictionary would cost a column of every row."""
+    """An empty dictionary would take up a column in every row."""
     assert Remark("x", metadata={}).metadata is NO_METADATA
 
 
@@ -146,7 +146,7 @@ def test_empty_metadata_is_no_metadata() -> None:
     [{1: "x"}, {"x": object()}, {"x": [1]}, {"x": Decimal(1)}, {"x": float("nan")}, {"x": float("inf")}],
 )
 def test_metadata_of_other_than_plain_values_is_refused(wrong: Any) -> None:
-    """Metadata would come back as something else than it was, NaN for example as None."""
+    """Metadata would come back changed, for example NaN as None."""
     with pytest.raises(InvalidEventError, match="metadata"):
         Remark("x", metadata=wrong)
 
@@ -159,7 +159,7 @@ def test_metadata_that_is_no_mapping_is_refused(wrong: Any) -> None:
 
 
 def test_metadata_and_ids_survive_storing() -> None:
-    """What links an event to its request would be lost at a restart."""
+    """The link between an event and its request would be lost at a restart."""
     metadata = {"user": "kim", "try": 3, "share": 0.25, "dry_run": False, "note": None}
     event = Remark("x", metadata=metadata, correlation_id="c-1", causation_id="c-0")
     again = stored_and_read(event)
@@ -168,7 +168,7 @@ def test_metadata_and_ids_survive_storing() -> None:
 
 
 def test_to_dict_is_ready_for_json() -> None:
-    """A log line or an HTTP reply made of an event would raise TypeError."""
+    """A log line or HTTP reply made from an event would raise TypeError."""
 
     class Everything(DomainEvent):
         event_type: ClassVar[str] = "domain-event.everything"
@@ -219,7 +219,7 @@ def test_to_dict_is_ready_for_json() -> None:
 @pytest.mark.parametrize("metadata", [{}, {"desk": "A"}])
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_events_can_be_copied_and_pickled_whole(duplicate: Any, metadata: dict[str, Any]) -> None:
-    """An event could not cross into a worker process, for the read-only mapping in it has no pickled form."""
+    """An event could not be sent to a worker process: its read-only mapping cannot be pickled."""
     event = Placed("o-1", "KRW-BTC", Decimal(1), metadata=metadata, correlation_id="c")
     again = duplicate(event)
     assert again == event
@@ -228,7 +228,7 @@ def test_events_can_be_copied_and_pickled_whole(duplicate: Any, metadata: dict[s
 
 
 def test_a_caused_event_names_its_cause_and_joins_its_correlation() -> None:
-    """Nobody could follow what one request set off."""
+    """The consequences of a request could not be traced."""
     root = Placed("o-1", "KRW-BTC", Decimal(1))
     child = caused_by(Remark("x"), root)
     grandchild = caused_by(Remark("y"), child)
@@ -268,7 +268,7 @@ def test_an_adopted_dataclass_shows_the_same_surface_as_an_event() -> None:
 
 
 def test_a_private_copy_shares_nothing_that_can_be_changed() -> None:
-    """Promise 20: a handler that sorts a list would sort it for the next handler, too."""
+    """Promise 20: if one handler sorted a list, the next handler would see it sorted."""
     from dataclasses import dataclass
 
     @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def test_a_private_copy_shares_nothing_that_can_be_changed() -> None:
 
 
 def test_a_receipt_is_true_and_says_where_the_event_is() -> None:
-    """``if await bus.publish(event)`` would call the first event of a log refused."""
+    """``if await bus.publish(event)`` would treat the first event of a log as refused."""
     receipt = Receipt("0190a0a0-0000-7000-8000-000000000000", 0)
     assert receipt
     assert (receipt.position, receipt.sequence) == (0, 0)

@@ -1,4 +1,4 @@
-"""An event read back is the event that was stored: every value, its type, its scale, its offset."""
+"""An event read back equals the stored one in every value, type, scale and offset."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -21,7 +21,7 @@ from pabal.domain.fidelity import is_same
 from pabal.errors import InvalidEventError
 from tests.domain.support import encode, exact, stored_and_read
 
-# Hypothesis counts a fixture of the whole test as shared by its examples; forgetting classes may be shared.
+# Hypothesis regards a function-scoped fixture as shared by all examples; for forgetting classes that is fine.
 relaxed = settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -177,10 +177,10 @@ def define(annotations: dict[str, Any]) -> Any:
 @relaxed
 @given(st.data())
 def test_whatever_its_fields_declare_an_event_comes_back_as_it_was(data: st.DataObject) -> None:
-    """A handler would see other values after a restart than before: a scale, an offset, a type lost."""
+    """After a restart a handler would see different values: another scale, offset or type."""
     typed = data.draw(st.lists(TYPED, min_size=1, max_size=4))
     cls = define({f"f{index}": kind for index, (kind, _) in enumerate(typed)})
-    for _ in range(2):  # the second one takes the short way, where the types of the first settle it
+    for _ in range(2):  # the second time, the types verified by the first allow the short way
         event = cls(*(data.draw(strategy) for _, strategy in typed))
         again = stored_and_read(event)
         assert type(again) is cls
@@ -190,7 +190,7 @@ def test_whatever_its_fields_declare_an_event_comes_back_as_it_was(data: st.Data
 @relaxed
 @given(st.data())
 def test_a_value_of_another_type_is_refused_or_comes_back_as_it_was(data: st.DataObject) -> None:
-    """What a field's declaration does not cover would be stored as something similar, silently."""
+    """A value not covered by the field's declaration would silently be stored as a similar one."""
     declared, _ = data.draw(TYPED)
     _, strategy = data.draw(TYPED)
     cls = define({"value": declared})
@@ -205,7 +205,7 @@ def test_a_value_of_another_type_is_refused_or_comes_back_as_it_was(data: st.Dat
 
 
 def _equal_but_for_bases(before: Any, after: Any) -> bool:
-    """Compare like ``exact``, but let an int stand for a float, and a subclass's object for its base's."""
+    """Compare like ``exact``, but accept an int as a float, and an object of a subclass as its base."""
     if isinstance(before, (list, tuple)):
         pairs = zip(before, after, strict=True)
     elif isinstance(before, dict):
@@ -219,7 +219,7 @@ def _equal_but_for_bases(before: Any, after: Any) -> bool:
     return isinstance(before, type(after)) and all(_equal_but_for_bases(*pair) for pair in pairs)
 
 
-# -- cases that ``==`` alone would miss ---------------------------------------------------------------------
+# -- differences that ``==`` alone would miss --------------------------------------------------------------
 
 
 def sure(annotation: Any, *values: Any) -> None:
@@ -229,7 +229,7 @@ def sure(annotation: Any, *values: Any) -> None:
 
 
 def never(annotation: Any, good: Any, *values: Any) -> None:
-    """Check that values are refused, also after a good one of the same type was accepted."""
+    """Check that values are refused, even after a good one of the same type was accepted."""
     cls = define({"value": annotation})
     for value in values:
         with pytest.raises(InvalidEventError):
@@ -246,7 +246,7 @@ def test_the_scale_and_sign_of_a_decimal_are_kept() -> None:
 
 
 def test_offsets_are_kept_and_those_with_seconds_are_refused() -> None:
-    """RFC 3339 has whole minutes only: the instant would move by up to a minute."""
+    """RFC 3339 offsets are whole minutes, so the time would shift by up to a minute."""
     good = datetime(2020, 1, 1, tzinfo=timezone(timedelta(hours=5, minutes=45)))
     sure(datetime, good, datetime(2020, 1, 1), datetime.max, datetime(1, 1, 1, tzinfo=UTC))
     with_seconds = datetime(2020, 1, 1, tzinfo=timezone(timedelta(seconds=3661)))
@@ -257,7 +257,7 @@ def test_offsets_are_kept_and_those_with_seconds_are_refused() -> None:
 
 
 def test_the_hour_that_comes_twice_is_stored_though_python_calls_it_unequal() -> None:
-    """Once a year, for an hour, every event with a local time would be refused."""
+    """For one hour every year, every event with a local time would be refused."""
     twice = datetime(2024, 11, 3, 1, 30, fold=1, tzinfo=ZoneInfo("America/New_York"))
     assert twice != twice.replace(tzinfo=timezone(twice.utcoffset() or timedelta()))
     sure(datetime, twice, twice.replace(fold=0))
@@ -266,7 +266,7 @@ def test_the_hour_that_comes_twice_is_stored_though_python_calls_it_unequal() ->
 
 
 def test_a_number_of_another_kind_is_not_let_in_however_deep() -> None:
-    """Live, a handler would get the float; after a restart, the Decimal."""
+    """A live handler would get the float, and after a restart the Decimal."""
     never(Decimal, Decimal(1), 5, 0.5)
     never(list[Decimal], [Decimal(1)], [5], [0.5])
     never(frozenset[Decimal], frozenset({Decimal(1)}), frozenset({0.5}))
@@ -296,7 +296,7 @@ def test_integers_of_any_size_are_exact() -> None:
 
 
 def test_an_object_of_a_subclass_comes_back_as_its_base_unless_fields_would_be_lost() -> None:
-    """An IntEnum in an int field is the same number; a derived struct would lose what it added."""
+    """An IntEnum in an int field is the same number; a derived struct would lose its own fields."""
 
     class Base(msgspec.Struct, frozen=True):
         x: int
@@ -311,7 +311,7 @@ def test_an_object_of_a_subclass_comes_back_as_its_base_unless_fields_would_be_l
 
 
 def test_containers_of_another_kind_are_refused() -> None:
-    """A tuple that comes back as a list can be changed and has no hash."""
+    """A tuple that comes back as a list would be mutable and unhashable."""
     never(Any, [1], (1,), {1}, b"x", Decimal(1), {1: 2}, Point(Decimal(1)), datetime(2020, 1, 1))
     never(list[int], [1], (1,))
     never(dict[str, int], {"a": 1}, {1: 1})
@@ -321,7 +321,7 @@ def test_containers_of_another_kind_are_refused() -> None:
 
 
 def test_a_combination_of_flags_is_looked_at_though_its_type_is_known() -> None:
-    """A codec that knows single flags only would be trusted with combinations."""
+    """A codec that knows only single flags would be trusted with combinations."""
     sure(Rights, Rights.READ, Rights.READ | Rights.WRITE, Rights(0))
 
 
@@ -360,7 +360,7 @@ def test_an_adopted_dataclass_is_held_to_the_same() -> None:
 
 
 def test_the_short_way_is_taken_where_types_settle_it_and_only_there() -> None:
-    """Each event would be read back at publish, at twice the cost; or one that must be would not be."""
+    """Every event would be read back at publish, at twice the cost; or an event that has to be would not."""
     cls = define({"a": int, "b": Decimal, "c": Colour, "d": str | None})
     schema = registry.schema_of(cls)
     encode(cls(1, Decimal(1), Colour.RED, None))

@@ -1,4 +1,4 @@
-"""Event ids: their form, their order, and that no two are ever the same."""
+"""Event ids: their form, their order, and their uniqueness."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a
 
 
 def test_an_id_is_a_uuid_of_version_7_and_tells_when_it_was_made() -> None:
-    """Other programs could not read the ids, and rows would not lie in order of time."""
+    """Other programs could not parse the ids, and rows would not be in order of time."""
     before = time.time_ns() // 1_000_000
     text = new_event_id()
     after = time.time_ns() // 1_000_000
@@ -25,14 +25,14 @@ def test_an_id_is_a_uuid_of_version_7_and_tells_when_it_was_made() -> None:
 
 
 def test_ids_of_one_thread_ascend() -> None:
-    """Two events of one millisecond would be stored in the wrong order of the index, at half the speed."""
+    """Two events of one millisecond would enter the index out of order, at half the speed."""
     made = [new_event_id() for _ in range(50_000)]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
 
 
 def test_ids_ascend_though_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A correction of the system's time would put new events before old ones."""
+    """A correction of the system clock would put new events before old ones."""
     first = new_event_id()
     monkeypatch.setattr(ids, "time_ns", lambda: time.time_ns() - 3_600_000_000_000)
     later = [new_event_id() for _ in range(100)]
@@ -40,7 +40,7 @@ def test_ids_ascend_though_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ids_of_many_threads_are_distinct_and_ascend_in_each() -> None:
-    """Two threads that start a new millisecond at once would each go on below the other's ids."""
+    """Two threads that begin a millisecond at once could each continue below the other's ids."""
     made: list[list[str]] = [[] for _ in range(8)]
     together = threading.Barrier(len(made))
 
@@ -58,7 +58,7 @@ def test_ids_of_many_threads_are_distinct_and_ascend_in_each() -> None:
 
 
 def test_only_one_thread_begins_a_new_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever lost the race would replace the winner's counter, and the winner's ids would descend."""
+    """A thread that lost the race would replace the winner's counter, and the winner's ids would descend."""
     monkeypatch.setattr(ids, "_state", ids._fresh(1000))
     winner = ids._advance(1001)
     assert ids._advance(1001) is winner
@@ -67,7 +67,7 @@ def test_only_one_thread_begins_a_new_millisecond(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_forked_child_makes_ids_of_its_own_and_never_waits_for_the_parents_threads() -> None:
-    """A child would repeat its parent's ids, or hang in a lock that a thread of the parent held."""
+    """A child would repeat its parent's ids, or hang on a lock held by a thread of the parent."""
     script = """
 import os, signal
 from pabal.domain import ids, new_event_id

@@ -1,4 +1,4 @@
-"""What cannot be stored is refused at publish, by its own error, before anything is written."""
+"""Values that cannot be stored are refused at publish, with a specific error, before anything is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def define(annotation: Any) -> Any:
 def test_a_float_that_is_no_number_is_refused_at_any_depth(annotation: Any, wrap: Any, bad: float) -> None:
     """JSON has no NaN: it would be stored as null, and the payload could never be read again."""
     cls = define(annotation)
-    for _ in range(2):  # also after a good one has settled the types
+    for _ in range(2):  # also after a good value has verified the types
         with pytest.raises(NonFiniteNumberError) as caught:
             encode(cls(wrap(bad)))
         assert caught.value.field == "value"
@@ -122,7 +122,7 @@ def test_a_decimal_that_is_no_number_is_refused(bad: str) -> None:
     ids=label,
 )
 def test_a_value_of_the_wrong_type_is_refused(annotation: Any, wrong: Any) -> None:
-    """It would be stored, and no program could ever read it back as its class."""
+    """The value would be stored, and could never be read back as its class."""
     with pytest.raises(UnserializableEventError) as caught:
         encode(define(annotation)(wrong))
     assert (caught.value.event_type, UUID(caught.value.event_id).version) == ("Refused", 7)
@@ -156,7 +156,7 @@ def test_a_constraint_is_checked_for_every_event_though_the_types_repeat() -> No
 def test_a_naive_datetime_where_an_aware_one_is_declared_is_refused(
     annotation: Any, wrap: Any, path: str
 ) -> None:
-    """A time that names no instant would be read as local time on another machine."""
+    """A time without an offset would be read as local time on another machine."""
     cls = define(annotation)
     for _ in range(2):
         with pytest.raises(NaiveDatetimeError) as caught:
@@ -181,13 +181,13 @@ def test_a_payload_above_the_limit_is_refused_and_one_at_the_limit_is_not() -> N
     ids=label,
 )
 def test_an_event_id_that_is_no_uuid_is_refused(wrong: Any) -> None:
-    """Ids are kept as 16 bytes: another text would be cut, or fail in the middle of a commit."""
+    """Ids are stored as 16 bytes: other text would be cut, or fail in the middle of a commit."""
     with pytest.raises(InvalidEventError, match="is no UUID"):
         encode(Marked(event_id=wrong))
 
 
 def test_an_event_id_is_refused_in_any_but_its_canonical_form() -> None:
-    """It would come back spelt differently, and what names it as its cause would name nothing."""
+    """The id would come back in another spelling, and no longer match events that name it as their cause."""
     text = str(UUID(int=0xABCDEF << 64))
     spellings = (text.upper(), text.replace("-", ""), "{" + text + "}", text.replace("-", " - "))
     odd = text.replace("-", "")[:4] + "-" + text.replace("-", "")[4:] + "---"
@@ -202,19 +202,19 @@ def test_ids_go_to_bytes_and_back(identity: UUID) -> None:
     """An event could not be found under its own id."""
     assert id_to_bytes(str(identity), strict=True) == identity.bytes
     assert id_to_text(identity.bytes) == str(identity)
-    assert id_to_bytes(str(identity).upper()) == identity.bytes  # a look-up is not strict
+    assert id_to_bytes(str(identity).upper()) == identity.bytes  # a lookup is not strict
 
 
 @pytest.mark.parametrize("name", ["text", "key", "correlation_id", "causation_id", "metadata"])
 def test_text_with_lone_surrogates_is_refused_wherever_it_stands(name: str) -> None:
-    """UTF-8 has no such text: the writer would fail in the middle of a commit, for all its neighbours."""
+    """UTF-8 cannot encode such text: the writer would fail in a commit, along with the other events in it."""
     bad: Any = {"desk": "\ud800"} if name == "metadata" else "\ud800"
     with pytest.raises(UnserializableEventError, match="surrogates"):
         encode(Marked(**{name: bad}))
 
 
 def test_an_aggregate_id_with_lone_surrogates_is_refused_though_the_payload_is_fine() -> None:
-    """What stands beside the payload is encoded elsewhere and must be looked at there."""
+    """Ids are encoded apart from the payload, and need their own check."""
 
     class Keyed(DomainEvent):
         number: int
@@ -258,7 +258,7 @@ def test_a_correlation_or_causation_id_that_is_no_text_is_refused(name: str) -> 
 
 
 def test_text_that_is_an_enum_or_a_subclass_becomes_plain_text() -> None:
-    """A StrEnum of symbols is as good a key as any, and must be the same key after a restart."""
+    """A StrEnum is a valid key, and must be the same key after a restart."""
 
     class Symbol(str):
         __slots__ = ()
@@ -283,13 +283,13 @@ def test_text_that_is_an_enum_or_a_subclass_becomes_plain_text() -> None:
 
 
 def test_an_unregistered_object_is_refused() -> None:
-    """A dataclass that nobody registered has no name to be found under again."""
+    """A dataclass that was not registered has no name by which it could be read back."""
     with pytest.raises(UnregisteredEventError, match="register_event"):
         encode(InnerData(1.5))
 
 
 def test_what_refers_to_itself_is_refused() -> None:
-    """Encoding it would end the process, or never."""
+    """Encoding the value would crash the process, or never end."""
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(InvalidEventError):
@@ -297,7 +297,7 @@ def test_what_refers_to_itself_is_refused() -> None:
 
 
 def test_a_mapping_that_is_no_dictionary_is_refused_with_a_reason() -> None:
-    """It would come back as a dictionary, and not be read-only any more."""
+    """The mapping would come back as a dictionary, and no longer be read-only."""
     from types import MappingProxyType
 
     with pytest.raises(UnserializableEventError, match="mappingproxy"):
@@ -305,10 +305,10 @@ def test_a_mapping_that_is_no_dictionary_is_refused_with_a_reason() -> None:
 
 
 def test_what_nests_too_deep_is_refused_by_its_own_error() -> None:
-    """Reading back and comparing follow less deep than writing: a bare RecursionError came of it."""
+    """Decoding and comparing allow less nesting than encoding: this used to raise a bare RecursionError."""
     cls = define(list[Any])
     refused: list[tuple[int, bool]] = []
-    for depth in (700, 1500, 5000):  # how deep each of them follows is Python's choice
+    for depth in (700, 1500, 5000):  # the depth that each allows depends on Python
         value: list[Any] = []
         for _ in range(depth):
             value = [value]
@@ -322,6 +322,6 @@ def test_what_nests_too_deep_is_refused_by_its_own_error() -> None:
 
 
 def test_the_order_of_ids_and_their_bytes_agree() -> None:
-    """The index on ids would scatter, at half the insert rate."""
+    """Inserts into the index on ids would be scattered, at half the rate."""
     made = [new_event_id() for _ in range(1000)]
     assert [id_to_text(raw) for raw in sorted(map(id_to_bytes, made))] == sorted(made) == made

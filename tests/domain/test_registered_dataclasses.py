@@ -12,7 +12,7 @@ from tests.domain.support import encode, stored_and_read
 
 
 def test_a_frozen_dataclass_round_trips_once_registered() -> None:
-    """A domain layer that knows nothing of pabal could not use the bus."""
+    """A domain layer that does not know pabal could not use the bus."""
 
     @dataclass(frozen=True)
     class PriceSeen:
@@ -26,7 +26,7 @@ def test_a_frozen_dataclass_round_trips_once_registered() -> None:
 
 
 def test_the_aggregate_id_of_a_dataclass_may_be_computed() -> None:
-    """An id made of two fields could not be told."""
+    """An id made of two fields could not be used."""
 
     @dataclass(frozen=True)
     class Moved:
@@ -42,7 +42,7 @@ def test_the_aggregate_id_of_a_dataclass_may_be_computed() -> None:
 
 
 def test_a_property_may_name_the_aggregate_id_of_a_dataclass() -> None:
-    """Only fields would be accepted, though the class computes the id already."""
+    """Only fields would be accepted, although the class already computes the id."""
 
     @dataclass(frozen=True)
     class Moved:
@@ -57,7 +57,7 @@ def test_a_property_may_name_the_aggregate_id_of_a_dataclass() -> None:
 
 
 def test_computed_fields_of_a_dataclass_survive() -> None:
-    """A field that ``__post_init__`` sets would be missing when the event is read back."""
+    """A field set by ``__post_init__`` would be missing when the event is read back."""
 
     @dataclass(frozen=True)
     class Squared:
@@ -72,7 +72,7 @@ def test_computed_fields_of_a_dataclass_survive() -> None:
 
 
 def test_what_is_no_frozen_dataclass_cannot_be_registered() -> None:
-    """A mutable object would be shared between handlers."""
+    """Handlers would share a mutable object."""
 
     @dataclass
     class Mutable:
@@ -98,7 +98,7 @@ def test_an_aggregate_id_that_is_no_field_is_refused() -> None:
 
 
 def test_a_dataclass_field_that_cannot_be_stored_is_refused() -> None:
-    """Adopted classes would be checked less than derived ones."""
+    """Registered classes would be checked less than subclasses of DomainEvent."""
 
     @dataclass(frozen=True)
     class Opened:
@@ -116,7 +116,7 @@ def test_a_dataclass_field_that_cannot_be_stored_is_refused() -> None:
 
 
 def test_a_dataclass_may_name_a_class_defined_further_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two dataclasses of one module that refer to each other could not be registered."""
+    """Two dataclasses in one module that refer to each other could not be registered."""
 
     @dataclass(frozen=True)
     class Early:

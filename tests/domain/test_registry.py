@@ -1,4 +1,4 @@
-"""The registry: one class for one name, and never a name that imports something."""
+"""The registry: one class per name, and no name ever causes an import."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_two_classes_cannot_share_a_type_name() -> None:
 
 
 def test_classes_of_one_name_in_two_modules_collide_unless_they_say_otherwise() -> None:
-    """``sales.ShelfFilled`` and ``warehouse.ShelfFilled`` would be mixed up without a word."""
+    """``sales.ShelfFilled`` and ``warehouse.ShelfFilled`` would silently be mixed up."""
     define("ShelfFilled", module="sales")
     with pytest.raises(DuplicateEventTypeError, match=r"sales\.ShelfFilled.*warehouse\.ShelfFilled"):
         define("ShelfFilled", module="warehouse")
@@ -42,7 +42,7 @@ def test_classes_of_one_name_in_two_modules_collide_unless_they_say_otherwise() 
 
 
 def test_defining_a_class_again_replaces_it() -> None:
-    """A notebook cell could be run only once, and a module could not be reloaded."""
+    """A notebook cell could run only once, and a module could not be reloaded."""
     old = define("Cell", __annotations__={"x": int})
     new = define("Cell", __annotations__={"x": int, "y": int}, y=0)
     assert registry.class_named("Cell") is new
@@ -52,7 +52,7 @@ def test_defining_a_class_again_replaces_it() -> None:
 
 
 def test_a_class_that_cannot_be_registered_leaves_the_name_free() -> None:
-    """After a mistake in a notebook, the mended class would be refused as a duplicate."""
+    """After a mistake in a notebook, the corrected class would be refused as a duplicate."""
     with pytest.raises(UnsupportedFieldError):
         define("Mended", event_type="thing.mended", __annotations__={"x": object})
     assert registry.class_named("thing.mended") is None
@@ -61,7 +61,7 @@ def test_a_class_that_cannot_be_registered_leaves_the_name_free() -> None:
 
 
 def test_unknown_names_and_classes_are_errors_that_say_what_to_do() -> None:
-    """A log with events of an unimported module would be a KeyError."""
+    """A log with events of a module that was not imported would raise KeyError."""
     with pytest.raises(UnknownEventTypeError, match="import the module") as unknown:
         registry.schema_named("no.such.event", position=17)
     assert (unknown.value.event_type, unknown.value.position) == ("no.such.event", 17)
@@ -70,7 +70,7 @@ def test_unknown_names_and_classes_are_errors_that_say_what_to_do() -> None:
 
 
 def test_a_stored_name_never_imports_anything(tmp_path: Path) -> None:
-    """Whoever can write a row could run code in the process that reads it."""
+    """Anyone who can write a row could run code in the process that reads it."""
     trap = tmp_path / "trap.py"
     trap.write_text("raise SystemExit('imported')")
     row = row_of(encode(define("Harmless")()))._replace(event_type="trap.Trap")
@@ -93,7 +93,7 @@ def test_a_stored_name_never_imports_anything(tmp_path: Path) -> None:
 
 
 def test_an_annotation_may_name_a_class_defined_further_down() -> None:
-    """Two classes of one module that refer to each other could not be written."""
+    """Two classes in one module could not refer to each other."""
     event = Envelope_(Content(3))
     assert stored_and_read(event) == event
 
@@ -111,14 +111,14 @@ class Content(msgspec.Struct, frozen=True):
 
 
 def test_an_annotation_that_never_resolves_is_explained_at_first_use() -> None:
-    """The author would see a NameError out of msgspec at the first publish."""
+    """At the first publish, the author would see a NameError from msgspec."""
     cls = define("Dangling", __annotations__={"x": "NowhereDefined"})
     with pytest.raises(UnsupportedFieldError, match=r"NowhereDefined.*module level"):
         encode(cls(1))
 
 
 def test_a_forward_reference_is_resolved_once_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first look that came too early would spoil the class for good."""
+    """Looking up the class too early would spoil it for good."""
     cls = define("Patient", __annotations__={"x": "Later"})
     with pytest.raises(UnsupportedFieldError):
         registry.schema_of(cls)
@@ -143,7 +143,7 @@ def test_isolated_forgets_what_was_registered_inside() -> None:
 
 
 def test_isolated_forgets_also_when_the_block_fails() -> None:
-    """One failing test would take the next ones with it."""
+    """One failing test would make the next ones fail."""
 
     def fail_inside() -> None:
         with registry.isolated():

@@ -1,4 +1,4 @@
-"""Old payloads reach the present class through upcasters."""
+"""Old payloads are brought to the current class by upcasters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def _chain() -> None:
 
 @pytest.mark.usefixtures("chain")
 def test_a_log_of_mixed_versions_gives_identical_objects() -> None:
-    """Promise 34: a chain from version 1 to 3 gives what version 3 itself wrote, type by type."""
+    """Promise 34: a chain from version 1 to 3 gives exactly what version 3 itself writes, type by type."""
     rows = [
         stored_as(Paid, b'{"won":1500}', 1),
         stored_as(Paid, b'{"amount":"1500"}', 2),
@@ -57,12 +57,12 @@ def test_new_events_are_stored_in_the_present_version() -> None:
 
 
 def test_an_upcaster_is_returned_unchanged_by_its_decorator() -> None:
-    """It could not be tested by itself."""
+    """The function could not be tested by itself."""
     assert upcaster("some.event", from_version=1)(rename) is rename
 
 
 def test_a_missing_step_is_named() -> None:
-    """Promise 24: the event is parked with its bytes, and the reason says which upcaster to write."""
+    """Promise 24: the event is parked with its bytes, and the reason names the missing upcaster."""
     upcaster(Paid.event_type, from_version=1)(rename)
     with pytest.raises(DecodeError, match="no upcaster from version 2 to 3") as caught:
         decode_event(stored_as(Paid, b'{"won":1500}', 1)._replace(position=17))
@@ -70,7 +70,7 @@ def test_a_missing_step_is_named() -> None:
 
 
 def test_a_step_that_raises_is_named_with_its_error() -> None:
-    """Promise 24: a KeyError of an upcaster would look like a failure of the handler and be retried."""
+    """Promise 24: a KeyError in an upcaster would look like a handler's failure and be retried."""
     upcaster(Paid.event_type, from_version=1)(rename)
     with pytest.raises(DecodeError, match=r"upcaster from version 1 failed: KeyError\('won'\)") as caught:
         decode_event(stored_as(Paid, b'{"euro":1}', 1))
@@ -90,7 +90,7 @@ def test_a_step_that_returns_no_mapping_is_named() -> None:
 
 @pytest.mark.parametrize("bad", [object(), float, "\ud800", {"deep": {(3, "\ud800")}}], ids=label)
 def test_a_step_that_returns_what_no_json_can_hold_is_a_decode_error(bad: Any) -> None:
-    """Promise 24: it would end the reading of the whole log."""
+    """Promise 24: reading the whole log would end there."""
     upcaster(Paid.event_type, from_version=2)(lambda payload: {**payload, "currency": bad})
     with pytest.raises(DecodeError):
         decode_event(stored_as(Paid, b'{"amount":"1"}', 2))
@@ -98,7 +98,7 @@ def test_a_step_that_returns_what_no_json_can_hold_is_a_decode_error(bad: Any) -
 
 @pytest.mark.usefixtures("chain")
 def test_an_upcast_payload_that_does_not_fit_the_class_is_a_decode_error() -> None:
-    """Promise 24: what is wrong after the last step would be wrong in the handler."""
+    """Promise 24: a payload that is wrong after the last step would reach the handler."""
     with pytest.raises(DecodeError, match="amount"):
         decode_event(stored_as(Paid, b'{"won":"much"}', 1))
 
@@ -106,7 +106,7 @@ def test_an_upcast_payload_that_does_not_fit_the_class_is_a_decode_error() -> No
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff", b'{"won":'])
 @pytest.mark.parametrize("version", [1, 3])
 def test_bytes_that_are_no_json_are_a_decode_error_in_every_version(payload: bytes, version: int) -> None:
-    """Promise 24: the old version is decoded elsewhere than the present one, and must fail alike."""
+    """Promise 24: old and current versions are decoded in different places, and must fail alike."""
     upcaster(Paid.event_type, from_version=1)(rename)
     upcaster(Paid.event_type, from_version=2)(add_currency)
     with pytest.raises(DecodeError):
@@ -122,14 +122,14 @@ def test_an_event_of_a_newer_program_is_a_decode_error() -> None:
 
 
 def test_an_unknown_type_is_a_decode_error_of_its_own_kind() -> None:
-    """Promise 34: live it is skipped and reported, so the engine must be able to tell it from damage."""
+    """Promise 34: a live subscription skips and reports it, so it must differ from damage."""
     with pytest.raises(UnknownEventTypeError, match=r"renamed event_type = 'upcasting-test\.gone'"):
         decode_event(stored_as(Paid, b"{}", 1)._replace(event_type="upcasting-test.gone"))
     assert issubclass(UnknownEventTypeError, DecodeError)
 
 
 def test_a_class_that_refuses_its_own_past_is_a_decode_error() -> None:
-    """Promise 24: a check that was added later would fail old events in the middle of a replay."""
+    """Promise 24: a check added later would make old events fail in the middle of a replay."""
 
     class Strict(DomainEvent):
         depth: int
@@ -143,7 +143,7 @@ def test_a_class_that_refuses_its_own_past_is_a_decode_error() -> None:
 
 
 def test_fields_with_defaults_need_no_upcaster() -> None:
-    """Adding an optional field would be a new version each time."""
+    """Adding an optional field would need a new version each time."""
 
     class Grown(DomainEvent):
         size: int
@@ -157,7 +157,7 @@ def test_fields_with_defaults_need_no_upcaster() -> None:
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"a":[1]}', b'{"a":1e999}'])
 def test_metadata_that_cannot_be_read_is_a_decode_error(metadata: bytes) -> None:
-    """A row that somebody wrote by hand, with a valid checksum, would end the reading of the whole log."""
+    """A hand-written row with a valid checksum would end the reading of the whole log."""
 
     @dataclass(frozen=True)
     class Noted:
@@ -171,9 +171,9 @@ def test_metadata_that_cannot_be_read_is_a_decode_error(metadata: bytes) -> None
 
 
 def test_one_step_has_one_upcaster() -> None:
-    """Which of two ran would depend on the order of imports."""
+    """Which of the two runs would depend on the order of imports."""
     upcaster("some.event", from_version=1)(rename)
-    upcaster("some.event", from_version=1)(rename)  # the same again, as in a reloaded module
+    upcaster("some.event", from_version=1)(rename)  # the same function again, as in a reloaded module
     with pytest.raises(UpcasterError, match="does this step already") as caught:
         upcaster("some.event", from_version=1)(add_currency)
     assert (caught.value.event_type, caught.value.from_version) == ("some.event", 1)
@@ -186,7 +186,7 @@ def test_versions_start_at_one() -> None:
 
 
 def test_an_upcaster_that_can_be_paused_is_refused() -> None:
-    """The schema check would pass, and each stored event be refused when it is read."""
+    """The schema check would pass, but reading each stored event would fail."""
 
     async def later(payload: object) -> object:
         return payload
@@ -196,7 +196,7 @@ def test_an_upcaster_that_can_be_paused_is_refused() -> None:
 
 
 def test_upcasters_are_forgotten_with_the_classes_of_a_test() -> None:
-    """One test's upcaster would carry the payloads of the next."""
+    """One test's upcaster would change the payloads of the next."""
     with registry.isolated():
         upcaster("some.event", from_version=1)(rename)
     upcaster("some.event", from_version=1)(add_currency)
