@@ -1,4 +1,4 @@
-"""The bus on Redis or Valkey: one log in partitions, read by groups of processes."""
+"""The bus on Redis or Valkey: a partitioned log on the server, read by groups of processes."""
 
 from pabal.brokers.redis.bus import RedisEventBus
 from pabal.brokers.redis.relay import Relay, relay

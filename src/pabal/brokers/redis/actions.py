@@ -1,4 +1,4 @@
-"""The audit log of a group: what operators did, whichever way they came."""
+"""The audit log of a group: operators' actions, whichever tool they used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _decode = msgspec.msgpack.Decoder(ActionRecord).decode
 
 
 class GroupActions:
-    """Write down what operators do to one group, on the server; the newest 10,000 actions are kept."""
+    """Record operators' actions on one group on the server; the newest 10,000 are kept."""
 
     def __init__(self, log: Linked, keys: GroupKeys) -> None:
         self._log = log
         self._keys = keys
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
+        """Record the start of an operator's action and return its number."""
         number = int(await self._log.link.call("INCR", self._keys.action_counter))
         plain = msgspec.to_builtins(details)
         await self._write(ActionRecord(number, datetime.now(UTC), actor, action, subject, plain))
@@ -34,7 +34,7 @@ class GroupActions:
         return number
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
+        """Record the result of an action."""
         known = await self._log.link.call("HGET", self._keys.actions, number)
         if known is not None:
             begun = _decode(known)
@@ -44,7 +44,7 @@ class GroupActions:
         await self._log.link.call("HSET", self._keys.actions, record.id, _encode(record))
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
+        """Return recorded actions by descending number, below ``before`` if given; at most ``limit``."""
         check_bounds(limit, before=before or 0)
         newest = int(await self._log.link.call("GET", self._keys.action_counter) or 0)
         last = newest if before is None else min(newest, before - 1)

@@ -1,4 +1,4 @@
-"""A server's URL: what of it may be shown, and the connections that it leads to."""
+"""A server's URL: mask it for display, and make connections from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pabal.errors import UsageError
 
 _SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 _OURS = {"protocol": 2, "decode_responses": False, "socket_timeout": None}
-"""What pabal settles by itself, whatever a URL that is shared with others says of it."""
+"""Connection settings that pabal fixes, even if a URL shared with other programs sets them."""
 
 
 def masked(url: str) -> str:
@@ -20,7 +20,7 @@ def masked(url: str) -> str:
     >>> masked("rediss://risk:secret@10.0.0.1:6379/0?group=risk")
     'rediss://10.0.0.1:6379/0'
 
-    A password that is not escaped may end the host's part early; then nothing of what follows is shown.
+    If a password is not escaped, part of it may be taken for the path; then only the scheme is shown.
 
     >>> masked("redis://risk:half/other@10.0.0.1:6379/0")
     'redis://…'
@@ -36,7 +36,7 @@ def masked(url: str) -> str:
 
 
 def for_client(url: str) -> str:
-    """Return a URL as the client understands it, which knows no scheme of Valkey's.
+    """Return the URL with a Redis scheme: the client does not know Valkey's schemes.
 
     >>> for_client("valkeys://10.0.0.1:6379/0")
     'rediss://10.0.0.1:6379/0'
@@ -46,7 +46,7 @@ def for_client(url: str) -> str:
 
 
 def pool_of(url: str, address: str) -> ConnectionPool:
-    """Return what makes connections to a server. Raises UsageError for a URL that cannot be read."""
+    """Return a pool that makes connections to a server. Raises UsageError for an invalid URL."""
     try:
         parts = urlsplit(url)
         pool = ConnectionPool.from_url(for_client(url), socket_connect_timeout=5.0, client_name="pabal")
@@ -60,7 +60,7 @@ def pool_of(url: str, address: str) -> ConnectionPool:
 
 
 def _why_no_url(error: Exception, address: str) -> str:
-    """Say what is wrong with a URL; what could not be read may be a piece of a password, and is not shown."""
+    """Return what is wrong with a URL, without quoting any part that could belong to a password."""
     if address.partition("://")[0] not in _SCHEMES:
         return "it begins with redis://, rediss:// (TLS), valkey://, valkeys:// (TLS) or unix://"
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))

@@ -1,4 +1,4 @@
-"""``RedisEventBus``: the same bus, on a log that many processes share."""
+"""``RedisEventBus``: an event bus whose log is on a Redis or Valkey server, shared by many processes."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ WhenDisconnected = Literal["wait", "fail"]
 
 
 class RedisEventBus(BaseEventBus):
-    """Publish events to every group of processes on one Redis or Valkey server.
+    """Publish events to all groups of processes on one Redis or Valkey server.
 
-    The log has a fixed number of ``partitions``; an event's ordering key (its aggregate, or what
-    ``partition_key`` returns) says in which one it lies. Processes with the same ``group`` share the
-    partitions out among themselves: each is handled by one process at a time, so events of one key are
-    handled in publish order, one at a time, over all machines. Other groups get every event, too.
+    The log has a fixed number of ``partitions``. An event's ordering key (its aggregate, or what
+    ``partition_key`` returns) determines its partition. Processes with the same ``group`` divide the
+    partitions among themselves. Each partition is handled by one process at a time, so events of one key are
+    handled in publish order, one at a time, across all machines. Every other group gets all events, too.
 
-    ``publish`` returns when the server has the event: how safe it is there is the server's configuration
-    (see the page on Redis in the documentation). While the server cannot be reached, publishers wait up to
-    ``patience`` seconds, or fail at once with ``when_disconnected="fail"``. Publishing the same event again
-    is harmless: the last 20,000 ids of each partition, at least, are known to the server.
+    ``publish`` returns when the server has the event; how safe it is there depends on the server's
+    configuration (see the page on Redis in the documentation). While the server cannot be reached, publishers
+    wait up to ``patience`` seconds, or fail at once with ``when_disconnected="fail"``. Publishing the same
+    event again is harmless: the server remembers at least the last 20,000 ids of each partition.
 
-    A process that is not heard of for ``lease`` seconds loses its partitions to the others. ``keep`` is how
-    many positions of each partition stay on the server after every group has finished them.
+    A process that gives no sign of life for ``lease`` seconds loses its partitions to the others. ``keep`` is
+    the number of positions per partition that stay on the server after every group has finished them.
 
-    ``partitions`` is settled by the first bus that starts on a log; None takes what the log has, 16 for a new
-    one. ``namespace`` begins the names of the log's keys: one server may hold several. The other options are
-    those of ``InMemoryEventBus``. Raises UsageError for an option that makes no sense; ``start()`` raises
-    BrokerUnavailableError where the server does not answer within ``patience``, and PartitionCountError.
+    ``partitions`` is fixed by the first bus that starts on a log; None takes the log's number, or 16 for a
+    new log. ``namespace`` is the prefix of the log's keys, so one server can hold several logs. The other
+    options are those of ``InMemoryEventBus``. Raises UsageError for an invalid option; ``start()`` raises
+    BrokerUnavailableError if the server does not answer within ``patience``, and PartitionCountError.
 
     >>> bus = RedisEventBus("redis://127.0.0.1:6379/0", group="risk")  # connects at start()
     >>> bus.address, bus.is_running
@@ -122,28 +122,28 @@ class RedisEventBus(BaseEventBus):
         self._coordinator: Coordinator | None = None
         self._tail: Tail | None = None
         self._appended_upto: dict[int, int] = {}
-        """How far this process has written in each partition, in this incarnation of the log."""
+        """The last position this process appended in each partition, in this incarnation of the log."""
         self._log.on_loss = self._connection_lost
         self._log.on_raised = self._positions_jumped
         self._log.on_appended = self._appended
 
     def __repr__(self) -> str:
-        """Say what it does now, and name the server without user and password."""
+        """Show the state, the server (without user and password) and the group."""
         return f"<RedisEventBus {self._state}, log {self._log.path}, group {self.group!r}>"
 
     @property
     def address(self) -> str:
-        """Return the server's URL without user and password, for people."""
+        """Return the server's URL without user and password, fit for display."""
         return self._log.path
 
     @property
     def storage(self) -> EventStorage | None:
-        """Return None: the log lies on the server."""
+        """Return None: the log is on the server."""
         return None
 
     @property
     def action_log(self) -> ActionLog:
-        """Return what operators do to the group, as kept on the server, for ``operations_of``."""
+        """Return the audit log of operators' actions on the group, kept on the server."""
         return GroupActions(self._log, self._keys)
 
     @property
@@ -176,7 +176,7 @@ class RedisEventBus(BaseEventBus):
     async def _end(self, deadline: float) -> None:
         engine = self._group_engine
         if self._loop is not None and self._loop.is_closed():
-            await self._log.link.close()  # nobody answers any more: it is as if the process had died there
+            await self._log.link.close()  # nothing more can be sent or read, as if the process had died
         self._intake.is_open = False
         await self._inbox.empty(deadline)
         await engine.rest_all(deadline)
@@ -192,7 +192,7 @@ class RedisEventBus(BaseEventBus):
         self._tail = self._coordinator = None
         self._state = "stopped"
 
-    # -- what the log tells ---------------------------------------------------------------------------
+    # -- callbacks of the log -------------------------------------------------------------------------
 
     def _heard(self, partition: int, head: int) -> None:
         if self._coordinator is not None:
@@ -215,10 +215,10 @@ class RedisEventBus(BaseEventBus):
     # -- waiting --------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
-        """Return when this group has handled or parked every event published so far, in whatever process.
+        """Return when this group has handled or parked all events published so far, in all its processes.
 
-        So it has what handlers of this process publish meanwhile. Deliveries that wait for a retry are waited
-        for, unless ``retries`` is False. ``timeout`` is in seconds; None waits for ever. Raises
+        This includes events that handlers of this process publish meanwhile, and deliveries that wait for a
+        retry, unless ``retries`` is False. ``timeout`` is in seconds; None waits for ever. Raises
         DrainTimeoutError, InsideHandlerError, BusNotRunningError, BrokerUnavailableError.
         """
         if self._engine.in_handler():
@@ -244,7 +244,7 @@ class RedisEventBus(BaseEventBus):
 
     @asynccontextmanager
     async def _asking(self, action: str) -> AsyncIterator[None]:
-        """Say what a server is asked for, where the bus is stopped before it has answered."""
+        """Raise BusNotRunningError, naming ``action``, if the bus is stopped while the server is asked."""
         try:
             yield
         except StorageClosedError:
@@ -252,14 +252,14 @@ class RedisEventBus(BaseEventBus):
                 raise
             raise BusNotRunningError(action=action, state=self._state) from None
 
-    # -- looking --------------------------------------------------------------------------------------
+    # -- figures --------------------------------------------------------------------------------------
 
     def get_statistics(self) -> dict[str, Any]:
         """Return figures of this process since the start, over the partitions that it handles.
 
-        Beside those of any bus: ``partitions``, their numbers; ``events_lost``, how many were gone from the
-        server before they were handled; ``members``, the names of the processes in the group. The
-        ``watermark`` of a subscription is a dictionary of positions by partition.
+        Besides those of every bus: ``partitions``, their numbers; ``events_lost``, the number of events that
+        disappeared from the server before they were handled; ``members``, the names of the processes in the
+        group. The ``watermark`` of a subscription is a dictionary of positions by partition.
         """
         engine = self._group_engine
         uptime = engine.clock.monotonic() - self._started_at if self.is_running else 0.0
@@ -277,7 +277,7 @@ class RedisEventBus(BaseEventBus):
         return figures
 
     def health(self) -> Health:
-        """Return ok, degraded or failing, with the reasons in sentences."""
+        """Return the health: ok, degraded or failing, with a sentence for each reason."""
         troubles: list[str] = []
         if self.is_running and not self._log.link.is_connected:
             troubles.append(f"the server cannot be reached: {self._log.link.trouble}")
@@ -287,7 +287,7 @@ class RedisEventBus(BaseEventBus):
         return judged(self._group_engine, self.is_running, troubles, self.remarks())
 
     def remarks(self) -> list[str]:
-        """Return what no subscription's figures show: events lost, and those that others should handle."""
+        """Return problems that no subscription's figures show: lost events, and events nobody handles."""
         coordinator = self._coordinator
         if coordinator is None:
             return []

@@ -1,4 +1,4 @@
-"""What the other processes of a group do not do: handle a subscription that this one has."""
+"""Notice that other processes of a group do not handle a subscription that this process has."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pabal.brokers.redis.membership import View
 
 
 class Companions:
-    """Notice partitions whose owner lacks a subscription: its events wait there, and nothing else shows it.
+    """Find partitions whose owner lacks a subscription: its events wait there, which nothing else shows.
 
-    What is seen at one look only may be a partition that its owner is just taking.
+    It takes two looks in a row: after one, the owner may just be taking the partition.
     """
 
     def __init__(self, link: Link, keys: GroupKeys, member: str) -> None:
@@ -23,7 +23,7 @@ class Companions:
         self._lacking: set[tuple[str, int, str]] = set()
 
     async def look(self, names: Iterable[str], view: View) -> None:
-        """See which of the names are held in the partitions that living others have. Raises BrokerError."""
+        """Check which of these names other living processes hold in their partitions. Raises BrokerError."""
         theirs = [
             (partition, lease.owner, self._link.call("HKEYS", self._keys.of(partition).epochs))
             for partition, lease in enumerate(view.leases)
@@ -38,7 +38,7 @@ class Companions:
         self._suspected = lacking
 
     def remarks(self) -> list[str]:
-        """Return a sentence for each subscription that waits."""
+        """Return a sentence for each subscription that waits in some partition."""
         return [
             f"subscription {name!r} waits in {sum(name == one for one, _, _ in self._lacking)} partitions "
             "whose processes do not have it; all processes of a group need the same subscriptions"

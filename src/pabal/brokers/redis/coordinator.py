@@ -1,4 +1,8 @@
-"""Carry out what membership decides: take partitions, hand them over, let them go, restore them."""
+"""Carry out membership's plans: take partitions, hand them over, let them go, restore them.
+
+A *look* is a survey of the group on the server: its members, leases, requests and schedule. The coordinator
+takes one every tick and then acts on it.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +42,9 @@ _LONGEST_TICK = 0.3
 
 
 class Coordinator:
-    """Keep a process's share of the partitions running, from ``start`` to ``stop``.
+    """Run a process's share of the partitions, from ``start`` to ``stop``.
 
-    A process takes part as long as it has a subscription; one that only publishes owns nothing.
+    A process takes part as long as it has a subscription; a process that only publishes owns no partition.
     """
 
     def __init__(
@@ -74,18 +78,18 @@ class Coordinator:
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._inherited: set[int] = set()
-        """Partitions that a dead process had, and that are not begun yet: it may take several looks."""
+        """Partitions of dead processes that we are taking but do not run yet; that may take several looks."""
         self._trim_at = 0.0
         self.view: View | None = None
         self.trouble: PabalError | None = None
-        """Why the last look, or what follows one, failed; None where it did not."""
+        """Why the last look, or acting on it, failed; None if it succeeded."""
         self.lost_events = 0
-        """Published events that were gone from the server before the group had finished them."""
+        """Number of events that disappeared from the server before the group had finished them."""
 
     # -- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take what is free now, and keep looking."""
+        """Take the partitions that are free now, and start looking at the group regularly."""
         self._wake = asyncio.Event()
         self._engine.nudge, self._engine.announce = self._wake.set, self.declarations.announce
         await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
@@ -98,7 +102,7 @@ class Coordinator:
         self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
 
     async def stop(self, deadline: float) -> None:
-        """Save and hand over everything at once."""
+        """Save progress and hand over all partitions, concurrently; leave the group."""
         self._engine.take_no_part()
         await end_tasks(self._task)
         await self.signs.stop()
@@ -110,7 +114,7 @@ class Coordinator:
         if handing:
             _, late = await asyncio.wait(handing, timeout=moments_left(deadline, self._engine.clock))
             await end_tasks(*late)
-        # What cannot be saved now is taken over when the lease is over, and delivered again.
+        # Partitions that cannot be saved now are taken over when the lease expires, and deliver again.
         for running in tuple(self._engine.running.values()):
             await self._engine.abandon(running)
         self._line.close()
@@ -119,7 +123,7 @@ class Coordinator:
                 async with asyncio.timeout(moments_left(deadline, self._engine.clock)):
                     await self.membership.leave()
         except (BrokerError, TimeoutError):
-            return  # the others notice by themselves
+            return  # the other processes notice the missing signs of life
 
     async def _run(self) -> None:
         assert self._wake is not None
@@ -142,14 +146,14 @@ class Coordinator:
                 _log.exception("looking after the partitions failed; it is tried again")
 
     async def _let_go(self) -> None:
-        """Stop delivering: this process was not heard of for so long that others may have taken its place."""
+        """Stop delivering: signs of life are overdue, so others may have taken this process's partitions."""
         held = [running for running in self._engine.running.values() if running.is_open]
-        # All at once: each may have to wait for an answer to what it saved last.
+        # Concurrently, because each may have to wait for the answer to its last save.
         for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
             if error is not None:
                 _log.error("a partition was not let go as it should be", exc_info=error)
 
-    # -- one look, and what follows -------------------------------------------------------------------
+    # -- one look, and acting on it -------------------------------------------------------------------
 
     async def _turn(self) -> None:
         subscriptions = [consumer.subscription for consumer in self._engine.consumers.values()]
@@ -173,7 +177,7 @@ class Coordinator:
             if running.has_jumped:
                 await self._go_on_above(running)
             if running.engine.feed is not None:
-                running.engine.feed.moved(running.storage.pages.end)  # what ``heard`` put off
+                running.engine.feed.moved(running.storage.pages.end)  # ``heard`` may have deferred this
         for partition in view.called:
             await self._answer_calls(partition)
         owners = {lease.owner for lease in view.leases}
@@ -183,7 +187,7 @@ class Coordinator:
                 await self.membership.bury(name)
         if time.monotonic() >= self._trim_at:
             self._trim_at = time.monotonic() + 5.0
-            await self.trim()  # before what is due enters the log: a full server has no room for that
+            await self.trim()  # before releasing due events, because a full server needs the room
             await self.companions.look(self._engine.consumers, view)
         if view.next_due is not None and view.next_due <= self._engine.clock.time():
             await self._on_due()
@@ -202,7 +206,7 @@ class Coordinator:
         self._inherited.update(partition for partition, owner in plan.take if self._is_other(owner))
         if self._inherited or self._line.is_broken:
             await self._line.open()
-        # All at once: where handlers keep the loop busy, each answer is long in coming.
+        # Concurrently, because each answer takes long while handlers keep the loop busy.
         taking = [self._take_over(partition, owner) for partition, owner in plan.take]
         for error in await asyncio.gather(*taking, return_exceptions=True):
             if error is not None:
@@ -241,7 +245,7 @@ class Coordinator:
         running = await self._engine.take(partition, epoch, storage, known)
         for consumer in running.engine.consumers.values():
             if consumer.number != known.get(consumer.name):
-                self.declarations.forget(consumer.name)  # somebody else has: the next turn declares it anew
+                self.declarations.forget(consumer.name)  # it was forgotten: the next turn declares it again
         feed = running.engine.feed
         assert feed is not None
         pages.on_head = feed.moved
@@ -254,11 +258,11 @@ class Coordinator:
         try:
             await running.storage.give_up()
         except StorageError:
-            return  # it is taken over when the lease is over
+            return  # the partition is taken over when the lease expires
         self._engine.report(PartitionGivenUp("", running.partition))
 
     async def _lose(self, running: Running) -> None:
-        """Let a partition go with what is not saved, unless that, or handing it over, was begun."""
+        """Stop handling a partition without saving, unless it is already being let go or handed over."""
         if running.ending is not None:
             return
         running.ending = asyncio.current_task()
@@ -284,11 +288,11 @@ class Coordinator:
             await self._lose(running)
 
     async def positions_jumped(self) -> None:
-        """Go on in another incarnation of the log: find out what the one before has lost."""
+        """Continue in a new incarnation of the log, and record how far the previous one had come."""
         jumped = tuple(self._engine.running.values())
         for running in jumped:
             running.has_jumped = True
-        with suppress(StorageError):  # what breaks off is done with the next look
+        with suppress(StorageError):  # the next look continues with those that failed
             for running in jumped:
                 await self._go_on_above(running)
 
@@ -318,10 +322,10 @@ class Coordinator:
         )
         self._engine.report(EventsLost("", partition, first, last))
 
-    # -- what others ask for --------------------------------------------------------------------------
+    # -- requests of other processes ------------------------------------------------------------------
 
     async def _answer_calls(self, partition: int) -> None:
-        """Take up dead letters that some process retries or discards."""
+        """Act on dead letters of a partition that some process has retried or discarded."""
         running = self._engine.running.get(partition)
         if running is None or running.ending is not None:
             return
@@ -331,13 +335,13 @@ class Coordinator:
             await self._log.link.call("SREM", key, call)
 
     async def has_calls(self) -> bool:
-        """Tell whether dead letters are asked back, or discarded, that no owner has taken up yet."""
+        """Tell whether any dead letter was retried or discarded without its owner having acted on it yet."""
         parts = range(self._log.partitions)
         counted = [self._log.link.call("SCARD", self._keys.of(part).calls) for part in parts]
         return any(await asyncio.gather(*counted))
 
     async def trim(self) -> None:
-        """Remove from the server what every group has finished."""
+        """Delete events from the server that every group has finished, in the partitions of this process."""
         keys = self._log.keys
         trimming = [
             self._log.link.run(
@@ -347,12 +351,12 @@ class Coordinator:
             )
             for partition in self._engine.running
         ]
-        await asyncio.gather(*trimming)  # in one round trip: signs of life must not wait behind many
+        await asyncio.gather(*trimming)  # in one round trip, so that signs of life do not wait behind many
 
     def heard(self, partition: int, head: int) -> None:
-        """Let a partition's engine know that there is more."""
+        """Tell a partition's engine that its head has moved."""
         if self.signs.is_overdue:
-            # This process stood still, and others may have taken its place: first look, then go on.
+            # This process was suspended, and others may have taken its partitions: look before delivering.
             self._engine.nudge()
             return
         running = self._engine.running.get(partition)
@@ -360,7 +364,7 @@ class Coordinator:
             running.engine.feed.moved(head)
 
     async def cursors(self) -> dict[str, dict[int, int]]:
-        """Return each subscription's watermarks by partition, wherever they are handled."""
+        """Return each subscription's saved watermarks by partition, whichever process handles it."""
         places: dict[str, dict[int, int]] = {}
         calls = [
             self._log.link.call("HGETALL", self._keys.of(part).cursors)
@@ -373,5 +377,5 @@ class Coordinator:
 
 
 def moments_left(deadline: float, clock: Clock) -> float:
-    """Return the seconds until a quarter behind a deadline (monotonic), but a moment at least."""
+    """Return the seconds until a quarter second after a deadline (monotonic), but at least 0.05."""
     return max(0.05, deadline + 0.25 - clock.monotonic())

@@ -1,4 +1,4 @@
-"""How cursors, retries and dead letters are kept on the server: the way there and back."""
+"""Encode and decode cursors, retries and dead letters as they are stored on the server."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pabal.domain.envelope import StoredRecord, from_microseconds
 from pabal.ports.storage import AttemptFailure, Cursor, DeadLetterRecord, ParkedDelivery, PendingRetry, Replay
 
 NEW = b"new:"
-"""What a cursor begins with that no save has touched yet; its position follows."""
+"""The prefix of a cursor that no save has written yet; its position follows."""
 
 UNREADABLE = "(unreadable)"
-"""The event type that is shown of a dead letter whose event cannot be read."""
+"""The event type shown for a dead letter whose event cannot be decoded."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class SavedCursor(msgspec.Struct, array_like=True):
-    """Hold what is saved of a subscription in one partition; ``unfinished`` are steps from the watermark."""
+    """A subscription's cursor in one partition; ``unfinished`` holds steps, the first from the watermark."""
 
     watermark: int
     frontier: int
@@ -41,7 +41,7 @@ class SavedCursor(msgspec.Struct, array_like=True):
 
 
 class SavedRetry(msgspec.Struct, array_like=True):
-    """Hold a retry as it is kept."""
+    """A retry as it is stored."""
 
     position: int
     attempts: int
@@ -51,7 +51,7 @@ class SavedRetry(msgspec.Struct, array_like=True):
 
 
 class SavedLetter(msgspec.Struct, array_like=True):
-    """Hold a dead letter as it is kept; its row lies beside it."""
+    """A dead letter as it is stored; its row (the event) is stored separately."""
 
     subscription: str
     partition: int
@@ -69,7 +69,7 @@ _rows = msgspec.msgpack.Decoder(StoredRecord)
 
 
 def encode_cursor(watermark: int, frontier: int, unfinished: Sequence[int]) -> bytes:
-    """Return a cursor as bytes."""
+    """Encode a cursor, with the current time."""
     steps: list[int] = []
     base = watermark
     for position in unfinished:
@@ -79,7 +79,7 @@ def encode_cursor(watermark: int, frontier: int, unfinished: Sequence[int]) -> b
 
 
 def decode_cursor(data: bytes) -> SavedCursor:
-    """Return a cursor from bytes."""
+    """Decode a cursor, saved or new."""
     if data.startswith(NEW):
         position = int(data[len(NEW) :])
         return SavedCursor(position, position, [], time.time())
@@ -87,7 +87,7 @@ def decode_cursor(data: bytes) -> SavedCursor:
 
 
 def opened_cursor(name: str, number: int, opened: Sequence[Any]) -> Cursor:
-    """Return what a subscription goes on with: what the script ``open`` has answered."""
+    """Decode the answer of the script ``open``: the state with which a subscription continues."""
     epoch, data, retries, keys, paused, moves, replays, _ = opened
     saved = decode_cursor(data)
     pending = sorted((decode_retry(one) for one in retries), key=lambda retry: retry.position)
@@ -107,7 +107,7 @@ def opened_cursor(name: str, number: int, opened: Sequence[Any]) -> Cursor:
 
 
 def replays_of(stored: Mapping[bytes, bytes], name: str) -> tuple[Replay, ...]:
-    """Return what a partition is to deliver again to a subscription, oldest request first."""
+    """Return a subscription's replays among all of a partition, oldest request first."""
     prefix = f"{name}\0".encode()
     found = [
         Replay(int(at[len(prefix) :]), name, *(int(part) for part in text.split(b":")))
@@ -118,20 +118,20 @@ def replays_of(stored: Mapping[bytes, bytes], name: str) -> tuple[Replay, ...]:
 
 
 def encode_retry(retry: PendingRetry) -> bytes:
-    """Return a retry as bytes."""
+    """Encode a retry."""
     return _encode(
         SavedRetry(retry.position, retry.attempts, retry.due_at, retry.failures, retry.from_dead_letter)
     )
 
 
 def decode_retry(data: bytes) -> PendingRetry:
-    """Return a retry from bytes."""
+    """Decode a retry."""
     saved = _retries.decode(data)
     return PendingRetry(saved.position, saved.attempts, saved.due_at, saved.failures, saved.from_dead_letter)
 
 
 def encode_letter(name: str, partition: int, parked: ParkedDelivery) -> bytes:
-    """Return a dead letter as bytes."""
+    """Encode a dead letter."""
     key = parked.key if parked.blocks else None
     letter = SavedLetter(
         name, partition, parked.position, parked.reason, parked.failures, parked.parked_at, key
@@ -140,7 +140,7 @@ def encode_letter(name: str, partition: int, parked: ParkedDelivery) -> bytes:
 
 
 def decode_letter(data: bytes) -> SavedLetter | None:
-    """Return a dead letter from bytes, or None where that is not what they are."""
+    """Decode a dead letter; None if the bytes are not one."""
     try:
         letter = _letters.decode(data)
         datetime.fromtimestamp(letter.parked_at, UTC)
@@ -150,17 +150,17 @@ def decode_letter(data: bytes) -> SavedLetter | None:
 
 
 def encode_row(row: StoredRecord) -> bytes:
-    """Return a row of the log as bytes."""
+    """Encode a row of the log."""
     return _encode(row)
 
 
 def decode_row(data: bytes) -> StoredRecord:
-    """Return a row of the log from bytes."""
+    """Decode a row of the log."""
     return _rows.decode(data)
 
 
 def shown_row(data: bytes, letter: SavedLetter) -> StoredRecord:
-    """Return the row of a dead letter from bytes; where that is not what they are, one that shows them."""
+    """Decode the row of a dead letter; if the bytes are not one, return a substitute that shows them."""
     try:
         row = decode_row(data)
         shown = from_microseconds(row.occurred_at), from_microseconds(row.recorded_at)
@@ -188,7 +188,7 @@ def shown_row(data: bytes, letter: SavedLetter) -> StoredRecord:
 
 
 def letter_place(at: bytes) -> tuple[int, bytes, int] | None:
-    """Return what a field of the index of dead letters says: partition, name, position; None for others."""
+    """Parse a field of the index of dead letters into partition, name and position; None if it is invalid."""
     part, _, rest = at.partition(b"\0")
     name, _, position = rest.rpartition(b"\0")
     if not (part.isdigit() and position.isdigit()):
@@ -197,7 +197,7 @@ def letter_place(at: bytes) -> tuple[int, bytes, int] | None:
 
 
 def shown_letter(number: int, letter: SavedLetter, row: bytes, state: bytes, queued: int) -> DeadLetterRecord:
-    """Return a dead letter as others see it."""
+    """Return a dead letter as the API shows it."""
     shown: Literal["parked", "retrying"] = "retrying" if state == b"retrying" else "parked"
     return DeadLetterRecord(
         id=number,
@@ -215,20 +215,20 @@ def shown_letter(number: int, letter: SavedLetter, row: bytes, state: bytes, que
 
 
 def queue_key(key: str) -> str:
-    """Return a key as it stands in queues, where a NUL ends it; all but the oddest stay as they are."""
+    """Escape an ordering key for use in queues, where NUL ends it; only NUL and U+0001 change."""
     return key.replace("\1", "\1\1").replace("\0", "\1\2")
 
 
 def key_of_queue(text: str) -> str:
-    """Return the key from what stands in queues."""
+    """Return the ordering key that ``queue_key`` escaped."""
     return re.sub("\1([\1\2])", lambda found: "\1" if found[1] == "\1" else "\0", text)
 
 
 def field(name: str, position: int | str) -> str:
-    """Return the name of a field that belongs to a subscription's position."""
+    """Return the hash field for a subscription's position (or other suffix)."""
     return f"{name}\0{position}"
 
 
 def as_pairs(flat: Sequence[Any]) -> dict[bytes, bytes]:
-    """Return a hash as the server answers it as a dict."""
+    """Return a hash, which the server answers as a flat list, as a dict."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Give subscriptions their places in the partitions, whoever handles those."""
+"""Declare subscriptions: create their cursors in all partitions, whichever process handles those."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pabal.errors import BrokerUnavailableError, StorageError
 
 
 class Declarations:
-    """Declare each subscription once; where it has a place already, it keeps that."""
+    """Declare each subscription once; existing cursors are kept."""
 
     def __init__(self, log: RedisLog, keys: GroupKeys, group: str) -> None:
         self._log = log
         self._keys = keys
         self._group = group
         self.numbers: dict[str, int] = {}
-        """What each was declared under: one that was forgotten meanwhile gets another."""
+        """The number of each declared subscription; one that is forgotten and made again gets another."""
 
     def announce(self, subscription: Subscription) -> None:
-        """Declare a new subscription before anything is appended that this process publishes from now on."""
+        """Declare a new subscription before any event that this process publishes from now on is appended."""
         _ = self._log.hold_appends_for(self._announce(subscription))
 
     async def _announce(self, subscription: Subscription) -> None:
-        with suppress(StorageError):  # the next look declares it
+        with suppress(StorageError):  # the coordinator's next turn declares it
             try:
                 await self.declare(subscription)
             except BrokerUnavailableError:
-                await self.declare(subscription)  # the connection broke: this waits for the next one
+                await self.declare(subscription)  # the connection broke; this call waits for the next one
 
     async def declare(self, subscription: Subscription) -> None:
-        """Give a subscription its place in every partition where it has none. Raises BrokerError."""
+        """Create a subscription's cursor in every partition where it has none. Raises BrokerError."""
         name = subscription.name
         if name in self.numbers:
             return
@@ -47,5 +47,5 @@ class Declarations:
         self.numbers[name] = int(number)
 
     def forget(self, name: str) -> None:
-        """Declare a subscription again when it is made the next time."""
+        """Make the next ``declare`` of a subscription declare it again."""
         self.numbers.pop(name, None)

@@ -1,4 +1,4 @@
-"""What became of one event at every subscription of a group, as far as the server tells."""
+"""The state of one event at every subscription of a group, as stored on the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pabal.ports.inspection import DeliveryRecord, state_of
 async def deliveries(
     letters: GroupLetters, link: Link, keys: GroupKeys, place: Place
 ) -> list[DeliveryRecord]:
-    """Return one record for each durable name, by name."""
+    """Return one record per durable subscription, ordered by name."""
     of = keys.of(place.partition)
     records: list[DeliveryRecord] = []
     for name, cursor in sorted(as_pairs(await link.call("HGETALL", of.cursors)).items()):
@@ -47,6 +47,6 @@ async def _parked(letters: GroupLetters, subscription: str, number: int) -> Deli
     try:
         letter = await letters.get_dead_letter(number)
     except DeadLetterNotFoundError:
-        return None  # somebody discarded it meanwhile
+        return None  # it was discarded in between
     failures = letter.failures
     return DeliveryRecord(subscription, letter.state, len(failures), None, failures, letter.id)

@@ -1,4 +1,4 @@
-"""Examine a server without changing it: its version, what it can lose, and how the groups stand."""
+"""Examine a server without changing it: its version, what it may lose, and the state of the groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OLDEST = (6, 2)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Say one thing about a server: how grave it is, what it is, and what to do (empty if nothing)."""
+    """One finding about a server: its severity, a sentence, and advice on what to do ('' for none)."""
 
     level: Literal["ok", "warning", "problem"]
     text: str
@@ -25,10 +25,10 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def examine_server(url: str, namespace: str = "pabal", *, patience: float = 5.0) -> list[Finding]:
-    """Return what is to be said about a server and the log on it; nothing is written.
+    """Return findings about a server and the log on it; nothing is written.
 
-    Raises BrokerUnavailableError when the server does not answer within ``patience`` seconds, and
-    UsageError for a namespace that no log can have.
+    Raises BrokerUnavailableError if the server does not answer within ``patience`` seconds, and UsageError
+    for an invalid namespace.
     """
     check_name("namespace", namespace)
     link = Link(url, patience=patience, loads_scripts=False)
@@ -43,7 +43,7 @@ async def examine_server(url: str, namespace: str = "pabal", *, patience: float 
 
 
 def judge_server(facts: Mapping[str, str], settings: Mapping[str, str] | None) -> list[Finding]:
-    """Return what follows from the server's INFO and its settings (None: it does not show them).
+    """Return findings from the server's INFO and its settings (None if it does not show them).
 
     >>> facts = {"redis_version": "7.2.0", "aof_enabled": "0", "role": "master"}
     >>> [finding.level for finding in judge_server(facts, None)][:2]

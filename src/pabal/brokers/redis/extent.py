@@ -1,4 +1,8 @@
-"""How far a log and its readers have come, counted over all partitions and without what was never given."""
+"""The extent of partitions: which positions were assigned, and which are still stored.
+
+When the server may have forgotten events, positions jump (see ``join.lua``); those in between are never
+assigned.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,19 @@ from pabal.brokers.redis.scripts import script
 
 
 class Extent(NamedTuple):
-    """Hold how far one partition has come. ``first`` is 0 where nothing lies there any more."""
+    """The extent of one partition. ``first`` is the first position still stored, or 0 if there is none."""
 
     head: int
     first: int
     since: int | None
-    """The position below the first event of the time that was asked for; None if there is none."""
+    """The position below the first event at or after the requested time; None if there is no such event."""
     gaps: tuple[tuple[int, int], ...]
-    """Positions, from and to, that were never given: an incarnation of the log begins above them."""
+    """Ranges of positions, both ends included, that were never assigned; an incarnation begins above each."""
     floor: int = 0
-    """Up to here events were trimmed, as every group had finished them."""
+    """The position up to which events were trimmed, because every group had finished them."""
 
     def given(self, after: int, upto: int) -> int:
-        """Return how many positions were given above ``after`` and up to ``upto``.
+        """Return how many positions were assigned above ``after`` and up to ``upto``.
 
         >>> Extent(110, 1, None, ((11, 100),)).given(8, 110)
         12
@@ -37,7 +41,7 @@ class Extent(NamedTuple):
         return upto - after - missing
 
     def passed(self, position: int) -> int:
-        """Return a position, or where what is still there begins: below it, nothing comes to anybody.
+        """Return a position, moved up to the last trimmed one if lower: no event up to there is delivered.
 
         >>> Extent(110, 61, None, ()).passed(8), Extent(110, 0, None, ()).passed(8)
         (60, 110)
@@ -46,14 +50,14 @@ class Extent(NamedTuple):
 
     @property
     def below(self) -> int:
-        """Return the highest position that entered before the time that was asked for."""
+        """Return the highest position recorded before the requested time."""
         return self.head if self.since is None else self.since
 
 
 async def measured(
     link: Link, keys: LogKeys, partitions: Iterable[int], since: int | None = None
 ) -> list[Extent]:
-    """Return how far partitions have come, and where a time (microseconds) lies in each."""
+    """Return the extents of partitions, with the place of a time (microseconds since 1970) in each."""
     names = [name for part in partitions for name in (keys.log(part), keys.part(part))]
     answer = await link.run(script("extent"), tuple(names), "" if since is None else str(since))
     return [
@@ -63,7 +67,7 @@ async def measured(
 
 
 def extent_of(facts: Mapping[bytes, bytes], first: int = 0, since: bytes = b"") -> Extent:
-    """Return what a partition's hash says, and what more is known of its entries."""
+    """Return an extent from a partition's hash, its first stored position, and a ``since``."""
     gaps = sorted(
         (int(before) + 1, int(name[5:])) for name, before in facts.items() if name.startswith(b"jump:")
     )

@@ -1,4 +1,4 @@
-"""Statistics and health of a process, over all partitions it owns."""
+"""Statistics and health of a process, over all partitions that it owns."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _COUNTED = ("handled", "filtered", "failed_attempts", "retried", "parked", "drop
 
 
 def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict[str, Any]:
-    """Return the figures of ``get_statistics``; watermarks are those of each partition owned.
+    """Return the figures of ``get_statistics``; watermarks are given per owned partition.
 
-    What was trimmed ahead of a subscription, as after a reset to the beginning, is lag until it is read past:
-    while paused or halted it stands there. ``GroupInspector``, which asks the server, leaves it out.
-    ``paused`` are the names that are paused in the group; a process that owns nothing has no other sign.
+    Positions that were trimmed ahead of a subscription, as after a reset to the beginning, count as lag until
+    the subscription reads past them, so for as long as it is paused or halted. ``GroupInspector``, which asks
+    the server, does not count them. ``paused`` are the names of the group's paused subscriptions; a process
+    that owns no partition has no other way to know.
     """
     total = collect(engine, stored=False, **facts)
     parts = {
@@ -40,7 +41,7 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
             if theirs is None:
                 continue
             for key in (*_COUNTED, *_OF_SUBSCRIPTION):
-                mine[key] += theirs[key] or 0  # no lag as long as it is being opened
+                mine[key] += theirs[key] or 0  # lag is None while the subscription is being opened
             if theirs["state"] != "active" and mine["state"] != HALTED:
                 mine["state"] = theirs["state"]
             watermarks[number] = theirs["watermark"]

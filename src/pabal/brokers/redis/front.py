@@ -1,4 +1,4 @@
-"""The log as the bus sees it: where events, schedules and dead letters of all partitions go in and out."""
+"""The whole log as the bus uses it: events, schedules and dead letters of all partitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pabal.ports.storage import SubscriptionRecord
 
 
 class LogFront(GroupLetters, GroupSteered):
-    """Take in what is published and scheduled, and show the dead letters of the whole group."""
+    """Append and schedule events; show subscriptions and dead letters of the whole group."""
 
     capabilities = PartitionStorage.capabilities
 
@@ -27,15 +27,15 @@ class LogFront(GroupLetters, GroupSteered):
         self._schedule = Schedule(log)
 
     async def append_events(self, events: Sequence[DomainEvent]) -> list[int]:
-        """Append events, all or none; return a number for each one's place in the whole log."""
+        """Append events, all or none; return for each the number of its place in the whole log."""
         return self._whole.receipt_positions(await self._whole.append_to_all(events))
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        """Keep an event that enters the log at ``due_at`` (seconds since 1970)."""
+        """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
         await self._schedule.add(event, due_at)
 
     async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None."""
+        """Append all scheduled events that are due; return when the next one is due, or None."""
         return await self._schedule.release(now)
 
     # -- subscriptions --------------------------------------------------------------------------------

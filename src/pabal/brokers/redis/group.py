@@ -1,4 +1,4 @@
-"""The engines of a process: one for each partition it owns, all worked by one crew."""
+"""The delivery engines of a process: one per partition it owns, all sharing one crew of workers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pabal.ports.storage import DeadLetterRecord
 
 _log = logging.getLogger("pabal")
 _UNTOLD = 0.5
-"""Seconds within which the server is sure to have been told of what was parked."""
+"""Seconds after which the server's count is assumed to include what this process has parked."""
 
 
 class Running:
-    """Hold what runs for one partition."""
+    """A partition that this process handles: its storage and its engine."""
 
     def __init__(self, partition: int, epoch: int, storage: PartitionStorage, engine: Engine) -> None:
         self.partition = partition
@@ -31,21 +31,21 @@ class Running:
         self.storage = storage
         self.engine = engine
         self.ending: asyncio.Task[None] | None = None
-        """The task that hands it over, or lets it go."""
+        """The task that hands the partition over or lets it go, once begun."""
         self.is_open = False
-        """It was taken as a whole: whoever lets it go does not meet who still begins."""
+        """Whether taking the partition is complete; one that is still being taken is not let go."""
         self.has_jumped = False
-        """Its log goes on in another incarnation, and the engine does not know yet how far."""
+        """Whether the log has a new incarnation whose head the engine does not know yet."""
 
     def never_given(self, consumer: Consumer) -> int:
-        """Return how many positions ahead of a subscription are those between two incarnations of the log."""
+        """Return how many positions ahead of a subscription hold no event: those between two incarnations."""
         feed, tracker = self.engine.feed, consumer.tracker
         if feed is None or tracker is None or feed.head <= tracker.seen:
             return 0
         return feed.head - tracker.seen - self.storage.pages.extent.given(tracker.seen, feed.head)
 
     async def answer(self, call: str) -> None:
-        """Take up a dead letter (its id) that is to be retried, or one (name, position, key) discarded."""
+        """Act on a call: the id of a retried dead letter, or name, position and key of a discarded one."""
         if call.isdecimal():
             await self._retry(int(call))
             return
@@ -65,22 +65,22 @@ class Running:
             return  # discarded meanwhile
         consumer = self.engine.consumers.get(letter.subscription)
         if consumer is None:
-            return  # its retry is stored; whoever subscribes under the name takes it up
+            return  # the retry is stored, for whoever subscribes under this name next
         await self.engine.background.until(lambda: not consumer.is_opening)
         known = consumer.failing.get(letter.position)
         if consumer.state != ACTIVE or letter.state != "retrying" or known is not None:
-            return  # opening the subscription has taken it up, or will once it goes on
+            return  # opening the subscription has loaded the retry, or will load it once resumed
         self.engine.redelivery.again(consumer, letter)
 
 
 class LeaveWord:
-    """Stand where an engine redelivers dead letters: the partition's owner is told through the server."""
+    """Replace an engine's redelivery of dead letters: the partition's owner is told through the server."""
 
     def __init__(self, engine: GroupEngine) -> None:
         self._engine = engine
 
     def again(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
-        """Let the owner look at once, if it is this process."""
+        """Make this process look at the server at once, in case it is the owner."""
         self._engine.nudge()
 
     def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
@@ -89,10 +89,10 @@ class LeaveWord:
 
 
 class GroupEngine(Engine):
-    """Own the workers and the list of subscriptions; the engines of partitions do the rest.
+    """The engine that owns the workers and the list of subscriptions; the partitions' engines deliver.
 
-    Its own consumers never get an event. They are what is subscribed, and they keep the figures of partitions
-    that were handed over.
+    Its own consumers never get an event. They represent the subscriptions, and accumulate the figures of
+    partitions that were handed over.
     """
 
     def __init__(self, *, worker_count: int, clock: Clock | None = None, seed: int | None = None) -> None:
@@ -103,15 +103,15 @@ class GroupEngine(Engine):
         self.take_no_part()
 
     def take_no_part(self) -> None:
-        """Tell nobody of what changes here, as long as this process is no member of its group."""
+        """Tell nobody about changes, because this process is not a member of its group (yet or any more)."""
         self.nudge: Callable[[], None] = _nothing
         self.announce: Callable[[Subscription], None] = _nothing
 
     # -- subscriptions --------------------------------------------------------------------------------
 
     def add(self, subscription: Subscription) -> Consumer:
-        """Take a subscription in, here and in every partition that is owned. Raises SubscriptionError."""
-        if "\0" in subscription.name:  # it ends the name where what belongs to a subscription is kept
+        """Add a subscription, here and in every partition that is owned. Raises SubscriptionError."""
+        if "\0" in subscription.name:  # NUL ends the name in the keys and fields on the server
             raise SubscriptionError(f"name is {subscription.name!r}; on a server it cannot hold a NUL")
         consumer = super().add(subscription)
         for running in self.running.values():
@@ -121,7 +121,7 @@ class GroupEngine(Engine):
         return consumer
 
     def remove(self, identity: str) -> bool:
-        """Let a subscription go, here and in every partition that is owned."""
+        """Remove a subscription, here and in every partition that is owned; False if it is unknown."""
         for running in self.running.values():
             running.engine.remove(identity)
         return super().remove(identity)
@@ -131,7 +131,7 @@ class GroupEngine(Engine):
         return any(engine.is_halted(name) for engine in self.engines())
 
     def rewire(self) -> None:
-        """Compute anew what depends on subscriptions and middleware, in every partition."""
+        """Recompute what depends on subscriptions and middleware, in every partition."""
         super().rewire()
         self.router.stored = True  # every event goes through the server
         self.router.forget()
@@ -140,12 +140,12 @@ class GroupEngine(Engine):
             running.engine.rewire()
 
     def note_parked(self, change: int) -> None:
-        """Count dead letters at once: the next look at the server's count may come before it has them."""
+        """Count dead letters at once: the server's next count may be too early to include them."""
         super().note_parked(change)
         self._noted_at = self.clock.monotonic()
 
     def count_parked(self, total: int) -> None:
-        """Take the server's count of the group's dead letters, unless what was noted here is fresher."""
+        """Adopt the server's count of the group's dead letters, unless our own is more recent."""
         now = self.clock.monotonic()
         if now - self._noted_at >= _UNTOLD or now - self._counted_at >= 4 * _UNTOLD:
             self.parked, self._counted_at = total, now
@@ -155,7 +155,7 @@ class GroupEngine(Engine):
     async def take(
         self, partition: int, epoch: int, storage: PartitionStorage, numbers: Mapping[str, int]
     ) -> Running:
-        """Begin to deliver what a partition holds; ``numbers`` are those its subscriptions are known by."""
+        """Start delivering from a partition; ``numbers`` are the subscriptions' numbers on the server."""
         engine = Engine(worker_count=self.worker_count, clock=self.clock, crew=self)
         engine.listeners = self.listeners
         engine.middleware = self.middleware
@@ -167,18 +167,18 @@ class GroupEngine(Engine):
             await engine.start(storage)
         except BaseException:
             del self.running[partition]
-            await engine.stop(self.clock.monotonic())  # what it had begun would go on by itself
+            await engine.stop(self.clock.monotonic())  # otherwise the parts that did start would go on
             raise
         running.is_open = True
         return running
 
     async def hand_over(self, running: Running, deadline: float = math.inf) -> None:
-        """Stop delivering from a partition; handlers that run end first, until ``deadline`` (monotonic)."""
+        """Stop delivering from a partition, after running handlers end or at ``deadline`` (monotonic)."""
         await running.engine.stop(deadline)
         self._forget(running)
 
     async def abandon(self, running: Running) -> None:
-        """Stop delivering from a partition that is another's by now; nothing of it is saved any more."""
+        """Stop delivering from a partition that another process may own by now; save nothing more."""
         running.storage.abandon()
         for consumer in running.engine.consumers.values():
             consumer.tracker = None
@@ -198,14 +198,14 @@ class GroupEngine(Engine):
                 mine.figures.busy_seconds += consumer.figures.busy_seconds
 
     async def rest_all(self, deadline: float) -> None:
-        """Let no further handler begin, and those that run end until ``deadline``; then cancel them."""
+        """Start no more handlers; let running ones end until ``deadline`` (monotonic), then cancel them."""
         self.halting = True
         for running in self.running.values():
             running.engine.halting = True
             for consumer in running.engine.consumers.values():
                 consumer.end_slices()
         if self._loop is None or self._loop.is_closed():
-            return  # nobody is left that runs
+            return  # its loop is closed, so no worker runs any more
         while self.resting:
             self.wake()
         tasks = [worker.task for worker in self.workers]
@@ -225,4 +225,4 @@ class GroupEngine(Engine):
 
 
 def _nothing(_: Subscription | None = None) -> None:
-    """Do nothing: nobody is to be woken yet."""
+    """Do nothing: there is no coordinator to wake."""

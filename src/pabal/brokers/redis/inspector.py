@@ -1,4 +1,4 @@
-"""Look at a group from outside: no member, no lease, no new log, only what lies on the server."""
+"""Inspect and control a group from outside: without joining it, taking leases or creating a log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PAGE = 500
 
 
 class _Sign(NamedTuple):
-    """Hold a process's sign of life, when it was seen first, and when it last was another than before."""
+    """A process's sign of life, when the process was first seen, and when the sign last changed."""
 
     sign: bytes
     first_seen: float
@@ -39,13 +39,13 @@ class _Sign(NamedTuple):
 
 
 class GroupInspector(GroupSteered):
-    """Answer an operator about one group; connects when it is asked first.
+    """Answer an operator's questions about one group; connects at the first question.
 
-    Without ``group`` it is the only one of the log. The connection belongs to the event loop that asks; in
-    another loop another one is made. A process that gives no sign of life for ``silence`` seconds (it gives
-    several a second) is not counted as handling anything. That decides what is shown, and nothing else: who
-    may take a dead process's partitions is decided by the lease alone. A search looks at up to ``most``
-    events. Raises UsageError for a name that no group or log can have.
+    Without ``group``, the log must have only one, which is used. The connection belongs to the event loop
+    that asks; another loop gets another connection. A process that gives no sign of life for ``silence``
+    seconds (it gives several a second) is shown as handling nothing. This affects only what is shown: when
+    other processes may take its partitions depends on the lease. A search looks at up to ``most`` events.
+    Raises UsageError for an invalid name of a group or namespace.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class GroupInspector(GroupSteered):
 
     @property
     def link(self) -> Link:
-        """Return the connection, which must have been opened."""
+        """Return the connection; it must be open."""
         assert self._link is not None
         return self._link
 
     # -- the connection -------------------------------------------------------------------------------
 
     async def _ready(self) -> Link:
-        """Connect, and find the log and the group; nothing is made where there is none."""
+        """Connect, and find the log and the group; neither is created if it does not exist."""
         if self._loop is not asyncio.get_running_loop():
-            # What was opened in a loop that has ended was closed with it.
+            # The connection of another loop was closed when that loop ended.
             self._loop, self._link, self._opening = asyncio.get_running_loop(), None, asyncio.Lock()
         async with self._opening:
             if self._link is None:
@@ -131,19 +131,19 @@ class GroupInspector(GroupSteered):
     # -- figures --------------------------------------------------------------------------------------
 
     async def totals(self) -> Totals:
-        """Return what the log holds; positions are counted over all partitions."""
+        """Return how many events the log holds, its head and its scheduled events, over all partitions."""
         found = await measure(await self._steering())
         scheduled = await self.link.call("ZCARD", self._log.schedule)
         held = sum(one.given(one.first - 1, one.head) for one in found if one.first)
         return Totals(held, sum(one.given(0, one.head) for one in found), int(scheduled))
 
     async def published_since(self, moment: datetime) -> int:
-        """Return how many events entered the log since then, as far as it still holds them."""
+        """Return how many events were published since ``moment``, of those still in the log."""
         found = await measure(await self._steering(), moment)
         return sum(one.given(one.since, one.head) for one in found if one.since is not None)
 
     async def subscriptions(self) -> list[SubscriptionView]:
-        """Return every durable subscription of the group, by name, summed over the partitions."""
+        """Return the durable subscriptions of the group, ordered by name, summed over the partitions."""
         found = await measure(await self._steering())
         living = {name.decode() for name in await self._living()}
         standing = await read_standing(self.link, self._keys, range(self._partitions))
@@ -154,7 +154,7 @@ class GroupInspector(GroupSteered):
         return Group(await self._ready(), self._log, self._keys, self._partitions)
 
     async def _living(self) -> set[bytes]:
-        """Return the processes that give signs of life; one seen first is watched until it does, or not."""
+        """Return the processes that give signs of life; observe new ones for up to ``silence`` seconds."""
         while True:
             now = time.monotonic()
             seen: dict[bytes, _Sign] = {}
@@ -178,13 +178,13 @@ class GroupInspector(GroupSteered):
         return LogReader(await self._ready(), self._log, self._partitions, most=self._most)
 
     async def search(self, matches: Matches, **where: Any) -> Found:
-        """Return events between two places and times, newest or oldest first."""
+        """Return matching events between two places and times, newest or oldest first."""
         return await (await self._reader()).search(matches, **where)
 
     async def follow(
         self, matches: Matches, after: Place | None, since: int | None
     ) -> AsyncGenerator[Placed, None]:
-        """Iterate over what lies behind a place (without one: over nothing), and then over what comes in."""
+        """Iterate over matching events after a place (None: the log's end), then over new ones, for ever."""
         reader = await self._reader()
         heads = await reader.heads()
         while after is not None:
@@ -210,7 +210,7 @@ class GroupInspector(GroupSteered):
             await blocking.close()
 
     async def find_event(self, event_id: str) -> Placed | None:
-        """Return an event by its id, if that is among the last 20,000 of a partition at least, or None."""
+        """Return an event by its id, or None; at least the last 20,000 events of each partition are found."""
         try:
             wanted = id_to_bytes(event_id)
         except InvalidEventError:
@@ -218,7 +218,7 @@ class GroupInspector(GroupSteered):
         return await (await self._reader()).find(wanted)
 
     async def deliveries_at(self, place: Place) -> list[DeliveryRecord]:
-        """Return what is stored of an event at every durable subscription of the group, by name."""
+        """Return the state of one event at every durable subscription of the group, ordered by name."""
         link = await self._ready()
         return await deliveries(GroupLetters(self, self._keys), link, self._keys, place)
 
@@ -229,25 +229,25 @@ class GroupInspector(GroupSteered):
         return GroupLetters(self, self._keys)
 
     async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id."""
+        """Return dead letters by ascending id; the filters are those of ``DeadLetterStore``."""
         return await (await self._letters()).list_dead_letters(**filters)
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of their last error, largest group first."""
         return await (await self._letters()).group_dead_letters()
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return await (await self._letters()).get_dead_letter(dead_letter_id)
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark one as being retried and leave word for its partition's owner; None if it is already."""
+        """Mark a dead letter as being retried, for its partition's owner; None if it is retried already."""
         return await (await self._letters()).begin_retry(dead_letter_id, payload, now)
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove one and leave word for its partition's owner. Raises DeadLetterNotFoundError."""
+        """Delete a dead letter and tell its partition's owner. Raises DeadLetterNotFoundError."""
         return await (await self._letters()).discard_dead_letter(dead_letter_id)
 
     # -- the audit log --------------------------------------------------------------------------------
@@ -257,13 +257,13 @@ class GroupInspector(GroupSteered):
         return GroupActions(self, self._keys)
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
-        """Write an action down and return its number."""
+        """Record the start of an operator's action in the audit log and return its number."""
         return await (await self._actions()).begin_action(actor, action, subject, details)
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
-        """Write down what came of an action."""
+        """Record the result of an action in the audit log."""
         await (await self._actions()).finish_action(number, result, succeeded=succeeded)
 
     async def list_actions(self, *, before: int | None = None, limit: int = 100) -> list[ActionRecord]:
-        """Return actions by descending number, from below ``before``."""
+        """Return up to ``limit`` recorded actions by descending number, below ``before`` if given."""
         return await (await self._actions()).list_actions(before=before, limit=limit)

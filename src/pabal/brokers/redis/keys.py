@@ -1,4 +1,4 @@
-"""The names of everything kept on the server."""
+"""The names of all keys on the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pabal.errors import UsageError
 
 
 def check_name(option: str, text: str) -> None:
-    """Refuse what cannot stand in the name of a key, or would end its hash tag. Raises UsageError."""
+    """Raise UsageError for a name that cannot be part of a key, or would end the key's hash tag."""
     if not isinstance(text, str) or not text.strip() or len(text) > 200 or set(text) & set("{}\0"):
         raise UsageError(f"{option} is {text!r}; it must be text of 1 to 200 characters without braces")
     if storable(text) != text:
@@ -17,7 +17,7 @@ def check_name(option: str, text: str) -> None:
 
 
 class LogKeys:
-    """Name what belongs to one log. All names share one hash tag, so a cluster keeps them on one node."""
+    """The keys of one log. All share one hash tag, so a cluster keeps them on one node."""
 
     def __init__(self, namespace: str) -> None:
         self.base = f"{{{namespace}}}:"
@@ -28,29 +28,29 @@ class LogKeys:
         self.parts = self.base + "part:"
 
     def log(self, partition: int) -> str:
-        """Return the stream that holds a partition's events."""
+        """Return the key of the stream that holds a partition's events."""
         return f"{self.base}log:{partition}"
 
     def part(self, partition: int) -> str:
-        """Return the hash with a partition's head."""
+        """Return the key of the hash with a partition's head, floor (how far it is trimmed) and jumps."""
         return f"{self.parts}{partition}"
 
     def marks(self, partition: int) -> str:
-        """Return the sorted set of every subscription's watermark."""
+        """Return the key of the sorted set of all subscriptions' watermarks in a partition."""
         return f"{self.base}marks:{partition}"
 
     def held(self, partition: int) -> str:
-        """Return the sorted set of positions that must stay though their watermark has passed them."""
+        """Return the key of the sorted set of positions to keep although watermarks have passed them."""
         return f"{self.base}held:{partition}"
 
     def append_keys(self, partition: int) -> tuple[str, str, str, str]:
-        """Return what an append to a partition touches."""
+        """Return the keys that an append to a partition uses: its stream, hash, recent and older ids."""
         ids = f"{self.base}ids:{partition}:"
         return self.log(partition), self.part(partition), ids + "recent", ids + "older"
 
 
 class GroupKeys:
-    """Name what belongs to one group."""
+    """The keys of one group."""
 
     def __init__(self, log: LogKeys, group: str) -> None:
         base = self.base = f"{log.base}group:{group}:"
@@ -69,12 +69,12 @@ class GroupKeys:
         self.action_counter = base + "action-counter"
 
     def of(self, partition: int) -> PartitionKeys:
-        """Return the names of what a group keeps for one partition."""
+        """Return the keys of this group for one partition."""
         return PartitionKeys(self.base, partition)
 
 
 class PartitionKeys:
-    """Name what a group keeps for one partition."""
+    """The keys of one group for one partition."""
 
     def __init__(self, base: str, partition: int) -> None:
         self._prefix = f"{base}{partition}:"
@@ -85,30 +85,30 @@ class PartitionKeys:
 
     @cached_property
     def queued(self) -> str:
-        """Return the hash from positions in a queue to their keys."""
+        """Return the key of the hash that maps queued positions to their ordering keys."""
         return self._prefix + "queued"
 
     @cached_property
     def queue(self) -> str:
-        """Return the sorted set of positions in queues, by key."""
+        """Return the key of the sorted set of queued positions, sorted by ordering key."""
         return self._prefix + "queue"
 
     @cached_property
     def blocking(self) -> str:
-        """Return the hash of keys that dead letters block."""
+        """Return the key of the hash of ordering keys that dead letters block."""
         return self._prefix + "blocking"
 
     @cached_property
     def moves(self) -> str:
-        """Return the hash of places where subscriptions are asked to stand."""
+        """Return the key of the hash of requested resets: where each subscription is to be moved."""
         return self._prefix + "moves"
 
     @cached_property
     def replays(self) -> str:
-        """Return the hash of ranges that are to be delivered again."""
+        """Return the key of the hash of replays: the ranges to be delivered again."""
         return self._prefix + "replays"
 
     @cached_property
     def calls(self) -> str:
-        """Return the set of dead letters about which others left word."""
+        """Return the key of the set of calls: dead letters that were retried or discarded, for the owner."""
         return self._prefix + "calls"

@@ -1,4 +1,4 @@
-"""Dead letters of a group: whatever process parked them, every process sees them."""
+"""The dead letters of a group: every process sees those that any process parked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DAMAGED = "the dead letter cannot be read; discard it"
 
 
 class Linked(Protocol):
-    """Be connected to a server: as a log that is joined, or as an operator who only looks."""
+    """An object connected to a server: a log that was joined, or an inspector."""
 
     @property
     def link(self) -> Link:
@@ -59,7 +59,7 @@ class GroupLetters:
         after: int = 0,
         limit: int = 100,
     ) -> list[DeadLetterRecord]:
-        """Return dead letters by ascending id, from above ``after``."""
+        """Return up to ``limit`` matching dead letters by ascending id, above the id ``after``."""
         check_bounds(limit, after=after)
         found: list[DeadLetterRecord] = []
         bound = str(after)
@@ -70,7 +70,7 @@ class GroupLetters:
             if not ids:
                 break
             bound = ids[-1].decode()
-            numbers = [int(one) for one in ids[::2] if one.isdigit()]  # no other was given by pabal
+            numbers = [int(one) for one in ids[::2] if one.isdigit()]  # pabal assigns no other ids
             for letter, record in await self._load(numbers):
                 assert record.record is not None
                 if (
@@ -83,25 +83,25 @@ class GroupLetters:
         return found[:limit]
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of their last error, largest group first."""
         letters: list[DeadLetterRecord] = []
         while page := await self.list_dead_letters(after=letters[-1].id if letters else 0, limit=_PAGE):
             letters += page
         return group_by_error(letters)
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return (await self.find(dead_letter_id))[1]
 
     async def find(self, dead_letter_id: int) -> tuple[int, DeadLetterRecord]:
-        """Return one with its partition. Raises DeadLetterNotFoundError."""
+        """Return a dead letter's partition and the dead letter. Raises DeadLetterNotFoundError."""
         for letter, record in await self._load([dead_letter_id]):
             if self._partition in (None, letter.partition):
                 return letter.partition, record
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
 
     async def count(self) -> int:
-        """Return how many dead letters the group has."""
+        """Return the number of the group's dead letters, in all partitions."""
         return int(await self._log.link.call("ZCARD", self._keys.letter_ids))
 
     async def _load(self, ids: Sequence[int]) -> list[tuple[SavedLetter, DeadLetterRecord]]:
@@ -112,12 +112,12 @@ class GroupLetters:
         calls = [call("HMGET", key, *ids) for key in (keys.letters, keys.letter_rows, keys.letter_states)]
         bodies, rows, states = [await one for one in calls]
         found = [
-            # One that is not there was discarded meanwhile.
+            # A missing one was discarded in between.
             (number, decode_letter(body) or await self._as_indexed(number), row, state)
             for number, body, row, state in zip(ids, bodies, rows, states, strict=True)
             if body is not None and row is not None
         ]
-        # Asked together: thousands that block their keys would take as many round trips.
+        # Ask about all at once: thousands of blocking dead letters would take thousands of round trips.
         asked = [self._ask_behind(number, letter) for number, letter, _, _ in found]
         loaded: list[tuple[SavedLetter, DeadLetterRecord]] = []
         for (number, letter, row, state), behind in zip(found, asked, strict=True):
@@ -125,14 +125,14 @@ class GroupLetters:
             if behind is not None:
                 blocks, queued = await behind[0], int(await behind[1])
                 if not blocks:
-                    letter = msgspec.structs.replace(letter, key=None)  # since a reset
+                    letter = msgspec.structs.replace(letter, key=None)  # a reset has ended the blocking
             loaded.append((letter, shown_letter(number, letter, row, state, queued)))
         return loaded
 
     def _ask_behind(
         self, number: int, letter: SavedLetter
     ) -> tuple[asyncio.Future[Any], asyncio.Future[Any]] | None:
-        """Ask whether a dead letter blocks its key, and how many events queue behind it."""
+        """Send the questions whether a dead letter blocks its key, and how many events queue behind it."""
         if letter.key is None:
             return None
         call, of = self._log.link.call, self._keys.of(letter.partition)
@@ -143,7 +143,7 @@ class GroupLetters:
         )
 
     async def _as_indexed(self, number: int) -> SavedLetter:
-        """Return what is known without it of a dead letter that is none of ours, or damaged."""
+        """Return what the index says about a dead letter that is damaged or foreign."""
         name, partition, position = "", 0, 0
         for at, found in as_pairs(await self._log.link.call("HGETALL", self._keys.letter_index)).items():
             place = letter_place(at)
@@ -155,9 +155,10 @@ class GroupLetters:
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried, with a new payload if given; None if it is already.
+        """Mark a dead letter as being retried, and return it; None if it is being retried already.
 
-        Raises DeadLetterNotFoundError, and DecodeError for one that cannot be read.
+        ``payload``, if given, replaces its own. Raises DeadLetterNotFoundError, and DecodeError if the dead
+        letter cannot be decoded.
         """
         partition, letter = await self.find(dead_letter_id)
         assert letter.record is not None
@@ -181,7 +182,7 @@ class GroupLetters:
         return await self.get_dead_letter(dead_letter_id) if begun else None
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        """Delete a dead letter and return it. Raises DeadLetterNotFoundError."""
         partition, letter = await self.find(dead_letter_id)
         keys = self._keys.of(partition)
         at = field(letter.subscription, letter.position)

@@ -1,4 +1,4 @@
-"""One connection for many callers: commands go out in the order of the calls, together where they can."""
+"""One connection shared by many callers: commands are sent in the order of the calls, pipelined."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from pabal.errors import (
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _ANSWER_WITHIN = 10.0
-"""Seconds without any answer after which a connection counts as dead, though nobody has closed it."""
+"""Seconds without any answer after which a connection counts as dead, although it was not closed."""
 _TRANSIENT = (BusyLoadingError, ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _NOT_NOW = re.compile(r"^(NOREPLICAS|BUSY|MISCONF|TRYAGAIN) ")
-"""What the client has no class for: too few replicas, a long script, a full disk, a slot that moves."""
+"""Transient errors without a class in the client: few replicas, a long script, a full disk, a moving slot."""
 _FINAL = (AuthenticationError, NoPermissionError, ssl.SSLCertVerificationError)
-"""What no waiting mends: the server does not let this user in, or is not the one that it should be."""
+"""Errors that do not go away by waiting: the server refuses this user, or its certificate is not trusted."""
 _NOT_ALLOWED = re.compile(r"^(User .*|this user) has no permissions")
 
 Argument = bytes | str | int | float
@@ -53,7 +53,7 @@ Call = Callable[..., "asyncio.Future[Any]"]
 
 
 def pack(args: tuple[Argument, ...]) -> bytes:
-    """Return a command as it travels. Raises UsageError for text that has no bytes."""
+    """Encode a command in the Redis protocol. Raises UsageError for text that has no UTF-8 encoding."""
     pieces = [b"*%d\r\n" % len(args)]
     for arg in args:
         if not isinstance(arg, bytes):
@@ -66,13 +66,12 @@ def pack(args: tuple[Argument, ...]) -> bytes:
 
 
 class Link:
-    """Talk to one server through one connection that is made again, with back-off, whenever it breaks.
+    """Talk to one server through one connection, which is made again, with back-off, whenever it breaks.
 
-    ``call`` puts a command behind those called before and returns a future; what is called in one turn of the
-    event loop travels in one write. When the connection breaks, every pending future fails with
-    BrokerUnavailableError, and calls made until the next connection stands wait for it, at most ``patience``
-    seconds. ``on_connect`` is awaited on each new connection, with a ``call`` of its own, before anything
-    else is sent.
+    ``call`` queues a command and returns a future; commands of one iteration of the event loop are sent in
+    one write. When the connection breaks, all pending futures fail with BrokerUnavailableError. Calls made
+    while there is no connection wait for the next one, at most ``patience`` seconds. ``on_connect`` is
+    awaited on each new connection before other commands are sent; it gets its own ``call`` function.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Link:
         self._connection: Any = None
         self._buffer: list[bytes] = []
         self._held: deque[tuple[float, bytes, asyncio.Future[Any]]] = deque()
-        """Calls made while there is no connection."""
+        """Calls made while there is no connection: when they expire, the encoded command, the future."""
         self._pending: deque[asyncio.Future[Any]] = deque()
         self._flushing = False
         self._heard_at = 0.0
@@ -103,20 +102,20 @@ class Link:
         self._ready: asyncio.Future[None] | None = None
         self._open = False
         self.trouble: Exception | None = None
-        """Why there is no connection now."""
+        """Why there is no connection at present."""
         self.connections = 0
-        """How many connections were made; more than one means that some broke."""
+        """Number of connections made so far; more than one means that some broke."""
 
     # -- calling --------------------------------------------------------------------------------------
 
     def call(self, *args: Argument) -> asyncio.Future[Any]:
-        """Send a command; the future holds the answer, or a BrokerError."""
+        """Send a command; the future gets the answer, or a BrokerError."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if self._task is None:
             _refuse(future, StorageClosedError(path=self.address, reason="closed"))
         elif self._task.get_loop() is not loop:
-            raise WrongLoopError(action="ask the server")  # its answers would be taken for others'
+            raise WrongLoopError(action="ask the server")  # answers would go to the wrong callers
         elif self._task.done():
             _refuse(future, self.trouble or StorageClosedError(path=self.address, reason="closed"))
         elif self.is_connected:
@@ -127,7 +126,7 @@ class Link:
         return future
 
     async def run(self, script: Script, keys: tuple[str, ...], *args: Argument) -> Any:
-        """Run a script, and send its text where the server does not know it (any more)."""
+        """Run a script by its digest, or send its text if the server does not know it (any more)."""
         try:
             return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
         except BrokerError as error:
@@ -136,7 +135,7 @@ class Link:
         return await self.call("EVAL", script.text, len(keys), *keys, *args)
 
     def _call_now(self, *args: Argument) -> asyncio.Future[Any]:
-        """Send a command while the connection is not open to all yet."""
+        """Send a command before the connection is open to other callers."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._send(pack(args), future)
         return future
@@ -162,14 +161,14 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        """Tell whether calls go out at once."""
+        """Tell whether calls are sent at once."""
         return self._open
 
     async def open(self) -> None:
         """Connect; return when the server answers.
 
-        Raises BrokerUnavailableError after ``patience``, and at once where the server refuses the password or
-        the user, or shows a certificate that is not to be trusted.
+        Raises BrokerUnavailableError after ``patience``, or at once if the server refuses the user or the
+        password, or its certificate is not trusted.
         """
         if self._task is not None and self._open:
             return
@@ -181,7 +180,7 @@ class Link:
                 {self._task, self._ready}, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
             )
         except asyncio.CancelledError:
-            await self.close()  # whoever gave up waiting would leave somebody who connects for ever
+            await self.close()  # otherwise the task would go on connecting for ever
             raise
         if self._ready.done():
             return
@@ -194,17 +193,17 @@ class Link:
         )
 
     def begin(self) -> None:
-        """Begin to connect; harmless when that was done."""
+        """Begin to connect, without waiting; harmless if already begun."""
         if self._task is None:
             self._ready = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._run(), name="pabal-redis-link")
 
     async def close(self) -> None:
-        """Close the connection and fail what is pending."""
+        """Close the connection and fail all pending calls."""
         task, self._task = self._task, None
         self._open = False
         if task is not None and is_dead(task):
-            bury(task)  # and all that waits for it belongs to the same loop, which was closed
+            bury(task)  # its loop was closed, and so was that of all pending calls, which is the same
             self._connection = None
             self._pending.clear()
             self._held.clear()
@@ -223,7 +222,7 @@ class Link:
                 await self._serve()
             except asyncio.CancelledError:
                 self._open = False
-                await self._drop()  # the loop may be ending, with nobody left to close
+                await self._drop()  # the loop may be closing, and then nothing calls `close`
                 raise
             except Exception as error:
                 lost = BrokerUnavailableError(path=self.address, reason=_reason(error))
@@ -243,8 +242,8 @@ class Link:
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _serve(self) -> None:
-        """Connect, greet, and hand out answers until the connection breaks, which raises."""
-        # Held from the first: one that is given up half made is to be closed, too.
+        """Connect, prepare the connection, and read answers until it breaks, which raises."""
+        # Keep it from the start: a connection that is cancelled while connecting must be closed, too.
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
         self._connection = connection
         async with asyncio.timeout(self._answer_within):
@@ -273,7 +272,7 @@ class Link:
             self._ready.set_result(None)
 
     async def _greet(self) -> None:
-        """Load the scripts, and let the owner look around before anything of others is sent."""
+        """Load the scripts and run ``on_connect``, before other callers' commands are sent."""
         wanted = scripts() if self._loads_scripts else []
         for loading in [self._call_now("SCRIPT", "LOAD", script.text) for script in wanted]:
             await loading
@@ -281,7 +280,7 @@ class Link:
             await self._on_connect(self._call_now)
 
     async def _read(self, connection: Any) -> None:
-        """Hand answers to those who wait, in order, until the connection breaks."""
+        """Resolve pending futures with the answers, in order, until the connection breaks."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -296,7 +295,7 @@ class Link:
                 future.set_result(answer)
 
     async def _watch(self, connection: Any) -> None:
-        """Break a connection on which answers are due and nothing comes: the other end may be gone."""
+        """Break the connection if answers are due and none arrives: the other end may be gone."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._answer_within / 4)
@@ -337,7 +336,7 @@ class Link:
 
 
 async def _first_of(tasks: list[asyncio.Task[None]]) -> None:
-    """Return when one of several tasks has ended; raises what the last of those that have ended raised."""
+    """Return when the first of several tasks has ended; raise its error, of several ended ones the last's."""
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in reversed(tasks):
         if task in ended:
@@ -345,16 +344,19 @@ async def _first_of(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
-    """Let a call fail with an error of its own: each raise adds its frames to one, keeping what they hold."""
+    """Fail a call with its own copy of an error.
+
+    Every raise adds frames to an error's traceback, and so keeps their variables alive in all that share it.
+    """
     if not future.done():
         own = copy.copy(error)
         own.__cause__ = error.__cause__
         future.set_exception(own)
-        future.exception()  # whoever awaits it still gets it; nobody has to
+        future.exception()  # mark it as retrieved, so that asyncio logs nothing if nobody awaits the call
 
 
 def _is_final(error: BaseException | None) -> bool:
-    """Tell whether no waiting mends this; the client wraps what the connection says of certificates."""
+    """Tell whether an error does not go away by waiting; the client wraps errors about certificates."""
     if not isinstance(error, (RedisError, OSError, BrokerError, EOFError)):
         return True
     while error is not None:

@@ -1,4 +1,4 @@
-"""The log on the server: partitions that events are appended to by group commit."""
+"""The log on the server: append events to its partitions by group commit, and read them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pabal.errors import (
 
 DEFAULT_PARTITIONS = 16
 _MOST_EVENTS = 2048
-"""Events of one flush, over all partitions."""
+"""The most events in one flush (one call that appends), over all partitions."""
 _MOST_BYTES = 4 << 20
 PAUSE = 0.05
-"""Seconds until what the server could not take is sent to it again."""
+"""Seconds before an append that failed is sent again."""
 _GENERATION = 20_000
-"""Ids that a partition remembers at least; twice as many at most."""
+"""The least number of event ids that a partition remembers; the most is twice as many."""
 
 Appended = Callable[[int, int, tuple[DomainEvent, ...]], None]
 
@@ -40,9 +40,9 @@ Appended = Callable[[int, int, tuple[DomainEvent, ...]], None]
 class RedisLog:
     """Append to the partitions of one log, and read them.
 
-    What is waiting when the server has answered goes out together, as one entry for each partition: one
-    publisher alone makes entries of one event, a hundred make entries of many. An append that breaks off in
-    the middle is sent again, which is harmless, for the last ids of each partition are known to the server.
+    All events waiting when the server answers are sent together, as one stream entry per partition: a single
+    publisher makes entries of one event, a hundred publishers make entries of many. An append whose outcome
+    is unknown is sent again; this is harmless, because the server remembers the last ids of each partition.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RedisLog:
         self.path = self.link.address
         self.max_payload_bytes = max_payload_bytes
         self.partitions = 0
-        """How many partitions the log has; known once it is open."""
+        """Number of partitions of the log; 0 until it is open."""
         self.incarnation = -1
         self.token = ""
         self.run = ""
@@ -81,21 +81,21 @@ class RedisLog:
         self._gates: set[asyncio.Future[Any]] = set()
         self.on_appended: Appended | None = None
         self.on_raised: Callable[[], None] | None = None
-        """Called after joining another incarnation of the log than before."""
+        """Called after joining another incarnation of the log than the last one (see ``join.lua``)."""
         self.on_loss: Callable[[Exception], None] | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect, and make or join the log. Raises BrokerUnavailableError, PartitionCountError."""
+        """Connect, and create or join the log. Raises BrokerUnavailableError, PartitionCountError."""
         await self.link.open()
 
     def begin(self) -> None:
-        """Begin to connect; calls wait until that is done."""
+        """Begin to connect, without waiting; calls wait for the connection."""
         self.link.begin()
 
     async def close(self, within: float | None = None) -> None:
-        """Append what was accepted, as far as the server answers in ``within`` seconds, and disconnect."""
+        """Finish accepted appends, if the server answers within ``within`` seconds, and disconnect."""
         pump = self._pump
         if pump is not None:
             if self.link.is_connected and not is_dead(pump):
@@ -106,7 +106,7 @@ class RedisLog:
         await self.link.close()
 
     async def _join(self, call: Call) -> None:
-        """Make sure that positions given on this connection were never given before."""
+        """Join the log on a new connection, so that no position is assigned a second time."""
         info = await call("INFO", "server")
         self.run = next(line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
         keys = (self.keys.meta, *(self.keys.part(number) for number in range(max(self.partitions, 1))))
@@ -131,7 +131,7 @@ class RedisLog:
             self.on_raised()
 
     async def rejoin(self) -> None:
-        """Join again, for the log on the server is another one than before."""
+        """Join again, after the log on the server turned out to be another one."""
         await self._join(self.link.call)
 
     def _connection_lost(self, error: Exception) -> None:
@@ -145,27 +145,27 @@ class RedisLog:
     def append(
         self, events: Sequence[DomainEvent], partition: int | None = None
     ) -> asyncio.Future[list[int]]:
-        """Append events, all or none; the future holds each one's position in its partition.
+        """Append events, all or none; the future gets each event's position in its partition.
 
-        Raises InvalidEventError at once; DuplicateEventError and BrokerError come through the future.
+        Raises InvalidEventError at once, DuplicateEventError and BrokerError through the future.
         """
         return self.append_records(events, [self.encoded(event) for event in events], partition)
 
     async def append_to_all(self, events: Sequence[DomainEvent]) -> list[tuple[int, int]]:
-        """Append events where they belong, all or none; return each one's partition and position."""
+        """Append events to their partitions, all or none; return each event's partition and position."""
         records = [self.encoded(event) for event in events]
         parts = [self.partition_of(*pair) for pair in zip(events, records, strict=True)]
         positions = await self._enqueue(events, records, parts)
         return list(zip(parts, positions, strict=True))
 
     def encoded(self, event: DomainEvent) -> EventRecord:
-        """Return an event as it travels, in an entry that has a checksum. Raises InvalidEventError."""
+        """Encode an event, without a checksum: the entry has one. Raises InvalidEventError."""
         return encode_event(event, self.max_payload_bytes, checksummed=False)
 
     def append_records(
         self, events: Sequence[DomainEvent], records: list[EventRecord], partition: int | None = None
     ) -> asyncio.Future[list[int]]:
-        """Append events that are encoded already."""
+        """Append encoded events, all or none, to ``partition`` or to where each belongs."""
         if partition is not None:
             parts = [partition] * len(records)
         else:
@@ -188,17 +188,17 @@ class RedisLog:
         return unit.future
 
     def refusal(self) -> Exception | None:
-        """Return what a publisher is told at once who does not wait for a server that is away."""
+        """Return the error to raise now, if disconnected and ``when_disconnected="fail"``, else None."""
         if not self._fail_at_once or self.link.is_connected:
             return None
         return self.link.trouble or BrokerUnavailableError(path=self.path, reason="not connected")
 
     def gives_up(self, since: float) -> bool:
-        """Tell whether what a publisher began then (monotonic) is not to be tried again."""
+        """Tell whether an append begun at ``since`` (monotonic) should fail rather than be tried again."""
         return self._fail_at_once or time.monotonic() - since > self._patience
 
     def partition_of(self, event: DomainEvent, record: EventRecord) -> int:
-        """Return the partition that an event belongs to. Raises UsageError for a key that is no text."""
+        """Return an event's partition. Raises UsageError if its key is neither valid text nor None."""
         key = self._partition_key(event)
         try:
             return partition_of(key, record.event_id, self.partitions)
@@ -208,17 +208,17 @@ class RedisLog:
             ) from None
 
     def receipt_positions(self, places: Iterable[tuple[int, int]]) -> list[int]:
-        """Return one number for each place (partition and position) in the whole log."""
+        """Return a number for each place (partition and position), unique in the whole log, for receipts."""
         partitions = self.partitions
         return [position * partitions + partition for partition, position in places]
 
     def place_of(self, receipt_position: int) -> tuple[int, int]:
-        """Return partition and position of such a number."""
+        """Return the partition and position that a number of ``receipt_positions`` stands for."""
         position, partition = divmod(receipt_position, self.partitions)
         return partition, position
 
     def hold_appends_for(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
-        """Let what is appended from now on wait until ``work`` is done."""
+        """Make appends from now on wait until ``work`` is done; return its future."""
         gate = asyncio.ensure_future(work)
         self._gates.add(gate)
         gate.add_done_callback(self._gates.discard)
@@ -258,7 +258,7 @@ class RedisLog:
         return units
 
     async def _flush(self, units: list[Unit]) -> None:
-        """Send units until every one is stored, known, or refused."""
+        """Send units until each one is stored, already stored, or failed."""
         units = without_twins(units)
         while units:
             try:
@@ -269,7 +269,7 @@ class RedisLog:
                 await asyncio.sleep(PAUSE)
 
     async def _attempt(self, units: list[Unit]) -> list[Unit]:
-        """Make one call for what is not resolved; return the units to send again."""
+        """Make one call for all events without a position yet; return the units to send again."""
         flush = Flush(units)
         if flush.batches:
             keys, arguments = flush.laid_out(self.keys)
@@ -297,7 +297,7 @@ class RedisLog:
     # -- reading --------------------------------------------------------------------------------------
 
     async def read_entries(self, partition: int, after: int, limit: int) -> list[Entry]:
-        """Read up to ``limit`` entries that hold something above ``after``."""
+        """Read up to ``limit`` entries that hold positions above ``after``."""
         key = self.keys.log(partition)
         found = await self.link.call("XRANGE", key, f"{after + 1}-0", "+", "COUNT", limit)
         return [decode_entry(entry_id, fields, self.path) for entry_id, fields in found]

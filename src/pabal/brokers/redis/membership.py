@@ -1,7 +1,8 @@
-"""Who is there, and who has which partition: decided by each process alone, from what all can see.
+"""Membership: which processes of a group are alive, and which of them owns which partition.
 
-Each process counts up a number of its own (its *sign of life*) at every look. Whoever's number stands still
-for the length of the lease, by the clock of the one who looks, is dead. So no two clocks are ever compared,
+Each process decides this alone, from a state on the server that all can see. At every look it increments its
+own number there, its *sign of life*. A process whose number has not changed for the length of the lease,
+measured on the clock of the process that looks, is dead. So clocks of different machines are never compared,
 and a clock that jumps, here or on the server, changes nothing.
 """
 
@@ -18,14 +19,17 @@ from pabal.brokers.redis.scripts import script
 
 
 class Lease(NamedTuple):
-    """Say who has a partition; an owner of None means that nobody ever had it, or the server forgot."""
+    """The lease of a partition: its owner ('' for none), and its epoch.
+
+    An epoch of None means that nobody ever had the partition, or that the server has forgotten it.
+    """
 
     owner: str
     epoch: int | None
 
 
 class View(NamedTuple):
-    """Hold what one look has shown."""
+    """The result of one look at the group."""
 
     same_log: bool
     next_due: float | None
@@ -34,25 +38,26 @@ class View(NamedTuple):
     dead: tuple[str, ...]
     leases: tuple[Lease, ...]
     called: tuple[int, ...] = ()
-    """Partitions about whose dead letters somebody left word."""
+    """Partitions with dead letters that were retried or discarded, for their owners to act on."""
     asked: int = 0
-    """Counts whatever was asked of the group's subscriptions."""
+    """The number of control requests made to the group's subscriptions so far."""
 
 
 class Plan(NamedTuple):
-    """Hold what a process does about the partitions after a look."""
+    """What a process has to do about partitions after a look."""
 
     lost: tuple[int, ...] = ()
-    """Another process has them."""
+    """Own partitions that another process has taken."""
     forgotten: tuple[int, ...] = ()
-    """The server knows nothing of their lease any more."""
+    """Own partitions whose lease the server has forgotten."""
     take: tuple[tuple[int, str], ...] = ()
-    """Free ones, with the dead owner each is taken from ('' for none)."""
+    """Free partitions to take, with the dead owner of each ('' for none)."""
     give: tuple[int, ...] = ()
+    """Own partitions to hand over, because this process has more than its share."""
 
 
 def make_plan(member: str, view: View, mine: set[int]) -> Plan:
-    """Decide what to do so that partitions are shared out evenly; a pure function of what was seen.
+    """Decide what to do so that partitions are shared evenly; a pure function of the view.
 
     >>> free, taken = Lease("", 1), Lease("b", 1)
     >>> view = View(True, None, 0, ("a", "b"), (), (free, free, taken, taken))
@@ -84,7 +89,7 @@ def make_plan(member: str, view: View, mine: set[int]) -> Plan:
 
 
 class Membership:
-    """Give signs of life for one process, look at the others', and take and give partitions."""
+    """Give signs of life for one process, observe those of others, and take partitions."""
 
     def __init__(self, log: RedisLog, keys: GroupKeys, member: str, lease: float) -> None:
         self._log = log
@@ -95,7 +100,7 @@ class Membership:
         self.living: tuple[str, ...] = ()
 
     async def look(self) -> View:
-        """Give a sign of life and see who else is there. Raises BrokerError."""
+        """Give a sign of life and return the state of the group. Raises BrokerError."""
         keys: tuple[str, ...] = (
             self._keys.members,
             self._log.keys.meta,
@@ -144,7 +149,7 @@ class Membership:
         return living, tuple(name for name in signs if name not in living)
 
     async def take(self, partition: int, taken_from: str, retries: Sequence[str | bytes] = ()) -> int:
-        """Take a partition, and write retries into it; return its epoch, or 0 where somebody was quicker."""
+        """Take a partition and write retries into it; return its epoch, or 0 if another was quicker."""
         keys = self._keys.of(partition)
         return int(
             await self._log.link.run(
@@ -157,9 +162,9 @@ class Membership:
         )
 
     async def bury(self, member: str) -> None:
-        """Forget a process that is dead and has nothing any more."""
+        """Remove a dead process that owns no partition any more from the group."""
         await self._log.link.call("HDEL", self._keys.members, member)
 
     async def leave(self) -> None:
-        """Be a member no more."""
+        """Remove this process from the group."""
         await self._log.link.call("HDEL", self._keys.members, self.member)

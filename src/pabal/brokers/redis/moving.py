@@ -1,8 +1,8 @@
-"""Let subscriptions stand elsewhere: asked for every partition at once, obeyed by whoever handles each.
+"""Resets and replays of a group's subscriptions: requested for all partitions, carried out in each.
 
-A subscription has a cursor in each partition, moved by its owner alone. So a reset is stored, a place for
-each partition, and the owner takes the subscription up anew there, once its handlers have ended. Where nobody
-handles it, the cursor is moved at once.
+A subscription has a cursor in each partition, which only the partition's owner moves. So a reset is stored as
+a position for each partition. Each owner carries it out once the subscription's handlers have ended, by
+taking the subscription again. In partitions where nobody handles it, its cursor is moved at once.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pabal.errors import UsageError
 from pabal.ports.storage import Replay, Start
 
 EVERYTHING = 2**63 - 1
-"""Beyond every position: a range up to it ends where the subscription stands."""
+"""A position above all others: a range up to it ends where the subscription stands."""
 
 
 class GroupSteered(Steered):
-    """Move the subscriptions of a whole group, and have what they finished delivered again."""
+    """Reset subscriptions and request replays, in all partitions of a group."""
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move a subscription in every partition; return its position there, counted over all of them.
+        """Move a subscription in every partition; return its new position, counted over all of them.
 
-        Whoever handles a partition obeys within moments, once its handlers have ended. Raises UsageError for
-        a position in a log of several partitions.
+        Owners of partitions obey within moments, once the subscription's handlers have ended. Raises
+        UsageError for a position if the log has several partitions.
         """
         group = await self._steering()
         _check(group, name, start)
@@ -51,11 +51,11 @@ class GroupSteered(Steered):
         return sum(extent.given(0, int(place)) for extent, place in zip(found, asked, strict=True))
 
     async def request_replay(self, name: str, first: int | datetime, last: int | datetime | None) -> Replay:
-        """Ask that what a subscription has finished is delivered once more: all, or from a time to another.
+        """Request that a subscription's finished events are delivered again: all, or those between two times.
 
-        A time bounds every partition, the first one included and the last one not. What the server keeps no
-        more is left out. Positions of the replay are counted over all partitions. Raises UsageError where
-        nothing lies in it, and for positions in a log of several partitions.
+        Times apply to every partition; ``first`` is included, ``last`` is not. Events no longer on the server
+        are left out. Positions of the replay are counted over all partitions. Raises UsageError for an empty
+        range, and for positions if the log has several partitions.
         """
         group = await self._steering()
         if group.partitions > 1 and _says_nothing(first, last):
@@ -89,7 +89,7 @@ class GroupSteered(Steered):
         return Replay(number, name, before + 1, before + count, before)
 
     async def is_moving(self, name: str) -> bool:
-        """Tell whether somebody who handles a subscription has still to obey a reset."""
+        """Tell whether a requested reset is still to be carried out in any partition."""
         group = await self._steering()
         calls = [
             group.link.call("HEXISTS", group.keys.of(part).moves, name) for part in range(group.partitions)
@@ -98,7 +98,7 @@ class GroupSteered(Steered):
 
 
 async def measure(group: Group, since: datetime | None = None) -> list[Extent]:
-    """Return how far each partition has come, and where a time lies in it."""
+    """Return the extent of each partition, with the place of a time in it."""
     moment = None if since is None else to_microseconds(since)
     return await measured(group.link, group.log, range(group.partitions), moment)
 
@@ -106,16 +106,16 @@ async def measure(group: Group, since: datetime | None = None) -> list[Extent]:
 async def places_of(
     link: Link, keys: LogKeys, partitions: Sequence[int], start: Start
 ) -> Sequence[int | str]:
-    """Return where a new subscription begins in partitions."""
+    """Return the position after which a new subscription begins in each partition, or "now"."""
     if isinstance(start, datetime):
         return [one.below for one in await measured(link, keys, partitions, to_microseconds(start))]
     return [0 if start == "beginning" else start] * len(partitions)
 
 
 async def move(group: Group, part: int, name: str, place: int | str = "", epoch: int | str = "") -> Any:
-    """Move a subscription in one partition, to a place or where it was asked to be.
+    """Move a subscription in one partition, to a position or ("") as requested.
 
-    Returns the place, nothing where nothing is asked, or -1 where somebody else than ``epoch`` says has it.
+    Returns the new position, an empty value if no move is requested, or -1 if it is held in another epoch.
     """
     log, keys, of = group.log, group.keys, group.keys.of(part)
     return await group.link.run(
@@ -157,14 +157,14 @@ def _check(group: Group, name: str, start: Start) -> None:
 
 
 def _says_nothing(first: int | datetime, last: int | datetime | None) -> bool:
-    """Tell whether one of two ends is a position that is not an end of the log."""
+    """Tell whether one of two bounds is a position other than the start or end of the log."""
     return (isinstance(first, int) and first > 1) or (isinstance(last, int) and last < EVERYTHING)
 
 
 def _range(
     first: int | datetime, last: int | datetime | None, extent: Extent, end: Extent, frontier: int
 ) -> Range:
-    """Return what of a partition lies between two ends, as far as it is there and finished; may be empty."""
+    """Return the part of a partition between two bounds that is still stored and finished; may be empty."""
     low, high = extent.first or extent.head + 1, frontier
     if isinstance(first, datetime):
         low = max(low, extent.head + 1 if extent.since is None else extent.since + 1)

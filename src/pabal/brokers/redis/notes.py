@@ -1,9 +1,10 @@
-"""Count attempts that processes die in: after a death, each suspect is noted before its handler runs.
+"""Count attempts in which processes die: after a death, attempts on suspect events are noted beforehand.
 
-Noting every attempt on the server would cost each event a call. So nothing is noted until a process has died.
-What it had not finished is suspect, and whoever takes its partitions notes those attempts, and only those,
-one by one, on a connection that wants no answers: the bytes are in the kernel's hands before the handler
-begins, and reach the server though the process dies that very moment. The next owner counts what it finds.
+Noting every attempt on the server would cost one call per event. So nothing is noted until a process has
+died. The events it had not finished are suspect. The process that takes its partitions notes attempts on
+these events, and only these, one by one, on a connection that requests no answers. The kernel has the bytes
+before the handler begins, so they reach the server even if the process dies at once. If it does, the next
+owner finds the notes and counts these attempts as failed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _log = logging.getLogger("pabal")
 
 
 class Note(msgspec.Struct, array_like=True):
-    """Name the deliveries of one attempt that is under way."""
+    """An attempt under way: positions ``first`` to ``last`` of one partition, at one subscription."""
 
     partition: int
     subscription: int
@@ -49,7 +50,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class NoteLine:
-    """Send notes without waiting for answers. One for a process; connects when it is needed first."""
+    """The connection on which a process sends notes without answers; ``open`` connects it when needed."""
 
     def __init__(self, url: str, key: str, member: str) -> None:
         self._pool = ConnectionPool.from_url(
@@ -59,10 +60,10 @@ class NoteLine:
         self._member = member
         self._connection: Any = None
         self.is_broken = False
-        """It was connected, and a note could not be sent."""
+        """Whether the connection broke when a note was sent; the coordinator then opens it again."""
 
     async def open(self) -> None:
-        """Connect, unless that was done; without a connection nothing is noted, and all else goes on."""
+        """Connect, if not connected. If that fails, nothing is noted, but everything else goes on."""
         if self._connection is None:
             try:
                 self._connection = await asyncio.to_thread(self._connect)
@@ -78,11 +79,11 @@ class NoteLine:
         return connection
 
     def write(self, slot: int, note: Note) -> None:
-        """Note an attempt that a worker begins."""
+        """Send the note of an attempt that a worker (``slot``) begins."""
         self._send(pack(("HSET", self._key, f"{self._member}\0{slot}", _encode(note))))
 
     def erase(self, slot: int) -> None:
-        """Forget a worker's attempt, which is over."""
+        """Delete the note of a worker's attempt, which is over."""
         self._send(pack(("HDEL", self._key, f"{self._member}\0{slot}")))
 
     def _send(self, data: bytes) -> None:
@@ -104,7 +105,7 @@ class NoteLine:
 
 
 class SuspectJournal:
-    """Note attempts on what a dead process left behind in one partition: positions up to ``upto``."""
+    """Note attempts on events of one partition that a dead process may not have finished: up to ``upto``."""
 
     def __init__(self, line: NoteLine, partition: int, upto: int) -> None:
         self._line = line
@@ -113,17 +114,17 @@ class SuspectJournal:
         self._noted: set[int] = set()
 
     def begin(self, slot: int, subscription: int, first: int, last: int, attempt: int) -> None:
-        """Note that ``slot`` starts an attempt on ``first`` … ``last``."""
+        """Note that ``slot`` starts an attempt on positions ``first`` to ``last``, if they are suspect."""
         if first <= self._upto:
             self._noted.add(slot)
             self._line.write(slot, Note(self._partition, subscription, first, last, attempt))
 
     def reserve(self, slots: int) -> int:
-        """Return 0: slots are those of the process's workers."""
+        """Return 0: slots are the numbers of the process's workers, and need no space reserved."""
         return 0
 
     def end(self, slot: int) -> None:
-        """Note that the slot's attempt is over."""
+        """Delete the note of the slot's attempt, which is over."""
         if slot in self._noted:
             self._noted.discard(slot)
             self._line.erase(slot)
@@ -132,16 +133,17 @@ class SuspectJournal:
 def _note_of(data: bytes) -> Note | None:
     try:
         return _decode(data)
-    except msgspec.MsgspecError:  # what keeps a partition from being taken would keep it from everybody
+    except msgspec.MsgspecError:  # raising here would keep every process from taking the partition
         _log.warning("a note of an attempt cannot be read, and is not counted")
         return None
 
 
 async def deaths_in(log: RedisLog, keys: GroupKeys, partition: int, dead: str) -> list[str | bytes]:
-    """Return the retries of a partition, field by field, in which a dead process's attempts have failed.
+    """Return retries that count the noted attempts of a dead process in a partition as failed.
 
-    They are written in the one step in which the partition is taken: whoever dies, or is cut off, between
-    the two would leave attempts that nobody counts, for it is from him that the next one takes it.
+    They are fields and values for the script ``take``, which writes them in the same step in which it takes
+    the partition. If the new owner wrote them separately and died in between, nobody would count these
+    attempts: the next process would look for notes of the new owner, not of the first one.
     """
     call = log.link.call
     prefix = f"{dead}\0".encode()
@@ -163,7 +165,7 @@ async def deaths_in(log: RedisLog, keys: GroupKeys, partition: int, dead: str) -
         if cursor is None or (
             known is None and note.first <= cursor.frontier and note.first not in cursor.positions()
         ):
-            continue  # it was finished, and that was saved
+            continue  # the delivery was finished, and its progress was saved
         earlier = decode_retry(known) if known else PendingRetry(note.first, 0, 0.0)
         if earlier.attempts >= note.attempt:
             continue
@@ -186,7 +188,7 @@ async def deaths_in(log: RedisLog, keys: GroupKeys, partition: int, dead: str) -
 
 
 async def forget_notes(log: RedisLog, keys: GroupKeys, member: str) -> None:
-    """Remove the notes of a process whose partitions all have other owners by now."""
+    """Delete the notes of a dead process; all its partitions have other owners by now."""
     prefix = f"{member}\0".encode()
     for at in await log.link.call("HKEYS", keys.notes):
         if at.startswith(prefix):

@@ -1,4 +1,4 @@
-"""Read one partition: from what has just come in, or from the server; and notice what is missing."""
+"""Read one partition, from entries the tail has just received or from the server; notice lost events."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pabal.domain.envelope import StoredRecord
 from pabal.ports.storage import Page
 
 _ENTRIES = 16
-"""Entries asked for at a time."""
+"""Entries to read from the server at a time."""
 _CACHED_ROWS = 8192
 _CACHED_BYTES = 16 << 20
-"""What is held of a partition until its readers come to it; what lies above either is read again later."""
+"""Limits for received entries waiting for readers; entries beyond either are read from the server later."""
 _REMEMBERED = 20_000
-"""Event ids that a reader remembers at least, to pass over an event that was appended twice."""
+"""The least number of event ids that a reader remembers, in order to skip events that were appended twice."""
 
 Lost = Callable[[int, int], None]
 
 
 class _Held:
-    """Hold an entry until somebody wants its rows: decoding many at once would hold up the event loop."""
+    """An entry, decoded only when its rows are read: decoding many at once would block the event loop."""
 
     __slots__ = ("_fields", "_id", "first", "last", "rows", "size")
 
@@ -37,15 +37,15 @@ class _Held:
         self._fields = fields
 
     def decode(self, path: str) -> tuple[StoredRecord, ...]:
-        """Return the rows as they lie there. Raises CorruptLogError."""
+        """Return the entry's rows. Raises CorruptLogError."""
         return decode_entry(self._id, self._fields, path).rows
 
 
 class Pages:
     """Serve the rows of a partition in order, mostly from memory.
 
-    ``run`` holds consecutive entries: what was read last, and what came in since, as long as the readers keep
-    up. ``follows`` says that nothing lies between its end and what comes in next.
+    ``_run`` holds consecutive entries: those read last, and those received since, as long as the readers keep
+    up. ``follows`` means that the next entry received continues it, without a gap.
     """
 
     def __init__(self, log: RedisLog, partition: int, on_lost: Lost) -> None:
@@ -60,22 +60,22 @@ class Pages:
         self.end = 0
         """The highest position read or received."""
         self.extent = Extent(0, 0, None, ())
-        """How far the partition goes, and what of it was never given, as of the last look."""
+        """The partition's head, floor and gaps, as last read from the server."""
         self.on_head: Callable[[int], None] = _ignore
-        """Called with the head of the partition where a read from the server has learned it."""
+        """Called with the partition's head whenever it was read from the server."""
         self.on_follow: Callable[[], None] = _nothing
-        """Called when what comes in is to be offered from now on."""
+        """Called when ``follows`` becomes true: from now on, received entries are to be offered."""
         self.duplicates = 0
-        """Events passed over because they were appended before."""
+        """Number of events skipped because they were appended before."""
 
     def offer(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> int:
-        """Take entries that have just come in; return the highest position known now."""
+        """Add entries just received, if they continue the run; return its last position."""
         for entry_id, fields in entries:
             last = int(entry_id.split(b"-")[0])
             if not self.follows or last <= self.end:
                 continue
             if self._rows > _CACHED_ROWS or self._bytes > _CACHED_BYTES:
-                self.follows = False  # whoever reads is behind; it comes back to these later
+                self.follows = False  # readers are too far behind; they read these from the server later
                 break
             entry = _Held(entry_id, fields)
             if entry.first != self.end + 1:
@@ -85,14 +85,14 @@ class Pages:
         return self.end
 
     async def follow(self) -> int:
-        """Begin at the head: what comes in is to be offered, what lies below is read when asked for."""
+        """Start following at the head, and return it; earlier entries are read from the server on demand."""
         self.end = await self.measure()
         self._drop(len(self._run))
         self._followed()
         return self.end
 
     async def measure(self) -> int:
-        """Look how far the partition goes; return its head."""
+        """Read the partition's extent from the server; return its head."""
         facts = await self._log.link.call("HGETALL", self._log.keys.part(self._partition))
         self.extent = extent_of(as_pairs(facts))
         return self.extent.head
@@ -120,7 +120,7 @@ class Pages:
         return entry.rows
 
     def _without_known(self, rows: tuple[StoredRecord, ...]) -> tuple[StoredRecord, ...]:
-        """Pass over what was appended before, and remember the others."""
+        """Drop rows of events that were appended before, and remember the ids of the others."""
         places = {row.event_id: row.position for row in reversed(rows)}
         new = self._recent.keys().isdisjoint(places) and self._older.keys().isdisjoint(places)
         if not new or len(places) < len(rows):
@@ -137,7 +137,7 @@ class Pages:
         return rows
 
     async def page(self, after: int, limit: int) -> Page:
-        """Return rows above ``after``; an empty page means that there are none yet."""
+        """Return up to ``limit`` rows above ``after``; if empty, there are none yet, or a gap was skipped."""
         index = self._index_of(after + 1)
         if index is None:
             missing = await self._fetch(after)
@@ -170,7 +170,7 @@ class Pages:
         return None
 
     async def _fetch(self, after: int) -> int:
-        """Read from the server; return the end of a hole that begins at ``after``, or 0."""
+        """Read entries above ``after`` from the server; return the end of a hole that begins there, or 0."""
         call = self._log.link.call
         about = call("HGETALL", self._log.keys.part(self._partition))
         found = call("XRANGE", self._log.keys.log(self._partition), f"{after + 1}-0", "+", "COUNT", _ENTRIES)
@@ -181,16 +181,16 @@ class Pages:
         begin = entries[0].first if entries else head + 1
         self._drop(len(self._run))
         self.end = max(after, head) if not entries else after
-        self.on_head(head)  # beyond a hole, too: who knows of nothing there would not read on
+        self.on_head(head)  # also if it is beyond a hole: otherwise the engine would not read past the hole
         if begin > after + 1:
             self._report_hole(after + 1, begin - 1)
             self.follows = False
             if not entries:
-                self._followed()  # nobody would read on: the hole ends at the head
+                self._followed()  # the hole ends at the head, so there is nothing more to read
             return begin - 1
         for entry in entries:
             if entry.first > max(self.end + 1, entries[0].first):
-                break  # another hole: it is looked at when its turn comes
+                break  # another hole, to be handled when the reader reaches it
             self._append(entry)
         else:
             if len(entries) < _ENTRIES:
@@ -198,7 +198,7 @@ class Pages:
         return 0
 
     def _report_hole(self, first: int, last: int) -> None:
-        """Tell what was there once and is no more; positions that were never given are no loss."""
+        """Report positions of a hole as lost, except trimmed ones and those that were never assigned."""
         first = max(first, self.extent.floor + 1)
         for begin, end in self.extent.gaps:
             if begin > last:
@@ -210,7 +210,7 @@ class Pages:
             self._on_lost(first, last)
 
     async def at(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Return the rows at given positions; report those that are gone."""
+        """Return the rows at given positions; report those that are gone as lost."""
         wanted = sorted({position for position in positions if position > 0})
         key = self._log.keys.log(self._partition)
         rows: list[StoredRecord] = []
@@ -236,8 +236,8 @@ class Pages:
 
 
 def _ignore(head: int) -> None:
-    """Let nobody know."""
+    """Ignore the head: no listener is set."""
 
 
 def _nothing() -> None:
-    """Let nobody know."""
+    """Do nothing: no listener is set."""

@@ -1,4 +1,4 @@
-"""One partition as the log under a delivery engine: events, cursors, retries, dead letters."""
+"""One partition as the storage of a delivery engine: events, cursors, retries, dead letters."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from pabal.ports.storage import (
 )
 
 GONE = "\0gone"
-"""What the server answers in place of names when it has forgotten the lease."""
+"""The answer of the script ``save``, in place of names, if the server has forgotten the lease."""
 
 _SAVE_PAUSE = 0.025
 """Seconds between two saves of a partition's progress."""
 
 
 class PartitionStorage(SteeredPartition):
-    """Be an event storage on one partition of a log, for one group and one owner among its processes.
+    """An event storage on one partition of a log, for one group and one owner (a process of the group).
 
-    The lease of the partition is taken with the first subscription, unless the owner holds it already. It is
-    given up with the last one where ``gives_up`` is set. Nothing here renews it: see ``membership``.
+    The partition's lease is taken with the first subscription, unless the owner holds it already. If
+    ``gives_up`` is set, it is released with the last one. Renewing it is the job of ``membership``.
     """
 
     capabilities = Capabilities(persistent=True, shared=False, versioned=False, searchable=False)
-    """A broker carries events, an event store decides by versions. Not ``inspectable``: operators look at a
-    whole group from outside, and the server, which keeps all it has in memory, is not burdened with the
-    failures of what has succeeded.
+    """Not ``versioned``: a broker carries events, while an event store checks versions. Not ``inspectable``:
+    operators inspect a whole group from outside, and the server, which keeps everything in memory, does not
+    store the failed attempts of deliveries that succeeded later.
     """
     journal: AttemptJournal | None = None
 
@@ -83,16 +83,16 @@ class PartitionStorage(SteeredPartition):
         self._schedule = Schedule(log, partition)
         self._save_at = 0.0
         self._held: dict[str, int] = {}
-        """The epoch of each name that some bus of this object holds; 0 while it is being opened."""
+        """The epoch of each subscription that a bus of this object holds, by name; 0 while it is opening."""
 
     # -- subscriptions --------------------------------------------------------------------------------
 
     def open_subscription(
         self, name: str, start: Start, *, epoch: int | None = None
     ) -> Awaitable[Cursor | None]:
-        """Take a subscription; None while another process has the partition, or a bus of this object it.
+        """Take a subscription; None if another process has the partition, or a bus of this object holds it.
 
-        With the ``epoch`` it is held in here it is taken anew, and nobody can forget it in between.
+        With its own ``epoch``, the holder takes it again, and nobody can forget it in between.
         """
         if self._held.get(name, epoch) != epoch:
             taken: asyncio.Future[Cursor | None] = asyncio.get_running_loop().create_future()
@@ -109,9 +109,9 @@ class PartitionStorage(SteeredPartition):
                 number = await self._declare(name, place)
                 opened = await self._take(name)
                 if opened is None or opened[0]:
-                    break  # else somebody has forgotten it in between
+                    break  # otherwise the subscription was forgotten in between: declare it again
             if opened is not None and opened[-1]:
-                # It was asked to stand elsewhere, and nobody else can be handling anything of it now.
+                # A reset was requested, and no other process can be handling the subscription: carry it out.
                 await move(await self._steering(), self.partition, name, epoch=opened[0])
                 opened = await self._take(name)
             if opened is None:
@@ -144,7 +144,7 @@ class PartitionStorage(SteeredPartition):
         )
 
     async def restore(self, epoch: int, consumers: Sequence[Consumer]) -> bool:
-        """Put back what the server has forgotten; False where somebody else has the partition by now."""
+        """Write again the state that the server has forgotten; False if another process has the partition."""
         keys = self._keys
         arguments: list[Any] = [self._owner, epoch, self._group]
         for consumer in consumers:
@@ -189,11 +189,11 @@ class PartitionStorage(SteeredPartition):
         return int(answer)
 
     async def renew_leases(self) -> list[str]:
-        """Do nothing: the process as a whole gives signs of life."""
+        """Return an empty list: leases depend on the signs of life of the whole process."""
         return []
 
     async def release_subscription(self, name: str, epoch: int) -> None:
-        """Give a subscription up, so that another process can take it at once."""
+        """Release a subscription, so that another process can take it at once."""
         if self._closed:
             return
         if self._held.get(name) == epoch:
@@ -204,22 +204,22 @@ class PartitionStorage(SteeredPartition):
         )
 
     def abandon(self) -> None:
-        """Save nothing any more: another process has the partition."""
+        """Save nothing from now on: another process has the partition."""
         self._closed = True
         self._held.clear()
 
     async def give_up(self) -> None:
-        """Give the partition up with everything held in it."""
+        """Release the partition and all subscriptions held in it."""
         self._held.clear()
         await self.log.link.run(
             script("release"), (self._keys.lease, self._keys.epochs), self._owner, "", 0, "all"
         )
 
     async def save_progress(self, changes: Sequence[Progress]) -> list[str]:
-        """Save everything in one step; return the names whose epoch is over."""
+        """Save progress in one step; return the names of subscriptions whose epoch is over."""
         if self._closed:
             raise StorageClosedError(path=self.path, reason="another process has the partition")
-        # Events that come one by one would be finished one by one, each with a call for its partition.
+        # Wait a little between saves: events that arrive one by one would each cost a call.
         early = self._save_at - time.monotonic()
         if early > 0:
             await asyncio.sleep(early)
@@ -280,24 +280,24 @@ class PartitionStorage(SteeredPartition):
         return operations
 
     async def _row_of(self, parked: ParkedDelivery) -> bytes:
-        """Return the row of what is parked: as given, as it lies in the log, or as its event says."""
+        """Return the encoded row of a parked event: as given, from the log, or encoded from the event."""
         record = parked.record
         if record is None:
             found = await self.pages.at([parked.position])
             record = found[0] if found else None
         if record is None and parked.event is not None:
-            # The log has lost it meanwhile; the event is still in our hands.
+            # The server has lost the row, but this process still has the event.
             encoded = encode_event(parked.event, 1 << 30)
             record = StoredRecord(parked.position, *encoded, None, to_microseconds(datetime.now(UTC)))
         return b"" if record is None else cursors.encode_row(record)
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
-        """Return every durable subscription of the group, with its figures in this partition."""
+        """Return every durable subscription of the group as it stands in this partition."""
         [records] = await read_standing(self.log.link, self._group_keys, [self.partition])
         return records
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:
-        """Return the first positions that queue behind a parked event of ``key``."""
+        """Return the first ``limit`` positions that queue behind a parked event of ``key``."""
         prefix = f"{name}\0{cursors.queue_key(key)}"
         found = await self.log.link.call(
             "ZRANGEBYLEX", self._keys.queue, f"[{prefix}\0", f"({prefix}\1", "LIMIT", 0, limit
@@ -311,44 +311,44 @@ class PartitionStorage(SteeredPartition):
         return await self._letters.list_dead_letters(**filters)
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
-        """Count dead letters by subscription and type of the last error, largest group first."""
+        """Count dead letters by subscription and type of their last error, largest group first."""
         return await self._letters.group_dead_letters()
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Return one. Raises DeadLetterNotFoundError."""
+        """Return one dead letter. Raises DeadLetterNotFoundError."""
         return await self._letters.get_dead_letter(dead_letter_id)
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
     ) -> DeadLetterRecord | None:
-        """Mark a dead letter as being retried; None if it is already."""
+        """Mark a dead letter as being retried, and return it; None if it is being retried already."""
         return await self._letters.begin_retry(dead_letter_id, payload, now)
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
-        """Remove a dead letter. Raises DeadLetterNotFoundError."""
+        """Delete a dead letter and return it. Raises DeadLetterNotFoundError."""
         return await self._letters.discard_dead_letter(dead_letter_id)
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
-        """Keep an event that enters the partition at ``due_at`` (seconds since 1970)."""
+        """Store an event that enters the partition at ``due_at`` (seconds since 1970)."""
         await self._schedule.add(event, due_at)
 
     async def release_due(self, now: float) -> float | None:
-        """Append every scheduled event that is due; return when the next one is, or None."""
+        """Append all scheduled events that are due; return when the next one is due, or None."""
         return await self._schedule.release(now)
 
     # -- life -----------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take calls again after ``aclose()``."""
+        """Accept appends again after ``aclose()``."""
         self._closed = False
 
     async def aclose(self) -> None:
-        """Take no more appends; the log itself is closed by whoever opened it."""
+        """Refuse further appends; the log itself stays open, and its opener closes it."""
         self._closed = True
 
 
 def retries_of(consumer: Consumer) -> list[PendingRetry]:
-    """Return every retry that a consumer waits with."""
+    """Return all pending retries of a consumer."""
     clock = consumer.engine.clock
     return [
         PendingRetry(

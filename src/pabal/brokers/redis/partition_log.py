@@ -1,4 +1,4 @@
-"""The log half of a partition: append, read, and what applications ask of a log."""
+"""The log of one partition: append, read, and answer applications' queries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pabal.ports.arguments import check_bounds
 from pabal.ports.storage import Committed, Page
 
 _PAGE = 256
-"""Rows of a page at most: they are decoded in the event loop, while others wait for their turn."""
+"""The most rows in a page: they are decoded in the event loop, which must not be blocked for long."""
 
 
 class PartitionLog:
@@ -51,7 +51,7 @@ class PartitionLog:
     async def append(
         self, aggregate_type: str, aggregate_id: str, events: Iterable[Any], *, expected_version: int | None
     ) -> list[int]:
-        """Refuse: a broker carries events, an event store decides by versions. Raises UsageError."""
+        """Raise UsageError: only an event store, not a broker, tracks the versions of aggregates."""
         raise UsageError(
             "a log on Redis keeps no versions of aggregates; keep them in a local storage "
             "and feed the bus with relay(storage, bus)"
@@ -63,17 +63,17 @@ class PartitionLog:
         return await self.log.append(events, self.partition)
 
     def appended(self, first: int, events: tuple[DomainEvent, ...]) -> None:
-        """Tell listeners what this process appended to the partition."""
+        """Tell the listeners about events that this process appended to the partition."""
         for listener in tuple(self._listeners):
             listener(Committed(first, events))
 
     def add_listener(self, listener: Callable[[Committed], None]) -> Callable[[], None]:
-        """Call ``listener`` with what this process appends; return a function that takes it away."""
+        """Call ``listener`` with the events that this process appends; return a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``, at most 256. Raises CorruptLogError."""
+        """Read up to ``limit`` rows (at most 256) above ``after``. Raises CorruptLogError."""
         page = await self.pages.page(after, min(limit, _PAGE))
         if types is None:
             return page
@@ -81,19 +81,19 @@ class PartitionLog:
         return Page(tuple(row for row in page.rows if row.event_type in names), page.upto)
 
     async def read_positions(self, positions: Sequence[int]) -> list[StoredRecord]:
-        """Read the rows at these positions, in order."""
+        """Read the rows at these positions, in order; those gone from the server are left out."""
         return await self.pages.at(positions)
 
     async def head(self) -> int:
-        """Return the highest position."""
+        """Return the highest position of the partition."""
         return (await self.log.heads([self.partition]))[0]
 
     def poll_head(self) -> int | None:
-        """Return None: whoever follows the partition is told."""
+        """Return None: the tail tells of new events, so there is nothing to poll."""
         return None
 
     def listen_to_others(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Return what takes ``heard`` away; it is never called, for whoever follows the partition is told."""
+        """Do nothing: the tail tells of new events, so ``heard`` is never called."""
         return lambda: None
 
     def read(
@@ -103,11 +103,11 @@ class PartitionLog:
         return queries.read(self._reader(), after, types, limit)
 
     def _reader(self) -> PartitionLog:
-        """Return a reader of its own, which does not disturb what the engine reads."""
+        """Return a separate reader, so that queries do not disturb the pages that the engine reads."""
         return PartitionLog(self.log, self._group_keys, self.partition)
 
     async def get_event(self, event_id: str) -> Any:
-        """Return the event with this id, or None; reads the partition."""
+        """Return the event with this id, or None; reads the whole partition."""
         try:
             return await queries.by_id(self._reader(), id_to_bytes(event_id))
         except InvalidEventError:
@@ -116,15 +116,18 @@ class PartitionLog:
     async def get_events_by_aggregate(
         self, aggregate_id: str, aggregate_type: str | None = None
     ) -> list[Any]:
-        """Return an aggregate's events in publish order; reads the partition."""
+        """Return an aggregate's events in publish order; reads the whole partition."""
         return await queries.by_aggregate(self._reader(), aggregate_id, aggregate_type)
 
     async def get_event_statistics(self) -> dict[str, Any]:
-        """Return totals by type and aggregate type, and the first and last event's position and time."""
+        """Return event counts and the range of positions and times; reads the whole partition."""
         return await queries.statistics(self._reader())
 
     async def get_unprocessed_events(self, limit: int = 100) -> list[Any]:
-        """Return events that some subscription of the group has not finished, lowest position first."""
+        """Return events that some subscription of the group has not finished, in order of position.
+
+        If the group has no subscription, return the events not marked with ``mark_event_processed``.
+        """
         check_bounds(limit)
         saved = as_pairs(await self.log.link.call("HGETALL", self._keys.cursors))
         extra = [await self.log.link.call("HKEYS", key) for key in (self._keys.retries, self._keys.queued)]
@@ -149,7 +152,7 @@ class PartitionLog:
         return self._group_keys.base + "processed"
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
-        """Note that the application dispatched an event by itself; False if there is no such event."""
+        """Mark an event as dispatched by the application itself; False if there is no such event."""
         if await self.get_event(event_id) is None:
             return False
         await self.log.link.call("SADD", self._processed, id_to_bytes(event_id))
@@ -157,4 +160,4 @@ class PartitionLog:
 
 
 def _ignore(first: int, last: int) -> None:
-    """Let nobody know."""
+    """Ignore lost events."""

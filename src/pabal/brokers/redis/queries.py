@@ -1,4 +1,4 @@
-"""What applications ask a log, answered by reading it from end to end."""
+"""Answer queries about a log without indexes, by reading it from start to end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = 256
 
 
 class Readable(Protocol):
-    """Be a log that can be read page by page."""
+    """A log that can be read page by page."""
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
         """Read up to ``limit`` rows above ``after``."""
@@ -36,7 +36,7 @@ async def rows_of(log: Readable, after: int = 0) -> AsyncIterator[StoredRecord]:
 async def read(
     log: Readable, after: int = 0, types: Iterable[Any] | None = None, limit: int | None = None
 ) -> AsyncIterator[Envelope]:
-    """Iterate over envelopes above a position."""
+    """Iterate over up to ``limit`` envelopes above a position, of all types or of ``types``."""
     names = None
     if types is not None:
         names = {kind if isinstance(kind, str) else registry.schema_of(kind).event_type for kind in types}
@@ -53,7 +53,7 @@ async def read(
 
 
 async def by_id(log: Readable, event_id: bytes) -> Any:
-    """Return the event of an id, or None."""
+    """Return the event with an id, or None."""
     async for row in rows_of(log):
         if row.event_id == event_id:
             return body_of(decode_event(row))
@@ -70,7 +70,7 @@ async def by_aggregate(log: Readable, aggregate_id: str, aggregate_type: str | N
 
 
 async def statistics(log: Readable) -> dict[str, Any]:
-    """Return totals by type and aggregate type, and the first and last event's position and time."""
+    """Return event counts by type and aggregate type, and the range of positions and times."""
     by_type: dict[str, int] = {}
     by_aggregate: dict[str, int] = {}
     times: list[int] = []

@@ -1,7 +1,7 @@
-"""Read a whole log from outside: all partitions, merged by the time at which their events entered it.
+"""Read a whole log from outside: all partitions, merged by the times at which their events were recorded.
 
-Nothing is indexed by what an operator asks for, so it is read and compared, from one end or the other, up to
-a limit. Within a partition events keep the order of their positions, whatever the server's clock has done.
+There are no indexes for searching, so events are read from either end and compared, up to a limit. Within a
+partition, events keep the order of their positions, even if the server's clock went back.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pabal.errors import BrokerUnavailableError, InvalidFilterError
 from pabal.ports.groups import Found, Matches, Place, Placed
 
 MOST_SEARCHED = 100_000
-"""Events that one search looks at; it can be gone on with."""
+"""Events that one search looks at before it stops; the next search can continue from there."""
 _MOST_ENTRIES = 16
 _BLOCK_MS = 2000
 _PAUSE = 0.1
 _END = 2**62
-"""Above every position."""
+"""A position above all others."""
 
 
 class _Stretch:
-    """Give the rows of one partition between two positions, from one end or the other."""
+    """The rows of one partition between two positions, read from either end."""
 
     def __init__(self, log: LogReader, partition: int, after: int, upto: int, *, newest_first: bool) -> None:
         self._log = log
@@ -37,17 +37,17 @@ class _Stretch:
         self._after = after
         self._upto = upto
         self._start = ""
-        """Where the next read from the newest end starts; '' where that is yet to be found out."""
+        """The entry id at which the next read from the newest end starts; '' if not determined yet."""
         self._entries = 1
         self.partition = partition
         self.rows: deque[StoredRecord] = deque()
 
     async def fill(self) -> bool:
-        """Read on unless there are rows; tell whether there are any now. Raises CorruptLogError."""
+        """Read more rows if none are left; tell whether there are any now. Raises CorruptLogError."""
         while not self.rows and self._after < self._upto:
             after, upto = self._after, self._upto
             found = await (self._downwards() if self._newest_first else self._upwards())
-            # Entries are named by their last position, so the first one may begin, or end, outside.
+            # An entry's id is its last position, so the outermost entries may reach beyond the range.
             self.rows.extend(row for row in found if after < row.position <= upto)
         return bool(self.rows)
 
@@ -72,13 +72,13 @@ class _Stretch:
         return [row for entry in entries for row in reversed(entry)]
 
     def _limit(self) -> int:
-        """Return how many entries to ask for: few at first, for most pages are small, and entries large."""
+        """Return how many entries to read: one at first, then more, because most pages need only a few."""
         entries, self._entries = self._entries, min(_MOST_ENTRIES, self._entries * 2)
         return entries
 
 
 class LogReader:
-    """Search and follow a log on a connection that is there already; nothing is written."""
+    """Search and follow a log on an open connection; nothing is written."""
 
     def __init__(self, link: Link, keys: LogKeys, partitions: int, *, most: int = MOST_SEARCHED) -> None:
         self._link = link
@@ -91,14 +91,14 @@ class LogReader:
     async def entries(
         self, partition: int, after: int, upto: str, limit: int, *, newest_first: bool = False
     ) -> list[tuple[StoredRecord, ...]]:
-        """Return up to ``limit`` entries that hold something above ``after``, up to an entry's id."""
+        """Return the rows of up to ``limit`` entries with positions above ``after``, up to id ``upto``."""
         key, low = self._keys.log(partition), f"{after + 1}-0"
         command = ("XREVRANGE", key, upto, low) if newest_first else ("XRANGE", key, low, upto)
         found = await self._link.call(*command, "COUNT", limit)
         return [decode_entry(entry_id, fields, self._link.address).rows for entry_id, fields in found]
 
     async def start_at(self, partition: int, position: int) -> str:
-        """Return the id of the newest entry that begins at or below a position, or one above it."""
+        """Return the id to start at to read entries downwards from the one that holds a position."""
         if position >= _END:
             return "+"
         found = await self.entries(partition, position - 1, "+", 1)
@@ -112,7 +112,7 @@ class LogReader:
         return [int(await call or 0) for call in calls]
 
     async def find(self, event_id: bytes) -> Placed | None:
-        """Return an event by its id, as far back as the server knows ids; None where it does not."""
+        """Return an event by its id; None if the server has forgotten the id or no longer has the event."""
         call = self._link.call
         calls = [
             (part, call("HGET", key, event_id))
@@ -143,7 +143,7 @@ class LogReader:
         limit: int,
         oldest_first: bool,
     ) -> Found:
-        """Return up to ``limit`` events that match, between two places and times, from one end.
+        """Return up to ``limit`` matching events between two places and times, oldest or newest first.
 
         ``upto`` holds the highest position to look at in each partition.
         """
@@ -183,7 +183,7 @@ class LogReader:
         until: int | None,
         upto: Sequence[int] | None,
     ) -> tuple[list[int], list[int]]:
-        """Return for each partition the position above which, and that up to which, events lie between."""
+        """Return the range to read in each partition: positions above the first value, up to the second."""
         low, high = [0] * len(self._partitions), list(upto or [_END] * len(self._partitions))
         if since is not None:
             low = await self._below(since)
@@ -198,7 +198,7 @@ class LogReader:
         return low, high
 
     async def _sides(self, place: Place) -> list[int]:
-        """Return for each partition the highest position before a place, in its own the place itself."""
+        """Return for each partition the highest position that is before a place, or is the place itself."""
         if place.partition not in self._partitions:
             raise InvalidFilterError(
                 field="cursor", value=str(place), reason=f"the log has {len(self._partitions)} partitions"
@@ -216,16 +216,16 @@ class LogReader:
         return sides
 
     async def _below(self, moment: int) -> list[int]:
-        """Return for each partition the highest position that entered the log before a time."""
+        """Return for each partition the highest position recorded before a time (microseconds since 1970)."""
         found = await measured(self._link, self._keys, self._partitions, moment)
         return [_END if one.since is None else one.since for one in found]
 
     # -- following ------------------------------------------------------------------------------------
 
     async def follow(self, blocking: Link, places: list[int]) -> AsyncGenerator[Placed, None]:
-        """Iterate over what comes in above ``places``, for ever, on a connection that is blocked by it.
+        """Iterate over new events above ``places``, for ever; while the server is away, wait.
 
-        While the server is away it waits.
+        ``blocking`` is a connection used for this only.
         """
         names = {self._keys.log(part).encode(): part for part in self._partitions}
         while True:

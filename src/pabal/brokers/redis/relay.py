@@ -1,4 +1,4 @@
-"""Feed the bus on the server from a local log, so that an application keeps its own transaction."""
+"""Publish a local log on a bus, so that an application commits its rows and events in one transaction."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pabal.ports.storage import EventStorage, Start
 _PATIENT = RetryPolicy(
     max_attempts=10**9, base_delay=0.05, max_delay=5.0, retry_on=(StorageError, BusNotRunningError)
 )
-"""A server that is away or a bus that is stopped is waited for without end; what it never takes is parked."""
+"""Retry without end while the server is away or the bus is stopped; other errors park the event."""
 
 
 class _Outbox(InMemoryEventBus):
-    """Read a local log, and leave nothing out because this process has not imported its class."""
+    """Read a local log, including events whose class this process has not imported."""
 
     def __init__(self, storage: EventStorage) -> None:
         super().__init__(storage, worker_count=1)
@@ -29,9 +29,9 @@ class _Outbox(InMemoryEventBus):
 
 
 class Relay:
-    """Publish what a local log holds, and what is appended to it, on another bus; made by ``relay``.
+    """Publish a local log's events, present and future, on another bus; made by ``relay``.
 
-    ``carried`` is how many events it has published since it was made.
+    ``carried`` is the number of events published since it was made.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Relay:
         self._waits_for = ""
 
     async def _carry(self, events: list[Any]) -> None:
-        # In an empty context: an event that is passed on has its cause already, and it is not this handler.
+        # In an empty context, so that events keep their own cause, and do not get this handler as cause.
         publishing = asyncio.create_task(self._target.publish_batch(events), context=Context())
         try:
             await asyncio.shield(publishing)
@@ -61,26 +61,26 @@ class Relay:
         self.carried += len(events)
 
     async def start(self) -> None:
-        """Go on where the local log says; harmless when running.
+        """Continue where the relay stopped last; harmless when running.
 
-        While another process runs the relay of this name, this one stands by and takes over when that ends.
+        While another process runs a relay of this name, this one waits, and takes over when that ends.
         """
         await self._bus.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
-        """Stop within ``timeout`` seconds; what was not published yet is published after the next start."""
+        """Stop within ``timeout`` seconds; unpublished events are published after the next start."""
         await self._bus.stop(timeout)
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Return when everything in the local log is published or parked.
+        """Return when all events in the local log are published or parked.
 
-        ``timeout`` is in seconds; None waits for ever. Raises DrainTimeoutError, and BusNotRunningError while
-        the relay does not run.
+        ``timeout`` is in seconds; None waits for ever. Raises DrainTimeoutError, and BusNotRunningError if
+        the relay is not running.
         """
         await self._bus.drain(timeout)
 
     def health(self) -> Health:
-        """Return ok, degraded (something was parked, or it waits) or failing, and why."""
+        """Return ok, degraded (an event is parked, or the relay waits) or failing, with reasons."""
         health = self._bus.health()
         if not self._waits_for or health.status == "failing":
             return health
@@ -109,17 +109,17 @@ def relay(
 ) -> Relay:
     """Return a relay from a local log to a bus: the transactional outbox.
 
-    An application commits its rows and its events to ``storage`` together; the relay publishes those events
-    on ``bus``, in the order of the local log, at least once: a batch that was published just before a crash
-    is published again afterwards, which a bus on Redis knows by the events' ids. How far it has come is a
-    durable subscription called ``name`` in the local log, so only one process runs it at a time. While the
-    bus is stopped or its server cannot be reached it waits; an event that the bus refuses (one too large,
-    say) is parked, and the rest goes on. So is one of a type that this process has not imported: import its
-    module, then retry it, or leave such types out with ``types``.
+    An application commits its rows and its events to ``storage`` together; the relay publishes these events
+    on ``bus``, in the order of the local log, at least once. A batch published just before a crash is
+    published again afterwards; a bus on Redis recognizes it by the events' ids. The relay is a durable
+    subscription called ``name`` in the local log, so only one process runs it at a time. It waits while the
+    bus is stopped or its server cannot be reached. An event that the bus refuses (for example, one that is
+    too large) is parked, and the others go on. So is an event of a type that this process has not imported:
+    import its module and retry it, or exclude such types with ``types``.
 
-    ``types`` and ``start`` are what ``subscribe`` takes, ``batch`` is the most events published at once. Use
-    as ``async with relay(storage, bus):`` or start and stop it; it neither starts nor stops ``bus``, nor
-    closes ``storage``. Raises SubscriptionError for a bad ``batch`` or pattern.
+    ``types`` and ``start`` are those of ``subscribe``; ``batch`` is the most events published at once. Use it
+    as ``async with relay(storage, bus):``, or start and stop it. It neither starts nor stops ``bus``, and
+    does not close ``storage``. Raises SubscriptionError for an invalid ``batch`` or pattern.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage

@@ -1,4 +1,4 @@
-"""Replays of a group: one request, with a range of its own in each partition."""
+"""Replays of a group: each request has a separate range in every partition."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Range = tuple[int, int]
 
 
 async def read_replays(group: Group, part: int) -> Mapping[bytes, bytes]:
-    """Return every replay of a partition as it is stored."""
+    """Return all replays of a partition as they are stored."""
     return as_pairs(await group.link.call("HGETALL", group.keys.of(part).replays))
 
 
 async def ask_for_replay(group: Group, name: str, ranges: Mapping[int, Range]) -> int:
-    """Ask for a range in some partitions; return the number of the replay."""
+    """Request a replay of a range in some partitions; return its number. Raises SubscriptionNotFoundError."""
     arguments: list[int | str] = []
     for part in range(group.partitions):
         arguments += ranges.get(part, ("", ""))

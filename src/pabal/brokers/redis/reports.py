@@ -1,4 +1,4 @@
-"""What the bus on Redis reports besides what every bus does."""
+"""The reports of the bus on Redis, besides those of every bus."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = [
 
 
 class PartitionReport(Report, frozen=True, gc=False):
-    """Be the base of reports on a partition; ``subscription`` is empty, for all of a group are concerned."""
+    """The base of reports about a partition; ``subscription`` is empty, because they concern all."""
 
     partition: int
 
 
 class PartitionTaken(PartitionReport, frozen=True, gc=False):
-    """Tell that this process handles a partition from now on; ``taken_from`` names a dead owner, if any."""
+    """This process handles a partition from now on; ``taken_from`` is its dead previous owner, if any."""
 
     severity = "info"
 
@@ -30,20 +30,21 @@ class PartitionTaken(PartitionReport, frozen=True, gc=False):
 
 
 class PartitionGivenUp(PartitionReport, frozen=True, gc=False):
-    """Tell that this process handed a partition over, with everything saved."""
+    """This process has handed a partition over, with all progress saved."""
 
     severity = "info"
 
 
 class PartitionLost(PartitionReport, frozen=True, gc=False):
-    """Tell that a partition was let go unsaved: another process has it, or may after a lease of silence.
+    """This process has let a partition go without saving, because another process has it or may have it.
 
-    What was not saved is done again there.
+    The latter is the case when the server has received no sign of life for the length of the lease. The other
+    process repeats deliveries whose progress was not saved.
     """
 
 
 class EventsLost(PartitionReport, frozen=True, gc=False):
-    """Tell that events are gone from the server before the group finished them: ``first`` to ``last``."""
+    """Events ``first`` to ``last`` disappeared from the server before the group had finished them."""
 
     severity = "error"
 
@@ -52,13 +53,10 @@ class EventsLost(PartitionReport, frozen=True, gc=False):
 
 
 class GroupRestored(PartitionReport, frozen=True, gc=False):
-    """Tell that the server had forgotten how far the group has come.
-
-    It was put back from what this process knows.
-    """
+    """The server had forgotten the group's progress, and this process has restored it from memory."""
 
 
 class ConnectionLost(Report, frozen=True, gc=False):
-    """Tell that the connection to the server broke; it is made again with growing pauses."""
+    """The connection to the server broke; it is made again, with increasing pauses between attempts."""
 
     error: BaseException

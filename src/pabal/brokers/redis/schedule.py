@@ -1,4 +1,4 @@
-"""Events for later: kept on the server until some process lets them into the log."""
+"""Scheduled events: stored on the server until they are due and some process appends them to the log."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _UNKNOWN = DomainEvent()
 
 
 class Schedule:
-    """Keep events until they are due; one that is released twice by two processes enters the log once."""
+    """Store events until they are due; an event that two processes release enters the log only once."""
 
     def __init__(self, log: RedisLog, partition: int | None = None) -> None:
         self._log = log
         self._partition = partition
 
     async def add(self, event: DomainEvent, due_at: float) -> None:
-        """Keep an event, and wait for the server as for an append.
+        """Store an event; while the server is away, wait or fail as an append does.
 
-        Raises BrokerUnavailableError, UsageError for a time that is none, and DuplicateEventError where its
-        id has other content.
+        Raises BrokerUnavailableError, UsageError for an invalid time, and DuplicateEventError if its id is in
+        use for other content.
         """
         check_time(due_at)
         record = self._log.encoded(event)
@@ -56,7 +56,7 @@ class Schedule:
             return
         call, keys = self._log.link.call, self._log.keys
         row = encode_row(StoredRecord(partition, *record, None, 0))
-        # Four calls in one turn of the event loop: nobody's command comes in between.
+        # All in one iteration of the event loop, so that no other command gets into the transaction.
         calls = [
             call("MULTI"),
             call("HSETNX", keys.scheduled, record.event_id, row),
@@ -69,7 +69,7 @@ class Schedule:
             raise DuplicateEventError(event_id=event.event_id, position=0)
 
     async def _stored_at(self, partition: int, record: EventRecord) -> int:
-        """Return the position under which an event was published already, or 0."""
+        """Return the position at which an event is already stored in the log, or 0."""
         for key in self._log.keys.append_keys(partition)[2:]:
             value = await self._log.link.call("HGET", key, record.event_id)
             if value is not None:
@@ -80,7 +80,7 @@ class Schedule:
         return 0
 
     async def release(self, now: float) -> float | None:
-        """Append what is due; return when the next one is, or None."""
+        """Append all scheduled events that are due; return when the next one is due, or None."""
         call, keys = self._log.link.call, self._log.keys
         while True:
             due = await call("ZRANGEBYSCORE", keys.schedule, "-inf", now, "LIMIT", 0, _AT_ONCE)
@@ -91,12 +91,13 @@ class Schedule:
                 (event_id, None if data is None else self._row_of(event_id, data))
                 for event_id, data in zip(due, rows, strict=True)
             ]
-            # All at once: they travel together, in the order in which they are due.
+            # Concurrently, so that they are appended together, in the order in which they are due.
             entering = [self._enter(row) for _, row in kept if row is not None]
             for error in await asyncio.gather(*entering, return_exceptions=True):
                 if error is not None:
                     raise error
-            # After the append: what breaks off in between is appended again, and known by its id.
+            # Delete them only after the append. If that fails in between, they are appended again, and the
+            # server recognizes them by their ids.
             entered = [event_id for event_id, row in kept if row is not None]
             if entered:
                 await call("HDEL", keys.scheduled, *entered)
@@ -105,7 +106,7 @@ class Schedule:
         return float(following[1]) if following else None
 
     def _row_of(self, event_id: bytes, data: bytes) -> StoredRecord | None:
-        """Return what is kept for later; None for what is none of ours, or damaged, and keeps nobody back."""
+        """Decode a scheduled event; None if it is damaged or foreign: it must not hold back the others."""
         try:
             row = decode_row(data)
         except msgspec.MsgspecError as error:
@@ -127,7 +128,7 @@ class Schedule:
         try:
             event = decode_event(row)
         except DecodeError:
-            event = _UNKNOWN  # some other process may know the class
+            event = _UNKNOWN  # this process lacks the event's class, but others may have it
         try:
             await self._log.append_records([event], [record], row.position)
         except DuplicateEventError as error:

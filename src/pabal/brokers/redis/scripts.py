@@ -1,4 +1,4 @@
-"""The Lua scripts: what must happen on the server in one step."""
+"""The Lua scripts: operations that must be atomic on the server."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ _NAMES = (
     "trim",
 )
 _WITHOUT_ROOM = frozenset(_NAMES) - {"append", "enter", "extent", "trim"}
-"""What a group needs to go on, which is how room is made, so a full server has to carry it out, too."""
+"""Scripts that a group needs in order to make progress. They must run on a full server, too: only progress
+allows a trim, which frees memory."""
 
 _FIRST_WRITE = "redis.call('HDEL', KEYS[1], '')\n"
-"""Stands before those: a full server refuses what takes memory only as a script's first write."""
+"""The prefix of those scripts: a full server refuses a script only if its first write needs memory."""
 
 
 class Script(NamedTuple):
-    """Hold a script and the name under which the server knows it."""
+    """A script and the SHA-1 digest by which the server knows it."""
 
     name: str
     text: str

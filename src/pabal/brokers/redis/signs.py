@@ -1,4 +1,4 @@
-"""A process's signs of life, and what follows when they have not been taken for too long."""
+"""A process's signs of life, and what happens when the server has received none for too long."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pabal.errors import PabalError
 
 
 class SignsOfLife:
-    """Know when the server last took a sign of life, give more beside the looks, and say when it is too late.
+    """Give signs of life regularly; call ``too_late`` when the last confirmed one is older than the lease.
 
-    Every look is one; what follows a look can take longer than the lease while handlers keep the loop busy.
+    Every look of the coordinator is a sign of life. More are needed between looks, because acting on a look
+    can take longer than the lease while handlers keep the event loop busy.
     """
 
     def __init__(
@@ -28,12 +29,12 @@ class SignsOfLife:
         self._give = give
         self._too_late = too_late
         self._taken_at = 0.0
-        """When the last one was given that the server is known to have taken (monotonic)."""
+        """When the last sign that the server has confirmed was given (monotonic)."""
         self._counts = False
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to give signs beside the looks, and to watch how long ago the last one was."""
+        """Start giving signs between looks, and watching the age of the last one."""
         self._taken_at = time.monotonic()
         self._counts = False
         self.tasks = [
@@ -42,28 +43,28 @@ class SignsOfLife:
         ]
 
     async def stop(self) -> None:
-        """Give no more."""
+        """Stop giving and watching signs."""
         await end_tasks(*self.tasks)
 
     def taken(self, given_at: float) -> None:
-        """Note that the server has taken one that was given at a time (monotonic)."""
+        """Note that the server has confirmed a sign given at ``given_at`` (monotonic)."""
         self._taken_at = max(self._taken_at, given_at)
         self._counts = True
 
     def not_needed(self) -> None:
-        """Note that this process owns nothing and is to own nothing, so nobody waits for its signs."""
+        """Note that this process owns no partitions and will not take any, so it needs no signs."""
         self._taken_at = time.monotonic()
         self._counts = False
 
     @property
     def is_overdue(self) -> bool:
-        """Tell whether others may have taken this process's place."""
+        """Tell whether other processes may have taken this one's partitions."""
         return time.monotonic() - self._taken_at > self._lease
 
     async def _go_on(self) -> None:
         while True:
             if self.is_overdue or not self._counts:
-                await asyncio.sleep(self._pause)  # only a look tells what is still this process's
+                await asyncio.sleep(self._pause)  # only a look can tell which partitions we still own
                 continue
             left = self._taken_at + self._lease / 3 - time.monotonic()
             if left > 0:
@@ -78,7 +79,7 @@ class SignsOfLife:
                 self.taken(given_at)
 
     async def _watch(self) -> None:
-        """Beside the looks: one that waits for an answer in vain lasts longer than the lease."""
+        """Watch independently of looks, because a look may wait for its answer longer than the lease."""
         while True:
             if self.is_overdue:
                 await self._too_late()

@@ -1,4 +1,4 @@
-"""How the subscriptions of a group stand: in each partition, and counted over all of them."""
+"""The state of a group's subscriptions: in each partition, and summed over all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUMMED = ("watermark", "frontier", "unfinished", "retries", "parked", "queued")
 async def read_standing(
     link: Link, keys: GroupKeys, partitions: Iterable[int]
 ) -> list[list[SubscriptionRecord]]:
-    """Return each subscription as it stands in each of the partitions, by name; positions are those there."""
+    """Return the subscriptions of each partition, ordered by name; positions are those of the partition."""
     letters = Counter(
         place[:2]
         for place in map(letter_place, await link.call("HKEYS", keys.letter_index))
@@ -79,11 +79,11 @@ def count_over_all(
     extents: Sequence[Extent],
     living: Collection[str] | None = None,
 ) -> list[SubscriptionRecord]:
-    """Return each subscription once, by name, with positions counted over all partitions.
+    """Return each subscription once, ordered by name, with positions counted over all partitions.
 
-    One that stands in trimmed ground, as after a reset to the beginning, is counted as standing at its end,
-    for nothing below comes to it. Owners that are not among the ``living`` are left out, where those are
-    known, and with them their halts.
+    A subscription that stands in the trimmed part of the log, as after a reset to the beginning, counts as
+    standing at the end of that part, because no event below can be delivered. If ``living`` is given, owners
+    that are not in it are left out, and so are the halts they recorded.
     """
     totals: dict[str, SubscriptionRecord] = {}
     owners: dict[str, set[str]] = {}
@@ -107,7 +107,7 @@ def count_over_all(
 
 
 def head_of(extents: Iterable[Extent]) -> int:
-    """Return how many positions were given in all partitions together."""
+    """Return how many positions were assigned in all partitions together."""
     return sum(extent.given(0, extent.head) for extent in extents)
 
 

@@ -1,4 +1,4 @@
-"""One partition whose subscriptions are steered: what is asked, as the engine above it sees and obeys it."""
+"""Control requests to the subscriptions of one partition, as its delivery engine sees and obeys them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pabal.ports.storage import Control, Cursor, Replay, Start
 
 
 class SteeredPartition(PartitionLog, Steered):
-    """Steer subscriptions where they are handled: places and ranges are those of this partition."""
+    """Control subscriptions in one partition, where they are handled; positions are the partition's."""
 
     def __init__(
         self, log: RedisLog, keys: GroupKeys, partition: int, *, on_lost: Lost | None = None
@@ -35,11 +35,11 @@ class SteeredPartition(PartitionLog, Steered):
         self.heard.tell()
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when something is asked here, or was asked elsewhere; return its remover."""
+        """Call ``listener`` after a control request, made here or by another process; return its remover."""
         return self.heard.add(listener)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
-        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        """Return the state requested for each of these subscriptions; unknown names are left out."""
         controls = await super().read_controls(names)
         stored = await read_replays(await self._steering(), self.partition)
         if not controls:
@@ -54,9 +54,9 @@ class SteeredPartition(PartitionLog, Steered):
     # -- halts ----------------------------------------------------------------------------------------
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
-        """Write down why a subscription has halted here, in place of the mark that it is held.
+        """Record why a subscription has halted here, in place of the mark that it is held.
 
-        Where it is to stand elsewhere by now, the mark stays: it goes on there.
+        If a reset was requested meanwhile, the mark stays, because the reset ends the halt.
         """
         keys = (self._keys.epochs, self._keys.moves)
         return bool(await self.log.link.run(script("halt"), keys, name, epoch, reason))
@@ -64,11 +64,11 @@ class SteeredPartition(PartitionLog, Steered):
     # -- places ---------------------------------------------------------------------------------------
 
     async def place(self, start: Start) -> int | str:
-        """Return where a new subscription begins in this partition."""
+        """Return the position after which a new subscription begins in this partition."""
         return (await places_of(self.log.link, self.log.keys, [self.partition], start))[0]
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
-        """Move the cursor in this partition alone. Raises SubscriptionInUseError."""
+        """Move the cursor in this partition only. Raises SubscriptionInUseError if another epoch holds it."""
         group = await self._steering()
         if not await group.link.call("HEXISTS", group.keys.names, name):
             raise await unknown(group, name)
@@ -81,7 +81,7 @@ class SteeredPartition(PartitionLog, Steered):
     # -- replays --------------------------------------------------------------------------------------
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
-        """Ask that a range of this partition is delivered once more. Raises UsageError for an empty one."""
+        """Request that a range of this partition is delivered again. Raises UsageError if it is empty."""
         group = await self._steering()
         saved = await group.link.call("HGET", self._keys.cursors, name)
         if saved is None:
@@ -98,14 +98,14 @@ class SteeredPartition(PartitionLog, Steered):
         return Replay(number, name, first, last, first - 1)
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
-        """Return the positions in (after, upto] that have a dead letter of this subscription."""
+        """Return the positions in (after, upto] at which this subscription has a dead letter."""
         prefix = f"{self.partition}\0{field(name, '')}".encode()
         fields = await self.log.link.call("HKEYS", self._group_keys.letter_index)
         found = [int(at[len(prefix) :]) for at in fields if at.startswith(prefix)]
         return sorted(position for position in found if after < position <= upto)
 
     async def _without_called_off(self, cursor: Cursor) -> Cursor:
-        """Forget retries that are left over from replays which were cancelled: nothing delivers them more."""
+        """Delete retries left over from cancelled replays, which nothing delivers any more."""
         left = [
             retry.position
             for retry in cursor.retries

@@ -1,4 +1,4 @@
-"""What is asked of a group's subscriptions: kept on the server, and seen by every process of the group."""
+"""Control requests to a group's subscriptions: stored on the server, seen by every process of the group."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, Usag
 from pabal.ports.storage import Control
 
 _VERSION = b"\0version"
-"""The field that counts whatever was asked of the group."""
+"""The field that counts the control requests to the group."""
 PAUSED = b"1"
-"""What a subscription's field holds while it is paused."""
+"""The value of a subscription's field while it is paused."""
 HELD = b"1"
-"""What marks that a subscription is held in a partition; why it halted stands there instead, once it has."""
+"""The mark that a subscription is held in a partition; if it has halted, the reason takes its place."""
 
 
 class Group(NamedTuple):
-    """Say where a group is: the connection, the names of what is kept, and how many partitions."""
+    """How to reach a group: the connection, the keys, and the number of partitions."""
 
     link: Link
     log: LogKeys
@@ -32,18 +32,18 @@ class Group(NamedTuple):
 
 
 class Steered:
-    """Pause subscriptions, let them go on, call off replays, forget; refuse to search by what is indexed."""
+    """Pause, resume and forget subscriptions, and cancel replays; refuse queries that need an index."""
 
     async def _steering(self) -> Group:
-        """Return where the group is, with an open connection."""
+        """Return how to reach the group, with an open connection."""
         raise NotImplementedError
 
     async def pause_subscription(self, name: str) -> bool:
-        """Let a subscription take no more events in any partition; False if it is paused already."""
+        """Stop deliveries to a subscription in all partitions; False if it is paused already."""
         return await self._set_paused(name, True)
 
     async def resume_subscription(self, name: str) -> bool:
-        """Let a paused subscription go on, and one that has halted anywhere; False if it is neither."""
+        """Continue a subscription that is paused, or has halted in any partition; False if it is neither."""
         return await self._set_paused(name, False)
 
     async def _set_paused(self, name: str, paused: bool) -> bool:
@@ -58,7 +58,7 @@ class Steered:
         return bool(changed)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
-        """Return what was asked of each of these subscriptions; unknown names are left out."""
+        """Return the state requested for each of these subscriptions; unknown names are left out."""
         if not names:
             return []
         link, _, keys, _ = await self._steering()
@@ -72,11 +72,11 @@ class Steered:
         ]
 
     def poll_controls(self) -> bool:
-        """Return False: whoever looks after the partitions tells."""
+        """Return False: the coordinator tells of control requests, so there is nothing to poll."""
         return False
 
     async def cancel_replays(self, name: str) -> int:
-        """Call off what of its replays is not delivered yet; return how many there were."""
+        """Cancel the undelivered rest of a subscription's replays; return how many replays it had."""
         group = await self._steering()
         keys = replay_keys(group)
         count = await group.link.run(script("cancel"), keys, group.keys.group, name)
@@ -87,9 +87,9 @@ class Steered:
         return int(count)
 
     async def forget_subscription(self, name: str) -> bool:
-        """Remove a subscription from every partition; False if unknown. Its dead letters stay.
+        """Delete a subscription from every partition; False if unknown. Its dead letters stay.
 
-        Raises SubscriptionInUseError while some process has it in some partition.
+        Raises SubscriptionInUseError while a process holds it in any partition.
         """
         group = await self._steering()
         keys: list[str] = [group.keys.names, group.keys.controls]
@@ -103,38 +103,38 @@ class Steered:
         return bool(gone)
 
     def _asked(self) -> None:
-        """Do nothing: other processes see it with their next sign of life."""
+        """Do nothing: processes notice a request at their next look."""
 
     async def find_events(self, wanted: Any, **where: Any) -> list[StoredRecord]:
-        """Raise UsageError."""
+        """Raise UsageError: the log on the server has no index to search."""
         _refuse("search the log", "keep a local storage and feed the bus with relay(storage, bus)")
 
     async def list_event_types(self) -> list[str]:
-        """Raise UsageError."""
+        """Raise UsageError: the log on the server has no index of types."""
         _refuse("list event types", "keep a local storage and feed the bus with relay(storage, bus)")
 
 
 class Heard:
-    """Tell whoever listens in this process that something was asked."""
+    """Tell listeners in this process about control requests."""
 
     def __init__(self) -> None:
         self._asked: list[Callable[[], None]] = []
 
     def add(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` from now on; return what takes it away."""
+        """Add a listener; return a function that removes it."""
         self._asked.append(listener)
         return lambda: self._asked.remove(listener)
 
     def tell(self) -> None:
-        """Call every listener."""
+        """Call all listeners."""
         for listener in tuple(self._asked):
             listener()
 
 
 class ControlWatch:
-    """Notice that something was asked of the group, and put it back where the server has forgotten it.
+    """Notice control requests to the group, and write them again if the server has forgotten them.
 
-    Everything asked raises one number, which each process reads with its sign of life anyway.
+    Every request increases one number (the version), which each look of a process returns anyway.
     """
 
     def __init__(self, log: RedisLog, keys: GroupKeys) -> None:
@@ -145,13 +145,13 @@ class ControlWatch:
 
     @property
     def paused(self) -> frozenset[str]:
-        """Return the names that are paused, as far as seen."""
+        """Return the names of paused subscriptions, as of the last look."""
         return frozenset(
             name.decode() for name, value in self._known.items() if value == PAUSED and b"\0" not in name
         )
 
     async def look(self, version: int) -> bool:
-        """Tell whether something was asked since the last look; ``version`` is what the server says now."""
+        """Tell whether there are new requests since the last look; ``version`` is the server's."""
         if version == self._seen:
             return False
         link = self._log.link
@@ -165,7 +165,7 @@ class ControlWatch:
 
 
 def replay_keys(group: Group) -> tuple[str, ...]:
-    """Return what asking for a replay, or calling it off, touches."""
+    """Return the keys that requesting or cancelling a replay uses."""
     keys: list[str] = [group.keys.names, group.keys.controls]
     for part in range(group.partitions):
         keys += (group.keys.of(part).replays, group.log.held(part))
@@ -173,7 +173,7 @@ def replay_keys(group: Group) -> tuple[str, ...]:
 
 
 async def unknown(group: Group, name: str) -> SubscriptionNotFoundError:
-    """Return the error for a name under which nothing ever subscribed."""
+    """Return the error for an unknown subscription; it lists the known ones."""
     names = await group.link.call("HKEYS", group.keys.names)
     known = sorted(one.decode() for one in names if not one.startswith(b"\0"))
     return SubscriptionNotFoundError(name=name, known=", ".join(known) or "none")

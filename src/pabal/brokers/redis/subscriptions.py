@@ -1,4 +1,4 @@
-"""``bus.subscriptions`` of a bus on a server: what is asked holds in every partition of the group."""
+"""``bus.subscriptions`` of a bus on Redis: requests apply to all partitions of the group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pabal.ports.records import Replay, Start
 
 
 class GroupSubscriptions(Subscriptions):
-    """Steer by durable name, whichever processes of the group have the partitions."""
+    """Control durable subscriptions by name, whichever processes of the group handle their partitions."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class GroupSubscriptions(Subscriptions):
         self._coordinator = coordinator
 
     async def _declare(self, name: str) -> None:
-        """Give a subscription that was made a moment ago its place, so that it can be steered."""
+        """Declare a subscription that may have been made just now, so that it can be controlled."""
         consumer, coordinator = self._group.consumers.get(name), self._coordinator()
         if consumer is not None and coordinator is not None:
             await coordinator.declarations.declare(consumer.subscription)
 
     def _consumers(self, name: str) -> list[tuple[Feed, Consumer]]:
-        """Return what handles a subscription in each partition of this process."""
+        """Return the feed and consumer of a subscription in each partition of this process."""
         return [
             (engine.feed, engine.consumers[name])
             for engine in self._group.engines()
@@ -46,10 +46,10 @@ class GroupSubscriptions(Subscriptions):
         ]
 
     async def pause(self, name: str) -> bool:
-        """Let a subscription take no more events until it is resumed; False if it is paused already.
+        """Stop deliveries to a subscription until it is resumed; False if it is paused already.
 
-        Handlers that run go on to their end. In the partitions of this process it holds when the call
-        returns, in those of others within moments.
+        Running handlers are not interrupted. In this process the pause is in effect when the call returns; in
+        other processes, within moments.
         """
         self._check_running("pause a subscription")
         await self._declare(name)
@@ -59,9 +59,9 @@ class GroupSubscriptions(Subscriptions):
         return await super().pause(name)
 
     async def resume(self, name: str) -> bool:
-        """Let a paused or halted subscription go on, in every process; False if it is neither.
+        """Continue a paused or halted subscription, in every process; False if it is neither.
 
-        Here it holds when the call returns, elsewhere within moments.
+        In this process it is in effect when the call returns; in other processes, within moments.
         """
         self._check_running("resume a subscription")
         await self._declare(name)
@@ -79,9 +79,9 @@ class GroupSubscriptions(Subscriptions):
     async def reset(self, name: str, to: Start) -> int:
         """Move a subscription to the beginning, to now or to a time, in every partition; return its position.
 
-        Positions are counted over all partitions. Everything above is delivered, or delivered again. Waits
-        for its running handlers in this process; others obey within moments, once theirs have ended. Raises
-        UsageError for a position in a log of several partitions.
+        The position is counted over all partitions. All events above it are delivered (again). Waits for the
+        subscription's running handlers in this process; other processes obey within moments, once theirs have
+        ended. Raises UsageError for a position if the log has several partitions.
         """
         self._check_running("reset a subscription")
         await self._declare(name)
@@ -98,25 +98,25 @@ class GroupSubscriptions(Subscriptions):
     async def replay(
         self, name: str, first: int | datetime = 1, last: int | datetime | None = None
     ) -> Replay:
-        """Deliver once more, to this subscription alone, what it has finished: all, or between two times.
+        """Deliver finished events again, to this subscription only: all of them, or those between two times.
 
-        A time bounds every partition, ``first`` included and ``last`` not. What the server keeps no more is
-        left out, and so are dead letters. Positions of the replay are counted over all partitions. Raises
-        UsageError for a range that holds nothing, and for positions in a log of several partitions.
+        Times apply to every partition; ``first`` is included, ``last`` is not. Events no longer on the server
+        are left out, and so are dead letters. Positions of the replay are counted over all partitions. Raises
+        UsageError for an empty range, and for positions if the log has several partitions.
         """
         self._check_running("replay events")
         await self._declare(name)
         for engine in self._group.engines():
-            await engine.settlement.flush()  # the range is cut where its saved cursor stands
+            await engine.settlement.flush()  # the replay's range ends at the saved cursor
         front: Any = self._storage("replay events")
         replay: Replay = await front.request_replay(name, first, last)
         await self._obey()
         return replay
 
     async def forget(self, name: str) -> bool:
-        """Remove a subscription that was given up, so that it holds nothing back; False if unknown.
+        """Delete an abandoned subscription, so that it no longer holds back trimming; False if unknown.
 
-        Its dead letters stay. Raises SubscriptionInUseError while some process has it in some partition.
+        Its dead letters stay. Raises SubscriptionInUseError while a process holds it in any partition.
         """
         forgotten = await super().forget(name)
         coordinator = self._coordinator()
@@ -128,5 +128,5 @@ class GroupSubscriptions(Subscriptions):
         self._group.nudge()
         for engine in self._group.engines():
             if engine.feed is not None:
-                with suppress(BusNotRunningError):  # its partition is handed over: the next owner sees it
+                with suppress(BusNotRunningError):  # being handed over; the next owner sees the request
                     await engine.feed.controls.obey()

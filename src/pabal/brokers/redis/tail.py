@@ -1,4 +1,4 @@
-"""Hear at once what is appended to the partitions that are followed."""
+"""Receive entries as soon as they are appended to the followed partitions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Heard = Callable[[int, int], None]
 
 
 class Tail:
-    """Block on all followed partitions in one call, on a connection of its own."""
+    """Wait for entries in all followed partitions with one blocking call, on a separate connection.
+
+    When the set of followed partitions changes, the blocked call is ended from the other connection.
+    """
 
     def __init__(
         self, url: str, link: Link, name_of: Callable[[int], str], on_heard: Heard, *, patience: float
@@ -32,7 +35,7 @@ class Tail:
         self._followed: dict[int, Pages] = {}
         self._client = 0
         self._waiting: asyncio.Future[Any] | None = None
-        """The call that blocks, unless that is to end already."""
+        """The blocking call, unless it is already being ended."""
         self._changed: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -43,22 +46,22 @@ class Tail:
         self._task = asyncio.create_task(self._run(), name="pabal-redis-tail")
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening and disconnect."""
         task, self._task = self._task, None
         await end_tasks(task)
         await self._link.close()
 
     def follow(self, partition: int, pages: Pages) -> None:
-        """Listen to a partition, as long as its pages follow."""
+        """Listen to a partition, while its ``pages.follows`` is true."""
         self._followed[partition] = pages
         self.look()
 
     def leave(self, partition: int) -> None:
-        """Listen to a partition no more."""
+        """Stop listening to a partition."""
         self._followed.pop(partition, None)
 
     def look(self) -> None:
-        """See anew what is to be listened to."""
+        """Determine again which partitions to listen to, ending the blocked call."""
         if self._changed is not None:
             self._changed.set()
         waiting, self._waiting = self._waiting, None
@@ -66,7 +69,7 @@ class Tail:
             self._end(waiting)
 
     def _end(self, waiting: asyncio.Future[Any]) -> None:
-        """Have the server answer a call that blocks there, or will: it may be on its way yet."""
+        """Make the server end a blocked call; try again if the call has not reached the server yet."""
         if waiting.done():
             return
         if not (self._unblock.is_connected and self._link.is_connected):
@@ -119,5 +122,5 @@ class Tail:
 
 
 def _has_ended(answer: asyncio.Future[Any]) -> bool:
-    """Tell whether the server has ended a call; one that was refused is not tried again."""
+    """Tell whether the server has ended the blocked call, or has refused to."""
     return answer.cancelled() or answer.exception() is not None or bool(answer.result())

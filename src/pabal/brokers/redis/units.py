@@ -1,4 +1,4 @@
-"""What is appended together: units, each stored as a whole, and the flush that carries several of them."""
+"""Units of appending, each stored completely or not at all, and the flush that sends several of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pabal.errors import DuplicateEventError
 
 
 class Unit:
-    """Hold what one call appends: all of it is stored, or nothing."""
+    """The events of one call to append: all of them are stored, or none."""
 
     __slots__ = ("events", "future", "parts", "positions", "prints", "records", "since", "size")
 
@@ -31,22 +31,25 @@ class Unit:
         self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: BaseException) -> None:
-        """Let whoever waits for it get an error; nobody has to."""
+        """Fail the unit's future; its error need not be retrieved."""
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()
 
     def fail_as_duplicate(self, index: int, position: int) -> None:
-        """Refuse it for the event at ``index``, whose id has other content at ``position``."""
+        """Fail because the id of the event at ``index`` is stored with other content at ``position``."""
         self.fail(DuplicateEventError(event_id=id_to_text(self.records[index].event_id), position=position))
 
 
 Place = tuple[Unit, int]
-"""A unit, and which of its events."""
+"""A unit, and the index of one of its events."""
 
 
 def without_twins(units: list[Unit]) -> list[Unit]:
-    """Refuse a unit that gives other content to an id of the same flush; one and the same is kept."""
+    """Fail units that use an id of the same flush for other content; return the rest.
+
+    The same event may occur several times.
+    """
     seen: dict[bytes, int] = {}
     good: list[Unit] = []
     for unit in units:
@@ -68,14 +71,14 @@ def without_twins(units: list[Unit]) -> list[Unit]:
 
 
 class Flush:
-    """Carry what of some units is not stored yet, as one entry for each partition."""
+    """Send the events of some units that have no position yet, as one entry per partition."""
 
     def __init__(self, units: list[Unit]) -> None:
         self._units = units
         self.batches: dict[int, dict[bytes, Place]] = {}
-        """What goes to each partition, each id once."""
+        """The events for each partition, by id."""
         self._twins: list[tuple[Place, Place]] = []
-        """Where an id comes again, with what was there first."""
+        """The first and a further occurrence of the same event."""
         for unit in units:
             positions = unit.positions
             for index, part in enumerate(unit.parts):
@@ -90,7 +93,7 @@ class Flush:
                     self._twins.append((first, place))
 
     def laid_out(self, keys: LogKeys) -> tuple[list[str], list[Any]]:
-        """Return the names of what it touches, and what travels."""
+        """Return the keys and arguments for the script ``append``."""
         names: list[str] = []
         arguments: list[Any] = []
         for partition, batch in self.batches.items():
@@ -108,7 +111,7 @@ class Flush:
         return names, arguments
 
     def note_stored(self, answer: Any) -> list[tuple[int, int, tuple[DomainEvent, ...]]]:
-        """Note where everything is; return partition, first position and events of each entry."""
+        """Assign the positions of an answer; return each entry's partition, first position and events."""
         stored = []
         for (partition, batch), first in zip(self.batches.items(), answer[1:], strict=True):
             for position, (unit, index) in enumerate(batch.values(), first):
@@ -118,9 +121,9 @@ class Flush:
         return stored
 
     def note_known(self, answer: Any) -> list[Unit]:
-        """Note what the server knew already; return the units to send again.
+        """Assign the positions of events that are already stored; return the units to send again.
 
-        A unit with an event whose id has other content there has failed.
+        A unit fails if one of its ids is stored with other content.
         """
         numbered = [list(batch.values()) for batch in self.batches.values()]
         for part, number, value in zip(answer[1::3], answer[2::3], answer[3::3], strict=True):

@@ -1,4 +1,4 @@
-"""Wait for something to happen anywhere in the log, or for a group to have handled everything."""
+"""Wait for an event anywhere in the log, or for a group to have handled all events."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ async def first_match(
 ) -> Any:
     """Return the first event that matches, after a receipt or from now on.
 
-    There is no order between partitions but time; of several new matches, any may be returned.
+    Events of different partitions are ordered only by time; of several new matches, any may be returned.
     """
     matcher = EventMatcher(event_type)
     matches = condition(matcher, where)
     places = await log.heads(range(log.partitions))
     if since is not None and since.position is not None:
-        # What another partition got after the receipt cannot be told by position: the time of the entry can.
+        # In other partitions, positions do not tell which events came after the receipt; their times do.
         partition, position = log.place_of(since.position)
         entries = await log.read_entries(partition, position - 1, 1)
-        if entries:  # else it was trimmed, and nothing came behind it there
+        if entries:  # otherwise the event was trimmed, and none followed it in its partition
             moment = entries[0].rows[0].recorded_at
             extents = await measured(log.link, log.keys, range(log.partitions), moment)
             places = [extent.below for extent in extents]
@@ -70,10 +70,10 @@ async def whole_group_drained(
     retries: bool,
     appended: Mapping[int, int],
 ) -> None:
-    """Return when each subscription of this process has come to where every partition ends now.
+    """Return when each subscription of this process has finished all partitions up to their present heads.
 
-    ``appended`` is how far this process has written in each partition: what its handlers publish meanwhile is
-    part of the work.
+    ``appended`` is the last position that this process has appended in each partition: events that its
+    handlers publish meanwhile are waited for, too.
     """
     pause = 0.001
     while not inbox.is_empty:
@@ -89,7 +89,7 @@ async def whole_group_drained(
         return max(ends[part], appended.get(part, 0))
 
     def is_done(running: Running) -> bool:
-        # Of one that is being handed over, the next owner is asked.
+        # A partition that is being handed over is checked by its saved progress, in `_others_drained`.
         return not _is_at_work(running) or is_at_rest(running.engine, head(running.partition), retries)
 
     while True:
@@ -97,7 +97,7 @@ async def whole_group_drained(
             await _finish(running.engine, partial(is_done, running))
         heads = list(map(head, parts))
         if await _others_drained(engine, coordinator, heads):
-            # What one handled last may have given another that was at rest before something to do.
+            # A handler may meanwhile have published events to a partition that was at rest before.
             if heads == list(map(head, parts)) and all(map(is_done, engine.running.values())):
                 return
             continue
@@ -106,7 +106,7 @@ async def whole_group_drained(
 
 
 def _is_at_work(running: Running) -> bool:
-    """Tell whether a partition is neither only begun nor given up: what was saved of it tells where it is."""
+    """Tell whether this process fully runs a partition; else only its saved progress tells how far it is."""
     return running.is_open and running.ending is None and not running.engine.halting
 
 
@@ -120,7 +120,7 @@ async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
 
 
 async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: list[int]) -> bool:
-    """Tell whether what others have, or will have, is finished up to the given heads, as far as saved."""
+    """Tell whether the partitions not run here are finished up to these heads, by their saved progress."""
     owned = {partition for partition, running in engine.running.items() if _is_at_work(running)}
     if len(owned) == len(heads) or not engine.consumers:
         return True

@@ -1,4 +1,7 @@
-"""How events travel: many in one stream entry, whose id says which positions it holds."""
+"""The wire format: one stream entry holds several events, and its id says at which positions.
+
+The entry id is ``LAST-COUNT``: the position of its last event, and how many events it holds.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _mark = struct.Struct("<II")
 
 
 class Entry(NamedTuple):
-    """Hold a decoded stream entry: the rows at positions ``first`` to ``last``."""
+    """A decoded stream entry: the rows at positions ``first`` to ``last``."""
 
     first: int
     last: int
@@ -31,26 +34,26 @@ class Entry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Tell what the server remembers of an id: where it is stored, and what is under it."""
+    """What the server remembers of an event id: the event's position, and a fingerprint of its content."""
 
     position: int
     fingerprint: int
 
     @classmethod
     def of(cls, value: bytes) -> Known:
-        """Read a fingerprint, how many events stand behind it in its entry, and the last one's position."""
+        """Decode the server's value: fingerprint, number of later events in the entry, its last position."""
         print_, behind = _mark.unpack_from(value)
         return cls(int(value[8:]) - behind, print_)
 
 
 @lru_cache(maxsize=16_384)
 def _crc(text: str) -> int:
-    """Return the CRC-32 of a text; the same aggregates come again and again."""
+    """Return the CRC-32 of a text; cached, because the same aggregates recur."""
     return crc32(text.encode())
 
 
 def fingerprint(record: EventRecord) -> int:
-    """Return 32 bits that differ (but for one case in 2^32) where the content under an id differs."""
+    """Return a 32-bit hash of an event's content; two contents have the same in one case of 2^32."""
     return crc32(record.payload, _crc_of_source(record.event_type, record.aggregate_id))
 
 
@@ -60,27 +63,27 @@ def _crc_of_source(event_type: str, aggregate_id: str | None) -> int:
 
 
 def partition_of(key: str | None, event_id: bytes, partitions: int) -> int:
-    """Return where a key lies; events without one are spread by their id.
+    """Return the partition of a key; events without a key are spread by their id.
 
-    The function is part of the format: every process that ever publishes to a log must agree on it.
+    This function is part of the format: all processes that publish to a log must compute the same.
     """
     return (crc32(event_id) if key is None else _crc(key)) % partitions
 
 
 def aggregate_key(event: DomainEvent) -> str | None:
-    """Return the default key: aggregate type and id."""
+    """Return the default ordering key: aggregate type and id; None for an event of no aggregate."""
     aggregate_id = event.aggregate_id
     return None if aggregate_id is None else f"{event.aggregate_type}/{aggregate_id}"
 
 
 def encode_entry(records: Sequence[EventRecord]) -> bytes:
-    """Return the events of one entry as bytes, with a checksum in front."""
+    """Encode the events of one entry, with a checksum in front."""
     body = _encode(records)
     return _u32.pack(crc32(body)) + body
 
 
 def decode_entry(entry_id: bytes, fields: Sequence[bytes], path: str) -> Entry:
-    """Return what an entry holds. Raises CorruptLogError unless it is exactly what was written."""
+    """Decode an entry. Raises CorruptLogError unless it is exactly what was written."""
     last, count = (int(part) for part in entry_id.split(b"-"))
     first = last - count + 1
     values = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -94,7 +97,7 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes], path: str) -> Entry:
         raise CorruptLogError(path=path, position=first, reason=f"no entry of pabal: {error}") from error
     if len(records) != count:
         raise CorruptLogError(path=path, position=first, reason=f"{len(records)} events, not {count}")
-    new = tuple.__new__  # what ``StoredRecord`` does, in two thirds of the time
+    new = tuple.__new__  # the same as calling ``StoredRecord``, in two thirds of the time
     rows = tuple(
         [
             new(StoredRecord, (position, *record, None, recorded_at))

@@ -1,9 +1,11 @@
--- Append to several partitions at once: all of it, or nothing where an event is known already.
--- KEYS: meta, then for each partition its log, its hash, and the ids of the last events in two generations.
--- ARGV: token, generation size, then for each partition the number of events, their ids (16 bytes each),
--- their marks (8 bytes each: fingerprint, how many stand behind it in its entry) and the encoded entry. What is
--- known of an id is its mark and the last position of its entry: of one text for each nothing is made here.
--- Returns {1, first position of each}, {0, partition index, event index, what is known ...}, or {-1}.
+-- Append to several partitions at once: everything, or nothing if any event is already stored.
+-- KEYS: meta, then for each partition its log, its hash, and its recent and older event ids.
+-- ARGV: token, generation size, then for each partition the number of events, their ids (16 bytes each), their
+-- marks (8 bytes each: fingerprint, number of later events in the entry) and the encoded entry.
+-- For each id the server remembers its mark and the last position of its entry; that position is the same for the
+-- whole entry, so no number has to be formatted for each event.
+-- Returns {1, first position in each partition}, {0, partition index, event index, remembered value, ...} if
+-- events are already stored, or {-1} if the token is not that of the log.
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return {-1} end
 local generation = tonumber(ARGV[2])
 local parts = (#KEYS - 1) / 4

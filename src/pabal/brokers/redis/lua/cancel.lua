@@ -1,6 +1,6 @@
--- Forget the replays of a subscription.
--- KEYS: names, controls, then for each partition its replays and what is held. ARGV: group, name.
--- Returns how many there were, or -1 where nothing ever subscribed under the name.
+-- Cancel the replays of a subscription.
+-- KEYS: names, controls, then for each partition its replays and its held positions. ARGV: group, name.
+-- Returns the number of replays cancelled, or -1 if the subscription is unknown.
 local group, name = ARGV[1], ARGV[2]
 if redis.call('HEXISTS', KEYS[1], name) == 0 then return -1 end
 local mine, numbers, count = name .. '\0', {}, 0

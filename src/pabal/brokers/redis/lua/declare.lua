@@ -1,7 +1,7 @@
--- Note a subscription's place in partitions where it has none yet.
--- KEYS: names, then for each partition its cursors, its marks and its hash.
+-- Create a subscription's cursor in partitions where it has none yet.
+-- KEYS: names, then for each partition its cursors, its watermarks and its hash.
 -- ARGV: group, name, then for each partition a position, or 'now' for the head.
--- Returns the number of the name.
+-- Returns the number of the subscription.
 local number = redis.call('HGET', KEYS[1], ARGV[2])
 if not number then
   number = 1

@@ -1,4 +1,4 @@
--- Note that there is a group, also on a full server, which takes what follows a write that needs no memory.
+-- Register a group. The first write needs no memory, so that a full server runs the script, too.
 -- KEYS: groups. ARGV: group.
 redis.call('SREM', KEYS[1], '')
 return redis.call('SADD', KEYS[1], ARGV[1])

@@ -1,7 +1,7 @@
--- Measure partitions without changing anything; nothing of an event leaves the server but where it lies.
+-- Measure partitions without changing anything; only positions are returned, not events.
 -- KEYS: for each partition its log and its hash. ARGV: a time in microseconds, or '' for none.
--- Returns for each partition its hash, the first position that is still there (0: none), and the position below
--- the first entry that was recorded at or after the time ('': every entry is older, or no time was asked for).
+-- Returns for each partition its hash, the first position still stored (0: none), and the position below the
+-- first entry recorded at or after the time ('': every entry is older, or no time was given).
 local answer = {}
 local function first_of(entry)
   local last, count = string.match(entry[1], '^(%d+)-(%d+)$')
@@ -22,7 +22,7 @@ for part = 1, #KEYS, 2 do
     begin = first_of(oldest)
     local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
     if since and recorded(newest) >= since then
-      -- The newest is late enough, so some entry is the first one that is: halve the way to it.
+      -- The newest entry is recent enough, so binary search finds the first one that is.
       local low = begin
       local _, high = first_of(newest)
       while low < high do

@@ -1,7 +1,7 @@
--- Remove a subscription that nobody has in any partition; its dead letters stay.
+-- Delete a subscription that no process holds in any partition; its dead letters stay.
 -- KEYS: names, controls, then for each partition its lease, epochs, cursors, retries, queued, queue, moves,
--- replays, marks and what is held. ARGV: group, name.
--- Returns 1, 0 where nothing ever subscribed under the name, or -1 where somebody has it.
+-- replays, watermarks and held positions. ARGV: group, name.
+-- Returns 1, 0 if the subscription is unknown, or -1 if a process holds it.
 local group, name = ARGV[1], ARGV[2]
 local number = redis.call('HGET', KEYS[1], name)
 if not number then return 0 end
@@ -33,7 +33,7 @@ for part = 3, #KEYS, 10 do
   redis.call('HDEL', KEYS[part + 6], name)
   redis.call('ZREM', KEYS[part + 8], group .. '\0' .. name)
 end
--- Its number is given to nobody else: notes of attempts name subscriptions by it.
+-- Its number is never used again, because notes of attempts refer to subscriptions by number.
 redis.call('HDEL', KEYS[1], name)
 redis.call('HSET', KEYS[1], '\0' .. number, number)
 redis.call('HDEL', KEYS[2], name, name .. '\0moves')

@@ -1,9 +1,12 @@
--- Make the log, or join the one there is. What a server forgot must never be mistaken for what it has:
--- each time it may have forgotten something (it restarted, or everything was flushed), positions go on far
--- above any that was ever given, in a new *incarnation* of the log, 2^32 positions above the one before.
--- KEYS: meta, then the partitions' hashes. ARGV: partitions wanted (0: as there are), the server's run id,
--- a nonce, the incarnation and the token this process knew last (-1 and '' for none), how many partitions a
--- new log gets, what the names of their hashes begin with.
+-- Create the log, or join the existing one. A position must never be assigned twice. Whenever the server may
+-- have forgotten events (it restarted, or was flushed), positions therefore continue in a new *incarnation* of
+-- the log, which begins 2^32 positions above the previous one, far above any position ever assigned.
+-- KEYS: meta, then the partitions' hashes.
+-- ARGV: number of partitions wanted (0: whatever the log has), the server's run id, a nonce, the incarnation and
+-- the token this process knew last (-1 and '' for none), the number of partitions of a new log, the prefix of
+-- the keys of the partitions' hashes.
+-- Returns what was done ('made', 'joined', 'raised' or 'mismatch'), the number of partitions, the incarnation and
+-- the token.
 local meta = KEYS[1]
 local wanted, run, nonce = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local known, token = tonumber(ARGV[4]), ARGV[5]
@@ -30,7 +33,8 @@ local count, incarnation = tonumber(found[1]), tonumber(found[2])
 if wanted > 0 and wanted ~= count then
   return {'mismatch', count, incarnation, found[3]}
 end
--- Another server process than the log was last used on, or a log made by somebody who knew nothing of ours.
+-- The server has restarted since the log was last used, or the log was created by a process that did not know
+-- this incarnation.
 if found[4] ~= run or (known >= incarnation and token ~= found[3]) then
   incarnation = math.max(incarnation, known) + 1
   token = incarnation .. ':' .. nonce

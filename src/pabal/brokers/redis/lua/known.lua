@@ -1,7 +1,9 @@
--- Remember of a partition's last jump in positions how far they had come before, where somebody knows better
--- than the server did. KEYS: the partition's hash. ARGV: the highest position that was given for certain.
+-- Correct a jump of a partition's positions (see join.lua): a process knows of higher positions before the jump
+-- than the server remembered after its restart.
+-- KEYS: the partition's hash. ARGV: the highest position known to have been assigned.
 local known = tonumber(ARGV[1])
-local begin = known - known % 4294967296  -- of its incarnation: what lies below was not given, or counts already
+-- Where the incarnation of that position begins. Positions below were never assigned, or are counted already.
+local begin = known - known % 4294967296
 local floor = tonumber(redis.call('HGET', KEYS[1], 'floor') or '0')
 local facts = redis.call('HGETALL', KEYS[1])
 for index = 1, #facts, 2 do

@@ -1,9 +1,10 @@
--- Let a subscription stand elsewhere in one partition, unless somebody else than the holder of an epoch has it.
--- Retries, replays and places in queues are forgotten, and so are dead letters whose events come again; others stay.
--- KEYS: lease, epochs, cursors, retries, queued, queue, blocking, marks, held, letters, letter rows,
--- letter states, letter index, letter ids, moves, log, the partition's hash, replays.
--- ARGV: group, partition, name, a position, 'now', or '' for what was asked, the epoch ('' for none).
--- Returns the place, '' where nothing is asked (any more), or -1 where somebody else has it.
+-- Move a subscription's cursor in one partition, unless the subscription is held in another epoch.
+-- Retries, replays and queued positions are deleted, and so are dead letters whose events will be delivered again;
+-- other dead letters stay, and no longer block their keys.
+-- KEYS: lease, epochs, cursors, retries, queued, queue, blocking, watermarks, held positions, letters, letter
+-- rows, letter states, letter index, letter ids, moves, log, the partition's hash, replays.
+-- ARGV: group, partition, name, a position, 'now', or '' for the requested move, the epoch ('' for none).
+-- Returns the new position, '' if no move is requested (any more), or -1 if another epoch holds the subscription.
 local group, partition, name, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if place == '' then place = redis.call('HGET', KEYS[15], name) end
 if not place then return '' end
@@ -13,7 +14,7 @@ if owner ~= '' and redis.call('HEXISTS', KEYS[2], name .. '\0held') == 1
 local head = redis.call('HGET', KEYS[17], 'head') or '0'
 local skips = string.match(place, '^now:(%d+)$')
 if skips then
-  -- It has gone on until it obeyed: what it has finished since it was asked does not come again.
+  -- The holder went on until it obeyed: do not deliver again what it has finished since the request.
   place = string.format('%.0f', math.max(tonumber(skips), redis.call('ZSCORE', KEYS[8], group .. '\0' .. name) or 0))
 elseif place == 'now' or tonumber(place) > tonumber(head) then
   place = head
@@ -36,8 +37,8 @@ end)
 if ARGV[4] ~= '' then each(KEYS[18], mine, function(at, number)
   redis.call('HDEL', KEYS[18], at)
   redis.call('ZREM', KEYS[9], group .. '\0' .. mine .. 'replay\0' .. number)
-end) end  -- else they were asked after it, and those before are gone
-local first = math.huge  -- of what the log still has
+end) end  -- replays that remain at a requested move were requested after it: `reset` deleted the earlier ones
+local first = math.huge  -- the first position still in the log
 local oldest = redis.call('XRANGE', KEYS[16], '-', '+', 'COUNT', 1)[1]
 if oldest then
   local last, count = string.match(oldest[1], '^(%d+)-(%d+)$')

@@ -1,8 +1,8 @@
--- Take one subscription in a partition that this owner holds, or that nobody does.
--- KEYS: lease, epochs, cursors, retries, queue, blocking, controls, moves,
--- replays. ARGV: owner, name.
--- Returns nil while another owner has the partition, else epoch, cursor, retries, the blocked keys, whether it
--- is paused, how often it was asked to stand elsewhere, its replays, and whether it has still to do so.
+-- Take a subscription in a partition that this owner holds, or that has no owner.
+-- KEYS: lease, epochs, cursors, retries, queue, blocking, controls, moves, replays. ARGV: owner, name.
+-- Returns nil while another owner has the partition, {0} if the subscription has no cursor, else its epoch,
+-- cursor, retries, blocked keys, whether it is paused, how many resets were requested so far, its replays, and
+-- whether a requested reset is still to be carried out.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if not owner or owner == '' then
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)
@@ -25,7 +25,7 @@ local function of_name(hash, target)
 end
 of_name(KEYS[4], retries)
 of_name(KEYS[6], keys)
--- The first of each key in the queue, from key to key.
+-- Find the keys that have a queue by jumping to the first entry of each.
 local from = '[' .. prefix
 local upto = '(' .. name .. '\1'
 while true do

@@ -1,6 +1,6 @@
--- Pause a subscription, or let it go on, also where it has halted; who owns partitions sees another version.
--- KEYS: names, controls, then the epochs of each partition. ARGV: name, '1' to pause or '0' to go on.
--- Returns 1, 0 where it is so already, or -1 where nothing ever subscribed under the name.
+-- Pause a subscription, or resume it, also where it has halted; owners of partitions notice the new version.
+-- KEYS: names, controls, then the epochs of each partition. ARGV: name, '1' to pause or '0' to resume.
+-- Returns 1, 0 if nothing changed, or -1 if the subscription is unknown.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return -1 end
 local changed = 0
 if (redis.call('HGET', KEYS[2], ARGV[1]) or '0') ~= ARGV[2] then

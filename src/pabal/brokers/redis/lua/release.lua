@@ -1,5 +1,6 @@
--- Give a subscription up, and with 'all' the partition too, once nothing in it is held.
+-- Release a subscription; with 'all', release the partition and all subscriptions held in it.
 -- KEYS: lease, epochs. ARGV: owner, name ('' for none), epoch, what ('one' or 'all').
+-- Returns 1, or 0 if another owner has the partition.
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[2], ARGV[2]) == ARGV[3] then
   redis.call('HINCRBY', KEYS[2], ARGV[2], 1)

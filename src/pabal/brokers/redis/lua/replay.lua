@@ -1,7 +1,7 @@
--- Ask that ranges are delivered once more to a subscription; what lies in them is kept from now on.
--- KEYS: names, controls, then for each partition its replays and what is held.
--- ARGV: group, name, then for each partition the first and the last position ('' for nothing of it).
--- Returns the number of the replay, or -1 where nothing ever subscribed under the name.
+-- Request that ranges are delivered to a subscription again; their events are not trimmed until then.
+-- KEYS: names, controls, then for each partition its replays and its held positions.
+-- ARGV: group, name, then for each partition the first and the last position ('' for no range in it).
+-- Returns the number of the replay, or -1 if the subscription is unknown.
 local group, name = ARGV[1], ARGV[2]
 if redis.call('HEXISTS', KEYS[1], name) == 0 then return -1 end
 local number = redis.call('HINCRBY', KEYS[2], '\0replays', 1)

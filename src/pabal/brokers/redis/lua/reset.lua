@@ -1,8 +1,8 @@
--- Ask that a subscription stands elsewhere in every partition; who handles one obeys when it opens it anew.
--- What lies above each place is kept from now on. Replays asked before are forgotten, those asked later are not.
--- KEYS: names, controls, then for each partition its moves, what is held, its hash, its replays and its epochs.
+-- Request a reset of a subscription in every partition; owners obey when they open the subscription again.
+-- Events above each position are not trimmed until then. Earlier replays are deleted; later ones are not.
+-- KEYS: names, controls, then for each partition its moves, held positions, hash, replays and epochs.
 -- ARGV: group, name, then for each partition a position, or 'now' for the head.
--- Returns the places, or nothing where nothing ever subscribed under the name.
+-- Returns the positions, or nil if the subscription is unknown.
 local group, name = ARGV[1], ARGV[2]
 if redis.call('HEXISTS', KEYS[1], name) == 0 then return false end
 local mine, places = name .. '\0', {}
@@ -21,7 +21,7 @@ for part = 1, #ARGV - 2 do
     end
   end
   local held = redis.call('HGET', KEYS[at + 4], mine .. 'held')
-  if held and held ~= '1' then redis.call('HSET', KEYS[at + 4], mine .. 'held', '1') end  -- where it has halted
+  if held and held ~= '1' then redis.call('HSET', KEYS[at + 4], mine .. 'held', '1') end  -- it had halted
   places[part] = place
 end
 redis.call('HINCRBY', KEYS[2], name .. '\0moves', 1)

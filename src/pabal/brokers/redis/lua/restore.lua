@@ -1,8 +1,8 @@
--- Put back what the server has forgotten of a partition, from what its owner remembers.
--- KEYS: lease, epochs, cursors, retries, marks, names. ARGV: owner, epoch, group, then for each name: name,
--- its number, its epoch, the mark that it is held (or why it has halted), its cursor, its watermark, how many
--- retries, and for each its field and itself.
--- Returns 1, or 0 where somebody has taken the partition meanwhile.
+-- Write again the state of a partition that the server has forgotten, from its owner's memory.
+-- KEYS: lease, epochs, cursors, retries, watermarks, names.
+-- ARGV: owner, epoch, group, then for each subscription: name, number, epoch, the mark that it is held (or why it
+-- has halted), cursor, watermark, number of retries, and for each retry its field and its value.
+-- Returns 1, or 0 if another process has taken the partition.
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= '' and owner ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', ARGV[2])

@@ -1,6 +1,6 @@
--- Begin to retry a dead letter, unless that is done already; leave word for the partition's owner.
+-- Mark a dead letter as being retried, and leave a call for the partition's owner.
 -- KEYS: letter states, letter rows, retries, calls. ARGV: id, new row ('' for none), retry field, retry.
--- Returns 1, 0 where a retry is under way, -1 where there is no such letter.
+-- Returns 1, 0 if it is being retried already, or -1 if there is no such dead letter.
 local state = redis.call('HGET', KEYS[1], ARGV[1])
 if not state then return -1 end
 if state == 'retrying' then return 0 end

@@ -1,14 +1,14 @@
 -- Save progress of subscriptions in one partition, each only while its epoch lasts.
--- KEYS: lease, epochs, cursors, retries, queued, queue, blocking, marks, held, letters, letter rows,
--- letter states, letter index, letter ids, letter counter, replays.
--- ARGV: owner, group, partition, then operations: a letter and what it needs.
---   C name epoch cursor watermark   the cursor of a name; all that follows is the name's
---   X position                      over: no retry, no place in a queue, no dead letter being retried
---   R position retry                a retry
---   Q position key                  a place in the queue behind a key
---   A number watermark              how far a replay has come; one that is at its end is over
---   P position letter row key       a dead letter; key '' where it blocks none
--- Returns the names refused; {'\0gone'} where the server has forgotten the lease.
+-- KEYS: lease, epochs, cursors, retries, queued, queue, blocking, watermarks, held positions, letters, letter
+-- rows, letter states, letter index, letter ids, letter counter, replays.
+-- ARGV: owner, group, partition, then operations: a letter and its arguments.
+--   C name epoch cursor watermark   set a subscription's cursor; the operations that follow belong to it
+--   X position                      finished: delete its retry, queue entry and dead letter being retried
+--   R position retry                store a retry
+--   Q position key                  put a position into the queue behind a key
+--   A number watermark              advance a replay; delete it if it is at its end
+--   P position letter row key       park: store a dead letter; key '' if it blocks none
+-- Returns the names of subscriptions whose epoch is over; {'\0gone'} if the server has forgotten the lease.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'\0gone'} end
 local mine = redis.call('HGET', KEYS[1], 'owner') == ARGV[1]
 local group, partition = ARGV[2], ARGV[3]

@@ -1,11 +1,11 @@
--- Give a sign of life, and look at who else lives and who has which partition.
+-- Give a sign of life, and return the state of the group.
 -- KEYS: members, meta, schedule, letter ids, controls, groups, then each partition's lease and calls.
 -- ARGV: member, token, group.
--- Returns whether the log is the same (0: another), when the next scheduled event is due, the number of dead
--- letters, members and their signs, and for each partition its owner, epoch and number of calls; last, the
--- version of what is asked of the group.
+-- Returns 1 if the token is that of the log, else 0; when the next scheduled event is due; the number of dead
+-- letters; the members and their signs of life; for each partition its owner, epoch and number of calls; and the
+-- version of the group's control requests.
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
-redis.call('SADD', KEYS[6], ARGV[3])  -- the server may have forgotten it
+redis.call('SADD', KEYS[6], ARGV[3])  -- the server may have forgotten the group
 local same = redis.call('HGET', KEYS[2], 'token') == ARGV[2] and 1 or 0
 local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2] or ''
 local leases = {}

@@ -1,7 +1,8 @@
--- Take a partition that nobody holds, or whose owner is known to be dead.
+-- Take a partition that has no owner, or whose owner is known to be dead.
 -- KEYS: lease, epochs, members, retries.
--- ARGV: owner, the owner it is taken from ('' for none), then fields and values of retries that its death asks for.
--- Returns the new epoch, or 0 where somebody was quicker.
+-- ARGV: new owner, previous owner ('' for none), then fields and values of retries: the attempts in which the
+-- previous owner died.
+-- Returns the new epoch, or 0 if another process was quicker.
 local owner = redis.call('HGET', KEYS[1], 'owner') or ''
 if owner ~= ARGV[2] then return 0 end
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then return 0 end
