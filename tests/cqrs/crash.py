@@ -1,7 +1,7 @@
-"""Kill the shop at every point at which it writes, and compare how it ends: ``python -m tests.cqrs.crash``.
+"""Kill the shop at every point where it writes, and compare how it ends: ``python -m tests.cqrs.crash``.
 
-Each round is a shop on a file of its own, in a process of its own (forked, so that a round takes a moment).
-It is killed before, during or after its n-th write, once or twice, and then runs to the end.
+Each round runs the shop on a new file, in a new process (forked, so that a round is fast). The process is
+killed before, during or after its n-th write, once or twice; then the shop runs to the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pabal.testing import VirtualClock
 from tests.cqrs.support import CqrsOrder, Fulfilment, PlaceOrder, make_commands
 
 ORDERS = {"o-1": Decimal(10), "o-2": Decimal(20), "unpaid": Decimal(1000), "bad": Decimal(30)}
-"""Two are shipped, one is never paid and times out, one has its payment refused and is cancelled."""
+"""Two are shipped, one is never paid and times out, and one is cancelled because its payment is refused."""
 NEVER = 1 << 30
 
 
@@ -47,7 +47,7 @@ class MortalStorage(SqliteEventStorage):
     def _around(self, write: Callable[[], Any]) -> Any:
         self._point()
         submitted = write()
-        self._point()  # the writer's thread may be anywhere in it now
+        self._point()  # the writer's thread may be at any point of the write now
 
         async def finish() -> Any:
             result = await submitted
@@ -76,7 +76,7 @@ async def play(path: Path, dies_at: int) -> int:
     """Run the shop to its end; return how many points it passed."""
     storage = MortalStorage(path, durability="normal")
     storage.dies_at = dies_at
-    clock = VirtualClock(start=time.time())  # what a crash leaves is due by the machine's time
+    clock = VirtualClock(start=time.time())  # retries left by a crash are due by the machine's time
     bus = InMemoryEventBus(storage, clock=clock, seed=1)
     commands = make_commands(bus)
     processes = ProcessManagers(bus, commands, clock=clock)
@@ -85,7 +85,7 @@ async def play(path: Path, dies_at: int) -> int:
     orders = Repository(CqrsOrder, bus, keep=0)
 
     async def until(order: str, status: str, *, within: float) -> None:
-        """Let time pass for what is tried again after a crash, but not so much that other orders time out."""
+        """Advance the clock for retries after a crash, but not so far that other orders time out."""
         latest = clock.time() + within
         async with asyncio.timeout(60):
             while True:
@@ -103,25 +103,25 @@ async def play(path: Path, dies_at: int) -> int:
         if (await orders.load("unpaid")).status == "placed":
             await clock.advance(61)
         await until("unpaid", "cancelled", within=1000)
-        # What a dead process had begun is due when its death was found out: by the wall clock, which has gone
-        # on since this clock was made. Leaving the block waits for it.
+        # Deliveries of a killed process are due when its death is noticed, by the machine's clock, which has
+        # advanced since this clock was created. Leaving the block waits for them.
         await clock.advance(10)
         assert await bus.dead_letters.list() == []
     return storage.points
 
 
 async def end_state(path: Path) -> list[str]:
-    """Return everything on the log but times and random ids, sorted."""
+    """Return everything on the log except times and random ids, sorted."""
     async with SqliteEventStorage(path, durability="normal") as storage:
         rows = []
         async for envelope in storage.read():
             payload = envelope.event.to_dict()["payload"]
             if isinstance(envelope.event, ProcessTimedOut) and payload["key"] != "unpaid":
-                continue  # comes to a process that has ended, perhaps after the run
+                continue  # a timeout of an ended process, which may come after the run
             if isinstance(envelope.event, CommandHandled):
                 del payload["handling"]
-            # Which steps and commands there are is told by ids that follow from the client's commands alone
-            # as far as pabal gives them; those of the shop's events are new in each run.
+            # Ids derived by pabal depend only on the client's commands, and identify steps and commands. The
+            # ids of the shop's own events are random in each run.
             for name in ("cause", "command_id", "fingerprint", "commands", "timeouts"):
                 payload.pop(name, None)
             rows.append(json.dumps([envelope.event.event_type, payload], sort_keys=True, default=str))
@@ -129,7 +129,7 @@ async def end_state(path: Path) -> list[str]:
 
 
 def play_in_a_process(path: Path, dies_at: int) -> bool:
-    """Run the shop in a forked process; tell whether it came to its end rather than died."""
+    """Run the shop in a forked process; return whether it reached its end rather than died."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -150,11 +150,11 @@ def play_in_a_process(path: Path, dies_at: int) -> bool:
 
 
 def run(rounds: int, seed: int) -> dict[str, Any]:
-    """Play so many rounds; return what happened and which rounds ended differently."""
+    """Run ``rounds`` rounds; return what happened, and which rounds ended differently."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="pabal-processes-") as name:
         folder = Path(name)
-        # The main process keeps free of threads, for it forks: what needs one runs in children, too.
+        # Keep the main process free of threads, because it forks: anything that needs one runs in a child.
         expected, points = _measure(folder / "reference.db")
         kills, different = 0, []
         for number in range(rounds):

@@ -51,7 +51,7 @@ class OrderCancelled(ShopEvent):
 
 
 class RefusedError(Exception):
-    """A rule of the shop says no."""
+    """A command breaks a rule of the shop."""
 
 
 class CqrsOrder(Aggregate):
@@ -144,7 +144,7 @@ def make_commands(bus_or_storage: object) -> CommandBus:
 
 
 class Fulfilment(ProcessManager):
-    """Pay for what was placed, ship what was paid, cancel what takes too long or is refused."""
+    """Pay placed orders, ship paid ones, and cancel those that time out or are refused."""
 
     process_type: ClassVar[str] = "cqrs_fulfilment"
     rejections = (RefusedError,)

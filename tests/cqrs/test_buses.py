@@ -1,4 +1,4 @@
-"""Commands and queries find their one handler, and handlers get what they ask for."""
+"""Commands and queries reach their one handler, and handlers get their dependencies."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Numbers:
 
 
 async def test_a_command_returns_what_its_handler_returns() -> None:
-    """A caller would not learn the id of what it made."""
+    """A caller would not learn the id of what it created."""
     commands = CommandBus()
 
     @commands.handles(Add)
@@ -69,7 +69,7 @@ async def test_a_command_returns_what_its_handler_returns() -> None:
 
 
 async def test_a_sync_handler_that_raises_stop_iteration_is_answered() -> None:
-    """A future of asyncio refuses StopIteration: its caller would wait for ever, and not be cancelled."""
+    """asyncio futures refuse StopIteration: the caller would wait forever, and could not be cancelled."""
     commands = CommandBus()
 
     @commands.handles(Add)
@@ -81,7 +81,7 @@ async def test_a_sync_handler_that_raises_stop_iteration_is_answered() -> None:
 
 
 async def test_a_handlers_error_comes_to_the_caller_as_it_is() -> None:
-    """A caller could not tell a refusal from a defect."""
+    """A caller could not distinguish a rejection from a bug."""
     commands = CommandBus()
 
     @commands.handles(Add)
@@ -102,7 +102,7 @@ async def test_a_message_without_handler_is_an_error_that_names_it() -> None:
 
 
 def test_a_second_handler_is_an_error_that_names_both() -> None:
-    """One of two handlers would silently win."""
+    """One of the two handlers would silently win."""
     commands = CommandBus()
 
     async def first(command: Add) -> int:
@@ -117,7 +117,7 @@ def test_a_second_handler_is_an_error_that_names_both() -> None:
 
 
 async def test_handlers_get_their_dependencies_by_type_from_a_plain_function() -> None:
-    """Handlers would have to import what they use, and could not be tested apart."""
+    """Handlers would have to import their dependencies, and could not be tested in isolation."""
     numbers = Numbers()
     queries = QueryBus(provide={Numbers: numbers}.__getitem__)
 
@@ -146,7 +146,7 @@ async def test_a_provider_may_be_async() -> None:
 
 
 async def test_what_cannot_be_provided_is_told_with_handler_parameter_and_cause() -> None:
-    """A wiring mistake would surface as a KeyError from somewhere."""
+    """A wiring mistake would surface as a KeyError without any context."""
     commands = CommandBus(provide={}.__getitem__)
 
     @commands.handles(Add)
@@ -185,7 +185,7 @@ def test_what_cannot_handle_a_message_is_refused_when_registered() -> None:
 
 
 def test_a_generator_is_no_handler() -> None:
-    """The command counted as handled, and none of the body ran."""
+    """The command would count as handled, although none of the body ran."""
 
     def counting(command: Add) -> Any:
         yield command.left
@@ -199,7 +199,7 @@ def test_a_generator_is_no_handler() -> None:
 
 
 async def test_a_middleware_that_does_not_await_the_next_call_is_told() -> None:
-    """The command was not handled, and its sender got a coroutine for its result."""
+    """The command would not be handled, and its sender would get a coroutine as the result."""
     commands = CommandBus()
     commands.register(Add, lambda command: command.left)
 
@@ -212,7 +212,7 @@ async def test_a_middleware_that_does_not_await_the_next_call_is_told() -> None:
 
 
 async def test_a_class_for_a_message_is_told_as_the_slip_that_it_is() -> None:
-    """The user was told to write a handler for StructMeta."""
+    """Users who forget the brackets would be told to write a handler for StructMeta."""
     commands = CommandBus()
     commands.register(Add, lambda command: command.left)
     with pytest.raises(UsageError, match=r"was given the class Add; give an object of it, Add\(…\)"):
@@ -220,7 +220,7 @@ async def test_a_class_for_a_message_is_told_as_the_slip_that_it_is() -> None:
 
 
 async def test_a_handler_that_is_not_async_runs_in_a_thread() -> None:
-    """One slow handler would hold the event loop up."""
+    """One slow handler would block the event loop."""
     commands = CommandBus()
 
     @commands.handles(Add)
@@ -231,7 +231,7 @@ async def test_a_handler_that_is_not_async_runs_in_a_thread() -> None:
 
 
 async def test_any_class_can_be_a_message_and_any_callable_object_a_handler() -> None:
-    """An application could not keep the classes it has."""
+    """An application could not keep using its existing classes."""
 
     class Ping:
         pass
@@ -247,7 +247,7 @@ async def test_any_class_can_be_a_message_and_any_callable_object_a_handler() ->
 
 
 async def test_middleware_stands_around_handlers_in_the_order_of_use() -> None:
-    """A check could come after what it should guard; and handlers registered before would escape it."""
+    """A check could run after what it should guard, and not apply to handlers registered before it."""
     commands = CommandBus()
     seen: list[str] = []
 
@@ -269,7 +269,7 @@ async def test_middleware_stands_around_handlers_in_the_order_of_use() -> None:
 
 
 async def test_validation_refuses_before_the_handler_sees_the_message() -> None:
-    """Bad input would reach the domain."""
+    """Invalid input would reach the domain."""
     commands = CommandBus()
     commands.use(validate())
     commands.register(Add, _add)
@@ -337,7 +337,7 @@ async def test_logging_tells_type_duration_and_outcome_but_no_content(
 
 
 async def test_a_conflict_is_tried_again_so_often_and_no_more() -> None:
-    """Two users of one aggregate would see errors that a second look resolves; or a retry would never end."""
+    """Users would see conflicts that a retry resolves; or retries would never end."""
     attempts: list[int] = []
     commands = CommandBus()
     commands.use(retry_conflicts(attempts=3))
@@ -361,7 +361,7 @@ async def test_a_conflict_is_tried_again_so_often_and_no_more() -> None:
 
 
 def test_messages_are_immutable_and_commands_have_an_id_each() -> None:
-    """A middleware could change what another one checked."""
+    """A middleware could change what another one has checked."""
     command = Add(1, 2)
     with pytest.raises(AttributeError):
         command.left = 5  # type: ignore[misc]
@@ -370,7 +370,7 @@ def test_messages_are_immutable_and_commands_have_an_id_each() -> None:
 
 
 async def test_a_check_that_is_async_is_waited_for() -> None:
-    """Whatever it refuses would be let through."""
+    """Messages that it refuses would be let through."""
 
     async def check(message: Add) -> None:
         await asyncio.sleep(0)
@@ -389,7 +389,7 @@ async def test_a_check_that_is_async_is_waited_for() -> None:
 
 
 async def test_what_is_no_middleware_is_refused_where_it_is_used() -> None:
-    """`use(validate)` without its brackets failed every command, with a count of arguments for a reason."""
+    """`use(validate)` without brackets would fail every command, with an error about argument counts."""
     commands = CommandBus()
     commands.register(Add, lambda command: command.left)
     for factory in (validate, authorise, log_messages, retry_conflicts):
@@ -407,7 +407,7 @@ async def test_what_is_no_middleware_is_refused_where_it_is_used() -> None:
 
 
 async def test_a_middleware_that_is_not_async_is_told() -> None:
-    """Its author read that an int cannot be used in an await expression, somewhere in pabal."""
+    """The error would say that an int cannot be used in an await expression, somewhere in pabal."""
     commands = CommandBus()
     commands.register(Add, lambda command: command.left)
 
@@ -420,7 +420,7 @@ async def test_a_middleware_that_is_not_async_is_told() -> None:
 
 
 async def test_a_unit_of_work_that_nobody_provides_is_told_with_who_does() -> None:
-    """The reason was that of the application's container, which does not know the class."""
+    """The error would be that of the application's container, which does not know the class."""
     for commands in (CommandBus(), CommandBus(provide={}.__getitem__)):
 
         @commands.handles(Add)

@@ -1,4 +1,4 @@
-"""Killed at any point of a step, a process ends as if nothing had happened."""
+"""A process manager that is killed at any point of a step ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 @pytest.mark.crash
 async def test_a_shop_killed_at_any_point_ends_as_one_that_was_not() -> None:
-    """An order would be paid twice after a crash, or be forgotten; `make test-processes` plays 200 rounds.
+    """An order would be paid twice after a crash, or lost; `make test-processes` plays 200 rounds.
 
-    In a process of its own, for it forks.
+    It runs in a process of its own, because it forks.
     """
     playing = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.cqrs.crash", "--rounds", "6", stdout=asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""A command of one id is handled once, and its id is stored with what it caused."""
+"""A command id is handled once, and stored together with the events it caused."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def _types(storage: Any) -> list[str]:
 
 
 async def test_a_command_sent_twice_is_handled_once_and_answers_the_same(storage: Any) -> None:
-    """A client that repeats a request after a lost answer would place two orders."""
+    """A client that repeats a request after losing the answer would place two orders."""
     commands = make_commands(storage)
     command = PlaceOrder("o-1")
     assert await commands.execute(command) == "o-1"
@@ -88,7 +88,7 @@ async def test_two_sendings_at_a_time_are_handled_once(storage: Any) -> None:
 
 
 async def test_a_command_that_its_own_handler_sends_again_is_an_error_not_a_deadlock(storage: Any) -> None:
-    """It waits for the first sending, which waits for it: nothing would ever say why."""
+    """The second sending waits for the first, which waits for the second: it would hang without an error."""
     commands = CommandBus()
     commands.use(Idempotency(storage))
 
@@ -107,7 +107,7 @@ async def test_a_command_that_its_own_handler_sends_again_is_an_error_not_a_dead
 async def test_commands_whose_handlers_send_each_other_are_an_error_not_a_deadlock(
     storage: Any, buses: int
 ) -> None:
-    """Sent at a time, each waits for what the other's handler holds: nothing would ever say why."""
+    """Each would wait for the command that the other's handler is handling, and hang without an error."""
     here = there = CommandBus()
     here.use(Idempotency(storage))
     if buses == 2:
@@ -146,7 +146,7 @@ async def test_commands_whose_handlers_send_each_other_are_an_error_not_a_deadlo
 
 
 async def test_commands_that_wait_for_one_another_without_a_circle_are_handled(storage: Any) -> None:
-    """A command that two handlers send at a time would be refused to one, though its answer is coming."""
+    """A command that two handlers send at once would be refused to one of them, although it will finish."""
     commands = CommandBus()
     commands.use(Idempotency(storage))
     met, common = asyncio.Barrier(2), ShipOrder("o-1")
@@ -167,7 +167,7 @@ async def test_commands_that_wait_for_one_another_without_a_circle_are_handled(s
 
 
 async def test_a_task_that_a_handler_left_behind_may_send_its_command_again(storage: Any) -> None:
-    """A worker that was started by a handler was refused that command for ever: its answer is on the log."""
+    """A background task started by a handler could never send that command again."""
     commands = CommandBus()
     commands.use(Idempotency(storage))
     has_returned = asyncio.Event()
@@ -189,7 +189,7 @@ async def test_a_task_that_a_handler_left_behind_may_send_its_command_again(stor
 
 
 async def test_a_command_may_be_handed_on_to_a_bus_with_a_log_of_its_own(storage: Any) -> None:
-    """It was refused as if it waited for itself, though nobody there is handling it."""
+    """It would be refused as waiting for itself, although it is not being handled on the other log."""
     here, there = CommandBus(), CommandBus()
     here.use(Idempotency(storage))
     there.use(Idempotency(InMemoryEventStorage()))
@@ -206,7 +206,7 @@ async def test_a_command_may_be_handed_on_to_a_bus_with_a_log_of_its_own(storage
 
 
 async def test_a_handler_that_commits_by_itself_is_told(storage: Any) -> None:
-    """Its events were stored without the command's id: after a crash the command was handled again."""
+    """Its events would be stored without the command's id, and the command handled again after a crash."""
     orders = Repository(CqrsOrder, storage)
     commands = CommandBus()
     commands.use(Idempotency(storage))
@@ -223,7 +223,7 @@ async def test_a_handler_that_commits_by_itself_is_told(storage: Any) -> None:
 
 
 async def test_two_buses_at_a_time_store_the_effects_of_one(storage: Any) -> None:
-    """Two processes that got the same command would both store what it causes, even under different ids."""
+    """Two processes with the same command would both store its effects, even under different ids."""
     together = asyncio.Barrier(2)
 
     def make(order: str) -> CommandBus:
@@ -244,7 +244,7 @@ async def test_two_buses_at_a_time_store_the_effects_of_one(storage: Any) -> Non
 
 
 async def test_a_command_that_raises_leaves_nothing_and_may_be_sent_again(storage: Any) -> None:
-    """A refused command would count as done."""
+    """A rejected command would count as handled."""
     commands = make_commands(storage)
     await commands.execute(PlaceOrder("o-1"))
     before = await _types(storage)
@@ -256,7 +256,7 @@ async def test_a_command_that_raises_leaves_nothing_and_may_be_sent_again(storag
 
 
 async def test_one_id_with_other_content_is_an_error(storage: Any) -> None:
-    """A client that mixes its ids up would be told that its order was placed."""
+    """A client that mixes up its ids would be told that its order was placed."""
     commands = make_commands(storage)
     command = PlaceOrder("o-1")
     await commands.execute(command)
@@ -267,7 +267,7 @@ async def test_one_id_with_other_content_is_an_error(storage: Any) -> None:
 
 
 async def test_one_id_with_another_command_of_equal_content_is_an_error(storage: Any) -> None:
-    """A payment would be answered with what came of the shipping, and not happen."""
+    """A payment would return the result of a shipment, and not happen."""
     commands = make_commands(storage)
     await commands.execute(PlaceOrder("o-1"))
     pay = PayOrder("o-1")
@@ -277,7 +277,7 @@ async def test_one_id_with_another_command_of_equal_content_is_an_error(storage:
 
 
 async def test_a_result_comes_back_as_the_type_it_was(storage: Any) -> None:
-    """A repeated command would answer with a dictionary where the first answered with a struct."""
+    """A repeated command would return a dictionary where the first call returned a struct."""
     commands = CommandBus()
     commands.use(Idempotency(storage))
 
@@ -290,7 +290,7 @@ async def test_a_result_comes_back_as_the_type_it_was(storage: Any) -> None:
 
 
 async def test_a_result_that_cannot_be_kept_is_told_and_nothing_stored(storage: Any) -> None:
-    """The command would be done, but its repetition could not be answered."""
+    """The command would be handled, but its repetition could not be answered."""
     orders = Repository(CqrsOrder, storage)
     commands = CommandBus()
     commands.use(Idempotency(storage))
@@ -308,7 +308,7 @@ async def test_a_result_that_cannot_be_kept_is_told_and_nothing_stored(storage: 
 async def test_a_result_that_is_of_another_type_than_annotated_is_told_and_nothing_stored(
     storage: Any,
 ) -> None:
-    """The first sending would be answered, and each further one fail."""
+    """The first call would succeed, and every repetition fail."""
     orders = Repository(CqrsOrder, storage)
     commands = CommandBus()
     commands.use(Idempotency(storage))
@@ -324,7 +324,7 @@ async def test_a_result_that_is_of_another_type_than_annotated_is_told_and_nothi
 
 
 async def test_a_first_result_that_a_new_release_takes_no_more_is_told_as_such(storage: Any) -> None:
-    """An error of a library that nobody called would come up, and name neither command nor cause."""
+    """The error would come from msgspec, and name neither the command nor the cause."""
     command = PlaceOrder("o-1")
     await make_commands(storage).execute(command)
     commands = CommandBus()
@@ -339,11 +339,11 @@ async def test_a_first_result_that_a_new_release_takes_no_more_is_told_as_such(s
 
 
 async def test_a_command_with_a_set_is_the_same_in_every_process(tmp_path: Path) -> None:
-    """Each process has sets in its own order: sent again after a crash, it would be refused as another."""
+    """Sets are ordered differently in each process: a repetition after a crash would be refused as other."""
     script = tmp_path / "send.py"
     script.write_text(_SEND_TAGS)
     for seed in range(1, 4):
-        # A process of its own, because the order is drawn when the interpreter starts.
+        # A separate process, because the hash seed is chosen when the interpreter starts.
         run = await asyncio.create_subprocess_exec(
             sys.executable,
             str(script),
@@ -356,7 +356,7 @@ async def test_a_command_with_a_set_is_the_same_in_every_process(tmp_path: Path)
 
 
 async def test_a_conflict_with_another_command_is_retried_with_a_new_unit_of_work(storage: Any) -> None:
-    """Two commands on one aggregate would lose one of them to a conflict."""
+    """One of two commands on an aggregate would be lost to a conflict."""
     orders = Repository(CqrsOrder, storage, keep=0)
     other = Repository(CqrsOrder, storage, keep=0)
     commands = CommandBus(provide={Orders: orders}.__getitem__)
@@ -379,7 +379,7 @@ async def test_a_conflict_with_another_command_is_retried_with_a_new_unit_of_wor
 
 
 async def test_without_retry_a_conflict_comes_to_the_caller(storage: Any) -> None:
-    """A lost race would look like a command that was handled."""
+    """A lost race would look like a handled command."""
     orders, other = Repository(CqrsOrder, storage, keep=0), Repository(CqrsOrder, storage, keep=0)
     commands = CommandBus()
     commands.use(Idempotency(storage))
@@ -395,7 +395,7 @@ async def test_without_retry_a_conflict_comes_to_the_caller(storage: Any) -> Non
 
 
 async def test_a_message_without_an_id_passes_through(storage: Any) -> None:
-    """A class of one's own could not be used on such a bus."""
+    """Other message classes could not be used on such a bus."""
 
     class Ping:
         pass
@@ -412,7 +412,7 @@ async def test_a_message_without_an_id_passes_through(storage: Any) -> None:
 
 
 async def test_a_command_without_json_form_is_told(storage: Any) -> None:
-    """Whether it is the same command could not be told later."""
+    """It would later be impossible to tell whether a command is the same."""
 
     class Strange(Command[None]):
         what: object
@@ -429,7 +429,7 @@ async def test_a_command_without_json_form_is_told(storage: Any) -> None:
 
 @pytest.mark.parametrize("command_id", [5, UUID(int=7), None, "", b"x", ["a"]])
 async def test_an_id_that_is_no_text_is_told(storage: Any, command_id: Any) -> None:
-    """A UUID from a web framework ended in a bare TypeError; None had the command handled each time."""
+    """A UUID from a web framework would end in a bare TypeError, and None would be handled each time."""
     commands, orders = make_commands(storage), Repository(CqrsOrder, storage)
     with pytest.raises(UsageError, match=r"PlaceOrder has the command_id .* it must be text"):
         await commands.execute(PlaceOrder("o-1", Decimal(10), command_id=command_id))
@@ -437,7 +437,7 @@ async def test_an_id_that_is_no_text_is_told(storage: Any, command_id: Any) -> N
 
 
 async def test_one_id_in_two_event_loops_at_a_time_is_answered_alike(storage: Any) -> None:
-    """The second, in a thread of its own, waited for a future of another loop: a RuntimeError from inside."""
+    """The second, in another thread, would wait for a future of the first's loop: a RuntimeError."""
 
     class Slow(Command[str]):
         pass
@@ -460,7 +460,7 @@ async def test_one_id_in_two_event_loops_at_a_time_is_answered_alike(storage: An
 
 
 async def test_a_command_whose_record_was_trimmed_stores_nothing_again(tmp_path: Path) -> None:
-    """Sent once more after a night of tidying up, it would take effect twice."""
+    """Sent again after a nightly trim, it would take effect twice."""
 
     class Note(Command[None]):
         text: str

@@ -1,4 +1,4 @@
-"""What changes inside of structs, lists and mappings, and whether stored events can still be read."""
+"""Changes inside structs, lists and mappings, and whether stored events remain readable."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ LONGER_PAIR: Any = msgspec.defstruct("Pair", [("a", int), ("b", int, 3)], array_
 async def test_what_is_read_though_it_grew_at_its_end_or_became_text_is_no_failure(
     before: Any, after: Any, value: Any
 ) -> None:
-    """A build failed over a new field of a NamedTuple with a default, and events of before could be read."""
+    """The check would fail over a new NamedTuple field with a default, although old events are readable."""
     storage = InMemoryEventStorage()
     with registry.isolated():
         snapshot = _export(before)
@@ -95,7 +95,7 @@ async def test_what_is_read_though_it_grew_at_its_end_or_became_text_is_no_failu
 async def test_what_cannot_be_read_of_fields_in_order_is_a_failure(
     before: Any, after: Any, value: Any
 ) -> None:
-    """The application would start, and park every event of yesterday."""
+    """The application would start, and park every event stored before."""
     storage = InMemoryEventStorage()
     with registry.isolated():
         snapshot = _export(before)
@@ -128,7 +128,7 @@ async def test_what_cannot_be_read_of_fields_in_order_is_a_failure(
     ],
 )
 def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after: Any) -> None:
-    """A build would fail over a new optional field, and ask for a version and an upcaster that do nothing."""
+    """The check would fail over a new optional field, and demand a useless new version and upcaster."""
     assert _found(before, after) == []
 
 
@@ -146,7 +146,7 @@ def test_what_still_takes_all_old_values_inside_is_no_failure(before: Any, after
     ],
 )
 def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str) -> None:
-    """The application would start, and park every event of yesterday."""
+    """The application would start, and park every event stored before."""
     (finding,) = _found(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
     assert finding.problem == f"its type {kind} no longer takes all it held"
@@ -180,14 +180,14 @@ def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str)
     ],
 )
 def test_other_keys_of_a_mapping_are_a_failure(before: Any, after: Any, problem: str) -> None:
-    """The check would say that what is stored can be read, and every such event would be parked."""
+    """The check would call stored events readable, and every one of them would be parked."""
     (finding,) = _found(before, after)
     assert (finding.level, finding.field, finding.problem) == ("failure", "to", problem)
 
 
 @pytest.mark.parametrize("kind", [dict[int, int], dict[str, int], dict[UUID, OLD], dict[str, Any], dict])
 def test_a_snapshot_that_does_not_tell_the_keys_of_a_mapping_is_no_failure(kind: Any) -> None:
-    """Each build would fail on a snapshot that an earlier version wrote, though nothing changed."""
+    """Every check against a snapshot of an older version would fail, although nothing changed."""
     with registry.isolated():
         snapshot = _export(kind)
         del snapshot["events"]["schema-nested.moved"]["schema"]["properties"]["to"]["propertyNames"]
@@ -195,7 +195,7 @@ def test_a_snapshot_that_does_not_tell_the_keys_of_a_mapping_is_no_failure(kind:
 
 
 def test_text_that_became_a_moment_is_a_failure() -> None:
-    """What is stored may be any text, and the check would say that all of it can be read."""
+    """The stored values may be any text, and the check would call all of it readable."""
     (finding,) = _found(str, datetime)
     assert finding.problem == "its type changed from string to string (date-time)"
     (finding,) = _found(str | None, datetime | None)
@@ -203,7 +203,7 @@ def test_text_that_became_a_moment_is_a_failure() -> None:
 
 
 def test_moments_are_described_as_such_wherever_they_stand() -> None:
-    """Another program would send text that names no moment, and be refused."""
+    """Another program would send text that is not a time, and be refused."""
     moment = {"type": "string", "format": "date-time"}
     stay: Any = msgspec.defstruct("Stay", [("since", datetime), ("seen", set[datetime] | None, None)])
     kind: Any = tuple[datetime, int] | dict[str, stay] | None
@@ -248,7 +248,7 @@ SHOP_OF_TEXT: Any = msgspec.defstruct(
     ],
 )
 def test_text_and_times_of_the_day_are_not_the_same(before: Any, after: Any) -> None:
-    """The application would start, and park every event whose text names no time."""
+    """The application would start, and park every event whose text is not a time."""
     (finding,) = _found(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
 
@@ -266,7 +266,7 @@ def test_text_and_times_of_the_day_are_not_the_same(before: Any, after: Any) -> 
     ],
 )
 def test_a_time_that_takes_all_it_took_is_no_failure(before: Any, after: Any) -> None:
-    """A build would fail over what can be read as before."""
+    """The check would fail, although old values are still readable."""
     assert _found(before, after) == []
 
 
@@ -306,7 +306,7 @@ def _up_to(longest: int) -> Any:
     ids=str,
 )
 def test_a_limit_may_be_loosened_but_not_tightened(before: Any, after: Any) -> None:
-    """The check would fail where all can be read, and advise what was done: to widen the type."""
+    """The check would fail although everything is readable, and advise to widen the type, as was done."""
     assert _found(before, after) == []
     (finding,) = _found(after, before)
     assert finding.level == "failure"
@@ -320,7 +320,7 @@ class Boxed(msgspec.Struct, Generic[T], frozen=True):
 
 
 def test_a_field_may_be_a_generic_struct() -> None:
-    """Its event class ended in "AttributeError: __struct_config__" when it was defined."""
+    """Defining its event class would end in "AttributeError: __struct_config__"."""
     assert _found(Boxed[int], Boxed[int]) == []
     (finding,) = _found(Boxed[int], Boxed[str])
     assert finding.level == "failure"

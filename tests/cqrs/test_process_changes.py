@@ -1,4 +1,4 @@
-"""Process managers beside which something changes: a new release, little memory, a command not foreseen."""
+"""Process managers under changing conditions: a new release, little memory, an unexpected command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.cqrs.test_processes import Shop
 
 
 async def test_processes_that_do_not_fit_into_memory_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many orders at a time, all but the last would begin anew or stand still."""
+    """With many orders at a time, all but the last would start over or stall."""
     monkeypatch.setattr(process_runner, "_KEPT", 1)
     shop = Shop(InMemoryEventStorage())
     async with shop.bus:
@@ -41,7 +41,7 @@ async def test_processes_that_do_not_fit_into_memory_are_read_again(monkeypatch:
 
 
 async def test_what_a_new_release_takes_no_more_is_left_aside() -> None:
-    """An answer to a command that an older release sent would be retried until it is parked."""
+    """The answer to a command of an older release would be retried until it is parked."""
     shop = Shop(InMemoryEventStorage())
     async with shop.bus:
         await shop.commands.execute(PlaceOrder("o-1"))
@@ -66,7 +66,7 @@ class Remind(Command[None]):
 
 
 class Reminder(ProcessManager):
-    """Set a timeout at first, and leave it alone afterwards."""
+    """Set a timeout in the first step, and leave it alone in later ones."""
 
     process_type: ClassVar[str] = "cqrs_reminder"
     rejections = (RefusedError,)
@@ -86,7 +86,7 @@ class Reminder(ProcessManager):
 
 
 async def reminding(refuse: bool) -> tuple[InMemoryEventBus, VirtualClock, list[str]]:
-    """Return a running bus with the process above, and the orders that were reminded of."""
+    """Return a running bus with the process above, and the list of orders that were reminded."""
     clock, reminded = VirtualClock(), []
     bus = InMemoryEventBus(InMemoryEventStorage(), clock=clock)
     commands = CommandBus()
@@ -105,7 +105,7 @@ async def reminding(refuse: bool) -> tuple[InMemoryEventBus, VirtualClock, list[
 
 
 async def test_a_timeout_that_later_steps_leave_alone_comes_once_and_at_its_time() -> None:
-    """Published anew by each step, it would come as often; taken as moved by it, too late."""
+    """If each step published it again, it would come several times; if each moved it, too late."""
     bus, clock, reminded = await reminding(refuse=False)
     await bus.publish(OrderPlaced("o-1"))
     await bus.drain(timeout=None)
@@ -132,7 +132,7 @@ class SymbolListed(DomainEvent):
 
 
 async def test_a_timeout_finds_an_instance_whose_key_is_a_member_of_an_enum() -> None:
-    """Its text is the value, its format the name: after a restart no timeout and no refusal reached it."""
+    """An enum's value and its format differ: after a restart, no timeout or rejection would reach it."""
 
     class Listing(ProcessManager):
         process_type = "cqrs_listing"
@@ -170,7 +170,7 @@ async def test_a_timeout_finds_an_instance_whose_key_is_a_member_of_an_enum() ->
 
 
 async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:
-    """Taken for said, the refusal would vanish: the process waits on, and nobody sees why."""
+    """The rejection would be lost: the process would wait forever, and nobody would see why."""
     bus, clock, reminded = await reminding(refuse=True)
     await bus.publish(OrderPlaced("o-1"))
     await bus.drain(timeout=None)
@@ -183,7 +183,7 @@ async def test_a_refusal_that_no_method_hears_of_is_no_success() -> None:
 
 
 def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
-    """The error advised an upcaster, which a state has not, and to mend a payload that is in order."""
+    """The error advised to write an upcaster, which states do not have, and to fix a correct payload."""
     before = Reminder("o-1")
     before.heard = 3
     stored = before.codec.encode(before)
@@ -199,7 +199,7 @@ def test_a_state_that_is_taken_no_more_is_told_with_what_helps() -> None:
 
 
 async def test_an_older_release_keeps_what_a_newer_one_has_stored_beside() -> None:
-    """In a rolling release each step of an old program would throw away what the new ones remember."""
+    """During a rolling release, each step of an old process would drop the attributes of the new version."""
 
     def newer() -> type[ProcessManager]:
         class Newer(ProcessManager):
@@ -240,7 +240,7 @@ async def test_an_older_release_keeps_what_a_newer_one_has_stored_beside() -> No
 
 
 async def test_a_step_costs_the_same_however_many_came_before() -> None:
-    """Each step copied the causes of all before it: after 10,000 steps the next took five times as long."""
+    """Each step copied the causes of all earlier ones: after 10,000 steps, it took five times as long."""
 
     class Counting(ProcessManager):
         process_type = "cqrs_counting"

@@ -1,4 +1,4 @@
-"""Process managers that are written in a way that would go wrong later."""
+"""Process managers with mistakes that would cause failures later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.cqrs.support import OrderPlaced, RefusedError
 
 
 def _cancel(module: str, command_type: str | None = None) -> Any:
-    """Return a command as a module of its own would define it."""
+    """Return a command class as a module of its own would define it."""
     body = {"__module__": module, "__qualname__": "Cancel", "__annotations__": {"order": str}}
     named = {} if command_type is None else {"command_type": command_type}
     make: Any = type(Command)
@@ -41,7 +41,7 @@ StopShipping, StopPayment = (
 
 
 async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], list[str]]:
-    """Have one order placed; return the modules whose commands were handled, and what was parked."""
+    """Place one order; return the modules whose commands were handled, and what was parked."""
     handled: list[str] = []
     clock, storage = VirtualClock(), InMemoryEventStorage()
     bus = InMemoryEventBus(storage, clock=clock)
@@ -60,7 +60,7 @@ async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], li
     async with bus:
         await bus.publish(OrderPlaced("o-1"))
         before = -1
-        while before != (before := await storage.head()):  # each event may cause the next
+        while before != (before := await storage.head()):  # an event may cause further ones
             await clock.settle()
             await bus.drain(timeout=None)
         letters = await bus.dead_letters.list()
@@ -68,7 +68,7 @@ async def _run(process: type[ProcessManager], *sent: Any) -> tuple[list[str], li
 
 
 async def test_a_command_is_not_taken_for_its_namesake_of_another_module() -> None:
-    """What was meant for payment would be sent to shipping, whose command has the same fields."""
+    """A command for payment would be sent to shipping, whose command has the same fields."""
 
     class Cancelling(ProcessManager):
         process_type = "cqrs_cancelling"
@@ -83,7 +83,7 @@ async def test_a_command_is_not_taken_for_its_namesake_of_another_module() -> No
 
 
 async def test_what_was_refused_is_told_to_the_method_for_that_command() -> None:
-    """The compensation of another command would be made, and that of the refused one not."""
+    """The compensation of another command would run instead of that of the rejected one."""
     heard: list[str] = []
 
     class Compensating(ProcessManager):
@@ -113,7 +113,7 @@ async def test_what_was_refused_is_told_to_the_method_for_that_command() -> None
 
 @pytest.mark.parametrize("seconds", [-1.0, -9e10, -1e300, float("-inf")])
 async def test_a_timeout_in_the_past_comes_at_once(seconds: float) -> None:
-    """The step would be stored with a date that no calendar has, and its key would stay parked."""
+    """The step would be stored with an invalid date, and its key would stay parked."""
 
     class Overdue(ProcessManager):
         process_type = "cqrs_overdue"
@@ -130,7 +130,7 @@ async def test_a_timeout_in_the_past_comes_at_once(seconds: float) -> None:
 
 
 def test_a_process_type_that_could_be_read_as_type_and_key_is_refused() -> None:
-    """Key b/c of process a, and key c of process a/b, would go on with each other's steps."""
+    """Key b/c of process a, and key c of process a/b, would share their steps."""
     with pytest.raises(ProcessDefinitionError, match="leave the / out"):
 
         class Ambiguous(ProcessManager):
@@ -139,7 +139,7 @@ def test_a_process_type_that_could_be_read_as_type_and_key_is_refused() -> None:
 
 @pytest.mark.parametrize("seconds", [1e12, 1e300, float("inf"), float("nan")])
 def test_a_timeout_that_no_calendar_has_is_refused_when_it_is_set(seconds: float) -> None:
-    """The step would be stored, and fail for ever at being carried out: its key would stay parked."""
+    """The step would be stored, but could never be carried out: its key would stay parked."""
 
     class Waiting(ProcessManager):
         process_type = "cqrs_waiting"
@@ -157,7 +157,7 @@ def test_a_timeout_that_no_calendar_has_is_refused_when_it_is_set(seconds: float
 
 @pytest.mark.parametrize("seconds", ["60", None, timedelta(minutes=1)])
 def test_a_timeout_that_is_no_number_is_told(seconds: Any) -> None:
-    """Its author read that a timedelta and a float cannot be compared, in a dead letter."""
+    """The mistake would surface in a dead letter, as an error about comparing timedelta and float."""
 
     class Waiting(ProcessManager):
         process_type = "cqrs_waiting"
@@ -174,7 +174,7 @@ def test_a_timeout_that_is_no_number_is_told(seconds: Any) -> None:
 
 
 def test_a_timeout_that_no_method_takes_is_not_cancelled_in_silence() -> None:
-    """With its name misspelt, the timeout came all the same."""
+    """With a misspelt name, nothing would be cancelled, and the timeout would come after all."""
 
     class Cancelling(ProcessManager):
         @starts(OrderPlaced, key="order")
@@ -200,7 +200,7 @@ def test_a_timeout_that_no_method_takes_is_not_cancelled_in_silence() -> None:
     ],
 )
 def test_a_mark_that_marks_nothing_is_refused(mark: Any, told: str) -> None:
-    """The method would never be called, or end in an error from inside, and nothing say why."""
+    """The method would never be called, or fail with an internal error, without saying why."""
     with pytest.raises(ProcessDefinitionError, match=told):
         mark()
 
@@ -215,13 +215,13 @@ def test_a_mark_that_marks_nothing_is_refused(mark: Any, told: str) -> None:
     ],
 )
 def test_what_a_process_says_of_itself_wrongly_is_refused(attributes: dict[str, Any], told: str) -> None:
-    """A list of rejections compensated nothing: each refusal was parked, with a TypeError for a reason."""
+    """With a list of rejections, every rejection would be parked with a TypeError instead of compensated."""
     with pytest.raises(ProcessDefinitionError, match=told):
         type("Selling", (ProcessManager,), {"__module__": __name__, **attributes})
 
 
 def test_a_process_of_which_nothing_would_ever_come_is_refused_when_it_is_added() -> None:
-    """It would be subscribed, let every event pass, and all would be well."""
+    """It would be subscribed and ignore every event, without any error."""
 
     class Endless(ProcessManager):
         @reacts(OrderPlaced, key="order")
@@ -251,7 +251,7 @@ def test_a_process_of_which_nothing_would_ever_come_is_refused_when_it_is_added(
 
 
 async def test_a_key_that_an_event_does_not_have_is_told_with_where_it_stands() -> None:
-    """Each event was parked with the error of an attribute, from a class that has no such line."""
+    """Each event would be parked with an AttributeError that does not point to the mistake."""
 
     class Misspelt(ProcessManager):
         @starts(OrderPlaced, key="ordr")
@@ -262,7 +262,7 @@ async def test_a_key_that_an_event_does_not_have_is_told_with_where_it_stands() 
 
 
 async def test_a_state_that_holds_itself_is_told_as_one_that_cannot_be_stored() -> None:
-    """The dead letter said RecursionError, and not which process."""
+    """The dead letter would say RecursionError, and not which process."""
 
     class Circling(ProcessManager):
         seen: list[Any] = []  # noqa: RUF012
@@ -277,7 +277,7 @@ async def test_a_state_that_holds_itself_is_told_as_one_that_cannot_be_stored() 
 
 
 def test_a_method_that_would_never_run_is_refused() -> None:
-    """A saga that yields its commands sent none: the step was stored as if it had decided nothing."""
+    """A method that yields its commands would send none: the step would be stored without a decision."""
     with pytest.raises(ProcessDefinitionError, match=r"placed\(\) is async or has a yield"):
 
         class Yielding(ProcessManager):

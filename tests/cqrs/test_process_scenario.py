@@ -1,4 +1,4 @@
-"""A process manager is tested in one sentence, and what differs is shown."""
+"""A process manager is tested in one expression, and differences are shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACED = OrderPlaced("o-1", Decimal(10))
 
 
 def test_what_a_process_sends_sets_and_remembers_can_be_said() -> None:
-    """A test of a process would need a bus, two storages and patience."""
+    """Testing a process would need a bus, two storages and patience."""
     given(Fulfilment).when(PLACED).then(PayOrder("o-1")).then_timeouts(unpaid=60.0).then_state(
         steps=("placed",), ended=False
     )
@@ -37,7 +37,7 @@ def test_what_the_bus_would_leave_aside_is_left_aside() -> None:
 
 
 def test_what_differs_is_shown_line_by_line() -> None:
-    """Whoever reads a failed test would have to debug it to see why."""
+    """The reader of a failed test would have to debug it to see why."""
     scenario = given(Fulfilment).when(PLACED)
     with pytest.raises(AssertionError, match=r"(?s)- CancelOrder.*\+ PayOrder\(order='o-1'\)"):
         scenario.then(CancelOrder("o-1", "why"))
@@ -48,7 +48,7 @@ def test_what_differs_is_shown_line_by_line() -> None:
 
 
 def test_a_class_for_a_command_is_told_as_the_slip_that_it_is() -> None:
-    """Forgotten brackets ended in a TypeError from inside of pabal."""
+    """Forgotten brackets would end in a TypeError inside pabal."""
     with pytest.raises(UsageError, match=r"the class PayOrder; give .* PayOrder\(…\)"):
         given(Fulfilment).when(PLACED).then(PayOrder)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"when\(\) was given the class OrderPlaced"):
@@ -66,7 +66,7 @@ def test_what_is_no_event_is_told_and_does_not_pass_for_one_that_is_left_aside(s
 
 @pytest.mark.parametrize("slip", [PLACED, "pay"], ids=type)
 def test_what_is_no_command_is_told_and_no_error_from_inside(slip: Any) -> None:
-    """It ended in "KeyError: 'command_id'", or in a TypeError about structs."""
+    """It would end in "KeyError: 'command_id'", or a TypeError about structs."""
     with pytest.raises(UsageError, match="is no Command"):
         given(Fulfilment).when(PLACED).then(slip)
     with pytest.raises(UsageError, match=r"then\(\) was given a list"):

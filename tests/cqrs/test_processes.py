@@ -1,4 +1,4 @@
-"""A process manager leads orders from placed to shipped, with a timeout and compensation."""
+"""A process manager takes orders from placed to shipped, with a timeout and compensation."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Shop:
         self.orders = Repository(CqrsOrder, self.bus)
 
     async def settle(self) -> None:
-        """Drain until nothing is published any more: each event may cause the next."""
+        """Drain until no more events are published: an event may cause further ones."""
         storage: Any = self.bus.storage
         before = -1
         while before != (before := await storage.head()):
-            await self.clock.settle()  # lets the bus hear of what a storage in memory took just now
+            await self.clock.settle()  # lets the bus notice events just stored in memory
             await self.bus.drain(timeout=30)
 
     async def history(self, order: str) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Shop:
 
 
 async def test_events_lead_to_commands_and_these_to_events_until_the_end(storage: Any) -> None:
-    """An order would be placed and nothing come of it."""
+    """An order would be placed, and nothing would follow."""
     shop = Shop(storage)
     async with shop.bus:
         await shop.commands.execute(PlaceOrder("o-1"))
@@ -85,7 +85,7 @@ async def test_events_lead_to_commands_and_these_to_events_until_the_end(storage
 
 
 async def test_a_timeout_survives_a_restart(storage: Any) -> None:
-    """An order that is never paid would stay open for ever when the application restarts meanwhile."""
+    """An order that is never paid would stay open forever if the application restarts meanwhile."""
     shop = Shop(storage)
     async with shop.bus:
         await shop.commands.execute(PlaceOrder("o-1", Decimal(1000)))
@@ -122,14 +122,14 @@ async def test_a_cancelled_timeout_does_nothing(storage: Any) -> None:
         head = await storage.head()
         await shop.clock.advance(61)
         async with asyncio.timeout(30):
-            while await storage.head() == head:  # the timeout itself comes, and is left aside
+            while await storage.head() == head:  # the timeout's event is delivered, and ignored
                 await shop.clock.settle()
         await shop.settle()
         assert await shop.history("o-1") == ("placed", "paid", "shipped")
 
 
 async def test_a_refused_command_is_compensated(storage: Any) -> None:
-    """A process would hang at the first no, or send the same command for ever."""
+    """A process would hang at the first rejection, or send the same command forever."""
     shop = Shop(storage)
     await shop.orders.update("o-1", lambda order: order.place(Decimal(10)))
     await shop.orders.update("o-1", lambda order: order.cancel("by the customer"))
@@ -147,7 +147,7 @@ async def test_a_refused_command_is_compensated(storage: Any) -> None:
 
 
 async def test_an_event_delivered_again_sends_nothing_again(storage: Any) -> None:
-    """After a crash an order would be paid twice."""
+    """After a crash, an order would be paid twice."""
     shop = Shop(storage)
     async with shop.bus:
         await shop.commands.execute(PlaceOrder("o-1"))
@@ -160,7 +160,7 @@ async def test_an_event_delivered_again_sends_nothing_again(storage: Any) -> Non
 
 
 async def test_an_event_of_no_instance_is_left_aside(storage: Any) -> None:
-    """A payment for something unknown would begin a process in the middle."""
+    """A payment for an unknown order would start a process in the middle."""
     shop = Shop(storage)
     async with shop.bus:
         await shop.bus.publish(OrderPaid("stray"))
@@ -170,7 +170,7 @@ async def test_an_event_of_no_instance_is_left_aside(storage: Any) -> None:
 
 
 async def test_an_instance_that_another_process_began_is_taken_up_where_that_left_it(storage: Any) -> None:
-    """Who had looked for it in vain before would go on believing that there is none, and drop its events."""
+    """A process that had found no such instance earlier would keep believing so, and drop its events."""
     here, there = Shop(storage), Shop(storage)
     async with here.bus:
         await here.bus.publish(OrderPaid("o-1"))
@@ -187,7 +187,7 @@ async def test_an_instance_that_another_process_began_is_taken_up_where_that_lef
 
 
 async def test_a_process_whose_first_steps_were_trimmed_goes_on(tmp_path: Path) -> None:
-    """Its next event would be refused for ever, and all of its key queue behind it."""
+    """Its next event would be refused forever, and all later events of its key would queue behind it."""
     placed = OrderPlaced("o-1", Decimal(2000))
     async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
         shop = Shop(storage)
@@ -206,7 +206,7 @@ async def test_a_process_whose_first_steps_were_trimmed_goes_on(tmp_path: Path) 
 
 
 async def test_a_process_of_which_all_steps_were_trimmed_can_begin_anew(tmp_path: Path) -> None:
-    """A customer's second order would be refused for ever because the first one is forgotten."""
+    """A customer's second order would be refused forever because the first one was trimmed."""
     async with SqliteEventStorage(tmp_path / "shop.db", durability="normal") as storage:
         shop = Shop(storage)
         async with shop.bus:
@@ -227,7 +227,7 @@ async def test_a_process_of_which_all_steps_were_trimmed_can_begin_anew(tmp_path
 
 
 async def test_timeouts_count_by_the_clock_of_the_bus_though_nobody_passes_it_on() -> None:
-    """A test that gives its bus a virtual clock would move it for years, and no timeout would come."""
+    """A test with a virtual clock on its bus would advance it for years without a timeout."""
 
     class Dunning(ProcessManager):
         @starts(OrderPlaced, key="order")
@@ -253,7 +253,7 @@ async def test_timeouts_count_by_the_clock_of_the_bus_though_nobody_passes_it_on
 
 
 async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebody_does(storage: Any) -> None:
-    """A forgotten handler would make the process forget a step."""
+    """A forgotten handler would make the process lose a step."""
 
     class Lonely(Command[None]):
         order: str
@@ -284,7 +284,7 @@ async def test_a_command_nobody_handles_parks_its_event_and_goes_on_once_somebod
 
 
 def test_what_cannot_work_is_refused_when_defined() -> None:
-    """The mistake would surface with the first event, or as a state that is lost at a restart."""
+    """The mistake would surface with the first event, or as state lost at a restart."""
     with pytest.raises(ProcessDefinitionError, match="count has no default"):
 
         class NoDefault(ProcessManager):
@@ -312,7 +312,7 @@ def test_what_cannot_work_is_refused_when_defined() -> None:
 
 
 def test_a_process_runs_only_where_commands_are_handled_once() -> None:
-    """A crash would let commands be handled twice, and nobody be told."""
+    """A crash could make commands be handled twice, without any warning."""
     bus = InMemoryEventBus(InMemoryEventStorage())
     with pytest.raises(UsageError, match="use\\(Idempotency"):
         ProcessManagers(bus, CommandBus())
@@ -323,7 +323,7 @@ def test_a_process_runs_only_where_commands_are_handled_once() -> None:
 
 
 def test_what_a_step_does_wrong_is_told() -> None:
-    """A state would come back different, or a timeout never come."""
+    """The state would be restored differently, or a timeout never come."""
 
     class Careless(ProcessManager):
         count: int = 0
@@ -352,7 +352,7 @@ def test_what_a_step_does_wrong_is_told() -> None:
 
 
 async def test_a_key_that_is_no_text_is_told_where_its_event_is_parked() -> None:
-    """The dead letter would name an operation between types, and not the process whose key is a number."""
+    """The dead letter would mention an operation between types, not the process whose key is a number."""
 
     class Numbered(ProcessManager):
         @starts(OrderPlaced, key="amount")

@@ -1,4 +1,4 @@
-"""Events of today can read what was stored yesterday, or the check says what to do."""
+"""Current event classes can read stored events, or the check says what to do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _forgotten_classes() -> Iterator[None]:
 
 
 def _define(event_type: str = "schema-test.order", version: int = 1, **fields: Any) -> type[Any]:
-    """Define an event class; a field is its type, or a pair of type and default."""
+    """Define an event class; a field is a type, or a pair of type and default."""
     namespace: dict[str, Any] = {
         "__module__": __name__,
         "__qualname__": "SchemaTestOrder",
@@ -75,7 +75,7 @@ def _problems(before: dict[str, Any], after: dict[str, Any], *, version: int = 1
 
 
 def test_payloads_of_real_events_fit_the_exported_schema() -> None:
-    """Other programs would refuse what the log holds."""
+    """Other programs would refuse events from the log."""
     cls = _define(order=str, amount=Decimal, to=Address, side=(Side, Side.BUY), tags=(tuple[str, ...], ()))
     described = export_schema()["events"]["schema-test.order"]
     assert (described["version"], described["aggregate_type"]) == (1, None)
@@ -87,7 +87,7 @@ def test_payloads_of_real_events_fit_the_exported_schema() -> None:
 
 
 def test_the_export_is_the_same_each_time_and_leaves_out_pabals_own_events() -> None:
-    """A committed file would change without a change."""
+    """A committed file would change without a reason."""
     _define(order=str)
     assert export_schema() == export_schema()
     assert not [name for name in export_schema()["events"] if name.startswith("pabal.")]
@@ -125,7 +125,7 @@ def test_nothing_changed_is_nothing_found() -> None:
 def test_what_keeps_stored_events_from_being_read_is_a_failure(
     before: dict[str, Any], after: dict[str, Any], field: str, problem: str
 ) -> None:
-    """The application would start, and park every event of yesterday."""
+    """The application would start, and park every event stored before."""
     (finding,) = _problems(before, after)
     assert (finding.level, finding.field) == ("failure", field)
     assert problem in finding.problem
@@ -148,12 +148,12 @@ def test_what_keeps_stored_events_from_being_read_is_a_failure(
 def test_what_still_takes_every_old_value_is_no_failure(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    """A harmless change would stop the build, until nobody looks at the check any more."""
+    """A harmless change would fail the build, until people ignore the check."""
     assert _problems(before, after) == []
 
 
 def test_a_plain_type_takes_what_an_enum_of_it_took() -> None:
-    """The advice is to widen the type, and the type was widened."""
+    """The check would advise to widen the type, as was done."""
     before = {"side": Side, "how": Literal["a", "b"], "size": Literal[1, 2], "mixed": Literal["a", 1]}
     found = _problems(before, {"side": str, "how": str, "size": int, "mixed": str})
     assert [(each.level, each.field) for each in found] == [("failure", "mixed")]
@@ -169,7 +169,7 @@ def test_a_member_less_in_an_enum_is_a_failure_and_one_more_is_not() -> None:
 
 
 def test_a_raised_version_needs_its_upcasters_and_then_allows_everything() -> None:
-    """The advice of the check would not satisfy the check."""
+    """Following the check's advice would not satisfy the check."""
     with registry.isolated():
         (finding,) = _problems({"amount": int}, {"amount": str}, version=3)
         assert finding.level == "failure"
@@ -187,7 +187,7 @@ def test_a_raised_version_needs_its_upcasters_and_then_allows_everything() -> No
 
 
 def test_a_removed_event_type_is_a_failure_and_a_new_one_a_note() -> None:
-    """A class deleted too early would leave its events unreadable."""
+    """A class deleted too early would make its events unreadable."""
     with registry.isolated():
         _define("schema-test.gone", order=str)
         snapshot = _of(export_schema(), "schema-test.gone")
@@ -198,7 +198,7 @@ def test_a_removed_event_type_is_a_failure_and_a_new_one_a_note() -> None:
 
 
 def test_a_snapshot_that_is_none_is_told() -> None:
-    """A wrong file would look like a log of no events."""
+    """A wrong file would look like a log without events."""
     others: list[Any] = [{}, {"format": 99}, []]
     for other in others:
         with pytest.raises(UsageError, match="no schema snapshot"):
@@ -230,7 +230,7 @@ class DoorOpened(DomainEvent):
 
 
 def test_the_commands_write_a_snapshot_and_check_against_it(module: Path) -> None:
-    """A build could not guard the events with one line."""
+    """A build could not check its events with one command."""
     module.write_text(_SOURCE.format(field="by: str"))
     assert _run("export", "schema_test_events", "--output", "events.json").exit_code == 0
     printed = _run("export", "schema_test_events")
@@ -251,7 +251,7 @@ def test_the_commands_write_a_snapshot_and_check_against_it(module: Path) -> Non
 
 
 def test_a_check_that_cannot_be_made_ends_with_two(module: Path) -> None:
-    """A build would take a missing file for a good one."""
+    """A build would mistake a missing file for a passed check."""
     module.write_text(_SOURCE.format(field="by: str"))
     Path("broken.json").write_text("{")
     for arguments in (

@@ -36,7 +36,7 @@ class Balances(Projection):
 
 
 class BalancesAgain(Balances):
-    """What ``Balances`` became in the next release."""
+    """The next release of ``Balances``."""
 
     name = "balances"
     version = 2
@@ -65,11 +65,11 @@ ONE = Decimal(1)
 
 
 async def deposit(bus: InMemoryEventBus, count: int, accounts: int = 3) -> Receipt:
-    """Publish so many deposits of one to a few accounts; return the last one's receipt."""
+    """Publish ``count`` deposits of one, spread over a few accounts; return the last receipt."""
     receipts = await bus.publish_batch(Deposited(f"a{n % accounts}", ONE) for n in range(count))
     return receipts[-1]
 
 
 async def entries(projection: Projection) -> int:
-    """Return how many entries the balances have counted."""
+    """Return how many deposits the balances have counted."""
     return (await projection.rows("SELECT coalesce(sum(entries), 0) FROM {balances}"))[0][0]

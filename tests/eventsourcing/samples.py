@@ -11,7 +11,7 @@ from pabal.domain import Aggregate, Decider, applies
 
 
 class OverdrawnError(Exception):
-    """Say that there is too little money."""
+    """The account has too little money."""
 
 
 class AccountEvent(DomainEvent):
@@ -80,7 +80,7 @@ class Account(Aggregate):
 
 
 class MatchedAccount(Aggregate):
-    """Apply by pattern matching what ``Account`` applies by methods."""
+    """The same as ``Account``, with pattern matching instead of a method per event."""
 
     aggregate_type: ClassVar[str] = "account"
     balance: Decimal = Decimal(0)

@@ -36,7 +36,7 @@ FIVE = Decimal(5)
 
 
 def test_a_command_records_events_and_changes_the_state() -> None:
-    """A command would have no effect, or one that no event tells of."""
+    """A command would have no effect, or one that no event records."""
     account = Account("a")
     assert account.deposit(FIVE) == FIVE
     account.withdraw(Decimal(2))
@@ -45,7 +45,7 @@ def test_a_command_records_events_and_changes_the_state() -> None:
 
 
 def test_a_broken_rule_leaves_nothing_recorded() -> None:
-    """A refused command would be stored all the same."""
+    """A rejected command would be stored nevertheless."""
     account = Account("a")
     with pytest.raises(OverdrawnError):
         account.withdraw(FIVE)
@@ -83,7 +83,7 @@ def test_an_event_that_does_not_fit_is_refused(event: object, error: type[Except
 
 
 def test_an_applier_that_fails_spoils_the_aggregate() -> None:
-    """A state that was changed by half would be gone on with."""
+    """A partially changed state would stay in use."""
 
     class Fragile(Aggregate):
         aggregate_type = "account"
@@ -110,7 +110,7 @@ def test_methods_and_pattern_matching_make_the_same_state() -> None:
 
 
 def test_a_decider_decides_and_evolves_without_an_object() -> None:
-    """The functional style would give another answer than the aggregate."""
+    """The functional style would give other results than the aggregate."""
     events: list[Deposited | Withdrawn] = [Deposited("a", FIVE), Withdrawn("a", Decimal(2))]
     state = account_decider.state_of(events)
     assert state == Decimal(3)
@@ -119,7 +119,7 @@ def test_a_decider_decides_and_evolves_without_an_object() -> None:
 
 
 def test_a_subclass_replaces_an_applier() -> None:
-    """A special kind of aggregate could not react otherwise than its base."""
+    """A special kind of aggregate could not behave differently from its base."""
 
     class Doubled(Account):
         aggregate_type = "account"
@@ -133,7 +133,7 @@ def test_a_subclass_replaces_an_applier() -> None:
 
 
 def test_a_subclass_overrides_an_applier_by_its_name() -> None:
-    """The base's method would go on being called, and what was written in its place never run."""
+    """The base's method would still be called, and the override never run."""
 
     class Counted(Account):
         aggregate_type = "account"
@@ -160,7 +160,7 @@ def test_a_subclass_overrides_an_applier_by_its_name() -> None:
 
 
 def test_a_class_made_after_its_base_was_used_still_takes_what_derives_from_an_event() -> None:
-    """The base would have taken note of its own method for the derived event, and left it to both."""
+    """The base would cache its own method for the derived event, and both classes would use that."""
     with registry.isolated():
 
         class BonusDeposited(Deposited):
@@ -179,7 +179,7 @@ def test_a_class_made_after_its_base_was_used_still_takes_what_derives_from_an_e
 
 
 def test_every_aggregate_has_its_own_list() -> None:
-    """What one aggregate remembers would be in the state of all others, which then decide by it."""
+    """The state of one aggregate would be shared by all others, which then decide by it."""
 
     class Basket(Aggregate):
         goods: list[str] = []  # noqa: RUF012 - as one writes it
@@ -213,7 +213,7 @@ def test_two_appliers_for_one_event_are_refused() -> None:
 
 
 def test_an_asynchronous_method_is_refused() -> None:
-    """An aggregate would wait for the outside world in the middle of a decision."""
+    """An aggregate would wait for I/O in the middle of a decision."""
     with pytest.raises(AggregateDefinitionError, match="cannot be paused"):
 
         class Slow(Aggregate):
@@ -222,22 +222,22 @@ def test_an_asynchronous_method_is_refused() -> None:
 
 @pytest.mark.parametrize("marked", [(), ("Deposited",)])
 def test_a_mark_without_an_event_class_is_refused(marked: tuple[object, ...]) -> None:
-    """A mistyped decorator would leave the event without effect."""
+    """With a mistyped decorator, the event would have no effect."""
     with pytest.raises(AggregateDefinitionError, match=r"write @applies\(OrderPlaced\)"):
         applies(*marked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("identity", ["", None, 5])
 def test_an_id_that_is_no_text_is_refused(identity: object) -> None:
-    """Events would be filed under an id that cannot be looked up."""
+    """Events would be stored under an id that cannot be looked up."""
     with pytest.raises(AggregateDefinitionError, match="must be text"):
         Account(identity)  # type: ignore[arg-type]
 
 
 def test_the_domain_layer_loads_neither_asyncio_nor_a_database() -> None:
-    """An application's domain layer would drag the infrastructure in."""
+    """An application's domain layer would load the infrastructure."""
     code = "import sys, pabal.domain; print([m for m in ('asyncio', 'sqlite3') if m in sys.modules])"
-    # Where coverage is measured it would begin in the child, too, and it loads sqlite3.
+    # With coverage enabled, it would start in the child as well, and it imports sqlite3.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
@@ -245,7 +245,7 @@ def test_the_domain_layer_loads_neither_asyncio_nor_a_database() -> None:
 
 
 def test_what_applies_an_event_records_none() -> None:
-    """It runs again at every load, so each load and each change would store the event once more."""
+    """Appliers run at every load, so each load would record the event once more."""
 
     class Echoing(Account):
         aggregate_type = "account"

@@ -1,4 +1,4 @@
-"""What a handler of a projection is told beside the event, and how its tables are made."""
+"""The envelope that a projection's handler can see, and scripts that create its tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.eventsourcing.samples import Deposited
 
 class Journal(Projection):
     name = "journal"
-    # The semicolons inside of the trigger end none of the statements.
+    # The semicolons inside the trigger must not end a statement.
     tables = """
         CREATE TABLE {journal} (position INTEGER PRIMARY KEY, version INTEGER, note TEXT);
         CREATE TRIGGER {journal}_noted AFTER INSERT ON {journal} BEGIN
@@ -33,7 +33,7 @@ class Journal(Projection):
 async def test_a_projection_learns_where_an_event_stands_and_its_script_may_hold_triggers(
     tmp_path: Path,
 ) -> None:
-    """A read model that links back to the log needs the position; a script may hold triggers."""
+    """A read model that links to the log needs the position; a script may contain triggers."""
     async with EventBusFactory.create_default_event_bus(tmp_path / "log.db") as bus:
         journal = Journal(bus)
         async with journal:

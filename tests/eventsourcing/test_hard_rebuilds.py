@@ -1,4 +1,4 @@
-"""Projections that are built anew under other versions, other people's views, and failures."""
+"""Rebuilds of projections with other versions, with views of the application, and with failures."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def _execute(sql: str, tx: Statements) -> None:
 async def test_a_lower_version_leaves_alone_what_is_built_of_a_higher_one(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a rolling release each would drop what the other has built, again and again, and neither finish."""
+    """During a rolling release, each version would drop the other's tables repeatedly, and neither finish."""
     await _store(storage, 50)
     head, starts, positions = storage.head, [Balances(storage)], []
 
     async def head_after_the_lower_version_has_tried() -> int:
-        # The rebuild asks for it after each batch: after the first, so that the higher version is half built.
+        # The rebuild calls this after each batch: at the first, the higher version is half built.
         while starts:
             with pytest.raises(ProjectionError, match="version 2 of its tables is being built"):
                 await starts.pop().start()
@@ -56,7 +56,7 @@ async def test_a_lower_version_leaves_alone_what_is_built_of_a_higher_one(
 
 
 async def test_views_and_triggers_of_the_application_outlive_a_rebuild(storage: SqliteEventStorage) -> None:
-    """A report upon the tables would let every rebuild, and each new version, fail at its very end."""
+    """A view on the tables would make every rebuild, and each new version, fail at its end."""
     await _store(storage, 3)
     made = (
         "CREATE TABLE refunds (account TEXT)",
@@ -86,7 +86,7 @@ async def test_views_and_triggers_of_the_application_outlive_a_rebuild(storage: 
 async def test_triggers_between_the_tables_of_a_projection_are_built_anew(
     storage: SqliteEventStorage,
 ) -> None:
-    """They would be set aside like those of others, and write into tables that are no longer there."""
+    """They would be set aside like foreign triggers, and write into tables that are no longer there."""
 
     class Audited(Projection):
         tables = """
@@ -128,13 +128,13 @@ def _with_tables(script: str) -> None:
     ],
 )
 def test_what_no_rebuild_could_make_is_refused_with_the_class(more: str, told: str) -> None:
-    """It would be met with the first new version, in production."""
+    """The mistake would surface with the first new version, in production."""
     with pytest.raises(ProjectionDefinitionError, match=told):
         _with_tables(f"CREATE TABLE {{odd}} (account TEXT); {more};")
 
 
 def test_a_trigger_may_write_where_only_the_file_has_a_table() -> None:
-    """Tables of the application are not there when the class is defined."""
+    """The application's own tables do not exist when the class is defined."""
     _with_tables(
         "CREATE TABLE {odd} (account TEXT); CREATE TRIGGER {odd}_told AFTER INSERT ON {odd} BEGIN "
         "INSERT INTO news VALUES (new.account); END"
@@ -142,7 +142,7 @@ def test_a_trigger_may_write_where_only_the_file_has_a_table() -> None:
 
 
 class OtherBalances(Balances):
-    """A class of one name, as another module may have one, or what became of it without a new version."""
+    """A class with the same name, as in another module, or changed without a new version."""
 
     name = "balances"
     tables = "CREATE TABLE {balances} (account TEXT, amount INTEGER); CREATE TABLE {totals} (amount INTEGER)"
@@ -154,7 +154,7 @@ class OtherBalances(Balances):
 async def test_other_tables_of_one_version_are_left_alone_while_they_are_built(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each dropped what the other had built, again and again; both starts stood still for ever."""
+    """Each would drop the other's tables repeatedly, and neither start would ever finish."""
     await _store(storage, 50)
     head, starts = storage.head, [OtherBalances(storage)]
 
@@ -176,7 +176,7 @@ async def test_other_tables_of_one_version_are_left_alone_while_they_are_built(
 async def test_a_table_that_is_new_without_a_new_version_is_told_at_the_start(
     storage: SqliteEventStorage,
 ) -> None:
-    """It stopped at its next event, for a table that is not there, with the advice to fix its method."""
+    """It would stop at its next event over a missing table, with the advice to fix its method."""
     await _store(storage, 3)
     async with Balances(storage):
         pass

@@ -1,4 +1,4 @@
-"""What a repository keeps in memory is never older than what it has stored itself."""
+"""A repository's cached aggregates are never older than what it has stored itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _balance(account: Account) -> Decimal:
 
 
 async def test_what_was_saved_is_seen_by_the_next_update(storage: AnyStorage) -> None:
-    """Its rules would be checked against the state before, and refuse what is allowed, for ever."""
+    """Rules would be checked against the previous state, and refuse allowed changes forever."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     account = await accounts.load("a")
@@ -48,7 +48,7 @@ async def test_what_was_saved_is_seen_by_the_next_update(storage: AnyStorage) ->
 
 
 async def test_a_copy_that_was_loaded_beside_an_edit_does_not_outlive_it(storage: AnyStorage) -> None:
-    """An update that only looks, while an edit goes on, would have all later ones see the state before it."""
+    """An update that changes nothing, during an edit, would leave the state before the edit in the cache."""
     accounts = Repository(Account, storage)
     async with accounts.edit("a") as account:
         account.deposit(ONE)
@@ -59,7 +59,7 @@ async def test_a_copy_that_was_loaded_beside_an_edit_does_not_outlive_it(storage
 async def test_two_who_ask_a_unit_of_work_for_one_aggregate_at_a_time_get_the_same(
     storage: AnyStorage,
 ) -> None:
-    """What one of them records would be lost without a word."""
+    """Events recorded by one of them would be lost silently."""
     accounts = Repository(Account, storage)
     async with UnitOfWork(storage) as work:
         first, second = await asyncio.gather(work.edit(accounts, "a"), work.edit(accounts, "a"))
@@ -69,7 +69,7 @@ async def test_two_who_ask_a_unit_of_work_for_one_aggregate_at_a_time_get_the_sa
 
 
 async def test_what_cannot_be_stored_is_told_to_who_wanted_it_alone(storage: AnyStorage) -> None:
-    """Who only looked, or edited at the same time, would hear that an event of somebody else is too large."""
+    """Callers that only read, or edited at the same time, would get an error about another caller's event."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     too_large = Decimal("1." + "1" * storage.max_payload_bytes)
@@ -98,7 +98,7 @@ class _NoRoomForSnapshots(InMemoryEventStorage):
 
 
 async def test_a_snapshot_that_cannot_be_saved_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """The events are stored: who hears of a failure would do it all again."""
+    """The events are stored: callers that get an error would repeat the change."""
     async with _NoRoomForSnapshots() as storage:
         accounts = Repository(Account, storage, snapshot_every=1)
         with caplog.at_level(logging.WARNING, "pabal"):
@@ -113,7 +113,7 @@ async def test_a_snapshot_that_cannot_be_saved_fails_nobody(caplog: pytest.LogCa
 
 
 async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStorage) -> None:
-    """A client's broken text would have an operator restore a backup of a log that is whole."""
+    """A client's invalid text would make an operator restore a backup of an intact log."""
     accounts = Repository(Account, storage, snapshot_every=1)
     for attempt in (accounts.load("\ud800"), accounts.exists("\ud800"), accounts.update("\ud800", _deposit)):
         with pytest.raises(AggregateDefinitionError, match="no UTF-8 form"):
@@ -122,7 +122,7 @@ async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStora
 
 
 async def test_what_is_recorded_after_a_block_is_not_stored_with_the_next_one(storage: AnyStorage) -> None:
-    """A slip of code that kept the aggregate would be stored by whoever changes it next, unasked."""
+    """Code that kept the aggregate by mistake would have its events stored with the next change."""
     accounts = Repository(Account, storage)
     async with accounts.edit("a") as account:
         account.deposit(ONE)
@@ -140,11 +140,11 @@ async def test_what_is_recorded_after_a_block_is_not_stored_with_the_next_one(st
 
 
 async def test_what_is_recorded_beside_a_change_comes_into_no_snapshot(storage: AnyStorage) -> None:
-    """Each load would begin from a state that no event has made, in every process and for ever."""
+    """Every load, in every process, would start from a state that no event has caused."""
     accounts = Repository(Account, storage, snapshot_every=1)
     kept = await accounts.update("a", lambda account: account)
     change = asyncio.create_task(accounts.update("a", _deposit))
-    await asyncio.sleep(0)  # it has decided, and its event is on the way
+    await asyncio.sleep(0)  # it has decided, and its event is being stored
     kept.deposit(Decimal(100))
     await change
     assert (await Repository(Account, storage, snapshot_every=1).load("a")).balance == ONE
@@ -153,7 +153,7 @@ async def test_what_is_recorded_beside_a_change_comes_into_no_snapshot(storage: 
 async def test_a_block_never_decides_by_events_that_are_on_their_way(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another writer may take their place with as many: it would be stored on what never happened."""
+    """Another writer may store as many events first: the block would be based on events that never were."""
     append, holds = storage.append_streams, [asyncio.Event(), asyncio.Event()]
     first, second = holds
     is_sent = asyncio.Event()
@@ -182,7 +182,7 @@ async def test_a_block_never_decides_by_events_that_are_on_their_way(
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(deposit_twice())
-        await asyncio.sleep(0)  # its first change is on the way, and the block waits for it
+        await asyncio.sleep(0)  # its first change is being stored, and the block waits for it
         tasks.create_task(withdraw_all())
         await asyncio.sleep(0)
         first.set()
@@ -199,7 +199,7 @@ async def test_a_block_never_decides_by_events_that_are_on_their_way(
 async def test_a_snapshot_holds_nothing_that_a_block_has_recorded_meanwhile(
     storage: AnyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An update whose event was just stored would save the block's undecided state as its own."""
+    """An update whose event was just stored would save the block's uncommitted state in its snapshot."""
     accounts = Repository(Account, storage, snapshot_every=1)
     await accounts.update("a", _deposit)
 
@@ -219,7 +219,7 @@ async def test_a_snapshot_holds_nothing_that_a_block_has_recorded_meanwhile(
 
 
 async def test_a_refusal_counts_only_where_nobody_else_has_changed_the_aggregate(storage: AnyStorage) -> None:
-    """What another process has made possible would be refused for ever: no append conflicts."""
+    """A change that another process has made possible would be refused forever, as no append conflicts."""
     here, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await here.update("a", _deposit)
     await elsewhere.update("a", lambda account: account.deposit(Decimal(100)))
@@ -235,7 +235,7 @@ async def test_a_refusal_counts_only_where_nobody_else_has_changed_the_aggregate
 async def test_an_update_that_is_cancelled_is_not_made_again(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conflict of what it had sent would have it decided anew, and whoever timed it out wait on."""
+    """A conflict would make it decide again, and the caller that timed out would wait on."""
     here, elsewhere = Repository(Account, storage), Repository(Account, storage)
     await here.update("a", _deposit)
     append, holds, goes_on = storage.append_streams, [True], asyncio.Event()
@@ -260,7 +260,7 @@ async def test_an_update_that_is_cancelled_is_not_made_again(
 
 @pytest.mark.parametrize("kind", ["edit", "update", "unit of work"])
 async def test_an_event_that_is_stored_already_is_not_counted_twice(storage: AnyStorage, kind: str) -> None:
-    """The log keeps an event of one id once; the copy in memory had seen it again, and decided by that."""
+    """The log stores an id once; the cached copy would apply the event twice, and decide by that."""
     accounts = Repository(Account, storage)
     known = Deposited("a", ONE, event_id="0192f0c1-0000-7000-8000-000000000001")
     await accounts.update("a", lambda account: account.let_happen(known))
@@ -280,7 +280,7 @@ async def test_an_event_that_is_stored_already_is_not_counted_twice(storage: Any
 
 
 async def test_a_repository_in_use_by_another_event_loop_says_so(storage: AnyStorage) -> None:
-    """Both waited for changes of each other's, which no other loop wakes anybody for: for ever."""
+    """Each would wait forever for changes of the other, whose loop cannot wake it."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
 
@@ -298,7 +298,7 @@ async def test_a_repository_in_use_by_another_event_loop_says_so(storage: AnySto
 
 
 def test_a_repository_can_be_used_in_one_event_loop_after_another() -> None:
-    """A script that runs one loop for each step could keep no repository."""
+    """A script that runs a new loop for each step could not reuse a repository."""
     accounts = Repository(Account, InMemoryEventStorage())
     for number in range(1, 4):
         assert asyncio.run(accounts.update("a", _deposit)) == Decimal(number)

@@ -1,4 +1,4 @@
-"""Changes of one aggregate on their way to the log together, and copies in memory that have to give way."""
+"""Changes of one aggregate that are stored together, and cached copies that must be dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE = Decimal(1)
 
 
 async def test_of_changes_that_go_together_only_the_one_with_a_known_id_fails(storage: AnyStorage) -> None:
-    """The error would come to somebody else, whose change was right, and the wrong one look stored."""
+    """The error would reach a caller whose change was valid, and the invalid change look stored."""
     accounts = Repository(Account, storage)
     used = Deposited("b", Decimal(7))
     await storage.store_event(used)
@@ -41,7 +41,7 @@ async def test_of_changes_that_go_together_only_the_one_with_a_known_id_fails(st
 
 
 async def test_a_change_that_goes_alone_and_does_not_fit_is_refused(storage: AnyStorage) -> None:
-    """Taken for a conflict, it would be decided again and again, for ever."""
+    """If it were taken for a conflict, it would be retried forever."""
     storage.max_payload_bytes = 200
     accounts = Repository(Account, storage)
     with pytest.raises(InvalidEventError, match="limit"):
@@ -51,7 +51,7 @@ async def test_a_change_that_goes_alone_and_does_not_fit_is_refused(storage: Any
 
 
 async def test_an_aggregate_on_its_way_to_the_log_stays_in_memory(storage: AnyStorage) -> None:
-    """Loaded anew meanwhile, it would be decided on without its newest events: a conflict, or worse."""
+    """If it were loaded again, changes would be decided without its newest events: a conflict, or worse."""
     accounts = Repository(Account, storage, keep=1)
     names = [name for name in "abc" for _ in range(5)]
     await asyncio.gather(
@@ -64,12 +64,12 @@ async def test_an_aggregate_on_its_way_to_the_log_stays_in_memory(storage: AnySt
 
 
 async def test_a_copy_that_was_replaced_takes_nothing_along(storage: AnyStorage) -> None:
-    """A change that fails late would throw out the right copy that was loaded in the meantime."""
+    """A change that fails late would evict the valid copy that was loaded in the meantime."""
     accounts = Repository(Account, storage)
     await accounts.update("a", lambda account: account.deposit(ONE))
     old = accounts.lives.get("a")
     assert old is not None
-    async with accounts.edit("a") as account:  # which takes the aggregate out of memory
+    async with accounts.edit("a") as account:  # this takes the aggregate out of the cache
         account.deposit(ONE)
     fresh = accounts.lives.get("a")
     assert fresh is not None
@@ -79,7 +79,7 @@ async def test_a_copy_that_was_replaced_takes_nothing_along(storage: AnyStorage)
 
 
 async def test_a_future_in_place_of_a_result_is_refused_like_a_coroutine(storage: AnyStorage) -> None:
-    """Whoever forgets to await would be told that his change is stored, with a future for a result."""
+    """A caller that forgets to await would be told that its change is stored, with a future as result."""
     accounts = Repository(Account, storage)
 
     def later(account: Account) -> Any:
@@ -92,7 +92,7 @@ async def test_a_future_in_place_of_a_result_is_refused_like_a_coroutine(storage
 
 
 async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_path: Path) -> None:
-    """Half a history makes a wrong balance that looks like a right one."""
+    """Half a history would give a wrong balance that looks right."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         accounts = Repository(Account, storage)
         for _ in range(5):
@@ -103,12 +103,12 @@ async def test_an_aggregate_whose_first_events_were_trimmed_is_not_loaded(tmp_pa
         await accounts.update("b", lambda account: account.deposit(ONE))
         await storage.trim(max_events=1)
         with pytest.raises(AggregateNotFoundError, match="the log holds no event of it"):
-            await accounts.load("a")  # and not that none was ever stored
+            await accounts.load("a")  # the message must not claim that none was ever stored
 
 
 @pytest.mark.parametrize("how", ["update", "async update", "edit", "save", "unit of work"])
 async def test_an_aggregate_of_which_all_was_trimmed_says_so(tmp_path: Path, how: str) -> None:
-    """It would be told to load it again and decide again, with the same end each time."""
+    """The error would advise to load and retry, with the same result each time."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         for _ in range(2):
             await Repository(Account, storage).update("a", lambda account: account.deposit(ONE))
@@ -143,7 +143,7 @@ async def test_an_aggregate_of_which_all_was_trimmed_says_so(tmp_path: Path, how
 
 
 async def test_a_new_aggregate_that_somebody_else_began_is_a_conflict(storage: AnyStorage) -> None:
-    """Whoever retries a conflict would give up at one that the next attempt mends."""
+    """Callers that retry conflicts would give up at one that the next attempt resolves."""
     accounts = Repository(Account, storage)
 
     async def deposit(account: Account) -> Any:
@@ -156,7 +156,7 @@ async def test_a_new_aggregate_that_somebody_else_began_is_a_conflict(storage: A
 
 
 async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage) -> None:
-    """A snapshot of nothing would stand in the way of the first event."""
+    """A snapshot without events would get in the way of the first event."""
     accounts = Repository(Account, storage, snapshot_when_slower=0.0)
     assert not await accounts.exists("a")
     async with accounts.edit("a") as account:
@@ -167,7 +167,7 @@ async def test_an_aggregate_without_events_gets_no_snapshot(storage: AnyStorage)
 
 
 async def test_a_storm_over_many_aggregates_leaves_as_many_in_memory_as_are_kept(storage: AnyStorage) -> None:
-    """Memory would stay as large as the storm was, until an aggregate comes that is not kept yet."""
+    """Memory use would stay at its peak until an uncached aggregate is loaded."""
     accounts = Repository(Account, storage, keep=3, snapshot_every=1)
     names = [f"a{number}" for number in range(40)]
     await asyncio.gather(*(accounts.update(name, lambda account: account.deposit(ONE)) for name in names))
@@ -179,7 +179,7 @@ async def test_a_storm_over_many_aggregates_leaves_as_many_in_memory_as_are_kept
 async def test_how_much_a_storm_costs_grows_with_its_size_alone(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of 8,000 updates would look at all 8,000 for what may give way, and block the loop for 40 s."""
+    """Each of 8,000 updates would look at all 8,000 aggregates, and block the event loop for 40 s."""
     looked = 0
     is_settled = vars(Live)["is_settled"].fget
 

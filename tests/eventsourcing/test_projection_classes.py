@@ -1,4 +1,4 @@
-"""The classes of projections: what is refused when they are defined, and running them in memory."""
+"""Projection classes: mistakes are refused at their definition, and they can run in memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ONE = Decimal(1)
 def test_a_class_that_cannot_work_is_refused_when_it_is_defined(
     namespace: dict[str, Any], message: str
 ) -> None:
-    """The mistake would be found when the application starts, or by a wrong row."""
+    """The mistake would surface when the application starts, or as wrong rows."""
     if message != "no method":
         namespace = {**namespace, "_m": projects(Deposited)(lambda self, event, tx: None)}
     with pytest.raises(ProjectionDefinitionError, match=message):
@@ -53,7 +53,7 @@ def test_a_class_that_cannot_work_is_refused_when_it_is_defined(
 
 
 def test_tables_with_many_comments_are_looked_at_once() -> None:
-    """Each comment doubled the time, so that an import stood still for hours."""
+    """Each comment doubled the time, so that an import would take hours."""
     tables = "CREATE TABLE {t} (a);" + "/* a */ -- b\n" * 200 + "CREATE INDEX {t}_a ON {t} (a)"
     method = projects(Deposited)(lambda self, event, tx: None)
     made: Any = type("Commented", (Projection,), {"tables": tables, "_m": method})
@@ -61,7 +61,7 @@ def test_tables_with_many_comments_are_looked_at_once() -> None:
 
 
 def test_methods_that_cannot_work_are_refused() -> None:
-    """An async method would never run; of two for one event, one would be ignored."""
+    """An async method would never run; of two methods for one event, one would be ignored."""
     with pytest.raises(ProjectionDefinitionError, match="plain def"):
 
         class Pausing(Projection):
@@ -87,7 +87,7 @@ def test_methods_that_cannot_work_are_refused() -> None:
 
 
 def test_a_subclass_overrides_a_method_by_its_name() -> None:
-    """The base's method would go on being called, and what was written in its place never run."""
+    """The base's method would still be called, and the override never run."""
 
     class Counted(Balances):
         name = "balances"
@@ -107,7 +107,7 @@ def test_a_subclass_overrides_a_method_by_its_name() -> None:
 
 @pytest.mark.parametrize("sql", ["SELECT nothing FROM {balances}", "DELETE FROM {balances}"])
 def test_what_cannot_be_asked_of_the_tables_is_told_in_memory_as_from_a_file(sql: str) -> None:
-    """A test would pass with a query that the application is refused."""
+    """A test would pass with a query that is refused in production."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5))])
     with pytest.raises(UsageError, match="it takes one SELECT"):
         model.rows(sql)
@@ -117,7 +117,7 @@ def test_what_cannot_be_asked_of_the_tables_is_told_in_memory_as_from_a_file(sql
 
 
 def test_a_projection_runs_in_memory() -> None:
-    """A test of a read model would need a file, a bus and an event loop."""
+    """Testing a read model would need a file, a bus and an event loop."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)), Stray()])
     assert model.rows(BALANCES) == [("a", 3, 2)]
 
@@ -126,7 +126,7 @@ def test_a_projection_runs_in_memory() -> None:
     "sql", ['PRAGMA "query_only" = OFF', "PRAGMA query_only = OFF", "BEGIN", "SAVEPOINT s"]
 )
 def test_rows_leave_the_tables_in_memory_as_they_were(sql: str) -> None:
-    """A statement after it would write, or the next event be refused, as on no file."""
+    """A later statement could write, or the next event be refused, unlike on a file."""
     model = InMemoryProjection(Balances, [Deposited("a", Decimal(5))])
     with pytest.raises(UsageError, match="one SELECT"):
         model.rows(sql)
@@ -155,7 +155,7 @@ def test_a_method_is_refused_in_memory_what_it_is_refused_on_a_file(sql: str) ->
 
 
 def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told() -> None:
-    """A test would pass though the projection fails on the real log."""
+    """A test would pass although the projection fails on the real log."""
     model = InMemoryProjection(Choosy)
     with pytest.raises(ProjectionHandlerError, match="bad account"):
         model.apply(Deposited("bad", ONE))
@@ -165,7 +165,7 @@ def test_in_memory_a_failing_method_leaves_nothing_and_unknown_events_are_told()
 
 
 def test_in_memory_a_method_that_ends_the_test_leaves_nothing_either() -> None:
-    """Its half of an event stayed, and all that came later failed inside of a transaction."""
+    """Half of its effects would remain, and all later events fail inside a transaction."""
 
     class Ending(Balances):
         name = "ending"
@@ -183,7 +183,7 @@ def test_in_memory_a_method_that_ends_the_test_leaves_nothing_either() -> None:
 
 
 def test_a_handler_of_a_base_class_takes_its_subclasses() -> None:
-    """Events of a new subclass would be lost to a projection of the whole family."""
+    """Events of a new subclass would be missed by a projection of the whole family."""
 
     class Accounts(Projection):
         tables = "CREATE TABLE {accounts} (account TEXT PRIMARY KEY)"
@@ -200,7 +200,7 @@ def test_a_handler_of_a_base_class_takes_its_subclasses() -> None:
 
 
 def test_a_projection_is_tested_in_one_sentence() -> None:
-    """A wrong row would be shown without telling which, or not at all."""
+    """A wrong row would be reported without saying which, or not at all."""
     scenario = given(Balances, Deposited("a", Decimal(5)), Withdrawn("a", Decimal(2)))
     scenario.then_rows(BALANCES, ("a", 3, 2))
     with pytest.raises(AssertionError, match=r"(?s)- \('a', 4, 2\).*\+ \('a', 3, 2\)"):

@@ -1,4 +1,4 @@
-"""Projections where the disk is full, and where they are waited for in vain."""
+"""Projections with a full disk or a locked file, and callers that wait for them in vain."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Bulky(Projection):
 
 
 async def _limit(storage: SqliteEventStorage, pages: int) -> None:
-    """Have SQLite find the disk full after some pages more."""
+    """Make SQLite report a full disk after a few more pages."""
 
     def limit(tx: Any) -> None:
         used = tx.execute("PRAGMA page_count").fetchone()[0]
@@ -49,7 +49,7 @@ async def _limit(storage: SqliteEventStorage, pages: int) -> None:
 async def test_a_projection_goes_on_once_a_full_disk_has_room_again(
     storage: SqliteEventStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 37. It would stop for good, and blame the application's handler for it."""
+    """Promise 37. It would stop for good, and blame the application's handler."""
     tried_again = asyncio.Event()
 
     def hear(record: logging.LogRecord) -> bool:
@@ -82,7 +82,7 @@ async def test_a_full_disk_is_told_of_as_such_where_tables_are_made(storage: Sql
 
 
 async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage) -> None:
-    """A page that asks for a position nobody reaches would fill the memory of a quiet process."""
+    """Requests for a position that is never reached would fill the memory of an idle process."""
     async with Bulky(storage) as bulky:
         for _ in range(10):
             with pytest.raises(TimeoutError):
@@ -95,7 +95,7 @@ async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage
 
 
 def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
-    """A method that writes values into its statements would fill the memory of a long life."""
+    """A method that writes values into its statements would slowly fill the memory."""
     known: dict[str, str] = {}
     with closing(sqlite3.connect(":memory:")) as connection:
         Bulky.model.tables.create(connection, "")
@@ -107,7 +107,7 @@ def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
 
 
 async def test_a_failed_rebuild_leaves_nothing_on_a_full_disk(storage: SqliteEventStorage) -> None:
-    """What nobody goes on with would take the room that is missing, and hold back trimming."""
+    """An abandoned rebuild would take the space that is missing, and hold back trimming."""
     await storage.store_events([Stray(100_000) for _ in range(10)])
     async with Bulky(storage, batch=2) as bulky:
         await _limit(storage, 100)
@@ -170,7 +170,7 @@ async def test_why_it_stopped_can_be_asked_for_ever(storage: SqliteEventStorage)
 
 
 class _MuteError(Exception):
-    """Cannot even say what it is."""
+    """An exception whose str() and repr() fail."""
 
     def __str__(self) -> str:
         raise ZeroDivisionError
@@ -184,7 +184,7 @@ class _MuteError(Exception):
 async def test_whatever_a_handler_raises_is_told_to_who_waits(
     storage: SqliteEventStorage, error: type[BaseException]
 ) -> None:
-    """The projection would end without a reason, and who waits for it would wait for ever."""
+    """The projection would end without a reason, and callers would wait for it forever."""
 
     class Leaving(Bulky):
         def _stray(self, event: Stray, tx: ProjectionTransaction) -> None:
@@ -199,7 +199,7 @@ async def test_whatever_a_handler_raises_is_told_to_who_waits(
 
 
 def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: Path) -> None:
-    """A script with two asyncio.run() would have a projection that stops as soon as it has nothing to do."""
+    """In a script with two asyncio.run(), the projection would stop as soon as it has nothing to do."""
 
     class Resting(Bulky):
         resting: ClassVar[asyncio.Event]
@@ -221,7 +221,7 @@ def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: P
 
 
 async def test_a_handler_that_hides_one_that_never_runs_is_told(storage: SqliteEventStorage) -> None:
-    """Behind a decorator it looked like a plain one: each event counted as projected, and wrote nothing."""
+    """Behind a decorator it looks like a plain method: each event would count as projected without effect."""
 
     async def pausing(self: Any, event: Stray, tx: Any) -> None:
         tx.execute("INSERT INTO {t} VALUES (1)")

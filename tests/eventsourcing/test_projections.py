@@ -1,4 +1,4 @@
-"""Projections: each effect exactly once, rebuilt beside the live tables, and readable after own writes."""
+"""Projections: each effect exactly once, also across processes and crashes; reading your own writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.eventsourcing.samples import Account, Deposited, Stray
 
 
 async def test_a_projection_shows_what_was_just_written(bus: InMemoryEventBus) -> None:
-    """A page shown after a command would not have its effect, unless the application polled."""
+    """A page shown after a command would lack its effect, unless the application polled."""
     async with Balances(bus) as balances:
         receipt = await deposit(bus, 7)
         await balances.reached(receipt, timeout=30)
@@ -38,7 +38,7 @@ async def test_a_projection_shows_what_was_just_written(bus: InMemoryEventBus) -
 
 
 async def test_it_goes_on_where_it_stood(bus: InMemoryEventBus) -> None:
-    """Events would be missed while the application was down, or counted twice after it."""
+    """Events would be missed while the application is down, or counted twice afterwards."""
     balances = Balances(bus, batch=3)
     for count in (5, 4, 0):
         await deposit(bus, 5)
@@ -51,14 +51,14 @@ async def test_it_goes_on_where_it_stood(bus: InMemoryEventBus) -> None:
 
 
 async def test_events_that_do_not_concern_it_move_it_on(bus: InMemoryEventBus) -> None:
-    """Waiting for a position would never end if the event there is none of the projection's."""
+    """Waiting for the position of an event that the projection ignores would never end."""
     async with Balances(bus) as balances:
         await balances.reached(await bus.publish(Stray()), timeout=30)
         assert await balances.rows(BALANCES) == []
 
 
 async def test_another_process_wakes_it(tmp_path: Path) -> None:
-    """With several processes on the file, it would show only what its own has written."""
+    """With several processes on a file, each would show only its own events."""
     path = tmp_path / "log.db"
     async with (
         SqliteEventStorage(path) as here,
@@ -89,7 +89,7 @@ async def test_two_processes_that_project_the_same_count_each_event_once(tmp_pat
 
 
 async def test_a_handler_that_raises_leaves_effect_and_position_together(bus: InMemoryEventBus) -> None:
-    """A failed batch would leave some of its events there twice, or pass the failing one over. Promise 5."""
+    """A failed batch would leave effects twice, or the failing event would be skipped. Promise 5."""
     async with Choosy(bus) as choosy:
         await choosy.reached(await bus.publish(Deposited("good", ONE)), timeout=30)
         position = choosy.position
@@ -153,7 +153,7 @@ async def test_killed_between_effect_and_position_each_event_counts_once(tmp_pat
 
 
 async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
-    """The caller would wait for ever, or meet an error of SQLite."""
+    """The caller would wait forever, or get an error from SQLite."""
     with pytest.raises(UsageError, match="InMemoryProjection"):
         Balances(InMemoryEventStorage())
     with pytest.raises(UsageError, match="batch"):
@@ -179,7 +179,7 @@ async def test_misuse_is_told(bus: InMemoryEventBus) -> None:
 
 
 async def test_an_edit_that_recorded_nothing_is_not_waited_for(bus: InMemoryEventBus) -> None:
-    """Its receipt is None: waiting for it ended in an AttributeError."""
+    """Its receipt is None: waiting for it would end in an AttributeError."""
     async with Balances(bus) as balances:
         edit = Repository(Account, bus).edit("a")
         async with edit:

@@ -12,11 +12,11 @@ from pabal.eventsourcing import Repository
 from tests.eventsourcing.samples import Account
 
 ROUNDS = int(os.environ.get("PABAL_RACE_ROUNDS", "300"))
-"""How often each of two writers changes the aggregate; `make test-races` runs 10,000."""
+"""How often each of the two writers changes the aggregate; `make test-races` runs 10,000."""
 
 
 async def test_two_writers_racing_on_one_aggregate_lose_nothing(tmp_path: Path) -> None:
-    """Two processes changing one aggregate would overwrite each other, or leave a gap in its versions."""
+    """Two processes that change one aggregate would overwrite each other, or leave a gap in its versions."""
 
     async def write(storage: SqliteEventStorage) -> None:
         accounts = Repository(Account, storage)

@@ -1,4 +1,4 @@
-"""The tables of a projection are built anew beside the live ones."""
+"""The tables of a projection are rebuilt beside the live ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.eventsourcing.samples import Deposited, Stray, Withdrawn
 
 
 async def test_a_rebuild_beside_publishers_ends_with_the_same_rows(bus: InMemoryEventBus) -> None:
-    """A rebuilt model would differ from the live one, or lose what was published meanwhile. Promise 32."""
+    """A rebuilt model would differ from the live one, or lack what was published meanwhile. Promise 32."""
     async with Balances(bus, batch=50) as balances:
         await deposit(bus, 500)
         steps: list[tuple[int, int]] = []
@@ -43,9 +43,9 @@ async def test_a_rebuild_beside_publishers_ends_with_the_same_rows(bus: InMemory
 
 
 def _dump(bus: InMemoryEventBus) -> list[tuple[object, ...]]:
-    """Return what the file has of the balances: every value, with its type, and the schema.
+    """Return everything the file holds of the balances: values with their types, and the schema.
 
-    The number of the generation that an index was made for is left out; it counts the rebuilds.
+    The generation number in an index's name is left out, because it counts the rebuilds.
     """
     file = sqlite3.connect(bus.storage.path)  # type: ignore[union-attr]
     rows = file.execute("SELECT rowid, quote(account), quote(balance), entries FROM balances").fetchall()
@@ -56,7 +56,7 @@ def _dump(bus: InMemoryEventBus) -> list[tuple[object, ...]]:
 
 
 async def test_a_model_that_only_followed_and_a_rebuilt_one_are_the_same(bus: InMemoryEventBus) -> None:
-    """Promise 32, byte for byte. Whether a row was made live, or in a rebuild, would be seen in it."""
+    """Promise 32, byte for byte. It would be visible whether a row was written live or in a rebuild."""
     for batch in (1, 7, 1000):
         async with Balances(bus, batch=batch) as balances:
             await balances.reached(await deposit(bus, 90, accounts=17), timeout=30)
@@ -73,7 +73,7 @@ async def _keep_publishing(bus: InMemoryEventBus, count: int) -> Receipt:
 
 
 async def test_while_it_is_rebuilt_the_live_tables_answer(bus: InMemoryEventBus) -> None:
-    """Readers would find an empty or half-made model for as long as a rebuild takes."""
+    """Readers would find an empty or half-built model for the duration of a rebuild."""
     async with Balances(bus, batch=10) as balances:
         await balances.reached(await deposit(bus, 100), timeout=30)
         seen: list[int] = []
@@ -89,12 +89,12 @@ async def test_while_it_is_rebuilt_the_live_tables_answer(bus: InMemoryEventBus)
 
 
 async def test_a_higher_version_is_built_at_start_and_replaces_the_lower(bus: InMemoryEventBus) -> None:
-    """New methods would go on with rows that the old ones made."""
+    """New methods would continue with rows written by the old ones."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 6), timeout=30)
         async with BalancesAgain(bus) as again:
             assert await again.rows(BALANCES) == [("a0", 200), ("a1", 200), ("a2", 200)]
-            # The older one, still running elsewhere, must leave the new tables alone.
+            # The older version, still running elsewhere, must not touch the new tables.
             receipt = await deposit(bus, 1)
             await again.reached(receipt, timeout=30)
             with pytest.raises(ProjectionError, match="version 2"):
@@ -107,7 +107,7 @@ async def test_a_higher_version_is_built_at_start_and_replaces_the_lower(bus: In
 
 
 async def test_a_version_that_was_removed_leaves_alone_what_another_one_built(bus: InMemoryEventBus) -> None:
-    """Both stand at the same position in a first set of tables: old methods would write into new ones."""
+    """Both are at the same position of a first generation: old methods would write into new tables."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 6), timeout=30)
         again = BalancesAgain(bus)
@@ -123,7 +123,7 @@ async def test_a_version_that_was_removed_leaves_alone_what_another_one_built(bu
 
 
 async def test_a_newer_version_stops_where_an_older_one_rebuilt_the_tables(bus: InMemoryEventBus) -> None:
-    """After a release was taken back, its processes would go on with methods that do not fit the tables."""
+    """After a rollback, the new version's processes would use methods that do not fit the tables."""
     async with BalancesAgain(bus) as again:
         await again.reached(await deposit(bus, 6), timeout=30)
         await Balances(bus).rebuild()
@@ -136,7 +136,7 @@ async def test_a_newer_version_stops_where_an_older_one_rebuilt_the_tables(bus: 
 
 
 async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEventBus) -> None:
-    """A long build that was stopped would begin at the first event again, or count what it had done twice."""
+    """A long build that was stopped would start over at the first event, or count events twice."""
     await deposit(bus, 50)
 
     class StoppedError(Exception):
@@ -157,7 +157,7 @@ async def test_an_interrupted_build_goes_on_at_the_next_start(bus: InMemoryEvent
 
 
 async def test_a_stop_ends_a_start_that_builds_and_the_next_start_goes_on(bus: InMemoryEventBus) -> None:
-    """Whoever ends a program would wait for hours of building, or kill it."""
+    """A user who stops the program would have to wait for hours, or kill it."""
     await deposit(bus, 50)
     balances = Balances(bus, batch=10)
     others: list[asyncio.Task[None]] = []
@@ -182,7 +182,7 @@ async def test_a_stop_ends_a_start_that_builds_and_the_next_start_goes_on(bus: I
 
 
 async def test_a_stop_leaves_a_rebuild_alone(bus: InMemoryEventBus) -> None:
-    """It may run on a projection that is stopped, and whoever waits for it would never see it end."""
+    """A rebuild may run on a stopped projection, and its caller would never see it end."""
     await deposit(bus, 50)
     balances = Balances(bus, batch=10)
     async with balances:
@@ -194,7 +194,7 @@ async def test_a_stop_leaves_a_rebuild_alone(bus: InMemoryEventBus) -> None:
 
 
 async def test_a_cancelled_rebuild_leaves_the_live_tables_and_nothing_else(bus: InMemoryEventBus) -> None:
-    """Half a model would stay in the file for ever, and hold back trimming."""
+    """Half a model would stay in the file forever, and hold back trimming."""
     async with Balances(bus, batch=10) as balances:
         await balances.reached(await deposit(bus, 50), timeout=30)
         rebuilding = asyncio.create_task(balances.rebuild(progress=lambda *at: rebuilding.cancel()))
@@ -208,7 +208,7 @@ async def test_a_cancelled_rebuild_leaves_the_live_tables_and_nothing_else(bus: 
 
 
 async def test_a_rebuild_that_is_cancelled_once_it_is_done_stays_done(bus: InMemoryEventBus) -> None:
-    """The tables would be live, and without their position: no start would ever succeed again."""
+    """The tables would be live without their position: no start would ever succeed again."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 5), timeout=30)
     (live,) = await bus.storage.transact(lambda tx: read_generations(tx, "balances"))  # type: ignore[union-attr]
@@ -221,7 +221,7 @@ async def test_a_rebuild_that_is_cancelled_once_it_is_done_stays_done(bus: InMem
 async def test_an_unknown_event_is_skipped_live_and_fails_a_rebuild(
     bus: InMemoryEventBus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 34: a class that somebody forgot to import would silently be missing from a rebuilt model."""
+    """Promise 34: a class that was not imported would be silently missing from a rebuilt model."""
     with registry.isolated():
 
         class Forgotten(DomainEvent):
@@ -230,7 +230,7 @@ async def test_an_unknown_event_is_skipped_live_and_fails_a_rebuild(
         balances = Balances(bus)
         await balances.start()
         receipts = await bus.publish_batch([Deposited("a", ONE), Forgotten(), Deposited("a", ONE)])
-        # Known to the registry and no concern of this projection.
+        # Known to the registry, but not relevant to this projection.
         await balances.reached(receipts[-1], timeout=30)
         await balances.stop()
         position = (await bus.publish(Forgotten())).position
@@ -242,14 +242,14 @@ async def test_an_unknown_event_is_skipped_live_and_fails_a_rebuild(
         await balances.rebuild()
     assert (caught.value.event_type, caught.value.position) == ("es.forgotten", receipts[1].position)
     assert position is not None
-    # The live model has not suffered, and goes on.
+    # The live model is unaffected and continues.
     await balances.reached(await bus.publish(Deposited("a", ONE)), timeout=30)
     assert await balances.rows(BALANCES) == [("a", 4, 4)]
     await balances.stop()
 
 
 async def test_an_event_of_a_matching_type_without_a_method_fails_a_rebuild(bus: InMemoryEventBus) -> None:
-    """Promise 34: a new event of the family would be left out of the model without anybody noticing."""
+    """Promise 34: a new event of the family would be missing from the model without any error."""
     async with Choosy(bus) as choosy:
         await choosy.reached(await bus.publish(Stray()), timeout=30)
         with pytest.raises(EventNotProjectedError, match=r"es\.stray"):
@@ -264,7 +264,7 @@ async def test_an_event_of_a_matching_type_without_a_method_fails_a_rebuild(bus:
 
 
 async def test_a_log_without_its_beginning_cannot_be_projected(bus: InMemoryEventBus) -> None:
-    """A model made of what is left would look whole."""
+    """A model built from the remaining events would look complete."""
     await deposit(bus, 20)
     await bus.storage.trim(max_events=5)  # type: ignore[union-attr]
     with pytest.raises(ProjectionError, match="trimmed"):
@@ -272,7 +272,7 @@ async def test_a_log_without_its_beginning_cannot_be_projected(bus: InMemoryEven
 
 
 async def test_tables_of_somebody_else_are_not_touched(bus: InMemoryEventBus) -> None:
-    """An application's own table of that name would be dropped."""
+    """An application's own table with that name would be dropped."""
     await bus.storage.transact(lambda tx: tx.execute("CREATE TABLE balances (precious TEXT)"))  # type: ignore[union-attr]
     with pytest.raises(ProjectionError, match="already"):
         await Balances(bus).start()
@@ -282,7 +282,7 @@ async def test_tables_of_somebody_else_are_not_touched(bus: InMemoryEventBus) ->
 async def test_a_renamed_projection_is_told_whose_tables_are_there_before_it_builds(
     bus: InMemoryEventBus,
 ) -> None:
-    """It read the whole log, minutes of a long one, and then only said that there is such a table."""
+    """It would read the whole log, for minutes, and only then report that the table exists."""
     async with Balances(bus) as balances:
         await balances.reached(await deposit(bus, 3), timeout=30)
 

@@ -1,4 +1,4 @@
-"""A log rebuilt into a fresh file takes its projections along; what is damaged of them is built anew."""
+"""Rebuilding a log into a new file takes its projections along; damaged ones are rebuilt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE = Decimal(1)
 
 
 class Ledger(Projection):
-    """Tables with all that a copy could forget."""
+    """Tables with everything that a copy could miss."""
 
     tables = """
         CREATE TABLE {ledger} (
@@ -37,7 +37,7 @@ class Ledger(Projection):
     @projects(Deposited)
     def _deposited(self, event: Deposited, tx: ProjectionTransaction) -> None:
         tx.execute("INSERT INTO {ledger} (account, amount) VALUES (?, ?)", (event.account, int(event.amount)))
-        # The newest line goes again: its number is never given to another.
+        # The newest line is deleted again: with AUTOINCREMENT, its number is never reused.
         tx.execute("DELETE FROM {ledger} WHERE amount = 13")
         tx.execute(
             "INSERT INTO {totals} VALUES (?, ?) ON CONFLICT DO UPDATE SET total = total + excluded.total",
@@ -86,7 +86,7 @@ def new(tmp_path: Path) -> Path:
 
 
 async def test_tables_and_positions_come_along(old: Path, new: Path) -> None:
-    """Each start on the new file would first build every model again, for as long as that takes."""
+    """The first start on the new file would rebuild every model, however long that takes."""
     async with SqliteEventStorage(old) as storage, Ledger(storage) as ledger:
         await ledger.reached(await _store(storage, 1, 2, 3, 4, 5, 13), timeout=30)
         before = [await ledger.rows(sql) for sql in LEDGER]
@@ -107,7 +107,7 @@ async def test_tables_and_positions_come_along(old: Path, new: Path) -> None:
 
 
 async def test_a_rebuild_under_way_goes_on_where_it_stood(old: Path, new: Path) -> None:
-    """The new version would begin at the first event again, or find tables of which nobody knows."""
+    """The new version would start over at the first event, or find unknown tables."""
     async with SqliteEventStorage(old) as storage:
         async with Balances(storage) as balances:
             await balances.reached(await _store(storage, *[1] * 40), timeout=30)
@@ -127,7 +127,7 @@ async def test_a_rebuild_under_way_goes_on_where_it_stood(old: Path, new: Path) 
 
 
 async def test_projections_of_a_trimmed_log_come_along(old: Path, new: Path) -> None:
-    """They could never be built again: the new file would be useless to the application."""
+    """They could never be rebuilt, and the new file would be useless to the application."""
     async with SqliteEventStorage(old) as storage, Balances(storage) as balances:
         await balances.reached(await _store(storage, *[1] * 30), timeout=30)
         assert (await storage.trim(max_events=10)).deleted == 20
@@ -147,7 +147,7 @@ DAMAGE = {
 
 
 def _overwrite(path: Path, name: str, content: bytes) -> None:
-    """Put something else where a table or an index begins."""
+    """Overwrite the first page of a table or an index."""
     connection = sqlite3.connect(path)
     root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0]
     size = connection.execute("PRAGMA page_size").fetchone()[0]
@@ -168,7 +168,7 @@ async def _filled(path: Path, *, trimmed: bool = False) -> None:
 async def test_tables_that_cannot_be_copied_are_built_anew(
     old: Path, new: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged read model would keep a whole log from being saved, or look whole in the new file."""
+    """A damaged read model would prevent saving the log, or look intact in the new file."""
     await _filled(old)
     if DAMAGE[damage]:
         connection = sqlite3.connect(old)
@@ -188,7 +188,7 @@ async def test_tables_that_cannot_be_copied_are_built_anew(
 
 
 async def test_one_damaged_projection_leaves_the_others_whole(old: Path, new: Path) -> None:
-    """All models would be built again because of one."""
+    """All models would be rebuilt because of one."""
     await _filled(old)
     async with SqliteEventStorage(old) as storage, Ledger(storage) as ledger:
         await ledger.reached(30, timeout=30)
@@ -204,7 +204,7 @@ async def test_one_damaged_projection_leaves_the_others_whole(old: Path, new: Pa
 async def test_damaged_tables_of_a_trimmed_log_are_said_to_be_lost(
     old: Path, new: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever rebuilds the file would learn of it when the application does not start."""
+    """The operator would learn of it only when the application does not start."""
     await _filled(old, trimmed=True)
     _overwrite(old, "balances", b"\xff" * 64)
     async with SqliteEventStorage(old) as storage:
@@ -216,7 +216,7 @@ async def test_damaged_tables_of_a_trimmed_log_are_said_to_be_lost(
 
 
 async def test_an_index_that_lost_its_entries_costs_no_row(old: Path, new: Path) -> None:
-    """Read through the index instead of the table, the copy would be empty, and called whole."""
+    """Read through the index instead of the table, the copy would be empty, and pass as complete."""
 
     class Covered(Balances):
         name = "covered"
@@ -230,7 +230,7 @@ async def test_an_index_that_lost_its_entries_costs_no_row(old: Path, new: Path)
 
     async with SqliteEventStorage(old) as storage, Covered(storage) as covered:
         await covered.reached(await _store(storage, *[1] * 30), timeout=30)
-    _overwrite(old, "covered__1_all", bytes([0x0A, 0, 0, 0, 0, 0x10, 0, 0]))  # a leaf without entries
+    _overwrite(old, "covered__1_all", bytes([0x0A, 0, 0, 0, 0, 0x10, 0, 0]))  # a leaf page without entries
     async with SqliteEventStorage(old) as storage:
         assert await storage.check() != []
         await storage.rebuild(new)

@@ -49,7 +49,7 @@ async def test_what_an_edit_records_is_loaded_again(storage: AnyStorage) -> None
 
 
 async def test_an_edit_that_raises_stores_nothing(storage: AnyStorage) -> None:
-    """Half of a failed change would be stored, or its state be found in memory later."""
+    """Half of a failed change would be stored, or remain in a cached aggregate."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     with pytest.raises(OverdrawnError):  # noqa: PT012
@@ -61,7 +61,7 @@ async def test_an_edit_that_raises_stores_nothing(storage: AnyStorage) -> None:
 
 
 async def test_an_update_that_raises_stores_nothing(storage: AnyStorage) -> None:
-    """Half of a failed change would be stored, or its state be found in memory later."""
+    """Half of a failed change would be stored, or remain in a cached aggregate."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
 
@@ -106,10 +106,10 @@ async def test_the_later_of_two_edits_is_refused_with_both_versions(storage: Any
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_a_conflict_reruns_the_whole_update(storage: AnyStorage, kind: str) -> None:
-    """Users would have to write the retry loop, or a decision would stand on an old state."""
+    """Users would have to write the retry loop, or a decision would be based on an old state."""
     accounts, others = Repository(Account, storage), Repository(Account, storage)
     await accounts.update("a", _deposit)
-    await others.update("a", _deposit)  # what accounts keeps in memory is old from now on
+    await others.update("a", _deposit)  # from now on, the copy cached by accounts is outdated
     seen: list[int] = []
 
     def change(account: Account) -> Decimal:
@@ -126,7 +126,7 @@ async def test_a_conflict_reruns_the_whole_update(storage: AnyStorage, kind: str
 
 
 async def test_concurrent_updates_of_one_aggregate_line_up_without_conflict(storage: AnyStorage) -> None:
-    """A busy aggregate would be decided over and over again."""
+    """Changes of a busy aggregate would conflict and be decided again and again."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     balances = await asyncio.gather(*(accounts.update("a", _deposit, retries=0) for _ in range(200)))
@@ -135,7 +135,7 @@ async def test_concurrent_updates_of_one_aggregate_line_up_without_conflict(stor
 
 
 async def test_an_answer_waits_until_what_it_stands_on_is_stored(storage: AnyStorage) -> None:
-    """A caller would be told of money that a failing append never deposited."""
+    """A caller would be told of money whose deposit was never stored."""
     accounts, others = Repository(Account, storage), Repository(Account, storage)
     await accounts.update("a", _deposit)
     await others.update("a", lambda account: account.withdraw(ONE))
@@ -151,7 +151,7 @@ async def test_an_answer_waits_until_what_it_stands_on_is_stored(storage: AnySto
 
 
 async def test_one_bad_event_fails_its_own_update_alone(storage: AnyStorage) -> None:
-    """Callers that came at the same moment would get each other's errors."""
+    """Callers at the same moment would get each other's errors."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     bad = Decimal("NaN")
@@ -163,7 +163,7 @@ async def test_one_bad_event_fails_its_own_update_alone(storage: AnyStorage) -> 
 
 
 async def test_cancelling_an_update_leaves_it_done_or_not_done(storage: AnyStorage) -> None:
-    """What stays in memory would differ from the log after a cancelled caller."""
+    """After a cancellation, the cached aggregate would differ from the log."""
     accounts = Repository(Account, storage)
     await accounts.update("a", _deposit)
     task = asyncio.create_task(accounts.update("a", _deposit))
@@ -175,7 +175,7 @@ async def test_cancelling_an_update_leaves_it_done_or_not_done(storage: AnyStora
 
 
 async def test_what_is_stored_is_published(storage: AnyStorage) -> None:
-    """Subscribers would never hear of it, or only after a second write."""
+    """Subscribers would never receive it, or only after a second write."""
     received: list[Decimal] = []
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Deposited, lambda event: received.append(event.amount), name="balance")
@@ -188,7 +188,7 @@ async def test_what_is_stored_is_published(storage: AnyStorage) -> None:
 
 
 async def test_a_drain_right_after_an_append_waits_for_its_deliveries(storage: AnyStorage) -> None:
-    """Who drains to read what the handlers did would read the state before them."""
+    """A caller that drains to see the handlers' effects would see the state before them."""
     received: list[Decimal] = []
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Deposited, lambda event: received.append(event.amount), name="balance")
@@ -233,7 +233,7 @@ async def test_several_aggregates_change_together_or_not_at_all(storage: AnyStor
 
 
 async def test_a_unit_of_work_that_raises_stores_nothing(storage: AnyStorage) -> None:
-    """Half of a failed piece of work would be stored."""
+    """Half of a failed unit of work would be stored."""
     accounts = Repository(Account, storage)
     with pytest.raises(OverdrawnError):  # noqa: PT012
         async with UnitOfWork(storage) as work:
@@ -243,7 +243,7 @@ async def test_a_unit_of_work_that_raises_stores_nothing(storage: AnyStorage) ->
 
 
 async def test_a_spoiled_aggregate_is_not_stored(storage: AnyStorage) -> None:
-    """A block that hides an error would store what was taken back."""
+    """A block that hides an error would store what was rolled back."""
     accounts = Repository(Account, storage)
     with pytest.raises(SpoiledAggregateError):  # noqa: PT012
         async with accounts.edit("a") as account:
@@ -263,7 +263,7 @@ async def test_a_repository_of_a_decider_stores_what_it_decides(storage: AnyStor
 
 
 async def test_a_deciders_initial_list_is_every_aggregates_own(storage: AnyStorage) -> None:
-    """One that ``evolve`` appends to was shared: an account without events held the entries of all."""
+    """A list that ``evolve`` appends to would be shared: every new account would have the entries of all."""
 
     def evolve(entries: list[Decimal], event: Deposited) -> list[Decimal]:
         entries.append(event.amount)
@@ -281,7 +281,7 @@ async def test_a_deciders_initial_list_is_every_aggregates_own(storage: AnyStora
 
 
 async def test_an_aggregate_made_by_hand_is_saved(storage: AnyStorage) -> None:
-    """A factory method's aggregate could not be stored."""
+    """An aggregate from a factory method could not be stored."""
     accounts = Repository(Account, storage)
     account = Account("a")
     account.deposit(ONE)
@@ -296,7 +296,7 @@ async def test_an_aggregate_made_by_hand_is_saved(storage: AnyStorage) -> None:
 
 
 async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
-    """Memory would grow with every aggregate ever touched."""
+    """Memory would grow with every aggregate ever used."""
     accounts = Repository(Account, storage, keep=2)
     for name in "abcab":
         await accounts.update(name, _deposit)
@@ -305,7 +305,7 @@ async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
 
 
 async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
-    """A mistake would show up later, somewhere else."""
+    """A mistake would surface later, somewhere else."""
     accounts = Repository(Account, storage)
     with pytest.raises(UsageError, match=r"no log that aggregates can live on; .* relay\(storage, bus\)"):
         Repository(Account, InMemoryEventBus())

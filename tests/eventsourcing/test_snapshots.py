@@ -1,4 +1,4 @@
-"""Snapshots are a cache: with any of them, or none, loading gives the same."""
+"""Snapshots are a cache: loading gives the same with any of them, or none."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ EQUAL = (Decimal(7), [ONE] * 7, 7)
 
 
 async def test_a_snapshot_is_taken_every_n_events_and_used(storage: AnyStorage) -> None:
-    """Loading would replay everything though asked not to, or count events twice."""
+    """Loading would replay everything despite the option, or count events twice."""
     snapshot = read_snapshot(Account, await _fill(storage))
     assert snapshot.version == 5
     assert await _loaded(storage) == EQUAL
@@ -86,7 +86,7 @@ class Dated(MatchedAccount):
 
 
 async def test_a_time_in_a_snapshot_keeps_its_offset(storage: AnyStorage) -> None:
-    """An account opened on Friday morning in Seoul would have been opened on Thursday once it is restored."""
+    """An account opened on Friday morning in Seoul would be restored as opened on Thursday."""
     dated = Repository(Dated, storage, snapshot_every=1, keep=0)
     await dated.update("a", lambda account: account.record(Deposited("a", ONE)))
     assert await storage.load_snapshot("account", "a") is not None
@@ -113,14 +113,14 @@ async def test_a_damaged_snapshot_gives_way_to_the_events(storage: AnyStorage, d
 async def test_an_outdated_snapshot_gives_way_to_the_events(
     storage: AnyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state of an older meaning would be taken for one of the new."""
+    """A state with an old meaning would be taken for one with the new meaning."""
     await _fill(storage)
     monkeypatch.setattr(Account, "snapshot_version", 2)
     assert await _loaded(storage) == EQUAL
 
 
 def _with_limit(field: str) -> type[MatchedAccount]:
-    """Return a release of one class, whose limit keeps its value under another name."""
+    """Return a release of a class whose limit stores its value under another name."""
     limit: Any = msgspec.defstruct("Limit", [(field, int, 0)], frozen=True, module="shop")
 
     class Limited(MatchedAccount):
@@ -135,11 +135,11 @@ def _with_limit(field: str) -> type[MatchedAccount]:
 
 
 async def test_a_change_inside_of_what_an_attribute_holds_is_noticed(storage: AnyStorage) -> None:
-    """The field of before would be left out without a word, and its default taken for the state."""
+    """The old field would be silently dropped, and the new one's default used as the state."""
     await _fill(storage)
     for field in ("most", "highest"):
         cls: Any = _with_limit(field)
-        for _ in range(2):  # from the events or an outdated snapshot, and from that which this one leaves
+        for _ in range(2):  # from events or an outdated snapshot, then from the new one
             limited = await Repository(cls, storage, snapshot_when_slower=0.0).load("a")
             assert getattr(limited.limits[0], field) == 6
 
@@ -147,7 +147,7 @@ async def test_a_change_inside_of_what_an_attribute_holds_is_noticed(storage: An
 async def test_the_state_of_a_decider_is_saved_until_its_meaning_changes(
     storage: AnyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The option would do nothing but fill the log with warnings."""
+    """The option would only fill the log with warnings."""
     await _fill(storage)
     for decider in (account_decider, replace(account_decider, evolve=lambda state, event: state + 1)):
         await storage.save_snapshot("account", "a", 7, None)
@@ -163,7 +163,7 @@ async def test_the_state_of_a_decider_is_saved_until_its_meaning_changes(
 async def test_another_class_s_snapshot_gives_way_to_the_events_and_says_so(
     storage: AnyStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A foreign state would be loaded."""
+    """The state of another class would be loaded."""
     data = await _fill(storage)
     with pytest.raises(SnapshotOfOtherClassError, match="is of Account, not of MatchedAccount"):
         read_snapshot(MatchedAccount, data)
@@ -174,7 +174,7 @@ async def test_another_class_s_snapshot_gives_way_to_the_events_and_says_so(
 
 
 async def test_a_snapshot_ahead_of_the_log_gives_way_to_the_events(storage: AnyStorage) -> None:
-    """After a restore from a backup, events would count that are gone."""
+    """After restoring a backup, events that no longer exist would count."""
     account = Account("a")
     for _ in range(9):
         account.deposit(Decimal(100))

@@ -1,4 +1,4 @@
-"""A log that is trimmed under projections: none loses an event, and none goes on over one that is gone."""
+"""Trimming a log with projections: none loses an event, and none continues past a deleted one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def _first(storage: SqliteEventStorage) -> int:
 
 
 async def _stand_at(storage: SqliteEventStorage, count: int) -> Balances:
-    """Return a projection that has stopped where ``count`` events were stored."""
+    """Return a projection that was stopped after ``count`` events."""
     balances = Balances(storage)
     async with balances:
         await balances.reached(await _store(storage, count), timeout=30)
@@ -60,7 +60,7 @@ async def _interrupt_rebuild(storage: SqliteEventStorage, at: int) -> None:
 
 
 async def test_what_a_projection_has_not_seen_is_not_trimmed(storage: SqliteEventStorage) -> None:
-    """Its tables would lack events for ever, and look whole. Promise 33."""
+    """Its tables would lack events forever, and look complete. Promise 33."""
     balances = await _stand_at(storage, 20)
     last = await _store(storage, 15)
     assert await storage.trim(max_events=1) == retention.Trimmed(20, ("projection balances",))
@@ -74,7 +74,7 @@ async def test_what_a_projection_has_not_seen_is_not_trimmed(storage: SqliteEven
 
 
 async def test_the_slowest_of_all_holds_the_log(storage: SqliteEventStorage) -> None:
-    """A subscription that is far would hide a projection that is not, or the other way round."""
+    """A subscription that is far ahead would hide a projection that is not, or the other way round."""
     await storage.open_subscription("mailer", "beginning")
     await _stand_at(storage, 20)
     await _store(storage, 15)
@@ -84,7 +84,7 @@ async def test_the_slowest_of_all_holds_the_log(storage: SqliteEventStorage) -> 
 
 
 async def test_a_rebuild_that_was_interrupted_keeps_what_it_needs(storage: SqliteEventStorage) -> None:
-    """A release that was stopped in its first start would never start again."""
+    """A release that was stopped during its first start would never start again."""
     balances = await _stand_at(storage, 30)
     await _interrupt_rebuild(storage, at=10)
     assert await storage.trim(max_events=1) == retention.Trimmed(10, ("projection balances (rebuild)",))
@@ -99,7 +99,7 @@ async def test_a_rebuild_that_was_interrupted_keeps_what_it_needs(storage: Sqlit
 
 
 async def test_a_trim_beside_a_rebuild_takes_nothing_from_it(storage: SqliteEventStorage) -> None:
-    """The nightly trim would break the start of every new version that is built meanwhile."""
+    """The nightly trim would break the start of every new version that is being built."""
     await _stand_at(storage, 200)
     trims: list[asyncio.Task[retention.Trimmed]] = []
     again = BalancesAgain(storage, batch=10)
@@ -115,7 +115,7 @@ async def test_a_trim_beside_a_rebuild_takes_nothing_from_it(storage: SqliteEven
 
 
 async def test_a_rebuild_that_begins_within_a_trim_keeps_what_it_needs(storage: SqliteEventStorage) -> None:
-    """The bound was found before there was a rebuild, and holds for many commits."""
+    """The bound is computed before the rebuild begins, and is used for many commits."""
     await _stand_at(storage, 30)
     bound = await storage.transact(lambda tx: retention.find_bound(tx, None, 1, None))
     assert bound.upto == 29
@@ -140,7 +140,7 @@ async def test_a_trimmed_log_is_not_rebuilt_from(storage: SqliteEventStorage) ->
 
 
 async def test_a_projection_stops_where_events_are_gone(storage: SqliteEventStorage) -> None:
-    """Trimmed by something else, the log would be followed as if nothing had been in between."""
+    """If something else trimmed the log, it would continue as if nothing were missing."""
     balances = await _stand_at(storage, 10)
     last = await _store(storage, 20)
     await storage._do(lambda tx: tx.execute("DELETE FROM events WHERE position <= 15"))
@@ -148,13 +148,13 @@ async def test_a_projection_stops_where_events_are_gone(storage: SqliteEventStor
     with pytest.raises(ProjectionError, match=r"begins at position 16.* up to position 10"):
         await balances.reached(last, timeout=30)
     assert await _entries(balances) == 10
-    # It needs nothing that is left.
+    # It needs none of the remaining events.
     assert await storage.trim(max_events=1) == retention.Trimmed(14)
     await balances.stop()
 
 
 async def test_a_projection_that_is_removed_holds_nothing(storage: SqliteEventStorage) -> None:
-    """One that nobody runs any longer would keep the log from ever being trimmed."""
+    """A projection that is no longer in use would keep the log from ever being trimmed."""
     balances = await _stand_at(storage, 10)
     await _interrupt_rebuild(storage, at=5)
     await _store(storage, 10)
@@ -169,7 +169,7 @@ async def test_a_projection_that_is_removed_holds_nothing(storage: SqliteEventSt
 
 
 async def test_a_projection_that_somebody_else_removed_stops(storage: SqliteEventStorage) -> None:
-    """It would make tables again that were just thrown away, or wait for ever."""
+    """It would recreate tables that were just dropped, or wait forever."""
     async with Balances(storage) as balances:
         await balances.reached(await _store(storage, 10), timeout=30)
         await Balances(storage).remove()
