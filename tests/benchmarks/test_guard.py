@@ -1,4 +1,4 @@
-"""The guard notices what makes events dearer, and says when it could not look."""
+"""The guard notices growing costs per event, and reports when it could not measure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BASELINE = {"publish": 10_000.0, "publish_batch": 40_000.0, "encode_and_decode":
 
 
 def test_a_cost_within_the_tolerance_passes_and_one_above_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    """A guard that passes everything guards nothing."""
+    """A guard that passes everything would be useless."""
     now = {**BASELINE, "publish": 10_900.0, "publish_batch": 44_500.0}
 
     code = guard.report(guard.compare(now, BASELINE), "callgrind")
@@ -21,7 +21,7 @@ def test_a_cost_within_the_tolerance_passes_and_one_above_fails(capsys: pytest.C
 
 
 def test_what_grew_is_counted_again_and_has_to_grow_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts scatter: one high by chance must not stop a release, and one that grew must not be forgiven."""
+    """Counts scatter: one that is high by chance must not stop a release, and real growth must not pass."""
     by_chance, grown = {**BASELINE, "publish": 12_000.0}, {**BASELINE, "publish_batch": 60_000.0}
     monkeypatch.setattr(guard, "available_tool", lambda: "callgrind")
     monkeypatch.setattr(guard, "load", lambda: {guard.python_version(): {"callgrind": BASELINE}})
@@ -33,7 +33,7 @@ def test_what_grew_is_counted_again_and_has_to_grow_twice(monkeypatch: pytest.Mo
 
 
 def test_another_build_of_python_does_not_count_as_growth() -> None:
-    """A slower interpreter makes the gauge dearer in the same measure."""
+    """A slower interpreter increases the cost of the gauge in the same proportion."""
     now = {workload: cost * 1.4 for workload, cost in BASELINE.items()}
 
     assert all(finding.passes for finding in guard.compare(now, BASELINE))
@@ -42,7 +42,7 @@ def test_another_build_of_python_does_not_count_as_growth() -> None:
 def test_a_missing_tool_is_named_and_fails_only_where_it_is_required(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A guard that silently skips would be taken for one that passed."""
+    """A guard that skips silently would be mistaken for one that passed."""
     monkeypatch.setattr(guard, "available_tool", lambda: None)
 
     assert guard.main([]) == 0
@@ -53,7 +53,7 @@ def test_a_missing_tool_is_named_and_fails_only_where_it_is_required(
 def test_a_python_without_a_baseline_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Comparing with the baseline of another Python would measure Python."""
+    """Comparing with the baseline of another Python would measure Python itself."""
     monkeypatch.setattr(guard, "available_tool", lambda: "callgrind")
     monkeypatch.setattr(guard, "count_all", lambda count: dict(BASELINE))
     monkeypatch.setattr(guard, "python_version", lambda: "9.9")
@@ -69,7 +69,7 @@ async def test_every_workload_does_its_work(name: str) -> None:
 
 
 def test_the_committed_baseline_covers_every_workload() -> None:
-    """A workload without a baseline is not compared."""
+    """A workload without a baseline would not be compared."""
     baseline = guard.load()
 
     assert baseline

@@ -1,4 +1,4 @@
-"""A report shows what was measured, what was not, and on what."""
+"""A report shows what was measured, what was not, and on which machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measured(rival: str, *samples: float, note: str = "") -> Series:
 
 
 def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) -> None:
-    """A figure without its range and its runs is an anecdote."""
+    """A figure without its range and number of runs is an anecdote."""
     book = Book(
         (
             Measured(
@@ -54,14 +54,14 @@ def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) ->
 
 
 def test_a_rival_that_is_not_installed_is_shown_as_such(environment: Environment) -> None:
-    """Leaving it out, or showing a zero, would both mislead."""
+    """Leaving it out, or showing a zero, would both be misleading."""
     book = Book((Measured(outcome(measured("pyee", note="not installed")), environment),))
 
     assert "| pyee | 1.0 | memory | 1,000 | not installed | – |" in report.markdown(book)
 
 
 def test_a_goal_is_met_missed_or_not_measured(environment: Environment) -> None:
-    """A goal without a figure must not pass for one that is met."""
+    """A goal without a figure must not count as met."""
     fast = outcome(
         measured("pabal", 3e6), measured(in_memory.REFERENCE, 1e6), measured("deque, 1 worker", 20e6)
     )
@@ -84,7 +84,7 @@ def test_a_goal_that_asks_for_so_much_at_least_is_missed_below_it(reached: float
 
 
 def test_every_scenario_of_the_published_report_has_a_chart() -> None:
-    """A reader would have to find the proportions in a table of forty rows."""
+    """Readers would have to find the proportions in a table of forty rows."""
     page = (Path(report.__file__).parents[1] / "docs" / "benchmarks.md").read_text("utf-8")
     _, *sections = re.split(r"^## (?!Machine|Goals)", page, flags=re.MULTILINE)
     assert len(sections) == len(SCENARIOS)
@@ -94,7 +94,7 @@ def test_every_scenario_of_the_published_report_has_a_chart() -> None:
 def test_what_is_written_can_be_read_and_one_scenario_replaced(
     tmp_path: Path, environment: Environment
 ) -> None:
-    """Measuring one scenario again must not throw the others away."""
+    """Measuring one scenario again must not discard the others."""
     other = msgspec.structs.replace(outcome(measured("pabal", 1.0)), scenario="durable")
     old = Book((Measured(outcome(measured("pabal", 1.0)), environment), Measured(other, environment)))
     report.write(old, tmp_path)
@@ -111,7 +111,7 @@ def test_what_is_written_can_be_read_and_one_scenario_replaced(
 
 
 def test_figures_of_another_machine_are_not_mixed_in(environment: Environment) -> None:
-    """One report of two machines would compare processors, not libraries."""
+    """A report of two machines would compare processors, not libraries."""
     elsewhere = msgspec.structs.replace(environment, cpu="another")
     old = Book((Measured(msgspec.structs.replace(outcome(), scenario="durable"), elsewhere),))
 
@@ -121,7 +121,7 @@ def test_figures_of_another_machine_are_not_mixed_in(environment: Environment) -
 
 
 def test_a_chart_is_sound_xml_with_a_bar_for_every_figure() -> None:
-    """A chart that a browser refuses, or that leaves a rival out, is worth nothing."""
+    """A chart that a browser rejects, or that leaves out a rival, is worthless."""
     shown = [
         measured("pabal <ours>", 5.0, 4.0),
         measured("other", 2.0),
@@ -138,7 +138,7 @@ def test_a_chart_is_sound_xml_with_a_bar_for_every_figure() -> None:
 
 
 def test_bars_far_apart_get_a_logarithmic_scale() -> None:
-    """On a linear scale a rival a thousand times slower would have no bar to be seen."""
+    """On a linear scale, the bar of a rival that is a thousand times slower would be invisible."""
     near, far = scale_for([10.0, 100.0]), scale_for([1.0, 1_000.0])
 
     assert (near.logarithmic, far.logarithmic) == (False, True)
@@ -152,14 +152,14 @@ def test_bars_far_apart_get_a_logarithmic_scale() -> None:
     [(1_234_567.0, "1,230,000"), (98.76, "98.8"), (0.004321, "0.00432"), (0.0, "0"), (5.0, "5.00")],
 )
 def test_a_figure_has_three_digits(value: float, text: str) -> None:
-    """More digits would claim an exactness that no run has."""
+    """More digits would claim a precision that no run has."""
     assert short(value) == text
 
 
 def test_the_goals_are_put_into_both_pages_and_nothing_else_of_them_changes(
     environment: Environment, tmp_path: Path
 ) -> None:
-    """A page would tell the figures of an earlier version, or lose what was written around them."""
+    """A page would show the figures of an earlier version, or lose the text around them."""
     room = f"{report.GOALS_BEGIN}\n\nold\n\n{report.GOALS_END}"
     for name in report.GOAL_PAGES:
         (tmp_path / name).write_text(f"before\n{room}\nafter\n", "utf-8")
@@ -178,7 +178,7 @@ def test_the_goals_are_put_into_both_pages_and_nothing_else_of_them_changes(
 
 
 def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environment, tmp_path: Path) -> None:
-    """A report written elsewhere must not need these pages, nor spoil one that has another shape."""
+    """A report written to another folder must not need these pages, or damage pages of another structure."""
     (tmp_path / "performance.md").write_text("no room here\n", "utf-8")
 
     assert report.write_goals(Book((Measured(outcome(), environment),)), tmp_path) == []
@@ -188,7 +188,7 @@ def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environmen
 def test_the_korean_page_has_words_for_every_scenario_and_says_which_english_one_it_matches(
     tmp_path: Path, environment: Environment
 ) -> None:
-    """A scenario without words would stand in English on the Korean page, and one that lags would pass."""
+    """An untranslated scenario would be in English on the Korean page; an outdated page would pass."""
     book = Book((Measured(outcome(measured("pabal", 2e6)), environment),))
 
     report.write(book, tmp_path)

@@ -1,4 +1,4 @@
-"""Each in-memory rival does the whole work before its clock stops; what needs more is not run here."""
+"""Each in-memory rival does all its work before its clock stops; the others are not run here."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ PACED_HERE = [rival for rival in PACED if rival.distribution in (None, "pabal")]
 @pytest.mark.parametrize("handlers", [1, 3])
 @pytest.mark.parametrize("rival", HERE, ids=lambda rival: rival.name)
 async def test_every_floor_hands_every_event_to_every_handler(rival: Rival, handlers: int) -> None:
-    """A rival whose clock stops early would look fast; each counts its handlers' calls and refuses to lie."""
+    """A rival whose clock stops early would look fast; each counts its handlers' calls to prevent that."""
     seconds = await rival.measure(Work(make_events(20_000, 10), handlers))
 
     assert seconds > 0
 
 
 async def test_batches_reach_the_handler_whatever_their_size() -> None:
-    """A last, shorter batch that is dropped would make publish_batch look faster than it is."""
+    """If a last, shorter batch were dropped, publish_batch would look faster than it is."""
     assert await in_memory.pabal_batches(300)(Work(make_events(1_000, 10), 1)) > 0
 
 
 @pytest.mark.parametrize("rival", PACED_HERE, ids=lambda rival: rival.name)
 async def test_latency_is_measured_from_when_an_event_was_due(rival: PacedRival) -> None:
-    """A rate nobody can reach must show as latency: an open loop does not wait for a slow receiver."""
+    """An unattainable rate must show as latency: an open loop does not wait for a slow receiver."""
     figures = await latencies(rival, make_events(2_000, 10), rate=1_000_000_000)
 
     assert 0 < figures["p50 ms"] <= figures["p99 ms"] <= figures["max ms"]
-    # The last event was due after two microseconds; whatever handling all of them took is its latency.
+    # The last event was due after two microseconds, so its latency is the time to handle all of them.
     assert figures["max ms"] / 1000 == pytest.approx(2_000 / figures["events/s reached"], rel=0.01)
 
 
 def test_a_rival_of_another_package_is_reported_missing_where_it_is_not_installed() -> None:
-    """Without its package a rival has nothing to measure, and must say so."""
+    """Without its package a rival cannot be measured, and must be reported as such."""
     rival = Rival("nobody", in_memory.await_in_a_loop, "a-distribution-that-does-not-exist")
 
     assert installed("a-distribution-that-does-not-exist") is None
@@ -54,7 +54,7 @@ def test_a_rival_of_another_package_is_reported_missing_where_it_is_not_installe
 
 
 async def test_the_durable_figure_covers_the_saved_watermark(tmp_path: Path) -> None:
-    """Stopping the clock at the last handler would leave out the commit of the progress."""
+    """If the clock stopped at the last handler, the commit of the progress would be missing."""
     figures = await durable.pabal_end_to_end(
         tmp_path / "log.db", make_events(200, 10), publishers=10, batch=1, durability="full"
     )
@@ -65,7 +65,7 @@ async def test_the_durable_figure_covers_the_saved_watermark(tmp_path: Path) -> 
 @pytest.mark.parametrize("batch", [1, 64])
 @pytest.mark.parametrize("both_indexes", [True, False])
 def test_the_raw_floor_stores_the_same_rows(tmp_path: Path, batch: int, both_indexes: bool) -> None:
-    """A floor that stores less, or keeps no watermark, is no floor."""
+    """A floor that stores less, or keeps no watermark, is not a floor."""
     events = make_events(200, 10)
     rows = durable.rows_of(events, recorded_at=1)
 
@@ -80,7 +80,7 @@ def test_the_raw_floor_stores_the_same_rows(tmp_path: Path, batch: int, both_ind
 
 
 async def test_the_raw_floor_inserts_what_pabal_inserts(tmp_path: Path) -> None:
-    """Were the floor's rows smaller than pabal's, the comparison would be of two different things."""
+    """If the floor's rows were smaller than pabal's, the comparison would be unfair."""
     events = make_events(50, 10)
 
     await durable.pabal_end_to_end(tmp_path / "log.db", events, publishers=1, batch=50, durability="full")
@@ -92,14 +92,14 @@ async def test_the_raw_floor_inserts_what_pabal_inserts(tmp_path: Path) -> None:
 
 
 def test_only_the_rivals_asked_for_are_measured() -> None:
-    """Tuning wants one rival in seconds, not all of them in minutes."""
+    """For tuning, one rival has to be measured in seconds, not all of them in minutes."""
     assert Settings(rivals=("pabal",)).wants("pabal")
     assert not Settings(rivals=("pabal",)).wants("pyee")
     assert Settings().wants("pyee")
 
 
 async def test_a_restart_is_measured_in_memory_too(tmp_path: Path) -> None:
-    """A log of a million events that were read into memory at the start would not show in its time alone."""
+    """If a log of a million events were read into memory at start, its time alone would not show that."""
     log = tmp_path / "log.db"
     await logs.fill(log, 2_500, keys=10)
     figures = await recovery.restart(log, 0)
@@ -108,7 +108,7 @@ async def test_a_restart_is_measured_in_memory_too(tmp_path: Path) -> None:
 
 
 async def test_event_sourcing_is_measured_to_the_last_event(tmp_path: Path) -> None:
-    """A clock that stops before everything is stored, loaded or projected would measure less than is said."""
+    """A clock that stops before everything is stored, loaded or projected would measure too little."""
     log = tmp_path / "log.db"
     await sourcing.fill(log, 2_500)
 

@@ -1,4 +1,4 @@
-"""The figures of a report are no better than the arithmetic behind them."""
+"""The statistics behind the figures of a report."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def entry(rival: str, measure: Callable[[], Metrics], missing: str = "") -> Entr
 
 
 def test_median_and_range_ignore_the_order_of_the_runs() -> None:
-    """A median of unsorted samples would depend on which run came last."""
+    """A median of unsorted samples would depend on the order of the runs."""
     one = series(5.0, 1.0, 9.0, 3.0)
 
     assert (one.median, one.low, one.high) == (4.0, 1.0, 9.0)
 
 
 def test_a_ratio_is_formed_round_by_round() -> None:
-    """Dividing median by median would let one disturbed round of one rival move the quotient."""
+    """With a quotient of medians, one disturbed round of one rival could shift the result."""
     mine = series(200.0, 20.0, 210.0)
     theirs = series(100.0, 10.0, 70.0, rival="other")
 
@@ -44,18 +44,18 @@ def test_a_ratio_with_a_rival_that_was_not_measured_is_none() -> None:
     ("share", "expected"), [(0.5, 500.0), (0.99, 990.0), (0.999, 999.0), (0.0, 1.0), (1.0, 1000.0)]
 )
 def test_a_percentile_is_a_value_that_occurred(share: float, expected: float) -> None:
-    """Interpolating would invent a latency nobody had; off by one would hide the worst."""
+    """Interpolation would invent a latency that never occurred; off by one would hide the worst."""
     assert percentile([float(value) for value in range(1, 1001)], share) == expected
 
 
 def test_a_percentile_of_nothing_is_refused() -> None:
-    """An empty list has no latency, not a latency of zero."""
+    """An empty list has no latency, rather than a latency of zero."""
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
 
 
 def test_rivals_take_turns_and_the_first_round_does_not_count() -> None:
-    """Measuring A A A B B B would charge a busy minute to one rival alone."""
+    """With the order A A A B B B, a busy minute would affect only one rival."""
     calls: list[str] = []
 
     def measure(rival: str) -> Callable[[], Metrics]:
@@ -73,7 +73,7 @@ def test_rivals_take_turns_and_the_first_round_does_not_count() -> None:
 
 
 def test_a_rival_that_is_not_installed_is_never_called_and_never_a_zero() -> None:
-    """A zero for a rival that did not run would be a lie in a chart."""
+    """A zero for a rival that did not run would make a chart wrong."""
 
     def never() -> Metrics:
         raise AssertionError("called")
@@ -87,7 +87,7 @@ def test_a_rival_that_is_not_installed_is_never_called_and_never_a_zero() -> Non
 def test_a_rival_that_fails_loses_its_samples_and_the_others_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One broken rival must not cost an hour of measuring, nor be shown with the runs it did survive."""
+    """One broken rival must not cost an hour of measuring, or be shown with its successful runs only."""
     handled = iter([2, 2, 1])
 
     def breaks() -> Metrics:

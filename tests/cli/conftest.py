@@ -1,4 +1,4 @@
-"""The file of a stopped shop, and the command line on it, in process."""
+"""The file of a stopped shop, and the command line on it, run in process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pabal = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three orders packed, two of a negative quantity parked."""
+    """Three orders packed, two with a negative quantity parked."""
     path = tmp_path_factory.mktemp("cli") / "shop.db"
 
     async def fill() -> None:
@@ -44,7 +44,7 @@ def file(filled: Path, tmp_path: Path) -> Path:
 
 
 def rewrite(file: Path, table: str, number: int, **columns: object) -> None:
-    """Change an event in a file as a program would that knows how pabal writes: the checksum is right."""
+    """Change an event in a file like a program that knows pabal's format: the checksum is correct."""
     key = "id" if table == "dead_letters" else "position"
     names = ", ".join(StoredRecord._fields)
     with closing(sqlite3.connect(file)) as connection, connection:

@@ -1,4 +1,4 @@
-"""Find English sentences in what was printed in Korean, and what the library says in English in its code."""
+"""Find English sentences in output that should be Korean, and the library's English sentences in its code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROOMS = (
     *("cli", "factory.py", "operations", "storage/sqlite", "dashboard", "demo", "domain"),
     *("brokers/redis", "integrations/cloudevents.py", "integrations/asyncapi.py"),
 )
-"""What the command line reaches; errors of the others are seen by programmers alone."""
+"""The packages that the command line reaches; errors of the others are seen only by programmers."""
 
 
 _COMPOSED = {
@@ -49,11 +49,11 @@ _COMPOSED = {
         "'x' is no time such as 2021-01-08T00:00:00.278Z",
     ),
 }
-"""What is put together of words, and what comes of it."""
+"""Sentences that are assembled from parts, and their results."""
 
 
 def english_in(text: str) -> list[str]:
-    """Return the runs of three English words and more that stand outside of values and commands."""
+    """Return the sequences of three or more English words outside of values and commands."""
     found: list[str] = []
     for line in text.splitlines():
         if not _EXAMPLE.match(line):
@@ -62,7 +62,7 @@ def english_in(text: str) -> list[str]:
 
 
 def sentences_of_errors() -> Iterator[tuple[str, str]]:
-    """Yield where the library raises one of its errors, and each English sentence it gives, with values."""
+    """Yield each place where the library raises one of its errors, and the English sentence, with values."""
     root = Path(pabal.__file__).parent
     for room in _ROOMS:
         path = root / room

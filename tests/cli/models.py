@@ -1,4 +1,4 @@
-"""A read model of the shop, and an application in a process of its own that runs it until its input ends."""
+"""A read model of the shop, and an application in its own process that runs it until its input ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Quantities(Projection):
 
 
 class Slow(Quantities):
-    """What the model became: so slow that whoever builds it loses patience."""
+    """A later version of the model, so slow that its builder would give up."""
 
     name = "quantities"
     version = 2
@@ -50,7 +50,7 @@ class Demanding(Quantities):
 
 
 async def main(path: str) -> None:
-    """Say where the model stands; then publish an order for each line read, and say whether it arrived."""
+    """Print where the model stands; then publish an order for each line read, and print if it arrived."""
     async with EventBusFactory.create_default_event_bus(path, durability="normal") as bus:
         quantities = Quantities(bus)
         await quantities.start()

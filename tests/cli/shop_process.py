@@ -1,4 +1,4 @@
-"""An application in a process of its own: publishes orders ``first`` to ``last`` into a file, and ends."""
+"""An application in its own process: it publishes orders ``first`` to ``last`` into a file, and ends."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def parked(pabal: Pabal, file: Path) -> dict[int, str]:
 
 
 def test_one_dead_letter_is_retried(pabal: Pabal, file: Path) -> None:
-    """The command on the page of the runbook would do nothing."""
+    """The command in the runbook would do nothing."""
     done = pabal("dead-letters", "retry", file, 1)
     assert (done.exit_code, done.output) == (
         0,
@@ -28,7 +28,7 @@ def test_one_dead_letter_is_retried(pabal: Pabal, file: Path) -> None:
 
 
 def test_all_that_match_are_counted_and_confirmed(pabal: Pabal, file: Path) -> None:
-    """A slip would discard what nobody wanted to lose."""
+    """A slip would discard dead letters that are still needed."""
     dry = pabal("dead-letters", "discard", file, "--subscription", "pack", "--dry-run")
     assert (dry.exit_code, dry.output) == (0, "Discard 2 dead letters for good?\nnothing was changed\n")
     refused = pabal("dead-letters", "discard", file, "--subscription", "pack", input="n\n")
@@ -54,7 +54,7 @@ def test_an_edit_is_checked_against_the_event_class(pabal: Pabal, file: Path) ->
 
 
 def test_what_is_being_retried_already_is_left_and_counted(pabal: Pabal, file: Path) -> None:
-    """Whoever retries all twice would think that the second time did something."""
+    """A user who retries all twice would think that the second time had an effect."""
     pabal("dead-letters", "retry", file, 1)
     rest = pabal("--lang", "ko", "dead-letters", "retry", file, "--all", "--yes")
     assert rest.exit_code == 0
@@ -76,7 +76,7 @@ def test_a_subscription_is_paused_and_resumed_once(pabal: Pabal, file: Path) -> 
 
 
 def test_a_reset_says_what_it_will_do_and_asks(pabal: Pabal, file: Path) -> None:
-    """Everything would be delivered again by a typing error."""
+    """A typing error would deliver everything again."""
     refused = pabal("subscriptions", "reset", file, "pack", "--to", "beginning", input="n\n")
     assert (refused.exit_code, "from position 8 to beginning?" in refused.output) == (1, True)
     done = pabal("subscriptions", "reset", file, "pack", "--to", "3", "--yes")
@@ -86,7 +86,7 @@ def test_a_reset_says_what_it_will_do_and_asks(pabal: Pabal, file: Path) -> None
 
 
 def test_a_reset_and_a_replay_take_times_and_say_first_what_they_would_do(pabal: Pabal, file: Path) -> None:
-    """Who knows when it went wrong would have to look for the position, or the rehearsal be the deed."""
+    """Users would have to look up the position for a time, or a dry run would change something."""
     before = pabal("subscriptions", "list", file).output
     dry = pabal("subscriptions", "reset", file, "pack", "--to", "2h", "--dry-run")
     assert (dry.exit_code, dry.output) == (
@@ -117,7 +117,7 @@ def test_a_replay_is_asked_for(pabal: Pabal, file: Path) -> None:
 
 
 def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, file: Path) -> None:
-    """The file would grow for ever."""
+    """The file would grow forever."""
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
     assert dry.output == "Delete the 6 oldest of 8 events?\nnothing was changed\n"
     dry = pabal("retention", file, "--max-events", 2, "--dry-run", "--json")
@@ -132,7 +132,7 @@ def test_retention_deletes_the_oldest_and_vacuum_gives_room_back(pabal: Pabal, f
 def test_retention_says_who_holds_what_is_old(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file would grow although it is trimmed every night, and nobody could tell for whose sake."""
+    """The file would grow although it is trimmed every night, without saying what holds it back."""
     monkeypatch.chdir(file.parent)
     pabal("subscriptions", "reset", file, "pack", "--to", 3, "--yes")
     dry = pabal("retention", file, "--max-events", 2, "--dry-run")
@@ -143,13 +143,13 @@ def test_retention_says_who_holds_what_is_old(
     assert entry["result"] == "3 events deleted, held back by pack"
     told = pabal("--lang", "ko", "audit", file)
     assert "이벤트 3개 삭제, 아직 필요로 하는 쪽: pack" in told.stdout
-    # Nothing is left that could be lost, so nothing is asked.
+    # Nothing is left to delete, so there is no question.
     again = pabal("retention", file, "--max-bytes", 1, "--json")
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"deleted": 0, "held_back_by": ["pack"]})
 
 
 def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
-    """Nobody could say afterwards who trimmed the log."""
+    """It would be impossible to tell afterwards who trimmed the log."""
     pabal("subscriptions", "pause", file, "pack")
     pabal("retention", file, "--max-events", 2, "--yes")
     entries = json.loads(pabal("audit", file, "--json").stdout)
@@ -195,7 +195,7 @@ def test_what_was_done_is_written_down(pabal: Pabal, file: Path) -> None:
 def test_bad_input_is_refused_with_a_sentence_and_a_code(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, part: str
 ) -> None:
-    """A mistake would end in a traceback, or in something done that nobody asked for."""
+    """A mistake would end in a traceback, or in an action that was not asked for."""
     monkeypatch.chdir(file.parent)
     Path("notes.txt").write_text("not a log at all, just some notes")
     before = json.loads(pabal("subscriptions", "list", "shop.db", "--json").stdout)

@@ -1,4 +1,4 @@
-"""A log in which something is wrong: what is said of it, and what steers a terminal is written out."""
+"""A damaged log: what is reported of it, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def alter(file: Path, *statements: str) -> None:
 
 @pytest.fixture
 def damaged(file: Path) -> Path:
-    """The payload of an event was changed, and the index of a stream."""
+    """A file in which the payload of an event and a stream's index were changed."""
     alter(
         file,
         "UPDATE events SET payload = x'7b7d' WHERE position = 2",
@@ -43,7 +43,7 @@ def damaged(file: Path) -> Path:
 
 
 def test_a_check_names_everything_that_is_wrong(pabal: Pabal, damaged: Path) -> None:
-    """A backup would be thrown away because the check of the damaged log had said that all was well."""
+    """A backup would be deleted because the check reported the damaged log as healthy."""
     told = pabal("check", damaged)
     first, second, third = told.stdout.splitlines()
     assert told.exit_code == 1
@@ -53,7 +53,7 @@ def test_a_check_names_everything_that_is_wrong(pabal: Pabal, damaged: Path) -> 
 
 
 def test_a_check_speaks_korean(pabal: Pabal, damaged: Path) -> None:
-    """On the day something is broken the words would be foreign."""
+    """When something is broken, the report would be in a foreign language."""
     told = pabal("--lang", "ko", "check", damaged)
     assert (told.exit_code, english_in(told.output)) == (1, [])
     first, _, third = told.stdout.splitlines()
@@ -62,7 +62,7 @@ def test_a_check_speaks_korean(pabal: Pabal, damaged: Path) -> None:
 
 
 def test_a_check_tells_programs_the_same(pabal: Pabal, damaged: Path) -> None:
-    """Whoever is woken by a script would be woken by nothing, or in a language that it cannot read."""
+    """A monitoring script would raise no alarm, or get output in a language it cannot parse."""
     told = pabal("--lang", "ko", "check", damaged, "--json")
     problems = json.loads(told.stdout)["problems"]
     assert told.exit_code == 1
@@ -74,13 +74,13 @@ def test_a_check_tells_programs_the_same(pabal: Pabal, damaged: Path) -> None:
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_a_diagnosis_steers_no_terminal(pabal: Pabal, damaged: Path, lang: str) -> None:
-    """An id that somebody chose for himself would hide what follows it from whoever looks for damage."""
+    """An id chosen by an attacker could hide what follows it from whoever looks for damage."""
     told = pabal("--lang", lang, "doctor", damaged)
     assert (told.exit_code, "\x1b" in told.output, WRITTEN_OUT in told.output) == (2, False, True)
 
 
 def test_a_question_steers_no_terminal(pabal: Pabal, file: Path) -> None:
-    """A type out of a foreign file would rewrite the question that is answered with yes."""
+    """An event type from a foreign file could rewrite the question that the user answers with yes."""
     rewrite(file, "dead_letters", 1, event_type=f"shop.{RED}")
     asked = pabal("dead-letters", "discard", file, 1, input="n\n")
     assert asked.stdout.startswith(f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good? [y/N]: ")
@@ -88,17 +88,17 @@ def test_a_question_steers_no_terminal(pabal: Pabal, file: Path) -> None:
     assert dry.stdout == f"Discard dead letter 1 (shop.{WRITTEN_OUT}) for good?\nnothing was changed\n"
 
 
-# -- what fails is written down ---------------------------------------------------------------------------
+# -- failures are recorded --------------------------------------------------------------------------------
 
 
 def results(pabal: Pabal, file: Path) -> list[tuple[str, bool | None, str]]:
-    """Return what came of each action, newest first."""
+    """Return the result of each recorded action, newest first."""
     entries = json.loads(pabal("audit", file, "--json").stdout)
     return [(entry["action"], entry["succeeded"], entry["result"]) for entry in entries]
 
 
 def test_what_fails_is_written_down_too(pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audit log would say of a retention that met a full disk that it was never finished."""
+    """The audit log would say that a retention on a full disk never finished."""
     measure = SqliteEventStorage.trim
 
     async def trim(storage: SqliteEventStorage, *, dry_run: bool, **options: Any) -> Trimmed:
@@ -107,7 +107,7 @@ def test_what_fails_is_written_down_too(pabal: Pabal, file: Path, monkeypatch: p
         return await measure(storage, dry_run=dry_run, **options)
 
     monkeypatch.setattr(SqliteEventStorage, "trim", trim)
-    monkeypatch.chdir(file.parent)  # a long path would leave the sentence no room in the table
+    monkeypatch.chdir(file.parent)  # with a long path, the sentence would not fit into the table
     failed = pabal("retention", file.name, "--max-events", 2, "--yes")
     assert (failed.exit_code, "database or disk is full" in failed.stderr) == (3, True)
     ((action, succeeded, result),) = results(pabal, file)
@@ -121,7 +121,7 @@ def test_what_fails_is_written_down_too(pabal: Pabal, file: Path, monkeypatch: p
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C is heard, even where the tests were started in the background of a shell."""
+    """Have Ctrl-C handled even if the tests were started in the background of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -131,7 +131,7 @@ def interruptible() -> Iterator[None]:
 def test_what_is_interrupted_is_written_down_too(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A vacuum that was ended would look as if it still went on."""
+    """An interrupted vacuum would look as if it were still running."""
 
     async def vacuum(storage: SqliteEventStorage) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -143,7 +143,7 @@ def test_what_is_interrupted_is_written_down_too(
 
 
 def test_what_is_not_finished_is_said_so(pabal: Pabal, file: Path) -> None:
-    """What a killed process had begun would look as if it had succeeded."""
+    """An action of a killed process would look as if it had succeeded."""
     pabal("vacuum", file)
     alter(file, "UPDATE audit SET result = '', succeeded = NULL")
     assert "not finished" in pabal("audit", file).stdout
@@ -153,7 +153,7 @@ def test_what_is_not_finished_is_said_so(pabal: Pabal, file: Path) -> None:
 def test_an_action_of_a_user_without_a_name_is_written_down(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container whose user stands in no list nothing could be done at all, and on Windows neither."""
+    """In a container whose user has no name, and on Windows, no action would be possible."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pabal.cli.base.os.getuid", lambda: 4_000_000)

@@ -1,4 +1,4 @@
-"""``pabal dead-letters edit``: in an editor, or without, and what is refused before anything changes."""
+"""``pabal dead-letters edit``: with and without an editor, and what is refused before anything changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parked(pabal: Pabal, file: Path) -> tuple[str, object]:
 
 
 def test_what_is_saved_in_the_editor_is_delivered(pabal: Pabal, file: Path, editor: Editor) -> None:
-    """Who has typed a whole payload would find the old one delivered once more."""
+    """The user would type a whole payload, and the old one be delivered again."""
     wanted = {"order_id": "o-1", "quantity": 4, "email": "lee@example.com"}
     editor(json.dumps(wanted))
     done = pabal("dead-letters", "edit", file, 1, *KNOWN)
@@ -66,7 +66,7 @@ def test_what_is_saved_in_the_editor_is_delivered(pabal: Pabal, file: Path, edit
 def test_what_no_handler_could_read_is_refused(
     pabal: Pabal, file: Path, editor: Editor, left: str, code: int, english: str, korean: str
 ) -> None:
-    """A slip in the editor would end in a sentence of Python's, or in a payload of another shape."""
+    """A slip in the editor would end in one of Python's messages, or in a payload of another shape."""
     before = parked(pabal, file)
     editor(left)
     refused = pabal("dead-letters", "edit", file, 1, *KNOWN)
@@ -79,7 +79,7 @@ def test_what_no_handler_could_read_is_refused(
 def test_what_is_left_as_it_was_is_not_delivered(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever thinks better of it and closes the editor would have it delivered all the same."""
+    """A user who changes their mind and closes the editor would still have it delivered."""
     before = parked(pabal, file)
     monkeypatch.setenv("VISUAL", "true")
     closed = pabal("dead-letters", "edit", file, 1, *KNOWN)
@@ -93,7 +93,7 @@ def test_what_is_left_as_it_was_is_not_delivered(
 
 
 def test_what_is_being_retried_already_keeps_its_payload_and_that_is_said(pabal: Pabal, file: Path) -> None:
-    """A script would take it for done, and the payload that somebody typed would be gone without a word."""
+    """A script would take it for done, and the new payload be lost silently."""
     pabal("dead-letters", "retry", file, 1)
     before = parked(pabal, file)
     late = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")
@@ -112,7 +112,7 @@ def test_what_is_being_retried_already_keeps_its_payload_and_that_is_said(pabal:
 def test_a_class_that_is_not_there_has_its_module_asked_for(
     pabal: Pabal, file: Path, lang: str, hint: str
 ) -> None:
-    """A program that knows no event of the application would not say how to have it know them."""
+    """A user whose command does not know the event class would not learn how to import it."""
     asked = ("--lang", lang, "dead-letters", "edit", str(file), "1", "--set", "quantity=4")
     ended = warm.run("pabal", *asked, warm=warm.COMMANDS, cwd=file.parent, env=environment(), timeout=LIMIT)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -122,7 +122,7 @@ def test_a_class_that_is_not_there_has_its_module_asked_for(
 
 
 def test_bytes_that_are_no_json_can_be_replaced_whole(pabal: Pabal, file: Path, editor: Editor) -> None:
-    """What another program wrote so that nothing can read it could never be mended."""
+    """A payload that another program wrote and nothing can read could never be fixed."""
     rewrite(file, "dead_letters", 1, payload=b"\xff\x00")
     piecemeal = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")
     assert (piecemeal.exit_code, piecemeal.stderr) == (

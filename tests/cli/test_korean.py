@@ -1,4 +1,4 @@
-"""Whoever asks for Korean gets Korean: every typical mistake, every help page, a whole demo."""
+"""With Korean chosen, everything is in Korean: every typical mistake, every help page, a whole demo."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ MISTAKEN = [
 
 @pytest.fixture
 def place(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a log, and with what is none."""
+    """A working directory with a log, and with files that are not logs."""
     folder = file.parent
     (folder / "broken.db").write_bytes(b"no log at all. " * 600)
     (folder / "bad.jsonl").write_text('{"id": 1}\n')
@@ -121,7 +121,7 @@ def place(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("line", MISTAKEN)
 def test_a_mistake_is_told_in_korean_and_ends_as_in_english(line: str, place: Path, pabal: Pabal) -> None:
-    """Somebody in a hurry would read a foreign language first, or a script break in another locale."""
+    """Users in a hurry would have to read a foreign language, or a script break in another locale."""
     told_so = pabal("--lang", "ko", *line.split(), input="what\nn\n")
     assert HANGUL.search(told_so.output), told_so.output
     assert english_in(told_so.output) == []
@@ -132,7 +132,7 @@ def test_a_mistake_is_told_in_korean_and_ends_as_in_english(line: str, place: Pa
 
 @pytest.mark.parametrize("path", ["", *(path for path, _ in leaves(commands))])
 def test_a_help_page_is_korean_and_fits(path: str, pabal: Pabal) -> None:
-    """English would stand between the lines, or the lines be torn apart by the terminal."""
+    """There would be English between the lines, or the terminal would break the lines."""
     page = pabal("--lang", "ko", *path.split(), "--help").output
     assert page.startswith(f"사용법: {' '.join(('pabal', path)).strip()} [옵션]")
     assert "이 도움말을 보여 주고 끝냅니다." in page
@@ -141,7 +141,7 @@ def test_a_help_page_is_korean_and_fits(path: str, pabal: Pabal) -> None:
 
 
 def test_an_answer_that_is_neither_is_asked_again_and_no_answer_ends_it(place: Path, pabal: Pabal) -> None:
-    """A slip of the finger would change things, or a script hang."""
+    """A slip would change something, or a script hang."""
     asked = pabal("--lang", "ko", "dead-letters", "retry", "shop.db", "--all", input="what\nn\n")
     assert asked.output.count("데드 레터 2개를 재시도할까요? [y/N]: ") == 2
     assert "y나 n으로 답하세요" in asked.output
@@ -181,7 +181,7 @@ def test_a_korean_locale_is_enough(place: Path) -> None:
     "arguments", [("--lang", "ko", "status"), ("--lang=ko", "status"), ("--version", "--lang", "ko")]
 )
 def test_without_the_extra_it_is_told_in_korean_too(place: Path, arguments: tuple[str, ...]) -> None:
-    """The first line that a new user sees would be foreign."""
+    """The first line that a new user sees would be in a foreign language."""
     script = "import sys; sys.modules['click'] = None; from pabal.cli import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -198,7 +198,7 @@ def test_without_the_extra_it_is_told_in_korean_too(place: Path, arguments: tupl
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_whole_demo_is_korean(resumed: bool, place: Path) -> None:
-    """The first thing that somebody tries would be half English."""
+    """The first thing that users try would be half English."""
     arguments = ("--lang", "ko", "demo", "--file", "d.db", "--plain")
     played = _process(place, *arguments, "--events", "2500", "--speed", "max")
     if resumed:

@@ -1,4 +1,4 @@
-"""Everything that the library says has Korean: each error, each reason it is given, each finding."""
+"""Every error, reason and finding of the library has a Korean translation."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_why_a_delivery_was_given_up_has_korean(korean: None, error: Exception, 
 
 
 def test_an_error_is_told_by_its_fields_and_what_it_quotes_stays(korean: None) -> None:
-    """A value that looks like a sentence would be translated, or a sentence inside of one not."""
+    """A value that looks like a sentence would be translated, or a sentence within another one not."""
     error = StorageUnavailableError(path="not registered", reason="the file is read-only")
     assert told(error).startswith("not registered: 읽기 전용 파일입니다. ")
     assert told(CorruptLogError(path="a.db", position=3, reason="checksum mismatch")).startswith(
@@ -111,7 +111,7 @@ def test_an_error_is_told_by_its_fields_and_what_it_quotes_stays(korean: None) -
 
 
 def test_an_error_inside_a_sentence_is_found_by_its_form(korean: None) -> None:
-    """What `pabal check` and imports quote would stay English."""
+    """Errors quoted by `pabal check` and imports would stay English."""
     error = str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
     assert spoken(error) == told(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
     assert spoken(f"line 3: {DeadLetterNotFoundError(dead_letter_id=9)}").startswith("3행: 데드 레터 9번이")
@@ -129,7 +129,7 @@ def test_nothing_is_translated_for_others() -> None:
 
 
 def test_whoever_is_not_asked_for_a_language_can_have_both() -> None:
-    """The dashboard's pages choose the language themselves, whatever the server speaks."""
+    """The dashboard's pages choose the language themselves, whatever the server's language is."""
     language.choose("en")
     try:
         assert in_korean("the file is read-only") == "읽기 전용 파일입니다"
@@ -234,7 +234,7 @@ def test_everything_the_schema_check_finds_has_korean(
 
 
 def test_a_sentence_that_quotes_a_whole_payload_stays_as_it_is() -> None:
-    """A list of dead letters would take seconds to show, for each message is compared with every form."""
+    """Showing a list of dead letters would take seconds, as each message is compared with all templates."""
     quoted = StorageUnavailableError(path="x" * 500, reason="the file is read-only")
     assert HANGUL.search(in_korean(str(StorageUnavailableError(path="x", reason="the file is read-only"))))
     assert in_korean(str(quoted)) == str(quoted)

@@ -1,4 +1,4 @@
-"""The language is that of the option, of the environment, or of the locale."""
+"""The language is that of the option, the environment, or the locale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.conftest import Pabal
 def test_the_option_wins_over_the_environment_and_that_over_the_locale(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A team's scripts would print in whatever language the machine has."""
+    """A team's scripts would print in the language of each machine."""
     korean = "조건에 맞는 이벤트가 없습니다\n"
     empty = ["events", "list", file, "--since", "2999-01-01"]
     assert pabal(*empty).output == "no event matches\n"
@@ -30,7 +30,7 @@ def test_the_option_wins_over_the_environment_and_that_over_the_locale(
 def test_where_no_variable_says_it_the_locale_of_letters_does(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows sets none of them, and everybody in Korea would be spoken to in English."""
+    """Windows sets none of these variables, and all Korean users would get English."""
     monkeypatch.delenv("LANG")
     for locales, told in (
         ("Korean_Korea.949", "조건에 맞는 이벤트가 없습니다\n"),

@@ -1,4 +1,4 @@
-"""What makes no sense, or was meant to harm, is answered in one line; and looking changes nothing."""
+"""Nonsense and hostile input is answered in one line, and commands that only read change nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READ = "o-\\x1b[2J\\x9b1m\\u202e[/]"
 
 @pytest.mark.parametrize("command", [["status"], ["check"], ["audit"], ["doctor"]], ids=" ".join)
 def test_an_empty_file_is_no_log_and_stays_empty(pabal: Pabal, tmp_path: Path, command: list[str]) -> None:
-    """Looking at a log that was cut to nothing would make it a new one, and call it healthy."""
+    """Reading a truncated log would turn it into a new, healthy one."""
     empty = tmp_path / "empty.db"
     empty.touch()
     told = pabal(*command, empty)
@@ -34,14 +34,14 @@ def test_an_empty_file_is_no_log_and_stays_empty(pabal: Pabal, tmp_path: Path, c
 
 
 def test_projections_of_a_server_are_not_said_to_be_none(pabal: Pabal) -> None:
-    """Whoever asks the wrong place would think that the projections are gone; nobody was even asked."""
+    """Users would think that the projections are gone, although a server never has any."""
     told = pabal("projections", "list", "redis://127.0.0.1:1/0")
     assert told.exit_code == 2
     assert "projections lie in the SQLite file of a log" in told.output
 
 
 def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_path: Path) -> None:
-    """A table with one Korean id ended in a traceback where the locale is not UTF-8."""
+    """A table with a Korean id would end in a traceback in a locale that is not UTF-8."""
     path = tmp_path / "log.db"
 
     async def fill() -> None:
@@ -60,7 +60,7 @@ def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_p
 
 
 def test_an_aggregate_named_as_lists_show_it_is_told_how_to_name_it(pabal: Pabal, file: Path) -> None:
-    """What ``events list`` shows, pasted, would look like an aggregate that lost its events."""
+    """An aggregate copied from ``events list`` would look as if it had lost its events."""
     assert "no events\n" in pabal("streams", "show", file, "o-9").output
     told = pabal("streams", "show", file, "order/o-1").output
     assert told == "this aggregate has no events; give its id alone, and its type with --aggregate-type\n"
@@ -68,7 +68,7 @@ def test_an_aggregate_named_as_lists_show_it_is_told_how_to_name_it(pabal: Pabal
 
 @pytest.mark.parametrize("encoding", ["cp949", "cp1252", "latin-1"])
 def test_json_is_json_where_the_terminal_lacks_letters(tmp_path: Path, encoding: str) -> None:
-    """Windows pipes in letters of the country, and no reader of JSON knows the escapes of Python."""
+    """Windows pipes text in a national encoding, and JSON parsers do not know Python's escapes."""
     path = tmp_path / "log.db"
     name = "café 🎉 주문 → ₩"
 
@@ -88,14 +88,14 @@ def test_json_is_json_where_the_terminal_lacks_letters(tmp_path: Path, encoding:
 
 
 def test_the_doctor_calls_a_file_that_is_not_there_a_problem(pabal: Pabal, tmp_path: Path) -> None:
-    """A script that lets warnings pass would let a log pass that is gone."""
+    """A script that ignores warnings would ignore a missing log."""
     told = pabal("doctor", tmp_path / "gone.db")
     assert told.exit_code == 2
     assert "there is no such file" in told.output
 
 
 def test_the_doctor_takes_a_url_of_a_file_as_every_command_does(pabal: Pabal, file: Path) -> None:
-    """The URL that an application is configured with would be refused by the one command that examines."""
+    """The URL that the application is configured with would be refused by the doctor alone."""
     assert "every checksum" in pabal("doctor", f"sqlite:///{file}").output
 
 
@@ -113,7 +113,7 @@ def test_the_doctor_takes_a_url_of_a_file_as_every_command_does(pabal: Pabal, fi
 def test_a_number_beyond_every_log_is_no_damage(
     pabal: Pabal, file: Path, arguments: tuple[object, ...], code: int, said: str
 ) -> None:
-    """One digit too many would be told of as a damaged file, and somebody would restore a backup."""
+    """A digit too many would be reported as a damaged file, and somebody might restore a backup."""
     told = pabal(*(file if one == "FILE" else one for one in arguments))
     assert (told.exit_code, said in told.output) == (code, True), told.output
 
@@ -138,7 +138,7 @@ def test_a_number_beyond_every_log_is_no_damage(
 def test_nonsense_is_refused_in_one_line_that_repeats_no_secret(
     pabal: Pabal, file: Path, arguments: tuple[str, ...]
 ) -> None:
-    """A person on call would be shown the inside of the program, and perhaps a password."""
+    """The operator on call would get a traceback, which may contain a password."""
     told = pabal(*(file if one == "FILE" else one for one in arguments))
     assert told.exit_code == 2, told.output
     assert told.output.count("\n") == 1
@@ -147,7 +147,7 @@ def test_nonsense_is_refused_in_one_line_that_repeats_no_secret(
 
 
 def test_an_import_of_what_is_no_text_names_the_line(pabal: Pabal, file: Path, tmp_path: Path) -> None:
-    """A wrong file would end in the inside of the program, as if that were at fault."""
+    """A wrong file would end in a traceback, as if pabal were at fault."""
     (tmp_path / "wrong.jsonl").write_bytes(b"\n\xff\xfe\n")
     told = pabal("events", "import", file, "--input", tmp_path / "wrong.jsonl")
     assert told.exit_code == 1
@@ -157,7 +157,7 @@ def test_an_import_of_what_is_no_text_names_the_line(pabal: Pabal, file: Path, t
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A log in which somebody from outside has chosen an id and the text of an error."""
+    """A log with an id and an error text chosen by an attacker."""
     path = tmp_path / "hostile.db"
 
     async def fill() -> None:
@@ -175,7 +175,7 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def test_what_came_from_outside_does_not_steer_the_terminal(pabal: Pabal, hostile: Path) -> None:
-    """An id could clear the screen of the person on call, write over what it says, or break the command."""
+    """An id could clear the operator's screen, overwrite other output, or break the command."""
 
     async def the_id() -> str:
         async with SqliteEventStorage(hostile) as storage:
@@ -208,7 +208,7 @@ def test_what_came_from_outside_does_not_steer_the_terminal(pabal: Pabal, hostil
 
 
 def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
-    """An export into a full disk would end in the inside of the program."""
+    """An export to a full disk would end in a traceback."""
     for command in ("export", "list"):
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(
@@ -234,7 +234,7 @@ def test_a_full_disk_is_told_in_one_line(hostile: Path) -> None:
 def test_a_closed_stream_is_an_empty_one(
     file: Path, closed: str, command: list[str], code: int, words: str
 ) -> None:
-    """A command of a service that has none ended in the inside of the program."""
+    """A command of a service without this stream would end in a traceback."""
     arguments = [sys.executable, "-m", "pabal", "--lang", "en", *(part.format(file) for part in command)]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *arguments], capture_output=True, text=True, timeout=60
@@ -244,13 +244,13 @@ def test_a_closed_stream_is_an_empty_one(
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
 def test_what_is_no_file_is_not_waited_for(pabal: Pabal, tmp_path: Path, command: str) -> None:
-    """A command on a pipe that nobody writes to would never come back."""
+    """A command on a pipe without a writer would never return."""
     os.mkfifo(tmp_path / "pipe.db")
     assert "a pipe, a socket or a device, not a file" in pabal(command, tmp_path / "pipe.db").output
 
 
 def test_a_file_whose_name_is_no_text_is_looked_after_like_others(pabal: Pabal, file: Path) -> None:
-    """Retention of it was refused, and JSON of it ended in the inside of the program."""
+    """Retention would be refused for it, and JSON output end in a traceback."""
     named = file.rename(file.with_name(os.fsdecode(b"shop-\xff.db")))
     assert json.loads(pabal("status", named, "--json").stdout)["target"]["address"].endswith(
         "shop-\\udcff.db"
@@ -262,7 +262,7 @@ def test_a_file_whose_name_is_no_text_is_looked_after_like_others(pabal: Pabal, 
 
 
 def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> None:
-    """The export ended in the inside of the program."""
+    """The export would end in a traceback."""
     told = pabal("events", "export", hostile, "--format", "cloudevents", "--source", "shop-\udcff")
     assert (told.exit_code, "which no CloudEvent can keep" in told.output) == (1, True), told.output
 
@@ -277,7 +277,7 @@ def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> Non
 def test_a_host_that_nobody_knows_is_said_so(
     file: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch, lang: str, words: str
 ) -> None:
-    """A name mistyped ends in a traceback, or the dashboard listens elsewhere."""
+    """A mistyped host would end in a traceback, or the dashboard listen elsewhere."""
 
     def unknown(*arguments: object, **options: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -290,7 +290,7 @@ def test_a_host_that_nobody_knows_is_said_so(
 
 
 def test_ctrl_c_before_the_command_line_is_there_ends_in_silence() -> None:
-    """Whoever mistypes and ends it at once would meet a traceback through the modules being imported."""
+    """A user who interrupts the command at once would see a traceback through half-imported modules."""
     script = (
         "import sys\n"
         "class Impatient:\n"

@@ -1,4 +1,4 @@
-"""Lists that are longer than a page: what the hint below one says leads to the next, without gap or end."""
+"""Lists longer than a page: the hint below one page leads to the next, without gaps or repetition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def store(file: Path, *events: DomainEvent) -> None:
 
 
 def leafed(pabal: Pabal, *command: object, hint: str) -> list[list[str]]:
-    """Follow the hints to the end as they stand there; return the first column of each page."""
+    """Follow the hints to the end exactly as printed; return the first column of each page."""
     pages: list[list[str]] = []
     more: list[str] = []
     while True:
@@ -38,7 +38,7 @@ def leafed(pabal: Pabal, *command: object, hint: str) -> list[list[str]]:
 
 
 def test_events_are_leafed_through_in_both_directions(pabal: Pabal, file: Path) -> None:
-    """Who follows the hint would miss events, or go round in circles."""
+    """A user who follows the hints would miss events, or go round in circles."""
     listing = ("events", "list", file, "--limit", 3)
     assert leafed(pabal, *listing, hint="older") == [["8", "7", "6"], ["5", "4", "3"], ["2", "1"]]
     assert leafed(pabal, *listing, "--after", 2, hint="newer") == [["5", "4", "3"], ["8", "7", "6"]]
@@ -50,7 +50,7 @@ def test_events_are_leafed_through_in_both_directions(pabal: Pabal, file: Path) 
 def test_aggregates_are_leafed_through_whatever_their_ids(
     pabal: Pabal, tmp_path: Path, lang: str, hint: str
 ) -> None:
-    """A shell would wait for a quotation mark that never comes, for some customer is called O'Brien."""
+    """For a customer called O'Brien, the shell would wait for a closing quotation mark."""
     names = ["kim", "o'brien", 'o"hara', "park"]
     store(tmp_path / "names.db", *(ShopOrder(name, 1) for name in names))
     listing = ("--lang", lang, "streams", "list", tmp_path / "names.db", "--limit", 1)
@@ -59,13 +59,13 @@ def test_aggregates_are_leafed_through_whatever_their_ids(
 
 @pytest.mark.parametrize(("lang", "hint"), [("en", "next"), ("ko", "다음 쪽")])
 def test_dead_letters_are_leafed_through(pabal: Pabal, file: Path, lang: str, hint: str) -> None:
-    """The ones beyond the first page would be given up for good."""
+    """Dead letters beyond the first page would never be seen."""
     listing = ("--lang", lang, "dead-letters", "list", file, "--limit", 1)
     assert leafed(pabal, *listing, hint=hint) == [["1"], ["2"]]
 
 
 def test_a_chain_that_is_too_long_is_cut_and_that_is_said(pabal: Pabal, tmp_path: Path) -> None:
-    """What is missing from the picture would be taken for what never happened."""
+    """Users would believe that the missing events never happened."""
     first = ShopOrder("o-1", 1)
     effects = [caused_by(ShopPacked(f"o-{n}"), first) for n in range(5000)]
     store(tmp_path / "long.db", first, *effects)
@@ -76,11 +76,11 @@ def test_a_chain_that_is_too_long_is_cut_and_that_is_said(pabal: Pabal, tmp_path
     assert told.stderr == "이 5000개 말고도 이벤트가 더 있습니다\n"
 
 
-# -- what is shown of one ---------------------------------------------------------------------------------
+# -- details of one ---------------------------------------------------------------------------------------
 
 
 def test_metadata_is_shown_and_masked_as_payloads_are(pabal: Pabal, tmp_path: Path) -> None:
-    """Who published an event could not be seen, or a token with which he did."""
+    """The publisher of an event would be invisible, or a token in the metadata be shown."""
     order = ShopOrder("o-1", 1, metadata={"user": "kim", "api_token": "t-1"})
     store(tmp_path / "one.db", order)
     shown = pabal("events", "show", tmp_path / "one.db", order.event_id).stdout
@@ -90,7 +90,7 @@ def test_metadata_is_shown_and_masked_as_payloads_are(pabal: Pabal, tmp_path: Pa
 
 
 def test_what_waits_behind_a_dead_letter_is_counted(pabal: Pabal, tmp_path: Path) -> None:
-    """Whoever discards it would not know how much goes on then."""
+    """A user who discards it would not know how many events that releases."""
 
     async def fill() -> None:
         async with EventBusFactory.create_default_event_bus(tmp_path / "keys.db", durability="normal") as bus:

@@ -1,4 +1,4 @@
-"""The command line as it is used: processes of its own, a pipe, a terminal."""
+"""The command line in real use: its own processes, a pipe, a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests import warm
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 60.0
-"""Seconds after which something hangs, on however busy a machine."""
+"""Seconds after which a command counts as hung, even on a busy machine."""
 _PABAL = (sys.executable, "-m", "pabal")
 
 
@@ -49,7 +49,7 @@ class Terminal:
             env=environment(**more),
             cwd=ROOT,
             close_fds=True,
-            # A shell that starts the tests in the background has them, and all their children, ignore Ctrl-C.
+            # A shell that starts the tests in the background makes them and their children ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(slave)
@@ -90,7 +90,7 @@ def lines(count: int) -> Callable[[str], bool]:
 
 
 def test_tail_follows_an_application_that_ends_and_starts_again(file: Path) -> None:
-    """Whoever watches a deployment would see nothing of the new version."""
+    """An operator who watches a deployment would see nothing of the new version."""
     terminal = Terminal(*_PABAL, "tail", str(file), "--type", "shop.ordered", "--after", "7")
     try:
         application(file, 10, 11)
@@ -117,7 +117,7 @@ def test_a_question_on_a_terminal_is_answered_before_anything_happens(file: Path
 
 
 def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
-    """Escape codes would end up in files, or on a screen whose reader asked for none."""
+    """Escape codes would end up in files, or on the screen of a user who disabled them."""
     doctor, colour = (*_PABAL, "doctor", str(file)), re.compile(r"\x1b\[[0-9;]*3[0-7]m")
     coloured = Terminal(*doctor)
     coloured.end()
@@ -132,7 +132,7 @@ def test_colours_are_for_terminals_that_want_them(file: Path) -> None:
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_a_terminal_that_has_not_every_letter_is_told_what_it_can(file: Path, lang: str) -> None:
-    """Where Korean is asked for on such a terminal, or stands in an event, there would be a traceback."""
+    """Korean output or a Korean event on such a terminal would end in a traceback."""
     command = (*_PABAL, "--lang", lang, "status", str(file))
     ended = subprocess.run(
         command,
@@ -156,7 +156,7 @@ HEADINGS = {
 @pytest.mark.parametrize("width", [20, 26, 34, 47, 48, 60])
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_a_narrow_terminal_loses_nothing_of_a_table(file: Path, width: int, language: str) -> None:
-    """On a phone the columns would be so narrow that a letter of Korean fits in none, and cells be empty."""
+    """On a phone, columns would be too narrow for a Korean letter, and cells empty."""
     command = (*_PABAL, "--lang", language, "subscriptions", "list", str(file))
     terminal = Terminal(*command, COLUMNS=str(width), NO_COLOR="1")
     assert terminal.end() == 0
@@ -183,7 +183,7 @@ def pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_path: Path) -> None:
-    """The repair would be made and never arrive."""
+    """The fix would be made but never arrive."""
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nsed -i "s/-1/41/" "$1"\n')
     editor.chmod(0o755)
@@ -196,13 +196,13 @@ def test_an_edit_in_the_editor_is_delivered_by_the_application(file: Path, tmp_p
 
 
 def test_ctrl_c_at_a_question_ends_with_130_in_a_line_of_its_own(file: Path) -> None:
-    """The code of a refusal would tell a script that somebody had said no."""
+    """Exit code 1 would tell a script that the user had answered no."""
     terminal = Terminal(*_PABAL, "dead-letters", "discard", str(file), "1")
     try:
         terminal.wait_for(lambda screen: "[y/N]" in screen)
         terminal.process.send_signal(signal.SIGINT)
         while "Aborted!" not in terminal.screen and terminal.process.poll() is None:
-            if not terminal._read(5.0):  # a signal just before the read begins is seen after it only
+            if not terminal._read(5.0):  # a signal just before the read begins is handled only after it
                 terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 130, terminal.screen
     finally:

@@ -1,4 +1,4 @@
-"""What takes long says so on a terminal, and nothing of it reaches a file or a pipe."""
+"""Long commands show progress on a terminal, and print nothing of it into a file or pipe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONG = [
     ("retention FILE --max-events 2 --yes", "deleting"),
     ("vacuum FILE", "giving room back"),
 ]
-"""Commands that read or write a whole log, with what their bar says."""
+"""Commands that read or write a whole log, with the text of their progress bar."""
 QUICK = {
     *("asyncapi", "audit", "completion", "dashboard", "demo", "replay", "status", "tail"),
     *("dead-letters edit", "dead-letters list", "dead-letters show"),
@@ -41,11 +41,11 @@ QUICK = {
     *("projections rebuild", "projections remove", "schema check", "schema export"),
     *("subscriptions list", "subscriptions pause", "subscriptions reset", "subscriptions resume"),
 }
-"""Those that read a page, ask for something, or have a screen of their own: a tape, or a bar with a rate."""
+"""Commands that read one page, ask a question, or have their own display."""
 
 
 def test_every_command_is_either_quick_or_shows_how_far_it_is() -> None:
-    """A new command would be silent for minutes, and somebody would end it."""
+    """A new command would be silent for minutes, and users would interrupt it."""
     long = {re.split(" FILE| --", line)[0] for line, _ in LONG}
     assert long | QUICK == {path for path, _ in leaves(commands)}
     assert not long & QUICK
@@ -53,7 +53,7 @@ def test_every_command_is_either_quick_or_shows_how_far_it_is() -> None:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> StringIO:
-    """Standard error, as far as bars go, is a terminal."""
+    """Make standard error a terminal as far as progress bars can tell."""
     shown = StringIO()
     monkeypatch.setattr(
         base, "console", lambda *, err=False: Console(file=shown, force_terminal=True, width=100)
@@ -68,7 +68,7 @@ async def _project(path: Path) -> None:
 
 @pytest.fixture
 def place(file: Path, monkeypatch: pytest.MonkeyPatch, pabal: Pabal) -> Path:
-    """A working directory with a log, its model, and events to bring in."""
+    """A working directory with a log, its model, and events to import."""
     monkeypatch.chdir(file.parent)
     asyncio.run(_project(file))
     pabal("events", "export", file, "--type", "shop.ordered", "--format", "cloudevents", "-o", "in.jsonl")
@@ -79,7 +79,7 @@ def place(file: Path, monkeypatch: pytest.MonkeyPatch, pabal: Pabal) -> Path:
 def test_what_takes_long_shows_how_far_it_is(
     line: str, text: str, place: Path, pabal: Pabal, screen: StringIO
 ) -> None:
-    """Somebody who waits would not know whether anything happens, and end it."""
+    """Waiting users would not know whether anything happens, and interrupt it."""
     ended = pabal(*line.replace("FILE", place.name).split())
     assert ended.exit_code in (0, 1), ended.output
     assert text in screen.getvalue()
@@ -88,7 +88,7 @@ def test_what_takes_long_shows_how_far_it_is(
 
 
 def test_the_bar_of_the_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would stand at nothing until all is over."""
+    """It would stay at zero until everything is done."""
     told: list[int] = []
 
     @contextmanager
@@ -101,7 +101,7 @@ def test_the_bar_of_the_doctor_moves(place: Path, pabal: Pabal, monkeypatch: pyt
 
 
 def test_the_bar_of_an_export_moves(tmp_path: Path, pabal: Pabal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a limit of millions it would say for minutes that nothing is done."""
+    """With a limit of millions, it would show nothing for minutes."""
     told: list[int] = []
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""``pabal projections rebuild``: what it builds and shows, and what it leaves when it ends early."""
+"""``pabal projections rebuild``: what it builds and shows, and what it leaves behind when it fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _quantities(file: Path) -> list[tuple[Any, ...]]:
 
 
 def test_a_damaged_model_is_built_anew(pabal: Pabal, projected: Path) -> None:
-    """A read model with wrong rows would need a release to be put right."""
+    """Fixing wrong rows in a read model would need a release."""
 
     async def damage() -> None:
         async with SqliteEventStorage(projected) as storage:
@@ -103,7 +103,7 @@ def test_another_version_is_not_put_in_place_without_a_question(pabal: Pabal, pr
 def test_what_cannot_be_built_is_refused_and_the_live_model_stays(
     pabal: Pabal, projected: Path, model: str, code: int, part: str
 ) -> None:
-    """A mistake would end in a traceback, or take the model away that the application still reads."""
+    """A mistake would end in a traceback, or remove the model that the application still reads."""
     before = listed(pabal, projected, "--rows")
     refused = pabal("projections", "rebuild", projected, model)
     assert (refused.exit_code, refused.stdout) == (code, "")
@@ -127,7 +127,7 @@ def test_a_trimmed_log_is_not_built_from_in_either_language(pabal: Pabal, projec
 
 
 def test_ctrl_c_leaves_the_live_model_as_it_was(file: Path, pabal: Pabal) -> None:
-    """Half a model would stay in the file and hold retention back, or the application lose its tables."""
+    """Half a model would stay in the file and hold back retention, or the application lose its tables."""
     asyncio.run(_project(file, more=3000))
     before = listed(pabal, file, "--rows")
     terminal = Terminal(*_PABAL, "projections", "rebuild", str(file), "tests.cli.models:Slow", "--yes")

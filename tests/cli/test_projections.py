@@ -1,4 +1,4 @@
-"""``pabal projections`` on the file of a stopped application and of a live one, without its classes."""
+"""``pabal projections`` on the file of a stopped and of a running application, without its classes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def listed(pabal: Pabal, file: Path, *more: str) -> list[dict[str, Any]]:
 
 
 def test_projections_are_listed_for_people_and_programs(pabal: Pabal, projected: Path) -> None:
-    """Whoever is on call would need SQL to see how far a read model is."""
+    """The operator on call would need SQL to see how far a read model is."""
     told = pabal("projections", "list", projected, "--rows")
     assert told.output.splitlines()[0].split() == [
         *("projection", "version", "position", "lag", "tables", "rebuild")
@@ -74,7 +74,7 @@ def test_projections_are_listed_for_people_and_programs(pabal: Pabal, projected:
 
 
 def test_a_file_without_projections_says_so(pabal: Pabal, file: Path) -> None:
-    """An empty screen would look like a failure."""
+    """Empty output would look like a failure."""
     assert pabal("projections", "list", file).output == "there is no projection\n"
     refused = pabal("projections", "remove", file, "quantities", "--yes")
     assert (refused.exit_code, refused.stderr) == (
@@ -84,7 +84,7 @@ def test_a_file_without_projections_says_so(pabal: Pabal, file: Path) -> None:
 
 
 def test_a_projection_is_removed_after_a_question_and_written_down(pabal: Pabal, projected: Path) -> None:
-    """A typing error would cost a read model, and nobody could say whose it was."""
+    """A typing error would cost a read model, without a record of who did it."""
     question = "Drop 'quantities' and its tables (quantities)? Only its class can build them again."
     remove = ("projections", "remove", projected, "quantities")
     assert pabal(*remove, "--dry-run").output == f"{question}\nnothing was changed\n"
@@ -106,14 +106,14 @@ def test_a_projection_is_removed_after_a_question_and_written_down(pabal: Pabal,
 
 
 def test_what_cannot_be_built_again_is_said_before_it_goes(pabal: Pabal, file: Path) -> None:
-    """Tables would be dropped in the belief that the log still holds what they were made of."""
+    """Tables would be dropped in the belief that the log can still rebuild them."""
     asyncio.run(_project(file, trim=True))
     dry = pabal("projections", "remove", file, "quantities", "--dry-run")
     assert "The log was trimmed: nothing can build them again." in dry.output
 
 
 def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: Pabal, file: Path) -> None:
-    """It holds back retention, and only SQL by hand would be rid of it."""
+    """It holds back retention, and only manual SQL could remove it."""
     asyncio.run(_project(file, interrupt=True))
     assert "version 1, at position 4" in pabal("projections", "list", file).output
     assert listed(pabal, file)[0]["rebuild"] == {"version": 1, "position": 4, "lag": 4}
@@ -138,7 +138,7 @@ def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: 
 def test_what_somebody_else_has_dropped_meanwhile_is_not_said_to_be_done(
     pabal: Pabal, file: Path, monkeypatch: pytest.MonkeyPatch, lang: str, said: str
 ) -> None:
-    """Two who clear up at once would both be told that it was they who did."""
+    """Two operators who clean up at once would both be told that they removed it."""
     asyncio.run(_project(file, interrupt=True))
     remove = ("projections", "remove", file, "quantities", "--unfinished")
 
@@ -199,7 +199,7 @@ def _pabal(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_projection_of_a_live_application_is_listed_and_removed_from_outside(file: Path) -> None:
-    """With the application up, an operator could not see its models, or would damage them."""
+    """With the application running, an operator could not see its models, or would damage them."""
     with application(file) as app:
         assert app.says() == "running at 8"
         assert app.order("o-10") == "reached 9"

@@ -1,4 +1,4 @@
-"""The commands that look: what they print for people, and as JSON for programs."""
+"""The commands that only read: what they print for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.operations.conftest import ShopOrder, mend
 
 
 class ParcelSent(ShopOrder):
-    """An event of another kind of aggregate, with the id of an order."""
+    """An event of another type of aggregate, with the id of an order."""
 
     event_type: ClassVar[str] = "shop.parcel-sent"
     aggregate_type: ClassVar[str | None] = "parcel"
@@ -40,14 +40,14 @@ READING = [
 
 
 def on(file: Path, command: list[str]) -> list[str]:
-    """Put the file behind the words of a command."""
+    """Insert the file after the words of a command."""
     words = 2 if command[0] in ("events", "streams", "subscriptions", "dead-letters") else 1
     return [*command[:words], str(file), *command[words:]]
 
 
 @pytest.mark.parametrize("command", READING, ids=" ".join)
 def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, command: list[str]) -> None:
-    """A script that reads ``--json`` would meet text, or a person nothing."""
+    """A script that reads ``--json`` would get text, or a user nothing."""
     told = pabal(*on(file, command))
     assert (told.exit_code, told.output != "") == (0, True)
     machine = pabal(*on(file, command), "--json")
@@ -56,7 +56,7 @@ def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, co
 
 
 def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_path: Path) -> None:
-    """The figures below them would scroll the reasons out of sight, and thousands say no more than fifty."""
+    """The figures below would scroll out of sight, and thousands of reasons say no more than fifty."""
     path = tmp_path / "shop.db"
 
     async def fill() -> None:
@@ -74,7 +74,7 @@ def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_
 
 
 def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
-    """Whoever is on call would have to look for it."""
+    """The operator on call would have to search for it."""
     told = pabal("status", file)
     assert "degraded" in told.output
     assert "subscription 'pack' has dead letters (2); retry or discard them" in told.output
@@ -82,7 +82,7 @@ def test_status_says_what_is_stuck(pabal: Pabal, file: Path) -> None:
 
 
 def test_events_are_listed_filtered_and_by_page(pabal: Pabal, file: Path) -> None:
-    """The filter of the command line would do something else than that of the dashboard."""
+    """The filter of the command line would work differently from that of the dashboard."""
     page = json.loads(pabal("events", "list", file, "--type", "shop.*ed", "--limit", 3, "--json").stdout)
     assert [event["position"] for event in page["events"]] == [8, 7, 6]
     older = json.loads(pabal("events", "list", file, "--before", page["older"], "--json").stdout)
@@ -92,7 +92,7 @@ def test_events_are_listed_filtered_and_by_page(pabal: Pabal, file: Path) -> Non
 
 
 def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> None:
-    """Cause and effect would have to be put together by hand."""
+    """Cause and effect would have to be pieced together by hand."""
     page = json.loads(pabal("events", "list", file, "--type", "shop.packed", "--json").stdout)
     packed = page["events"][-1]
     drawn = pabal("events", "trace", file, packed["event_id"])
@@ -110,7 +110,7 @@ def test_a_trace_is_drawn_and_an_event_is_shown(pabal: Pabal, file: Path) -> Non
 
 
 def test_streams_that_share_an_id_are_told_apart(pabal: Pabal, tmp_path: Path) -> None:
-    """Two histories would stand one below the other, each with a version 1, as if they were one."""
+    """Two histories would follow each other, each beginning with version 1, as if they were one."""
 
     async def fill() -> None:
         async with SqliteEventStorage(tmp_path / "shared.db") as storage:
@@ -124,7 +124,7 @@ def test_streams_that_share_an_id_are_told_apart(pabal: Pabal, tmp_path: Path) -
 
 
 def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, file: Path) -> None:
-    """The errors of yesterday's trouble would be gone with the trouble."""
+    """Errors of a past incident would be gone once the event is handled."""
     letter = json.loads(pabal("dead-letters", "show", file, 1, "--json").stdout)
     asyncio.run(mend(file))
     show = ("events", "show", file, letter["event"]["event_id"])
@@ -138,7 +138,7 @@ def test_an_event_is_shown_with_what_failed_before_it_succeeded(pabal: Pabal, fi
 
 
 def test_an_export_holds_every_event_with_its_payload(pabal: Pabal, file: Path, tmp_path: Path) -> None:
-    """A file that is carried elsewhere would miss events, or values."""
+    """An exported file would lack events, or values."""
     done = pabal("events", "export", file, "--type", "shop.ordered", "-o", tmp_path / "out.jsonl")
     assert (done.exit_code, done.stderr) == (0, "5 events written\n")
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -147,13 +147,13 @@ def test_an_export_holds_every_event_with_its_payload(pabal: Pabal, file: Path, 
 
 
 def test_tail_shows_the_past_from_a_cursor_and_ends_after_a_count(pabal: Pabal, file: Path) -> None:
-    """What was published while nobody looked could not be caught up with."""
+    """Users could not catch up on events published while they were not watching."""
     told = pabal("tail", file, "--after", "6", "--count", 2, "--json")
     assert [json.loads(line)["position"] for line in told.output.splitlines()] == [7, 8]
 
 
 def test_a_backup_is_a_log_of_its_own(pabal: Pabal, file: Path, tmp_path: Path) -> None:
-    """The copy would be found unreadable on the day it is needed."""
+    """The copy would turn out to be unreadable when it is needed."""
     assert pabal("backup", file, tmp_path / "copy.db").exit_code == 0
     assert json.loads(pabal("status", tmp_path / "copy.db", "--json").stdout)["totals"]["events"] == 8
     again = pabal("backup", file, tmp_path / "copy.db")
@@ -162,7 +162,7 @@ def test_a_backup_is_a_log_of_its_own(pabal: Pabal, file: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_is_told_how_to_complete(pabal: Pabal, shell: str) -> None:
-    """Completion would be advertised and missing."""
+    """Completion would be documented but missing."""
     assert f"_PABAL_COMPLETE={shell}_complete" in pabal("completion", shell).output
 
 
@@ -177,7 +177,7 @@ def test_the_shell_is_told_how_to_complete(pabal: Pabal, shell: str) -> None:
     ],
 )
 def test_the_shell_completes_commands_options_and_choices(typed: str, offered: list[str]) -> None:
-    """The script for the shell would be there, and the key do nothing: commands are imported when called."""
+    """The script would exist, but the Tab key do nothing, because commands are imported when called."""
     words = typed.split(" ")
     asked = {"_PABAL_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
     ended = warm.run("pabal", warm=warm.COMMANDS, cwd=ROOT, env=environment(**asked), timeout=LIMIT)
@@ -185,7 +185,7 @@ def test_the_shell_completes_commands_options_and_choices(typed: str, offered: l
 
 
 def test_bench_measures_each_way(pabal: Pabal, tmp_path: Path) -> None:
-    """A figure would be asked for and not come."""
+    """A figure would be missing."""
     told = pabal("bench", "--events", 1000, "--rounds", 1, "--directory", tmp_path, "--json")
     assert [one["way"] for one in json.loads(told.stdout)] == [
         "in memory",

@@ -1,4 +1,4 @@
-"""Collect every text that the command line says: what is passed to t(), headings, help pages."""
+"""Collect every text of the command line: arguments of t(), headings, help pages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STATES = {
     *("active", "starting", "standby", "halted", "paused", "idle", "finished", "pending", "retrying"),
     *("parked", "queued", "ok", "degraded", "failing"),
 }
-"""Words of the facade that are shown translated."""
+"""Words of the facade that are translated when shown."""
 DEMO = {*NAMES.values(), *READS.values(), *get_args(Phase), "trades", "candles"}
-"""Words of the demo that are."""
+"""Words of the demo that are translated when shown."""
 BENCH = {"in memory", "on disk, normal", "on disk, full"}
 
 
@@ -47,7 +47,7 @@ def _arguments(tree: ast.AST) -> Iterator[str]:
 
 
 def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
-    """Iterate over the commands of a group; those of ``pabal`` itself are imported by it."""
+    """Yield the commands of a group, importing those of ``pabal`` itself."""
     ctx = click.Context(group)
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)

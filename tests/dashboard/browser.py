@@ -1,4 +1,4 @@
-"""A real Chromium before a real server, over a log that the demo and a small bus have written."""
+"""A real Chromium with a real server, on a log that was written by the demo and a small bus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = 20_000
 
 
 def executable() -> str:
-    """Return the path of Chromium; a missing one is a failure, for a test that skips proves nothing."""
+    """Return the path of Chromium; fail if it is missing, because a skipped test proves nothing."""
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     assert path is not None, "Chromium is missing: apt-get install chromium, or set CHROMIUM=/path/to/it"
     return path
@@ -32,7 +32,7 @@ def executable() -> str:
 @contextmanager
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # Chromium's own sandbox needs rights that a container does not give; it opens our pages alone.
+        # Chromium's sandbox needs privileges that containers lack; it opens only our own pages here.
         running = playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
         try:
             yield running
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """Serve an application in a thread of its own and return its address."""
+    """Serve an application in its own thread, and yield its address."""
     listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -57,13 +57,13 @@ def served(app: Any) -> Iterator[str]:
 
 
 def run_apart(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a thread of its own: this one may have a loop already, the browser's."""
+    """Run a coroutine in its own thread, because this one may already run the browser's event loop."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
 
 
 class Watched:
-    """A page whose errors, and whose requests to other hosts, are remembered."""
+    """A page that records its errors and its requests to other hosts."""
 
     def __init__(self, context: BrowserContext, base: str) -> None:
         self.base = base
@@ -83,13 +83,13 @@ class Watched:
             self.faults.append(f"request to {request.url}")
 
     def open(self, path: str) -> Page:
-        """Open a path and return once the screen shows its data."""
+        """Open a path, and return once the screen shows its data."""
         self.page.goto(self.base + path)
         self.settle()
         return self.page
 
     def settle(self) -> None:
-        """Wait until there is a heading and nothing is being loaded."""
+        """Wait until there is a heading and nothing is loading."""
         self.page.locator("h1").first.wait_for()
         self.page.locator(".bones").first.wait_for(state="detached")
         self.page.locator("[aria-busy=true]").first.wait_for(state="detached")
@@ -105,7 +105,7 @@ def opened(
     height: int = 860,
     dark: bool = False,
 ) -> Iterator[Watched]:
-    """Open a window in a language and a size; at the end nothing may have gone wrong in it."""
+    """Open a window in a language and size; at its end, check that no error occurred in it."""
     context = running.new_context(
         viewport={"width": width, "height": height},
         locale={"en": "en-GB", "ko": "ko-KR"}[language],
@@ -122,7 +122,7 @@ def opened(
 
 
 def axe_script() -> str:
-    """Return axe-core, which a Python package carries."""
+    """Return the source of axe-core, from a Python package that contains it."""
     import axe_playwright_python  # type: ignore[import-untyped]
 
     folder = Path(axe_playwright_python.__file__).parent

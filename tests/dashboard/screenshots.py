@@ -1,7 +1,7 @@
-"""Take the pictures of the dashboard's pages: ``make screenshots``.
+"""Take the screenshots of the dashboard: ``make screenshots``.
 
-The log is one that the demo writes at its own pace, so that the charts have something to show; that
-takes about two minutes.
+The demo writes the log at its own pace, so that the charts have something to show; that takes about two
+minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EVENTS, PER_SECOND = 36_000, 400
 
 
 def take(window: Watched, folder: Path, language: str) -> None:
-    """Visit each screen and keep its picture."""
+    """Open each screen and save a screenshot."""
     page = window.open("dead-letters")
     expect(page.locator(".group")).to_have_count(3)
     keep(page, folder, "dead-letters", language)
@@ -51,7 +51,7 @@ def take(window: Watched, folder: Path, language: str) -> None:
 
 
 def act(window: Watched) -> None:
-    """Do something that is written down, and leaves all as it was."""
+    """Do something that is recorded in the audit log, but changes nothing."""
     page = window.open("subscriptions")
     row = page.locator("tbody tr", has_text="clearing")
     for kind in ("warn", "ok"):
@@ -60,12 +60,12 @@ def act(window: Watched) -> None:
 
 
 def keep(page: Page, folder: Path, name: str, language: str) -> None:
-    """Write one picture, in few colours: text and lines need no more."""
+    """Save a screenshot with few colours, which is enough for text and lines."""
     page.evaluate("document.fonts.ready")
     page.locator(".dot.live").first.wait_for()
     suffix = "" if language == "en" else f".{language}"
     path = folder / f"{name}{suffix}.png"
-    # A list goes on as it begins; less of it keeps the file small.
+    # The rest of a long list looks the same; cutting it keeps the file small.
     size = page.viewport_size or {"width": WIDTH, "height": HEIGHT}
     shown = {"x": 0, "y": 0, **size, "height": LIST_HEIGHT if name in LISTS else size["height"]}
     page.screenshot(path=path, animations="disabled", clip=shown)  # type: ignore[arg-type]

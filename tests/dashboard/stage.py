@@ -1,4 +1,4 @@
-"""A log that the demo wrote, and a bus on it whose mail server is down: something to mend in a browser."""
+"""A log written by the demo, and a bus on it whose mail server is down: something to fix in a browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MailServerDownError(Exception):
 
 
 class Fills(Projection):
-    """What was bought and sold, and for how much."""
+    """The quantities bought and sold, and their prices."""
 
     tables = (
         "CREATE TABLE {fills} (order_id TEXT PRIMARY KEY, symbol TEXT NOT NULL, price TEXT NOT NULL);"
@@ -58,7 +58,7 @@ class LastCandles(Projection):
 
 
 class Stage:
-    """Own a bus on the demo's log, and the dashboard over it, in whatever loop serves them."""
+    """Own a bus on the demo's log, and the dashboard for it, in whatever event loop serves them."""
 
     def __init__(self, file: Path, **options: Any) -> None:
         self._file = file
@@ -81,7 +81,7 @@ class Stage:
 
     @contextmanager
     def app(self) -> Iterator[Starlette]:
-        """Give an application for ``served`` to serve; the bus begins and ends with it."""
+        """Yield an application for ``served``; the bus starts and stops with it."""
         storage = SqliteEventStorage(self._file, durability="normal")
         self.bus = bus = InMemoryEventBus(event_storage=storage)
         once: dict[str, Any] = {"start": "beginning", "retry": RetryPolicy(max_attempts=2, base_delay=0.05)}

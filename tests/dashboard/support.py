@@ -1,4 +1,4 @@
-"""A log with a bit of everything, and a client for the dashboard over it."""
+"""A log with a bit of everything, and a client for its dashboard."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Weighed(DomainEvent):
 
 
 class Scale:
-    """Refuse parcels of no weight, until it is mended."""
+    """A handler that refuses parcels without weight until it is fixed."""
 
     def __init__(self, bus: InMemoryEventBus) -> None:
         self.bus = bus
@@ -62,7 +62,7 @@ def subscribe(bus: InMemoryEventBus) -> Scale:
 async def client(
     target: Any, *, peer: str = "127.0.0.1", base: str = BASE, **options: Any
 ) -> AsyncIterator[Any]:
-    """Speak to a dashboard as a page of its own would."""
+    """Yield a client that talks to a dashboard like one of its own pages."""
     app = create_dashboard(target, **options)
     transport = httpx.ASGITransport(app=app, client=(peer, 40000))
     async with httpx.AsyncClient(transport=transport, base_url=base) as http:

@@ -12,7 +12,7 @@ from tests.dashboard.support import Scale, client, own_page
 
 
 async def test_nothing_can_be_changed_unless_that_was_allowed(bus: InMemoryEventBus) -> None:
-    """Somebody who only wanted to look discards dead letters."""
+    """A user who only wanted to look could discard dead letters."""
     async with client(bus) as http:
         headers = await own_page(http)
         for path, body in (
@@ -29,7 +29,7 @@ async def test_nothing_can_be_changed_unless_that_was_allowed(bus: InMemoryEvent
 
 
 async def test_a_group_is_retried_and_the_audit_log_says_by_whom(bus: InMemoryEventBus, scale: Scale) -> None:
-    """The button retries nothing, or nobody can tell later who pressed it."""
+    """The button would retry nothing, or nobody could tell later who pressed it."""
     scale.mended = True
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale", "error_type": "ValueError"}, "count": 2}
@@ -44,7 +44,7 @@ async def test_a_group_is_retried_and_the_audit_log_says_by_whom(bus: InMemoryEv
 
 
 async def test_what_came_of_an_action_is_told_in_both_languages(bus: InMemoryEventBus) -> None:
-    """A Korean operator would read in English why it did not work, in the one place that remembers it."""
+    """A Korean operator would read in English why an action failed, in the only place that records it."""
     async with client(bus, allow_actions=True) as http:
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
         body = {"payload": {"parcel": "p-2"}, "revision": letter["revision"]}
@@ -58,7 +58,7 @@ async def test_what_came_of_an_action_is_told_in_both_languages(bus: InMemoryEve
 
 
 async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> None:
-    """A page that shows two discards the third that came meanwhile."""
+    """A page that shows two dead letters would discard a third one that was parked meanwhile."""
     async with client(bus, allow_actions=True) as http:
         body = {"filter": {"subscription": "scale"}, "count": 1}
         response = await http.post("/api/dead-letters/discard", json=body, headers=await own_page(http))
@@ -67,7 +67,7 @@ async def test_a_group_that_has_changed_is_left_alone(bus: InMemoryEventBus) -> 
 
 
 async def test_a_group_is_discarded_for_good(bus: InMemoryEventBus) -> None:
-    """The button discards nothing, or more than the page showed."""
+    """The button would discard nothing, or more than the page shows."""
     async with client(bus, allow_actions=True) as http:
         headers = await own_page(http)
         other = {"filter": {"error_type": "KeyError"}, "count": 0}
@@ -83,7 +83,7 @@ async def test_a_group_is_discarded_for_good(bus: InMemoryEventBus) -> None:
 
 
 async def test_one_is_edited_and_retried(bus: InMemoryEventBus, scale: Scale) -> None:
-    """A payload with one wrong number can only be thrown away."""
+    """A payload with one wrong number could only be discarded."""
     async with client(bus, allow_actions=True, payloads="masked") as http:
         letter = (await http.get("/api/dead-letters/1")).json()["letter"]
         assert letter["payload"]["email"] == "•••"
@@ -102,7 +102,7 @@ class Crate(DomainEvent):
 
 
 async def test_what_was_hidden_within_a_list_is_put_back() -> None:
-    """Whoever mends one label replaces the addresses of all by three dots."""
+    """Editing one label would replace all masked addresses by three dots."""
     seen: list[Crate] = []
 
     async def ship(event: Crate) -> None:
@@ -135,7 +135,7 @@ async def test_what_was_hidden_within_a_list_is_put_back() -> None:
 async def test_a_payload_that_does_not_fit_changes_nothing(
     bus: InMemoryEventBus, payload: dict[str, Any], status: int
 ) -> None:
-    """A typing error in the editor loses the dead letter."""
+    """A typing error in the editor would lose the dead letter."""
     async with client(bus, allow_actions=True) as http:
         revision = (await http.get("/api/dead-letters/1")).json()["letter"]["revision"]
         body = {"payload": payload, "revision": revision}
@@ -145,7 +145,7 @@ async def test_a_payload_that_does_not_fit_changes_nothing(
 
 
 async def test_what_is_gone_or_changed_is_said_so(bus: InMemoryEventBus) -> None:
-    """A stale page acts on something else than it shows."""
+    """A stale page would act on something other than it shows."""
     async with client(bus, allow_actions=True) as http:
         headers = await own_page(http)
         stale = {"payload": {"parcel": "p-2", "grams": 1, "email": ""}, "revision": "old"}
@@ -172,7 +172,7 @@ async def test_what_is_gone_or_changed_is_said_so(bus: InMemoryEventBus) -> None
 
 
 async def test_a_reset_says_first_what_it_would_do(bus: InMemoryEventBus) -> None:
-    """Somebody delivers a year of events again without knowing it."""
+    """A user could deliver a year of events again without knowing it."""
     async with client(bus) as http:
         plan = (await http.get("/api/subscriptions/reset", params={"name": "scale", "start": "1"})).json()
         assert plan == {"watermark": 4, "start": 1, "again": 3, "skipped": 0}
@@ -188,7 +188,7 @@ async def test_a_reset_says_first_what_it_would_do(bus: InMemoryEventBus) -> Non
 
 
 async def test_a_plan_says_what_would_be_skipped(bus: InMemoryEventBus) -> None:
-    """Somebody has events left out for good without knowing how many."""
+    """A user could skip events for good without knowing how many."""
     await bus.stop()
     async with client(bus.storage, allow_actions=True) as http:
         back = {"name": "scale", "start": "beginning", "watermark": 4, "confirm": "scale"}
@@ -198,7 +198,7 @@ async def test_a_plan_says_what_would_be_skipped(bus: InMemoryEventBus) -> None:
 
 
 async def test_several_are_retried_as_far_as_they_can(bus: InMemoryEventBus, scale: Scale) -> None:
-    """One dead letter that somebody discarded meanwhile keeps the others from being retried."""
+    """One dead letter that was discarded meanwhile would keep the others from being retried."""
     scale.mended = True
     async with client(bus, allow_actions=True) as http:
         body = {"ids": [1, 2, 99]}
@@ -209,7 +209,7 @@ async def test_several_are_retried_as_far_as_they_can(bus: InMemoryEventBus, sca
 
 
 async def test_a_subscription_is_paused_reset_and_resumed(bus: InMemoryEventBus, scale: Scale) -> None:
-    """The levers of the page move nothing."""
+    """The buttons of the page would do nothing."""
     async with client(bus, allow_actions=True) as http:
         headers = await own_page(http)
         paused = await http.post("/api/subscriptions/pause", json={"name": "scale"}, headers=headers)
@@ -229,7 +229,7 @@ async def test_a_subscription_is_paused_reset_and_resumed(bus: InMemoryEventBus,
 
 
 async def test_the_file_of_a_stopped_bus_can_be_steered(bus: InMemoryEventBus, scale: Scale) -> None:
-    """After a crash loop the application has to run before anything can be mended."""
+    """After a crash loop, the application would have to run before anything could be fixed."""
     await bus.stop()
     async with client(bus.storage, allow_actions=True) as http:
         headers = await own_page(http)

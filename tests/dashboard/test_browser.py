@@ -1,4 +1,4 @@
-"""The dashboard as people have it: in a browser, in both languages, on a phone, by keyboard."""
+"""The dashboard in real use: in a browser, in both languages, on a phone, by keyboard."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def base(stage: Stage) -> Iterator[str]:
 
 
 def settle(window: Watched) -> None:
-    """Wait until the bus has given up what it cannot handle yet."""
+    """Wait until the bus has parked everything it cannot handle yet."""
     window.open("dead-letters")
     expect(window.page.locator(".group")).to_have_count(3)
     expect(window.page.locator(".bar .badge")).to_contain_text(re.compile("Degraded|주의"))
@@ -76,7 +76,7 @@ def one_of_each(window: Watched) -> list[str]:
 def test_every_screen_is_whole_and_open_to_everybody(
     chromium: Browser, base: str, language: str, width: int, dark: bool
 ) -> None:
-    """A screen throws, speaks the wrong language, runs over the edge of a phone, or cannot be read aloud."""
+    """A screen would throw, be in the wrong language, overflow on a phone, or be unusable with a reader."""
     script = axe_script()
     with opened(chromium, base, language=language, width=width, dark=dark) as window:
         settle(window)
@@ -100,7 +100,7 @@ def test_every_screen_is_whole_and_open_to_everybody(
 
 
 def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stage: Stage) -> None:
-    """The button next to the trouble does not mend it."""
+    """The button next to the trouble would not fix it."""
     with opened(chromium, base) as window:
         settle(window)
         page = window.open("")
@@ -116,7 +116,7 @@ def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stag
 
 
 def test_an_event_shows_what_failed_before_it_succeeded(chromium: Browser, base: str, stage: Stage) -> None:
-    """The page of an event that was late says that it was handled, and not why so late."""
+    """The page of a late event would say that it was handled, but not why so late."""
     with opened(chromium, base) as window:
         settle(window)
         page = window.open("dead-letters?subscription=mail")
@@ -133,7 +133,7 @@ def test_an_event_shows_what_failed_before_it_succeeded(chromium: Browser, base:
         page.get_by_role("button", name="Retry", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="Retry", exact=True).click()
         expect(page.locator("main")).to_contain_text("This dead letter is gone")
-        window.faults.clear()  # the browser notes that it is gone
+        window.faults.clear()  # the browser reports the 404
         window.open(event)
         expect(delivery.locator(".badge")).to_have_text("finished")
         expect(attempts).to_have_count(3)
@@ -142,7 +142,7 @@ def test_an_event_shows_what_failed_before_it_succeeded(chromium: Browser, base:
 
 
 def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> None:
-    """A wrong number in a payload cannot be mended in the page, or a typing error is sent."""
+    """A wrong number in a payload could not be fixed in the page, or a typing error would be sent."""
     with opened(chromium, base) as window:
         settle(window)
         page = window.open("dead-letters?subscription=clearing")
@@ -160,16 +160,16 @@ def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> No
         expect(page.get_by_role("dialog").get_by_role("alert")).to_be_visible()
         refused = [fault for fault in window.faults if "422" not in fault]
         assert refused == []
-        window.faults.clear()  # the browser notes the refusal, which was asked for
+        window.faults.clear()  # the browser reports the expected refusal
         editor.fill(re.sub(r'"quantity": "[^"]+"', '"quantity": "0.0005"', before))
         send.click()
         expect(page.locator(".toast")).to_contain_text("corrected event")
         expect(page.locator("main")).to_contain_text("This dead letter is gone")
-        window.faults.clear()  # and that the dead letter is gone
+        window.faults.clear()  # and the 404 of the dead letter
 
 
 def test_a_subscription_is_paused_and_resumed(chromium: Browser, base: str) -> None:
-    """The lever does nothing, or the page does not show that it did."""
+    """The button would do nothing, or the page not show that it did."""
     with opened(chromium, base) as window:
         settle(window)
         page = window.open("subscriptions")
@@ -183,7 +183,7 @@ def test_a_subscription_is_paused_and_resumed(chromium: Browser, base: str) -> N
 
 
 def test_the_filter_lives_in_the_address(chromium: Browser, base: str) -> None:
-    """A link to what one sees shows something else to whoever gets it."""
+    """A shared link would show something else than the sender sees."""
     with opened(chromium, base) as window:
         page = window.open("events")
         page.keyboard.press("/")
@@ -208,7 +208,7 @@ def test_the_filter_lives_in_the_address(chromium: Browser, base: str) -> None:
 
 
 def test_everything_can_be_reached_by_keyboard(chromium: Browser, base: str) -> None:
-    """Somebody who cannot use a mouse cannot use the dashboard."""
+    """The dashboard would be unusable without a mouse."""
     with opened(chromium, base) as window:
         settle(window)
         page = window.open("")
@@ -231,7 +231,7 @@ def test_everything_can_be_reached_by_keyboard(chromium: Browser, base: str) -> 
 
 
 def test_language_and_theme_are_remembered(chromium: Browser, base: str) -> None:
-    """Every visit begins in the wrong language."""
+    """Every visit would begin in the wrong language."""
     with opened(chromium, base) as window:
         page = window.open("")
         page.get_by_role("button", name="한국어").click()
@@ -243,10 +243,10 @@ def test_language_and_theme_are_remembered(chromium: Browser, base: str) -> None
 
 
 def test_payloads_are_shown_as_text(chromium: Browser, tmp_path: Path) -> None:
-    """An order whose name is a script runs in the browser of whoever is on call."""
+    """An order whose name is a script would run in the operator's browser."""
     storage = SqliteEventStorage(tmp_path / "log.db")
     evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
-    with ThreadPoolExecutor() as pool:  # this thread has a loop already: the browser's
+    with ThreadPoolExecutor() as pool:  # this thread already runs the browser's event loop
         pool.submit(lambda: asyncio.run(storage.store_events([Shipped(evil, 1)]))).result()
     with storage, served(create_dashboard(storage)) as base, opened(chromium, base) as window:
         page = window.open("events")
@@ -263,7 +263,7 @@ def test_payloads_are_shown_as_text(chromium: Browser, tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_read_is_told_until_it_can(
     chromium: Browser, monkeypatch: pytest.MonkeyPatch, language: str, said: str
 ) -> None:
-    """Figures of an hour ago stand there as if all were well, while the disk is gone."""
+    """Old figures would be shown as if all were well, while the disk is gone."""
     fine, failing = Hub.report, [False]
 
     async def report(hub: Hub) -> dict[str, object]:
@@ -286,7 +286,7 @@ def test_a_log_that_cannot_be_read_is_told_until_it_can(
 
 
 def test_a_token_is_asked_for_and_its_link_leaves_no_trace(chromium: Browser) -> None:
-    """The token stays in the address, and goes along with the next screenshot."""
+    """The token would stay in the address, and appear on the next screenshot."""
     app = create_dashboard(InMemoryEventStorage(), token=TOKEN)
     with served(app) as base, opened(chromium, base) as window:
         page = window.page
@@ -294,7 +294,7 @@ def test_a_token_is_asked_for_and_its_link_leaves_no_trace(chromium: Browser) ->
         page.get_by_label("Token").fill("wrong")
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("alert")).to_contain_text("not the token")
-        window.faults.clear()  # the browser notes the refusal
+        window.faults.clear()  # the browser reports the refusal
         page.goto(f"{base}events#token={TOKEN}")
         expect(page.locator("h1")).to_have_text("Events")
         assert page.url == f"{base}events"

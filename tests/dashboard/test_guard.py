@@ -1,4 +1,4 @@
-"""Who is let in, from where, and what a request of another site can do: nothing."""
+"""Who has access, from where, and that requests from other sites can do nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETRY = {"ids": [1]}
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "a@127.0.0.1", "[::1", ""]
 )
 async def test_a_forged_host_is_refused(host: str) -> None:
-    """A foreign page has its own name point at this machine and reads the log."""
+    """A foreign page could point its own host name at this machine and read the log (DNS rebinding)."""
     async with client(InMemoryEventStorage()) as http:
         response = await http.get("/api/report", headers={"host": host})
         assert (response.status_code, response.json()["error"]["code"]) == (421, "unknown_host")
@@ -31,13 +31,13 @@ async def test_a_forged_host_is_refused(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost:9", "127.0.0.1:8420", "[::1]:8420", "127.0.0.2", "LOCALHOST"])
 async def test_this_machine_goes_by_its_names(host: str) -> None:
-    """The dashboard cannot be opened under one of its machine's own names."""
+    """The dashboard could not be opened under one of its machine's own names."""
     async with client(InMemoryEventStorage()) as http:
         assert (await http.get("/api/report", headers={"host": host})).status_code == 200
 
 
 async def test_another_name_has_to_be_allowed() -> None:
-    """An operator cannot give the dashboard a name, or anybody can."""
+    """An operator could not give the dashboard a host name, or anyone could."""
     async with client(InMemoryEventStorage(), allowed_hosts=("ops.example.com",)) as http:
         assert (await http.get("/api/report", headers={"host": "ops.example.com"})).status_code == 200
         assert (await http.get("/api/report", headers={"host": "10.0.0.5"})).status_code == 421
@@ -56,7 +56,7 @@ async def test_another_name_has_to_be_allowed() -> None:
 async def test_a_post_from_another_site_changes_nothing(
     bus: InMemoryEventBus, headers: dict[str, str]
 ) -> None:
-    """A page elsewhere retries dead letters through the browser of whoever opens it."""
+    """A foreign page could retry dead letters through the browser of whoever opens it."""
     async with client(bus, allow_actions=True) as http:
         mine = await own_page(http)
         del mine["origin"]
@@ -69,7 +69,7 @@ async def test_a_post_from_another_site_changes_nothing(
 async def test_a_change_needs_the_proof_that_our_page_sent_it(
     bus: InMemoryEventBus, given: dict[str, str]
 ) -> None:
-    """A form of an old browser, which sends no Origin, can act with somebody else's cookie."""
+    """A form in an old browser, which sends no Origin, could act with the user's cookie."""
     async with client(bus, allow_actions=True) as http:
         response = await http.post("/api/dead-letters/discard", json=RETRY, headers=given)
         assert (response.status_code, response.json()["error"]["code"]) == (403, "csrf")
@@ -77,7 +77,7 @@ async def test_a_change_needs_the_proof_that_our_page_sent_it(
 
 
 async def test_without_a_token_only_this_machine_is_served() -> None:
-    """Whoever can reach the port reads the log."""
+    """Anyone who can reach the port could read the log."""
     async with client(InMemoryEventStorage(), peer="10.0.0.9") as http:
         assert (await http.get("/api/report")).status_code == 403
         assert "csrf" not in (await http.get("/api/session")).json()
@@ -87,7 +87,7 @@ async def test_without_a_token_only_this_machine_is_served() -> None:
 
 
 async def test_the_token_lets_in_and_a_wrong_one_does_not() -> None:
-    """A guess opens the dashboard, or the right token does not."""
+    """A guess would open the dashboard, or the right token would not."""
     async with client(InMemoryEventStorage(), peer="10.0.0.9", token=TOKEN) as http:
         assert (await http.get("/api/report")).status_code == 401
         wrong = await http.post("/api/login", json={"token": TOKEN + "x"})
@@ -105,7 +105,7 @@ async def test_the_token_lets_in_and_a_wrong_one_does_not() -> None:
 
 
 async def test_cookies_of_others_on_this_host_do_not_log_anybody_out() -> None:
-    """Whatever else runs on the same machine could lock everybody out: cookies know no ports."""
+    """Other services on the same machine could lock everybody out, because cookies ignore ports."""
     async with client(InMemoryEventStorage(), token=TOKEN) as http:
         answered = await http.post("/api/login", json={"token": TOKEN})
         ours = answered.headers["set-cookie"].partition(";")[0]
@@ -117,7 +117,7 @@ async def test_cookies_of_others_on_this_host_do_not_log_anybody_out() -> None:
 
 
 async def test_guessing_by_header_is_slowed_down_too() -> None:
-    """The door would be closed to who types, and open to who has a program try."""
+    """Guessing would be slowed down in the form, but not for programs."""
     async with client(InMemoryEventStorage(), token=TOKEN) as http:
         for number in range(10):
             wrong = await http.get("/api/report", headers={"authorization": f"Bearer guess-{number}"})
@@ -128,14 +128,14 @@ async def test_guessing_by_header_is_slowed_down_too() -> None:
 
 
 async def test_without_a_token_there_is_nothing_to_log_in_with() -> None:
-    """A page that was open before the dashboard was started anew would say that the token is wrong."""
+    """A page that was open before a restart without token would say that the token is wrong."""
     async with client(InMemoryEventStorage()) as http:
         answered = await http.post("/api/login", json={"token": TOKEN})
     assert (answered.status_code, answered.json()["error"]["code"]) == (409, "no_login")
 
 
 async def test_guessing_is_slowed_down() -> None:
-    """A short token can be found by trying."""
+    """A short token could be found by trying."""
     async with client(InMemoryEventStorage(), token=TOKEN) as http:
         answers = [
             (await http.post("/api/login", json={"token": f"guess-{n}"})).status_code for n in range(11)
@@ -145,7 +145,7 @@ async def test_guessing_is_slowed_down() -> None:
 
 
 def test_a_cookie_ends_and_cannot_be_forged() -> None:
-    """A stolen cookie works for ever, or one of another dashboard does."""
+    """A stolen cookie would work forever, or one of another dashboard would be accepted."""
     now = [1000.0]
     sessions = Sessions("secret", TOKEN, clock=lambda: now[0])
     cookie = sessions.issue("kim")
@@ -160,7 +160,7 @@ def test_a_cookie_ends_and_cannot_be_forged() -> None:
 
 
 async def test_an_embedder_decides_who_comes_in(bus: InMemoryEventBus) -> None:
-    """An application cannot use its own login, or the audit log does not know who acted."""
+    """An application could not use its own login, or the audit log not know who acted."""
 
     async def auth(request: Request) -> str | None:
         return request.headers.get("x-user")
@@ -178,7 +178,7 @@ async def test_an_embedder_decides_who_comes_in(bus: InMemoryEventBus) -> None:
 
 
 async def test_every_answer_carries_the_policy() -> None:
-    """An event's payload that looks like markup runs as a script."""
+    """A payload that looks like markup would run as a script."""
     async with client(InMemoryEventStorage()) as http:
         for path in (
             "/",
@@ -215,7 +215,7 @@ async def test_every_answer_carries_the_policy() -> None:
     ],
 )
 async def test_bad_addresses_are_answered_with_a_reason(path: str, status: int, code: str | None) -> None:
-    """A typing error in the address ends in a blank page or an error of the server."""
+    """A typing error in the address would end in a blank page or a server error."""
     async with client(InMemoryEventStorage()) as http:
         response = await http.get(path)
         if code is None:
@@ -237,7 +237,7 @@ async def test_bad_addresses_are_answered_with_a_reason(path: str, status: int, 
 async def test_bad_bodies_are_answered_with_a_reason(
     bus: InMemoryEventBus, sent: dict[str, Any], status: int
 ) -> None:
-    """A malformed request ends in an error of the server, or fills its memory."""
+    """A malformed request would end in a server error, or fill the server's memory."""
     async with client(bus, allow_actions=True) as http:
         headers = {**await own_page(http), **sent.pop("headers", {})}
         response = await http.post("/api/dead-letters/retry", headers=headers, **sent)
@@ -248,13 +248,13 @@ async def test_bad_bodies_are_answered_with_a_reason(
     "options", [{"token": "short"}, {"payloads": "some"}, {"allowed_hosts": "a.b"}, {"colour": 1}]
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    """A typing error in an option leaves the dashboard open."""
+    """A typing error in an option would leave the dashboard open."""
     with pytest.raises(UsageError):
         create_dashboard(InMemoryEventStorage(), **options)
 
 
 async def test_metrics_are_for_those_who_may_look(bus: InMemoryEventBus) -> None:
-    """Figures of the business can be read by whoever reaches the port."""
+    """Anyone who can reach the port could read business figures."""
     async with client(bus, peer="10.0.0.9", token=TOKEN, metrics=True) as http:
         assert (await http.get("/metrics/")).status_code == 401
         known = await http.get("/metrics/", headers={"authorization": f"Bearer {TOKEN}"})
@@ -265,7 +265,7 @@ async def test_metrics_are_for_those_who_may_look(bus: InMemoryEventBus) -> None
 
 
 def test_metrics_without_their_extra_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who installs the dashboard alone would meet the name of a module that he never asked for."""
+    """A user who installed only the dashboard would see the name of an unknown module."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "pabal.observability.prometheus", raising=False)
     with pytest.raises(MissingExtraError, match=r"the metrics endpoint.*pabal\[prometheus\]"):

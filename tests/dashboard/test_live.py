@@ -1,4 +1,4 @@
-"""What the server tells by itself, and that it stops when nobody listens."""
+"""Live reports from the server, which stop when no page listens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.dashboard.support import Shipped, client
 
 
 async def test_every_listener_hears_and_nothing_runs_without_one(bus: InMemoryEventBus) -> None:
-    """An open page shows old figures, or a closed one goes on costing the server."""
+    """An open page would show old figures, or a closed one still cost the server time."""
     hub = Hub(operations_of(bus))
     first, second = hub.listen(), hub.listen()
     for stream in (first, second):
@@ -43,7 +43,7 @@ async def test_every_listener_hears_and_nothing_runs_without_one(bus: InMemoryEv
 
 
 async def test_trouble_with_the_storage_is_told_and_does_not_end_the_stream(bus: InMemoryEventBus) -> None:
-    """The page looks healthy for ever once the disk has failed."""
+    """The page would look healthy forever after the disk has failed."""
     storage = bus.storage
     assert isinstance(storage, SqliteEventStorage)
     hub = Hub(operations_of(storage))
@@ -62,13 +62,13 @@ async def test_trouble_with_the_storage_is_told_and_does_not_end_the_stream(bus:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report is made as soon as the one before is told."""
+    """Make each report as soon as the one before was sent."""
     monkeypatch.setattr("pabal.dashboard.live._EVERY", 0.0)
 
 
 @pytest.mark.usefixtures("quick")
 async def test_a_page_that_does_not_keep_up_gets_what_is_newest(bus: InMemoryEventBus) -> None:
-    """On a slow line the figures would be minutes old, and each page cost the server its memory."""
+    """On a slow connection the figures would be minutes old, and each page fill the server's memory."""
     hub = Hub(operations_of(bus))
     slow, prompt = hub.listen(), hub.listen()
     for stream in (slow, prompt):
@@ -80,7 +80,7 @@ async def test_a_page_that_does_not_keep_up_gets_what_is_newest(bus: InMemoryEve
     async with asyncio.timeout(20):
         while b'"head":14' not in await anext(prompt):
             continue
-        for _ in range(3):  # as many as wait for the slow one, and one more
+        for _ in range(3):  # as many as the slow page's queue holds, and one more
             await anext(prompt)
         assert b'"head":14' in await anext(slow)
     await slow.aclose()
@@ -90,7 +90,7 @@ async def test_a_page_that_does_not_keep_up_gets_what_is_newest(bus: InMemoryEve
 async def test_a_stream_in_which_nothing_happens_says_that_it_is_there(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy would end the connection, and the page say that the server is gone."""
+    """A proxy would close the connection, and the page say that the server is gone."""
     monkeypatch.setattr("pabal.dashboard.live._SILENCE", 0.0)
     hub = Hub(operations_of(bus))
     stream = hub.listen()
@@ -101,7 +101,7 @@ async def test_a_stream_in_which_nothing_happens_says_that_it_is_there(
 
 
 async def test_a_dashboard_that_ends_leaves_nothing_running(bus: InMemoryEventBus) -> None:
-    """A reader of the log would go on beyond the storage that it reads, with a traceback at the end."""
+    """A reader of the log would outlive its storage, and end in a traceback."""
     app = create_dashboard(bus)
     async with app.router.lifespan_context(app):
         first = asyncio.Event()
@@ -118,7 +118,7 @@ def running() -> set[str]:
 
 
 async def listen(app: Starlette, first: asyncio.Event) -> None:
-    """Ask for the stream as a browser does, and never leave."""
+    """Request the stream like a browser that never leaves."""
 
     async def receive() -> dict[str, Any]:
         await asyncio.Event().wait()
@@ -134,7 +134,7 @@ async def listen(app: Starlette, first: asyncio.Event) -> None:
 
 
 async def test_a_rate_is_that_of_the_last_seconds(bus: InMemoryEventBus) -> None:
-    """A page that is left open all night shows the average of the night, or adds up what it saw before."""
+    """A page left open all night would show the night's average, or add up old figures."""
     now = [100.0]
     hub = Hub(operations_of(bus), clock=lambda: now[0])
     await hub.report()
@@ -171,7 +171,7 @@ async def test_types_are_kept_for_half_a_minute(
 async def test_a_dead_letter_that_is_gone_meanwhile_breaks_no_report(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever retries a group sees the whole page fail, for that moment."""
+    """A user who retries a group would see the whole page fail for a moment."""
 
     async def gone(operations: Operations, number: int) -> DeadLetterView:
         raise DeadLetterNotFoundError(dead_letter_id=number)
@@ -183,7 +183,7 @@ async def test_a_dead_letter_that_is_gone_meanwhile_breaks_no_report(
 
 
 async def test_a_file_shows_what_its_bus_noted_of_itself(bus: InMemoryEventBus) -> None:
-    """Beside a running application the page would know neither how fast it is nor how much it has in hand."""
+    """With a file, the page would know neither rates nor the number of running handlers."""
     await bus.stop()  # takes a sample
     async with client(bus.storage) as http:
         (stopped,) = (await http.get("/api/report")).json()["subscriptions"]

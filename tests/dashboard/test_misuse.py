@@ -1,4 +1,4 @@
-"""Requests that no page of the dashboard sends are answered as what they are, not as a defect of ours."""
+"""Malformed requests are answered as such, not as an error of the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOO_MUCH = 10**25
 
 
 async def answer(bus: InMemoryEventBus, path: str, body: bytes, **headers: str) -> tuple[int, str]:
-    """Send a change as a page of the dashboard would, but for one thing; return what comes back."""
+    """Send a change like a page of the dashboard, with one thing wrong; return the answer."""
     async with client(bus, allow_actions=True) as http:
         own = {**await own_page(http), "content-type": "application/json", **headers}
         answered = await http.post(path, content=body, headers=own)
@@ -22,29 +22,29 @@ async def answer(bus: InMemoryEventBus, path: str, body: bytes, **headers: str) 
 
 @pytest.mark.parametrize("path", ["/api/dead-letters/retry", "/api/dead-letters/discard"])
 async def test_a_number_beyond_every_log_is_no_damage(bus: InMemoryEventBus, path: str) -> None:
-    """The page would say that the log is damaged, and ask for a backup."""
+    """The page would report a damaged log, and advise to restore a backup."""
     assert await answer(bus, path, b'{"ids": [%d]}' % TOO_MUCH) == (404, "gone")
 
 
 async def test_a_body_that_is_nested_too_deeply_is_refused(bus: InMemoryEventBus) -> None:
-    """Everybody who may log in could fill the log of the application with tracebacks."""
+    """Any user could fill the application's log with tracebacks."""
     deep = b'{"revision": "x", "payload": {"a": %s}}' % (b"[" * 100_000)
     assert await answer(bus, "/api/dead-letters/1/edit", deep) == (400, "body")
 
 
 async def test_a_time_that_no_calendar_has_is_no_place_to_start(bus: InMemoryEventBus) -> None:
-    """A time before the first year, in the zone of here, would be answered as a defect."""
+    """A local time before year 1 in UTC would be answered as a server error."""
     body = b'{"name":"scale","confirm":"scale","watermark":0,"start":"0001-01-01T00:00+14:00"}'
     assert await answer(bus, "/api/subscriptions/reset", body) == (400, "start")
 
 
 async def test_an_origin_that_is_none_is_another_site(bus: InMemoryEventBus) -> None:
-    """A header that nobody can read would be met by an exception in place of a refusal."""
+    """An unparsable header would raise an exception instead of being refused."""
     path, body = "/api/subscriptions/pause", b'{"name": "scale"}'
     assert await answer(bus, path, body, origin="http://[::1") == (403, "cross_site")
 
 
 async def test_nothing_of_it_is_written_down_as_an_action(bus: InMemoryEventBus) -> None:
-    """The audit log would fill with what was never possible."""
+    """The audit log would fill with actions that were never possible."""
     await answer(bus, "/api/dead-letters/discard", b'{"ids": [%d]}' % TOO_MUCH)
     assert await operations_of(bus).audit() == []

@@ -1,4 +1,4 @@
-"""What the dashboard shows of projections, asked over HTTP."""
+"""Projections on the dashboard, requested over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.operations.conftest import ShopOrder
 
 
 async def test_projections_are_shown_as_the_file_has_them(tmp_path: Path) -> None:
-    """Whoever is on call does not see that a page shows yesterday's rows."""
+    """The operator would not see that a page shows yesterday's rows."""
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         await storage.store_events([ShopOrder(f"o-{n}", n) for n in range(5)])
         async with Quantities(storage):
@@ -25,6 +25,6 @@ async def test_projections_are_shown_as_the_file_has_them(tmp_path: Path) -> Non
 
 
 async def test_a_bus_without_a_file_has_none() -> None:
-    """The screen says that the server is broken."""
+    """The screen would report a server error."""
     async with client(InMemoryEventBus()) as http:
         assert (await http.get("/api/projections")).json() == {"items": [], "head": 0}

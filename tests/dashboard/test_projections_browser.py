@@ -1,4 +1,4 @@
-"""The screen of projections in a browser: in both languages, in the dark, on a phone, read aloud."""
+"""The screen of projections in a browser: both languages, dark mode, a phone, a screen reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _stop_here(position: int, head: int) -> None:
 
 
 class QuantitiesOfEachCustomerByMonthAndWarehouse(Quantities):
-    """One whose names are longer than a phone is wide."""
+    """A projection with names longer than a phone is wide."""
 
     tables = (
         "CREATE TABLE {quantities_of_each_customer_by_month_and_warehouse} (quantity INTEGER NOT NULL);"
@@ -65,7 +65,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_screen_is_whole_and_open_to_everybody(
     chromium: Browser, base: str, language: str, width: int, dark: bool
 ) -> None:
-    """It throws, speaks the wrong language, runs over the edge of a phone, or cannot be read aloud."""
+    """It would throw, be in the wrong language, overflow on a phone, or be unusable with a reader."""
     with opened(chromium, base, language=language, width=width, dark=dark) as window:
         page = window.open("projections")
         expect(page.locator("h1")).to_have_text({"en": "Projections", "ko": "프로젝션"}[language])
@@ -88,7 +88,7 @@ def test_the_screen_is_whole_and_open_to_everybody(
 
 
 def test_every_place_of_the_navigation_keeps_to_itself_on_a_phone(chromium: Browser, base: str) -> None:
-    """The names run into one another, and nobody knows what a tap opens."""
+    """The names would overlap, and nobody know what a tap opens."""
     for language in ("en", "ko"):
         with opened(chromium, base, language=language, width=360) as window:
             page = window.open("projections")
@@ -100,7 +100,7 @@ def test_every_place_of_the_navigation_keeps_to_itself_on_a_phone(chromium: Brow
 
 
 def test_the_screen_is_reached_by_keyboard_and_says_so_where_there_is_none(chromium: Browser) -> None:
-    """An empty table looks like one that is still loading."""
+    """An empty table would look like one that is still loading."""
     app = create_dashboard(InMemoryEventStorage())
     with served(app) as address, opened(chromium, address) as window:
         page = window.open("")

@@ -1,4 +1,4 @@
-"""What the dashboard shows, asked over HTTP."""
+"""The contents of the dashboard, requested over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.dashboard.support import Scale, Shipped, client, own_page
 
 
 async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> None:
-    """Whoever is on call sees only a number, and has to search for the reason."""
+    """The operator would see only a number, and have to search for the reason."""
     async with client(bus) as http:
         report = (await http.get("/api/report")).json()
     assert report["health"]["status"] == "degraded"
@@ -30,7 +30,7 @@ async def test_the_report_names_what_is_stuck_and_why(bus: InMemoryEventBus) -> 
 
 
 async def test_of_many_troubles_the_gravest_are_told_and_how_many_more_there_are() -> None:
-    """Thousands, a megabyte a second to every open page, would take the loop that handlers share."""
+    """Thousands, a megabyte a second to every open page, would block the loop that handlers share."""
     bus = InMemoryEventBus(InMemoryEventStorage())
 
     async def weigh(event: Shipped) -> None:
@@ -51,7 +51,7 @@ async def test_of_many_troubles_the_gravest_are_told_and_how_many_more_there_are
 
 
 async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> None:
-    """The rate of a subscription is never shown, or counts what was handled before anybody looked."""
+    """A subscription's rate would never be shown, or include events handled before the page was open."""
     from pabal.dashboard.report import Moment, Seen, rates_between
 
     first = Moment(0.0, 10, {"scale": Seen(1, 4), "gone": Seen(1, 1)})
@@ -63,7 +63,7 @@ async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> Non
 
 
 async def test_events_are_listed_newest_first_through_the_filter(bus: InMemoryEventBus) -> None:
-    """A filter in the address is not honoured, and a link shows something else."""
+    """A filter in the address would be ignored, and a link show something else."""
     async with client(bus) as http:
         everything = (await http.get("/api/events")).json()["items"]
         assert [row["position"] for row in everything] == [4, 3, 2, 1]
@@ -81,7 +81,7 @@ async def test_events_are_listed_newest_first_through_the_filter(bus: InMemoryEv
 
 
 async def test_older_pages_follow_without_a_gap(bus: InMemoryEventBus) -> None:
-    """Somebody who leafs through the log misses events at the edge of a page."""
+    """A user who pages through the log would miss events between two pages."""
     await bus.publish_batch([Shipped(f"q-{n}", 1) for n in range(120)])
     await bus.drain()
     seen: list[int] = []
@@ -96,7 +96,7 @@ async def test_older_pages_follow_without_a_gap(bus: InMemoryEventBus) -> None:
 
 
 async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus) -> None:
-    """An event's page says nothing of the handler that failed on it, or of what followed from it."""
+    """An event's page would not show the handler that failed, or the events that followed."""
     async with client(bus) as http:
         rows = (await http.get("/api/events", params={"aggregate": "p-1"})).json()["items"]
         event = (await http.get(f"/api/events/{rows[0]['event_id']}")).json()
@@ -113,7 +113,7 @@ async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBu
 async def test_an_event_that_was_handled_at_last_shows_what_failed_before(
     bus: InMemoryEventBus, scale: Scale
 ) -> None:
-    """Once the scale is mended, nobody can see any more that it had been broken, and when."""
+    """Once the handler is fixed, nobody could see that and when it had failed."""
     scale.mended = True
     await bus.dead_letters.retry("all")
     await bus.drain()
@@ -128,7 +128,7 @@ async def test_an_event_that_was_handled_at_last_shows_what_failed_before(
 
 
 async def test_streams_are_found_by_prefix_and_read_in_order(bus: InMemoryEventBus) -> None:
-    """An aggregate's history cannot be found, or comes in the wrong order."""
+    """An aggregate's history could not be found, or be in the wrong order."""
     async with client(bus) as http:
         found = (await http.get("/api/streams", params={"prefix": "p-"})).json()["items"]
         assert [(row["aggregate_id"], row["version"]) for row in found] == [
@@ -142,7 +142,7 @@ async def test_streams_are_found_by_prefix_and_read_in_order(bus: InMemoryEventB
 
 
 async def test_dead_letters_are_grouped_and_listed(bus: InMemoryEventBus) -> None:
-    """Two hundred dead letters of one cause look like two hundred causes."""
+    """Two hundred dead letters with one cause would look like two hundred causes."""
     async with client(bus) as http:
         (group,) = (await http.get("/api/dead-letters/groups")).json()["groups"]
         assert (group["subscription"], group["error_type"], group["count"]) == ("scale", "ValueError", 2)
@@ -158,10 +158,10 @@ async def test_dead_letters_are_grouped_and_listed(bus: InMemoryEventBus) -> Non
 async def test_the_series_comes_from_the_log_and_the_samples(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a reload the charts are empty, for the page alone remembered the figures."""
+    """After a reload the charts would be empty, because only the page remembered the figures."""
     storage = bus.storage
     await bus.stop()  # takes a last sample
-    later = time.time() + 3600  # a step is shown once it is over
+    later = time.time() + 3600  # a step is shown only once it is over
     monkeypatch.setattr("pabal.dashboard.live.time.time", lambda: later)
     async with client(storage) as http:
         series = (await http.get("/api/series", params={"range": "7d"})).json()["series"]
@@ -174,7 +174,7 @@ async def test_the_series_comes_from_the_log_and_the_samples(
 
 
 async def test_masked_payloads_hide_fields_and_the_errors_that_quote_them(bus: InMemoryEventBus) -> None:
-    """A dashboard open to others shows addresses and card numbers."""
+    """A dashboard open to others would show addresses and card numbers."""
     async with client(bus, payloads="masked") as http:
         texts = [
             (await http.get(path)).text
@@ -193,7 +193,7 @@ async def test_masked_payloads_hide_fields_and_the_errors_that_quote_them(bus: I
 
 
 async def test_a_halted_subscription_comes_first_and_quotes_nothing_when_masked() -> None:
-    """What stands still is the last in the list, or its error shows what masking should hide."""
+    """A halt would be last in the list, or its error show what masking should hide."""
     storage = InMemoryEventStorage()
     async with InMemoryEventBus(event_storage=storage) as bus:
         scale = Scale(bus)
@@ -222,7 +222,7 @@ async def test_a_halted_subscription_comes_first_and_quotes_nothing_when_masked(
 
 
 async def test_a_bus_without_storage_has_a_dashboard_too() -> None:
-    """The dashboard fails on the one bus that most people begin with."""
+    """The dashboard would fail on the kind of bus that most users start with."""
     async with InMemoryEventBus() as bus:
         scale = Scale(bus)
         bus.subscribe(Shipped, scale, name="scale", retry_count=0)
@@ -237,7 +237,7 @@ async def test_a_bus_without_storage_has_a_dashboard_too() -> None:
 
 
 async def test_the_memory_storage_keeps_a_series() -> None:
-    """An application that tries things out in memory sees empty charts."""
+    """An application that tries things out in memory would see empty charts."""
     storage = InMemoryEventStorage()
     async with InMemoryEventBus(event_storage=storage) as bus:
         scale = Scale(bus)
@@ -255,7 +255,7 @@ async def test_the_memory_storage_keeps_a_series() -> None:
 async def test_what_is_not_in_the_chain_any_more_leaves_the_event_to_be_seen(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While retention deletes, whoever opens an event is told that there is none, and it is there."""
+    """While retention deletes, an event that still exists would be reported as missing."""
 
     async def trimmed(operations: Operations, event_id: str, **options: int) -> Trace:
         raise EventNotFoundError(event_id=event_id)
@@ -271,7 +271,7 @@ async def test_what_is_not_in_the_chain_any_more_leaves_the_event_to_be_seen(
 
 
 async def test_metadata_is_shown_and_masked_as_payloads_are(bus: InMemoryEventBus) -> None:
-    """Who published an event cannot be seen, or a token with which he did."""
+    """The publisher of an event would be invisible, or a token in the metadata be shown."""
     event = Shipped("p-7", 1, metadata={"desk": "seoul", "api_token": "t-1"})
     await bus.publish(event)
     async with client(bus, payloads="masked") as http:
@@ -280,7 +280,7 @@ async def test_metadata_is_shown_and_masked_as_payloads_are(bus: InMemoryEventBu
 
 
 async def test_histories_dead_letters_and_actions_are_leafed_through(bus: InMemoryEventBus) -> None:
-    """What lies behind the first fifty cannot be seen at all."""
+    """Anything after the first fifty entries would be unreachable."""
     await bus.publish_batch([Shipped("p-0", -n) for n in range(60)])
     await bus.drain()
     async with client(bus, allow_actions=True) as http:
@@ -301,7 +301,7 @@ async def test_histories_dead_letters_and_actions_are_leafed_through(bus: InMemo
 
 
 async def test_what_is_no_json_is_shown_and_can_be_replaced(bus: InMemoryEventBus, tmp_path: Path) -> None:
-    """One event of another program makes a page of the log fail, and its dead letter cannot be mended."""
+    """One event of another program would break a page of the log, and its dead letter could not be fixed."""
     await bus.stop()
     for table, number in (("events", 2), ("dead_letters", 1)):
         rewrite(tmp_path / "log.db", table, number, payload=b"\xff\x00")

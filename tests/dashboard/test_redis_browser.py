@@ -58,7 +58,7 @@ def _dashboard(url: str) -> Starlette:
 
 
 def test_a_reset_offers_what_a_group_can_do(url: str) -> None:
-    """Whoever chose a position, which names no place in several partitions, would get an error for it."""
+    """A user who picks a position, which is ambiguous with several partitions, would get an error."""
     with browser() as running, served(_dashboard(url)) as base, opened(running, base) as window:
         page = window.open("subscriptions")
         row = page.locator("tbody tr", has_text="pack")

@@ -1,4 +1,4 @@
-"""``pabal dashboard`` as a process of its own, and what is said to a target that is none."""
+"""``pabal dashboard`` as a process, and its answer to a target that is not a log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def log(tmp_path: Path) -> Path:
 
 @contextmanager
 def started(*arguments: str, stderr: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the command and return it with the address it prints; end it as Ctrl-C does."""
+    """Run the command and yield it with the address it prints; end it like Ctrl-C."""
     command = [*PABAL, "dashboard", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
@@ -55,7 +55,7 @@ def started(*arguments: str, stderr: int | None = None) -> Iterator[tuple[subpro
 
 
 def test_the_command_serves_a_file_until_ctrl_c(log: Path) -> None:
-    """The command ends at once, serves nothing, or leaves something running."""
+    """The command would end at once, serve nothing, or leave something running."""
     with started(str(log), "--port", "0") as (process, address):
         assert httpx.get(f"{address}api/events", timeout=LONG).json()["items"][0]["aggregate_id"] == "p-1"
         with httpx.stream("GET", f"{address}api/live", timeout=LONG) as stream:
@@ -65,13 +65,13 @@ def test_the_command_serves_a_file_until_ctrl_c(log: Path) -> None:
 
 
 def test_a_page_that_is_open_is_let_go_without_a_word(log: Path) -> None:
-    """Whoever ends it while looking at it, as everybody does, would see the insides of the server."""
+    """A user who ends it with a page open, as is usual, would see a traceback of the server."""
     with started(str(log), "--port", "0", stderr=subprocess.PIPE) as (process, address):
         with httpx.stream("GET", f"{address}api/live", timeout=LONG) as stream:
             lines = stream.iter_lines()
             assert any(line == "event: report" for line in lines)
             process.send_signal(signal.SIGINT)
-            assert all(line != "event: trouble" for line in lines)  # and then it ends
+            assert all(line != "event: trouble" for line in lines)  # until the stream ends
         assert process.stderr is not None
         assert process.stderr.read() == ""
         process.stderr.close()
@@ -79,7 +79,7 @@ def test_a_page_that_is_open_is_let_go_without_a_word(log: Path) -> None:
 
 
 def test_a_second_ctrl_c_breaks_nothing_off() -> None:
-    """Whoever presses it twice would see the insides of the server, which gave up its own end."""
+    """A user who presses it twice would see a traceback of the interrupted shutdown."""
     server = OnceInterrupted(uvicorn.Config(create_dashboard(InMemoryEventStorage())))
     for _ in range(2):
         server.handle_exit(signal.SIGINT, None)
@@ -87,7 +87,7 @@ def test_a_second_ctrl_c_breaks_nothing_off() -> None:
 
 
 def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:
-    """Whoever is in the same network reads the log."""
+    """Anyone in the same network could read the log."""
     with started(str(log), "--host", "0.0.0.0", "--port", "0") as (_, address):
         place, _, token = address.partition("#token=")
         assert len(token) >= 16
@@ -105,7 +105,7 @@ def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:
     ],
 )
 def test_a_target_that_is_no_log_is_refused(tmp_path: Path, target: str, status: int, words: str) -> None:
-    """A typing error in the path makes a new file, or ends in a traceback."""
+    """A typing error in the path would create a new file, or end in a traceback."""
     (tmp_path / "text.db").write_text("no database\n" * 20)
     run = subprocess.run(
         [*PABAL, "dashboard", target], capture_output=True, text=True, cwd=tmp_path, timeout=LONG, check=False
@@ -117,7 +117,7 @@ def test_a_target_that_is_no_log_is_refused(tmp_path: Path, target: str, status:
 
 
 def test_a_taken_port_is_said_so(log: Path) -> None:
-    """The dashboard of another log is opened instead, without a word."""
+    """The dashboard of another log would be opened instead, silently."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -141,7 +141,7 @@ def test_a_taken_port_is_said_so(log: Path) -> None:
     ],
 )
 def test_without_its_extra_it_says_how_to_get_it(log: Path, lang: str, words: str) -> None:
-    """Who tries it first would meet the name of a module that he never asked for."""
+    """A new user would see the name of an unknown module."""
     script = (
         "import sys; sys.modules['starlette'] = None\n"
         "from pabal import InMemoryEventStorage\n"
@@ -165,7 +165,7 @@ def test_without_its_extra_it_says_how_to_get_it(log: Path, lang: str, words: st
 
 
 def test_a_module_of_ours_that_is_missing_is_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has the extra would be told to install it, and never learn what is broken."""
+    """A user who has the extra would be told to install it, and never learn what is broken."""
     monkeypatch.setitem(sys.modules, "pabal.dashboard.app", None)
     with pytest.raises(ModuleNotFoundError, match="app") as caught:
         create_dashboard(InMemoryEventStorage())
@@ -180,7 +180,7 @@ def test_a_module_of_ours_that_is_missing_is_no_extra(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> None:
-    """A dot too many in the command ends in a traceback."""
+    """A dot too many in the command would end in a traceback."""
     run = subprocess.run(
         [sys.executable, "-m", "pabal", "--lang", lang, "dashboard", str(log), "--host", "a..b"],
         capture_output=True,
@@ -195,14 +195,14 @@ def test_a_host_that_is_none_is_said_so(log: Path, lang: str, words: str) -> Non
 
 @pytest.mark.parametrize("port", [70000, -1, "8420", None])
 def test_a_port_that_is_none_is_said_so(port: Any) -> None:
-    """With a digit too many it was served on another port, 4464; with a sign, the host was called wrong."""
+    """With a digit too many it would be served on port 4464; with a sign, the host be called invalid."""
     with pytest.raises(UsageError, match=f"port is {port!r}; it must be"):
         listen("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
 def test_this_machine_needs_no_token(host: str) -> None:
-    """Everybody has to copy a token for a look at a file of his own."""
+    """Users would have to copy a token to look at their own file."""
     assert with_token(host, {})[1] is None
     assert with_token("shop.example.com", {})[1] is not None
     assert with_token("0.0.0.0", {"token": "given"}) == ({"token": "given"}, "given")

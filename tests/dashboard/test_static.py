@@ -1,4 +1,4 @@
-"""The files that the page loads: ours, and those of others."""
+"""The files that the page loads: ours, and third-party libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def texts(language: str) -> dict[str, str]:
 
 
 def test_the_libraries_of_others_are_as_they_were_published() -> None:
-    """Somebody changes a library in passing, and no renewal knows of it."""
+    """A library could be changed by accident, and the next update would not know of it."""
     known = dict(line.split()[::-1] for line in (VENDOR / "CHECKSUMS").read_text("utf-8").splitlines())
     there = {path.name for path in VENDOR.iterdir()} - {"CHECKSUMS", "README.md"}
     assert there == set(known)
@@ -29,12 +29,12 @@ def test_the_libraries_of_others_are_as_they_were_published() -> None:
 
 
 def test_the_libraries_of_others_stay_below_100_kilobytes() -> None:
-    """The page of whoever is on call loads for a minute over a phone."""
+    """On a phone, the operator's page would load for a minute."""
     assert sum(path.stat().st_size for path in VENDOR.glob("*.*s*")) < 100_000
 
 
 def test_both_languages_say_the_same_things() -> None:
-    """A Korean page shows English sentences, or one without its number."""
+    """A Korean page would have English sentences, or one without its number."""
     english, korean = texts("en"), texts("ko")
     assert english.keys() == korean.keys()
     assert len(english) > 250
@@ -44,7 +44,7 @@ def test_both_languages_say_the_same_things() -> None:
 
 
 def test_every_text_that_is_asked_for_is_there() -> None:
-    """A button is labelled with the name of its text."""
+    """A button would be labelled with the key of its text."""
     english = texts("en")
     asked = set()
     for path in (STATIC / "js").rglob("*.js"):
@@ -53,7 +53,7 @@ def test_every_text_that_is_asked_for_is_there() -> None:
 
 
 def test_every_action_that_is_written_down_has_a_name() -> None:
-    """The audit log would call it by the word of the code, in English on a Korean page."""
+    """The audit log would show its internal name, in English on a Korean page."""
     room = Path(str(files("pabal")))
     called = re.compile(r"""_(?:audited|written_down)\(\s*(?:storage, )?"(\w+)\"""")
     done = {name for path in room.rglob("*.py") for name in called.findall(path.read_text("utf-8"))}
@@ -64,7 +64,7 @@ def test_every_action_that_is_written_down_has_a_name() -> None:
 PROGRAMS = {
     *("unknown_host", "login_required", "confirm", "range", "filter", "content_type", "body", "no_file"),
 }
-"""Codes that no page of ours is answered with, or that it answers itself, with the form to log in."""
+"""Codes that our pages never receive, or that they handle themselves by showing the login form."""
 
 
 def test_every_refusal_that_a_page_can_meet_is_told_in_both_languages() -> None:
@@ -77,7 +77,7 @@ def test_every_refusal_that_a_page_can_meet_is_told_in_both_languages() -> None:
 
 
 def test_no_script_writes_markup() -> None:
-    """A payload is taken for markup."""
+    """A payload could be interpreted as markup."""
     for path in (STATIC / "js").rglob("*.js"):
         text = path.read_text("utf-8")
         for word in ("innerHTML", "outerHTML", "dangerouslySet", "insertAdjacent", "document.write", "eval("):
@@ -85,7 +85,7 @@ def test_no_script_writes_markup() -> None:
 
 
 async def test_files_are_kept_by_the_browser_until_they_change() -> None:
-    """Every click loads all scripts again, or an upgrade shows the old page."""
+    """Every click would load all scripts again, or an upgrade show the old page."""
     async with client(InMemoryEventStorage()) as http:
         first = await http.get("/static/js/main.js")
         assert first.headers["content-type"].startswith("text/javascript")
@@ -94,7 +94,7 @@ async def test_files_are_kept_by_the_browser_until_they_change() -> None:
 
 
 async def test_the_page_finds_its_files_where_it_is_mounted() -> None:
-    """In another application, below a path, the page loads nothing."""
+    """Mounted below a path of another application, the page would load nothing."""
     import httpx
     from starlette.applications import Starlette
     from starlette.routing import Mount

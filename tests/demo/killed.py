@@ -1,9 +1,9 @@
 """Run ``pabal demo`` and end it with SIGKILL at a named point: ``killed POINT N -- ARGS``.
 
-``committed:TYPE`` right after the commit that holds the Nth event of a type, before its publisher is told;
-``handling:TYPE`` / ``handled:TYPE`` before and after the Nth handling of one, so with everything published
-and the watermark not saved; ``saved`` / ``saving`` after and before the Nth save of progress; ``failed``
-after the Nth failed attempt; ``parked`` when the poisonous event is given up.
+``committed:TYPE`` is right after the commit with the Nth event of a type, before its publisher learns of it;
+``handling:TYPE`` / ``handled:TYPE`` before and after the Nth handling of one, the latter with everything
+published but the watermark not saved; ``saved`` / ``saving`` after and before the Nth save of progress;
+``failed`` after the Nth failed attempt; ``parked`` when the poison event is parked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Fuse:
 
 
 def arm(point: str, fuse: Fuse) -> None:
-    """Put the fuse where it belongs."""
+    """Install the fuse at a point."""
     place, _, event_type = point.partition(":")
     if place == "committed":
         notify = SqliteEventStorage._notify

@@ -1,4 +1,4 @@
-"""What the tests of the demo share: tapes, runs in this process and in children, and what a log came to."""
+"""Shared by the demo's tests: tapes, runs in this process and in children, and the outcome of a log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN = "run"
 START = datetime(2021, 1, 1, tzinfo=UTC)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LIMIT = 60.0
-"""Seconds after which a child is taken for stuck."""
+"""Seconds after which a child process counts as stuck."""
 
 
 def tick(
@@ -50,7 +50,7 @@ def order(order_id: str, side: Side = "buy", quantity: object = 1, price: object
 
 
 def write_candles(path: Path, rows: int, seed: int = 3) -> Path:
-    """Write a candles tape that wanders enough to be traded on."""
+    """Write a tape of candles whose prices move enough for trades."""
     draw = random.Random(seed).random
     lines = ["timestamp,open,high,low,close,volume"]
     price = 40_000
@@ -70,7 +70,7 @@ async def play(path: Path, tape: Tape, seed: int = 7) -> Summary:
 
 
 async def resume(path: Path) -> Summary:
-    """Go on with the run that a file holds, in this process."""
+    """Resume the run in a file, in this process."""
     async with SqliteEventStorage(path, durability="normal") as storage:
         run, _ = await find_run(storage)
         assert run is not None
@@ -78,7 +78,7 @@ async def resume(path: Path) -> Summary:
 
 
 async def _outcome(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return a log's orders, fills and positions: for each symbol and kind, in the order of the log."""
+    """Return a log's orders, fills and positions, by symbol and kind, in the order of the log."""
     found: dict[str, list[dict[str, Any]]] = {}
     async with SqliteEventStorage(path) as storage:
         async for envelope in storage.read(types=OUTCOME):
@@ -96,7 +96,7 @@ def outcome(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return an environment that tells nothing of the terminal the tests run in."""
+    """Return an environment that reveals nothing of the terminal the tests run in."""
     kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")}
     return {**kept, "TERM": "xterm-256color", **more}
 
@@ -104,7 +104,7 @@ def environment(**more: str) -> dict[str, str]:
 def demo(
     folder: Path, arguments: Iterable[object], *, module: str = "pabal", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``pabal demo`` in a process of its own, with ``folder`` as its working directory."""
+    """Run ``pabal demo`` in its own process, with ``folder`` as its working directory."""
     return warm.run(
         *(module, "demo", *map(str, arguments)),
         warm=warm.COMMANDS,

@@ -1,4 +1,4 @@
-"""``pabal demo`` as a command: what it refuses, where its file goes, how it is stopped, what it prints."""
+"""``pabal demo`` as a command: what it refuses, which file it uses, how it is stopped, what it prints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_how_to_go_on_is_said_as_it_was_called(tmp_path: Path) -> None:
-    """What one is told to type would not be found, or be another pabal than the one that plays."""
+    """The printed command would not be found, or run another pabal than the one that plays."""
     called = tmp_path / "bin" / "pabal"
     called.parent.mkdir()
     called.write_text(f"#!{sys.executable}\nfrom pabal.cli import main\nmain()\n")
@@ -53,7 +53,7 @@ def test_how_to_go_on_is_said_as_it_was_called(tmp_path: Path) -> None:
 
 
 def test_a_broken_tape_is_refused_by_line_and_leaves_no_file(tmp_path: Path) -> None:
-    """Half a tape published before its broken line was seen, or a log that stands there for nothing."""
+    """Half a tape would be published before its invalid line is found, or an empty log be left behind."""
     tape = write_candles(tmp_path / "x-1m.csv", 100)
     lines = tape.read_text().splitlines()
     lines[80] = lines[80].replace(".0,", ".x,", 1)
@@ -85,7 +85,7 @@ def test_a_broken_tape_is_refused_by_line_and_leaves_no_file(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_done_is_said_in_plain_words(tmp_path: Path, arguments: list[str], part: str) -> None:
-    """A traceback, an exit code that says success, or somebody else's file written into."""
+    """It would end in a traceback, an exit code of success, or a change to a foreign file."""
     (tmp_path / "text.db").write_text("dear diary, " * 200)
     with sqlite3.connect(tmp_path / "strange.db") as connection:
         connection.execute("CREATE TABLE customers (name TEXT)")
@@ -111,7 +111,7 @@ async def _head(path: Path) -> int:
 
 
 def test_a_tape_that_changed_since_is_not_resumed(tmp_path: Path) -> None:
-    """A result that is half of one tape and half of another."""
+    """The result would be half of one tape and half of another."""
     write_candles(tmp_path / "x-1m.csv", 60)
     assert demo(tmp_path, ["--tape", "x-1m.csv"]).returncode == 0
     write_candles(tmp_path / "x-1m.csv", 60, seed=9)
@@ -130,7 +130,7 @@ def test_a_tape_that_changed_since_is_not_resumed(tmp_path: Path) -> None:
 def test_a_run_is_not_resumed_under_other_settings(
     tmp_path: Path, arguments: tuple[str, ...], part: str
 ) -> None:
-    """Other settings than the run's own, silently ignored."""
+    """Other settings than the run's own would be silently ignored."""
     assert demo(tmp_path, SMALL).returncode == 0
     ended = demo(tmp_path, ["--resume", *arguments])
     assert ended.returncode == 2
@@ -141,7 +141,7 @@ def test_a_run_is_not_resumed_under_other_settings(
 
 
 def test_each_new_run_gets_a_file_of_its_own_and_resume_takes_the_last(tmp_path: Path) -> None:
-    """A finished run overwritten, or a second ``make demo`` refused."""
+    """A finished run would be overwritten, or a second ``make demo`` refused."""
     for expected in ("pabal-demo.db", "pabal-demo-2.db", "pabal-demo-3.db"):
         ended = demo(tmp_path, [*SMALL, "--json"])
         assert json.loads(ended.stdout)["file"] == expected
@@ -149,7 +149,7 @@ def test_each_new_run_gets_a_file_of_its_own_and_resume_takes_the_last(tmp_path:
 
 
 def test_a_named_file_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
-    """Two runs mixed in one log."""
+    """Two runs would be mixed in one log."""
     assert demo(tmp_path, [*SMALL, "--file", "log.db"]).returncode == 0
     before = outcome(tmp_path / "log.db")
     ended = demo(tmp_path, [*SMALL, "--file", "log.db"])
@@ -159,7 +159,7 @@ def test_a_named_file_that_holds_a_run_is_not_written_over(tmp_path: Path) -> No
 
 
 def test_an_empty_file_is_begun_with_and_without_resume(tmp_path: Path) -> None:
-    """A run killed before its first event was stored could be neither resumed nor started anew."""
+    """A run killed before its first event was stored could be neither resumed nor started again."""
     for name, more in (("a.db", ()), ("b.db", ("--resume",))):
         asyncio.run(_make_empty(tmp_path / name))
         assert demo(tmp_path, [*SMALL, "--file", name, *more]).returncode == 0
@@ -173,7 +173,7 @@ async def _make_empty(path: Path) -> None:
 # -- stopping ---------------------------------------------------------------------------------------------
 
 
-# A shell ignores Ctrl-C for what it runs in the background, and that is passed on from process to process.
+# A shell ignores Ctrl-C for background commands, and child processes inherit that.
 _HEEDING_SIGNALS = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -182,7 +182,7 @@ os.execv(sys.executable, sys.argv[1:])
 
 
 def interrupted(folder: Path, number: signal.Signals) -> tuple[int, str]:
-    """Start a run, send it a signal once it plays, and return its exit code and what it said at last."""
+    """Start a run, send it a signal once it plays, and return its exit code and final output."""
     run = [sys.executable, "-m", "pabal", "demo", "--events", "4000", "--speed", "1000"]
     with subprocess.Popen(
         [sys.executable, "-c", _HEEDING_SIGNALS, *run],
@@ -203,7 +203,7 @@ def interrupted(folder: Path, number: signal.Signals) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """The result of a run that nothing stops, and what its log came to."""
+    """The result of an uninterrupted run, and the outcome of its log."""
     folder = tmp_path_factory.mktemp("whole")
     ended = demo(folder, ["--events", "4000", "--speed", "max", "--file", "whole.db", "--json"])
     return json.loads(ended.stdout)["result"], outcome(folder / "whole.db")
@@ -213,7 +213,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
 def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
     tmp_path: Path, whole: tuple[str, Any], number: signal.Signals, code: int
 ) -> None:
-    """A traceback at Ctrl-C, a run that cannot be gone on with, or a new one that buries it unnoticed."""
+    """Ctrl-C would end in a traceback, or leave a run that cannot be resumed or goes unnoticed."""
     ended, said = interrupted(tmp_path, number)
     assert ended == code
     assert said == ("Stopped; what was published is stored. Go on with: python -m pabal demo --resume\n")
@@ -234,7 +234,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
 
 
 def test_the_json_summary_is_all_there_is_on_stdout(tmp_path: Path) -> None:
-    """A summary that no program can read, because progress is mixed in."""
+    """Progress would be mixed into the summary, and no program could read it."""
     ended = demo(tmp_path, [*SMALL, "--json"])
     summary: dict[str, Any] = json.loads(ended.stdout)
     wanted = "by_type handled retried parked events_per_second latency_p50 latency_p99 profit file result"
@@ -244,7 +244,7 @@ def test_the_json_summary_is_all_there_is_on_stdout(tmp_path: Path) -> None:
 
 
 def test_help_names_every_option(tmp_path: Path) -> None:
-    """An option that nobody finds."""
+    """An option would be undiscoverable."""
     said = demo(tmp_path, ["--help"]).stdout
     wanted = {"tape", "resume", "new", "file", "speed", "events", "seed", "durability", "json", "plain"}
     assert {option for option in wanted if f"--{option}" in said} == wanted
@@ -252,7 +252,7 @@ def test_help_names_every_option(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
-    """A ModuleNotFoundError for the first thing a new user types."""
+    """The first command of a new user would end in a ModuleNotFoundError."""
     script = f"import sys; sys.modules[{missing!r}] = None; from pabal.cli import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", script],
@@ -267,7 +267,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: 
 
 
 def test_importing_the_command_line_needs_nothing_of_the_extra() -> None:
-    """``pabal.cli`` imported by a packaging tool or a test collector fails where click is not installed."""
+    """Packaging tools and test collectors that import ``pabal.cli`` would fail without click."""
     script = "import sys, pabal.cli; sys.exit('click' in sys.modules or 'rich' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=LIMIT)
     assert ended.returncode == 0

@@ -1,4 +1,4 @@
-"""A component's state is a fold over the log: what crashes and repeated deliveries may and may not change."""
+"""A component's state is a fold over the log, also after crashes and repeated deliveries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TICKS = [
 
 
 class Bench:
-    """Hand ticks of a log to a component as a bus would, and look at what it publishes."""
+    """Deliver ticks of a log to a component like a bus, and record what it publishes."""
 
     def __init__(self, storage: InMemoryEventStorage) -> None:
         self.storage = storage
@@ -42,7 +42,7 @@ class Bench:
             self.positions[one.sequence] = await self.storage.store_event(one)
 
     def component(self, watermark: int | None = None) -> Candles:
-        """Make the component as a process does when it starts; without a watermark: for the first time."""
+        """Create the component as a starting process does; without a watermark, for the first time."""
         decide = partial(add_tick, seconds=10, run=RUN)
         made: Candles = Component("candles", TickReceived, decide, None, bus=self.bus, storage=self.storage)
         if watermark is not None:
@@ -50,7 +50,7 @@ class Bench:
         return made
 
     async def recalled(self, watermark: int) -> Candles:
-        """Make the component as a process does that finds work of an earlier one."""
+        """Create the component as a process does that continues an earlier one."""
         made = self.component(watermark)
         async for envelope in self.storage.read():
             made.replay(envelope)
@@ -79,7 +79,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def test_in_one_piece_the_component_is_the_plain_fold(bench: Bench) -> None:
-    """The reference that the other tests compare with is itself wrong."""
+    """The reference for the other tests would be wrong."""
     component = bench.component()
     for one in _TICKS:
         await bench.deliver(component, one)
@@ -97,7 +97,7 @@ async def test_in_one_piece_the_component_is_the_plain_fold(bench: Bench) -> Non
 async def test_wherever_it_crashes_the_candles_are_the_same(
     bench: Bench, crash_after: int, unsaved: int
 ) -> None:
-    """A tick counted twice, or not at all, when its handler runs again for want of a saved watermark."""
+    """A tick would count twice, or not at all, when its handler runs again because no watermark was saved."""
     component = bench.component()
     for one in _TICKS[:crash_after]:
         await bench.deliver(component, one)
@@ -119,12 +119,12 @@ async def test_wherever_it_crashes_the_candles_are_the_same(
 async def test_events_finished_above_the_watermark_count_though_they_are_not_delivered_again(
     bench: Bench,
 ) -> None:
-    """A hole in the state: another symbol's unfinished event held the watermark back."""
+    """The state would have a gap if another symbol's unfinished event held the watermark back."""
     component = bench.component()
     for one in _TICKS:
         if one.symbol == "X" and one.sequence <= 4:
             await bench.deliver(component, one)
-    # Y's first tick (position 2) is unfinished, so the watermark is 1; of X, 1, 3 and 4 are finished.
+    # Y's first tick (position 2) is unfinished, so the watermark is 1; X's 1, 3 and 4 are finished.
     again = await bench.recalled(watermark=1)
     for one in _TICKS:
         if one.symbol == "Y" or one.sequence > 4:
@@ -134,7 +134,7 @@ async def test_events_finished_above_the_watermark_count_though_they_are_not_del
 
 
 async def test_what_cannot_be_handled_leaves_the_state_alone_now_and_after_a_restart(bench: Bench) -> None:
-    """A poisonous event that is no part of the state while the process lives, but is after a restart."""
+    """A poison event would not be part of the state while the process lives, but after a restart."""
     poison = tick(16, -1, 9)
     later = tick(31, 100, 10)
     await bench.store([poison, later])
@@ -152,7 +152,7 @@ async def test_what_cannot_be_handled_leaves_the_state_alone_now_and_after_a_res
 async def test_a_failed_publish_leaves_the_state_for_the_next_attempt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tick counted once for each attempt, because the state moved before its output was in the log."""
+    """A tick would count once per attempt, if the state changed before its output is in the log."""
     component = bench.component()
     for one in _TICKS[:3]:
         await bench.deliver(component, one)
@@ -170,7 +170,7 @@ async def test_a_failed_publish_leaves_the_state_for_the_next_attempt(
 
 
 async def test_a_dead_letter_tried_again_later_sees_the_state_of_its_own_time(bench: Bench) -> None:
-    """A late delivery that is decided on what came after it, or that turns the state back."""
+    """A late delivery would be decided by later events, or turn the state back."""
     component = bench.component()
     for one in _TICKS:
         await bench.deliver(component, one)

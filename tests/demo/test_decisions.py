@@ -47,7 +47,7 @@ def candles_of(ticks: Iterable[TickReceived], seconds: int = 10) -> list[CandleC
 
 
 def test_a_candle_holds_first_highest_lowest_and_last_price_and_the_volume() -> None:
-    """A high taken from the close, or the volume of one tick instead of all."""
+    """A high would be taken from the close, or the volume from one tick instead of all."""
     ticks = [tick(1, 100), tick(2, 130), tick(3, 90), tick(9.9, 110, quantity="0.5"), tick(10, 500)]
     (closed,) = candles_of(ticks)
     assert [closed.open, closed.high, closed.low, closed.close] == decimals(100, 130, 90, 110)
@@ -56,7 +56,7 @@ def test_a_candle_holds_first_highest_lowest_and_last_price_and_the_volume() -> 
 
 
 def test_the_tick_that_closes_a_candle_opens_the_next_one() -> None:
-    """The first tick of an interval lost, or counted into the candle before."""
+    """The first tick of an interval would be lost, or counted in the previous candle."""
     closed = candles_of([tick(1, 100), tick(11, 200), tick(21, 300)])
     assert [one.number for one in closed] == [1, 2]
     assert [one.open for one in closed] == decimals(100, 200)
@@ -64,14 +64,14 @@ def test_the_tick_that_closes_a_candle_opens_the_next_one() -> None:
 
 
 def test_an_interval_without_trades_has_no_candle() -> None:
-    """Invented candles: an average would count prices that nobody paid."""
+    """With invented candles, averages would include prices that nobody paid."""
     closed = candles_of([tick(1, 100), tick(55, 200), tick(61, 300)])
     assert [one.opened_at - START for one in closed] == [timedelta(0), timedelta(seconds=50)]
     assert [one.number for one in closed] == [1, 2]
 
 
 def test_a_tick_that_comes_late_never_opens_a_closed_candle_again() -> None:
-    """A candle published twice under one number with two contents."""
+    """A candle would be published twice under one number with different content."""
     closed = candles_of([tick(1, 100), tick(11, 200), tick(9, 150), tick(21, 300)])
     assert [one.number for one in closed] == [1, 2]
     assert [one.low for one in closed] == decimals(100, 150)
@@ -79,7 +79,7 @@ def test_a_tick_that_comes_late_never_opens_a_closed_candle_again() -> None:
 
 @pytest.mark.parametrize(("price", "quantity"), [(-1, 1), (0, 1), (100, 0), (100, -1)])
 def test_a_tick_that_cannot_be_true_is_refused(price: int, quantity: int) -> None:
-    """The poisonous event digested: a candle with a negative low."""
+    """The poison event would be processed: a candle with a negative low."""
     with pytest.raises(ImpossiblePriceError, match="tick 5 of X"):
         add_tick(None, tick(1, price, 5, quantity=quantity), 10, RUN)
 
@@ -98,13 +98,13 @@ def signals_of(closes: Iterable[int], fast: int = 2, slow: int = 4) -> list[tupl
 
 
 def test_a_signal_is_raised_only_where_the_averages_cross() -> None:
-    """A signal with every candle of a trend, or one for the side that was there from the start."""
+    """There would be a signal with every candle of a trend, or one for the initial side."""
     falling_rising_falling = [10, 9, 8, 7, 6, 10, 12, 13, 14, 9, 5, 4]
     assert signals_of(falling_rising_falling) == [(6, "buy"), (10, "sell")]
 
 
 def test_nothing_is_said_before_the_slow_average_has_all_its_candles() -> None:
-    """An average over fewer candles than it is named for."""
+    """An average would cover fewer candles than its name says."""
     trend = Trend()
     for number in range(1, 4):
         trend, signal = follow(trend, candle(number, 100 * number), 2, 4, RUN)
@@ -112,12 +112,12 @@ def test_nothing_is_said_before_the_slow_average_has_all_its_candles() -> None:
 
 
 def test_equal_averages_leave_the_side_as_it_was() -> None:
-    """A flat market read as a crossing, back and forth."""
+    """A flat market would be read as crossings back and forth."""
     assert signals_of([10, 9, 8, 7, 7, 7, 7, 7, 6, 5]) == []
 
 
 def test_the_averages_in_a_signal_are_those_of_its_windows() -> None:
-    """Windows off by one candle."""
+    """The windows would be off by one candle."""
     trend = Trend((Decimal(10), Decimal(9), Decimal(8)), fast_above=False)
     _, signal = follow(trend, candle(4, 20), 2, 4, RUN)
     assert signal is not None
@@ -141,7 +141,7 @@ def decided(signals: Iterable[SignalRaised], rules: Settings = RULES) -> list[Or
 
 
 def test_a_buy_is_worth_what_the_rules_say_and_a_sell_closes_all_of_it() -> None:
-    """A sell of another size: the position would never come back to zero."""
+    """With a sell of another size, the position would never return to zero."""
     bought, sold = decided([signal("buy", 1, "30000.7"), signal("sell", 9, "29000")])
     assert isinstance(bought, OrderPlaced)
     assert isinstance(sold, OrderPlaced)
@@ -149,26 +149,26 @@ def test_a_buy_is_worth_what_the_rules_say_and_a_sell_closes_all_of_it() -> None
 
 
 def test_a_sell_without_anything_held_is_rejected() -> None:
-    """A short position that the position book does not know."""
+    """There would be a short position, which the position book does not support."""
     (event,) = decided([signal("sell", 1)])
     assert isinstance(event, OrderRejected)
     assert event.reason == "nothing is held"
 
 
 def test_a_buy_soon_after_the_last_order_is_rejected_and_a_sell_is_not() -> None:
-    """A limit that keeps a loss open, or one that never applies."""
+    """The limit would keep a loss open, or never apply."""
     events = decided([signal("buy", 10), signal("sell", 11), signal("buy", 15), signal("buy", 16)])
     assert [type(event) for event in events] == [OrderPlaced, OrderPlaced, OrderRejected, OrderPlaced]
 
 
 def test_exposure_never_passes_its_limit() -> None:
-    """Orders counted only once they are filled: many could be under way at once."""
+    """If orders counted only once they are filled, many could be pending at once."""
     events = decided([signal("buy", 10 * n) for n in range(1, 5)])
     assert [type(event) for event in events] == [OrderPlaced, OrderPlaced, OrderRejected, OrderRejected]
 
 
 def test_a_price_of_which_no_lot_is_affordable_is_rejected() -> None:
-    """An order of quantity zero."""
+    """There would be an order of quantity zero."""
     (event,) = decided([signal("buy", 1, "1e12")])
     assert isinstance(event, OrderRejected)
 
@@ -177,7 +177,7 @@ def test_a_price_of_which_no_lot_is_affordable_is_rejected() -> None:
 
 
 def test_a_fill_is_never_better_than_asked_for_and_follows_from_the_order_alone() -> None:
-    """A fill drawn anew after a crash: one order would be filled at two prices."""
+    """If a fill were drawn again after a crash, one order would be filled at two prices."""
     for number in range(50):
         side: Side = "buy" if number % 2 else "sell"
         asked = order(f"o-{number}", side)
@@ -189,7 +189,7 @@ def test_a_fill_is_never_better_than_asked_for_and_follows_from_the_order_alone(
 
 
 def test_the_exchange_fails_about_as_often_as_set_and_never_for_good() -> None:
-    """Outages that last longer than there are attempts: orders lost, and another one after each crash."""
+    """Outages that outlast the attempts would lose orders, and different ones after each crash."""
     orders = [f"o-{number}" for number in range(1000)]
     refused = sum(is_unavailable(one, 1, RULES) for one in orders)
     assert 60 < refused < 140
@@ -207,7 +207,7 @@ def fill(side: Side, quantity: object, price: object, fee: object = "0.5") -> Or
 
 
 def test_a_position_is_kept_at_average_cost_and_earns_when_sold() -> None:
-    """Profit against the last price paid instead of the average."""
+    """Profit would be computed against the last price paid instead of the average."""
     position = Position()
     for one in (fill("buy", 1, 100), fill("buy", 3, 120)):
         position, _ = book(position, one, RUN)
@@ -218,7 +218,7 @@ def test_a_position_is_kept_at_average_cost_and_earns_when_sold() -> None:
 
 
 def test_a_closed_position_forgets_its_average() -> None:
-    """The next position begins at the cost of the last."""
+    """The next position would begin at the cost of the last."""
     position = Position()
     for one in (fill("buy", 1, 100), fill("sell", 1, 90), fill("buy", 1, 50)):
         position, _ = book(position, one, RUN)
@@ -226,6 +226,6 @@ def test_a_closed_position_forgets_its_average() -> None:
 
 
 def test_a_fill_that_sells_more_than_is_held_is_refused() -> None:
-    """A negative position, which nothing else here knows."""
+    """There would be a negative position, which nothing else here supports."""
     with pytest.raises(OversoldError, match="sells 2 of X, but only 1"):
         book(Position(1, Decimal(1), Decimal(100)), fill("sell", 2, 100), RUN)

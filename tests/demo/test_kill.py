@@ -1,4 +1,4 @@
-"""kill -9 in the middle, then ``--resume``: the orders, fills and positions of an uninterrupted run."""
+"""kill -9 midway, then ``--resume``: the same orders, fills and positions as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 FULL = os.environ.get("PABAL_FULL") == "1"
-"""Whether all points are tried; by default the first ones of each list."""
+"""Whether to try all points; by default, only the first ones of each list."""
 CANDLES = ("--tape", "x-1m.csv", "--file")
 TICKS = ("--events", "4000", "--speed", "max")
 POINTS = [
@@ -53,7 +53,7 @@ CANDLE_POINTS = [
 
 
 def killed(folder: Path, point: str, count: int, arguments: tuple[str, ...]) -> bool:
-    """Run the demo until it kills itself at a point; tell whether it came there."""
+    """Run the demo until it kills itself at a point; return whether it got there."""
     ended = warm.run(
         *("tests.demo.killed", point, str(count), "--", *arguments),
         warm=warm.COMMANDS,
@@ -75,7 +75,7 @@ def finished(folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Any]:
-    """An uninterrupted run of the simulated tape: its summary and what it came to."""
+    """An uninterrupted run of the simulated tape: its summary and outcome."""
     folder = tmp_path_factory.mktemp("whole")
     summary = finished(folder, *TICKS, "--file", "log.db")
     assert summary["by_type"]["order.filled"] > 6
@@ -96,7 +96,7 @@ def whole_candles(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
 def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
     tmp_path: Path, whole: tuple[dict[str, Any], Any], point: str, count: int
 ) -> None:
-    """An order lost, doubled or filled at another price by a crash (Promises 4 and 5, seen from outside)."""
+    """A crash would lose an order, double it, or fill it at another price (Promises 4 and 5 from outside)."""
     assert killed(tmp_path, point, count, (*TICKS, "--file", "log.db"))
     summary = finished(tmp_path, "--resume", "--file", "log.db", "--speed", "max")
     assert outcome(tmp_path / "log.db") == whole[1]
@@ -110,7 +110,7 @@ def test_killed_at_any_point_and_resumed_it_comes_to_the_same(
 def test_a_tape_of_candles_killed_and_resumed_comes_to_the_same(
     tmp_path: Path, whole_candles: tuple[dict[str, Any], Any], point: str, count: int
 ) -> None:
-    """Candles from a tape take another way than those that are built; it must bear a crash, too."""
+    """Candles from a tape enter by another path than built ones, which must survive a crash too."""
     write_candles(tmp_path / "x-1m.csv", 1500)
     assert killed(tmp_path, point, count, (*CANDLES, "log.db"))
     summary = finished(tmp_path, "--resume", "--file", "log.db")
@@ -122,7 +122,7 @@ def test_a_tape_of_candles_killed_and_resumed_comes_to_the_same(
 def test_killed_again_and_again_while_resuming_it_comes_to_the_same(
     tmp_path: Path, whole: tuple[dict[str, Any], Any]
 ) -> None:
-    """A resumed run that is less careful than the first one: the second crash would do the damage."""
+    """If a resumed run were less careful than the first one, a second crash would do damage."""
     draw = random.Random(11)
     path = tmp_path / "log.db"
     assert killed(tmp_path, "saved", 3, (*TICKS, "--file", "log.db"))
@@ -150,7 +150,7 @@ def test_killed_again_and_again_while_resuming_it_comes_to_the_same(
 def test_killed_from_outside_as_a_user_would_it_comes_to_the_same(
     tmp_path: Path, whole: tuple[dict[str, Any], Any]
 ) -> None:
-    """The very words of the documentation: kill -9 the process that the screen names, then --resume."""
+    """It does what the documentation says: kill -9 the process named on the screen, then --resume."""
     command = [sys.executable, "-m", "pabal", "demo", "--events", "4000", "--speed", "2000"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True

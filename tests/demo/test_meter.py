@@ -1,4 +1,4 @@
-"""What is measured of a run."""
+"""The measurements of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def fail() -> Any:
 
 
 async def test_a_latency_runs_from_the_making_of_an_event_to_the_end_of_its_handling() -> None:
-    """A latency that leaves out the log, or that counts a failed attempt as handled."""
+    """A latency would leave out the log, or a failed attempt count as handled."""
     meter = Meter()
     for seconds in (0.0, 1.0):
         event = tick(1, 100)
@@ -36,14 +36,14 @@ async def test_a_latency_runs_from_the_making_of_an_event_to_the_end_of_its_hand
         )
         await meter.around(made, CONTEXT, nothing)
     assert 0 <= meter.latencies["candles"][0] < 1
-    assert meter.latencies["candles"][1] == 0  # made after it was handled, by the clock: never below zero
+    assert meter.latencies["candles"][1] == 0  # created after it was handled, by the clock: never negative
     with pytest.raises(ValueError, match="bad"):
         await meter.around(tick(1, 100), CONTEXT, fail)
     assert len(meter.latencies["candles"]) == 2
 
 
 async def test_what_an_earlier_process_published_has_no_latency_here() -> None:
-    """The hours between kill -9 and --resume, reported as the p99 of the bus."""
+    """The hours between kill -9 and --resume would be reported as the p99 of the bus."""
     meter = Meter()
     old = tick(1, 100)
     meter.started_at += 60
@@ -53,7 +53,7 @@ async def test_what_an_earlier_process_published_has_no_latency_here() -> None:
 
 
 def test_percentiles_are_in_milliseconds_and_of_all_handlings() -> None:
-    """Seconds printed as milliseconds, or an index past the end."""
+    """Seconds would be printed as milliseconds, or an index be out of range."""
     meter = Meter()
     meter.latencies["a"] = array("d", (number / 1000 for number in range(100, 50, -1)))
     meter.latencies["b"] = array("d", (number / 1000 for number in range(50, 0, -1)))
@@ -65,7 +65,7 @@ def test_percentiles_are_in_milliseconds_and_of_all_handlings() -> None:
 
 
 def test_events_are_counted_by_type_as_they_are_committed() -> None:
-    """A count that forgets what the log held before, or takes that for this process's own."""
+    """The count would leave out what the log held before, or attribute it to this process."""
     meter = Meter()
     meter.begin({"market.tick-received": 10})
     meter.count(Committed(11, (tick(1, 100), tick(2, 100))))
@@ -73,7 +73,7 @@ def test_events_are_counted_by_type_as_they_are_committed() -> None:
 
 
 def test_a_dead_letter_is_told_with_its_error_and_is_not_pushed_out_by_retries() -> None:
-    """The one line a visitor should read, gone after fifty retries."""
+    """The one line that a visitor should read would be gone after fifty retries."""
     meter = Meter()
     meter.listen(AttemptFailed("candles", "id", "t", 5, ValueError("cannot be true"), None))
     meter.listen(EventParked("candles", "id", "t", 7, 5, "failed 5 of 5 attempts"))

@@ -24,7 +24,7 @@ class Stranger(DomainEvent):
 
 
 async def test_every_tick_goes_its_way_from_the_market_to_the_position_book(tmp_path: Path) -> None:
-    """A link of the chain that is not there: nothing would be traded, and nobody would notice."""
+    """If a link of the chain were missing, nothing would be traded, and nobody would notice."""
     summary = await play(tmp_path / "log.db", simulate_tape(7, 3000))
     counts = summary.by_type
     assert counts["market.tick-received"] == 3001
@@ -39,7 +39,7 @@ async def test_every_tick_goes_its_way_from_the_market_to_the_position_book(tmp_
 
 
 async def test_what_follows_names_its_cause_back_to_the_tick(tmp_path: Path) -> None:
-    """A position that cannot be traced back to the tick that moved it."""
+    """A position could not be traced back to the tick that changed it."""
     path = tmp_path / "log.db"
     await play(path, simulate_tape(7, 3000))
     async with SqliteEventStorage(path) as storage:
@@ -57,7 +57,7 @@ async def test_what_follows_names_its_cause_back_to_the_tick(tmp_path: Path) -> 
 async def test_the_poisonous_event_is_the_only_dead_letter_and_is_tried_as_often_as_promised(
     tmp_path: Path,
 ) -> None:
-    """A demo that loses good events beside the bad one, or hides that it put the bad one there."""
+    """The demo would lose good events beside the bad one, or hide that it injected the bad one."""
     summary = await play(tmp_path / "log.db", simulate_tape(7, 1000))
     (letter,) = summary.dead_letters
     assert (letter.subscription, letter.event_type) == ("candles", "market.tick-received")
@@ -66,7 +66,7 @@ async def test_the_poisonous_event_is_the_only_dead_letter_and_is_tried_as_often
 
 
 async def test_the_exchange_fails_now_and_then_and_every_order_is_filled_nevertheless(tmp_path: Path) -> None:
-    """Outages that never happen, so that nothing is shown, or that lose an order."""
+    """Outages would never occur and show nothing, or would lose an order."""
     tape = read_tape(write_candles(tmp_path / "x-1m.csv", 800))
     summary = await play(tmp_path / "log.db", tape)
     (exchange,) = [one for one in summary.subscriptions if one.name == "exchange"]
@@ -76,7 +76,7 @@ async def test_the_exchange_fails_now_and_then_and_every_order_is_filled_neverth
 
 
 async def test_a_tape_of_candles_enters_as_candles(tmp_path: Path) -> None:
-    """Invented ticks between recorded candles."""
+    """Ticks would be invented between recorded candles."""
     tape = read_tape(write_candles(tmp_path / "x-1m.csv", 300))
     summary = await play(tmp_path / "log.db", tape)
     assert "market.tick-received" not in summary.by_type
@@ -86,7 +86,7 @@ async def test_a_tape_of_candles_enters_as_candles(tmp_path: Path) -> None:
 
 
 async def test_profit_and_loss_add_up_from_the_fills(tmp_path: Path) -> None:
-    """Figures on the screen that the log does not bear out."""
+    """The figures on the screen would not match the log."""
     path = tmp_path / "log.db"
     summary = await play(path, read_tape(write_candles(tmp_path / "x-1m.csv", 800)))
     cash, held = Decimal(0), Decimal(0)
@@ -103,7 +103,7 @@ async def test_profit_and_loss_add_up_from_the_fills(tmp_path: Path) -> None:
 
 
 async def test_two_runs_of_one_tape_come_to_the_same(tmp_path: Path) -> None:
-    """A result that depends on timing: no run could be compared with a resumed one."""
+    """If a result depended on timing, no run could be compared with a resumed one."""
     tape = simulate_tape(5, 2500)
     first = await play(tmp_path / "a.db", tape)
     second = await play(tmp_path / "b.db", tape)
@@ -114,7 +114,7 @@ async def test_two_runs_of_one_tape_come_to_the_same(tmp_path: Path) -> None:
 
 
 async def test_another_outcome_has_another_result(tmp_path: Path) -> None:
-    """A fingerprint that is the same whatever happened."""
+    """The fingerprint would be the same whatever happened."""
     path = tmp_path / "log.db"
     summary = await play(path, simulate_tape(5, 1500))
     other = await play(tmp_path / "other.db", simulate_tape(6, 1500))
@@ -126,7 +126,7 @@ async def test_another_outcome_has_another_result(tmp_path: Path) -> None:
 
 
 async def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
-    """A second summary of another log than the first one's."""
+    """The second summary would describe another log than the first."""
     path = tmp_path / "log.db"
     first = await play(path, simulate_tape(7, 1200))
     again = await resume(path)
@@ -136,7 +136,7 @@ async def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_run_cancelled_in_the_middle_goes_on_where_it_stood(tmp_path: Path) -> None:
-    """Ctrl-C that loses or repeats something, or leaves the bus running."""
+    """Ctrl-C would lose or repeat something, or leave the bus running."""
     tape = simulate_tape(7, 4000)
     whole = await play(tmp_path / "whole.db", tape)
     path = tmp_path / "log.db"
@@ -164,7 +164,7 @@ async def test_a_run_cancelled_in_the_middle_goes_on_where_it_stood(tmp_path: Pa
 
 
 async def test_the_feed_never_runs_far_ahead_of_the_slowest_subscription(tmp_path: Path) -> None:
-    """A feed that fills the log at once: lag would say nothing, and latencies would measure the queue."""
+    """If the feed filled the log at once, lag would say nothing, and latencies measure the queue."""
     tape = simulate_tape(7, 4000)
     lags: list[int] = []
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
@@ -183,7 +183,7 @@ async def test_the_feed_never_runs_far_ahead_of_the_slowest_subscription(tmp_pat
 
 
 async def test_a_paced_feed_keeps_its_pace(tmp_path: Path) -> None:
-    """``--speed`` that paces nothing."""
+    """``--speed`` would have no effect."""
     tape = simulate_tape(7, 400)
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         summary = await TradingDemo(storage, plan(tape, 7, None), tape, speed=1000).play()
@@ -192,7 +192,7 @@ async def test_a_paced_feed_keeps_its_pace(tmp_path: Path) -> None:
 
 
 async def test_a_snapshot_shows_the_run_while_it_plays_and_at_its_end(tmp_path: Path) -> None:
-    """A screen that shows nothing, or other figures than the summary."""
+    """The screen would show nothing, or other figures than the summary."""
     tape = simulate_tape(7, 1500)
     async with SqliteEventStorage(tmp_path / "log.db", durability="normal") as storage:
         trading = TradingDemo(storage, plan(tape, 7, None), tape)
@@ -206,7 +206,7 @@ async def test_a_snapshot_shows_the_run_while_it_plays_and_at_its_end(tmp_path: 
 
 
 async def test_a_file_that_another_process_plays_is_left_to_it(tmp_path: Path) -> None:
-    """Two processes on one file: the second would report a run of which it handled nothing."""
+    """With two processes on one file, the second would report a run of which it handled nothing."""
     tape = simulate_tape(7, 500)
     path = tmp_path / "log.db"
 
@@ -227,7 +227,7 @@ async def test_a_file_that_another_process_plays_is_left_to_it(tmp_path: Path) -
 async def test_a_run_in_which_a_subscription_halted_is_not_reported_as_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A summary of half the orders: what halted counts as drained."""
+    """The summary would cover half the orders, because a halted subscription counts as drained."""
     halted = Health("failing", ("subscription 'risk' halted at position 7",))
     monkeypatch.setattr(InMemoryEventBus, "health", lambda self: halted)
     with pytest.raises(RunError, match="subscription 'risk' halted at position 7"):
@@ -235,7 +235,7 @@ async def test_a_run_in_which_a_subscription_halted_is_not_reported_as_complete(
 
 
 async def test_an_empty_log_holds_no_run_and_a_strangers_log_is_refused(tmp_path: Path) -> None:
-    """A demo that publishes its ticks into somebody's real log."""
+    """The demo would publish its ticks into a real log."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         assert await find_run(storage) == (None, False)
         await storage.store_event(Stranger("mine"))
@@ -244,7 +244,7 @@ async def test_an_empty_log_holds_no_run_and_a_strangers_log_is_refused(tmp_path
 
 
 async def test_a_run_knows_its_tape_and_refuses_another(tmp_path: Path) -> None:
-    """A run resumed with a tape that was edited meanwhile: half of one result, half of another."""
+    """If the tape was edited meanwhile, the result would be half of one and half of another."""
     source = write_candles(tmp_path / "x-1m.csv", 50)
     tape = load_tape(source, 7, 40)
     run = plan(tape, 7, 40)

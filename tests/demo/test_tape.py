@@ -1,4 +1,4 @@
-"""Tapes: what is read from files, what is refused, and what is made up."""
+"""Tapes: what is read from files, what is refused, and what is simulated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written(folder: Path, text: str | bytes, name: str = "btcusdt-trades-2021-01
 
 
 def test_trades_are_read_with_their_exact_prices_and_times(tmp_path: Path) -> None:
-    """A price that went through a float: profit and loss would be off by more with every trade."""
+    """If a price went through a float, profit and loss would drift with every trade."""
     tape = read_tape(written(tmp_path, TRADES))
     at = datetime(2021, 1, 8, 0, 0, 0, 278_000, tzinfo=UTC)
     assert tape.kind == "trades"
@@ -44,7 +44,7 @@ def test_trades_are_read_with_their_exact_prices_and_times(tmp_path: Path) -> No
 
 
 def test_candles_are_read_from_a_gzipped_file_with_their_interval(tmp_path: Path) -> None:
-    """A compressed tape refused, a time without a zone taken for local, or an interval guessed wrong."""
+    """A compressed tape would be refused, a time without zone taken as local, or the interval be wrong."""
     path = written(tmp_path, gzip.compress(CANDLES.encode()), "btc-perp-1m-2022-01.csv.gz")
     tape = read_tape(path)
     assert (tape.kind, tape.seconds) == ("candles", 60)
@@ -88,7 +88,7 @@ def test_candles_are_read_from_a_gzipped_file_with_their_interval(tmp_path: Path
 def test_a_broken_tape_is_refused_by_file_line_and_column(
     tmp_path: Path, text: str | bytes, line: int | None, column: str | None, part: str
 ) -> None:
-    """An error that leaves its user searching 45,000 lines, or a broken row played as if it were sound."""
+    """Users would have to search 45,000 lines for the error, or an invalid row be played."""
     path = written(tmp_path, text)
     with pytest.raises(TapeError) as caught:
         read_tape(path)
@@ -101,13 +101,13 @@ def test_a_broken_tape_is_refused_by_file_line_and_column(
 
 @pytest.mark.parametrize("name", ["nowhere.csv", "."])
 def test_a_tape_that_cannot_be_opened_says_why(tmp_path: Path, name: str) -> None:
-    """A traceback instead of the system's own reason."""
+    """There would be a traceback instead of the system's own reason."""
     with pytest.raises(TapeError, match=r"No such file|Is a directory"):
         read_tape(tmp_path / name)
 
 
 def test_blank_lines_a_byte_order_mark_and_further_columns_do_no_harm(tmp_path: Path) -> None:
-    """A tape that a spreadsheet saved is refused for looks."""
+    """A tape saved by a spreadsheet would be refused for its formatting."""
     lines = (
         TRADES.replace("\n", ",note\n", 1)
         .replace("sell\n", "sell,x\n")
@@ -119,7 +119,7 @@ def test_blank_lines_a_byte_order_mark_and_further_columns_do_no_harm(tmp_path: 
 
 
 def test_a_limit_keeps_the_first_rows_and_makes_another_tape(tmp_path: Path) -> None:
-    """A shortened run resumed as if it were the whole tape."""
+    """A shortened run would be resumed as if it were the whole tape."""
     path = written(tmp_path, TRADES)
     whole, short = read_tape(path), read_tape(path, 2)
     assert short.rows == whole.rows[:2]
@@ -127,7 +127,7 @@ def test_a_limit_keeps_the_first_rows_and_makes_another_tape(tmp_path: Path) -> 
 
 
 def test_a_simulated_tape_follows_from_its_seed_and_says_that_it_is_simulated() -> None:
-    """Two runs of one seed that cannot be compared, or made-up prices taken for a market's."""
+    """Two runs of one seed could not be compared, or simulated prices be mistaken for a market's."""
     tape = simulate_tape(7, 500)
     assert tape == simulate_tape(7, 500)
     assert tape.rows != simulate_tape(8, 500).rows
@@ -138,7 +138,7 @@ def test_a_simulated_tape_follows_from_its_seed_and_says_that_it_is_simulated() 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 500])
 def test_the_feed_gets_every_row_once_and_one_poisonous_event_that_says_so(rows: int) -> None:
-    """A row lost or doubled around the injected event, or an injected event that looks like the market's."""
+    """A row next to the injected event would be lost or doubled, or the injected one look real."""
     tape = simulate_tape(7, rows)
     events = [tape.event(sequence, "run") for sequence in range(1, tape.length + 1)]
     injected = [event for event in events if event.metadata]
@@ -151,7 +151,7 @@ def test_the_feed_gets_every_row_once_and_one_poisonous_event_that_says_so(rows:
 
 
 def test_the_poisonous_candle_of_a_candles_tape_is_refused_by_the_strategy(tmp_path: Path) -> None:
-    """A poisonous event that some handler digests: the demo would show no dead letter."""
+    """If a handler processed the poison event, the demo would show no dead letter."""
     tape = read_tape(written(tmp_path, CANDLES))
     poison = tape.event(tape.poison_at, "run")
     assert isinstance(poison, CandleClosed)
@@ -170,7 +170,7 @@ def test_the_poisonous_candle_of_a_candles_tape_is_refused_by_the_strategy(tmp_p
 def test_the_recorded_tapes_are_read_whole(
     name: str, kind: str, rows: int, symbol: str, seconds: int
 ) -> None:
-    """A check that is stricter than what an exchange really records."""
+    """Validation would be stricter than what an exchange really records."""
     tape = read_tape(SHARED / name)
     assert (tape.kind, len(tape.rows), tape.rows[0].symbol, tape.seconds) == (kind, rows, symbol, seconds)
     assert plan(tape, 7, None).rows == rows
@@ -178,6 +178,6 @@ def test_the_recorded_tapes_are_read_whole(
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded data is not beside the repository")
 def test_a_recorded_file_of_another_shape_is_refused_by_its_missing_column() -> None:
-    """Daily candles, whose time column is called ``date``, end in a KeyError."""
+    """Daily candles, whose time column is called ``date``, would end in a KeyError."""
     with pytest.raises(TapeError, match="line 1, column 'timestamp': the column is missing"):
         read_tape(SHARED / "krw-btc-daily-2024-10-2025-10.csv")

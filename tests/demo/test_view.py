@@ -1,4 +1,4 @@
-"""What the demo shows: lines where the output is no terminal, a live view where it is, a summary in both."""
+"""The demo's output: lines without a terminal, a live view with one, and a summary in both."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def drawn(run: RunStarted, now: Snapshot, width: int = 80, height: int = 24) -> 
 
 @pytest.mark.parametrize("news", [(), NEWS[:4], NEWS])
 def test_the_screen_fits_a_terminal_of_80_by_24(run: RunStarted, news: tuple[News, ...]) -> None:
-    """A view whose lower half is cut off in the commonest terminal."""
+    """The lower half of the view would be cut off in the most common terminal."""
     lines = drawn(run, snapshot(news=news))
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
 
 
 def test_the_screen_shows_progress_lag_retries_dead_letters_and_how_to_kill_it(run: RunStarted) -> None:
-    """Something that the demo is there to show is nowhere on the screen."""
+    """Something that the demo is meant to show would be nowhere on the screen."""
     screen = "\n".join(drawn(run, snapshot(news=NEWS)))
     for part in (
         "SIMULATED tape (seed 7), no real market",
@@ -120,14 +120,14 @@ def test_the_screen_shows_progress_lag_retries_dead_letters_and_how_to_kill_it(r
 
 
 def test_the_dead_letter_stays_in_sight_while_retries_go_by(run: RunStarted) -> None:
-    """Nine retries a second push the one thing away that a visitor should read."""
+    """Nine retries a second would push away the one line that a visitor should read."""
     screen = "\n".join(drawn(run, snapshot(news=NEWS)))
     assert screen.count("DEAD LETTER") == 1
     assert screen.count("retry  ") == 1
 
 
 def test_rates_are_of_the_last_seconds() -> None:
-    """A rate over the whole run, which no longer moves when something stalls."""
+    """A rate over the whole run would hardly change when something stalls."""
     rates = Rates()
     rates.note(msgspec.structs.replace(snapshot(elapsed=0.0, handled=0), subscriptions=()))
     assert rates.of("") == 0
@@ -139,7 +139,7 @@ def test_rates_are_of_the_last_seconds() -> None:
 
 
 def test_what_the_log_held_before_is_no_speed() -> None:
-    """A resumed run that seems to begin at 30,000 events a second."""
+    """A resumed run would seem to begin at 30,000 events a second."""
     rates = Rates()
     assert rates.of("") == 0
     rates.note(msgspec.structs.replace(snapshot(elapsed=0.0, handled=0), phase="starting"))
@@ -150,7 +150,7 @@ def test_what_the_log_held_before_is_no_speed() -> None:
 
 
 def test_the_end_is_printed_once() -> None:
-    """Two last lines that say the same."""
+    """There would be two final lines that say the same."""
     written = io.StringIO()
     started = plan(simulate_tape(7, 100), 7, None)
     view = PlainView(Console(file=written, width=200), started, Path("log.db"), 1, "pabal demo --resume")
@@ -162,7 +162,7 @@ def test_the_end_is_printed_once() -> None:
 
 
 def in_terminal(folder: Path, arguments: list[str], **more: str) -> str:
-    """Run the demo in a pseudo-terminal of 80 by 24 and return everything it sent there."""
+    """Run the demo in a pseudo-terminal of 80 by 24 and return all its output."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with subprocess.Popen(
@@ -178,7 +178,7 @@ def in_terminal(folder: Path, arguments: list[str], **more: str) -> str:
         while True:
             try:
                 block = os.read(master, 65536)
-            except OSError:  # Linux says EIO when the other side is gone
+            except OSError:  # EIO on Linux, when the other side is closed
                 break
             if not block:
                 break
@@ -189,7 +189,7 @@ def in_terminal(folder: Path, arguments: list[str], **more: str) -> str:
 
 
 def test_in_a_terminal_the_view_is_redrawn_in_place_and_the_summary_follows(tmp_path: Path) -> None:
-    """Hundreds of screens below one another, or a summary that the last screen hides."""
+    """Hundreds of screens would follow each other, or the last screen hide the summary."""
     sent = in_terminal(tmp_path, ["--events", "2000", "--speed", "2000"])
     before, _, after = sent.partition("Played a SIMULATED tape")
     assert before.count("subscription") >= 3
@@ -201,19 +201,19 @@ def test_in_a_terminal_the_view_is_redrawn_in_place_and_the_summary_follows(tmp_
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """All that a short run sends to a terminal."""
+    """The whole terminal output of a short run."""
     return in_terminal(tmp_path_factory.mktemp("shown"), ["--events", "500", "--speed", "max"])
 
 
 def test_the_cursor_is_in_sight_while_the_view_runs(shown: str) -> None:
-    """kill -9, which the screen invites to, leaves a terminal without a cursor."""
+    """kill -9, which the screen suggests, would leave a terminal without a cursor."""
     hidden, again = shown.find(f"{ESCAPE}[?25l"), shown.find(f"{ESCAPE}[?25h")
     assert hidden < again < shown.find("subscription")
     assert shown.count(f"{ESCAPE}[?25l") <= shown.count(f"{ESCAPE}[?25h")
 
 
 def test_no_color_is_honoured(tmp_path: Path, shown: str) -> None:
-    """Colours for a user who has said that they cannot use them."""
+    """A user who cannot use colours, and says so, would get them."""
     colour = re.compile(ESCAPE + r"\[[0-9;]*3[0-7]m")
     assert colour.search(shown)
     assert not colour.search(in_terminal(tmp_path, ["--events", "500", "--speed", "max"], NO_COLOR="1"))
@@ -223,7 +223,7 @@ def test_no_color_is_honoured(tmp_path: Path, shown: str) -> None:
 def test_a_terminal_that_cannot_redraw_gets_plain_lines(
     tmp_path: Path, arguments: list[str], more: dict[str, str]
 ) -> None:
-    """Escape sequences as litter on the screen."""
+    """Escape sequences would litter the screen."""
     sent = in_terminal(tmp_path, ["--events", "500", "--speed", "max", *arguments], **more)
     assert f"{ESCAPE}[1A" not in sent
     assert "of 501 events" in sent
@@ -233,7 +233,7 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines(
 
 
 def test_where_the_output_is_no_terminal_it_is_lines_of_text(tmp_path: Path) -> None:
-    """A log file full of escape sequences, or a run that says nothing until its end."""
+    """A log file would be full of escape sequences, or a run silent until its end."""
     ended = demo(tmp_path, ["--events", "2400", "--speed", "2000"])
     assert ended.returncode == 0, ended.stderr
     assert ESCAPE not in ended.stdout
@@ -251,7 +251,7 @@ def test_where_the_output_is_no_terminal_it_is_lines_of_text(tmp_path: Path) -> 
 
 
 def test_each_dead_letter_is_printed_once(run: RunStarted) -> None:
-    """The same line every second."""
+    """The same line would be printed every second."""
     written = io.StringIO()
     view = PlainView(Console(file=written, width=200), run, Path("log.db"), 1, "pabal demo --resume")
     with view:
@@ -299,7 +299,7 @@ def printed(summary: Summary) -> str:
 
 
 def test_the_summary_says_everything_that_was_promised() -> None:
-    """A figure that is missing from the end of the run."""
+    """A figure would be missing at the end of the run."""
     said = printed(SUMMARY)
     for pattern in (
         r"Played a SIMULATED tape in 10.0 s\.",
@@ -320,7 +320,7 @@ def test_the_summary_says_everything_that_was_promised() -> None:
 
 
 def test_the_summary_of_a_run_that_had_nothing_left_to_do_says_so() -> None:
-    """A p99 of nothing, printed as 0 ms."""
+    """A p99 without any data would be printed as 0 ms."""
     said = printed(
         msgspec.structs.replace(
             SUMMARY, resumed_at=30_001, handled=0, latency_p50=None, latency_p99=None, paced_at=None

@@ -1,4 +1,4 @@
-"""AsyncAPI documents, checked against the official schema."""
+"""AsyncAPI documents, validated against the official schema."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_the_document_is_valid_by_the_official_schema() -> None:
 
 
 def test_the_official_schema_would_refuse_a_wrong_document() -> None:
-    """The check above would pass whatever the document says."""
+    """The test above would pass whatever the document contains."""
     document = _document()
     document["operations"]["risk.asyncdoc.traded"]["action"] = "subscribe"
     assert list(_validator().iter_errors(document)) != []
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """A viewer would show an empty place where the payload should be."""
+    """A viewer would show nothing in place of the payload."""
     document = _document()
 
     def check(node: Any) -> None:
@@ -100,7 +100,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_the_document_names_who_sends_and_who_receives_what() -> None:
-    """A reader would not learn which subscription an event reaches."""
+    """Readers would not learn which subscription an event reaches."""
     operations = _document()["operations"]
     received = {name for name, operation in operations.items() if operation["action"] == "receive"}
     assert received == {
@@ -141,7 +141,7 @@ def test_names_that_differ_in_forbidden_signs_alone_stay_apart() -> None:
 
 
 def test_a_name_that_ends_where_another_type_begins_takes_no_operation_of_others() -> None:
-    """Who sends an event, or receives it, would be missing from the document."""
+    """The sender or receiver of an event would be missing from the document."""
     with registry.isolated():
 
         class Placed(DomainEvent):
@@ -193,7 +193,7 @@ def _shell(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_shell_prints_the_document_of_an_application(tmp_path: Path) -> None:
-    """A build step would have to write a script of its own."""
+    """A build step would need its own script."""
     done = _shell(tmp_path, "bakery:bus", "--title", "Bakery", "--types", "bakery.")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -203,14 +203,14 @@ def test_the_shell_prints_the_document_of_an_application(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("application", ["no_such_module", "bakery:nothing", "bakery:Baked", ""])
 def test_the_shell_refuses_what_is_no_application(tmp_path: Path, application: str) -> None:
-    """A traceback would be shown for a typing error, or an empty document written."""
+    """A typing error would end in a traceback, or an empty document."""
     done = _shell(tmp_path, application)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
 
 
 def test_an_event_named_like_what_another_one_holds_takes_nothing_of_its_place() -> None:
-    """The field would refer to the schema of the event, and every consumer read it wrongly."""
+    """The field would refer to the event's schema, and every consumer decode it wrongly."""
     with registry.isolated():
 
         class Settled(DomainEvent):

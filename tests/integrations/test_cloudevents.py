@@ -97,7 +97,7 @@ def test_a_source_is_needed() -> None:
 async def test_an_event_of_another_publisher_is_brought_in_once_under_whatever_id_it_has(
     tmp_path: Path,
 ) -> None:
-    """Few publishers name their events by UUIDs: theirs could not be stored, or would be stored again."""
+    """Few publishers use UUIDs as ids: their events could not be stored, or would be stored again."""
     document = {**to_cloudevent(billed(), "https://elsewhere.example/bills"), "id": "bill/2026/7"}
     first, again = from_cloudevent(document), from_cloudevent(document)
     assert first.event_id == again.event_id == str(UUID(first.event_id))
@@ -112,7 +112,7 @@ async def test_an_event_of_another_publisher_is_brought_in_once_under_whatever_i
 
 
 async def test_an_event_shown_without_its_payload_makes_a_document_without_data() -> None:
-    """A value that only pabal knows would stand where JSON belongs."""
+    """There would be a value that is not JSON."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus, operations_of(bus) as operations:
         await bus.publish(billed())
         [view] = (await operations.events(payloads=False)).events
@@ -122,7 +122,7 @@ async def test_an_event_shown_without_its_payload_makes_a_document_without_data(
 
 
 def test_an_attribute_that_is_null_is_not_set() -> None:
-    """The standard has it so, and serializers that write out every property would be refused."""
+    """The standard says so, and documents from serializers that write every property would be refused."""
     document = to_cloudevent(billed(), "/shop")
     null = ("time", "correlationid", "causationid", "traceparent", "tracestate", "pabalmetadata")
     unset = {name: value for name, value in document.items() if name not in (*null, "pabalversion")}
@@ -133,13 +133,13 @@ def test_an_attribute_that_is_null_is_not_set() -> None:
 
 
 def test_a_time_may_have_small_letters() -> None:
-    """RFC 3339 allows them, and events of such publishers would be refused."""
+    """RFC 3339 allows them; events of such publishers would be refused."""
     event = from_cloudevent({**to_cloudevent(billed(), "/shop"), "time": "2026-05-01t09:30:00.25z"})
     assert event.occurred_at == datetime(2026, 5, 1, 9, 30, 0, 250_000, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
 def test_a_time_that_utc_has_not_is_refused_as_a_broken_attribute(time: str) -> None:
-    """One such line would end an import in a traceback, without its number."""
+    """One such line would end an import in a traceback, without its line number."""
     with pytest.raises(InvalidEventError, match="has a broken attribute"):
         from_cloudevent({**to_cloudevent(billed(), "/shop"), "time": time})

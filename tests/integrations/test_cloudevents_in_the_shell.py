@@ -1,4 +1,4 @@
-"""``pabal events export --format cloudevents`` and ``pabal events import``, as a shell runs them."""
+"""``pabal events export --format cloudevents`` and ``pabal events import``, as run from a shell."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _stored(file: Path) -> list[dict[str, object]]:
 
 
 def test_what_is_exported_is_read_by_the_official_sdk(file: Path) -> None:
-    """Another system could not take the log over."""
+    """Another system could not read the exported log."""
     lines = _export(file).splitlines()
     read = [
         from_http_event(HTTPMessage({"content-type": "application/cloudevents+json"}, line.encode()))
@@ -57,7 +57,7 @@ def test_what_is_exported_is_read_by_the_official_sdk(file: Path) -> None:
 
 
 def test_a_log_that_is_exported_and_imported_is_the_same(file: Path, tmp_path: Path) -> None:
-    """A log could not be moved; and running the import again would double it, or say that it did."""
+    """A log could not be moved, or a repeated import would double it, or report that it did."""
     lines = _export(file)
     for said in ("2 events stored", "0 events stored, 2 were there already"):
         done = _pabal("events", "import", tmp_path / "copy.db", lines=lines)
@@ -80,7 +80,7 @@ def test_a_wrong_line_is_named_and_nothing_of_its_batch_is_stored(
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_what_came_before_the_500_of_a_wrong_line_is_stored(tmp_path: Path, more: int) -> None:
-    """Nobody could say where to go on, or events would be brought in that nobody counted."""
+    """It would be unclear where to continue, or the count of stored events be wrong."""
     lines = [
         json.dumps(to_cloudevent(Billed(f"b-{n}", billed().amount), "/bills")) for n in range(500 + more)
     ]
@@ -93,7 +93,7 @@ def test_what_came_before_the_500_of_a_wrong_line_is_stored(tmp_path: Path, more
 
 
 def test_payloads_can_be_hidden_from_an_export(file: Path) -> None:
-    """Amounts would leave the house with a log that was handed to a supplier."""
+    """A log that is handed to a supplier would reveal amounts."""
     done = _pabal("events", "export", file, "--format", "cloudevents", "--payloads", "none")
     assert done.exit_code == 0
     assert "1.50" not in done.stdout
@@ -101,7 +101,7 @@ def test_payloads_can_be_hidden_from_an_export(file: Path) -> None:
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(file: Path, tmp_path: Path) -> None:
-    """What PowerShell or an editor on Windows has saved would be refused for its first line."""
+    """Files saved by PowerShell or an editor on Windows would be refused for their first line."""
     saved = tmp_path / "saved.jsonl"
     saved.write_text(_export(file), encoding="utf-8-sig")
     done = _pabal("events", "import", tmp_path / "copy.db", "--input", saved)

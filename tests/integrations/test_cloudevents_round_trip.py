@@ -1,4 +1,4 @@
-"""Every event comes back from its CloudEvent as it was: of any values and versions."""
+"""Every event survives a round trip through its CloudEvent, with any values and versions."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ _EVENTS = st.builds(
 
 @given(_EVENTS)
 def test_any_event_comes_back_whole(event: Measured) -> None:
-    """Something would be changed on its way through another system, and only some events show it."""
+    """Something would change on the way through another system, and only with some events."""
     document = json.loads(json.dumps(to_cloudevent(event, "/lab")))
     assert from_cloudevent(document).to_dict() == event.to_dict()
 
 
 def test_a_document_of_an_older_version_goes_through_the_upcasters() -> None:
-    """An export of last year could not be brought in."""
+    """Last year's export could not be imported."""
     document = to_cloudevent(Measured("p-1", 1.5), "/lab")
     document["data"] = {"sensor": "p-1", "value": 1.5}
     document["pabalversion"] = 1
@@ -77,7 +77,7 @@ def test_a_document_of_an_older_version_goes_through_the_upcasters() -> None:
 
 
 def test_a_registered_object_travels_too() -> None:
-    """Classes that are no DomainEvent could be published, but not exported."""
+    """Classes that do not derive from DomainEvent could be published, but not exported."""
     document = to_cloudevent(Foreign("x"), "/lab")
     assert (document["type"], document["subject"]) == ("cloud.foreign", "x")
     assert from_cloudevent(document).body == Foreign("x")
@@ -101,7 +101,7 @@ def test_a_document_of_another_publisher_needs_only_what_the_standard_asks_for()
 
 
 def test_the_trace_of_an_event_is_the_trace_of_its_document() -> None:
-    """A trace would end where the event leaves the house."""
+    """A trace would end where the event leaves the system."""
     parent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     event = Measured("p-1", metadata={"traceparent": parent, "tracestate": "k=v"})
     document = to_cloudevent(event, "/lab")

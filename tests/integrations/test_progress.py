@@ -1,4 +1,4 @@
-"""How far a projection is built: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of building a projection: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_rate_is_that_of_the_last_half_minute(clock: _Clock) -> None:
-    """After a slow beginning the time that is left would be wrong for as long as the build takes."""
+    """After a slow start, the estimated time left would be wrong during the whole build."""
     pace = Pace(clock)
     assert pace.measure(1000, 50_000) == Measured(1000, 50_000, None)
     assert pace.measure(1000, 50_000).per_second is None
@@ -61,7 +61,7 @@ def test_the_rate_is_that_of_the_last_half_minute(clock: _Clock) -> None:
 
 
 def test_a_build_that_goes_on_is_not_credited_with_what_it_found(clock: _Clock) -> None:
-    """A resumed build would claim to be done in no time."""
+    """A resumed build would claim to be almost done."""
     pace = Pace(clock)
     pace.measure(900_000, 1_000_000)
     clock.now += 10
@@ -82,7 +82,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock: _Clock) -> None:
 
 
 def test_a_bar_is_shown_on_a_terminal_and_cleared_away(clock: _Clock) -> None:
-    """Somebody who waits for a release would see nothing, or be left with half a bar."""
+    """A user who waits for a release would see nothing, or half a bar would remain."""
     screen = _Screen()
     with show_progress("open [orders]", stream=screen, clock=clock) as progress:
         progress(1000, 20_000)
@@ -105,14 +105,14 @@ def test_without_rich_a_terminal_gets_lines(clock: _Clock, monkeypatch: pytest.M
 
 
 def test_a_program_without_a_console_is_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows its standard error is None, and the build of its projection would end in that."""
+    """On Windows, its standard error is None, and building its projection would fail."""
     monkeypatch.setattr(sys, "stderr", None)
     with show_progress("orders") as progress:
         progress(1, 2)
 
 
 def test_the_words_are_the_applications(clock: _Clock) -> None:
-    """A Korean operator would read English in the middle."""
+    """A Korean operator would find English in between."""
     stream = StringIO()
     with show_progress(
         "주문", stream=stream, every=0, tell=lambda measured: f"{measured.head}개", clock=clock
@@ -125,7 +125,7 @@ def test_the_words_are_the_applications(clock: _Clock) -> None:
 async def test_a_projection_that_has_nothing_to_build_shows_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each start of an application would begin with noise."""
+    """Each start of an application would print noise."""
     screen = _Screen()
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         await storage.store_events([Deposited("a", Decimal(1))] * 1 + [Deposited("b", Decimal(1))])

@@ -1,4 +1,4 @@
-"""Buses that live as long as applications."""
+"""Buses that start and stop with applications."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _is_running(bus: InMemoryEventBus) -> bool:
 
 
 async def test_a_bus_of_two_applications_runs_until_the_last_one_ends() -> None:
-    """The pages for operators, restarted alone, would stop the bus of the shop beside them."""
+    """Restarting only the operators' application would stop the bus of the shop beside it."""
     bus = InMemoryEventBus()
     shop, pages = Starlette(), Starlette()
     lifespan = bus_lifespan(bus)
@@ -38,7 +38,7 @@ async def test_a_bus_of_two_applications_runs_until_the_last_one_ends() -> None:
 
 
 async def test_an_application_that_begins_while_the_last_one_ends_has_a_bus_that_runs() -> None:
-    """Each of its requests would be refused: the drained bus was stopped under it."""
+    """Each of its requests would be refused, because the draining bus was stopped under it."""
     bus = InMemoryEventBus()
     handling, go_on = asyncio.Event(), asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_an_application_that_begins_while_the_last_one_ends_has_a_bus_that
 
 @pytest.mark.parametrize("fails_at", ["startup", "shutdown"])
 async def test_an_application_that_fails_leaves_no_bus_running(fails_at: str) -> None:
-    """The workers of the bus would outlive the server, and the next start find it in use."""
+    """The bus's workers would outlive the server, and the next start find the bus in use."""
     bus = InMemoryEventBus()
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Metrics and spans go by the names that others rely on."""
+"""Metrics and spans follow the naming conventions that other tools rely on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def _hear(event: Rung) -> None: ...
 
 
 async def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
-    """An alert would take a counter for a level, or milliseconds for seconds."""
+    """An alert would take a counter for a gauge, or milliseconds for seconds."""
     bus = InMemoryEventBus()
     exporter = PrometheusExporter()
     exporter.watch(bus, durations=True)
@@ -41,7 +41,7 @@ async def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
     families = [
         family
         for family in text_string_to_metric_families(exporter.text())
-        if not family.name.endswith("_created")  # prometheus_client's own: since when a histogram counts
+        if not family.name.endswith("_created")  # added by prometheus_client: when a histogram began
     ]
     assert {family.type for family in families} == set(_ENDS)
     for family in families:
@@ -56,7 +56,7 @@ async def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
 
 
 async def test_spans_are_described_by_the_conventions_of_messaging() -> None:
-    """A backend of traces would take them for anything but messages that were sent and received."""
+    """A tracing backend would not recognize them as sent and received messages."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))

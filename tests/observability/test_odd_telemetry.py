@@ -1,4 +1,4 @@
-"""Logging and traces of what nobody thinks of: errors that cannot be told, metadata of other meaning."""
+"""Logging and traces in unusual cases: errors that cannot be formatted, metadata with other meanings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WordlessError(Exception):
 
 
 async def test_an_error_that_cannot_be_told_does_not_end_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing would be logged of this bus any more, for the rest of its life."""
+    """The listener would be removed, and nothing of this bus be logged any more."""
     bus = InMemoryEventBus()
     log_reports(bus, "shop")
 
@@ -74,7 +74,7 @@ async def test_metadata_of_another_meaning_hinders_no_delivery(
     instrument(bus, tracer=provider.get_tracer("test"))
     handled: list[object] = []
     bus.subscribe(Weighed, handled.append, start="beginning", retry_count=0, batch=batch)
-    await storage.store_event(Weighed(1.0, metadata=metadata))  # of a publisher that is not traced
+    await storage.store_event(Weighed(1.0, metadata=metadata))  # by a publisher without tracing
     async with bus:
         await bus.publish(Weighed(2.0))
         await bus.drain()
@@ -84,7 +84,7 @@ async def test_metadata_of_another_meaning_hinders_no_delivery(
 
 
 async def test_a_publish_that_is_refused_leaves_no_payload_in_its_span() -> None:
-    """What an error quotes of an event would lie with whoever keeps the traces."""
+    """Parts of an event quoted by an error would reach the tracing backend."""
     provider, spans = _recording()
     bus = InMemoryEventBus()
     instrument(bus, tracer=provider.get_tracer("test"))
@@ -98,7 +98,7 @@ async def test_a_publish_that_is_refused_leaves_no_payload_in_its_span() -> None
 
 
 def test_a_registry_takes_one_exporter() -> None:
-    """Every metric would be described twice, and a strict reader refuse all of them."""
+    """Every metric would be described twice, and a strict parser refuse them all."""
     registry = CollectorRegistry()
     exporter = PrometheusExporter(registry)
     exporter.watch(InMemoryEventBus(), name="first")
@@ -125,13 +125,13 @@ def test_a_registry_takes_one_exporter() -> None:
     ids=str,
 )
 async def test_metrics_are_not_served_where_nobody_can_listen(where: dict[str, Any], words: str) -> None:
-    """A digit too many ended in an OverflowError that named no setting."""
+    """A digit too many would end in an OverflowError that names no setting."""
     with pytest.raises(UsageError, match=words):
         await PrometheusExporter().serve(**where)
 
 
 async def test_a_scrape_while_the_loop_is_closed_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each restart of an application would be an error of its metrics, with a traceback in its log."""
+    """Each restart of an application would break a scrape, with a traceback in its log."""
     exporter = PrometheusExporter()
     exporter.watch(InMemoryEventBus(), name="shop")
     _, end = await exporter.serve(port=0)

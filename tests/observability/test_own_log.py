@@ -1,4 +1,4 @@
-"""What a bus logs by itself: no failure is silent, none is a flood."""
+"""A bus's default logging: failures are not silent, and do not flood the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def own_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 async def test_a_handler_that_fails_is_heard_of_without_anything_set_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A slip in the first program anybody writes would print nothing, and end as if all was well."""
+    """A mistake in a user's first program would print nothing, as if all were well."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
         bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
         bus.subscribe(Chimed, refuse, name="halts", retry_count=0, on_exhausted="stop")
@@ -55,7 +55,7 @@ async def test_a_handler_that_fails_is_heard_of_without_anything_set_up(
 async def test_a_handler_that_fails_all_the_time_does_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A line for each of a million failures would hold up the event loop and fill the disk."""
+    """A line for each of a million failures would block the event loop and fill the disk."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
         bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
         await bus.publish_batch([Chimed("a") for _ in range(300)])
@@ -66,7 +66,7 @@ async def test_a_handler_that_fails_all_the_time_does_not_flood_the_log(
 def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Of two troubles at a time one would hide the other, and nobody knew how often it came."""
+    """Of two problems at once, one would hide the other, and their number be unknown."""
     now = 100.0
     log = OwnLog(lambda: now)
     for _ in range(4):
@@ -93,7 +93,7 @@ def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
 
 
 def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subscription for each visitor, each of which failed once, would fill the memory for ever."""
+    """A subscription for each visitor, each of which failed once, would fill the memory."""
     now = 100.0
     monkeypatch.setattr(logged, "_MOST_TOLD", 10)
     log = OwnLog(lambda: now)
@@ -104,14 +104,14 @@ def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_only_to_be_known_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
-    """A program that is stopped and started would write lines that nobody has asked for."""
+    """Starting and stopping a program would log lines that nobody needs."""
     with caplog.at_level(logging.DEBUG):
         OwnLog()(SubscriptionResumed("a"))
     assert caplog.records == []
 
 
 async def test_an_application_that_logs_reports_has_each_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Every failure would be written twice: by the application, and by the bus."""
+    """Every failure would be logged twice: by the application, and by the bus."""
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
         bus.subscribe(Chimed, refuse, name="parks", retry_count=0)
         end = log_reports(bus, "shop")
@@ -126,7 +126,7 @@ async def test_an_application_that_logs_reports_has_each_once(caplog: pytest.Log
 
 
 async def test_who_counts_reports_does_not_silence_them(caplog: pytest.LogCaptureFixture) -> None:
-    """Metrics would be paid for with a log that says nothing of any failure."""
+    """Collecting metrics would silence the log of failures."""
     heard: list[object] = []
     async with InMemoryEventBus(InMemoryEventStorage()) as bus:
         bus.listen(heard.append)

@@ -1,4 +1,4 @@
-"""Logging, metrics and traces of a bus that works on real parts."""
+"""Logging, metrics and traces of a bus with real components."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def _fail(event: Metered) -> None:
 async def test_a_failure_is_logged_with_fields_but_no_payload_and_no_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Card numbers and passwords would lie in log files."""
+    """Card numbers and passwords would be in log files."""
     bus = InMemoryEventBus()
     log_reports(bus, "shop")
     bus.subscribe(Metered, _fail, name="charge", retry_count=0)
@@ -61,7 +61,7 @@ async def test_a_failure_is_logged_with_fields_but_no_payload_and_no_secret(
 
 
 async def test_logging_ends_when_told(caplog: pytest.LogCaptureFixture) -> None:
-    """A bus that lives on would log twice after a second set-up."""
+    """A long-lived bus would log twice after a second set-up."""
     bus = InMemoryEventBus()
     end = log_reports(bus, "shop")
     end()
@@ -74,7 +74,7 @@ async def test_logging_ends_when_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_what_the_logger_does_not_want_costs_no_message(caplog: pytest.LogCaptureFixture) -> None:
-    """A level that is set on purpose would be overridden, and the log be full of what nobody wants."""
+    """A deliberately chosen level would be ignored, and unwanted lines fill the log."""
     bus = InMemoryEventBus()
     log_reports(bus, "shop", levels={telemetry.AttemptFailed: logging.DEBUG})
     bus.subscribe(Metered, _fail, name="charge", retry_count=0)
@@ -89,7 +89,7 @@ def _kinds(base: type[telemetry.Report]) -> list[type[telemetry.Report]]:
 
 
 def test_every_kind_of_report_has_a_level() -> None:
-    """A report would raise inside the logger, which is then taken off."""
+    """A report would raise inside the listener, which is then removed."""
     assert {kind.severity for kind in _kinds(telemetry.Report)} == set(LEVELS)
 
 
@@ -110,7 +110,7 @@ def test_every_kind_of_report_has_a_level() -> None:
     ],
 )
 def test_secrets_are_masked(text: str, masked: str) -> None:
-    """A token in an error message would lie in log files."""
+    """A token in an error message would be in log files."""
     assert mask_secrets(text) == masked
 
 
@@ -139,13 +139,13 @@ async def test_metrics_tell_what_happened_on_a_port_of_their_own() -> None:
 
 
 async def test_a_blocked_loop_is_seen_by_a_scrape_of_the_port() -> None:
-    """The one moment in which metrics are needed most would show a scrape that hangs."""
+    """When metrics are needed most, the scrape would hang."""
     exporter = PrometheusExporter(timeout=0.05)
     bus = InMemoryEventBus()
     exporter.watch(bus, name="shop")
     port, end = await exporter.serve(port=0)
     async with bus:
-        # A synchronous call on the loop: nothing else runs on it until the answer is there.
+        # A synchronous call blocks the loop: nothing else runs on it until the answer is there.
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30).text  # noqa: ASYNC210
     await asyncio.to_thread(end)
     assert 'pabal_bus_responsive{bus="shop"} 0.0' in text
@@ -153,7 +153,7 @@ async def test_a_blocked_loop_is_seen_by_a_scrape_of_the_port() -> None:
 
 
 async def test_metrics_are_mounted_in_a_web_application_that_runs_the_bus(tmp_path: Path) -> None:
-    """Services would have to write the start, the stop and the endpoint themselves."""
+    """Services would have to implement start, stop and the endpoint themselves."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "shop.db")
     exporter = PrometheusExporter()
     exporter.watch(bus)
@@ -170,7 +170,7 @@ async def test_metrics_are_mounted_in_a_web_application_that_runs_the_bus(tmp_pa
 
 
 def test_two_buses_need_two_names() -> None:
-    """The figures of one would replace those of the other."""
+    """The figures of one bus would replace those of the other."""
     exporter = PrometheusExporter()
     exporter.watch(InMemoryEventBus())
     with pytest.raises(UsageError, match="another name"):
@@ -179,7 +179,7 @@ def test_two_buses_need_two_names() -> None:
 
 @pytest.mark.parametrize("page", ["observability.md", "observability.ko.md"])
 def test_the_page_lists_exactly_the_metrics_there_are(page: str) -> None:
-    """Somebody would build an alert on a metric that does not exist."""
+    """Users would build an alert on a metric that does not exist."""
     text = (ROOT / "docs" / page).read_text("utf-8")
     listed = set(re.findall(r"^\| `(pabal_\w+)`", text, re.MULTILINE))
     measures = (*prometheus.OF_A_BUS, *prometheus.OF_A_SUBSCRIPTION)
@@ -190,7 +190,7 @@ def test_the_page_lists_exactly_the_metrics_there_are(page: str) -> None:
 
 
 async def test_durations_are_measured_where_asked_for() -> None:
-    """The slowest hundredth of the attempts would stay unknown."""
+    """The slowest percent of the attempts would stay unknown."""
     bus = InMemoryEventBus()
     exporter = PrometheusExporter()
     exporter.watch(bus, name="shop", durations=True)
@@ -209,7 +209,7 @@ async def test_durations_are_measured_where_asked_for() -> None:
 
 
 async def test_the_durations_of_two_buses_stand_side_by_side() -> None:
-    """The second bus could not be measured at all: a metric of this name is registered already."""
+    """The second bus could not be measured, because a metric with this name is already registered."""
     exporter = PrometheusExporter()
 
     async def fine(event: Metered) -> None: ...
@@ -225,7 +225,7 @@ async def test_the_durations_of_two_buses_stand_side_by_side() -> None:
 
 
 def test_figures_that_only_some_buses_have_are_left_out() -> None:
-    """A scrape would fail as a whole: on Redis a watermark is a figure for each partition."""
+    """The whole scrape would fail: on Redis, each partition has its own watermark."""
 
     class OnRedis(InMemoryEventBus):
         def get_statistics(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ async def test_a_trace_goes_on_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_an_old_event_and_a_batch_begin_traces_of_their_own_with_links() -> None:
-    """A replay would grow traces of last week, which no backend shows any more."""
+    """A replay would extend last week's traces, which no backend shows any more."""
     provider, spans = _recording()
     bus = InMemoryEventBus()
     instrument(bus, tracer=provider.get_tracer("test"), link_after=-1.0)
@@ -332,7 +332,7 @@ async def test_an_old_event_and_a_batch_begin_traces_of_their_own_with_links() -
 
 @dataclass(frozen=True)
 class Swiped:
-    """Be no DomainEvent, so that it carries no trace of its own to a batch."""
+    """Not a DomainEvent, so that it has no metadata for a trace in a batch."""
 
     card: str
 
@@ -362,7 +362,7 @@ async def test_a_batch_is_one_span_that_tells_how_many_whatever_its_events_are()
 
 
 def test_a_bus_is_instrumented_once() -> None:
-    """Every span would be there twice."""
+    """Every span would be recorded twice."""
     bus = InMemoryEventBus()
     instrument(bus)
     with pytest.raises(UsageError, match="already"):
@@ -370,7 +370,7 @@ def test_a_bus_is_instrumented_once() -> None:
 
 
 async def test_a_chain_of_events_is_one_trace() -> None:
-    """What an order caused would have to be searched for by hand."""
+    """The consequences of an order would have to be searched for by hand."""
     provider, spans = _recording()
     bus = InMemoryEventBus()
     instrument(bus, tracer=provider.get_tracer("test"))
@@ -389,7 +389,7 @@ async def test_a_chain_of_events_is_one_trace() -> None:
 
 
 def test_an_event_that_does_not_go_through_publish_can_carry_the_trace() -> None:
-    """What ``tx.store_event`` stores would stand in no trace."""
+    """Events stored by ``tx.store_event`` would be in no trace."""
     provider, _ = _recording()
     with provider.get_tracer("web").start_as_current_span("request") as span:
         event = with_trace(Metered("1", metadata={"desk": "seoul"}))

@@ -1,4 +1,4 @@
-"""A small shop whose handler fails for one kind of order, on a bus that lies in a file."""
+"""A small shop whose handler fails for one kind of order, on a bus with a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShopPacked(DomainEvent):
 
 
 class Shop:
-    """The bus, and what its handlers have seen."""
+    """The bus, and what its handlers have received."""
 
     def __init__(self, bus: InMemoryEventBus) -> None:
         self.bus = bus
@@ -48,7 +48,7 @@ class Shop:
 
 
 async def mend(path: Path) -> None:
-    """Have a shop that takes every quantity deliver its dead letters again."""
+    """Let a shop that accepts every quantity deliver its dead letters again."""
     async with EventBusFactory.create_default_event_bus(path, durability="normal") as bus:
         Shop(bus).mended = True
         await bus.dead_letters.retry("all")
@@ -69,7 +69,7 @@ async def shop(path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def stopped(path: Path) -> Path:
-    """The file of a stopped shop: three orders packed, two of a negative quantity parked."""
+    """The file of a stopped shop: three orders packed, two with a negative quantity parked."""
     bus = EventBusFactory.create_default_event_bus(path, durability="normal")
     async with bus:
         Shop(bus)

@@ -1,4 +1,4 @@
-"""What an operator does takes effect, live or stopped, and is written down."""
+"""An operator's actions take effect, on a live or stopped bus, and are recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.operations.conftest import Shop, ShopOrder
 
 
 async def test_an_edited_dead_letter_is_handled_at_the_next_start(stopped: Path) -> None:
-    """A repair made while the application is down would be lost."""
+    """A fix made while the application is down would be lost."""
     async with open_operations(stopped, actor="kim") as operations:
         with pytest.raises(DecodeError):
             await operations.edit_and_retry(1, {"order_id": "o-1", "quantity": "many", "email": ""})
@@ -30,7 +30,7 @@ async def test_an_edited_dead_letter_is_handled_at_the_next_start(stopped: Path)
 
 
 async def test_every_action_is_in_the_audit_log_of_the_file(stopped: Path) -> None:
-    """Nobody could say afterwards who discarded what."""
+    """It would be impossible to tell afterwards who discarded what."""
     async with open_operations(stopped, actor="kim") as operations:
         await operations.discard(1)
         with pytest.raises(DeadLetterNotFoundError):
@@ -43,7 +43,7 @@ async def test_every_action_is_in_the_audit_log_of_the_file(stopped: Path) -> No
 
 
 async def test_all_that_match_are_retried_or_discarded_and_counted(stopped: Path) -> None:
-    """Two hundred dead letters of one cause would need two hundred commands."""
+    """Two hundred dead letters with one cause would need two hundred commands."""
     async with open_operations(stopped) as operations:
         wanted = DeadLetterFilter(subscription="pack")
         assert await operations.count_matching(wanted) == 2
@@ -102,7 +102,7 @@ async def test_a_dead_letter_is_retried_on_a_live_bus_at_once(shop: Shop) -> Non
 async def test_what_another_process_retries_or_discards_reaches_the_one_that_handles_it(
     shop: Shop, path: Path
 ) -> None:
-    """A retry from the command line would wait until the application is restarted."""
+    """A retry from the command line would wait until the application restarts."""
     refused = [ShopOrder("o-1", -1), ShopOrder("o-2", -2)]
     for order in refused:
         await shop.bus.publish(order)
@@ -115,7 +115,7 @@ async def test_what_another_process_retries_or_discards_reaches_the_one_that_han
     await shop.bus.drain()
     assert shop.packed == [7, 8]
     assert (await operations_of(shop.bus).dead_letters()).dead_letters == ()
-    # The holder hears of the discard with its next look at the file, and nothing tells when that was.
+    # The holder notices the discard when it next checks the file; nothing signals when that was.
     async with asyncio.timeout(60):
         while shop.bus.health().status != "ok":  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""``pabal doctor``: what it looks at, what it says, and its exit status."""
+"""``pabal doctor``: what it checks, what it says, and its exit status."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TEN = LogFigures(first=1, head=10, scheduled=0, size_bytes=None)
 
 
 class ScaleRead(DomainEvent):
-    """Be something to store."""
+    """An event to store."""
 
     grams: int
 
 
 def record(**changes: object) -> SubscriptionRecord:
-    """Return a subscription's record that is well, but for ``changes``."""
+    """Return the record of a healthy subscription, with ``changes``."""
     fields: dict[str, object] = {
         "name": "scale",
         "watermark": 10,
@@ -86,7 +86,7 @@ def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, 
 
 
 def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
-    """The person on call would otherwise not learn that events wait for somebody."""
+    """The operator on call would not learn that events are waiting."""
     now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=30)
     parked, abandoned, idle, busy = look_at_subscriptions(
         [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="somebody")], TEN, now
@@ -98,14 +98,14 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
 
 
 def test_a_subscription_that_has_halted_is_a_problem_whatever_else_it_has() -> None:
-    """A log in which nothing is handled any more would be called well, or only its dead letters be named."""
+    """A halted log would be called healthy, or only its dead letters be mentioned."""
     why = "halted at event 1 at position 4: failed 1 of 1 attempts"
     [halted] = look_at_subscriptions([record(parked=2, halted=why)], TEN, datetime(2026, 1, 1, tzinfo=UTC))
     assert (halted.level, halted.text) == ("problem", f"subscription 'scale' {why}")
 
 
 async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
-    """A doctor who finds something everywhere is not asked a second time."""
+    """A doctor that always finds something would soon be ignored."""
     await a_log(tmp_path / "log.db")
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         diagnosis = await examine(tmp_path / "log.db", storage)
@@ -120,7 +120,7 @@ async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
 async def test_it_tells_what_a_power_cut_could_take_of_what_was_written_last(
     tmp_path: Path, durability: Any, told: str
 ) -> None:
-    """Nobody would know that an application runs without syncing, until the power has failed."""
+    """Nobody would know that an application runs without syncing until a power failure."""
     path = tmp_path / "log.db"
 
     async def said() -> list[str]:
@@ -142,7 +142,7 @@ async def test_it_tells_what_a_power_cut_could_take_of_what_was_written_last(
             assert await storage.noted_durability() == ([None, *modes][number])
             await storage.store_event(ScaleRead(number))
             assert await storage.noted_durability() == mode
-    # Neither looking nor opening it, both in the stronger mode, is writing.
+    # Neither checking nor opening it in the stronger mode counts as writing.
     for _ in range(2):
         (text,) = await said()
         assert told in text
@@ -160,7 +160,7 @@ async def test_the_command_reports_a_dead_letter_with_status_one(tmp_path: Path)
 
 
 async def test_the_command_names_the_position_of_an_altered_event_with_status_two(tmp_path: Path) -> None:
-    """An altered event that nobody is told of would be found when it is needed."""
+    """An altered event that is not reported would be found only when it is needed."""
     path = tmp_path / "log.db"
     await a_log(path)
     connection = sqlite3.connect(path)
@@ -173,7 +173,7 @@ async def test_the_command_names_the_position_of_an_altered_event_with_status_tw
 
 
 def test_a_file_that_is_no_log_is_refused_in_one_line_with_status_two(tmp_path: Path) -> None:
-    """A traceback would not tell what to do."""
+    """A traceback would not say what to do."""
     other = tmp_path / "notes.txt"
     other.write_text("these are notes, no log" * 10)
     done = run(other)

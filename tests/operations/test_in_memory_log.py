@@ -1,4 +1,4 @@
-"""Operators are told the same of a log in memory as of one in a file."""
+"""Operators see the same of a log in memory as of one in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.operations.conftest import Shop, ShopOrder
 
 
 async def _answers(operations: Operations) -> dict[str, Any]:
-    """Return what every question is answered with, but for times and the ids of events."""
+    """Return the answer to every query, without times and event ids."""
     overview = await operations.overview()
     page = await operations.events(limit=4, payloads=True)
     older = await operations.events(before=page.events[-1].cursor)

@@ -1,4 +1,4 @@
-"""What an operator is told of subscriptions, and what is shown, counted and looked up for him."""
+"""Health reasons, and what is shown, counted and looked up for operators."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
 def test_each_thing_that_is_wrong_is_a_reason_of_its_own(
     seen: SubscriptionView, target: Target, level: str, code: str, words: str
 ) -> None:
-    """A page that is green while events stand still is worse than none."""
+    """A page that is green while events are stuck is worse than none."""
     found, [reason] = judge(target, [seen], [], NOW)
     assert (found, reason.level, reason.code, reason.subscription) == (level, level, code, "pack")
     assert words in reason.text
@@ -67,12 +67,12 @@ def test_each_thing_that_is_wrong_is_a_reason_of_its_own(
     ],
 )
 def test_what_works_as_it_should_is_no_reason(seen: SubscriptionView, target: Target) -> None:
-    """An alarm for nothing teaches people to look away."""
+    """False alarms teach people to ignore them."""
     assert judge(target, [seen], [], NOW) == ("ok", ())
 
 
 def test_what_is_masked_is_masked_within_lists_too() -> None:
-    """The addresses of all buyers of an order would be shown, because there are several."""
+    """The buyers' addresses in an order would be shown if there are several."""
     payload = {"buyers": [{"name": "kim", "email": "kim@example.com"}, ["x", {"password": "p"}]], "raw": b"?"}
     assert Masking("masked").of(payload) == {
         "buyers": [{"name": "kim", "email": HIDDEN}, ["x", {"password": HIDDEN}]],
@@ -81,7 +81,7 @@ def test_what_is_masked_is_masked_within_lists_too() -> None:
 
 
 async def test_a_place_in_the_log_is_found_by_time() -> None:
-    """A rate of the last hour would count the wrong events."""
+    """The rate of the last hour would count the wrong events."""
     async with InMemoryEventStorage() as storage:
         for number in range(9):
             await storage.store_event(ShopOrder(f"o-{number}", number))
@@ -93,7 +93,7 @@ async def test_a_place_in_the_log_is_found_by_time() -> None:
 
 
 async def test_dead_letters_are_counted_by_the_type_of_their_event(stopped: Path) -> None:
-    """Who is asked "discard 2 dead letters?" must find two gone afterwards."""
+    """After confirming "discard 2 dead letters?", exactly two must be gone."""
     async with open_operations(stopped) as operations:
         wanted = DeadLetterFilter(event_type="shop.ordered")
         assert await operations.count_matching(wanted) == 2
@@ -103,7 +103,7 @@ async def test_dead_letters_are_counted_by_the_type_of_their_event(stopped: Path
 
 @pytest.mark.parametrize("limit", [0, -1, 1_000_000])
 async def test_a_page_of_no_sensible_length_is_refused(stopped: Path, limit: int) -> None:
-    """A page of a million events would take the memory of the process that is looked at."""
+    """A page of a million events would fill the memory of the inspected process."""
     async with open_operations(stopped) as operations:
         with pytest.raises(InvalidFilterError, match="limit"):
             await operations.events(limit=limit)
@@ -112,7 +112,7 @@ async def test_a_page_of_no_sensible_length_is_refused(stopped: Path, limit: int
 def test_a_write_ahead_log_that_has_grown_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It costs the disk, and says that some reader never lets go."""
+    """It costs disk space, and means that a reader never finishes."""
     monkeypatch.setattr(doctor, "_LARGE_WAL", 1000)
     wal = tmp_path / "shop.db-wal"
     wal.write_bytes(bytes(1001))

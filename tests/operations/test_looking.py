@@ -1,4 +1,4 @@
-"""What an operator sees is what the log and the bus hold, live or stopped."""
+"""Operators see what the log and the bus hold, on a live or stopped bus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.operations.conftest import Shop, ShopOrder, mend
 
 
 async def test_the_overview_of_a_stopped_log_says_what_is_wrong(stopped: Path) -> None:
-    """Whoever is on call would not see the dead letters that wait for a decision."""
+    """The operator on call would not see the dead letters that wait for a decision."""
     async with open_operations(stopped) as operations:
         overview = await operations.overview()
     assert overview.health == "degraded"
@@ -61,7 +61,7 @@ async def test_pages_lead_through_all_events_in_both_directions(stopped: Path) -
 
 
 async def test_filters_choose_by_type_aggregate_and_cause(stopped: Path) -> None:
-    """A filter that lets too much through, or too little, misleads in the worst moment."""
+    """A filter that returns too much or too little misleads at the worst moment."""
     async with open_operations(stopped) as operations:
         packed = await operations.events(parse_filter({"type": "*.packed"}))
         assert {event.event_type for event in packed.events} == {"shop.packed"}
@@ -97,7 +97,7 @@ async def test_one_event_shows_cause_effects_and_deliveries(stopped: Path) -> No
 
 
 async def test_a_delivery_that_succeeded_at_last_shows_what_failed_before(stopped: Path) -> None:
-    """Whoever asks why an order was late would read that it was handled, and no more."""
+    """To the question why an order was late, the answer would only be that it was handled."""
     await mend(stopped)
     for mode in ("full", "masked"):
         async with open_operations(stopped, masking=Masking(mode)) as operations:
@@ -113,7 +113,7 @@ async def test_a_delivery_that_succeeded_at_last_shows_what_failed_before(stoppe
 
 
 async def test_a_trace_is_a_tree_from_any_event_of_the_chain(stopped: Path) -> None:
-    """The way from a cause to its effects would have to be put together by hand."""
+    """The way from a cause to its effects would have to be pieced together by hand."""
     async with open_operations(stopped) as operations:
         (packed, *_) = (await operations.events(parse_filter({"type": "shop.packed"}))).events
         trace = await operations.trace(packed.event_id)
@@ -124,7 +124,7 @@ async def test_a_trace_is_a_tree_from_any_event_of_the_chain(stopped: Path) -> N
 
 
 async def test_streams_are_listed_by_page_and_shown_in_order(stopped: Path) -> None:
-    """An aggregate's history would not be found without knowing its id by heart."""
+    """An aggregate's history could be found only by its exact id."""
     async with open_operations(stopped) as operations:
         first = await operations.streams(prefix="o-", limit=3)
         assert [stream.aggregate_id for stream in first.streams] == ["o-0", "o-1", "o-2"]
@@ -137,7 +137,7 @@ async def test_streams_are_listed_by_page_and_shown_in_order(stopped: Path) -> N
 
 
 async def test_following_yields_what_is_published_meanwhile(shop: Shop) -> None:
-    """``pabal tail`` would show the past, or nothing."""
+    """``pabal tail`` would show past events, or nothing."""
     operations = operations_of(shop.bus)
     seen: list[str] = []
 
@@ -167,7 +167,7 @@ def test_a_filter_that_cannot_be_read_is_refused(field: str, text: str) -> None:
 
 
 async def test_masking_hides_fields_by_name_and_messages_that_may_quote_them(stopped: Path) -> None:
-    """Personal data would be on the screen of everybody who looks after the bus."""
+    """Personal data would be on the screen of everybody who operates the bus."""
     async with open_operations(stopped, masking=Masking("masked")) as operations:
         letter = await operations.dead_letter(1)
         assert letter.event.payload == {"order_id": "o-1", "quantity": -1, "email": HIDDEN}
@@ -176,7 +176,7 @@ async def test_masking_hides_fields_by_name_and_messages_that_may_quote_them(sto
 
 
 async def test_what_is_no_log_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """Looking at a wrong file would turn it into a log, or make one."""
+    """Inspecting a wrong file would turn it into a log, or create one."""
     with pytest.raises(StorageUnavailableError):
         open_operations(tmp_path / "missing.db")
     assert not (tmp_path / "missing.db").exists()

@@ -1,4 +1,4 @@
-"""Projections as an operator finds them: listed and removed without their classes, whoever runs them."""
+"""Operators list and remove projections without their classes, whoever runs them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def storage(tmp_path: Path) -> AsyncIterator[SqliteEventStorage]:
 
 @pytest.fixture
 async def operations(storage: SqliteEventStorage) -> AsyncIterator[Operations]:
-    """What another process would use: a connection of its own."""
+    """The operations of another process: with its own connection."""
     async with open_operations(storage.path, actor="kim") as operations:
         yield operations
 
@@ -63,7 +63,7 @@ async def _tables(storage: SqliteEventStorage) -> list[str]:
 async def test_a_file_shows_what_it_holds_of_projections(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """Whoever is on call would need SQL to see which read model lags, or holds the log back."""
+    """The operator would need SQL to see which read model lags, or holds back the log."""
     assert await operations.projections() == []
     await _store(storage, 10)
     await _interrupt(Balances(storage, batch=5), at=5, first=True)
@@ -81,7 +81,7 @@ async def test_a_file_shows_what_it_holds_of_projections(
 async def test_a_table_that_somebody_dropped_is_not_counted(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """One missing table would keep all projections from being shown."""
+    """One missing table would prevent all projections from being shown."""
     await _run_until(Balances(storage), await _store(storage, 3))
     await storage.transact(lambda tx: tx.execute("DROP TABLE balances"))
     assert [view.rows for view in await operations.projections(rows=True)] == [{}]
@@ -90,7 +90,7 @@ async def test_a_table_that_somebody_dropped_is_not_counted(
 async def test_a_projection_whose_class_is_gone_is_removed(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """It would hold the log back for ever, or somebody drop the wrong table by hand."""
+    """It would hold back the log forever, or somebody drop the wrong table by hand."""
     await _run_until(Balances(storage), await _store(storage, 10))
     await _interrupt(Balances(storage, batch=4), at=4)
     await _store(storage, 5)
@@ -111,7 +111,7 @@ async def test_a_projection_whose_class_is_gone_is_removed(
 async def test_what_an_interrupted_rebuild_has_left_is_dropped_alone(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """It holds the log back as the live tables would, and nothing but another rebuild removed it."""
+    """It holds back the log like the live tables, and only another rebuild would remove it."""
     await _run_until(Balances(storage), await _store(storage, 10))
     assert (await operations.remove_projection("balances", unfinished=True)).count == 0
     await _interrupt(Balances(storage, batch=4), at=4)
@@ -124,7 +124,7 @@ async def test_what_an_interrupted_rebuild_has_left_is_dropped_alone(
 async def test_a_removal_is_noticed_where_the_projection_runs(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """The application would write into tables that are gone, or make them again half-filled."""
+    """The application would write into dropped tables, or recreate them half-filled."""
     async with Balances(storage) as balances:
         await balances.reached(await _store(storage, 3), timeout=30)
         await operations.remove_projection("balances")
@@ -139,7 +139,7 @@ async def test_a_removal_is_noticed_where_the_projection_runs(
 async def test_a_rebuild_whose_tables_are_dropped_fails_and_leaves_the_live_ones(
     storage: SqliteEventStorage,
 ) -> None:
-    """It would go on writing into nothing, and put it in place of the live tables."""
+    """It would keep writing, and replace the live tables with nothing."""
     await _run_until(Balances(storage), await _store(storage, 20))
     balances = Balances(storage, batch=5)
 
@@ -162,7 +162,7 @@ async def test_a_rebuild_whose_tables_are_dropped_fails_and_leaves_the_live_ones
 async def test_unknown_names_are_told_with_those_there_are(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
-    """A slip of the finger would look as if it had worked."""
+    """A typing error would look as if it had worked."""
     with pytest.raises(ProjectionNotFoundError, match="there are: none"):
         await operations.remove_projection("balance")
     await _run_until(Balances(storage), await _store(storage, 1))
@@ -172,7 +172,7 @@ async def test_unknown_names_are_told_with_those_there_are(
 
 
 async def test_where_no_tables_are_there_are_no_projections() -> None:
-    """An operator of a bus in memory would meet an AttributeError."""
+    """An operator of a bus in memory would get an AttributeError."""
     in_memory = operations_of(InMemoryEventStorage())
     assert await in_memory.projections(rows=True) == []
     with pytest.raises(ProjectionNotFoundError):

@@ -1,4 +1,4 @@
-"""A replay is bounded by times where nobody knows positions, in a file that is in use or not."""
+"""A replay can be bounded by times, if positions are not known, on a live or stopped bus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.operations.conftest import ShopOrder
 
 
 class Seen:
-    """A durable bus on a file, and what its handler has seen."""
+    """A durable bus on a file, and what its handler has received."""
 
     def __init__(self, path: Path) -> None:
         self.quantities: list[int] = []
@@ -27,13 +27,13 @@ class Seen:
 
 
 async def middle(operations: Operations) -> tuple[datetime, datetime]:
-    """Return when the second of three events entered the log, and when the third did."""
+    """Return when the second and the third of three events entered the log."""
     events = [event async for event in operations.read()]
     return events[1].recorded_at, events[2].recorded_at
 
 
 async def test_a_live_bus_delivers_again_what_lies_between_two_times(tmp_path: Path) -> None:
-    """Somebody who knows when a fault began would have to look for a position first."""
+    """An operator who knows when a fault began would first have to look up a position."""
     seen = Seen(tmp_path / "log.db")
     async with seen.bus:
         for quantity in (1, 2, 3):
@@ -54,7 +54,7 @@ async def test_a_live_bus_delivers_again_what_lies_between_two_times(tmp_path: P
 
 
 async def test_what_is_asked_of_a_file_by_time_is_delivered_at_the_next_start(tmp_path: Path) -> None:
-    """A time would be taken only by a bus that runs."""
+    """Times would be accepted only by a running bus."""
     seen = Seen(tmp_path / "log.db")
     async with seen.bus:
         for quantity in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""What an operator sees of a log whose beginning is gone, and of what another process handles."""
+"""What operators see of a trimmed log, and of subscriptions handled by another process."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def trimmed(path: Path) -> Path:
 
 
 async def _take(event: ShopOrder) -> None:
-    """Be content with every order."""
+    """Accept every order."""
 
 
 async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_nobody_runs(trimmed: Path) -> None:
-    """After a reset to the beginning events would be waited for that can never come."""
+    """After a reset to the beginning, the lag would include events that can never arrive."""
     async with open_operations(trimmed) as operations:
         await operations.reset("pack", "beginning")
         overview = await operations.overview()
@@ -45,7 +45,7 @@ async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_nobody_runs(tri
 
 
 async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_is_paused_here(trimmed: Path) -> None:
-    """The same page would tell another number once the application runs."""
+    """The same page would show another number once the application runs."""
     bus = EventBusFactory.create_default_event_bus(trimmed)
     bus.subscribe(ShopOrder, _take, name="pack")
     async with bus:
@@ -58,7 +58,7 @@ async def test_what_was_trimmed_is_no_lag_of_a_subscription_that_is_paused_here(
 
 
 async def test_a_replay_counts_what_is_still_there(trimmed: Path) -> None:
-    """Positions that are gone would be said to come, and a range of nothing else to be on its way."""
+    """Deleted positions would be announced, and an empty range be accepted."""
     async with open_operations(trimmed) as operations:
         assert (await operations.replay("pack", 1)).count == 4
         with pytest.raises(UsageError, match="positions 2 to 6 hold nothing to replay: the log begins at 7"):
@@ -66,7 +66,7 @@ async def test_a_replay_counts_what_is_still_there(trimmed: Path) -> None:
 
 
 async def test_the_lag_of_what_another_process_handles_is_its_own(path: Path) -> None:
-    """The page of a process that stands by would show nothing of events that pile up at the other one."""
+    """The page of a standby process would not show events that pile up at the active one."""
     gate = asyncio.Event()
 
     async def wait(event: ShopOrder) -> None:

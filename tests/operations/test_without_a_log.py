@@ -1,4 +1,4 @@
-"""Operators of a bus that has no log see what there is, and are told what cannot be done."""
+"""Operators of a bus without log see what there is, and are told what is not possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.turns import turns_counted
 
 @pytest.fixture
 async def memory_shop() -> AsyncIterator[Shop]:
-    """A shop in memory with one dead letter, of an order of -1."""
+    """A shop in memory with one dead letter, for a quantity of -1."""
     async with EventBusFactory.create_in_memory_event_bus() as bus:
         shop = Shop(bus)
         await bus.publish(ShopOrder("o-1", -1))
@@ -28,7 +28,7 @@ async def memory_shop() -> AsyncIterator[Shop]:
 
 
 async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) -> None:
-    """Every page of the dashboard would fail on a bus in memory, though it has something to show."""
+    """Every page of the dashboard would fail on a bus in memory, although it has something to show."""
     operations = operations_of(memory_shop.bus)
     overview = await operations.overview()
     assert (overview.subscriptions, overview.parked, overview.published_per_second) == (1, 1, 0)
@@ -41,11 +41,11 @@ async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) ->
     with pytest.raises(EventNotFoundError):
         await operations.event("0198c0de-0000-7000-8000-000000000000")
     await operations.aclose()
-    await memory_shop.bus.publish(ShopOrder("o-2", 1))  # the bus is its application's, and goes on
+    await memory_shop.bus.publish(ShopOrder("o-2", 1))  # the bus belongs to its application and goes on
 
 
 async def test_following_is_refused_for_nothing_would_ever_come(memory_shop: Shop) -> None:
-    """A page that shows events live would stay empty, and nobody would know why."""
+    """A live page would stay empty, and nobody would know why."""
     with pytest.raises(UsageError, match="no log that could be followed"):
         await asyncio.wait_for(anext(operations_of(memory_shop.bus).follow()), 10)
 
@@ -62,13 +62,13 @@ async def test_following_is_refused_for_nothing_would_ever_come(memory_shop: Sho
 async def test_what_needs_a_log_is_refused_with_the_reason(
     memory_shop: Shop, action: Callable[[Operations], Awaitable[Any]]
 ) -> None:
-    """An operator would believe that it was done, and wait for what nobody remembers."""
+    """An operator would believe that it was done, although nothing remembers it."""
     with pytest.raises(ActionNotPossibleError, match="pack"):
         await action(operations_of(memory_shop.bus))
 
 
 async def test_a_subscription_that_is_not_there_is_not_resumed(memory_shop: Shop) -> None:
-    """A name mistyped at night would look like a success."""
+    """A mistyped name would look like a success."""
     operations = operations_of(memory_shop.bus)
     with pytest.raises(SubscriptionNotFoundError, match="pack"):
         await operations.resume("pck")
@@ -78,7 +78,7 @@ async def test_a_subscription_that_is_not_there_is_not_resumed(memory_shop: Shop
 async def test_dead_letters_in_memory_are_edited_and_discarded_and_that_is_written_down(
     memory_shop: Shop,
 ) -> None:
-    """What cannot be mended at a bus in memory is lost with its process."""
+    """A dead letter of an in-memory bus that cannot be fixed is lost with its process."""
     operations = operations_of(memory_shop.bus, actor="kim")
     assert (await operations.dead_letter(1)).subscription == "pack"
     page = await operations.dead_letters(DeadLetterFilter(event_type="shop.ordered"))
@@ -98,7 +98,7 @@ async def test_dead_letters_in_memory_are_edited_and_discarded_and_that_is_writt
 async def test_others_have_the_event_loop_while_an_operator_deals_with_many_dead_letters(
     memory_shop: Shop,
 ) -> None:
-    """The application would stand still while somebody looks at a hundred thousand, or discards them."""
+    """The application would block while an operator lists or discards a hundred thousand."""
     await memory_shop.bus.publish_batch([ShopOrder(f"o-{n}", -n) for n in range(2, 1201)])
     await memory_shop.bus.drain()
     operations = operations_of(memory_shop.bus)

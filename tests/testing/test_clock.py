@@ -1,4 +1,4 @@
-"""The virtual clock: time moves when a test says so, and what is due happens on the way."""
+"""The virtual clock: time moves only when a test says so, and due calls are made on the way."""
 
 import asyncio
 from functools import partial
@@ -10,7 +10,7 @@ from pabal.testing import VirtualClock
 
 
 async def test_time_stands_still_until_it_is_moved() -> None:
-    """A test's outcome would depend on how fast it runs."""
+    """The outcome of a test would depend on its speed."""
     clock = VirtualClock(start=1000.0)
     assert (clock.time(), clock.monotonic()) == (1000.0, 0.0)
     await asyncio.sleep(0)
@@ -20,7 +20,7 @@ async def test_time_stands_still_until_it_is_moved() -> None:
 
 
 async def test_calls_are_made_in_order_each_at_its_own_time() -> None:
-    """A delay would be measured from the end of the jump instead of from when it fell due."""
+    """A delay would be measured from the end of the jump instead of from when the call was due."""
     clock = VirtualClock()
     made: list[tuple[str, float]] = []
     delays = {"late": 3.0, "early": 1.0, "also early": 1.0, "at once": -5.0, "never": 9.0}
@@ -35,7 +35,7 @@ async def test_calls_are_made_in_order_each_at_its_own_time() -> None:
 
 
 async def test_what_a_call_sets_off_is_on_time_too() -> None:
-    """A chain of retries would take one jump of the clock for each."""
+    """A chain of retries would need one jump of the clock for each."""
     clock = VirtualClock()
     made: list[float] = []
 
@@ -67,7 +67,7 @@ async def test_a_cancelled_call_is_not_made() -> None:
 
 
 async def test_time_never_goes_back() -> None:
-    """A test with a sign wrong would pass, or hang, in a past that no program meets."""
+    """A test with a wrong sign would pass, or hang, at a time that no program meets."""
     clock = VirtualClock()
     await asyncio.gather(clock.advance(10), clock.advance(5))
     assert clock.monotonic() == 10

@@ -1,4 +1,4 @@
-"""What differs is shown line by line, however much it is."""
+"""Differences are shown line by line, however many lines there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_similar_lines_stand_together() -> None:
 
 
 def test_many_lines_are_not_compared_character_by_character() -> None:
-    """A failing test of two hundred events took twenty seconds to say so; of two thousand, an hour."""
+    """A failing test of two hundred events took twenty seconds to report it; of two thousand, an hour."""
     same = "Paid(same)"
     wanted = [f"Paid(order='o-{n}', amount={n * n})" for n in range(2_000)]
     found = [f"Paid(order='p-{n}', amount={n * n + 1})" for n in range(2_000)]

@@ -1,4 +1,4 @@
-"""The pytest plugin, as an application's test run finds it once pabal is installed."""
+"""The pytest plugin, as found by an application's test run when pabal is installed."""
 
 import subprocess
 import sys
@@ -32,14 +32,14 @@ def test_rings(event_bus, recorded_events, virtual_clock):
 
 
 def test_an_application_finds_the_fixtures_without_configuring_anything(pytester: pytest.Pytester) -> None:
-    """The plugin would be installed, but not known to pytest."""
+    """The plugin would be installed, but unknown to pytest."""
     pytester.makepyfile(APPLICATION_TEST)
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     done.assert_outcomes(passed=1)
 
 
 def test_a_test_that_uses_no_fixture_imports_nothing_of_the_bus(pytester: pytest.Pytester) -> None:
-    """Coverage of an application that extends pabal would start too late, and every test run be slower."""
+    """Coverage of an application that extends pabal would start too late, and test runs be slower."""
     pytester.makepyfile(
         """
         import sys

@@ -1,4 +1,4 @@
-"""The recorder: what was published, what was attempted, and how that ended."""
+"""The recorder: which events were published, which attempts were made, and how they ended."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ async def ignore(event: Any) -> None:
 async def test_every_event_is_recorded_in_publish_order(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder
 ) -> None:
-    """Events that no handler takes, or of several aggregates, would be missing or mixed up."""
+    """Events without a handler, or of several aggregates, would be missing or in the wrong order."""
     events = [Rang("a"), Listened("left"), RangTwice("b"), Rang("c")]
     async with event_bus:
         await event_bus.publish_batch(events * 5)
@@ -55,7 +55,7 @@ async def test_every_event_is_recorded_in_publish_order(
 async def test_attempts_are_recorded_with_their_outcome(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder, virtual_clock: VirtualClock
 ) -> None:
-    """A test of retries could not tell the first attempt from the second."""
+    """A test of retries could not distinguish the first attempt from the second."""
     mood = ["bad"]
 
     async def handle(event: Rang) -> None:
@@ -89,7 +89,7 @@ async def test_batches_are_recorded_event_by_event(
 async def test_clearing_forgets_what_was_recorded(
     event_bus: InMemoryEventBus, recorded_events: EventRecorder
 ) -> None:
-    """The second act of a test would have to subtract the first."""
+    """The second part of a test would have to subtract the first."""
     event_bus.subscribe(Rang, ignore, name="calm")
     async with event_bus:
         await event_bus.publish(Rang("a"))
@@ -102,7 +102,7 @@ async def test_clearing_forgets_what_was_recorded(
 
 
 async def test_a_durable_bus_can_be_recorded(tmp_path: Path) -> None:
-    """Only tests without a log could look at what happened."""
+    """Only tests without a log could check what happened."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         bus = InMemoryEventBus(storage)
         recorder = EventRecorder(bus)

@@ -1,4 +1,4 @@
-"""The given/when/then kit, as users' tests call it."""
+"""The given/when/then kit, as called by users' tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIVE, TWO = Decimal(5), Decimal(2)
 
 
 def test_what_an_aggregate_does_is_told_in_one_sentence() -> None:
-    """A user's right aggregate would be called wrong."""
+    """A user's correct aggregate would fail its test."""
     paid_in = given(Account, Deposited("a", FIVE))
     paid_in.when(lambda account: account.withdraw(TWO)).then(Withdrawn("a", TWO)).then_state(
         balance=Decimal(3)
@@ -34,14 +34,14 @@ def test_what_an_aggregate_does_is_told_in_one_sentence() -> None:
 
 
 def test_what_a_decider_does_is_told_in_one_sentence() -> None:
-    """A user's right decider would be called wrong."""
+    """A user's correct decider would fail its test."""
     scenario = given(account_decider, Deposited("a", FIVE)).when(Withdraw("a", TWO))
     scenario.then(Withdrawn("a", TWO)).then_state(lambda balance: balance == Decimal(3))
     given(account_decider).when(Withdraw("a", TWO)).then_raises(OverdrawnError)
 
 
 def test_other_events_are_shown_line_by_line() -> None:
-    """A failing test would not tell what differs."""
+    """A failing test would not say what differs."""
     scenario = given(Account, Deposited("a", FIVE)).when(lambda account: account.withdraw(TWO))
     with pytest.raises(AssertionError) as caught:
         scenario.then(Withdrawn("a", FIVE))
@@ -50,7 +50,7 @@ def test_other_events_are_shown_line_by_line() -> None:
 
 
 def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
-    """Forgotten brackets ended in a TypeError from inside of pabal."""
+    """Forgotten brackets would end in a TypeError inside pabal."""
     for subject, command in (
         (Account, lambda account: account.withdraw(TWO)),
         (account_decider, Withdraw("a", TWO)),
@@ -64,7 +64,7 @@ def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
 
 @pytest.mark.parametrize("error", [OverdrawnError("2 of 0"), (OverdrawnError, ValueError)], ids=repr)
 def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> None:
-    """It ended in a TypeError from inside of pabal, or an AttributeError."""
+    """It would end in a TypeError inside pabal, or an AttributeError."""
     for scenario in (given(Account), given(Account).when(lambda account: account.withdraw(TWO))):
         with pytest.raises(UsageError, match=r"then_raises\(\) was given .*give one class"):
             scenario.then_raises(error)
@@ -72,7 +72,7 @@ def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> No
 
 @pytest.mark.parametrize("subject", [Account("a"), "Account", None], ids=repr)
 def test_what_nothing_can_be_told_of_is_refused(subject: Any) -> None:
-    """It ended in "issubclass() arg 1 must be a class", from inside of pabal."""
+    """It would end in "issubclass() arg 1 must be a class" inside pabal."""
     with pytest.raises(UsageError, match=r"given\(\) was given .*begin with a Decider, or with a class"):
         given(subject)
 
@@ -83,20 +83,20 @@ async def _withdraw(account: Account) -> None:
 
 @pytest.mark.parametrize("command", [_withdraw, lambda account: _withdraw(account)], ids=["async", "plain"])
 def test_an_async_command_is_told_and_does_not_pass_for_one_that_records_nothing(command: Any) -> None:
-    """The test would pass, whatever the command does: it was never run."""
+    """The test would pass whatever the command does, because it never ran."""
     with pytest.raises(UsageError, match="use a plain function"):
         given(Account, Deposited("a", FIVE)).when(command).then()
 
 
 @pytest.mark.parametrize("command", [Withdraw("a", TWO), None], ids=repr)
 def test_a_command_that_an_aggregate_cannot_be_asked_is_told(command: Any) -> None:
-    """It was taken for a refusal by the aggregate, and the test told of a TypeError that it had raised."""
+    """It would be taken for a rejection, and the test report a TypeError from the aggregate."""
     with pytest.raises(UsageError, match="give a function that is called with the aggregate"):
         given(Account, Deposited("a", FIVE)).when(command)
 
 
 def test_events_in_a_list_are_told_as_the_slip_that_they_are() -> None:
-    """The user was told to write an @applies(list) method."""
+    """The user would be told to write an @applies(list) method."""
     with pytest.raises(UsageError, match=r"given\(\) was given a list; .* given\(…, \*list\)"):
         given(Account, [Deposited("a", FIVE)])
     with pytest.raises(UsageError, match=r"then\(\) was given a list"):
@@ -106,7 +106,7 @@ def test_events_in_a_list_are_told_as_the_slip_that_they_are() -> None:
 
 
 def test_a_projection_is_only_asked_for_its_rows() -> None:
-    """A test that ends in then() would pass, whatever stands in the tables."""
+    """A test that ends in then() would pass, whatever the tables contain."""
     told = given(Balances, Deposited("a", FIVE))
     asks: tuple[Callable[[], object], ...] = (
         lambda: told.then(),
@@ -136,7 +136,7 @@ def test_what_is_not_as_expected_fails() -> None:
 
 
 def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> None:
-    """What it recorded would be stored by whoever catches the error and goes on."""
+    """Its events would be stored by a caller that catches the error and continues."""
 
     def deposit_and_raise(account: Account) -> None:
         account.deposit(FIVE)
@@ -148,7 +148,7 @@ def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> 
 
 @pytest.mark.parametrize("subject", [Account, account_decider])
 def test_a_story_goes_on_and_each_part_is_told_by_itself(subject: Any) -> None:
-    """What an earlier command recorded would be expected again, or be blamed on a later refusal."""
+    """Events of an earlier command would be expected again, or be blamed on a later rejection."""
 
     def withdraw(amount: Decimal) -> Any:
         return Withdraw("a", amount) if subject is account_decider else lambda one: one.withdraw(amount)
@@ -159,14 +159,14 @@ def test_a_story_goes_on_and_each_part_is_told_by_itself(subject: Any) -> None:
 
 
 def test_a_refusal_that_nobody_expected_is_not_passed_over() -> None:
-    """The test of a story would go on, and pass, after a command that failed."""
+    """A test with several commands would continue, and pass, after one that failed."""
     refused = given(Account).when(lambda account: account.withdraw(TWO))
     with pytest.raises(AssertionError, match="nothing should be raised"):
         refused.when(lambda account: account.deposit(FIVE))
 
 
 class UnderUnittest(unittest.TestCase):
-    """The kit needs nothing of pytest."""
+    """The kit works without pytest."""
 
     def test_it_works_in_a_test_case(self) -> None:
         """Users of unittest could not use it."""
