@@ -123,7 +123,7 @@ async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
 
 
 def _server_of(parts: SplitResult) -> tuple[str, dict[str, str]]:
-    """Take what a bus needs out of a server's URL: return what the client understands, and the rest."""
+    """Split a server's URL into the URL for the client and the settings of the bus."""
     _check_password(parts)
     mine = (*_REDIS_SETTINGS, *_INTEGERS, "backpressure")
     pairs = parse_qsl(parts.query)
@@ -136,7 +136,7 @@ def _parts_of(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
-        # What could not be read may be a piece of a password that was not escaped.
+        # The part that cannot be parsed may belong to a password that was not escaped.
         raise UsageError(
             "this URL cannot be read: only an IPv6 address stands in square brackets; "
             "in a password, write %5B for [ and %5D for ]"
@@ -144,13 +144,13 @@ def _parts_of(url: str) -> SplitResult:
 
 
 def _shown(url: str) -> str:
-    """Return a URL for a message: without its settings, and without what may be a user and a password."""
+    """Return a URL for a message: without its query, and without anything that may be user and password."""
     scheme, mark, _ = url.partition("://")
     return f"{scheme}{mark}…" if mark and "@" in url else url.partition("?")[0]
 
 
 def _check_password(parts: SplitResult) -> None:
-    """Refuse a URL that a password has broken in two: its second half would be shown as a path or setting."""
+    """Refuse a URL split in two by its password, whose second half would appear as a path or setting."""
     if "@" in f"{parts.path}{parts.query}{parts.fragment}" and "@" not in parts.netloc:
         raise UsageError(
             f"a {parts.scheme}:// URL whose password holds / ? or # has to write them as %2F, %3F and %23"
@@ -158,7 +158,7 @@ def _check_password(parts: SplitResult) -> None:
 
 
 def _check_memory(url: str, parts: SplitResult) -> None:
-    """Refuse a URL that names something to be kept, which would be gone with the process."""
+    """Refuse a ``memory://`` URL that names something to keep: it would be lost with the process."""
     if parts.netloc or parts.path not in ("", "/") or parts.fragment:
         raise UsageError(
             f"{_shown(url)!r} would keep nothing, whatever it names; write sqlite:///trading.db for a file, "
@@ -167,7 +167,7 @@ def _check_memory(url: str, parts: SplitResult) -> None:
 
 
 def _missing(error: ImportError) -> ImportError:
-    """Return what to raise for a failed import: our own word where the client is not installed."""
+    """Return the error to raise for a failed import: MissingExtraError if the client is not installed."""
     if (error.name or "").partition(".")[0] != "redis":
         return error
     return MissingExtraError(feature="a bus on Redis", extra="redis")
@@ -242,7 +242,7 @@ def _path_of(target: str | Path) -> str | Path:
             f"a {parts.scheme}:// URL names a server, and this needs the file of a log; "
             "pabal doctor looks at how the server keeps it"
         )
-    # The URL itself may hold a password.
+    # The URL itself may contain a password.
     raise UsageError(
         f"a {parts.scheme}:// URL holds no log; name a file, sqlite:///trading.db, or redis://host:6379/0"
     )
@@ -250,7 +250,7 @@ def _path_of(target: str | Path) -> str | Path:
 
 def _file_of(url: str, parts: SplitResult) -> str:
     path = unquote(parts.path.removeprefix("/"))
-    # With fewer slashes it would be anybody's guess where the path begins, and where it leads.
+    # With fewer slashes it would be unclear where the path begins.
     if parts.netloc or not path or not url.partition(":")[2].startswith("///"):
         raise UsageError(
             f"{_shown(url)!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
@@ -263,10 +263,10 @@ def _file_of(url: str, parts: SplitResult) -> str:
 
 
 def _redis_bus(url: str, options: dict[str, Any]) -> RedisEventBus:
-    """Take pabal's settings out of a server's URL; the rest of it is for the client."""
+    """Make a bus from a server's URL: pabal's settings are removed from it, the rest is for the client."""
     parts = _parts_of(url)
     _check_password(parts)
-    name = f"{parts.scheme}://…"  # the URL itself may hold a password
+    name = f"{parts.scheme}://…"  # the URL itself may contain a password
     settings: dict[str, Any] = {}
     rest: list[tuple[str, str]] = []
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -297,7 +297,7 @@ def _durable_bus(
     try:
         return InMemoryEventBus(event_storage=storage, **more, **rest), storage
     except BaseException:
-        storage.__exit__(None, None, None)  # nobody else could: its file would stay open
+        storage.__exit__(None, None, None)  # no caller could close it
         raise
 
 

@@ -1,4 +1,4 @@
-"""``BaseEventBus``: what every bus does alike, wherever its log lies."""
+"""``BaseEventBus``: everything that is the same on every bus, wherever its log is kept."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _identities = count(1)
 
 
 class BaseEventBus(ABC):
-    """Publish events to handlers, wherever the log lies; ``EventBus`` shows an example.
+    """Publish events to handlers; ``EventBus`` shows an example.
 
-    The type of what ``EventBusFactory.from_url`` gives. All that applications call is the same on every bus,
-    which belongs to the event loop that starts it.
+    ``EventBusFactory.from_url`` returns this type. Everything that applications call is the same on every
+    bus. A bus belongs to the event loop that starts it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class BaseEventBus(ABC):
         self._inbox = Inbox(engine, self._intake)
         self.dead_letters = DeadLetters(engine, log, self._check_running)
         self.subscriptions = subscriptions or Subscriptions(engine, log, self._check_running)
-        # What ``publish`` looks at for every event, bound once.
+        # Bound once, because ``publish`` uses these for every event.
         self._thread = 0
         self._loop_is_running: Callable[[], bool] = bool
         self._direct_routes = engine.router.direct
@@ -88,30 +88,30 @@ class BaseEventBus(ABC):
     @property
     @abstractmethod
     def storage(self) -> EventStorage | None:
-        """Return the storage underneath, or None."""
+        """Return the bus's storage, or None."""
 
     @property
     def address(self) -> str | None:
-        """Return the URL of the server that keeps the log, without user and password; None without one."""
+        """Return the URL of the server that keeps the log, without user and password, or None."""
         return None
 
     @property
     def action_log(self) -> ActionLog | None:
-        """Return what operators do to the bus, where a server keeps that; None elsewhere."""
+        """Return the log of operators' actions on the bus, if a server keeps one; otherwise None."""
         return None
 
     async def start(self) -> None:
-        """Begin to deliver; with a log, go on where each subscription's cursor says. Harmless when running.
+        """Begin to deliver; with a log, from each subscription's cursor. Harmless if already running.
 
-        When it returns, ``worker_count`` workers run and every subscription is open. Waits for handlers of an
-        earlier run that have not ended though cancelled. Raises StorageError, WrongLoopError.
+        When it returns, ``worker_count`` workers run and every subscription is open. It first waits for
+        handlers of an earlier run that did not end when cancelled. Raises StorageError, WrongLoopError.
         """
         self._check_loop("start the bus", alive=True)
         async with self._changing:
             if self._state == "running" and running_loop() is self._loop:
                 return
             if self._state != "stopped":
-                await self._end(self._engine.clock.monotonic())  # left by a cancelled call, or a closed loop
+                await self._end(self._engine.clock.monotonic())  # left by a cancelled call or a closed loop
             self._state, self._loop = "starting", asyncio.get_running_loop()
             try:
                 await self._begin()
@@ -122,7 +122,7 @@ class BaseEventBus(ABC):
                 self._inbox.open()
                 if self._is_stored:
                     await self._intake.try_to_release(self._engine.clock.time())
-                self._engine.begin_work()  # last, for handlers publish
+                self._engine.begin_work()  # last, because handlers publish
             except BaseException:
                 await self._end(self._engine.clock.monotonic())
                 raise
@@ -132,13 +132,13 @@ class BaseEventBus(ABC):
         """Open the log and every subscription."""
 
     async def stop(self, timeout: float = 10.0) -> None:
-        """Stop within ``timeout`` seconds and a quarter. Harmless when stopped.
+        """Stop within ``timeout`` seconds and a quarter. Harmless if already stopped.
 
-        New publishes are refused at once, but for those of running handlers. Without a log, what is queued is
-        handled as far as the time allows; with one, only running handlers are waited for, and the rest is
-        delivered after the next start, on a server by whoever has the partition next. Handlers still running
-        at the end are cancelled, and delivered to again. Where the disk hangs, saving gets five seconds.
-        Raises InsideHandlerError, WrongLoopError.
+        New publishes are refused at once, except from running handlers. Without a log, queued events are
+        handled as far as time allows. With a log, only running handlers are waited for, and the rest is
+        delivered after the next start, or on a server by the next process that takes the partition. Handlers
+        still running at the end are cancelled, and their events delivered again. If the disk hangs, saving
+        gets five seconds. Raises InsideHandlerError, WrongLoopError.
         """
         self._check_loop("stop the bus", alive=True)
         if self._engine.in_handler():
@@ -147,27 +147,27 @@ class BaseEventBus(ABC):
             if self._state == "stopped":
                 return
             deadline = self._engine.clock.monotonic() + timeout
-            self._state, self._thread = "stopping", 0  # from now on every publish is looked at
+            self._state, self._thread = "stopping", 0  # from now on every publish is checked
             await self._end(deadline)
 
     @abstractmethod
     async def _end(self, deadline: float) -> None:
-        """End everything that was begun, whatever of it that is; ``deadline`` is of the monotonic clock."""
+        """End everything that was begun, possibly only in part; ``deadline`` is a monotonic time."""
 
     async def __aenter__(self) -> Self:
-        """Start."""
+        """Start the bus."""
         await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain, unless the block failed, and stop. With a log, retries that are due later stay stored."""
+        """Drain unless the block failed, then stop. With a log, retries that are due later stay stored."""
         try:
             if kind is None and self._state == "running":
                 await self.drain(retries=not self._is_stored)
         finally:
-            await self.stop()  # also where waiting was cancelled
+            await self.stop()  # also if waiting was cancelled
 
     # -- subscribing ----------------------------------------------------------------------------------
 
@@ -199,12 +199,12 @@ class BaseEventBus(ABC):
         start: Start = "now",
         batch: int | None = None,
     ) -> Subscription:
-        """Have ``handler`` called for every event of ``event_type``, at least once.
+        """Call ``handler`` for every event of ``event_type``, at least once.
 
-        ``event_type`` is a class (its subclasses too), a tuple of classes, or a pattern on the type name.
-        ``handler`` is an async function, a sync function (run in a thread), or an object with
-        ``handle(event)``; a second parameter receives the DeliveryContext. The options are described in the
-        guide. Works before and after ``start()``.
+        ``event_type`` is a class (including its subclasses), a tuple of classes, or a pattern on the type
+        name. ``handler`` is an async function, a sync function (run in a thread), or an object with
+        ``handle(event)``; a second parameter receives the DeliveryContext. The guide describes the options.
+        Can be called before and after ``start()``.
 
         Raises SubscriptionError, InvalidHandlerError, DuplicateSubscriptionError.
         """
@@ -241,7 +241,7 @@ class BaseEventBus(ABC):
     @overload
     def on(self, event_type: Several, **options: Unpack[Options[Any]]) -> Callable[[F], F]: ...
     def on(self, event_type: Any, **options: Any) -> Callable[[F], F]:
-        """Subscribe the decorated function; takes the options of ``subscribe`` and returns the function."""
+        """Subscribe the decorated function, with the options of ``subscribe``, and return it."""
 
         def decorate(handler: F) -> F:
             self.subscribe(event_type, handler, **options)
@@ -250,15 +250,15 @@ class BaseEventBus(ABC):
         return decorate
 
     def unsubscribe(self, subscription: Subscription | str) -> bool:
-        """End a subscription, given itself or its id; True if it existed.
+        """End a subscription, given as object or by its id; True if it existed.
 
-        A running handler ends as usual. With storage the cursor stays: subscribing by this name goes on.
+        A running handler ends as usual. With storage, the cursor stays for the name's next subscription.
         """
         self._check_loop("unsubscribe")
         return self._engine.remove(subscription if isinstance(subscription, str) else subscription.id)
 
     def use(self, middleware: Middleware) -> None:
-        """Put ``async (event, context, call_next)`` around every attempt, inside those used before."""
+        """Call ``async (event, context, call_next)`` around every attempt, inside middleware added before."""
         if not callable(middleware):
             raise UsageError(f"{middleware!r} is no middleware; pass async (event, context, call_next)")
         self._check_loop("use middleware")
@@ -266,9 +266,9 @@ class BaseEventBus(ABC):
         self._engine.rewire()
 
     def listen(self, listener: Listener, *, logs: bool = False) -> Callable[[], None]:
-        """Have a plain function called with every telemetry report; return what takes it off again.
+        """Call a plain function with every telemetry report; return a function that removes it.
 
-        With ``logs=True`` it logs them, too, in place of the bus, which writes warnings and errors itself.
+        With ``logs=True`` the listener does the logging; otherwise the bus logs warnings and errors.
         """
         return self._engine.listeners.attach(listener, logs=logs)
 
@@ -279,13 +279,13 @@ class BaseEventBus(ABC):
     ) -> Receipt:
         """Publish one event and return its receipt.
 
-        With storage the event is on disk when this returns; without, it is accepted. ``delay`` (seconds)
-        or ``deliver_at`` (aware) schedules it, durably where stored; the receipt then has no position.
-        Cancelling leaves the event absent or published once; where stored, publishing it again is harmless.
+        With storage, the event is on disk when this returns; without, it is accepted. ``delay`` (seconds) or
+        ``deliver_at`` (aware) schedules it, durably if there is storage; the receipt then has no position.
+        Cancelling leaves the event absent or published once; with storage, publishing it again is harmless.
 
         Raises BusNotRunningError, WrongLoopError, InvalidEventError, QueueFullError, StorageError.
         """
-        # The shortest way, for nearly every publish of a bus without storage, which pays for each look-up.
+        # The short way for nearly every publish without storage, where each lookup counts.
         engine = self._engine
         route = self._direct_routes.get(type(event))
         if (
@@ -303,7 +303,7 @@ class BaseEventBus(ABC):
         engine.sequence = sequence = engine.sequence + 1
         for arrivals in route.arrivals:
             if arrivals.state == IDLE:
-                # The thread is right; that the loop is, too, need be asked only when workers have to wake.
+                # The thread is right; whether the loop is too only matters if workers have to be woken.
                 if not self._loop_is_running():
                     self._check_running("publish")
                 engine.make_ready(arrivals)
@@ -315,17 +315,17 @@ class BaseEventBus(ABC):
     async def publish_batch(self, events: Iterable[Any]) -> list[Receipt]:
         """Publish several events in order and return their receipts: all stored or none.
 
-        A batch enters a full queue whole, so it may exceed ``max_queue_size`` by its own length. Raises what
-        ``publish`` raises; if one event is refused, none is published.
+        A batch enters a full queue as a whole, so it may exceed ``max_queue_size`` by its own length. Raises
+        what ``publish`` raises; if one event is refused, none is published.
         """
         self._check_running("publish")
         return await self._intake.publish_batch(list(events))
 
     def publish_threadsafe(self, event: Any) -> Future[Receipt]:
-        """Publish from any thread (a Qt slot, a worker); order per calling thread is kept.
+        """Publish from any thread (a Qt slot, a worker); events of one thread keep their order.
 
-        Returns a concurrent future of the receipt. Raises BusNotRunningError at once; what is wrong with the
-        event comes through the future.
+        Returns a concurrent future with the receipt. Raises BusNotRunningError at once; errors of the event
+        come through the future.
         """
         return self._inbox.put(event, current_event.get())
 
@@ -333,10 +333,10 @@ class BaseEventBus(ABC):
 
     @abstractmethod
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
-        """Return when every event published so far is handled or parked, and where stored, that is saved.
+        """Wait until every event published so far is handled or parked and, with storage, saved.
 
-        Deliveries that wait for a retry are waited for, unless ``retries`` is False. Raises
-        DrainTimeoutError when ``timeout`` seconds are over, and InsideHandlerError inside a handler.
+        This includes deliveries that wait for a retry, unless ``retries`` is False. Raises DrainTimeoutError
+        after ``timeout`` seconds, and InsideHandlerError inside a handler.
         """
 
     @overload
@@ -348,10 +348,10 @@ class BaseEventBus(ABC):
     ) -> Any:
         """Return the first event of a type (class, tuple or pattern) for which ``where`` holds.
 
-        Looks at what was published after ``since`` (a receipt of this bus) and then ahead, so a reaction that
-        came before this call is not missed; without ``since``, only ahead. A bus without storage remembers
-        the last 1,024 events for this, a server what it keeps, of all processes. Raises TimeoutError after
-        ``timeout`` seconds (None waits for ever), BusNotRunningError.
+        Looks at events published after ``since`` (a receipt of this bus) and then at new ones, so that a
+        reaction published before this call is not missed; without ``since``, only at new ones. For ``since``,
+        a bus without storage remembers the last 1,024 events, and a server the events it keeps, of all
+        processes. Raises TimeoutError after ``timeout`` seconds (None waits for ever), BusNotRunningError.
         """
         self._check_running("wait_for")
         async with within(timeout, event_type):
@@ -359,18 +359,18 @@ class BaseEventBus(ABC):
 
     @abstractmethod
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
-        """Return what ``wait_for`` waits for."""
+        """Return the event for ``wait_for``."""
 
     @abstractmethod
     def get_statistics(self) -> dict[str, Any]:
-        """Return figures since the start; ``subscriptions`` holds those of each subscription by name."""
+        """Return figures since the start; ``subscriptions`` holds those of each subscription, by name."""
 
     @abstractmethod
     def health(self) -> Health:
-        """Return ok, degraded or failing, with the reasons in sentences."""
+        """Return ok, degraded or failing, with the reasons as sentences."""
 
     def remarks(self) -> list[str]:
-        """Return what is wrong that no subscription's figures show; only a bus on a server has such."""
+        """Return problems that no subscription's figures show; only a bus on a server has any."""
         return []
 
     async def get_failed_events(self, limit: int = 100) -> list[DeadLetter]:
@@ -382,19 +382,19 @@ class BaseEventBus(ABC):
         return await self.dead_letters.discard("all")
 
     async def resume(self, name: str) -> bool:
-        """Let a halted or paused subscription go on (short form of ``subscriptions.resume``)."""
+        """Resume a halted or paused subscription (short form of ``subscriptions.resume``)."""
         return await self.subscriptions.resume(name)
 
     # -- guards ---------------------------------------------------------------------------------------
 
     def _check_running(self, action: str) -> None:
-        # While the bus stops, a handler may still publish: refusing it would fail an innocent delivery.
+        # While the bus stops, a handler may still publish: refusing it would make an innocent delivery fail.
         if self._state != "running" and not (self._state == "stopping" and self._engine.in_handler()):
             raise BusNotRunningError(action=action, state=self._state)
         self._check_loop(action)
 
     def _check_loop(self, action: str, *, alive: bool = False) -> None:
-        """Refuse to touch a running bus from a thread or loop that does not own it (``alive``: any more)."""
+        """Refuse a call from outside the loop that runs the bus (``alive``: unless that loop is closed)."""
         loop = self._loop
         if loop is not None and running_loop() is not loop and not (alive and loop.is_closed()):
             raise self._inbox.refusal(action)

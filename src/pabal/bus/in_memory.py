@@ -22,15 +22,16 @@ from pabal.ports.storage import EventStorage
 class InMemoryEventBus(BaseEventBus):
     """Publish events to handlers in this process; ``EventBus`` shows an example.
 
-    Without ``event_storage`` everything lives in memory, and ``max_queue_size`` bounds how many deliveries
-    may be pending (an event for three subscriptions counts three); ``backpressure`` says what a full bus
-    does: let publishers wait, raise QueueFullError, or drop the oldest delivery and count it. Publishing
-    from inside a handler never waits, for it would wait for itself.
+    Without ``event_storage``, everything is kept in memory, and ``max_queue_size`` limits the number of
+    pending deliveries (an event for three subscriptions counts three times). ``backpressure`` says what a
+    full bus does: make publishers wait, raise QueueFullError, or drop the oldest delivery and count it.
+    Publishing inside a handler never waits, because it would wait for itself.
 
     With ``event_storage``, ``publish`` returns when the event is stored, every subscription has a durable
-    cursor under its name, and memory is bounded per subscription: one that lags reads from the log.
+    cursor under its name, and memory is limited per subscription: one that lags reads from the log.
 
-    A bus belongs to the event loop that starts it. For tests, ``seed`` fixes jitter and ``clock`` is time.
+    A bus belongs to the event loop that starts it. For tests, ``seed`` fixes the jitter, and ``clock`` the
+    time.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class InMemoryEventBus(BaseEventBus):
 
     @property
     def storage(self) -> EventStorage | None:
-        """Return the storage underneath, or None."""
+        """Return the bus's storage, or None."""
         return self._storage
 
     @property
@@ -84,11 +85,11 @@ class InMemoryEventBus(BaseEventBus):
     # -- waiting --------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
-        """Return when every event published so far is handled or parked, and where stored, that is saved.
+        """Wait until every event published so far is handled or parked and, with storage, saved.
 
-        Deliveries that wait for a retry are waited for, unless ``retries`` is False; events scheduled with
-        ``delay`` are not, nor what queues behind a parked key. Raises DrainTimeoutError when ``timeout``
-        seconds are over, and InsideHandlerError inside a handler, where it would wait for itself.
+        This includes deliveries that wait for a retry, unless ``retries`` is False, but neither events
+        scheduled with ``delay`` nor those queued behind a parked key. Raises DrainTimeoutError after
+        ``timeout`` seconds, and InsideHandlerError inside a handler, where it would wait for itself.
         """
         if self._engine.in_handler():
             raise InsideHandlerError(action="wait for drain()")
@@ -103,7 +104,7 @@ class InMemoryEventBus(BaseEventBus):
     # -- looking --------------------------------------------------------------------------------------
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return figures since the start; ``subscriptions`` holds those of each subscription by name."""
+        """Return figures since the start; ``subscriptions`` holds those of each subscription, by name."""
         return collect(
             self._engine,
             uptime=self._engine.clock.monotonic() - self._started_at if self.is_running else 0.0,
@@ -114,5 +115,5 @@ class InMemoryEventBus(BaseEventBus):
         )
 
     def health(self) -> Health:
-        """Return ok, degraded or failing, with the reasons in sentences."""
+        """Return ok, degraded or failing, with the reasons as sentences."""
         return judge(self._engine, self.is_running, self._max_queue_size, self._storage is not None)

@@ -1,4 +1,4 @@
-"""What every bus can do, whatever carries its events."""
+"""``EventBus``: the calls that every bus has, whatever carries its events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pabal.ports.storage import Start
 
 
 class EventBus(Protocol):
-    """Publish events, and have each delivered to every subscription that wants it.
+    """Publish events, and deliver each to every subscription that wants it.
 
-    Backends differ in where the log lives and what it survives; they agree on order per key, retries,
-    dead letters and the calls below.
+    Backends differ in where the log is kept and what it survives. Order per key, retries, dead letters and
+    the calls below are the same on all of them.
 
     >>> import asyncio
     >>> from pabal import DomainEvent, InMemoryEventBus
@@ -37,17 +37,17 @@ class EventBus(Protocol):
     """
 
     async def start(self) -> None:
-        """Begin to deliver; harmless when running."""
+        """Begin to deliver; harmless if already running."""
         ...
 
     async def stop(self, timeout: float = 10.0) -> None:
-        """Stop within ``timeout`` seconds (plus a moment for cancelling); harmless when stopped."""
+        """Stop within ``timeout`` seconds, plus a moment for cancelling; harmless if already stopped."""
         ...
 
     async def publish(
         self, event: Any, *, delay: float | None = None, deliver_at: datetime | None = None
     ) -> Receipt:
-        """Publish one event; return when it is accepted (where stored: on disk)."""
+        """Publish one event; return when it is accepted or, with storage, on disk."""
         ...
 
     async def publish_batch(self, events: Iterable[Any]) -> list[Receipt]:
@@ -55,7 +55,7 @@ class EventBus(Protocol):
         ...
 
     def publish_threadsafe(self, event: Any) -> Future[Receipt]:
-        """Publish from any thread; order per calling thread is kept."""
+        """Publish from any thread; events of one thread keep their order."""
         ...
 
     def subscribe(
@@ -74,7 +74,7 @@ class EventBus(Protocol):
         start: Start = "now",
         batch: int | None = None,
     ) -> Subscription:
-        """Have a handler called for every event of a type."""
+        """Call a handler for every event of a type."""
         ...
 
     def unsubscribe(self, subscription: Subscription | str) -> bool:
@@ -82,11 +82,11 @@ class EventBus(Protocol):
         ...
 
     def use(self, middleware: Middleware) -> None:
-        """Put a middleware around every handler."""
+        """Call a middleware around every handler."""
         ...
 
     async def drain(self, timeout: float | None = None, *, retries: bool = True) -> None:
-        """Return when every published event is handled or parked."""
+        """Wait until every published event is handled or parked."""
         ...
 
     def get_statistics(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class EventBus(Protocol):
         ...
 
     async def __aenter__(self) -> Self:
-        """Start."""
+        """Start the bus."""
         ...
 
     async def __aexit__(
@@ -103,5 +103,5 @@ class EventBus(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Drain and stop."""
+        """Drain and stop the bus."""
         ...

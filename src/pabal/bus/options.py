@@ -1,4 +1,4 @@
-"""What a bus is told: the options of ``subscribe`` as type checkers see them, and handlers that fit."""
+"""The options of ``subscribe`` as type checkers see them, and the handlers that fit."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _Taken = TypeVar("_Taken", contravariant=True)
 
 
 class HandlerObject(Protocol[_Taken]):
-    """Stand for an object with ``handle(event)``, or ``handle(event, context)``."""
+    """An object with ``handle(event)`` or ``handle(event, context)``."""
 
     @property
     def handle(self) -> Callable[[_Taken], Any] | Callable[[_Taken, DeliveryContext], Any]:
-        """Take what the subscription delivers."""
+        """Handle what the subscription delivers."""
         ...
 
 
 Handler = Callable[[E], Any] | Callable[[E, DeliveryContext], Any] | HandlerObject[E]
-"""What takes events of a class: a function, async or not, or an object with ``handle``."""
+"""A handler of events of a class: a function, async or not, or an object with ``handle``."""
 
 
 class _NoEvent:
-    """Stand for nothing that is ever passed."""
+    """A type that no argument has."""
 
 
 Kind = type[E] | _NoEvent
-"""A class of events, an abstract one, too: in a union mypy does not ask for what can be instantiated."""
+"""An event class, which may be abstract: in a union, mypy does not require that it can be instantiated."""
 
 Several = tuple[type[Any], ...] | str
-"""Several classes, or a pattern on the type name: no type checker can tell what they have in common."""
+"""Several classes, or a pattern on type names: a type checker cannot tell what their events share."""
 
 
 class Common(TypedDict, Generic[E], total=False):
-    """Hold the options of ``subscribe`` that are the same for single events and for batches."""
+    """The options of ``subscribe`` that are the same for single events and for batches."""
 
     name: str | None
     priority: int
@@ -56,13 +56,13 @@ class Common(TypedDict, Generic[E], total=False):
 
 
 class Options(Common[E], total=False):
-    """Hold every option of ``subscribe``."""
+    """All options of ``subscribe``."""
 
     batch: int | None
 
 
 class Awaited(TypedDict, Generic[E], total=False):
-    """Hold the options of ``wait_for``."""
+    """The options of ``wait_for``."""
 
     where: Callable[[E], bool] | None
     timeout: float | None
@@ -70,7 +70,7 @@ class Awaited(TypedDict, Generic[E], total=False):
 
 
 def at_least_one(option: str, value: int) -> int:
-    """Return a number of which there has to be one. Raises UsageError."""
+    """Return an option that must be an int of at least 1. Raises UsageError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{option} is {value!r}; it must be an int of at least 1")
     return value

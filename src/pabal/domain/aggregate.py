@@ -1,4 +1,4 @@
-"""``Aggregate``: decides what may happen, and remembers what has happened only through events."""
+"""``Aggregate``: it decides by its rules, and its state follows only from its events."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def applies(*event_classes: type) -> Callable[[_M], _M]:
 
 
 class Aggregate:
-    """Be the base of an application's aggregates: pure, deterministic, no clock, no I/O.
+    """The base class of an application's aggregates: pure, deterministic, without clock or I/O.
 
     Command methods check the rules, raise if one is broken, and ``record`` events; methods marked with
-    ``@applies`` change the state. Or override ``apply`` and tell events apart by pattern matching. A command
+    ``@applies`` change the state. Alternatively, override ``apply`` and use pattern matching. A command
     method that raises leaves nothing recorded.
 
     ``aggregate_type`` defaults to the class name in snake case, and must be that of the events.
@@ -71,13 +71,13 @@ class Aggregate:
 
     aggregate_type: ClassVar[str] = ""
     snapshot_version: ClassVar[int] = 1
-    """Raise it when the meaning of a state attribute changes: older snapshots are then left unused."""
+    """Raise it when the meaning of a state attribute changes; older snapshots are then not used."""
     _appliers: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
     _found: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
-    """The same with the subclasses of events that were met."""
+    """``_appliers``, and subclasses of its events that were seen."""
     _applies_itself: ClassVar[bool] = False
     _changeable: ClassVar[dict[str, Any]] = {}
-    """Defaults such as lists, of which every aggregate gets its own."""
+    """Mutable defaults, such as lists; every aggregate gets its own copy."""
 
     def __init__(self, aggregate_id: str) -> None:
         if not isinstance(aggregate_id, str) or not aggregate_id:
@@ -138,7 +138,7 @@ class Aggregate:
 
     @property
     def version(self) -> int:
-        """Return how many events made this state, the pending ones included."""
+        """Return the number of events that led to this state, including the pending ones."""
         return self._version
 
     @property
@@ -148,7 +148,7 @@ class Aggregate:
 
     @property
     def pending(self) -> tuple[Any, ...]:
-        """Return the events recorded and not stored yet, oldest first."""
+        """Return the events that are recorded but not stored yet, oldest first."""
         return tuple(body_of(event) for event in self._pending)
 
     # -- what happens ---------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Aggregate:
     def apply(self, event: Any) -> None:
         """Change the state for an event, with the method marked with ``@applies`` for its class.
 
-        Override it to tell events apart by pattern matching. Raises EventNotAppliedError.
+        Override it to use pattern matching instead. Raises EventNotAppliedError.
         """
         applier = self._found.get(type(event))
         if applier is None:
@@ -191,7 +191,7 @@ class Aggregate:
         applier(self, event)
 
     def replay(self, events: Iterable[Any]) -> Self:
-        """Apply events that happened before, in order, and return the aggregate."""
+        """Apply earlier events in order, and return the aggregate."""
         apply = self.apply
         self._applying = True
         try:
@@ -203,22 +203,22 @@ class Aggregate:
         return self
 
     def replayed_to(self, version: int) -> None:
-        """Take the state as made by ``version`` events; for whoever restores it from a snapshot."""
+        """Set the version of a state that was restored from a snapshot."""
         self._version = version
 
     def take_pending(self) -> list[DomainEvent]:
-        """Return the pending events and keep them no longer; for whoever stores them."""
+        """Return the pending events and forget them; for the code that stores them."""
         self.refuse_if_spoiled()
         taken, self._pending = self._pending, []
         return taken
 
     @property
     def is_spoiled(self) -> bool:
-        """Tell whether the state has seen events that were taken back."""
+        """Tell whether the state contains events that were taken back."""
         return self._spoiled
 
     def refuse_if_spoiled(self) -> None:
-        """Raise SpoiledAggregateError if the state has seen events that were taken back."""
+        """Raise SpoiledAggregateError if the state contains events that were taken back."""
         if self._spoiled:
             raise SpoiledAggregateError(aggregate=type(self).__name__, aggregate_id=self._id)
 
@@ -251,7 +251,7 @@ class Aggregate:
 
 
 def _changeable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of annotated attributes that could be changed in place."""
+    """Return the defaults of annotated attributes that are mutable."""
     annotated = [name for name, hint in annotations_in(own).items() if "ClassVar" not in str(hint)]
     values = {**inherited, **{name: own[name] for name in (*inherited, *annotated) if name in own}}
     return {name: value for name, value in values.items() if type(value).__hash__ is None}
@@ -266,7 +266,7 @@ def _has_utf8(text: str) -> bool:
 
 
 def _all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Take back what a command method recorded before it raised."""
+    """Wrap a command method so that, if it raises, the events it recorded are taken back."""
 
     @wraps(method)
     def run(self: Aggregate, *args: Any, **kwargs: Any) -> Any:
@@ -276,7 +276,7 @@ def _all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException:
             excess = len(self._pending) - before
             if excess > 0:
-                # The state cannot be wound back: appliers are the user's, and only go forward.
+                # The state cannot be undone: the user's appliers only go forward.
                 del self._pending[before:]
                 self._version -= excess
                 self._spoiled = True

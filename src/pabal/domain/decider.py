@@ -36,11 +36,11 @@ class Decider(Generic[C, S, E]):
     snapshot_version: int = 1
 
     def begin(self) -> S:
-        """Return the state before any event; a copy of a list and the like, which ``evolve`` may change."""
+        """Return the state before any event; a copy if it is mutable, since ``evolve`` may change it."""
         return deepcopy(self.initial) if type(self.initial).__hash__ is None else self.initial
 
     def state_of(self, events: Iterable[E]) -> S:
-        """Return the state that these events make."""
+        """Return the state that follows from these events."""
         state = self.begin()
         for event in events:
             state = self.evolve(state, event)
@@ -48,9 +48,9 @@ class Decider(Generic[C, S, E]):
 
 
 class DecidedAggregate(Aggregate):
-    """Be an aggregate whose rules are a decider's: what a repository of a ``Decider`` loads.
+    """The aggregate that a repository of a ``Decider`` loads: its rules are the decider's.
 
-    ``state`` is what the decider's ``evolve`` returned last.
+    ``state`` is the last result of the decider's ``evolve``.
     """
 
     decider: ClassVar[Decider[Any, Any, Any]]
@@ -67,12 +67,12 @@ class DecidedAggregate(Aggregate):
         return events
 
     def apply(self, event: Any) -> None:
-        """Let the decider's ``evolve`` make the next state."""
+        """Replace the state by the result of the decider's ``evolve``."""
         self.state = self.decider.evolve(self.state, event)
 
 
 def aggregate_of(decider: Decider[Any, Any, Any]) -> type[DecidedAggregate]:
-    """Return a class of aggregates that decide and evolve as the decider says."""
+    """Return an aggregate class that decides and evolves by the decider's functions."""
     names = {
         "decider": decider,
         "aggregate_type": decider.aggregate_type,

@@ -1,4 +1,4 @@
-"""``DomainEvent``: something that happened, named in the past tense, never changed afterwards."""
+"""``DomainEvent``: something that happened, named in the past tense, and never changed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pabal.domain.schema import EventSchema
 from pabal.errors import InvalidEventError, NaiveDatetimeError, UnregisteredEventError
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
-"""The metadata of an event that was given none; compared by identity."""
+"""The metadata of an event without metadata; compared by identity."""
 
 _now = partial(datetime.now, UTC)
 
 
-# On the class, for PEP 681 has the fields of a class whose *metaclass* is marked neither frozen nor not.
+# On the class, because PEP 681 leaves open whether fields are frozen if the *metaclass* is marked.
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class DomainEvent(
     msgspec.Struct,
@@ -36,7 +36,7 @@ class DomainEvent(
     gc=False,
     repr_omit_defaults=True,
 ):
-    """Be the base of an application's events.
+    """The base class of an application's events.
 
     Subclasses list their fields, positional or keyword; every event also has, keyword-only,
     ``event_id`` (UUIDv7 text), ``occurred_at`` (aware, UTC), ``correlation_id``, ``causation_id`` and
@@ -57,7 +57,7 @@ class DomainEvent(
     aggregate_type: ClassVar[str | None] = None
     schema_version: ClassVar[int] = 1
     __test__: ClassVar[bool] = False
-    """Keeps pytest from taking an event called ``TestStarted`` for a class of tests."""
+    """Keeps pytest from collecting an event named ``TestStarted`` as a test class."""
 
     event_id: str = msgspec.field(default_factory=new_event_id)
     occurred_at: datetime = msgspec.field(default_factory=_now)
@@ -76,27 +76,27 @@ class DomainEvent(
             if self.metadata is NO_METADATA and self.occurred_at.tzinfo is UTC:
                 return
         except AttributeError:
-            pass  # it is no datetime; ``_normalise`` says so
+            pass  # it is not a datetime; ``_normalise`` raises
         _normalise(self)
 
     def __eq__(self, other: object) -> bool:
-        """Compare type and payload, never ids, times or metadata."""
+        """Compare type and payload, but not ids, times or metadata."""
         if type(self) is not type(other):
             return NotImplemented
         values = registry.schema_of(type(self)).values
         return bool(values(self) == values(other))
 
     def __ne__(self, other: object) -> bool:
-        """Be the opposite of ``==``; msgspec's own ``!=`` would go by identity."""
+        """Return the opposite of ``==``; msgspec's own ``!=`` compares identity."""
         same = self.__eq__(other)
         return same if same is NotImplemented else not same
 
     def __hash__(self) -> int:
-        """Hash type and payload, so equal events have equal hashes."""
+        """Hash type and payload, so that equal events have equal hashes."""
         return hash((type(self), registry.schema_of(type(self)).values(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let events be pickled and deeply copied: a read-only mapping alone could not be."""
+        """Make events picklable and copyable; the read-only mapping in them alone is not."""
         fields = {name: getattr(self, name) for name in type(self).__struct_fields__}
         fields["metadata"] = dict(self.metadata)
         return _rebuild, (type(self), fields)
@@ -107,9 +107,9 @@ class DomainEvent(
 
 
 class AdoptedEvent(DomainEvent):
-    """Carry an object that is not a DomainEvent through the bus: its body, with an id and a time.
+    """Carry an object that is not a DomainEvent through the bus, with an id and a time.
 
-    Handlers receive the body; the envelope and the delivery context tell the rest.
+    Handlers receive the object, its ``body``; the rest is in the envelope and the delivery context.
     """
 
     _abstract: ClassVar[bool] = True
@@ -122,12 +122,12 @@ class AdoptedEvent(DomainEvent):
 
     @property
     def aggregate_type(self) -> str | None:  # type: ignore[override]
-        """Return the aggregate type given at registration."""
+        """Return the aggregate type given when the class was registered."""
         return registry.schema_of(type(self.body)).aggregate_type
 
     @property
     def aggregate_id(self) -> str | None:
-        """Return the aggregate id taken from the body as told at registration."""
+        """Return the aggregate id of the body, as defined when its class was registered."""
         return registry.schema_of(type(self.body)).aggregate_id_of(self.body)
 
     def __eq__(self, other: object) -> bool:
@@ -144,9 +144,9 @@ class AdoptedEvent(DomainEvent):
 
 
 def adopt(event: object) -> DomainEvent:
-    """Return ``event`` itself, or a registered object of another kind with an id and a time around it.
+    """Return ``event``, wrapped with an id and a time if it is a registered object of another kind.
 
-    Raises UnregisteredEventError, also for a class passed where an instance is meant.
+    Raises UnregisteredEventError, also if a class is passed instead of an instance.
     """
     if isinstance(event, DomainEvent):
         return event
@@ -167,9 +167,9 @@ def body_of(event: DomainEvent) -> Any:
 
 
 def caused_by(event: DomainEvent, cause: DomainEvent) -> DomainEvent:
-    """Return ``event`` with the correlation id of ``cause`` and ``cause`` named as its cause.
+    """Return ``event`` with ``cause`` as its cause, and the correlation id of ``cause``.
 
-    Ids that the caller set already stay.
+    Ids that the caller has already set are kept.
     """
     if event.correlation_id is not None and event.causation_id is not None:
         return event
@@ -181,12 +181,12 @@ def caused_by(event: DomainEvent, cause: DomainEvent) -> DomainEvent:
 
 
 def replace_header(event: DomainEvent, **changes: Any) -> DomainEvent:
-    """Copy an event with other header fields; its payload objects are shared, its id is kept."""
+    """Copy an event with other header fields; payload objects are shared and the id is kept."""
     return msgspec.structs.replace(event, **changes)
 
 
 def private_copy(event: DomainEvent, schema: EventSchema) -> DomainEvent:
-    """Copy an event deeply enough that changes to its lists, sets or mappings stay with the copy."""
+    """Copy an event so deeply that changes to lists, sets or mappings in it stay in the copy."""
     if type(event) is AdoptedEvent:
         return replace_header(event, body=deepcopy(event.body))
     values = zip(schema.fields, map(deepcopy, schema.values(event)), strict=True)
@@ -194,7 +194,7 @@ def private_copy(event: DomainEvent, schema: EventSchema) -> DomainEvent:
 
 
 def unshared(event: DomainEvent) -> DomainEvent:
-    """Return a private copy of an event that could be changed, and any other itself."""
+    """Return a private copy of an event that is mutable, and any other event itself."""
     schema = registry.schema_of(kind_of(event))
     return private_copy(event, schema) if schema.mutable else event
 

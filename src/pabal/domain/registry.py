@@ -1,6 +1,6 @@
-"""Which class stands for which event type name.
+"""The mapping between event classes and event type names.
 
-A stored row carries a name, and names resolve only through here: never by importing what a row says.
+A stored row contains a type name. Names are resolved only here, and never by importing what a row says.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class EventRegistry:
     def add(self, cls: type, event_type: str, build: Callable[[], EventSchema]) -> None:
         """Register ``cls`` under ``event_type``; ``build`` makes its schema, now or at first use.
 
-        Building waits only where an annotation names a class that is defined further down. Defining the
-        same class again (a notebook cell, a module reload) replaces the earlier one.
+        It is built at first use only if an annotation names a class that is defined later. Defining the same
+        class again (a notebook cell, a module reload) replaces the earlier one.
 
-        Raises DuplicateEventTypeError or UnsupportedFieldError, and then leaves the registry unchanged.
+        Raises DuplicateEventTypeError or UnsupportedFieldError, and leaves the registry unchanged then.
         """
         other = self._by_name.get(event_type)
         if other is not None and _address(other) != _address(cls):
@@ -57,7 +57,7 @@ class EventRegistry:
     def add_upcaster(self, event_type: str, from_version: int, function: Upcaster) -> None:
         """Register the step from ``from_version`` to the next.
 
-        Raises UpcasterError for a second one, and for one that is async or a generator.
+        Raises UpcasterError if another is registered for the step, or if it is async or a generator.
         """
         if from_version < 1:
             raise UpcasterError("versions start at 1", event_type=event_type, from_version=from_version)
@@ -114,9 +114,9 @@ class EventRegistry:
     def upcast(
         self, schema: EventSchema, version: int, payload: Mapping[str, Any], position: int | None = None
     ) -> Mapping[str, Any]:
-        """Carry a payload mapping from ``version`` to the class's version, one upcaster after another.
+        """Bring a payload from ``version`` to the version of the class, one upcaster after another.
 
-        Raises DecodeError when a step is missing, fails, or the stored version is newer than the class.
+        Raises DecodeError if a step is missing or fails, or the stored version is newer than the class.
         """
         event_type = schema.event_type
         if version > schema.version:
@@ -152,7 +152,7 @@ class EventRegistry:
         return payload
 
     def missing_upcaster(self, event_type: str, from_version: int, to_version: int) -> int | None:
-        """Return the first version that no upcaster leads on from, or None if the chain is whole."""
+        """Return the first version without an upcaster, or None if the chain is complete."""
         steps = range(from_version, to_version)
         return next((version for version in steps if (event_type, version) not in self._upcasters), None)
 
@@ -160,7 +160,7 @@ class EventRegistry:
 
     @contextmanager
     def isolated(self) -> Iterator[EventRegistry]:
-        """Undo on exit whatever is registered inside the block (for tests that define event classes)."""
+        """Undo on exit everything registered inside the block; for tests that define event classes."""
         saved = (dict(self._by_class), dict(self._by_name), dict(self._pending), dict(self._upcasters))
         try:
             yield self
@@ -169,7 +169,7 @@ class EventRegistry:
 
 
 registry = EventRegistry()
-"""The registry that ``DomainEvent`` subclasses enter by being defined."""
+"""The registry of ``DomainEvent`` subclasses, which register themselves when they are defined."""
 
 
 def register_event(

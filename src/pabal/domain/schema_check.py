@@ -1,4 +1,4 @@
-"""Compare the registered events with the schemas of before: can everything that is stored still be read?"""
+"""Compare the registered events with an earlier schema: can all stored events still be read?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pabal.domain.schema_export import FORMAT, export_schema
 from pabal.errors import UsageError
 
 _REMARKS = ("title", "description", "default", "examples")
-"""What a schema says without asking anything of the value."""
+"""Keywords of a schema that do not restrict values."""
 _PARTS = ("properties", "required", "prefixItems", "items", "additionalProperties", "propertyNames")
 _LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
@@ -24,7 +24,7 @@ _Schema = dict[str, Any]
 
 
 class SchemaFinding(msgspec.Struct, frozen=True):
-    """Tell one difference: a failure keeps stored events from being read, a note does not."""
+    """A difference: a failure keeps stored events from being read, a note does not."""
 
     level: Literal["failure", "note"]
     event_type: str
@@ -132,7 +132,7 @@ def _failure(name: str, field: str | None, problem: str, advice: str) -> SchemaF
 
 
 def _resolved(node: Any, root: _Schema, seen: tuple[str, ...] = ()) -> Any:
-    """Return a schema with its references replaced by what they name, and without remarks."""
+    """Return a schema with references replaced by their targets, and without remarks."""
     if isinstance(node, list):
         return [_resolved(each, root, seen) for each in node]
     if not isinstance(node, Mapping):
@@ -140,7 +140,7 @@ def _resolved(node: Any, root: _Schema, seen: tuple[str, ...] = ()) -> Any:
     reference = node.get("$ref")
     if reference is not None:
         if reference in seen:
-            return {"$ref": reference}  # a type that holds itself: compared where it begins
+            return {"$ref": reference}  # a recursive type: compared where it begins
         name = reference.rpartition("/")[2]
         return _resolved(root["$defs"][name], root, (*seen, reference))
     return {
@@ -153,7 +153,7 @@ def _resolved(node: Any, root: _Schema, seen: tuple[str, ...] = ()) -> Any:
 
 
 def _takes(new: Any, old: Any) -> bool:
-    """Tell whether every value of the old schema is one of the new, as far as that is plain to see."""
+    """Tell whether every value of the old schema fits the new one, as far as can easily be seen."""
     if new == old or new == {}:
         return True
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):
@@ -173,13 +173,13 @@ def _takes(new: Any, old: Any) -> bool:
     if {**old, "type": "number"} == new and old.get("type") == "integer":
         return True
     if old == _UUID and new == TEXT:
-        return True  # it is written in one way alone, so that as text it equals what it equalled before
+        return True  # a UUID is written in only one way, so as text it equals what it equalled before
     has_parts = any(part in old for part in _PARTS) or "propertyNames" in new
     return has_parts and _takes_parts(new, old)
 
 
 def _loosened(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the old schema with the limits of the new one, where those let through all that the old did."""
+    """Return the old schema with the limits of the new one, where these allow all that the old ones did."""
     given = dict(old)
     for limit in (*_LEAST, *_MOST, "multipleOf", "pattern"):
         if limit not in given:
@@ -194,7 +194,7 @@ def _loosened(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Compare objects, arrays and mappings part by part; what else is said of them has to be equal."""
+    """Compare objects, arrays and mappings part by part; everything else in them must be equal."""
     if {key: new[key] for key in new if key not in _PARTS} != {k: old[k] for k in old if k not in _PARTS}:
         return False
     had, has = old.get("properties", {}), new.get("properties", {})
@@ -204,7 +204,7 @@ def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         return False
     first, now_first = old.get("prefixItems", ()), new.get("prefixItems", ())
     if bool(first) != bool(now_first) or len(now_first) < len(first):
-        return False  # one that is new has a default: how many there are at least is compared above
+        return False  # new elements have defaults: the minimum length is compared above
     if not all(map(_takes, now_first, first)):
         return False
     if not _takes_names(new.get("propertyNames"), old.get("propertyNames")):
@@ -214,7 +214,7 @@ def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 
 def _takes_names(new: Any, old: Any) -> bool:
-    """Compare what the keys of mappings are; snapshots of before do not tell."""
+    """Compare the schemas of mapping keys; older snapshots do not contain them."""
     if new is None or old is None or new == TEXT or (new == NUMBER and old == WHOLE):
         return True
     if "enum" in old and "pattern" in new:
@@ -223,7 +223,7 @@ def _takes_names(new: Any, old: Any) -> bool:
 
 
 def _brief(node: Mapping[str, Any]) -> str:
-    """Say a type in a few words."""
+    """Describe a type in a few words."""
     if "anyOf" in node:
         return " | ".join(_brief(each) for each in node["anyOf"])
     if "$ref" in node:

@@ -8,9 +8,9 @@ from pabal.domain.json_schema import describe_payloads
 from pabal.domain.registry import EventRegistry, registry
 
 FORMAT = 3
-"""The layout of the document; a later one gets another number."""
+"""The version of the document's layout."""
 OWN_PREFIX = "pabal."
-"""What pabal's own events are called; they are no part of an application's schema."""
+"""The prefix of pabal's own events, which are not part of an application's schema."""
 
 
 def export_schema(events: EventRegistry = registry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every exception pabal raises, grouped by who must act.
+"""Every exception that pabal raises, grouped by what the caller can do about it.
 
 ::
 
@@ -34,7 +34,7 @@
     │   ├── PayloadTooLargeError
     │   ├── EventWithoutAggregateError      recorded by an aggregate
     │   └── EventOfOtherAggregateError
-    ├── ConflictError                       somebody else was first: load again, decide again
+    ├── ConflictError                       another writer was first: load again, decide again
     │   ├── ConcurrencyError
     │   ├── DuplicateEventError
     │   ├── LeaseLostError
@@ -48,7 +48,7 @@
     │   └── UnknownEventTypeError
     ├── SnapshotError                       a cache of an aggregate: its events are replayed instead
     │   └── SnapshotOfOtherClassError
-    ├── ProjectionError                     a read model cannot go on: its tables stand where they stood
+    ├── ProjectionError                     a read model cannot go on: its tables are left as they are
     │   ├── ProjectionHandlerError          a handler raised
     │   └── EventNotProjectedError          an event that a rebuild does not know
     ├── AggregateNotFoundError
@@ -68,7 +68,7 @@
         └── BrokerError                     the server between processes
             └── BrokerUnavailableError      cannot be reached, or refuses to work, right now
 
-Errors carry fields; the message is made from them, and says what happened, to what, and what to do next.
+Errors have fields; the message is made from them, and says what happened, to what, and what to do next.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from typing import Any
 
 
 class PabalError(Exception):
-    """Be the root of every exception that pabal raises.
+    """The base class of every exception that pabal raises.
 
-    Keyword arguments become attributes, so callers read ``error.position`` instead of parsing text.
+    Keyword arguments become attributes, so that callers read ``error.position`` instead of parsing text.
 
     >>> from pabal.errors import QueueFullError
     >>> try:

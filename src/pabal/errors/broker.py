@@ -1,4 +1,4 @@
-"""Errors of a broker: the server between processes."""
+"""Errors of a broker, the server that processes share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pabal.errors.usage import UsageError
 
 
 class BrokerError(StorageError):
-    """Report trouble with the server that carries the events. Fields: ``path, reason``.
+    """Report trouble with the server that keeps the log. Fields: ``path, reason``.
 
     ``path`` is the server's address, without user and password.
     """
@@ -28,7 +28,7 @@ class BrokerUnavailableError(BrokerError):
 
 
 class PartitionCountError(UsageError):
-    """Report a log that was made with another number of partitions. Fields: ``path, found, wanted``."""
+    """Report a log that was created with another number of partitions. Fields: ``path, found, wanted``."""
 
     path: str
     found: int

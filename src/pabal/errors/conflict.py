@@ -1,4 +1,4 @@
-"""Errors of being second: load again, decide again."""
+"""Errors because another writer was first: load again, decide again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ConflictError(PabalError):
 
 
 class ConcurrencyError(ConflictError):
-    """Report a stream at another version than expected.
+    """Report a stream that is at another version than expected.
 
     Fields: ``aggregate_type, aggregate_id, expected_version, actual_version``.
     """
@@ -26,7 +26,7 @@ class ConcurrencyError(ConflictError):
 
 
 class DuplicateEventError(ConflictError):
-    """Report an event id that is stored with other content. Fields: ``event_id, position``."""
+    """Report an event id that is already stored with other content. Fields: ``event_id, position``."""
 
     event_id: str
     position: int
@@ -37,7 +37,7 @@ class DuplicateEventError(ConflictError):
 
 
 class LeaseLostError(ConflictError):
-    """Report that another process took a subscription over. Fields: ``name, epoch``."""
+    """Report that another process took over a subscription. Fields: ``name, epoch``."""
 
     name: str
     epoch: int
@@ -48,7 +48,7 @@ class LeaseLostError(ConflictError):
 
 
 class SubscriptionInUseError(ConflictError):
-    """Report a subscription that cannot be removed because somebody handles it. Field: ``name``."""
+    """Report a subscription that cannot be changed because it is being handled. Field: ``name``."""
 
     name: str
     template = "subscription {name!r} is being handled now; unsubscribe it or stop its bus, then remove it"

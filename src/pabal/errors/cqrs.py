@@ -8,7 +8,7 @@ from pabal.errors.usage import UsageError
 
 
 class HandlerNotFoundError(UsageError):
-    """Report a command or query that nobody handles. Fields: ``bus, message_type``."""
+    """Report a command or query without a handler. Fields: ``bus, message_type``."""
 
     bus: str
     message_type: str
@@ -42,7 +42,7 @@ class InvalidMessageHandlerError(UsageError):
 
 
 class DependencyError(UsageError):
-    """Report something a handler asks for that the provider does not give.
+    """Report a parameter of a handler that the provider cannot supply.
 
     Fields: ``handler, parameter, wanted, reason``.
     """
@@ -63,14 +63,14 @@ class InvalidMessageError(PabalError):
 
 
 class NotAuthorisedError(PabalError):
-    """Report a command or query that its sender may not send. Field: ``message_type``."""
+    """Report a command or query that its sender is not allowed to send. Field: ``message_type``."""
 
     message_type: str
     template = "{message_type} is not allowed here; ask for the permission, or let somebody else send it"
 
 
 class CommandIdReusedError(ConflictError):
-    """Report another command under an id that was handled. Fields: ``command_id, command_type, first``."""
+    """Report an id that another command was handled under. Fields: ``command_id, command_type, first``."""
 
     command_id: str
     command_type: str

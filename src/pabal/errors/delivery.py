@@ -1,4 +1,4 @@
-"""Errors of bounds, and of events that are given up."""
+"""Errors about limits and about events that were given up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pabal.errors.base import PabalError
 
 
 class CapacityError(PabalError):
-    """Report that a bound was reached."""
+    """Report that a limit was reached."""
 
 
 class QueueFullError(CapacityError):
-    """Report a full bus under ``backpressure="raise"``. Fields: ``queue_size, max_queue_size``."""
+    """Report that the bus is full, with ``backpressure="raise"``. Fields: ``queue_size, max_queue_size``."""
 
     queue_size: int
     max_queue_size: int
@@ -21,7 +21,7 @@ class QueueFullError(CapacityError):
 
 
 class DrainTimeoutError(CapacityError, TimeoutError):
-    """Report that work remained when ``drain`` ran out of time. Fields: ``timeout, pending, retrying``."""
+    """Report that work remained when ``drain`` timed out. Fields: ``timeout, pending, retrying``."""
 
     timeout: float
     pending: int
@@ -33,7 +33,7 @@ class DrainTimeoutError(CapacityError, TimeoutError):
 
 
 class NotRetryableError(PabalError):
-    """Be raised by a handler to say that trying again cannot help: the event is parked at once.
+    """Raised by a handler to say that retrying cannot help: the event is parked at once.
 
     >>> def handle(event):
     ...     raise NotRetryableError("the exchange does not list this symbol")
@@ -41,7 +41,7 @@ class NotRetryableError(PabalError):
 
 
 class DeadLetterNotFoundError(PabalError):
-    """Report a dead letter that does not exist (any more). Field: ``dead_letter_id``."""
+    """Report a dead letter that does not exist, or no longer. Field: ``dead_letter_id``."""
 
     dead_letter_id: int
     template = (
@@ -50,7 +50,7 @@ class DeadLetterNotFoundError(PabalError):
 
 
 class SubscriptionNotFoundError(PabalError):
-    """Report a name under which nothing ever subscribed. Fields: ``name, known`` (the names there are)."""
+    """Report a name that was never subscribed. Fields: ``name, known`` (the existing names)."""
 
     name: str
     known: str

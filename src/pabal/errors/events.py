@@ -1,4 +1,4 @@
-"""Errors of one event: refused at publish, or unreadable in the log."""
+"""Errors about one event: refused at publish, or unreadable in the log."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pabal.errors.base import PabalError
 
 
 class InvalidEventError(PabalError):
-    """Report an event that was refused at publish. Nothing of it, or of its batch, was stored."""
+    """Report an event that was refused at publish. Neither it nor its batch was stored."""
 
 
 class UnregisteredEventError(InvalidEventError):
-    """Report a value whose class is no registered event. Field: ``event_class``."""
+    """Report a value whose class is not a registered event. Field: ``event_class``."""
 
     event_class: str
     template = (
@@ -44,7 +44,7 @@ class NonFiniteNumberError(InvalidEventError):
 
 
 class NaiveDatetimeError(InvalidEventError):
-    """Report a datetime without a time zone. Fields: ``event_type, field``."""
+    """Report a datetime without an offset. Fields: ``event_type, field``."""
 
     event_type: str
     field: str
@@ -68,7 +68,7 @@ class PayloadTooLargeError(InvalidEventError):
 
 
 class DecodeError(PabalError):
-    """Report a stored payload that its class cannot read. Fields: ``event_type, position, reason``."""
+    """Report a stored payload that its class cannot decode. Fields: ``event_type, position, reason``."""
 
     event_type: str
     position: int | None
@@ -80,7 +80,7 @@ class DecodeError(PabalError):
 
 
 class UnknownEventTypeError(DecodeError):
-    """Report a stored event whose type no class claims. Fields: ``event_type, position, reason``."""
+    """Report a stored event whose type has no registered class. Fields: ``event_type, position, reason``."""
 
     template = (
         "event type {event_type!r} (position {position}) is not registered: "

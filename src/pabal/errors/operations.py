@@ -1,4 +1,4 @@
-"""Errors of looking at a bus and steering it."""
+"""Errors of inspecting and controlling a bus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pabal.errors.usage import UsageError
 
 
 class InvalidFilterError(UsageError):
-    """Report a filter that cannot be read. Fields: ``field, value, reason``."""
+    """Report a filter that cannot be understood. Fields: ``field, value, reason``."""
 
     field: str
     value: str
@@ -16,14 +16,14 @@ class InvalidFilterError(UsageError):
 
 
 class EventNotFoundError(PabalError):
-    """Report an event id that the log does not hold. Field: ``event_id``."""
+    """Report an event id that is not in the log. Field: ``event_id``."""
 
     event_id: str
     template = "there is no event {event_id}; it was never published here, or retention has deleted it"
 
 
 class ActionNotPossibleError(PabalError):
-    """Report an action that cannot be done here or now. Fields: ``action, subject, reason``."""
+    """Report an action that is not possible here or now. Fields: ``action, subject, reason``."""
 
     action: str
     subject: str

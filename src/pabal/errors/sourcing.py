@@ -1,4 +1,4 @@
-"""Errors of aggregates, their snapshots and the read models made of their events."""
+"""Errors of aggregates, their snapshots, and read models (projections)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EventNotAppliedError(UsageError):
 
 
 class SpoiledAggregateError(UsageError):
-    """Report an aggregate that failed half-way and no longer equals its history.
+    """Report an aggregate that failed halfway and no longer matches its history.
 
     Fields: ``aggregate, aggregate_id``.
     """
@@ -51,7 +51,7 @@ class EventWithoutAggregateError(InvalidEventError):
 
 
 class EventOfOtherAggregateError(InvalidEventError):
-    """Report a recorded event that belongs elsewhere. Fields: ``event_type, found, wanted``."""
+    """Report a recorded event that belongs to another aggregate. Fields: ``event_type, found, wanted``."""
 
     event_type: str
     found: str
@@ -60,7 +60,7 @@ class EventOfOtherAggregateError(InvalidEventError):
 
 
 class AggregateNotFoundError(PabalError):
-    """Report an aggregate without any event. Fields: ``aggregate_type, aggregate_id``."""
+    """Report an aggregate without events. Fields: ``aggregate_type, aggregate_id``."""
 
     aggregate_type: str
     aggregate_id: str
@@ -75,7 +75,7 @@ class SnapshotError(PabalError):
 
 
 class SnapshotOfOtherClassError(SnapshotError):
-    """Report a snapshot that was taken of another class. Fields: ``found, reason, wanted``."""
+    """Report a snapshot that belongs to another class. Fields: ``found, reason, wanted``."""
 
     found: str
     wanted: str
@@ -83,7 +83,7 @@ class SnapshotOfOtherClassError(SnapshotError):
 
 
 class ProjectionNotFoundError(PabalError):
-    """Report a projection of which a file holds nothing. Fields: ``name, known`` (the names there are)."""
+    """Report a projection of which a file has no data. Fields: ``name, known`` (the existing names)."""
 
     name: str
     known: str
@@ -98,7 +98,7 @@ class ProjectionDefinitionError(UsageError):
 
 
 class ProjectionError(PabalError):
-    """Report a projection that cannot go on; its tables stand where they stood.
+    """Report a projection that cannot go on; its tables are left as they are.
 
     Fields: ``projection, reason``.
     """
@@ -109,7 +109,7 @@ class ProjectionError(PabalError):
 
 
 class ProjectionHandlerError(ProjectionError):
-    """Report a handler of a projection that raised.
+    """Report that a handler of a projection raised.
 
     Fields: ``event_type, position, projection, reason``.
     """
@@ -124,7 +124,7 @@ class ProjectionHandlerError(ProjectionError):
 
 
 class EventNotProjectedError(ProjectionError):
-    """Report an event that a projection does not know, during a rebuild.
+    """Report an event that a projection does not know, found during a rebuild.
 
     Fields: ``event_type, position, projection, reason``.
     """

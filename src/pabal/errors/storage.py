@@ -1,4 +1,4 @@
-"""Errors of the file or the disk: an operator must look."""
+"""Errors of the file or the disk, which need an operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pabal.errors.base import PabalError
 
 
 class StorageError(PabalError):
-    """Report trouble with the file or the disk under the log. Fields: ``path, reason``."""
+    """Report trouble with the file or disk of the log. Fields: ``path, reason``."""
 
     path: str
     reason: str
@@ -16,7 +16,7 @@ class StorageError(PabalError):
 
 
 class StorageClosedError(StorageError):
-    """Report a call on a log that was closed, as by the bus that keeps it. Fields: ``path, reason``."""
+    """Report a call on a closed log, closed for example by its bus. Fields: ``path, reason``."""
 
     template = "{path}: this log is closed; open it again, or start the bus that keeps it"
 
@@ -24,14 +24,14 @@ class StorageClosedError(StorageError):
 class StorageUnavailableError(StorageError):
     """Report a file that cannot be opened, read or written now. Fields: ``path, reason``.
 
-    Nothing of the refused operation is visible. The storage goes on by itself once the cause is gone.
+    Nothing of the refused operation is visible. Once the cause is gone, the storage works again by itself.
     """
 
     template = "{path}: {reason}; nothing was written. Fix path, disk or permissions, then try again"
 
 
 class NotAPabalDatabaseError(StorageError):
-    """Report a file that another program wrote. Fields: ``path, reason``."""
+    """Report a file that was written by another program. Fields: ``path, reason``."""
 
     template = "{path} is not a pabal database ({reason}); it was left untouched. Choose another path"
 
@@ -45,9 +45,9 @@ class NewerSchemaError(StorageError):
 
 
 class CorruptLogError(StorageError):
-    """Report bytes that are not what was written. Fields: ``path, position, reason``.
+    """Report bytes that differ from what was written. Fields: ``path, position, reason``.
 
-    An altered event is never served. The position is None where what is damaged is no event, but the file.
+    An altered event is never returned. The position is None if the damage is in the file and not in an event.
     """
 
     position: int | None

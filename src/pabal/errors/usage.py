@@ -1,4 +1,4 @@
-"""Errors of the calling code: change it."""
+"""Errors of the calling code, which has to be changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EventDefinitionError(UsageError):
 
 
 class DuplicateEventTypeError(EventDefinitionError):
-    """Report two classes that claim one event type name. Fields: ``event_type, first, second``."""
+    """Report two classes with the same event type name. Fields: ``event_type, first, second``."""
 
     event_type: str
     first: str
@@ -35,7 +35,7 @@ class UnsupportedFieldError(EventDefinitionError):
 
 
 class UpcasterError(EventDefinitionError):
-    """Report an upcaster that is doubled or makes no sense. Fields: ``event_type, from_version``."""
+    """Report an upcaster that exists already or is invalid. Fields: ``event_type, from_version``."""
 
     event_type: str
     from_version: int
@@ -43,11 +43,11 @@ class UpcasterError(EventDefinitionError):
 
 
 class SubscriptionError(UsageError):
-    """Report options of ``subscribe`` that contradict each other or make no sense."""
+    """Report options of ``subscribe`` that are invalid or contradict each other."""
 
 
 class PatternMatchesNothingWarning(UserWarning):
-    """Warn that a pattern matches no event type registered so far: a typing error, or a missing import."""
+    """Warn that a pattern matches no event type registered so far, because of a typo or a missing import."""
 
 
 class InvalidHandlerError(SubscriptionError):
@@ -62,7 +62,7 @@ class InvalidHandlerError(SubscriptionError):
 
 
 class DuplicateSubscriptionError(SubscriptionError):
-    """Report a second subscription under one durable name. Field: ``name``."""
+    """Report a second subscription with the same durable name. Field: ``name``."""
 
     name: str
     template = (
@@ -80,7 +80,7 @@ class BusNotRunningError(UsageError):
 
 
 class WrongLoopError(UsageError):
-    """Report a call from a thread or event loop that does not own the bus. Field: ``action``."""
+    """Report a call from a thread or event loop that the bus does not belong to. Field: ``action``."""
 
     action: str
     template = (
@@ -91,7 +91,7 @@ class WrongLoopError(UsageError):
 
 
 class InsideHandlerError(UsageError):
-    """Report a call that, made inside a handler, would wait for that handler. Field: ``action``."""
+    """Report a call inside a handler that would wait for this handler. Field: ``action``."""
 
     action: str
     template = (

@@ -1,8 +1,8 @@
-"""What an operator sees of a bus: plain values, each of which can be encoded as JSON as it is.
+"""What an operator sees of a bus: plain values that can all be encoded as JSON.
 
-Times are aware and UTC. A *cursor* is a text that marks a place in the log, and that only the source which
-gave it can read; for a log with positions it is the position. Of two cursors of one source, the longer is the
-later one; of equal length, the greater as text.
+Times are aware, in UTC. A *cursor* is a text that marks a place in the log; only the source that returned it
+can interpret it. In a log with positions it is the position. Of two cursors of one source, the longer one is
+later; if equally long, the one that is greater as text.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import msgspec
 from pabal.ports.storage import AttemptFailure, SubscriptionRecord
 
 Action = Literal["pause", "resume", "reset", "replay", "retry", "edit", "discard", "remove", "rebuild"]
-"""What a source may be able to do."""
+"""The actions that a source may offer."""
 
 Level = Literal["ok", "degraded", "failing"]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Say which bus or log is being looked at."""
+    """The bus or log being looked at."""
 
     kind: str
     """``sqlite``, ``memory``, ``redis`` …"""
     address: str
     """A path or a URL without credentials."""
     live: bool
-    """A bus of this process; otherwise the log of a bus that runs elsewhere, or does not run."""
+    """True for a bus in this process; False for the log of a bus that runs elsewhere, or does not run."""
     has_log: bool
-    """False for a bus without storage: there are subscriptions and dead letters, but no events to list."""
+    """False for a bus without storage: it has subscriptions and dead letters, but no events to list."""
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Say why a bus is not well. ``code`` is stable and can be translated; ``text`` is a sentence."""
+    """A reason why a bus is not ok. ``code`` is stable and can be translated; ``text`` is a sentence."""
 
     code: str
     level: Level
@@ -44,7 +44,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Hold figures of the whole: what is in the log now, and since the start of a live bus (else None)."""
+    """Totals: what is in the log now, and counts since the start of a live bus (otherwise None)."""
 
     events: int
     head: int
@@ -59,7 +59,7 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """Show how a bus is, at one glance."""
+    """The state of a bus at a glance."""
 
     target: Target
     as_of: datetime
@@ -67,7 +67,7 @@ class Overview(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...]
     totals: Totals
     published_per_second: float
-    """Over the last minute, from the log."""
+    """The rate over the last minute, from the log."""
     subscriptions: int
     lag: int
     """The largest lag of any subscription."""
@@ -76,14 +76,14 @@ class Overview(msgspec.Struct, frozen=True):
     parked: int
     queued: int
     actions: tuple[Action, ...]
-    """What can be done here."""
+    """The actions that are possible here."""
 
 
 class SubscriptionView(msgspec.Struct, frozen=True):
-    """Show a subscription. What only the process that handles it knows is None elsewhere.
+    """A subscription. Values known only to the process that handles it are None elsewhere.
 
     ``state`` is ``active``, ``starting``, ``standby`` (another process handles it), ``halted``, ``paused``,
-    or ``idle``: nobody handles it now.
+    or ``idle`` (no process handles it now).
     """
 
     name: str
@@ -91,7 +91,7 @@ class SubscriptionView(msgspec.Struct, frozen=True):
     watermark: int
     frontier: int
     lag: int
-    """Events in the log that are not finished here, with those that wait for a retry."""
+    """Events in the log that are not finished here, including those that wait for a retry."""
     retries: int
     parked: int
     queued: int
@@ -113,13 +113,14 @@ class SubscriptionView(msgspec.Struct, frozen=True):
 def lag_in(record: SubscriptionRecord, first: int, head: int) -> int:
     """Return how much of a log from ``first`` (0: empty) to ``head`` a subscription has not finished.
 
-    What was trimmed ahead of one that was reset to the beginning never comes, and is none of them.
+    Events that were trimmed are not counted, although a subscription reset to the beginning stands before
+    them.
     """
     return max(0, head - max(record.frontier, first - 1)) + record.unfinished
 
 
 def stored_view(record: SubscriptionRecord, first: int, head: int) -> SubscriptionView:
-    """Show a subscription as stored, in a log that reaches from ``first`` (0: empty) to ``head``."""
+    """Return a subscription as stored, in a log from ``first`` (0: empty) to ``head``."""
     state = "paused" if record.paused else "idle" if record.owner is None else "active"
     if record.halted:
         state = "halted"
@@ -141,10 +142,10 @@ def stored_view(record: SubscriptionRecord, first: int, head: int) -> Subscripti
 
 
 class EventFilter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Choose events; what is left out does not restrict.
+    """Select events; a field that is not set does not restrict.
 
     ``types`` are names or patterns such as ``order.*``; times are those at which an event entered the log,
-    ``since`` included and ``until`` not.
+    ``since`` included and ``until`` excluded.
     """
 
     types: tuple[str, ...] = ()
@@ -157,7 +158,7 @@ class EventFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventView(msgspec.Struct, frozen=True):
-    """Show an event as stored. ``payload`` and ``metadata`` are left out of JSON where not asked for."""
+    """An event as stored. ``payload`` and ``metadata`` are left out of JSON if they were not requested."""
 
     position: int | None
     cursor: str
@@ -178,22 +179,22 @@ class EventView(msgspec.Struct, frozen=True):
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Return a page of events, newest first, and the cursors of the pages around it (None: none there)."""
+    """A page of events, newest first, with the cursors of the pages around it (None: there is none)."""
 
     events: tuple[EventView, ...]
     older: str | None
-    """Pass as ``before`` for the next page of older events."""
+    """The value of ``before`` for the next page of older events."""
     newer: str | None
-    """Pass as ``after`` for the next page of newer ones."""
+    """The value of ``after`` for the next page of newer events."""
 
 
 class DeliveryView(msgspec.Struct, frozen=True):
-    """Show what became of one event at one subscription, as far as is known.
+    """The state of one event at one subscription, as far as it is known.
 
     ``state`` is ``finished`` (handled, or not wanted: the log does not tell these apart), ``pending``,
     ``retrying``, ``parked`` or ``queued`` (behind a dead letter of its key).
-    A finished delivery has a row of its own only if attempts had failed: what these were, and when it
-    succeeded, is kept of the newest 10,000 in a log (on a server: of none).
+    A finished delivery has a record of its own only if attempts had failed: these attempts, and the time of
+    its success, are kept for the newest 10,000 in a log, and on a server for none.
     """
 
     subscription: str
@@ -203,11 +204,11 @@ class DeliveryView(msgspec.Struct, frozen=True):
     failures: tuple[AttemptFailure, ...] = ()
     dead_letter_id: int | None = None
     finished_at: datetime | None = None
-    """When it succeeded, where attempts had failed before."""
+    """The time of its success, if attempts had failed before."""
 
 
 class EventDetail(msgspec.Struct, frozen=True):
-    """Show one event with everything around it."""
+    """An event with its deliveries, its cause and its effects."""
 
     event: EventView
     deliveries: tuple[DeliveryView, ...]
@@ -217,24 +218,24 @@ class EventDetail(msgspec.Struct, frozen=True):
 
 
 class TraceNode(msgspec.Struct, frozen=True):
-    """Hold an event and what it caused."""
+    """An event and the events it caused."""
 
     event: EventView
     effects: tuple[TraceNode, ...]
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Show all events of one correlation id as a tree of causes; several roots where a cause is missing."""
+    """All events of one correlation id as a tree of causes; with several roots if a cause is missing."""
 
     correlation_id: str
     roots: tuple[TraceNode, ...]
     count: int
     complete: bool
-    """False where there are more events than were read."""
+    """False if there are more events than were read."""
 
 
 class StreamView(msgspec.Struct, frozen=True):
-    """Name an aggregate that has events, and the version it is at."""
+    """An aggregate that has events, and its current version."""
 
     aggregate_id: str
     aggregate_type: str
@@ -242,14 +243,14 @@ class StreamView(msgspec.Struct, frozen=True):
 
 
 class StreamPage(msgspec.Struct, frozen=True):
-    """Return a page of aggregates by id, and the cursor of the next (None: this was the last)."""
+    """A page of aggregates by id, and the cursor of the next page (None: this is the last)."""
 
     streams: tuple[StreamView, ...]
     next: str | None
 
 
 class RebuildView(msgspec.Struct, frozen=True):
-    """Show tables that are being built beside the live ones, or that an interrupted rebuild has left."""
+    """Tables being built beside the live ones, or left by an interrupted rebuild."""
 
     version: int
     position: int
@@ -257,26 +258,26 @@ class RebuildView(msgspec.Struct, frozen=True):
 
 
 class ProjectionView(msgspec.Struct, frozen=True):
-    """Show what a file holds of a projection. Nobody can tell from it whether the projection runs.
+    """What a file contains of a projection. It does not show whether the projection is running.
 
-    ``position`` is the one that was saved last: where few events concern a projection, it may be up to
-    10,000 behind the real one, and ``lag`` as much too high.
+    ``position`` is the last one saved: if few events concern the projection, the real one may be up to 10,000
+    ahead, and ``lag`` too high by as much.
     """
 
     name: str
     version: int | None
-    """None, and position 0, until its tables are built for the first time."""
+    """None, with position 0, until its tables are first built."""
     position: int
     lag: int
     """How many positions the log is ahead."""
     tables: tuple[str, ...]
     rebuild: RebuildView | None
     rows: dict[str, int] | None = None
-    """By table, where they were counted; one that is gone is left out."""
+    """Row counts by table, if they were requested; a missing table is left out."""
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Choose dead letters; what is left out does not restrict. ``error_type`` is of the last attempt."""
+    """Select dead letters; a field not set does not restrict. ``error_type`` is that of the last attempt."""
 
     subscription: str | None = None
     event_type: str | None = None
@@ -284,7 +285,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
-    """Show a delivery that was given up, with every failed attempt."""
+    """A delivery that was given up, with every failed attempt."""
 
     id: int
     subscription: str
@@ -299,16 +300,17 @@ class DeadLetterView(msgspec.Struct, frozen=True):
 
 
 class DeadLetterPage(msgspec.Struct, frozen=True):
-    """Return a page of dead letters by id, and the id to read on after (None: this was the last)."""
+    """A page of dead letters by id, and the id to continue after (None: this is the last)."""
 
     dead_letters: tuple[DeadLetterView, ...]
     next: int | None
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """Show one action: who did what to what, when, and what came of it.
+    """An action: who did what to which object, when, and with what result.
 
-    ``result`` is empty, and ``succeeded`` None, while it is under way, or where the process died in it.
+    ``result`` is empty and ``succeeded`` None while the action is under way, or if the process died during
+    it.
     """
 
     id: int
@@ -322,10 +324,11 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 class ActionResult(msgspec.Struct, frozen=True):
-    """Say what an action did.
+    """The result of an action.
 
-    ``count`` is how many were changed, ``skipped`` how many matched but were left as they were. ``pending``:
-    it takes effect once the process that handles the subscription hears of it, or at its next start.
+    ``count`` is the number changed, ``skipped`` the number that matched but were left as they were. With
+    ``pending``, it takes effect once the process that handles the subscription learns of it, or at its next
+    start.
     """
 
     action: str
@@ -334,4 +337,4 @@ class ActionResult(msgspec.Struct, frozen=True):
     skipped: int = 0
     pending: bool = False
     position: int | None = None
-    """Where a reset subscription, or a rebuilt projection, stands now."""
+    """The new position of a reset subscription or a rebuilt projection."""
