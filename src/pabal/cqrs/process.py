@@ -49,7 +49,7 @@ def reacts(*event_classes: type, key: KeyOf) -> Callable[[F], F]:
 
 
 def on_timeout(name: str) -> Callable[[F], F]:
-    """Mark the method called, with a ``ProcessTimedOut``, when the timeout is due; see ``set_timeout``.
+    """Mark the method that takes the ``ProcessTimedOut`` of the timeout ``name``; see ``set_timeout``.
 
     >>> from pabal import DomainEvent
     >>> class Invoiced(DomainEvent):

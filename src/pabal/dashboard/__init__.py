@@ -26,7 +26,7 @@ def create_dashboard(target: BaseEventBus | InspectableStorage | Operations, **o
     The caller still has to start, stop and close the target. Options:
 
     - ``allow_actions`` (False): without it the dashboard is read-only;
-    - ``token`` (None): at least 16 characters; it lets anybody log in, from anywhere. Without ``token`` and
+    - ``token`` (None): at least 16 characters; its holder may log in from anywhere. Without ``token`` and
       ``auth``, only requests from this machine are served, and none that come through a proxy;
     - ``auth``: a function or async function that takes the Starlette request and returns the user's name
       (for the audit log), or None to refuse the request; it replaces the token;

@@ -13,7 +13,7 @@ _WINDOW = 30.0
 
 
 class Measured(NamedTuple):
-    """Hold how far a build has come; the rate is None until there are two measurements to compute it from."""
+    """Hold how far a build has come; the rate is None while it cannot be computed."""
 
     position: int
     head: int
