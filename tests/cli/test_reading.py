@@ -56,7 +56,7 @@ def test_every_reading_command_prints_text_and_json(pabal: Pabal, file: Path, co
 
 
 def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_path: Path) -> None:
-    """The figures below would scroll out of sight, and thousands of reasons say no more than fifty."""
+    """Thousands of reasons would scroll the health out of sight, and say no more than fifty."""
     path = tmp_path / "shop.db"
 
     async def fill() -> None:

@@ -37,7 +37,7 @@ from pabal.ports.operations import Reason
 from pabal.ports.storage import Start
 
 _TOLD = 50
-"""The most reasons that ``status`` prints, so that the figures below them stay on the screen."""
+"""The most reasons that ``status`` prints; more would say no more, and scroll the health off the screen."""
 _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
 
 
