@@ -23,7 +23,7 @@ async def storage(path: Path) -> AsyncIterator[SqliteEventStorage]:
 async def any_storage(
     request: pytest.FixtureRequest, path: Path
 ) -> AsyncIterator[SqliteEventStorage | InMemoryEventStorage]:
-    """Both storages: the one in memory is the reference model of the other."""
+    """Each storage in turn; the one in memory is the reference model for the one in a file."""
     if request.param == "memory":
         async with InMemoryEventStorage() as memory:
             yield memory

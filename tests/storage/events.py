@@ -1,4 +1,4 @@
-"""Events and small helpers that the storage's tests share."""
+"""Events and small helpers shared by the tests of storages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ticks(count: int, symbol: str = "KRW-BTC", first: int = 1) -> list[Tick]:
 
 
 class Recorder:
-    """A handler that keeps what it was given, and can be waited for."""
+    """A handler that records its events, and that a test can wait for."""
 
     def __init__(self, before: Callable[[Any], Any] | None = None) -> None:
         self.seen: list[Any] = []

@@ -1,7 +1,7 @@
 """A process that holds a subscription: ``python -m tests.storage.holder <path> <lease seconds>``.
 
-It prints a line for what happens, and takes lines as orders: ``publish N``, ``poison N`` (from then on that
-number halts it), ``hold N`` (the handler of that number waits for ``go``) and ``stop``.
+It prints a line for each thing that happens, and reads orders: ``publish N``, ``poison N`` (from then
+on that number halts the subscription), ``hold N`` (the handler of that number waits for ``go``), ``stop``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.storage.events import Tick
 
 async def main(path: str, lease: float) -> None:
     cursors.LEASE_SECONDS = lease
-    leases._RENEW_EVERY = 3600.0  # a process frozen while it renews would hold the file's lock as well
+    leases._RENEW_EVERY = 3600.0  # a process stopped while it renews would also hold the file's lock
     leases._STANDBY_PAUSE = 0.05
 
     poison = held = -1

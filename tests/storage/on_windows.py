@@ -1,7 +1,7 @@
-"""What Windows does to files, done by another system: for tests of what pabal does there.
+"""Imitate on Linux how Windows treats files, to test how pabal deals with it.
 
-It stands in for two habits: the locks of ``msvcrt``, which are those of byte ranges, and that a file which is
-open can neither get another name nor be removed. Linux has such locks, too, and tells what is open.
+Two things are imitated: the byte-range locks of ``msvcrt``, and that an open file can neither be renamed nor
+removed. Linux has byte-range locks, too, and shows which files are open.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ needed = pytest.mark.skipif(fcntl is None, reason="needs the locks and the /proc
 
 
 class Msvcrt:
-    """The module ``msvcrt``, as far as it is asked."""
+    """The part of the module ``msvcrt`` that pabal uses."""
 
     LK_UNLCK, LK_NBLCK, LK_NBRLCK = 0, 2, 4
 
     def locking(self, fd: int, mode: int, count: int) -> None:
-        """Lock or unlock bytes from the file's position. Raises PermissionError where somebody has them."""
+        """Lock or unlock bytes from the file's position. Raises PermissionError if they are locked."""
         can_write = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         kind = fcntl.F_WRLCK if can_write else fcntl.F_RDLCK
         kind = fcntl.F_UNLCK if mode == self.LK_UNLCK else kind
@@ -42,7 +42,7 @@ class Msvcrt:
 
 
 def pretend(patch: pytest.MonkeyPatch) -> None:
-    """Have files behave as on Windows until the test ends."""
+    """Make files behave as on Windows until the test ends."""
     patch.setattr(lifelock, "fcntl", None)
     patch.setattr(lifelock, "msvcrt", Msvcrt())
     for name in ("rename", "replace", "unlink", "remove"):
@@ -66,5 +66,5 @@ def is_open(path: Any) -> bool:
             if os.readlink(f"/proc/self/fd/{fd}") == wanted:
                 return True
         except OSError:
-            continue  # the one that listed them
+            continue  # the descriptor that listed the folder
     return False

@@ -1,4 +1,4 @@
-"""What storages say of arguments that cannot be: that they are wrong, and not that the log is."""
+"""Invalid arguments raise UsageError; they do not make the log look damaged."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def _read_of(storage: SqliteEventStorage, name: str) -> None:
 async def test_a_position_that_cannot_be_is_refused_by_its_name(
     any_storage: Storage, call: Call, number: Any, request: pytest.FixtureRequest
 ) -> None:
-    """A slip in a number made the log look damaged, and somebody would have rebuilt it."""
+    """A mistake in a number made the log look damaged, so an operator might have rebuilt it."""
     name = request.node.callspec.id.rpartition("-")[2].split()[1]
     await any_storage.store_events(ticks(3))
     with pytest.raises(UsageError, match=f"^{name} is {number!r}; "):
@@ -80,7 +80,7 @@ async def test_a_position_that_cannot_be_is_refused_by_its_name(
 
 @pytest.mark.parametrize("call", LIMITS.values(), ids=LIMITS.keys())
 async def test_a_negative_limit_is_refused(any_storage: Storage, call: Call) -> None:
-    """A slip of the sign gave everything, nothing, or all but the last, as each storage and call had it."""
+    """A wrong sign returned everything, nothing, or all but the last, depending on the storage and call."""
     await any_storage.store_events(ticks(3))
     with pytest.raises(UsageError, match=r"^limit is -1; it cannot be negative"):
         await call(any_storage, -1)
@@ -90,20 +90,20 @@ async def test_a_negative_limit_is_refused(any_storage: Storage, call: Call) -> 
 async def test_text_that_no_file_can_hold_is_refused_for_what_it_is(
     storage: SqliteEventStorage, call: Call
 ) -> None:
-    """A broken name of an aggregate made the log look damaged."""
+    """An aggregate id with half a character made the log look damaged."""
     await storage.store_events(ticks(3))
     with pytest.raises(UsageError, match=r"kim\\ud800.* holds a lone surrogate"):
         await call(storage, HALF)
 
 
 async def test_a_number_that_no_file_can_hold_is_refused_in_a_query(storage: SqliteEventStorage) -> None:
-    """An application's own slip made the log look damaged."""
+    """A mistake in an application's own query made the log look damaged."""
     with pytest.raises(UsageError, match="more than 64 bits"):
         await storage.query("SELECT ?", (BEYOND,))
 
 
 async def test_text_with_a_nul_is_looked_up_as_any_other(any_storage: Storage) -> None:
-    """Text that ends at its NUL for SQLite would make two aggregates one."""
+    """If text ended at its NUL, two aggregates would be taken for one."""
     events = ticks(1, "a\0b") + ticks(2, "a\0c")
     await any_storage.store_events(events)
     assert await any_storage.get_events_by_aggregate("a\0b") == events[:1]
@@ -111,27 +111,27 @@ async def test_text_with_a_nul_is_looked_up_as_any_other(any_storage: Storage) -
 
 
 async def test_reading_from_below_the_first_position_reads_everything_once(any_storage: Storage) -> None:
-    """In memory the last events came first, and then once more."""
+    """The in-memory storage returned the last events first, and then again."""
     await any_storage.store_events(ticks(4))
     assert await positions(any_storage, -2) == [1, 2, 3, 4]
 
 
 async def test_a_cursor_begins_at_0_at_the_lowest(any_storage: Storage) -> None:
-    """A cursor at a position that is none reported a lag of more events than there are."""
+    """A cursor at a negative position reported a lag of more events than there are."""
     cursor = await any_storage.open_subscription("mail", -3)
     assert cursor is not None
     assert cursor.watermark == 0
 
 
 async def test_no_dead_letter_has_text_for_a_number(any_storage: Storage) -> None:
-    """A number taken from a URL as it stands made the log look damaged."""
+    """A number taken from a URL without conversion made the log look damaged."""
     number: Any = "1"
     with pytest.raises(DeadLetterNotFoundError, match="there is no dead letter 1"):
         await any_storage.get_dead_letter(number)
 
 
 async def test_nothing_is_abandoned_for_longer_than_time_goes_back(storage: SqliteEventStorage) -> None:
-    """``timedelta.max``, meant as never, ended in an OverflowError."""
+    """``timedelta.max``, meaning never, raised an OverflowError."""
     await storage.open_subscription("mail", "now")
     await storage.release_subscription("mail", 1)
     assert await storage.list_abandoned(timedelta.max) == []

@@ -1,4 +1,4 @@
-"""The life of a file: trimmed by size, vacuumed, rebuilt, with a bounded write-ahead log."""
+"""Care for a file: trim by size, vacuum, back up, check, rebuild, and bound the write-ahead log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.storage.events import Recorder, Tick, ticks
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy a page at a time."""
+    """Copy one page at a time."""
     monkeypatch.setattr(care, "_STEP_PAGES", 1)
 
 
@@ -41,14 +41,14 @@ async def test_a_log_is_trimmed_to_a_size(path: Path) -> None:
 
 
 async def test_each_limit_deletes_by_itself(path: Path) -> None:
-    """Who sets an age and a count would keep everything that only one of them lets go."""
+    """If both limits had to be exceeded, an event beyond only one of them would be kept."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(100))
         assert (await storage.trim(max_age=timedelta(days=1), max_events=40)).deleted == 60
 
 
 async def test_a_range_that_is_to_be_replayed_is_not_trimmed(path: Path) -> None:
-    """Promise 33. A replay would find nothing where its range was."""
+    """Promise 33. Otherwise a requested replay would find its events deleted."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
             bus.subscribe(Tick, Recorder(), name="clerk", start="beginning")
@@ -58,7 +58,7 @@ async def test_a_range_that_is_to_be_replayed_is_not_trimmed(path: Path) -> None
 
 
 async def test_what_is_trimmed_is_given_back_while_others_publish(path: Path) -> None:
-    """A vacuum that locks the file stops every publisher for as long as it takes."""
+    """A vacuum that locked the file would block every publisher while it runs."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Tick("A", n, "x" * 500) for n in range(4000)])
         await storage.trim(max_events=10)
@@ -72,7 +72,7 @@ async def test_what_is_trimmed_is_given_back_while_others_publish(path: Path) ->
 
 
 async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed(path: Path) -> None:
-    """One that was renamed long ago would keep the whole log for ever, and nobody would know which."""
+    """A subscription renamed long ago would keep the whole log for ever, and nobody would know which one."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
             bus.subscribe(Tick, Recorder(), name="gone")
@@ -83,11 +83,11 @@ async def test_a_subscription_that_nobody_handles_any_more_is_listed_and_removed
         assert await storage.forget_subscription("gone")
 
 
-# -- what takes its time -----------------------------------------------------------------------------------
+# -- long calls --------------------------------------------------------------------------------------------
 
 
 async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path) -> None:
-    """Ctrl-C in a check of a large file would be answered minutes later, and closing would wait as long."""
+    """Ctrl-C during a check of a large file would take effect minutes later, and so would closing."""
     begun = threading.Event()
 
     def count_for_ever(connection: sqlite3.Connection, given_up: threading.Event) -> None:
@@ -106,7 +106,7 @@ async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path)
 
 
 def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, steps: None) -> None:
-    """Half a copy would lie there under the name of a backup."""
+    """Half a copy would remain under the name of a backup."""
     SqliteEventStorage(path).close()
     given_up, copied = threading.Event(), tmp_path / "copy.db"
 
@@ -127,7 +127,7 @@ def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, 
 def test_a_backup_that_cannot_be_removed_still_says_why_it_was_broken_off(
     path: Path, tmp_path: Path, steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A virus scanner that has the new file open would hide the reason: Windows removes no such file."""
+    """On Windows a file that a virus scanner has open cannot be removed; that must not hide the reason."""
     SqliteEventStorage(path).close()
     given_up = threading.Event()
 
@@ -144,7 +144,7 @@ def test_a_backup_that_cannot_be_removed_still_says_why_it_was_broken_off(
 def test_a_backup_is_the_log_of_one_moment_whatever_is_written_meanwhile(
     path: Path, tmp_path: Path, steps: None
 ) -> None:
-    """On a busy log it would begin anew with each commit, and never end."""
+    """On a busy log, each commit would restart the backup, and it would never end."""
     storage = SqliteEventStorage(path)
     storage.close()
     writer, told = sqlite3.connect(path, isolation_level=None), []
@@ -165,7 +165,7 @@ def test_a_backup_is_the_log_of_one_moment_whatever_is_written_meanwhile(
 
 
 async def test_how_much_is_done_is_told_in_the_event_loop(path: Path, tmp_path: Path, steps: None) -> None:
-    """A callback in a thread of the storage's could not touch what belongs to the loop."""
+    """A callback in a thread of the storage could not use objects that belong to the event loop."""
     told: dict[str, list[tuple[int, int]]] = {"backup": [], "check": [], "trim": []}
 
     def hear(name: str) -> Callable[[int, int], None]:
@@ -221,7 +221,7 @@ async def test_a_rebuilt_file_goes_on_where_the_old_one_stood(path: Path, tmp_pa
 
 
 async def test_damaged_indexes_are_mended_by_a_rebuild(path: Path, tmp_path: Path) -> None:
-    """Promise 38. Without it a file with whole events and one broken index could only be thrown away."""
+    """Promise 38. Otherwise a file with intact events and one damaged index could only be thrown away."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(30))
     connection = sqlite3.connect(path)
@@ -239,7 +239,7 @@ async def test_damaged_indexes_are_mended_by_a_rebuild(path: Path, tmp_path: Pat
 
 
 async def test_an_altered_event_is_not_rebuilt_and_no_file_is_left(path: Path, tmp_path: Path) -> None:
-    """Promise 38. A new checksum over an altered event would make a lie true."""
+    """Promise 38. A new checksum over an altered event would make it look genuine."""
     target = tmp_path / "new.db"
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(30))
@@ -259,7 +259,7 @@ async def test_an_altered_event_is_not_rebuilt_and_no_file_is_left(path: Path, t
 async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 35. After a long report the log would keep its greatest size until the process ends."""
+    """Promise 35. After a long-running reader, the log would keep its largest size until the process ends."""
     monkeypatch.setattr(wal, "LIMIT", 1 << 20)
     monkeypatch.setattr(wal, "PAUSE", 0.0)
     monkeypatch.setattr("pabal.storage.sqlite.writer.PAUSE", 0.02)
@@ -275,7 +275,7 @@ async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
         reader.execute("COMMIT")
         reader.close()
         async with asyncio.timeout(30):
-            # Nobody writes any more: the writer comes back by itself.
+            # Nothing is written any more, so the writer thread must check again by itself.
             while log.stat().st_size > 1 << 20:  # noqa: ASYNC110 - a file announces nothing
                 await asyncio.sleep(0.01)
         await storage.store_event(Tick("A"))
@@ -285,7 +285,7 @@ async def test_the_write_ahead_log_is_cut_once_a_reader_has_let_go(
 async def test_a_write_ahead_log_that_cannot_be_cut_stops_no_publisher(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 37. Tidying up is no reason to fail; who writes next learns of the trouble himself."""
+    """Promise 37. Failing to truncate the log fails no publisher; a real problem fails the next write."""
     monkeypatch.setattr(wal, "LIMIT", -1)
     monkeypatch.setattr(wal, "PAUSE", 0.0)
 
@@ -311,7 +311,7 @@ async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> N
 
 
 async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -> None:
-    """Promise 38. Found by fuzzing: it ended in an error about None, somewhere inside."""
+    """Promise 38. Found by fuzzing: it raised an error about None from deep inside."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
     connection = sqlite3.connect(path)
@@ -325,7 +325,7 @@ async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -
 async def test_a_rebuild_for_which_there_is_no_room_at_all_leaves_no_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one, when there is room, would be refused for an empty file that is there."""
+    """The next attempt, when there is room, would be refused because of the empty file left behind."""
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorcode = sqlite3.SQLITE_FULL
     target = path.with_name("new.db")

@@ -1,4 +1,4 @@
-"""Closing: every file let go, so that the database can be moved or deleted."""
+"""Closing a storage releases every file, so that the database can be moved or deleted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /
 
 
 async def use(storage: SqliteEventStorage) -> None:
-    """Open every kind of connection there is."""
+    """Use the storage so that every kind of connection is open."""
     seen = Recorder()
     async with InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, seen, name="s", start="beginning")
@@ -33,7 +33,7 @@ async def use(storage: SqliteEventStorage) -> None:
 
 @linux
 async def test_after_closing_no_file_is_open_and_the_database_can_be_deleted(path: Path) -> None:
-    """On Windows a file that somebody holds cannot be deleted; here the descriptors tell."""
+    """On Windows an open file cannot be deleted; on Linux the test looks at the open descriptors."""
     threads = set(threading.enumerate())
     storage = SqliteEventStorage(path)
     await use(storage)
@@ -49,7 +49,7 @@ async def test_after_closing_no_file_is_open_and_the_database_can_be_deleted(pat
 
 @linux
 async def test_a_refused_file_is_not_held_open(path: Path) -> None:
-    """A program that tries again, or reports and goes on, would run out of descriptors."""
+    """A program that retries, or reports the error and continues, would run out of descriptors."""
     path.write_bytes(b"SQLite format 3\0" + bytes(500))
     for _ in range(3):
         with pytest.raises(Exception, match=r"log\.db"):
@@ -59,7 +59,7 @@ async def test_a_refused_file_is_not_held_open(path: Path) -> None:
 
 @linux
 async def test_fifty_openings_leak_nothing(path: Path) -> None:
-    """A descriptor, thread or file left behind by each would end a long-lived program."""
+    """If each opening left a descriptor, thread or file behind, a long-lived program would fail."""
     threads = set(threading.enumerate())
     for number in range(50):
         async with SqliteEventStorage(path) as storage:
@@ -73,7 +73,7 @@ async def test_fifty_openings_leak_nothing(path: Path) -> None:
 
 
 async def test_closing_twice_is_harmless(path: Path) -> None:
-    """``async with`` around a storage that was closed by hand is no mistake."""
+    """Closing a storage by hand inside ``async with`` must not raise."""
     storage = SqliteEventStorage(path)
     storage.close()
     await storage.aclose()
@@ -81,7 +81,7 @@ async def test_closing_twice_is_harmless(path: Path) -> None:
 
 
 async def test_a_storage_closes_while_queries_run(path: Path) -> None:
-    """They end with their result or with a typed error, and their connections are closed after them."""
+    """Running queries must end with their result before their connections are closed."""
     storage = SqliteEventStorage(path)
     await storage.store_events(ticks(2000))
     reads = [asyncio.ensure_future(storage.read_page(0, limit=2000)) for _ in range(10)]
@@ -92,7 +92,7 @@ async def test_a_storage_closes_while_queries_run(path: Path) -> None:
 
 
 async def test_a_bus_that_is_started_on_a_closed_storage_is_told_so(path: Path) -> None:
-    """It said "I/O operation on closed file", of a file that nobody knows."""
+    """The error was "I/O operation on closed file", about a file that users do not know."""
     storage = SqliteEventStorage(path)
     storage.close()
     bus = InMemoryEventBus(storage)
@@ -108,7 +108,7 @@ async def test_a_bus_that_is_started_on_a_closed_storage_is_told_so(path: Path) 
 async def test_what_opens_in_another_thread_is_waited_for(
     path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
-    """A bus whose ``start()`` timed out goes on opening its file, while it is started anew or stopped."""
+    """A bus whose ``start()`` timed out is still opening its file when it is started again or stopped."""
     threads = set(threading.enumerate())
     opening, go_on, begun = threading.Event(), threading.Event(), threading.Event()
     starts: list[Writer] = []
@@ -145,7 +145,7 @@ async def test_what_opens_in_another_thread_is_waited_for(
 
 
 async def test_what_could_not_be_opened_again_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise 37. Publishing would wait for ever for a thread that was never begun; closing would raise."""
+    """Promise 37. Publishing would wait for ever for a thread that never started, and closing would raise."""
 
     def fail(self: Writer) -> None:
         raise sqlite3.OperationalError("disk I/O error")

@@ -1,4 +1,4 @@
-"""What one process asks of a subscription, the process that handles it does."""
+"""The process that handles a subscription obeys control requests made in another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.storage.test_leases import holder
 
 
 async def test_another_process_obeys_a_pause_a_replay_and_a_resume(path: Path) -> None:
-    """Whoever is on call steers from a shell, and the subscription runs in the application."""
+    """Operators control subscriptions from a shell, while the application runs them in another process."""
     async with holder(path) as other, SqliteEventStorage(path) as storage:
         await other.order("publish 1")
         await other.says("handled 1")
@@ -30,7 +30,7 @@ async def test_another_process_obeys_a_pause_a_replay_and_a_resume(path: Path) -
 
 
 async def test_what_another_process_handles_is_not_moved_until_it_has_died(path: Path) -> None:
-    """A cursor moved under a running process would be overwritten by its next save."""
+    """If a cursor were moved while a process handles it, the next save would overwrite the move."""
     async with holder(path) as other, SqliteEventStorage(path) as storage:
         with pytest.raises(SubscriptionInUseError):
             await storage.reset_subscription("held", "beginning")
@@ -41,7 +41,7 @@ async def test_what_another_process_handles_is_not_moved_until_it_has_died(path:
 
 
 async def test_asking_for_what_changes_nothing_wakes_nobody(path: Path) -> None:
-    """Everybody who follows the file would look through all subscriptions for nothing."""
+    """Every process that follows the file would check all its subscriptions for nothing."""
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
         assert await storage.open_subscription("idle", "now") is not None
         other.poll_head()

@@ -1,4 +1,4 @@
-"""Damaged rows: found by the checksum, named by their position, never served."""
+"""Damaged rows are found by their checksum, reported with their position, and never returned."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ALTERATIONS = {
 
 @pytest.mark.parametrize("column", ALTERATIONS)
 async def test_an_altered_row_is_never_served(path: Path, column: str) -> None:
-    """Promise 38: a handler acting on altered bytes does more harm than one that does not act."""
+    """Promise 38: a handler that acts on altered bytes does more harm than one that does not act."""
     events = await filled(path)
     alter(path, ALTERATIONS[column])
     async with SqliteEventStorage(path) as storage:
@@ -85,7 +85,7 @@ async def test_an_altered_row_is_never_served(path: Path, column: str) -> None:
 
 
 async def test_rows_that_changed_places_are_not_served(path: Path) -> None:
-    """Each row is whole in itself; the checksum is bound to the place so that order is protected too."""
+    """Each row is intact, but the checksum includes the position, so that the order is protected, too."""
     await filled(path)
     for source, target in ((7, 1000), (8, 7), (1000, 8)):
         alter(path, "UPDATE events SET position = ? WHERE position = ?", target, source)
@@ -96,7 +96,7 @@ async def test_rows_that_changed_places_are_not_served(path: Path) -> None:
 
 
 async def test_a_missing_row_is_a_damage_and_missing_first_rows_are_not(path: Path) -> None:
-    """A log is trimmed from its beginning; an event that is gone from its middle was not trimmed."""
+    """A trim deletes from the start of the log, so an event missing from the middle is damage."""
     await filled(path)
     alter(path, "DELETE FROM events WHERE position < 4")
     async with SqliteEventStorage(path) as storage:
@@ -127,7 +127,7 @@ BY_HAND = """
 async def test_a_row_that_somebody_put_in_by_hand_is_never_served(
     path: Path, position: int, while_open: bool
 ) -> None:
-    """Promise 38: nobody has published it; below the first position it would lie there unseen for ever."""
+    """Promise 38: it was never published; below the first position, it would stay undetected for ever."""
     events = await filled(path)
     if not while_open:
         alter(path, BY_HAND, position)
@@ -149,7 +149,7 @@ async def test_a_row_that_somebody_put_in_by_hand_is_never_served(
 
 @pytest.mark.parametrize("symbol", ["A", None])
 async def test_a_hole_is_found_by_a_check(path: Path, symbol: str | None) -> None:
-    """Promise 38. Readers stop before it, so an operator who asks must be told; a trimmed log has none."""
+    """Promise 38. Readers stop before a hole, so a check must report it. A trimmed log has no hole."""
     events = await filled(path)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Note(str(n)) for n in range(10)])
@@ -171,7 +171,7 @@ async def test_a_hole_is_found_by_a_check(path: Path, symbol: str | None) -> Non
     ],
 )
 async def test_a_damaged_index_gives_no_wrong_stream(path: Path, sql: str) -> None:
-    """An aggregate rebuilt from a stream with a hole would decide on a state that never was."""
+    """An aggregate loaded from a stream with a hole would decide on a state that never existed."""
     await filled(path)
     alter(path, sql)
     async with SqliteEventStorage(path) as storage:
@@ -182,7 +182,7 @@ async def test_a_damaged_index_gives_no_wrong_stream(path: Path, sql: str) -> No
 
 
 async def test_publishing_a_damaged_event_again_says_so(path: Path) -> None:
-    """Taking it for a duplicate, or for other content, would both be wrong."""
+    """Treating it as a duplicate, or as different content, would both be wrong."""
     events = await filled(path)
     alter(path, ALTERATIONS["payload"])
     async with SqliteEventStorage(path) as storage:
@@ -193,7 +193,7 @@ async def test_publishing_a_damaged_event_again_says_so(path: Path) -> None:
 
 
 async def test_a_subscription_stops_before_a_damaged_event_and_the_others_go_on(path: Path) -> None:
-    """Passing over it would skip an event; going on with it would deliver what was never published."""
+    """Continuing after it would skip an event; delivering it would deliver what was never published."""
     await filled(path)
     alter(path, ALTERATIONS["payload"])
     async with SqliteEventStorage(path) as storage:
@@ -241,7 +241,7 @@ async def test_a_damaged_unfinished_event_halts_its_subscription_but_not_the_bus
     ],
 )
 async def test_unreadable_bookkeeping_is_a_storage_error(path: Path, table: str, sql: str) -> None:
-    """What cannot be decoded must not come out as some library's error."""
+    """If stored state cannot be decoded, the decoding library's error must not reach the caller."""
     await filled(path)
     async with SqliteEventStorage(path) as storage:
         cursor = await storage.open_subscription("s", "beginning")
@@ -262,7 +262,7 @@ async def test_unreadable_bookkeeping_is_a_storage_error(path: Path, table: str,
 async def test_a_damaged_scheduled_event_does_not_keep_back_the_others(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not released, and the one behind it is."""
+    """The damaged event is not released, but the one behind it is."""
     bad, good, later = ticks(3)
     async with SqliteEventStorage(path) as storage:
         for due_at, event in ((100.0, bad), (101.0, good), (500.0, later)):
@@ -279,7 +279,7 @@ async def test_a_damaged_scheduled_event_does_not_keep_back_the_others(
 async def test_as_many_damaged_scheduled_events_as_are_released_at_once_keep_back_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
 ) -> None:
-    """The first thousand would be looked at again and again, at once each time, and no other ever enter."""
+    """If a whole batch is damaged, it would be read again and again, and no other event released."""
     monkeypatch.setattr(letters, "_DUE_AT_ONCE", 3)
     *bad, later = ticks(damaged + 1)
     good = ticks(5)
@@ -296,7 +296,7 @@ async def test_as_many_damaged_scheduled_events_as_are_released_at_once_keep_bac
 
 
 async def test_a_damaged_dead_letter_is_not_served(path: Path) -> None:
-    """A dead letter holds a copy of the event, protected like the event itself."""
+    """A dead letter contains a copy of the event, protected by a checksum like the event itself."""
     await filled(path)
     async with SqliteEventStorage(path) as storage:
         cursor = await storage.open_subscription("s", "beginning")
@@ -313,7 +313,7 @@ async def test_a_damaged_dead_letter_is_not_served(path: Path) -> None:
 
 
 async def test_a_wholly_damaged_file_is_reported_by_check(path: Path) -> None:
-    """``check`` is what one calls on a damaged file: it has to return, not to raise."""
+    """``check`` is meant for damaged files: it must return the problems rather than raise."""
     events = await filled(path)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Tick("B", n, "x" * 500) for n in range(500)])
@@ -346,7 +346,7 @@ def parked(position: int) -> ParkedDelivery:
 async def test_a_damaged_scheduled_event_is_not_rebuilt_and_no_file_is_left(
     path: Path, tmp_path: Path
 ) -> None:
-    """Promise 38. The new file is said to be whole: what cannot be released there must not pass for it."""
+    """Promise 38. A rebuilt file is guaranteed to be intact, so it must not contain a damaged event."""
     async with SqliteEventStorage(path) as storage:
         await storage.schedule_event(Tick("A"), 100.0)
     alter(path, "UPDATE scheduled SET payload = x'7B7D'")
@@ -357,7 +357,7 @@ async def test_a_damaged_scheduled_event_is_not_rebuilt_and_no_file_is_left(
 
 
 async def test_an_own_table_with_a_text_that_is_no_utf8_can_still_be_read(path: Path) -> None:
-    """One such name among thousands would make the whole table unreadable."""
+    """One such text among thousands would make the whole table unreadable."""
     async with SqliteEventStorage(path) as storage:
         await storage.transact(lambda tx: tx.execute("CREATE TABLE names (name TEXT)"))
         await storage.transact(

@@ -1,4 +1,4 @@
-"""What is read from the journal of a process that died, and who counts as dead."""
+"""Reading the journals of processes that died, and deciding which processes are dead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def after_a_death(
     attempts: Sequence[Attempt],
     replay: tuple[int, int] | None = None,
 ) -> Cursor:
-    """Leave a file as a process does that dies in these attempts, and open its subscription anew."""
+    """Prepare a file as if a process had died in these attempts; open its subscription again."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(5))
         cursor = await storage.open_subscription("held", "beginning")
@@ -45,7 +45,7 @@ async def after_a_death(
 
 
 async def test_an_attempt_within_a_replay_is_counted_too(path: Path) -> None:
-    """Promise 6. What is replayed lies below the watermark; uncounted, it would kill every process anew."""
+    """Promise 6. Replayed events lie below the watermark; uncounted, one would kill process after process."""
     again = await after_a_death(
         path, lambda held: Progress("held", held.epoch, 5, 5), [Attempt(2, 2, 1, 0)], replay=(1, 3)
     )
@@ -53,7 +53,7 @@ async def test_an_attempt_within_a_replay_is_counted_too(path: Path) -> None:
 
 
 async def test_what_was_finished_and_saved_is_not_taken_for_the_cause(path: Path) -> None:
-    """Another holder may have finished it meanwhile; delivered again, it would be handled twice."""
+    """Another holder may have finished the event since; delivering it again would handle it twice."""
     again = await after_a_death(
         path,
         lambda held: Progress("held", held.epoch, 2, 5, (3,)),
@@ -63,7 +63,7 @@ async def test_what_was_finished_and_saved_is_not_taken_for_the_cause(path: Path
 
 
 async def test_an_attempt_that_was_counted_is_not_counted_twice(path: Path) -> None:
-    """An event would be given up after half of its attempts."""
+    """Otherwise an event would be given up after half of its attempts."""
     counted = PendingRetry(2, 2, time.time())
     again = await after_a_death(
         path, lambda held: Progress("held", held.epoch, 1, 5, (2,), (counted,)), [Attempt(2, 2, 2, 0)]
@@ -74,7 +74,7 @@ async def test_an_attempt_that_was_counted_is_not_counted_twice(path: Path) -> N
 async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lease_is_over(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another user's, for one. Taken for dead before that, two processes would handle one subscription."""
+    """As with another user's files. If a holder counted as dead earlier, two would handle a subscription."""
     monkeypatch.setattr(lifelock, "is_held", lambda file: True)
     async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
         assert await one.open_subscription("held", "now") is not None
@@ -86,7 +86,7 @@ async def test_where_files_cannot_be_locked_a_holder_counts_as_dead_once_its_lea
 
 
 async def test_processes_that_only_publish_and_end_unclosed_leave_no_journals_behind(path: Path) -> None:
-    """A job that is started each minute would fill the folder: only who takes a subscription cleared up."""
+    """A job started every minute would fill the folder: only taking a subscription removed dead journals."""
     async with SqliteEventStorage(path) as storage:
         assert await storage.open_subscription("held", "now") is not None
         idle, busy = journal_path(path, DEAD), journal_path(path, "e" * 32)

@@ -1,4 +1,4 @@
-"""A commit in one process wakes the others at once; where it cannot, they find out by looking."""
+"""A commit in one process wakes the others at once; where that is impossible, they notice by polling."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def hears(heard: asyncio.Event) -> None:
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """Give a path that a socket beside it can have, too: a hundred letters or so, and pytest's are long."""
+    """Return a path short enough for a socket beside it (about 100 bytes); pytest's paths are longer."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / "log.db"
 
 
 @pytest.fixture
 def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the folder at every ring, so that no test depends on when it last was."""
+    """List the folder at every ring, so that no test depends on when it was last listed."""
     monkeypatch.setattr(doorbell, "_LIST_EVERY", -1.0)
 
 
@@ -49,7 +49,7 @@ def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_commit_rings_at_other_storages_of_the_file_and_at_no_own_one(
     path: Path, without_pause: None
 ) -> None:
-    """Promise 39. Without it, another process looks some 50 ms later, or 200 after a quiet time."""
+    """Promise 39. Without the bell, another process notices after some 50 ms, or 200 ms if it was idle."""
     heard, own = asyncio.Event(), asyncio.Event()
     async with SqliteEventStorage(path) as speaker, SqliteEventStorage(path) as listener:
         hush, hush_own = listener.listen_to_others(heard.set), speaker.listen_to_others(own.set)
@@ -68,7 +68,7 @@ async def test_a_commit_rings_at_other_storages_of_the_file_and_at_no_own_one(
 
 @rings
 async def test_the_bell_of_a_process_that_died_is_taken_away(path: Path, without_pause: None) -> None:
-    """Each crash would leave a socket at which everybody rings for ever."""
+    """Otherwise every crash would leave a socket that all processes ring for ever."""
     left = path.parent / f"{path.name}-bell-dead-1"
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     dead.bind(str(left))
@@ -81,7 +81,7 @@ async def test_the_bell_of_a_process_that_died_is_taken_away(path: Path, without
 
 @rings
 async def test_a_bell_that_nobody_empties_stops_no_publisher(path: Path, without_pause: None) -> None:
-    """A process that is stopped, or busy for long, would stop every other one."""
+    """A process that is suspended or busy would block every other one."""
     busy = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     busy.bind(f"{path}-bell-busy-1")
     bell = Doorbell(path, "speaker")
@@ -92,7 +92,7 @@ async def test_a_bell_that_nobody_empties_stops_no_publisher(path: Path, without
 
 
 async def test_a_path_too_long_for_a_socket_leaves_it_at_looking(tmp_path: Path) -> None:
-    """Promise 39 costs nothing where it cannot be had: a deep folder must not keep a bus from starting."""
+    """Promise 39 is optional where it cannot be kept: a deep folder must not keep a bus from starting."""
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     handler = Recorder()
@@ -108,7 +108,7 @@ async def test_a_path_too_long_for_a_socket_leaves_it_at_looking(tmp_path: Path)
 async def test_a_bus_hears_of_another_process_by_its_bell_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch, without_pause: None
 ) -> None:
-    """Promise 39. If the bell were not heard, nobody would notice, for looking finds everything some time."""
+    """Promise 39. Other tests would not notice a bell that is not heard, because polling finds all events."""
     monkeypatch.setattr("pabal.delivery.feed._POLL_IDLE", 3600.0)
     handler = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
@@ -132,7 +132,7 @@ async def test_a_bus_hears_of_another_process_by_its_bell_alone(
 async def test_a_loop_that_cannot_wait_for_sockets_leaves_it_at_looking(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event loop of another system, or of a window toolkit, must not keep a bus from starting."""
+    """A loop without ``add_reader``, as on Windows or in a GUI toolkit, must not keep a bus from starting."""
 
     def refuse(*arguments: object) -> None:
         raise NotImplementedError
@@ -147,7 +147,7 @@ async def test_a_loop_that_cannot_wait_for_sockets_leaves_it_at_looking(
 async def test_where_such_sockets_are_lacking_others_are_left_at_looking(
     path: Path, monkeypatch: pytest.MonkeyPatch, without_pause: None, lacking: str
 ) -> None:
-    """A bell left by another system in a shared folder would end all writing, or a newer Python the start."""
+    """A bell of another system in a shared folder would stop all writing, or a newer Python any start."""
     Path(f"{path}-bell-other-1").touch()
     if lacking == "the family":
         monkeypatch.delattr(socket, "AF_UNIX", raising=False)
@@ -161,7 +161,7 @@ async def test_where_such_sockets_are_lacking_others_are_left_at_looking(
 
 
 async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_path: Path) -> None:
-    """A bell is a convenience: whatever happens to it, the commit it follows has happened."""
+    """A bell is only a convenience: whatever happens to it, the commit has succeeded."""
     bell = Doorbell(tmp_path / "gone" / "log.db", "anybody")
     bell.listen(lambda: None)()
     bell.ring()
@@ -170,7 +170,7 @@ async def test_a_folder_that_is_gone_stops_neither_listening_nor_ringing(tmp_pat
 
 @rings
 async def test_an_empty_message_rings_like_any_other(path: Path) -> None:
-    """Taken for the end of the messages without a look, it would leave a commit unheard."""
+    """If an empty datagram were taken for the end of the queue, a commit would go unnoticed."""
     heard = asyncio.Event()
     async with SqliteEventStorage(path) as listener:
         hush = listener.listen_to_others(heard.set)

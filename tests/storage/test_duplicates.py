@@ -1,4 +1,4 @@
-"""One id names one event: storing it again is harmless, storing another one under it is refused."""
+"""An id identifies one event: storing the event again is harmless, storing another with its id is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.storage.events import Tick, ticks
 
 
 async def test_the_same_event_again_returns_its_first_position(any_storage: Any) -> None:
-    """A publisher that tries again after a lost answer must not make a second event."""
+    """A publisher that retries after a lost answer must not create a second event."""
     first, second = ticks(2)
     assert await any_storage.store_events([first, second]) == [1, 2]
     assert await any_storage.store_event(first) == 1
@@ -51,7 +51,7 @@ async def test_the_same_event_twice_in_one_batch_is_stored_once(any_storage: Any
 
 
 async def test_two_contents_under_one_id_in_one_batch_store_nothing(any_storage: Any) -> None:
-    """The batch contradicts itself; storing its first half would be half-done."""
+    """The batch contradicts itself, and must not be stored in part."""
     one = Tick("A", 1)
     with pytest.raises(DuplicateEventError):
         await any_storage.store_events([one, Tick("A", 2, event_id=one.event_id)])
@@ -59,7 +59,7 @@ async def test_two_contents_under_one_id_in_one_batch_store_nothing(any_storage:
 
 
 async def test_the_same_event_from_many_publishers_at_once_is_stored_once(any_storage: Any) -> None:
-    """Their appends share one statement, where a unique index would fail them all."""
+    """Their appends share one statement, so a violation of the unique index would fail them all."""
     event = Tick("A", 1)
     results = await asyncio.gather(
         *(any_storage.store_event(event) for _ in range(20)),
@@ -70,7 +70,7 @@ async def test_the_same_event_from_many_publishers_at_once_is_stored_once(any_st
 
 
 async def test_a_duplicate_in_a_stream_passes_whatever_version_is_expected(any_storage: Any) -> None:
-    """A command that is tried again after its ack was lost has to succeed, not to conflict with itself."""
+    """A command that is retried after its answer was lost must succeed, not conflict with itself."""
     event = Tick("A", 1)
     assert await any_storage.append("symbol", "A", [event], expected_version=0) == [1]
     assert await any_storage.append("symbol", "A", [event], expected_version=0) == [1]

@@ -1,4 +1,4 @@
-"""Dead letters whose subscription was forgotten, in a file and in the reference model."""
+"""Dead letters whose subscription was deleted, in both storages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.storage.events import ticks
 
 
 async def forgotten(storage: Any) -> list[int]:
-    """Leave two dead letters of a subscription that is gone; return their ids."""
+    """Create two dead letters of a subscription that is then deleted; return their ids."""
     await storage.store_events(ticks(2))
     cursor = await storage.open_subscription("gone", "beginning")
     rows = await storage.read_positions([1, 2])
@@ -21,7 +21,7 @@ async def forgotten(storage: Any) -> list[int]:
 
 
 async def test_letters_of_a_forgotten_subscription_can_be_retried_and_discarded(any_storage: Any) -> None:
-    """They outlive it on purpose; whoever clears them up must not fall over the name that is gone."""
+    """They outlive the subscription on purpose; retrying or discarding them must not fail on its name."""
     first, second = await forgotten(any_storage)
     letter = await any_storage.begin_retry(first, None, 6.0)
     assert (letter.state, letter.position) == ("retrying", 1)
@@ -32,7 +32,7 @@ async def test_letters_of_a_forgotten_subscription_can_be_retried_and_discarded(
 
 
 async def test_a_name_that_is_used_again_knows_nothing_of_before(any_storage: Any) -> None:
-    """Retries left under the old name would deliver events that the new subscription never asked for."""
+    """Retries left under the name would be delivered to a new subscription that never asked for them."""
     [first, _] = await forgotten(any_storage)
     await any_storage.discard_dead_letter(first)
     cursor = await any_storage.open_subscription("gone", "now")

@@ -1,4 +1,4 @@
-"""A process that forks while a file is open: the child is told, the parent goes on as if nothing had been."""
+"""When a process forks while a file is open, the child gets errors and the parent is not affected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def in_child(function):
 
 
 def run(script: str, path: Path) -> None:
-    """Run a script behind what all begin with."""
+    """Run a script after the common prologue."""
     run_program(PARENT + script, str(path))
 
 
@@ -45,7 +45,7 @@ async def numbers_in(path: Path) -> list[int]:
 
 
 async def test_a_child_is_told_that_it_cannot_use_a_file_that_was_open_when_it_was_forked(path: Path) -> None:
-    """It would wait for ever for a thread it has not, or write without locks what its parent then deletes."""
+    """It would wait for ever for a thread it lacks, or write without locks and lose what it wrote."""
     run(
         """
 import logging
@@ -75,7 +75,7 @@ storage.close()
 
 
 async def test_a_storage_that_was_closed_before_the_fork_can_be_opened_on_both_sides(path: Path) -> None:
-    """A server that loads the application first and forks then would have no other way."""
+    """A server that loads the application before it forks has no other way to use pabal."""
     run(
         """
 bus = EventBusFactory.create_default_event_bus(path)
@@ -94,7 +94,7 @@ asyncio.run(use(2))
 
 
 async def test_a_process_that_died_counts_as_dead_though_its_forked_children_live_on(path: Path) -> None:
-    """Promise 6. A pool's workers held its lock on: the attempt in which an event killed it never counted."""
+    """Promise 6. Forked workers kept its lock, so the attempt that killed it was never counted."""
     run(
         """
 from pathlib import Path

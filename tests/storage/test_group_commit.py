@@ -1,4 +1,4 @@
-"""The single writer: what is waiting is committed together, and nobody is told before it is."""
+"""The writer thread commits all waiting appends together, and resolves none before its commit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.storage.tracing import Gate, Tracer
 
 async def gathered(count: int, storage: SqliteEventStorage) -> list[asyncio.Task[int]]:
     tasks = [asyncio.ensure_future(storage.store_event(tick)) for tick in ticks(count)]
-    await asyncio.sleep(0)  # each runs up to its await: all of them are queued
+    await asyncio.sleep(0)  # each runs up to its await, so all of them are queued
     return tasks
 
 
 async def test_one_waiting_publisher_makes_a_commit_of_its_own(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that waited for company would delay a lone publisher."""
+    """A writer that waited for more appends would delay a single publisher."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
         (connection,) = tracer.connections
@@ -45,7 +45,7 @@ async def test_a_hundred_waiting_publishers_share_one_commit(
         gate = connection.before = Gate("COMMIT")
         first = asyncio.ensure_future(storage.store_event(Tick("first")))
         await asyncio.to_thread(gate.wait_until_reached)
-        tasks = await gathered(100, storage)  # all come while the first commit is syncing
+        tasks = await gathered(100, storage)  # all arrive while the first commit is syncing
         gate.open()
         assert await first == 1
         assert await asyncio.gather(*tasks) == list(range(2, 102))
@@ -90,7 +90,7 @@ async def test_no_publisher_is_told_before_its_commit_has_returned(
 
 
 async def test_full_durability_syncs_each_commit_and_normal_does_not(path: Path) -> None:
-    """Promise 2 rests on SQLite's setting: with synchronous below FULL an ack precedes its sync."""
+    """Promise 2 depends on SQLite's setting: with ``synchronous`` below FULL, an ack precedes its sync."""
     for durability, expected in (("full", 2), ("normal", 1)):
         async with SqliteEventStorage(path, durability) as storage:  # type: ignore[arg-type]
             level = await storage.transact(lambda tx: tx.execute("PRAGMA synchronous").fetchone()[0])
@@ -99,7 +99,7 @@ async def test_full_durability_syncs_each_commit_and_normal_does_not(path: Path)
 
 
 async def test_a_sync_reaches_the_disk_also_where_a_system_stops_half_way(path: Path) -> None:
-    """Promise 3. On macOS a sync ends in the disk's memory unless it is asked for more."""
+    """Promise 3. On macOS an ordinary fsync may leave data in the disk's own cache."""
     for durability, expected in (("full", (1, 1)), ("normal", (0, 1))):
         async with SqliteEventStorage(path, durability) as storage:  # type: ignore[arg-type]
             settings = ("fullfsync", "checkpoint_fullfsync")
@@ -111,7 +111,7 @@ async def test_a_sync_reaches_the_disk_also_where_a_system_stops_half_way(path: 
 
 
 async def test_listeners_hear_of_a_commit_before_its_publishers_go_on(storage: SqliteEventStorage) -> None:
-    """A publisher that drained the bus before the bus knew of its event would not wait for it."""
+    """If a publisher drained the bus before the bus knew of its event, it would not wait for that event."""
     heard: list[Committed] = []
     remove = storage.add_listener(heard.append)
     first = Tick("A", 1)
@@ -125,7 +125,7 @@ async def test_listeners_hear_of_a_commit_before_its_publishers_go_on(storage: S
 async def test_a_listener_that_raises_does_not_stop_the_writer(
     storage: SqliteEventStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception in the writer's thread would leave every later publisher waiting for ever."""
+    """An exception in the writer thread would leave every later publisher waiting for ever."""
 
     def broken(batch: Committed) -> None:
         raise ValueError("no")
@@ -137,7 +137,7 @@ async def test_a_listener_that_raises_does_not_stop_the_writer(
 
 
 async def test_a_bad_append_does_not_fail_its_neighbours(storage: SqliteEventStorage) -> None:
-    """One publisher's conflict must not cost the others of its group their events."""
+    """One publisher's conflict must not fail the other appends of its group."""
     stored = Tick("A", 1)
     await storage.store_event(stored)
     clash = Tick("A", 99, event_id=stored.event_id)
@@ -165,7 +165,7 @@ async def test_a_bad_append_does_not_fail_its_neighbours(storage: SqliteEventSto
 
 
 async def test_a_batch_with_one_conflict_stores_nothing_of_itself(storage: SqliteEventStorage) -> None:
-    """A half stored batch would break what `publish_batch` says: all or none."""
+    """A batch stored in part would break the guarantee of `publish_batch`: all or none."""
     stored = Tick("A", 1)
     await storage.store_event(stored)
     batch = [Tick("A", 2), Tick("A", 99, event_id=stored.event_id), Tick("A", 3)]
@@ -176,7 +176,7 @@ async def test_a_batch_with_one_conflict_stores_nothing_of_itself(storage: Sqlit
 
 
 async def test_a_batch_with_an_event_above_the_payload_limit_stores_nothing(path: Path) -> None:
-    """A payload limit that let the rest of the batch pass would half publish it."""
+    """If only the events below the limit were stored, the batch would be published in part."""
     async with SqliteEventStorage(path, max_payload_bytes=100) as storage:
         with pytest.raises(InvalidEventError, match="limit is 100"):
             await storage.store_events([Note("short"), Note("x" * 100)])
@@ -188,7 +188,7 @@ async def test_a_batch_with_an_event_above_the_payload_limit_stores_nothing(path
 async def test_a_failed_commit_fails_everybody_in_it_and_leaves_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 37: after a disk that was full, positions and versions go on as if nothing had happened."""
+    """Promise 37: after a full disk has space again, positions and versions continue without a gap."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
         (connection,) = tracer.connections
@@ -212,7 +212,7 @@ async def test_a_failed_commit_fails_everybody_in_it_and_leaves_nothing(
 async def test_a_cancelled_publisher_leaves_its_event_stored_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 10: cancelling may come too late, but trying again must not store the event twice."""
+    """Promise 10: a cancellation may come too late, but publishing again must not store the event twice."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
         (connection,) = tracer.connections
@@ -229,7 +229,7 @@ async def test_a_cancelled_publisher_leaves_its_event_stored_once(
 
 
 async def test_a_thousand_events_of_a_batch_keep_their_order(storage: SqliteEventStorage) -> None:
-    """Rows go in by statements of 256, 64, 16, 4 and 1: a slip at a seam would lose or double some."""
+    """Rows are inserted by statements of various sizes; an error at a boundary would lose or repeat some."""
     for count in (1, 3, 4, 21, 341, 1000):
         head = await storage.head()
         positions = await storage.store_events(ticks(count, f"of-{count}"))
@@ -239,7 +239,7 @@ async def test_a_thousand_events_of_a_batch_keep_their_order(storage: SqliteEven
 
 
 async def test_publishing_to_a_closed_storage_raises(path: Path) -> None:
-    """An event accepted after the writer has ended would be lost without a word."""
+    """An event accepted after the writer thread has ended would be lost silently."""
     storage = SqliteEventStorage(path)
     storage.close()
     with pytest.raises(StorageError, match="closed"):

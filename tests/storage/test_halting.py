@@ -1,4 +1,4 @@
-"""A subscription that has halted is seen by every process on the file, and any of them lets it go on."""
+"""Every process on a file sees that a subscription has halted, and any of them can resume it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.storage.test_leases import holder
 
 
 class Poisoned:
-    """Handle everything but one number, for as long as nobody has mended that."""
+    """A handler that fails for one number, until a test sets ``poison`` to None."""
 
     def __init__(self) -> None:
         self.poison: int | None = 2
@@ -41,12 +41,12 @@ class Poisoned:
         self.numbers.append(event.number)
 
     def told(self, kind: type[Report]) -> int:
-        """Return how often something was reported."""
+        """Return how many reports of a kind there were."""
         return sum(isinstance(report, kind) for report in self.reports)
 
 
 async def reason(storage: EventStorage, wanted: bool = True) -> str:
-    """Return why the subscription has halted once it has, or, once it has not any longer, nothing."""
+    """Wait until the subscription has halted and return why; with ``wanted=False``, until it goes on."""
     async with asyncio.timeout(30):
         while True:
             [record] = await storage.list_subscriptions()
@@ -57,7 +57,7 @@ async def reason(storage: EventStorage, wanted: bool = True) -> str:
 
 @asynccontextmanager
 async def halted(path: Path, sick: Poisoned) -> AsyncIterator[SqliteEventStorage]:
-    """Run a bus whose subscription has halted, and yield the file as another process has it open."""
+    """Run a bus whose subscription has halted; yield a second storage on its file, as if elsewhere."""
     async with (
         SqliteEventStorage(path) as storage,
         SqliteEventStorage(path) as second,
@@ -69,7 +69,7 @@ async def halted(path: Path, sick: Poisoned) -> AsyncIterator[SqliteEventStorage
 
 
 async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(path: Path) -> None:
-    """Only the process in which it had halted knew of it: on call, one saw a subscription at work."""
+    """Only the process in which it had halted knew, so to an operator the subscription looked active."""
     async with holder(path) as other:
         await other.order("poison 2")
         await other.order("publish 1")
@@ -93,7 +93,7 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(path: Path) ->
 
 
 async def test_another_bus_lets_it_go_on_and_sees_it_halted_until_then(path: Path) -> None:
-    """A dashboard in a web process would call it standby, while the worker process stands still."""
+    """A dashboard in a web process would show it as standby, while it stands still in the worker process."""
     sick = Poisoned()
     async with (
         halted(path, sick) as second,
@@ -111,7 +111,7 @@ async def test_another_bus_lets_it_go_on_and_sees_it_halted_until_then(path: Pat
 
 
 async def test_what_halts_again_can_be_let_go_on_again(path: Path) -> None:
-    """Whoever resumes before the cause is mended would have had the only try."""
+    """Resuming before the cause is fixed must not use up the only attempt."""
     sick = Poisoned()
     async with halted(path, sick) as second:
         assert await second.resume_subscription("sub")
@@ -125,7 +125,7 @@ async def test_what_halts_again_can_be_let_go_on_again(path: Path) -> None:
 async def test_a_halt_is_written_down_once_the_file_can_be_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is full at that moment would hide for ever that a subscription stands still."""
+    """If the disk is full at that moment, nobody would ever learn that the subscription stands still."""
     sick = Poisoned()
     async with SqliteEventStorage(path) as storage, sick.bus(storage) as bus:
         noting = storage.note_halt
@@ -143,7 +143,7 @@ async def test_a_halt_is_written_down_once_the_file_can_be_written(
 async def test_a_resume_that_comes_before_the_halt_is_known_here_is_obeyed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file would say that it goes on, and it would stand still until the next restart."""
+    """The file would say that it is active, but it would stand still until the next restart."""
     sick = Poisoned()
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as second:
         noting, reading = storage.note_halt, storage.read_controls
@@ -170,7 +170,7 @@ async def test_a_resume_that_comes_before_the_halt_is_known_here_is_obeyed(
 
 
 async def test_one_resume_is_one_try(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What halts again before the call has returned would be let go on once more by it."""
+    """A subscription that halts again before the call returns must not be resumed a second time by it."""
     sick = Poisoned()
     async with SqliteEventStorage(path) as storage, sick.bus(storage) as bus:
         await bus.publish(Tick("A", 2))
@@ -189,7 +189,7 @@ async def test_one_resume_is_one_try(path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_one_resume_ends_a_halt_and_a_pause(path: Path) -> None:
-    """Whoever paused what had halted would have to ask twice, and be told once that it goes on."""
+    """Otherwise a halted subscription that was paused as well would have to be resumed twice."""
     sick = Poisoned()
     async with halted(path, sick) as second:
         assert await second.pause_subscription("sub")
@@ -202,7 +202,7 @@ async def test_one_resume_ends_a_halt_and_a_pause(path: Path) -> None:
 async def test_a_halt_ends_with_who_holds_the_subscription(
     path: Path, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever takes over goes on, and the file would call it halted for ever."""
+    """The next holder continues, but the file would say for ever that the subscription has halted."""
     monkeypatch.setattr(cursors, "LEASE_SECONDS", 0.0 if ends == "lease" else 10.0)
     async with SqliteEventStorage(path) as storage:
         cursor = await storage.open_subscription("sub", "now")
@@ -216,7 +216,7 @@ async def test_a_halt_ends_with_who_holds_the_subscription(
 
 
 async def test_a_forgotten_subscription_leaves_no_halt_behind(path: Path) -> None:
-    """One that is made anew under the name would be called halted before it has begun."""
+    """A new subscription under the same name would count as halted before it has begun."""
     async with SqliteEventStorage(path) as storage:
         cursor = await storage.open_subscription("sub", "now")
         assert cursor is not None
@@ -231,7 +231,7 @@ async def test_a_forgotten_subscription_leaves_no_halt_behind(path: Path) -> Non
 
 
 async def test_buses_that_share_a_log_in_memory_let_each_other_go_on() -> None:
-    """What holds for a file would not hold in the tests that an application runs without one."""
+    """An application's tests with a storage in memory would behave differently from one with a file."""
     sick = Poisoned()
     storage = InMemoryEventStorage()
     async with sick.bus(storage) as bus, InMemoryEventBus(storage) as other:
@@ -243,7 +243,7 @@ async def test_buses_that_share_a_log_in_memory_let_each_other_go_on() -> None:
 
 
 async def test_in_korean_the_reason_is_korean(path: Path) -> None:
-    """The one sentence that matters at night would be in the other language."""
+    """The one sentence that matters in an emergency would be in the other language."""
     async with holder(path) as other, SqliteEventStorage(path) as storage:
         await other.order("poison 1")
         await other.order("publish 1")

@@ -1,4 +1,4 @@
-"""A subscription that lags: read from disk, bounded in memory, and no key held up by another."""
+"""A subscription that lags reads from disk, is bounded in memory, and no key delays another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_subscription_that_stands_still_takes_no_more_memory(storage: SqliteEventStorage) -> None:
-    """What it has not handled is in the log; kept in memory too, a lag of days would fill it."""
+    """Unhandled events are in the log; if they were kept in memory as well, a lag of days would fill it."""
     gate = asyncio.Event()
     seen = Recorder()
 
@@ -55,7 +55,7 @@ def of_many_keys(first: int, stop: int) -> list[Tick]:
 async def test_what_is_committed_is_kept_beyond_what_would_be_read(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few large batches at once would all be read back from the disk, with the handlers idle meanwhile."""
+    """Otherwise a few large batches would all be read back from disk, while the handlers are idle."""
     monkeypatch.setattr(feed, "BUFFER_LIVE", 640)
     gate = asyncio.Event()
     reads: list[int] = []
@@ -86,7 +86,7 @@ async def test_what_is_committed_is_kept_beyond_what_would_be_read(
 
 
 async def test_a_blocked_key_with_a_long_queue_never_stops_the_others(storage: SqliteEventStorage) -> None:
-    """Promise 14 beyond the buffer: filled by one key, it would have no room for any other."""
+    """Promise 14 beyond the buffer: if one key filled the buffer, it would have no room for others."""
     gate = asyncio.Event()
     blocked, others = Recorder(), Recorder()
 
@@ -111,7 +111,7 @@ async def test_a_blocked_key_with_a_long_queue_never_stops_the_others(storage: S
 
 
 async def test_a_backlog_is_read_in_order_while_new_events_come(storage: SqliteEventStorage) -> None:
-    """Between reading and taking live there is a seam, where an event could be lost, doubled or overtaken."""
+    """In the change from reading the log to live events, one could be lost, repeated or out of order."""
     await storage.store_events(ticks(500))
     seen = Recorder()
     async with InMemoryEventBus(storage) as bus:
@@ -125,7 +125,7 @@ async def test_a_backlog_is_read_in_order_while_new_events_come(storage: SqliteE
 async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_holds(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 18. With thousands of keys waiting, a look at each for every commit is most of its cost."""
+    """Promise 18. With thousands of keys waiting, checking all of them at every commit dominates its cost."""
     gate = asyncio.Event()
     looks = 0
 
@@ -137,7 +137,7 @@ async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_ho
         consumer = bus._engine.consumers["slow"]
         for first in range(0, 200, 50):
             await bus.publish_batch(of_many_keys(first, first + 50))
-        await until(lambda: not consumer.live and consumer.queued >= 32)  # 64, or what it has read by then
+        await until(lambda: not consumer.live and consumer.queued >= 32)  # 64, or what was read by then
         every_lane = type(consumer).all_lanes
 
         def all_lanes(self: Any) -> Any:
@@ -156,7 +156,7 @@ async def test_a_publisher_does_not_pay_for_the_keys_that_a_full_subscription_ho
 async def test_large_events_are_read_and_handed_over_few_at_a_time(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gigabyte would be read at once, and much of it decoded with the event loop standing still."""
+    """Otherwise a gigabyte would be read at once, and decoding it would block the event loop."""
     monkeypatch.setattr(reader, "PAGE_BYTES", 4000)
     monkeypatch.setattr(feed, "_PAGE_BYTES", 1000)
     await storage.store_events([Tick("KRW-BTC", n, "x" * 420) for n in range(30)])

@@ -1,4 +1,4 @@
-"""One holder for a subscription: between buses, and between processes that release, die, or freeze."""
+"""A subscription has one holder, among buses and among processes that release it, die or freeze."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.storage.events import Recorder, Tick, ticks
 
 
 class Holder:
-    """The other process."""
+    """A process that runs ``tests.storage.holder``."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
     async def says(self, expected: str) -> None:
-        """Read until the process says this."""
+        """Read lines until the process prints this one."""
         assert self.process.stdout is not None
         async with asyncio.timeout(30):
             while (line := (await self.process.stdout.readline()).decode()) != "":
@@ -83,7 +83,7 @@ def quick_standby(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_of_two_buses_on_one_storage_one_stands_by_and_takes_over(
     storage: SqliteEventStorage,
 ) -> None:
-    """Two that handle one subscription at once would handle everything twice."""
+    """If two buses handled one subscription at the same time, every event would be handled twice."""
     first, second = Recorder(), Recorder()
     one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
     one.subscribe(Tick, first, name="held", start="beginning")
@@ -102,7 +102,7 @@ async def test_of_two_buses_on_one_storage_one_stands_by_and_takes_over(
 
 
 async def test_a_bus_that_stands_by_does_not_say_that_there_is_no_lag(storage: SqliteEventStorage) -> None:
-    """Whoever watches the lag would be told that all is done, by a process that does not know."""
+    """A process that does not know the lag would tell a monitor that everything is done."""
     one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
     exporter = PrometheusExporter()
     exporter.watch(two)
@@ -128,7 +128,7 @@ async def test_a_bus_that_stands_by_does_not_say_that_there_is_no_lag(storage: S
 
 
 async def test_a_bus_that_stands_by_is_ok_and_says_so(storage: SqliteEventStorage) -> None:
-    """Of several web workers on one file all but one would be degraded for ever, with nothing to be done."""
+    """All but one of several web workers on a file would be degraded for ever, and nothing could be done."""
     one, two = InMemoryEventBus(storage), InMemoryEventBus(storage)
     one.subscribe(Tick, Recorder(), name="held")
     two.subscribe(Tick, Recorder(), name="held")
@@ -143,7 +143,7 @@ async def test_a_bus_that_stands_by_is_ok_and_says_so(storage: SqliteEventStorag
 async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(
     storage: SqliteEventStorage,
 ) -> None:
-    """Decided anywhere but in the writer, both would find it free."""
+    """If this were decided outside of the writer thread, both would find the subscription free."""
     cursors = await asyncio.gather(*(storage.open_subscription("held", "now") for _ in range(5)))
     assert sum(cursor is not None for cursor in cursors) == 1
 
@@ -151,7 +151,7 @@ async def test_buses_that_open_a_subscription_at_once_do_not_both_get_it(
 async def test_a_subscription_that_is_opened_beside_a_known_event_is_not_refused(
     storage: SqliteEventStorage,
 ) -> None:
-    """The commit is made anew for the event's sake, and who opens it would wait for ever for itself."""
+    """The stored event makes the group run again; then the opening found its own first run as the holder."""
     known = Tick("A", 1)
     await storage.store_event(known)
     openings = [storage.open_subscription("held", "now") for _ in range(2)]
@@ -166,7 +166,7 @@ async def test_a_subscription_that_is_opened_beside_a_known_event_is_not_refused
 async def test_a_lease_that_is_taken_anew_while_it_is_to_be_renewed_is_not_lost(
     storage: SqliteEventStorage,
 ) -> None:
-    """Whoever has it would let go of it, and wait for ever for itself to give it up."""
+    """The holder would stop handling it, and then wait for ever for itself to release it."""
     cursor = await storage.open_subscription("held", "now")
     assert cursor is not None
     others_write = threading.Event()
@@ -188,7 +188,7 @@ async def test_a_lease_that_is_taken_anew_while_it_is_to_be_renewed_is_not_lost(
 async def test_an_opening_beside_something_that_is_refused_gets_the_subscription(
     storage: SqliteEventStorage, held: bool
 ) -> None:
-    """The commit is run again without what was refused: who had it in the first run stood by for itself."""
+    """The group runs again as a job was refused; then the opening found its own first run as the holder."""
     earlier = await storage.open_subscription("held", "now") if held else None
     epoch = None if earlier is None else earlier.epoch
     has_begun, may_end = threading.Event(), threading.Event()
@@ -198,7 +198,7 @@ async def test_an_opening_beside_something_that_is_refused_gets_the_subscription
         may_end.wait(20)
 
     writing = asyncio.ensure_future(storage.transact(write))
-    await asyncio.to_thread(has_begun.wait)  # so that what follows shares the next commit
+    await asyncio.to_thread(has_begun.wait)  # so that the next two jobs share a commit
     opening = storage.open_subscription("held", "now", epoch=epoch)
     forgetting = asyncio.ensure_future(storage.forget_subscription("held"))
     await asyncio.sleep(0)
@@ -210,7 +210,7 @@ async def test_an_opening_beside_something_that_is_refused_gets_the_subscription
 
 
 async def test_nobody_can_forget_what_is_taken_anew_without_giving_it_up(path: Path) -> None:
-    """Between a release and the next opening another process could, and all that was left to do was lost."""
+    """Between a release and the next opening another process could delete it, and its work was lost."""
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
         cursor = await storage.open_subscription("held", "beginning")
         await storage.store_event(Tick("a", 1))
@@ -228,7 +228,7 @@ async def test_nobody_can_forget_what_is_taken_anew_without_giving_it_up(path: P
 async def test_one_that_was_lost_is_not_taken_anew_from_another_process(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes would handle the same events; nor may the loser keep it for itself once it is free."""
+    """Two processes would handle the same events. And once free, the subscription must be open to all."""
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
         with monkeypatch.context() as patch:
             patch.setattr(cursors, "LEASE_SECONDS", -1.0)
@@ -244,7 +244,7 @@ async def test_one_that_was_lost_is_not_taken_anew_from_another_process(
 async def test_taking_anew_that_is_cancelled_leaves_the_subscription_free(
     storage: SqliteEventStorage,
 ) -> None:
-    """Nobody would come to give it back, and it would stand still until the process ends."""
+    """Nobody would release it, and it would stand still until the process ends."""
     cursor = await storage.open_subscription("held", "now")
     assert cursor is not None
     opening = asyncio.ensure_future(storage.open_subscription("held", "now", epoch=cursor.epoch))
@@ -258,7 +258,7 @@ async def test_taking_anew_that_is_cancelled_leaves_the_subscription_free(
 async def test_an_opening_that_is_cancelled_leaves_the_subscription_free(
     storage: SqliteEventStorage,
 ) -> None:
-    """Nobody would come to give it back, and it would stand still until the process ends."""
+    """Nobody would release it, and it would stand still until the process ends."""
     opening = asyncio.ensure_future(storage.open_subscription("held", "now"))
     await asyncio.sleep(0)
     opening.cancel()
@@ -268,7 +268,7 @@ async def test_an_opening_that_is_cancelled_leaves_the_subscription_free(
 
 
 async def test_another_process_stands_by_and_takes_over_on_release(path: Path) -> None:
-    """Stopping gives the subscription up at once; the lease need not run out."""
+    """Stopping releases the subscription at once, without waiting for the lease to expire."""
     here = Recorder()
     async with SqliteEventStorage(path) as storage, holder(path) as other:
         await other.order("publish 1")
@@ -286,7 +286,7 @@ async def test_another_process_stands_by_and_takes_over_on_release(path: Path) -
 
 
 async def test_a_killed_holder_is_replaced_at_once(path: Path) -> None:
-    """The lock of its journal tells that it is dead, so its lease of ten seconds is not waited for."""
+    """The unlocked journal shows that the holder is dead, so nobody waits for its lease of ten seconds."""
     here = Recorder()
     async with SqliteEventStorage(path) as storage, holder(path) as other:
         async with InMemoryEventBus(storage) as bus:
@@ -306,11 +306,11 @@ async def test_a_killed_holder_is_replaced_at_once(path: Path) -> None:
 async def test_a_frozen_holder_is_replaced_after_its_lease_and_its_late_progress_refused(
     path: Path,
 ) -> None:
-    """Promise 36: it believes that it still holds the subscription; its progress would undo the new one's."""
+    """Promise 36: it still believes to hold the subscription; saving would undo the new holder's progress."""
     here = Recorder()
-    # A short lease there, which that process does not renew, and the usual one here.
+    # The other process has a short lease, which it does not renew; here the lease has its usual length.
     async with SqliteEventStorage(path) as storage, holder(path, lease=1.5) as other:
-        # Frozen while it writes, it would keep the file locked; SQLite knows no remedy for that.
+        # If it were frozen while writing, it would keep the file locked, which SQLite cannot resolve.
         await other.order("publish 1")
         await other.says("drained")
         os.kill(other.process.pid, signal.SIGSTOP)
@@ -321,7 +321,7 @@ async def test_a_frozen_holder_is_replaced_after_its_lease_and_its_late_progress
             await bus.drain(timeout=60)
             (before,) = await storage.list_subscriptions()
             os.kill(other.process.pid, signal.SIGCONT)
-            # It goes on, finds out, and stands by; what is published goes to the new holder alone.
+            # It continues, notices the loss, and stands by; new events go to the new holder only.
             await other.order("publish 3")
             await other.says("drained")
             await reaches(bus, lambda: 3 in here.numbers)
@@ -333,7 +333,7 @@ async def test_a_frozen_holder_is_replaced_after_its_lease_and_its_late_progress
 
 @freezes
 async def test_a_holder_frozen_in_its_handler_moves_nothing_back_when_it_goes_on(path: Path) -> None:
-    """Promise 36: what it finishes late lies far below where the new holder stands by then."""
+    """Promise 36: the event it finishes late lies far below the new holder's watermark."""
     here = Recorder()
     async with SqliteEventStorage(path) as storage, holder(path, lease=1.5) as other:
         await other.order("hold 1")
@@ -358,7 +358,7 @@ async def test_a_holder_frozen_in_its_handler_moves_nothing_back_when_it_goes_on
 
 
 async def test_progress_under_an_old_epoch_is_refused(storage: SqliteEventStorage) -> None:
-    """Written by who lost the subscription, it would move the cursor of who has it."""
+    """A process that lost the subscription would move the cursor of the one that has it."""
     await storage.store_events(ticks(5))
     old = await storage.open_subscription("held", "beginning")
     assert old is not None
@@ -370,7 +370,7 @@ async def test_progress_under_an_old_epoch_is_refused(storage: SqliteEventStorag
     assert await storage.save_progress([late]) == ["held"]
     (record,) = await storage.list_subscriptions()
     assert (record.watermark, record.frontier) == (0, 0)
-    # Refusing the old one does not make the new one forget what it holds.
+    # Refusing the old epoch does not make the storage forget the new one.
     await storage.release_subscription("held", old.epoch)
     assert await storage.open_subscription("held", "now") is None
     assert await storage.save_progress([Progress("held", new.epoch, 3, 3)]) == []
@@ -379,7 +379,7 @@ async def test_progress_under_an_old_epoch_is_refused(storage: SqliteEventStorag
 async def test_leases_that_were_taken_over_are_reported_at_renewal(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A holder without anything to save has to find out, too."""
+    """A holder that has nothing to save must learn of the loss, too."""
     monkeypatch.setattr(cursors, "LEASE_SECONDS", 0.0)
     async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
         assert await one.renew_leases() == []
@@ -391,11 +391,11 @@ async def test_leases_that_were_taken_over_are_reported_at_renewal(
 
 
 async def test_events_of_another_process_wake_this_one(path: Path) -> None:
-    """A commit made elsewhere raises no notification here; the head is looked at instead."""
+    """A commit of another process calls no listeners here; the head is polled instead."""
     here = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, here, name="here")
-        await bus.drain(60)  # where it begins is settled, so what comes from elsewhere comes after it
+        await bus.drain(60)  # its start is settled, so events from elsewhere come after it
         async with SqliteEventStorage(path) as elsewhere:
             for number in range(1, 4):
                 await elsewhere.store_event(Tick("A", number))
@@ -404,7 +404,7 @@ async def test_events_of_another_process_wake_this_one(path: Path) -> None:
 
 
 async def test_a_foreign_commit_is_noticed_though_our_own_bookkeeping_saw_it_first(path: Path) -> None:
-    """Saving progress reads the head, too; taken for known there, the event would wait for the next one."""
+    """Saving progress reads the head, too; if the event counted as known then, it would wait for the next."""
     async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as elsewhere:
         storage.poll_head()
         await elsewhere.store_event(Tick("A", 1))
@@ -416,7 +416,7 @@ async def test_a_foreign_commit_is_noticed_though_our_own_bookkeeping_saw_it_fir
 
 
 async def test_a_journal_gets_its_name_only_when_it_is_locked(path: Path) -> None:
-    """Seen before that, a process that starts would be taken for a dead one and lose its subscriptions."""
+    """If it were visible unlocked, a starting process would count as dead and lose its subscriptions."""
     seen: list[str] = []
     rename = Path.rename
     async with SqliteEventStorage(path) as watcher:
@@ -434,7 +434,7 @@ async def test_a_journal_gets_its_name_only_when_it_is_locked(path: Path) -> Non
 
 
 async def test_attempts_under_way_are_counted_for_whoever_comes_next(path: Path) -> None:
-    """Promise 6 rests on it: a journal that nobody locks any more tells what its process died in."""
+    """Promise 6 depends on it: an unlocked journal tells in which attempts its process died."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(5))
         cursor = await storage.open_subscription("held", "beginning")
@@ -445,7 +445,7 @@ async def test_attempts_under_way_are_counted_for_whoever_comes_next(path: Path)
         storage.journal.end(base + 1)
         await storage.save_progress([Progress("held", cursor.epoch, 2, 4, (3,))])
         content = storage.journal.path.read_bytes()
-    # As if the process had died: the cursor still has its owner, and the journal lies there unlocked.
+    # As if the process had died: the subscription still has its owner, and the journal is unlocked.
     dead = journal_path(path, "d" * 32)
     dead.write_bytes(content)
     async with SqliteEventStorage(path) as storage:

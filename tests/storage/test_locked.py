@@ -1,4 +1,4 @@
-"""A bus on a file that another program keeps locked: it stops in its time, and goes on where it stood."""
+"""A bus on a file that another program keeps locked stops in time, and continues where it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.storage.events import Recorder, Tick
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep a file locked for writing, as another program does that hangs with the lock in hands."""
+    """Keep a file locked for writing, as another program does that hangs while it holds the lock."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -32,7 +32,7 @@ def locked(path: Path) -> Iterator[None]:
 async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 8. Each save and each lease would wait ten seconds more, and a supervisor would kill."""
+    """Promise 8. Each save and release would wait ten more seconds, until a supervisor kills the process."""
     monkeypatch.setattr(writer, "_LONGEST_WAIT", 3600.0)
     monkeypatch.setattr(ending, "_LAST_SAVE", 0.05)
     bus = InMemoryEventBus(storage)
@@ -64,7 +64,7 @@ async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
 async def test_a_subscription_that_could_not_be_given_up_is_taken_again_by_the_next_start(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The storage would take it for another bus's for ever, which stands in the way of all processes."""
+    """The storage would consider it held by another bus for ever, which would block all processes."""
     monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
     seen = {name: Recorder() for name in ("one", "two")}
     bus = InMemoryEventBus(storage)
@@ -84,7 +84,7 @@ async def test_a_subscription_that_could_not_be_given_up_is_taken_again_by_the_n
 async def test_a_subscription_ended_while_the_file_was_locked_can_be_begun_again(
     path: Path, storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given up only once, and in vain, its name would stand by until the process ends."""
+    """If a failed release were not repeated, the name would stand by until the process ends."""
     monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
     monkeypatch.setattr(background, "_PAUSE", 0.01)
     first, second = Recorder(), Recorder()

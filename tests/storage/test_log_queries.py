@@ -1,4 +1,4 @@
-"""The log is asked by type, aggregate, chain of causes and time: through indexes, and behind them."""
+"""Queries by type, aggregate, correlation id and time find events, whether indexed already or not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ pages = st.fixed_dictionaries(
 def test_sqlite_finds_what_the_reference_model_finds(
     events: list[DomainEvent], asked: list[tuple[LogFilter, dict[str, Any]]]
 ) -> None:
-    """What is in an index, what is not yet, and what lies across both must be found alike."""
+    """Indexed rows, rows not indexed yet, and ranges across both must give the same results."""
 
     async def compare(path: Path) -> None:
         model = InMemoryEventStorage()
@@ -93,7 +93,7 @@ def test_sqlite_finds_what_the_reference_model_finds(
 async def test_a_question_is_answered_by_an_index_and_without_sorting(
     path: Path, monkeypatch: pytest.MonkeyPatch, wanted: LogFilter, index: str, newest_first: bool
 ) -> None:
-    """A list that reads the whole log is quick with a thousand events and unusable with a million."""
+    """A query that reads the whole log is quick with a thousand events and unusable with a million."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 20)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([*ticks(30, "A"), *(Note(correlation_id="chain-1") for _ in range(9))])
@@ -126,7 +126,7 @@ async def test_a_question_is_answered_by_an_index_and_without_sorting(
 async def test_a_page_of_a_long_stream_or_chain_costs_as_little_as_one_of_a_short(
     path: Path, wanted: LogFilter, newest_first: bool
 ) -> None:
-    """Each page would read and sort the whole of a stream, and leafing through a million take hours."""
+    """Otherwise each page would read and sort the whole stream, and paging through a million take hours."""
 
     def page(connection: sqlite3.Connection, middle: int) -> list[Any]:
         return queries.find_events(connection, str(path), wanted, middle, middle + 20, 5, newest_first)
@@ -139,7 +139,7 @@ async def test_a_page_of_a_long_stream_or_chain_costs_as_little_as_one_of_a_shor
 async def test_a_page_of_a_long_history_costs_as_little_as_one_of_a_short(
     path: Path, kind: str | None
 ) -> None:
-    """Each page of one aggregate would read all versions that follow."""
+    """Otherwise each page of an aggregate would read all later versions."""
 
     def page(connection: sqlite3.Connection, middle: int) -> list[Any]:
         return inspection.positions_of(connection, "A", kind, middle, 5)
@@ -149,7 +149,7 @@ async def test_a_page_of_a_long_history_costs_as_little_as_one_of_a_short(
 
 
 async def _steps_of(path: Path, count: int, page: Callable[[sqlite3.Connection, int], list[Any]]) -> int:
-    """Add to one stream and chain, and count the instructions of SQLite's machine for a page amid it."""
+    """Append to one stream and chain, and count the SQLite instructions to read a page in its middle."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(Tick("A", correlation_id="chain-1") for _ in range(count))
         middle = await storage.head() // 2
@@ -170,7 +170,7 @@ async def _steps_of(path: Path, count: int, page: Callable[[sqlite3.Connection, 
 async def test_times_of_the_log_never_go_back_though_the_clock_does(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 31. A place found by halving would be anywhere in a log whose times go back and forth."""
+    """Promise 31. Binary search by time would return wrong positions if recording times could decrease."""
     real = time.time_ns
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(5))
@@ -187,7 +187,7 @@ async def test_times_of_the_log_never_go_back_though_the_clock_does(
 
 
 async def test_an_altered_row_is_not_shown_as_found(path: Path) -> None:
-    """Promise 38. A dashboard would show what nobody published."""
+    """Promise 38. A dashboard would show an event that was never published."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(5))
         await storage._do(lambda tx: tx.execute("UPDATE events SET payload = x'7b7d' WHERE position = 3"))
@@ -196,7 +196,7 @@ async def test_an_altered_row_is_not_shown_as_found(path: Path) -> None:
 
 
 async def test_what_was_trimmed_is_found_no_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry of an index that leads nowhere would make a page shorter than it is."""
+    """An index entry without an event would make a page shorter than it should be."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 5)
     async with SqliteEventStorage(path) as storage:
         for number in range(30):

@@ -1,4 +1,4 @@
-"""A subscription that another process handles is moved: its holder obeys, or whoever takes it next."""
+"""Resetting a subscription that another process handles: its holder, or the next one, moves it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 async def test_the_shell_moves_what_a_running_application_handles(path: Path) -> None:
-    """The application would have to be stopped to deliver something again, or to skip it."""
+    """Otherwise the application would have to be stopped to deliver events again, or to skip some."""
     async with holder(path) as other:
         for number in (1, 2):
             await other.order(f"publish {number}")
@@ -35,7 +35,7 @@ async def test_the_shell_moves_what_a_running_application_handles(path: Path) ->
 
 
 async def test_a_poisonous_event_is_skipped_from_another_process(path: Path) -> None:
-    """Whoever is on call could only look at a subscription that stands still in the application."""
+    """Otherwise an operator could only watch a subscription that stands still in the application."""
     async with holder(path) as other, open_operations(str(path)) as operations:
         await other.order("poison 2")
         for number in (1, 2, 3):
@@ -50,7 +50,7 @@ async def test_a_poisonous_event_is_skipped_from_another_process(path: Path) -> 
 
 @pytest.mark.parametrize("paused", [False, True])
 async def test_dead_letters_of_what_is_delivered_again_are_gone(path: Path, paused: bool) -> None:
-    """They would be handled twice: as what the log delivers, and once more by a retry."""
+    """Their events would be handled twice: delivered from the log, and again by a retry."""
     healthy = False
 
     async def handle(event: Tick) -> None:
@@ -83,7 +83,7 @@ async def test_dead_letters_of_what_is_delivered_again_are_gone(path: Path, paus
 
 
 async def test_a_bus_that_stands_by_has_the_holder_moved(path: Path) -> None:
-    """A dashboard in a second process would refuse what the shell beside it can do."""
+    """A dashboard in a second process would refuse a reset that the command line can do."""
     first, idle = Recorder(), Recorder()
     async with (
         SqliteEventStorage(path) as storage,

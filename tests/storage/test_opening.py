@@ -1,4 +1,4 @@
-"""Opening a file: what is refused, with which error, and that it is left as it was."""
+"""Opening a file: which files are refused, with which errors, and that they are left unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def refused(path: Path, error: type[StorageError]) -> StorageError:
-    """Expect that opening is refused, and that no byte beside the path has changed."""
+    """Check that opening is refused, and that no file in the folder has changed."""
     before = contents(path.parent)
     with pytest.raises(error) as caught:
         SqliteEventStorage(path)
@@ -42,13 +42,13 @@ async def filled(path: Path, count: int = 50) -> None:
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
-    """Writing into somebody's text file would destroy it."""
+    """Writing into a text file would destroy it."""
     path.write_text("symbol,price\nKRW-BTC,50000000\n" * 100)
     refused(path, NotAPabalDatabaseError)
 
 
 def test_another_programs_database_is_refused(path: Path) -> None:
-    """Adding tables to another program's database would do harm to both."""
+    """Adding tables to another program's database would harm both."""
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE theirs (x)")
     connection.close()
@@ -59,13 +59,13 @@ def test_another_programs_database_is_refused(path: Path) -> None:
 def test_another_programs_database_with_a_write_ahead_log_is_left_as_it_is(
     path: Path, tmp_path: Path, mark: int
 ) -> None:
-    """Merely opening it for writing and closing it would move its log into its file."""
+    """Opening it for writing and closing it would be enough to checkpoint its log into its file."""
     source = tmp_path / "theirs.db"
     connection = sqlite3.connect(source, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA application_id = {mark}")
     connection.execute("CREATE TABLE theirs (x)")
-    # A copy, as it would lie there after that program was killed.
+    # A copy, as that program would leave it if it were killed.
     folder = tmp_path / "copy"
     folder.mkdir()
     for name in ("theirs.db", "theirs.db-wal"):
@@ -75,7 +75,7 @@ def test_another_programs_database_with_a_write_ahead_log_is_left_as_it_is(
 
 
 def test_an_empty_file_becomes_a_database(path: Path) -> None:
-    """`touch trading.db`, or a temporary file made beforehand, is a fine place to begin."""
+    """`touch trading.db`, or a temporary file created beforehand, must be usable."""
     path.touch()
     SqliteEventStorage(path).close()
     SqliteEventStorage(str(path)).close()
@@ -83,7 +83,7 @@ def test_an_empty_file_becomes_a_database(path: Path) -> None:
 
 
 async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
-    """What a newer pabal wrote may mean something this one does not understand."""
+    """A newer pabal may have written data that this one would misunderstand."""
     await filled(path)
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
@@ -96,7 +96,7 @@ async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("left", [1, 50, 99, 100, 4096, 0.5, -1])
 async def test_a_truncated_file_is_refused(path: Path, left: float) -> None:
-    """SQLite would open it and fail at some page later, after the bus had begun to work."""
+    """SQLite would open it and fail later, at some page, when the bus is already running."""
     await filled(path, 500)
     whole = path.read_bytes()
     size = int(len(whole) * left) if isinstance(left, float) else left % len(whole)
@@ -115,19 +115,19 @@ async def test_a_file_with_a_damaged_schema_page_is_refused(path: Path) -> None:
 
 
 def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    """The message says what is there instead."""
+    """The message must say that the path is a directory."""
     assert "is a directory" in str(refused(tmp_path, StorageUnavailableError))
 
 
 def test_a_missing_directory_is_refused_and_not_made(tmp_path: Path) -> None:
-    """A typing error in a path would otherwise start an empty log somewhere else."""
+    """A typing error in a path would otherwise create an empty log somewhere else."""
     with pytest.raises(StorageUnavailableError, match="does not exist"):
         SqliteEventStorage(tmp_path / "missing" / "log.db")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """The same goes for a parent that is there, but no directory."""
+    """The same holds for a parent that exists but is not a directory."""
     (tmp_path / "parent").write_text("a file")
     with pytest.raises(StorageUnavailableError):
         SqliteEventStorage(tmp_path / "parent" / "log.db")
@@ -135,7 +135,7 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_directory_where_nothing_can_be_made_is_refused() -> None:
-    """Permission is asked for, but only making a file tells; here even root may not."""
+    """Only creating a file tells whether it is allowed; in /proc not even root may, whatever the mode."""
     with pytest.raises(StorageUnavailableError):
         SqliteEventStorage("/proc/self/log.db")
 
@@ -144,11 +144,11 @@ def test_a_directory_where_nothing_can_be_made_is_refused() -> None:
 async def test_what_may_not_be_written_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch, protected: str
 ) -> None:
-    """Without the right to write, SQLite opens the file and fails at the first event."""
+    """Without write permission, SQLite opens the file and fails at the first event."""
     await filled(path)
     forbidden = path.parent if protected == "directory" else path
     real = os.access
-    # Root may write everywhere, so the answer is given here.
+    # Root may write everywhere, so the test gives the answer itself.
     monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != forbidden and real(p, mode))
     refused(path, StorageUnavailableError)
 
@@ -163,7 +163,7 @@ async def test_what_may_not_be_written_is_refused(
 async def test_a_file_without_room_for_the_journal_is_refused_and_let_go(
     path: Path, place: object, step: str
 ) -> None:
-    """An OSError is not the caller's language, and a half opened storage must not keep its files."""
+    """Callers do not expect an OSError, and a partly opened storage must not keep its files."""
     await filled(path)
 
     def no_room(*arguments: object) -> None:
@@ -179,14 +179,14 @@ async def test_a_file_without_room_for_the_journal_is_refused_and_let_go(
 
 
 def test_an_unknown_durability_is_refused(path: Path) -> None:
-    """A misspelt "full" must not quietly become something weaker."""
+    """A misspelt "full" must not silently become a weaker setting."""
     with pytest.raises(UsageError, match="durability"):
         SqliteEventStorage(path, "Full")  # type: ignore[arg-type]
     assert not path.exists()
 
 
 async def test_a_file_system_without_write_ahead_logging_is_refused(path: Path) -> None:
-    """In another journal mode readers block the writer, which nothing here expects."""
+    """In any other journal mode readers block the writer, which the storage does not expect."""
     connection = sqlite3.connect(":memory:")
     with pytest.raises(StorageUnavailableError, match="write-ahead"):
         schema._use_wal(connection, str(path))
@@ -194,7 +194,7 @@ async def test_a_file_system_without_write_ahead_logging_is_refused(path: Path) 
 
 
 async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path: Path) -> None:
-    """Who came by another name would not see the other's journal, and take its subscriptions away."""
+    """By another name, a process would not see the other's journal, and would take its subscriptions."""
     link = tmp_path / "link.db"
     link.symlink_to(path)
     async with SqliteEventStorage(path) as one, SqliteEventStorage(link) as two:
@@ -205,7 +205,7 @@ async def test_a_link_to_the_file_leads_to_the_same_storage(path: Path, tmp_path
 
 @pytest.mark.skipif(WINDOWS, reason="links need a privilege there")
 def test_links_that_lead_to_one_another_are_refused_in_our_words(path: Path) -> None:
-    """Before Python 3.13 that is a RuntimeError, which nobody catches who catches what pabal raises."""
+    """Before Python 3.13 this raises RuntimeError, which callers that catch pabal's errors do not catch."""
     path.symlink_to(path)
     with pytest.raises(StorageUnavailableError, match="symbolic links"):
         SqliteEventStorage(path)
@@ -214,7 +214,7 @@ def test_links_that_lead_to_one_another_are_refused_in_our_words(path: Path) -> 
 def test_a_name_that_the_system_does_not_even_look_up_is_refused_in_our_words(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows says so of ``con.db``, which is a device there whatever comes behind the dot."""
+    """Windows raises this for ``con.db``: it is a device there, whatever follows the dot."""
 
     def refuse(*arguments: object, **named: object) -> None:
         raise OSError(22, "The handle is invalid")
@@ -225,7 +225,7 @@ def test_a_name_that_the_system_does_not_even_look_up_is_refused_in_our_words(
 
 
 async def test_a_file_with_a_second_name_of_its_own_is_refused(path: Path, tmp_path: Path) -> None:
-    """Two processes, each by its name, overwrote what the other one had been told was stored."""
+    """Two processes, each using one of the names, overwrote each other's acknowledged events."""
     await filled(path)
     second = tmp_path / "second.db"
     second.hardlink_to(path)
@@ -239,15 +239,15 @@ async def test_a_file_with_a_second_name_of_its_own_is_refused(path: Path, tmp_p
 
 @pytest.mark.parametrize("length", [240, 300])
 def test_a_name_that_is_too_long_is_refused_in_our_words(tmp_path: Path, length: int) -> None:
-    """An OSError is not the caller's language; also where only what lies beside the file is too long."""
+    """Callers do not expect an OSError, even if only the names of the files beside the log are too long."""
     with pytest.raises(StorageUnavailableError, match=None if WINDOWS else "too long"):
         SqliteEventStorage(tmp_path / ("x" * length))
 
 
 async def test_a_copy_under_a_name_that_is_too_long_is_refused_in_our_words(path: Path) -> None:
-    """An OSError is not the caller's language, and nothing may be left of what was begun."""
+    """Callers do not expect an OSError, and the failed copy must leave no file."""
     async with SqliteEventStorage(path) as storage:
-        # A log that is made anew has files beside it, whose names are longer.
+        # A rebuilt log has files beside it, with longer names.
         for copy, length in ((storage.backup, 300), (storage.rebuild, 300), (storage.rebuild, 253)):
             with pytest.raises(StorageUnavailableError):
                 await copy(path.with_name("x" * length))
@@ -257,7 +257,7 @@ async def test_a_copy_under_a_name_that_is_too_long_is_refused_in_our_words(path
 
 
 async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:
-    """Promise 36 begins here: making the schema and switching the journal mode must not clash."""
+    """Promise 36 begins here: creating the schema and switching the journal mode must not conflict."""
     code = (
         "import sys, asyncio; from pabal import SqliteEventStorage; from tests.storage.events import Tick\n"
         "async def main():\n"
@@ -285,7 +285,7 @@ async def test_many_processes_may_open_a_new_file_at_once(path: Path) -> None:
 
 
 async def test_names_with_special_signs_are_only_names(tmp_path: Path) -> None:
-    """Question marks, brackets and percent signs mean something in URIs and patterns, not here."""
+    """Question marks, brackets and percent signs have a meaning in URIs and patterns, but not in paths."""
     path = tmp_path / ("a [b]%41 #c.db" if WINDOWS else "a [b]*?%41 #c.db")
     for expected in (1, 2):
         async with SqliteEventStorage(path) as storage:
@@ -295,7 +295,7 @@ async def test_names_with_special_signs_are_only_names(tmp_path: Path) -> None:
 
 
 def in_another_mode(path: Path) -> sqlite3.Connection:
-    """Return a connection that reads the file in the journal mode of other programs."""
+    """Return a connection that is reading the file in another journal mode."""
     SqliteEventStorage(path).close()
     reading = sqlite3.connect(path, isolation_level=None)
     reading.execute("PRAGMA journal_mode = DELETE")
@@ -307,7 +307,7 @@ def in_another_mode(path: Path) -> sqlite3.Connection:
 def test_switching_to_the_write_ahead_log_waits_for_those_who_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite does not wait here by itself: of processes that start at once, all but one would fail."""
+    """SQLite does not wait here by itself; of processes that start together, all but one would fail."""
     reading = in_another_mode(path)
     monkeypatch.setattr(time, "sleep", lambda seconds: reading.close())
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -319,7 +319,7 @@ def test_switching_to_the_write_ahead_log_waits_for_those_who_read(
 def test_a_file_that_others_never_let_go_is_refused_in_the_end(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Waiting for ever, the application would neither start nor say why."""
+    """If it waited for ever, the application would neither start nor say why."""
     monkeypatch.setattr(schema, "_BUSY_MS", 0)
     reading = in_another_mode(path)
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -333,7 +333,7 @@ def test_a_file_that_others_never_let_go_is_refused_in_the_end(
 
 
 async def test_a_table_that_is_gone_is_told_in_an_error_of_pabal(path: Path) -> None:
-    """Whoever reads waits out ``StorageError``; one of sqlite3's own would end the reading for good."""
+    """Readers retry after a ``StorageError``, but an error of sqlite3 would end them for good."""
     async with SqliteEventStorage(path) as storage:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("DROP TABLE events")
@@ -353,7 +353,7 @@ async def test_a_table_that_is_gone_is_told_in_an_error_of_pabal(path: Path) -> 
 def test_what_can_be_no_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, error: type[Exception]
 ) -> None:
-    """A file named ':memory:' would be made, or an error come out that belongs to no tree."""
+    """A file named ':memory:' would be created, or an error raised that is not pabal's."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error):
         SqliteEventStorage(path)
@@ -363,9 +363,9 @@ def test_what_can_be_no_file_is_refused(
 def test_half_a_letter_is_refused_in_a_name_where_the_system_has_such_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite would make a file of another name, and the next look at it find none."""
+    """SQLite would create a file of another name, which the next check would not find."""
     monkeypatch.chdir(tmp_path)
-    # As on Windows, whose names are UTF-16 that nobody checks.
+    # As on Windows, where names are UTF-16 that is not checked.
     monkeypatch.setattr(sys, "getfilesystemencodeerrors", lambda: "surrogatepass")
     monkeypatch.setattr(os, "fsencode", lambda name: os.fspath(name).encode("utf-8", "surrogatepass"))
     with pytest.raises(StorageUnavailableError, match="no file has such a name"):

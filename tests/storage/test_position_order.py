@@ -1,4 +1,4 @@
-"""Positions are the order of commits, whoever publishes and whoever looks meanwhile."""
+"""Positions follow the order of commits, for all publishers and for every concurrent reader."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from tests.crash.positions import read_while_publishing
 
 
 async def test_a_reader_never_sees_a_lower_position_after_a_higher_one(path: Path) -> None:
-    """Promise 15, in short. A subscription that has passed a position would never come back to it."""
+    """Promise 15, a short run. A subscription that has passed a position never comes back to it."""
     assert await read_while_publishing(path, 5_000) == []

@@ -1,4 +1,4 @@
-"""Deliveries that a process died in are made alone after the restart: one death, one suspect."""
+"""After a restart, deliveries in which the process died are made one at a time, apart from all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEAD = "d" * 32
 
 
 async def die_in(path: Path, positions: Sequence[int], attempt: int = 1) -> None:
-    """Leave the file as a process does that dies while these positions of ten events are in flight."""
+    """Prepare a file as if a process had died while these positions, of ten events, were in flight."""
     async with SqliteEventStorage(path) as storage:
         if await storage.head() == 0:
             await storage.store_events([Tick(f"key-{n}", n) for n in range(1, 11)])
@@ -34,7 +34,7 @@ async def die_in(path: Path, positions: Sequence[int], attempt: int = 1) -> None
 
 
 class Watched:
-    """A handler that notes what else was being handled."""
+    """A handler that records which other events were being handled at the same time."""
 
     def __init__(self) -> None:
         self.running: set[int] = set()
@@ -63,7 +63,7 @@ async def handled_after(path: Path, **options: Any) -> tuple[Watched, list[Any]]
 
 
 async def test_suspects_are_made_alone_and_first(path: Path) -> None:
-    """Beside others, an innocent one would be counted again whenever the guilty one kills the process."""
+    """Run together, an innocent suspect would be counted whenever the guilty one kills the process."""
     await die_in(path, [2, 3, 5])
     watched, letters = await handled_after(path)
     assert sorted(watched.order) == list(range(1, 11))
@@ -71,12 +71,12 @@ async def test_suspects_are_made_alone_and_first(path: Path) -> None:
     assert [watched.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
     assert [watched.attempts[number] for number in (1, 2, 3, 5)] == [1, 2, 2, 2]
     assert letters == []
-    # And afterwards the others run beside each other again.
+    # Afterwards, the others run concurrently again.
     assert any(watched.beside[number] for number in (6, 7, 8, 9, 10))
 
 
 async def test_a_death_that_a_delivery_survived_stays_in_its_history(path: Path) -> None:
-    """Nobody could tell later which event a process had died with."""
+    """Otherwise nobody could tell later in which delivery a process had died."""
     await die_in(path, [2])
     await handled_after(path)
     async with SqliteEventStorage(path) as storage:
@@ -88,7 +88,7 @@ async def test_a_death_that_a_delivery_survived_stays_in_its_history(path: Path)
 
 
 async def test_suspects_without_an_order_are_made_alone_too(path: Path) -> None:
-    """They lie in a lane that several workers share, among others."""
+    """Without ordering, they are in a lane that several workers share with other events."""
     await die_in(path, [2, 3, 5])
     watched, letters = await handled_after(path, ordering=None)
     assert [watched.beside[number] for number in (2, 3, 5)] == [set(), set(), set()]
@@ -97,7 +97,7 @@ async def test_suspects_without_an_order_are_made_alone_too(path: Path) -> None:
 
 
 async def test_one_that_died_among_others_gets_an_attempt_to_prove_itself(path: Path) -> None:
-    """Its attempts are used up, but the death may have been another one's doing."""
+    """Its attempts are used up, but another delivery may have caused the death."""
     await die_in(path, [2, 3])
     watched, letters = await handled_after(path, retry=RetryPolicy(max_attempts=1))
     assert sorted(watched.order) == list(range(1, 11))
@@ -105,7 +105,7 @@ async def test_one_that_died_among_others_gets_an_attempt_to_prove_itself(path: 
 
 
 async def test_one_that_died_alone_with_its_last_attempt_is_parked(path: Path) -> None:
-    """Promise 6: there is nobody else to blame."""
+    """Promise 6: no other delivery can have caused the death."""
     await die_in(path, [2])
     watched, letters = await handled_after(path, retry=RetryPolicy(max_attempts=1))
     assert 2 not in watched.order
@@ -114,9 +114,9 @@ async def test_one_that_died_alone_with_its_last_attempt_is_parked(path: Path) -
 
 
 async def test_after_ten_seconds_everything_goes_on_beside_a_suspect(path: Path) -> None:
-    """A suspect may wait for the very event that is held back for its sake."""
+    """A suspect may wait for an event that is itself held back because of the suspect."""
     await die_in(path, [2])
-    clock = VirtualClock(start=time.time() + 60)  # the death is noted by the real time, and lies in the past
+    clock = VirtualClock(start=time.time() + 60)  # the death is recorded in real time, so it is in the past
     begun, released = asyncio.Event(), asyncio.Event()
     seen = Recorder()
 
@@ -138,8 +138,8 @@ async def test_after_ten_seconds_everything_goes_on_beside_a_suspect(path: Path)
 
 
 async def test_a_batch_that_used_up_its_attempts_by_dying_is_made_singly(path: Path) -> None:
-    """Promise 6. Given up as a whole, a batch of five hundred would go for the one event that kills."""
-    await die_in(path, [1])  # a batch is known by its first event
+    """Promise 6. Otherwise a batch of five hundred would be parked because of the one event that kills."""
+    await die_in(path, [1])  # a batch is recorded by its first event
     batches: list[list[int]] = []
 
     async def handle(events: list[Tick]) -> None:
@@ -154,7 +154,7 @@ async def test_a_batch_that_used_up_its_attempts_by_dying_is_made_singly(path: P
 
 
 async def test_an_event_given_up_for_killing_holds_up_no_one_of_a_higher_number(path: Path) -> None:
-    """Promise 16. No attempt is made on it here any more, so nobody may wait for one."""
+    """Promise 16. No further attempt is made on it, so no other subscription may wait for one."""
     await die_in(path, [2])
     first, second = Watched(), Watched()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
@@ -167,7 +167,7 @@ async def test_an_event_given_up_for_killing_holds_up_no_one_of_a_higher_number(
 
 
 async def test_the_end_of_a_quarantine_that_is_over_already_concerns_nobody(path: Path) -> None:
-    """Its timer outlives it; it must not take the next quarantine for its own."""
+    """The timer outlives its quarantine; it must not end the next one."""
     await die_in(path, [2])
     clock = VirtualClock(start=time.time() + 60)
     seen = Recorder()

@@ -1,4 +1,4 @@
-"""The queries that applications use."""
+"""The queries of a storage that applications use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.storage.events import Note, Recorder, Tick, ticks
 
 
 async def test_an_event_is_found_by_its_id_as_it_was_stored(any_storage: Any) -> None:
-    """With all that belongs to it, not only the payload that ``==`` compares."""
+    """All its fields must be restored, not only the payload, which is what ``==`` compares."""
     event = Tick("A", 1, "text", correlation_id="why", causation_id="by", metadata={"n": 1})
     await any_storage.store_event(event)
     found = await any_storage.get_event(event.event_id)
@@ -23,7 +23,7 @@ async def test_an_event_is_found_by_its_id_as_it_was_stored(any_storage: Any) ->
 
 
 async def test_the_log_is_read_in_pages_by_position_and_type(any_storage: Any) -> None:
-    """A page's seam must neither skip nor repeat an event, also where few are wanted."""
+    """No event may be skipped or repeated between two pages, even if few events match."""
     events = [Note(str(n)) if n % 7 == 0 else Tick("A", n) for n in range(600)]
     await any_storage.store_events(events)
     assert [e.event async for e in any_storage.read()] == events
@@ -37,7 +37,7 @@ async def test_the_log_is_read_in_pages_by_position_and_type(any_storage: Any) -
 
 
 async def test_statistics_tell_totals_and_the_first_and_last_event(any_storage: Any) -> None:
-    """Figures for a dashboard, also of an empty log."""
+    """A dashboard shows these figures, even of an empty log."""
     empty = await any_storage.get_event_statistics()
     assert (empty["total_events"], empty["first_position"], empty["last_occurred_at"]) == (0, None, None)
     events = [*ticks(3), Note("a")]
@@ -52,7 +52,7 @@ async def test_statistics_tell_totals_and_the_first_and_last_event(any_storage: 
 
 
 async def test_unprocessed_events_are_those_some_subscription_has_not_finished(any_storage: Any) -> None:
-    """One subscription's success must not hide what another one has still to do."""
+    """An event finished by one subscription is still unprocessed if another has not finished it."""
     async with InMemoryEventBus(any_storage) as bus:
         bus.subscribe(Tick, Recorder(), name="quick", start="beginning")
         await bus.publish_batch(ticks(3))
@@ -65,7 +65,7 @@ async def test_unprocessed_events_are_those_some_subscription_has_not_finished(a
 
 
 async def test_events_are_marked_by_hand_where_nothing_subscribes(any_storage: Any) -> None:
-    """The seed's form, for applications that dispatch by themselves."""
+    """Applications that dispatch events themselves, without a bus, rely on the marks."""
     events = ticks(3)
     await any_storage.store_events(events)
     assert await any_storage.mark_event_processed(events[1].event_id, "done") is True
@@ -75,7 +75,7 @@ async def test_events_are_marked_by_hand_where_nothing_subscribes(any_storage: A
 
 
 async def test_a_backup_is_a_whole_database_of_that_moment(path: Path, tmp_path: Path) -> None:
-    """Made while publishers go on, and opened like any other."""
+    """A backup can be made while publishers continue, and is opened like any other file."""
     target = tmp_path / "backup.db"
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(500))
@@ -95,7 +95,7 @@ async def test_a_backup_is_a_whole_database_of_that_moment(path: Path, tmp_path:
 
 
 async def test_check_finds_nothing_wrong_with_a_used_file(path: Path) -> None:
-    """False alarms would teach people to ignore it."""
+    """False alarms would teach users to ignore the check."""
     async with SqliteEventStorage(path) as storage:
         async with InMemoryEventBus(storage) as bus:
             bus.subscribe(Tick, Recorder(), name="s")

@@ -1,4 +1,4 @@
-"""How the failed attempts of deliveries that succeeded at last are kept in a file, and when they go."""
+"""The failed attempts of deliveries that finally succeeded: how a file keeps them, and when it drops them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAILURES: tuple[AttemptFailure, ...] = (failure(1),)
 
 
 async def recover(storage: SqliteEventStorage, *positions: int, name: str = "sub") -> Cursor:
-    """Have a subscription that is at the head recover at some positions."""
+    """Save that deliveries at some positions succeeded after failures, for a subscription at the head."""
     cursor = await storage.open_subscription(name, "now")
     assert cursor is not None
     recovered = tuple(RecoveredDelivery(position, 2, FAILURES, 5.0) for position in positions)
@@ -42,7 +42,7 @@ def rows(path: Path) -> int:
 
 
 async def test_a_save_clears_a_retry_and_keeps_its_history_at_once_or_not_at_all(path: Path) -> None:
-    """A crash between the two would lose the history, or show one of a delivery that is made again."""
+    """A crash in between would lose the history, or show one of a delivery that is still to be retried."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(2))
         cursor = await storage.open_subscription("sub", "beginning")
@@ -71,7 +71,7 @@ async def test_a_save_clears_a_retry_and_keeps_its_history_at_once_or_not_at_all
 
 
 async def test_what_recovered_goes_with_its_event(path: Path) -> None:
-    """Promise 33. A log that is trimmed every day would keep the errors of all days."""
+    """Promise 33. Otherwise a log trimmed every day would keep the errors of all past days."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(10))
         await recover(storage, 3, 7, 8)
@@ -82,7 +82,7 @@ async def test_what_recovered_goes_with_its_event(path: Path) -> None:
 
 
 async def test_a_dead_letter_that_outlived_its_event_leaves_nothing(path: Path) -> None:
-    """Its history could not be asked for, and no trim would come past its position again."""
+    """Nobody could query its history, and no trim would ever delete it, because its position is trimmed."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(10))
         await storage.trim(max_events=3)
@@ -92,7 +92,7 @@ async def test_a_dead_letter_that_outlived_its_event_leaves_nothing(path: Path) 
 
 
 async def test_what_recovered_is_forgotten_with_its_subscription_alone(path: Path) -> None:
-    """The rows of a renamed subscription would stay until 10,000 others push them out."""
+    """The rows of a renamed subscription would stay until 10,000 others replace them."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(4))
         for name in ("gone", "kept"):
@@ -105,7 +105,7 @@ async def test_what_recovered_is_forgotten_with_its_subscription_alone(path: Pat
 
 
 async def test_what_recovered_is_taken_along_into_a_new_file(path: Path, tmp_path: Path) -> None:
-    """Whoever mends a file would lose what he wants to look up in it."""
+    """Repairing a file would lose the history that one may want to look up."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(4))
         await recover(storage, 2, 3)
@@ -119,7 +119,7 @@ async def test_what_recovered_is_taken_along_into_a_new_file(path: Path, tmp_pat
 
 
 async def test_a_file_of_the_first_version_keeps_what_recovers_from_now_on(path: Path) -> None:
-    """Files exist that were made before there was a place for it."""
+    """There are files that were created before this table existed."""
     make_old(path, 1)
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(2))

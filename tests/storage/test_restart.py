@@ -1,4 +1,4 @@
-"""What survives a restart: cursors, retries with their delays, dead letters, schedules."""
+"""Cursors, retries with their delays, dead letters and scheduled events survive a restart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refuse(event: Any) -> None:
 
 
 async def test_what_was_finished_is_not_delivered_again_and_what_was_not_is(path: Path) -> None:
-    """Recovery from the cursor: neither skipped nor repeated."""
+    """After a restart from the cursor, no event may be skipped or repeated."""
     blocked = asyncio.Event()
     first, second = Recorder(), Recorder()
 
@@ -94,7 +94,7 @@ async def test_a_retry_due_in_a_minute_runs_after_a_minute_across_a_restart(path
 
 
 async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgotten(path: Path) -> None:
-    """They would count as retrying and hold back ``trim`` until one more restart."""
+    """Otherwise they would count as retrying, and hold back ``trim`` until the next restart."""
     later = RetryPolicy(base_delay=3600, max_delay=3600)
 
     async def fail(event: Tick | Note) -> None:
@@ -121,7 +121,7 @@ async def test_retries_of_what_a_narrowed_subscription_takes_no_more_are_forgott
 
 
 async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_other(path: Path) -> None:
-    """Promise 23. It would wait for that year once the clock is right, its key behind it, in good health."""
+    """Promise 23. Once the clock is right, it and its key would wait for a year, with the health still ok."""
     policy = RetryPolicy(max_attempts=3, base_delay=60, max_delay=60)
     failed, seen = Recorder(), Recorder()
 
@@ -151,7 +151,7 @@ async def test_a_retry_noted_by_a_clock_a_year_ahead_waits_no_longer_than_any_ot
 
 
 async def test_an_event_scheduled_before_a_restart_comes_at_its_time(path: Path) -> None:
-    """A reminder that was promised for tomorrow must not die with today's process."""
+    """A reminder scheduled for tomorrow must not be lost with today's process."""
     clock = VirtualClock()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage, clock=clock) as bus:
         await bus.publish(Tick("A", 1), delay=60)
@@ -171,7 +171,7 @@ async def test_an_event_scheduled_before_a_restart_comes_at_its_time(path: Path)
 async def test_scheduling_an_event_twice_changes_nothing_and_another_under_its_id_is_refused(
     any_storage: Any,
 ) -> None:
-    """The same rule as for publishing: one id names one event."""
+    """The same rule as for publishing: an id identifies one event."""
     event = Tick("A", 1)
     await any_storage.schedule_event(event, 100.0)
     await any_storage.schedule_event(event, 200.0)
@@ -188,7 +188,7 @@ async def test_scheduling_an_event_twice_changes_nothing_and_another_under_its_i
 async def test_a_scheduled_event_whose_id_was_published_otherwise_does_not_stop_the_others(
     any_storage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Raised there, the conflict would come up at every release, and nothing scheduled would ever come."""
+    """A conflict raised at every release would keep all scheduled events out of the log for ever."""
     scheduled, other = ticks(2)
     await any_storage.schedule_event(scheduled, 100.0)
     await any_storage.schedule_event(other, 101.0)
@@ -199,7 +199,7 @@ async def test_a_scheduled_event_whose_id_was_published_otherwise_does_not_stop_
 
 
 async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same(path: Path) -> None:
-    """Its class may be known to another process; here it is reported like any unknown type."""
+    """Another process may have its class; this one reports it like any unknown type."""
     from pabal.domain.registry import registry
 
     seen = Recorder()
@@ -225,7 +225,7 @@ async def test_a_scheduled_event_of_an_unknown_class_enters_the_log_all_the_same
 async def test_a_dead_letter_of_a_class_that_is_gone_keeps_no_bus_from_starting_when_it_is_retried(
     path: Path, runs: bool
 ) -> None:
-    """Retried from the shell, which need not know it, it would stop its subscription, and later starts."""
+    """The command line can retry it without its class; that stopped its subscription, and later any start."""
     from pabal.domain.registry import registry
 
     with registry.isolated():
@@ -261,7 +261,7 @@ async def test_a_dead_letter_of_a_class_that_is_gone_keeps_no_bus_from_starting_
 
 
 async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: Path) -> None:
-    """With every attempt, and the event as it was."""
+    """Its attempts and its event must be restored completely."""
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Tick, Recorder(before=refuse), name="s")
         await bus.publish_batch([Tick("A", 1), Tick("A", 2)])
@@ -282,7 +282,7 @@ async def test_a_dead_letter_survives_and_can_be_retried_after_a_restart(path: P
 
 
 async def test_a_subscription_that_wants_little_restarts_near_the_end(path: Path) -> None:
-    """Promise 30: parked and filtered events move the watermark, so a restart reads only a little again."""
+    """Promise 30: parked and filtered events move the watermark, so a restart reads few events again."""
     wanted = Recorder()
     async with SqliteEventStorage(path) as storage, InMemoryEventBus(storage) as bus:
         bus.subscribe(Note, wanted, name="rare")
@@ -301,7 +301,7 @@ async def test_a_subscription_that_wants_little_restarts_near_the_end(path: Path
 
 @pytest.mark.parametrize("start", ["beginning", "now", 4, "moment"])
 async def test_a_new_name_begins_where_it_says(any_storage: Any, start: Any) -> None:
-    """Promise 31: also with events published while it subscribes."""
+    """Promise 31. This holds for events published while it subscribes, too."""
     await any_storage.store_events(ticks(4))
     moment = datetime.now(UTC)
     await any_storage.store_events(ticks(4, first=5))
@@ -319,7 +319,7 @@ async def test_a_new_name_begins_where_it_says(any_storage: Any, start: Any) -> 
 
 
 async def test_a_known_name_goes_on_and_ignores_where_new_ones_begin(any_storage: Any) -> None:
-    """``start="beginning"`` in the code must not replay everything at each start of the program."""
+    """``start="beginning"`` in the code must not replay everything at every start of the program."""
     for round_number in range(3):
         seen = Recorder()
         async with InMemoryEventBus(any_storage) as bus:
@@ -332,7 +332,7 @@ async def test_a_known_name_goes_on_and_ignores_where_new_ones_begin(any_storage
 async def test_more_events_than_are_released_at_once_enter_the_log_in_the_order_of_their_times(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a long stop everything is due at once: what one commit does not take must follow, in order."""
+    """After a long stop all are due at once; those that do not fit into one commit must follow in order."""
     monkeypatch.setattr(letters, "_DUE_AT_ONCE", 3)
     async with SqliteEventStorage(path) as storage:
         for number in (7, 3, 1, 6, 2, 5, 4):

@@ -1,4 +1,4 @@
-"""Life of the log: what ``trim`` deletes, and what it never does. Promise 33."""
+"""What ``trim`` deletes, and what it never deletes. Promise 33."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pabal.storage.sqlite.transaction import Transaction
 
 
 class Filed(DomainEvent):
-    """Be an event with a stream of its own for each drawer."""
+    """An event; each drawer is a stream."""
 
     drawer: str
     n: int
@@ -34,18 +34,18 @@ def filed(count: int, start: int = 0) -> list[Filed]:
 
 
 async def numbers(storage: SqliteEventStorage) -> list[int]:
-    """Return what is left in the log."""
+    """Return the numbers of the events left in the log."""
     return [envelope.event.n async for envelope in storage.read()]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Name a file for the log."""
+    """Return a path for the log."""
     return tmp_path / "log.db"
 
 
 async def test_the_newest_events_stay_and_positions_go_on(path: Path) -> None:
-    """A position given twice would let a subscription pass over the second event."""
+    """If a position were assigned twice, a subscription would skip the second event."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(30))
         assert (await storage.trim(max_events=10)).deleted == 20
@@ -57,7 +57,7 @@ async def test_the_newest_events_stay_and_positions_go_on(path: Path) -> None:
 
 
 async def test_a_stream_goes_on_with_its_versions_when_all_its_events_are_gone(path: Path) -> None:
-    """A version given twice would let two writers both believe they were first."""
+    """If a version were assigned twice, two writers would both believe that they were first."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(30))
         await storage.store_event(Filed("another", 99))
@@ -74,7 +74,7 @@ async def test_a_stream_goes_on_with_its_versions_when_all_its_events_are_gone(p
 
 
 async def test_age_decides_by_when_an_event_was_recorded(path: Path) -> None:
-    """Old events that were recorded just now are new to every subscription."""
+    """An event of the past that was only just recorded is new to every subscription."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(10))
         assert (await storage.trim(max_age=timedelta(hours=1))).deleted == 0
@@ -105,7 +105,7 @@ async def test_nothing_is_deleted_above_the_slowest_watermark(path: Path) -> Non
 
 
 async def test_a_dry_run_says_what_the_trim_then_deletes_and_who_holds_back_the_rest(path: Path) -> None:
-    """Whoever is asked whether to delete has to know how much, before the answer."""
+    """Operators must know how much would be deleted before they confirm."""
     async with SqliteEventStorage(path) as storage:
         assert await storage.trim(max_events=1, dry_run=True) == retention.Trimmed(0)
         cursor = await storage.open_subscription("slow", "now")
@@ -122,7 +122,7 @@ async def test_a_dry_run_says_what_the_trim_then_deletes_and_who_holds_back_the_
 
 
 async def test_what_a_reset_is_to_deliver_again_stays_until_it_is_obeyed(path: Path) -> None:
-    """Who handles it may do so for minutes yet: what the reset was for would be gone by then."""
+    """The holder may obey only minutes later; the events to deliver again would be gone by then."""
     async with SqliteEventStorage(path) as storage:
         cursor = await storage.open_subscription("slow", "now")
         assert cursor is not None
@@ -137,7 +137,7 @@ async def test_what_a_reset_is_to_deliver_again_stays_until_it_is_obeyed(path: P
 async def test_what_is_asked_for_between_two_commits_of_a_trim_stays(
     path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was told what is delivered again, and the trim went on to where nobody had needed anything."""
+    """The request was accepted, but the trim went on to the bound it had computed before."""
     for size in ("SLICE_FIRST", "SLICE_LEAST", "SLICE_MOST"):
         monkeypatch.setattr(retention, size, 5)
     async with SqliteEventStorage(path) as storage:
@@ -168,7 +168,7 @@ async def test_what_is_asked_for_between_two_commits_of_a_trim_stays(
 async def test_time_is_left_to_publishers_only_where_somebody_publishes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A trim of a file that nobody uses would rest three quarters of its time."""
+    """Otherwise a trim of an unused file would pause for three quarters of its time."""
     now, head = 100.0, 7
     pauses: list[float] = []
 
@@ -187,14 +187,14 @@ async def test_time_is_left_to_publishers_only_where_somebody_publishes(
     pace = retention.Pace(do)
     for _ in range(3):
         assert await pace.commit(lambda tx: "done") == "done"
-    head = 8  # somebody publishes
+    head = 8  # an event is published
     for _ in range(3):
         await pace.commit(lambda tx: "done")
     assert pauses == [0.75, 0.0, 0.0, 0.75, 0.0, 0.0]
 
 
 async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(path: Path) -> None:
-    """Promise 33. The watermark has passed these, but they are not finished."""
+    """Promise 33. The watermark has passed these events, but they are not finished."""
     handled: list[int] = []
     broken = True
 
@@ -221,7 +221,7 @@ async def test_what_queues_behind_a_parked_event_and_the_parked_payload_stay(pat
 async def test_a_long_log_goes_in_slices_and_publishers_go_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One commit for a million events would keep every publisher waiting."""
+    """A single commit for a million events would block every publisher."""
     monkeypatch.setattr(retention, "SLICE_FIRST", 7)
     monkeypatch.setattr(retention, "SLICE_MOST", 7)
     monkeypatch.setattr(retention, "SLICE_LEAST", 7)
@@ -233,7 +233,7 @@ async def test_a_long_log_goes_in_slices_and_publishers_go_on(
 
 
 async def entries_of_streams(storage: SqliteEventStorage) -> int:
-    """Return how many events the index of streams has."""
+    """Return the number of entries in the index of streams."""
     found: int = await storage.transact(lambda tx: tx.execute("SELECT count(*) FROM streams").fetchone()[0])
     return found
 
@@ -242,7 +242,7 @@ async def entries_of_streams(storage: SqliteEventStorage) -> int:
 async def test_the_index_of_streams_forgets_what_was_deleted(
     path: Path, monkeypatch: pytest.MonkeyPatch, gathered: int
 ) -> None:
-    """It would grow for ever, while the log stays as long as it is."""
+    """Otherwise the index would grow for ever, although the log does not."""
     monkeypatch.setattr(retention, "GATHERED", gathered)
     monkeypatch.setattr(retention, "SLICE_FIRST", 7)
     async with SqliteEventStorage(path) as storage:
@@ -252,13 +252,13 @@ async def test_the_index_of_streams_forgets_what_was_deleted(
         pages = await storage.transact(lambda tx: tx.execute("PRAGMA wal_autocheckpoint").fetchone())
         assert pages == (8000,), "a trim moves fewer pages at once, and only a trim"
         await storage.trim(max_events=1)
-        assert await entries_of_streams(storage) == 3  # the newest of each drawer
+        assert await entries_of_streams(storage) == 3  # the newest entry of each drawer
 
 
 async def test_a_trim_that_was_broken_off_leaves_a_whole_log(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events are deleted before their entries in the index of streams: it would seem to miss some."""
+    """Events are deleted before their entries in the index of streams; that must not look like damage."""
 
     def fail(tx: Transaction, entries: list[retention.Entry]) -> None:
         raise RuntimeError("broken off")
@@ -278,7 +278,7 @@ async def test_a_trim_that_was_broken_off_leaves_a_whole_log(
 
 
 def test_the_size_of_a_slice_follows_the_time_that_one_takes() -> None:
-    """Promise 33. On a slow disk, slices of a fixed size would keep publishers waiting for each of them."""
+    """Promise 33. On a slow disk, each slice of a fixed size would block publishers for long."""
     assert retention.next_size(100, 10 * retention.SLICE_SECONDS) == retention.SLICE_LEAST
     assert retention.next_size(1000, 2 * retention.SLICE_SECONDS) == 500
     assert retention.next_size(100, retention.SLICE_SECONDS / 10) == 200
@@ -286,7 +286,7 @@ def test_the_size_of_a_slice_follows_the_time_that_one_takes() -> None:
 
 
 async def test_an_abandoned_subscription_is_named_and_can_be_forgotten(path: Path) -> None:
-    """Otherwise a handler that was removed years ago would keep the log growing for ever."""
+    """Otherwise a handler that was removed years ago would make the log grow for ever."""
 
     async def handle(event: Filed) -> None:
         raise AssertionError("nobody publishes while it runs")
@@ -309,7 +309,7 @@ async def test_an_abandoned_subscription_is_named_and_can_be_forgotten(path: Pat
     "limit", [{"max_age": timedelta(days=-1)}, {"max_events": -1}, {"max_bytes": -1}], ids=str
 )
 async def test_a_trim_with_a_negative_limit_is_refused(path: Path, limit: dict[str, Any]) -> None:
-    """A slip of the sign, and all but the newest event would be gone."""
+    """A wrong sign would delete all events but the newest."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(filed(3))
         with pytest.raises(UsageError, match=f"{next(iter(limit))} is .*cannot be negative"):
@@ -328,7 +328,7 @@ async def test_a_trim_without_a_limit_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["waits behind a parked event", "waits for a retry", "is to be replayed"])
 async def test_whatever_holds_trimming_back_is_named(path: Path, way: str) -> None:
-    """Promise 33. The log would grow, and ``trim`` say that nobody is in the way."""
+    """Promise 33. Otherwise the log would grow, and ``trim`` would not say what holds it back."""
 
     async def handle(event: Filed) -> None:
         if event.n == 0 and way == "waits behind a parked event":

@@ -1,4 +1,4 @@
-"""The schema's version: a fresh file and a migrated one are equal."""
+"""Schema versions: a migrated file equals a new one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pabal.storage.sqlite import schema
 from tests.storage.events import ticks
 
 OLD_SCHEMAS = Path(__file__).parent / "schemas"
-"""``vN.sql``: the script of each version that was ever released, never changed afterwards."""
+"""``vN.sql``: the schema script of each released version, never changed afterwards."""
 
 
 def described(path: Path) -> dict[str, object]:
@@ -23,7 +23,7 @@ def described(path: Path) -> dict[str, object]:
             "application_id": connection.execute("PRAGMA application_id").fetchone(),
             "user_version": connection.execute("PRAGMA user_version").fetchone(),
             "meta": connection.execute("SELECT key, value FROM meta ORDER BY key").fetchall(),
-            # A migration may come to the same in another order, and with other line breaks.
+            # A migration may create the same objects in another order and with other line breaks.
             "objects": sorted((*names, " ".join((sql or "").split())) for *names, sql in objects),
         }
     finally:
@@ -40,7 +40,7 @@ def make_old(path: Path, version: int) -> None:
 
 @pytest.mark.parametrize("version", range(1, schema.SCHEMA_VERSION + 1))
 def test_a_migrated_schema_equals_a_fresh_one(tmp_path: Path, version: int) -> None:
-    """A column that only fresh files have breaks everybody who began earlier."""
+    """A column that only new files have would break every existing file."""
     SqliteEventStorage(tmp_path / "fresh.db").close()
     make_old(tmp_path / "old.db", version)
     SqliteEventStorage(tmp_path / "old.db").close()
@@ -48,7 +48,7 @@ def test_a_migrated_schema_equals_a_fresh_one(tmp_path: Path, version: int) -> N
 
 
 def test_every_older_version_has_its_script_and_its_migration() -> None:
-    """Raising the version without a way from the last one would lock everybody out of their files."""
+    """Without a migration from the last version, users could no longer open their files."""
     assert sorted(p.name for p in OLD_SCHEMAS.iterdir()) == [
         f"v{version}.sql" for version in range(1, schema.SCHEMA_VERSION + 1)
     ]
@@ -58,7 +58,7 @@ def test_every_older_version_has_its_script_and_its_migration() -> None:
 async def test_a_migration_keeps_the_events_and_runs_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way the next version will take, with a migration of this test's own."""
+    """Tests the next schema version in advance, with a migration made up for this test."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
     calls: list[str] = []
@@ -79,7 +79,7 @@ async def test_a_migration_keeps_the_events_and_runs_once(
 async def test_a_failed_migration_leaves_the_file_at_its_old_version(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a migration is no version at all."""
+    """A file migrated halfway would have no valid version."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
     before = described(path)
@@ -101,7 +101,7 @@ async def test_a_failed_migration_leaves_the_file_at_its_old_version(
 async def test_a_migration_whose_transaction_sqlite_has_ended_says_why_it_failed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk SQLite rolls back by itself; undoing it once more would hide what had happened."""
+    """On a full disk SQLite rolls back by itself; a second ROLLBACK would fail and hide the cause."""
     make_old(path, 1)
     before = described(path)
 

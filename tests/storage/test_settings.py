@@ -1,4 +1,4 @@
-"""What an application's own statements leave behind on connections that everybody shares."""
+"""An application's own statements must leave no trace on the shared connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.storage.events import ticks
 
 
 async def test_a_cursor_with_unread_rows_does_not_stop_publishing(tmp_path: Path) -> None:
-    """Else one forgotten fetchall() refuses every publish once another process has written."""
+    """Otherwise one forgotten fetchall() fails every publish once another process has written."""
     path = tmp_path / "log.db"
     async with SqliteEventStorage(path) as mine, SqliteEventStorage(path) as other:
         await mine.store_events(ticks(300))
@@ -35,7 +35,7 @@ async def test_a_cursor_with_unread_rows_does_not_stop_publishing(tmp_path: Path
     ],
 )
 async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path, sql: str) -> None:
-    """Else one function refuses every later write of the process, or makes a file that nobody can open."""
+    """Otherwise one function could fail all later writes of the process, or make the file unusable."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         with pytest.raises(UsageError, match="settings"):
             await storage.transact(lambda tx: tx.execute(sql))
@@ -57,7 +57,7 @@ async def test_a_transaction_sets_no_pragma_that_pabal_relies_on(tmp_path: Path,
     ],
 )
 async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, sql: str) -> None:
-    """Else a later query deletes the log, or reads see nothing that is stored from then on."""
+    """Otherwise a later query could delete the log, or reads would see no new events."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         with pytest.raises(UsageError, match="one SELECT"):
             await storage.query(sql)
@@ -69,13 +69,13 @@ async def test_a_query_leaves_the_reading_connection_as_it_was(tmp_path: Path, s
 
 
 async def test_a_query_with_many_comments_is_looked_at_once(tmp_path: Path) -> None:
-    """Each comment doubled the time, so that a generated statement with thirty of them stood for hours."""
+    """Each comment doubled the time, so a generated statement with thirty comments took hours."""
     async with SqliteEventStorage(tmp_path / "log.db") as storage:
         assert await storage.query("/* a */ -- b\n" * 200 + "SELECT 1") == [(1,)]
 
 
 async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a backup is reported done that nobody can restore."""
+    """Otherwise a backup is reported as done that nobody can restore."""
     monkeypatch.chdir(tmp_path)
     async with SqliteEventStorage("log.db") as storage:
         await storage.store_events(ticks(2))
@@ -87,7 +87,7 @@ async def test_a_backup_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch:
 async def test_a_rebuilt_log_is_a_file_whatever_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the file system is said to be at fault, for a name that SQLite reads in its own way."""
+    """Otherwise the error blames the file system, although SQLite has interpreted the name in its own way."""
     monkeypatch.chdir(tmp_path)
     async with SqliteEventStorage("log.db") as storage:
         await storage.store_events(ticks(2))

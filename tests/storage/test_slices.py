@@ -1,4 +1,4 @@
-"""One slice of a worker may go on through the lanes of several keys; nobody is to notice."""
+"""A worker's slice may continue through the lanes of several keys, without any visible effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WARM = 64
 
 
 async def warm_up(bus: InMemoryEventBus) -> None:
-    """Let slices grow: a subscription's first ones hold a delivery or two, until its handler proves quick."""
+    """Let slices grow: the first ones hold one or two deliveries, until the handler has proved quick."""
     await bus.publish_batch([Tick(f"warm-{n}") for n in range(WARM)])
     await bus.drain(60)
 
@@ -27,7 +27,7 @@ async def warm_up(bus: InMemoryEventBus) -> None:
 async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
     storage: SqliteEventStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 4. A crash would bring back what had long been handled, and figures would lag as far."""
+    """Promise 4. Otherwise a crash would repeat events handled long before, and figures would lag."""
     gate = asyncio.Event()
     entered = asyncio.Event()
     saved: Seen[int] = Seen()
@@ -59,7 +59,7 @@ async def test_what_is_finished_is_saved_while_a_later_key_of_the_slice_waits(
 
 
 async def test_a_key_that_waits_leaves_the_rest_of_the_slice_to_others(storage: SqliteEventStorage) -> None:
-    """Promise 13. The worker that waits would keep what it might have gone on with to itself."""
+    """Promise 13. Otherwise the worker that waits would keep the rest of its slice from the others."""
     gate = asyncio.Event()
     done: Seen[str] = Seen()
 
@@ -81,7 +81,7 @@ async def test_a_key_that_waits_leaves_the_rest_of_the_slice_to_others(storage: 
 
 
 async def test_a_failure_in_the_middle_of_a_slice_concerns_its_own_key(storage: SqliteEventStorage) -> None:
-    """Promise 26. The dead letter would name another event, or a neighbour would be handled twice."""
+    """Promise 26. Otherwise the dead letter would be of another event, or a neighbour be handled twice."""
     seen: list[str] = []
 
     async def handle(event: Tick) -> None:
@@ -105,7 +105,7 @@ async def test_a_failure_in_the_middle_of_a_slice_concerns_its_own_key(storage: 
 async def test_handlers_that_keep_the_loop_give_it_back_after_each_delivery_from_the_first_on(
     storage: SqliteEventStorage,
 ) -> None:
-    """Promise 44. Long first slices of each partition kept signs of life waiting for most of a lease."""
+    """Promise 44. Long first slices in each partition delayed signs of life for most of a lease."""
     handled_in: list[int] = []
 
     async def handle(event: Tick) -> None:
@@ -117,4 +117,4 @@ async def test_handlers_that_keep_the_loop_give_it_back_after_each_delivery_from
         await bus.publish_batch([Tick(f"key-{n % 5}", n) for n in range(40)])
         await bus.drain(60)
     assert len(handled_in) == 40
-    assert max(Counter(handled_in).values()) == 2  # one of each worker
+    assert max(Counter(handled_in).values()) == 2  # one per worker

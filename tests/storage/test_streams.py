@@ -1,4 +1,4 @@
-"""Streams with versions, and the index of them that is built behind the commits."""
+"""Streams with versions, and their index, which is built after the commits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.storage.tracing import Tracer
 
 @pytest.fixture(params=[1, 7, 1000])
 def slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Rows after which a slice of the index is built: at once, now and then, and only at the end."""
+    """Rows after which the index is extended: after every row, now and then, and only at the end."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", request.param)
     return int(request.param)
 
@@ -33,7 +33,7 @@ async def versions(storage: Any, symbol: str) -> list[int]:
 
 
 class Untyped(DomainEvent):
-    """Belong to an aggregate whose type nobody named."""
+    """An event of an aggregate without a type."""
 
     event_type: ClassVar[str] = "storage-test.untyped"
     key: str
@@ -44,14 +44,14 @@ class Untyped(DomainEvent):
 
 
 async def test_the_empty_type_means_aggregates_that_have_none(any_storage: Any) -> None:
-    """What an operator sees listed under no type could be read from a file, and not from memory."""
+    """Streams listed without a type could be read from a file, but not from memory."""
     await any_storage.store_events([*ticks(1, "A"), Untyped("A")])
     assert await any_storage.get_events_by_aggregate("A", "") == [Untyped("A")]
     assert len(await any_storage.get_events_by_aggregate("A")) == 2
 
 
 async def test_an_append_at_the_expected_version_succeeds(any_storage: Any) -> None:
-    """Version 0 means that the stream must not exist, None asks for nothing."""
+    """Version 0 means that the stream must not exist; None allows any version."""
     assert await any_storage.append("symbol", "A", ticks(2, "A"), expected_version=0) == [1, 2]
     assert await any_storage.append("symbol", "A", ticks(1, "A", 3), expected_version=2) == [3]
     assert await any_storage.append("symbol", "A", ticks(1, "A", 4), expected_version=None) == [4]
@@ -60,7 +60,7 @@ async def test_an_append_at_the_expected_version_succeeds(any_storage: Any) -> N
 
 
 async def test_an_append_at_another_version_says_which_one(any_storage: Any) -> None:
-    """The caller loads again and decides again, and wants to know how far it is behind."""
+    """The caller loads and decides again, and needs to know how far it was behind."""
     await any_storage.append("symbol", "A", ticks(3, "A"), expected_version=0)
     for expected in (0, 2, 4):
         with pytest.raises(ConcurrencyError) as caught:
@@ -72,7 +72,7 @@ async def test_an_append_at_another_version_says_which_one(any_storage: Any) -> 
 
 
 async def test_an_event_of_another_stream_is_refused(any_storage: Any) -> None:
-    """It would carry a version of a stream it does not belong to."""
+    """It would get a version of a stream to which it does not belong."""
     for stray in (Tick("B"), Note("no aggregate")):
         with pytest.raises(InvalidEventError, match="belongs to"):
             await any_storage.append("symbol", "A", [stray], expected_version=0)
@@ -80,14 +80,14 @@ async def test_an_event_of_another_stream_is_refused(any_storage: Any) -> None:
 
 
 async def test_an_empty_append_changes_nothing(any_storage: Any) -> None:
-    """A decision that leads to no event is an ordinary one."""
+    """A decision that produces no event is normal."""
     assert await any_storage.append("symbol", "A", [], expected_version=0) == []
     assert await any_storage.store_events([]) == []
     assert await any_storage.head() == 0
 
 
 async def test_of_writers_that_race_for_a_version_exactly_one_wins(any_storage: Any) -> None:
-    """Two winners would both have decided on a state that the other one changed."""
+    """Two winners would each have decided on a state that the other has changed."""
     for version in range(10):
         results = await asyncio.gather(
             *(any_storage.append("symbol", "A", [Tick("A", n)], expected_version=version) for n in range(8)),
@@ -113,7 +113,7 @@ async def test_streams_of_one_id_and_different_types_are_apart(any_storage: Any)
 
 
 async def test_versions_and_reads_are_right_whatever_part_is_indexed(path: Path, slices: int) -> None:
-    """The index lags behind the log; a version taken from it alone would be given twice."""
+    """The index lags behind the log; a version computed from it alone would be assigned twice."""
     chance = random.Random(slices)
     expected: dict[str, list[int]] = {symbol: [] for symbol in "ABCDE"}
     storage = SqliteEventStorage(path)
@@ -141,7 +141,7 @@ async def test_versions_and_reads_are_right_whatever_part_is_indexed(path: Path,
 
 
 async def test_two_storages_on_one_file_agree_on_versions(path: Path, slices: int) -> None:
-    """Each keeps a map of what is not indexed; what the other one wrote has to get into it."""
+    """Each keeps a map of the events not indexed yet, which must include what the other one wrote."""
     chance = random.Random(slices)
     expected: dict[str, list[int]] = {symbol: [] for symbol in "ABC"}
     async with SqliteEventStorage(path) as one, SqliteEventStorage(path) as two:
@@ -161,7 +161,7 @@ async def test_two_storages_on_one_file_agree_on_versions(path: Path, slices: in
 async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the slice's commit and the map's clearing a row is in both, and must be read once."""
+    """After the commit of an index slice, a row is also in the map for a moment; it must be read once."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 10)
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
@@ -171,7 +171,7 @@ async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
 
         def read_now(sql: str) -> None:
             if "streams" in sql or sql == "COMMIT":
-                # In the writer's thread: the loop reads while the writer stands still at this statement.
+                # In the writer thread: the loop reads while the writer is stopped at this statement.
                 reading = asyncio.run_coroutine_threadsafe(numbers(storage, "A"), loop)
                 seen.append(reading.result(20))
 
@@ -188,7 +188,7 @@ async def test_the_stream_can_be_read_while_a_slice_is_being_indexed(
 async def test_rows_of_many_streams_are_indexed_less_often_than_rows_of_few(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slice with one row for each of 10,000 aggregates would write 10,000 pages, and the next one again."""
+    """A slice with one row for each of 10,000 aggregates writes 10,000 pages, and so does the next."""
     monkeypatch.setattr(appender, "_INDEX_EVERY", 10)
     async with SqliteEventStorage(path) as storage:
 
@@ -223,7 +223,7 @@ async def test_an_index_that_cannot_be_built_does_not_stop_the_log(
         for number in range(1, 13):
             await storage.append("symbol", "A", [Tick("A", number)], expected_version=number - 1)
         assert await numbers(storage, "A") == list(range(1, 13))
-        await storage.transact(lambda tx: None)  # the index is built behind the answer to the last append
+        await storage.transact(lambda tx: None)  # the index is built after the last append is answered
         assert len(attempts) == 2  # not again for every commit
         assert "could not be extended" in caplog.text
         connection.before = lambda sql: None
@@ -235,7 +235,7 @@ async def test_an_index_that_cannot_be_built_does_not_stop_the_log(
 async def test_more_streams_than_the_map_of_heads_holds_keep_their_versions(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The map is emptied when it is full; what this very transaction added must survive that."""
+    """The map is cleared when it is full; what the current transaction added must survive that."""
     monkeypatch.setattr(appender, "_HEADS_MOST", 3)
     async with SqliteEventStorage(path) as storage:
         batch = [Tick(symbol, number) for number in range(1, 5) for symbol in "ABCDEFGH"]

@@ -26,7 +26,7 @@ async def balances(storage: SqliteEventStorage) -> list[tuple[str, int]]:
 
 
 async def test_rows_and_events_commit_together(accounts: SqliteEventStorage) -> None:
-    """A row without its event, or the reverse, is what `transact` exists to prevent."""
+    """`transact` exists to prevent a row without its event, and an event without its row."""
     heard: list[Any] = []
     accounts.add_listener(heard.append)
 
@@ -63,7 +63,7 @@ async def test_whatever_the_function_raises_undoes_all_of_it(accounts: SqliteEve
 
 
 async def test_a_conflicting_event_undoes_the_rows(accounts: SqliteEventStorage) -> None:
-    """The event is refused, so the row it explains must not stay."""
+    """If the event is refused, the row that belongs to it must not stay."""
     stored = Tick("kim", 1)
     await accounts.store_event(stored)
 
@@ -77,7 +77,7 @@ async def test_a_conflicting_event_undoes_the_rows(accounts: SqliteEventStorage)
 
 
 async def test_an_error_in_the_users_sql_fails_only_that_call(accounts: SqliteEventStorage) -> None:
-    """Neighbours in the same commit have nothing to do with it."""
+    """Other callers in the same commit must not be affected."""
     results = await asyncio.gather(
         accounts.store_event(Tick("A")),
         accounts.transact(lambda tx: tx.execute("INSERT INTO accounts VALUES ('kim', 1)")),
@@ -108,7 +108,7 @@ async def test_an_error_in_the_users_sql_fails_only_that_call(accounts: SqliteEv
 async def test_statements_that_end_the_transaction_are_refused(
     accounts: SqliteEventStorage, sql: str
 ) -> None:
-    """COMMIT would make half a group durable, and the rest of it would run outside any transaction."""
+    """COMMIT would make half a group durable, and the rest would run outside of any transaction."""
 
     def meddle(tx: Any) -> None:
         tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
@@ -141,7 +141,7 @@ def roll_back_behind_the_scenes(tx: Any) -> None:
 async def test_a_function_that_rolls_everything_back_fails_alone(
     accounts: SqliteEventStorage, function: Callable[[Any], None], error: type[Exception]
 ) -> None:
-    """The others of its group were rolled back with it; they are written again, and in their order."""
+    """The other jobs of its group are rolled back with it; they must be written again, in order."""
     heard: list[Any] = []
     accounts.add_listener(heard.append)
     results = await asyncio.gather(
@@ -160,7 +160,7 @@ async def test_a_function_that_rolls_everything_back_fails_alone(
 
 
 async def test_a_stop_iteration_reaches_its_caller(accounts: SqliteEventStorage) -> None:
-    """A future refuses StopIteration; raised on, it would leave the rest of the group unanswered."""
+    """A future does not accept StopIteration; the error would leave the rest of the group unanswered."""
     results = await asyncio.gather(
         accounts.transact(lambda tx: next(tx.execute("SELECT * FROM accounts"))),
         accounts.store_event(Tick("A")),
@@ -171,7 +171,7 @@ async def test_a_stop_iteration_reaches_its_caller(accounts: SqliteEventStorage)
 
 
 async def test_a_transaction_is_of_no_use_after_its_function(accounts: SqliteEventStorage) -> None:
-    """A kept ``tx`` would write into whatever transaction comes next, or outside of one."""
+    """A ``tx`` kept for later would write into another transaction, or outside of any."""
     kept = await accounts.transact(lambda tx: tx)
     for use in (
         lambda: kept.execute("SELECT 1"),
@@ -185,7 +185,7 @@ async def test_a_transaction_is_of_no_use_after_its_function(accounts: SqliteEve
 async def test_a_failed_statement_inside_leaves_what_the_function_caught(
     accounts: SqliteEventStorage,
 ) -> None:
-    """A function may try, catch, and go on: only what it lets out undoes its part."""
+    """A function may catch an error and continue: only an error it raises undoes its changes."""
 
     def attempt(tx: Any) -> str:
         tx.execute("INSERT INTO accounts VALUES ('kim', 1)")
@@ -202,7 +202,7 @@ async def test_a_failed_statement_inside_leaves_what_the_function_caught(
 
 
 async def test_what_was_committed_together_is_there_after_a_restart(path: Path) -> None:
-    """Together on disk, not only in memory."""
+    """Rows and events must be together on disk, not only in memory."""
     async with SqliteEventStorage(path) as storage:
         await storage.transact(lambda tx: tx.execute("CREATE TABLE sums (total INT)"))
 
@@ -217,7 +217,7 @@ async def test_what_was_committed_together_is_there_after_a_restart(path: Path) 
 
 
 async def test_an_async_function_is_refused_by_transact(storage: SqliteEventStorage) -> None:
-    """Calling it runs nothing: an empty transaction would commit, and look like a success."""
+    """Calling an async function runs nothing: an empty transaction would be committed, like a success."""
 
     async def deposit(tx: Any) -> None:
         tx.store_event(Tick("kim", 100))
@@ -244,7 +244,7 @@ async def test_an_async_function_is_refused_by_transact(storage: SqliteEventStor
 async def test_what_would_change_a_table_of_pabals_is_refused(
     accounts: SqliteEventStorage, sql: str, table: str
 ) -> None:
-    """Acknowledged events would be gone, or altered ones served; nothing but a backup brings them back."""
+    """Acknowledged events would be lost or altered, and only a backup could bring them back."""
     await accounts.store_event(Tick("kim", 1))
 
     def act(tx: Any) -> None:
@@ -259,7 +259,7 @@ async def test_what_would_change_a_table_of_pabals_is_refused(
 
 
 async def test_own_tables_may_be_anything_beside_pabals(accounts: SqliteEventStorage) -> None:
-    """Reading the log, and columns, indexes and other databases of the same names, are nobody's loss."""
+    """Reading the log is harmless, and so are columns, indexes and other databases with the same names."""
 
     def act(tx: Any) -> list[int]:
         stored = [tx.store_event(Tick("kim", 1))]
@@ -269,7 +269,7 @@ async def test_own_tables_may_be_anything_beside_pabals(accounts: SqliteEventSto
         tx.execute("UPDATE notes SET events = 'a'")
         tx.execute("CREATE TEMP TABLE samples (n INT)")
         tx.execute("INSERT INTO temp.samples VALUES (1)")
-        # Rows may come from where events are stored meanwhile.
+        # The iterator over the rows may store events itself.
         names = ("lee", "park")
         tx.executemany(
             "INSERT INTO accounts VALUES (?, ?)", ((name, tx.store_event(Tick(name, 1))) for name in names)

@@ -30,7 +30,7 @@ def replace(path: Path) -> None:
 async def test_what_cannot_be_found_again_is_not_acknowledged(
     path: Path, vanish: Callable[[Path], None]
 ) -> None:
-    """The events would be written into a file without a name, and be gone with the process."""
+    """The events would be written into a file without a name, and be lost when the process ends."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
         vanish(path)
@@ -46,7 +46,7 @@ async def test_what_cannot_be_found_again_is_not_acknowledged(
 
 
 async def test_readers_make_no_empty_log_in_the_place_of_one_that_is_gone(path: Path) -> None:
-    """The log would seem to be empty, and the next start begin a new one without a word."""
+    """The log would seem to be empty, and the next start would silently begin a new one."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
         delete(path)
@@ -56,7 +56,7 @@ async def test_readers_make_no_empty_log_in_the_place_of_one_that_is_gone(path: 
 
 
 async def test_a_file_that_is_put_back_is_gone_on_with(path: Path, tmp_path: Path) -> None:
-    """A mount that was away for a moment would cost a restart, or what was published meanwhile."""
+    """A mount that is gone for a moment must not require a restart, or lose acknowledged events."""
     seen = Recorder()
     away = tmp_path / "away"
     away.mkdir()

@@ -1,4 +1,4 @@
-"""On Windows: the life of a process shown by the lock of its journal, and no name taken from what is open."""
+"""On Windows, journal locks show which processes live, and open files are not renamed or removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def journal(path: Path, windows: None) -> Iterator[MappedJournal]:
-    """The journal of an owner, within an attempt."""
+    """The journal of an owner, with an attempt under way."""
     made = MappedJournal(path, "owner")
     slot = made.reserve(2)
     made.begin(slot, 1, 7, 7, 1)
@@ -35,7 +35,7 @@ def journal(path: Path, windows: None) -> Iterator[MappedJournal]:
 
 
 def die(journal: MappedJournal) -> None:
-    """Let go of the lock as the end of a process does."""
+    """Release the lock but leave the journal, as the death of a process does."""
     journal.path.with_name("copy").write_bytes(journal.path.read_bytes())
     journal.close()
     journal.path.with_name("copy").rename(journal.path)
@@ -45,7 +45,7 @@ def die(journal: MappedJournal) -> None:
 async def test_a_file_is_opened_and_closed_where_nothing_open_can_be_renamed_or_removed(
     path: Path, windows: None
 ) -> None:
-    """On Windows no file could be opened at all, for its journal got its name while it was open."""
+    """On Windows no storage could be opened at all, because its journal was renamed while open."""
     for expected in (1, 2):
         async with SqliteEventStorage(path) as storage:
             assert await storage.store_event(Tick("A")) == expected
@@ -58,7 +58,7 @@ async def test_a_file_is_opened_and_closed_where_nothing_open_can_be_renamed_or_
 def test_the_death_of_a_process_shows_in_its_lock_and_its_attempts_are_read(
     path: Path, journal: MappedJournal
 ) -> None:
-    """Promises 6 and 36. Else its lease is waited for, and what killed it kills every following process."""
+    """Promises 6 and 36. Otherwise others wait for its lease, and the event that killed it kills them all."""
     assert is_alive(path, "owner")
     assert list(dead_journals(path, "other")) == []
     die(journal)
@@ -70,7 +70,7 @@ def test_the_death_of_a_process_shows_in_its_lock_and_its_attempts_are_read(
 def test_two_who_look_at_once_do_not_take_one_another_for_the_owner(
     path: Path, journal: MappedJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a lock is nobody's to share: the dead one's attempts would go uncounted for good."""
+    """These locks cannot be shared; two checks at once would never count the dead process's attempts."""
     die(journal)
     offsets = iter((0, 1))
     monkeypatch.setattr(random, "randrange", lambda count: next(offsets))
@@ -85,7 +85,7 @@ def test_two_who_look_at_once_do_not_take_one_another_for_the_owner(
 def test_whoever_starts_waits_for_those_who_look_at_its_journal_first(
     path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The journal has its name before it can be locked, so another process may look at just that moment."""
+    """On Windows the journal has its name before it is locked, so another process may check it in between."""
     looks = open(journal_path(path, "owner"), "w+b", buffering=0)  # noqa: SIM115 - closed in between
     looks.seek((1 << 30) + 5)
     lifelock.msvcrt.locking(looks.fileno(), lifelock.msvcrt.LK_NBLCK, 1)
@@ -100,7 +100,7 @@ def test_whoever_starts_waits_for_those_who_look_at_its_journal_first(
 async def test_a_journal_that_cannot_be_locked_is_refused_in_our_words(
     path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unlocked, it would be taken for a dead one's, and its process lose what it handles."""
+    """Unlocked, it would count as a dead process's, and its process would lose its subscriptions."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
 
@@ -119,7 +119,7 @@ async def test_a_journal_that_cannot_be_locked_is_refused_in_our_words(
 def test_a_journal_that_somebody_reads_at_its_end_stays_but_says_nothing(
     path: Path, journal: MappedJournal
 ) -> None:
-    """Who reads it keeps it from being removed; what was under way would count as what killed its process."""
+    """While it is read it cannot be removed; attempts left in it would count as the cause of a death."""
     with open(journal.path, "rb"):
         journal.close()
     assert [attempts for *_, attempts in dead_journals(path, "other")] == [[]]
@@ -136,5 +136,5 @@ def test_a_journal_that_somebody_reads_at_its_end_stays_but_says_nothing(
     ],
 )
 def test_a_file_has_one_uri_on_every_system(path: PurePosixPath | PureWindowsPath, uri: str) -> None:
-    """SQLite takes the server of Windows' ``file://server/share`` for a machine it cannot reach."""
+    """SQLite rejects the host in a Windows URI such as ``file://server/share``."""
     assert file_uri(path, "ro") == f"{uri}?mode=ro"

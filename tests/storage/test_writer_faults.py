@@ -1,4 +1,4 @@
-"""The writer in trouble: a disk that fails, a file that is locked, a storage that closes meanwhile."""
+"""Faults in the writer thread: a failing disk, a locked file, a storage that is being closed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def full_disk() -> sqlite3.OperationalError:
 
 
 async def queued_together(tracer: Tracer, storage: SqliteEventStorage, *work: Any) -> list[Any]:
-    """Let several callers share one group, and return what each of them got."""
+    """Run several calls in one group of the writer, and return their results or errors."""
     (connection,) = tracer.connections
     trouble, gate = connection.before, Gate("COMMIT")
     connection.before = gate
     first = asyncio.ensure_future(storage.store_event(Tick("first")))
     await asyncio.to_thread(gate.wait_until_reached)
     tasks = [asyncio.ensure_future(one) for one in work]
-    await asyncio.sleep(0)  # each runs up to its await: all of them wait behind the first commit
+    await asyncio.sleep(0)  # each runs up to its await, so all wait behind the first commit
     connection.before = trouble
     gate.open()
     await first
@@ -41,7 +41,7 @@ async def queued_together(tracer: Tracer, storage: SqliteEventStorage, *work: An
 
 
 def fails_at(beginning: str, skip: int = 0) -> Callable[[str], None]:
-    """Return what makes a traced connection find the disk full at a statement, after some that went well."""
+    """Return a hook that raises "disk full" at such a statement, after ``skip`` of them succeeded."""
     left = skip
 
     def check(sql: str) -> None:
@@ -58,12 +58,12 @@ def fails_at(beginning: str, skip: int = 0) -> Callable[[str], None]:
 async def test_a_disk_that_fails_while_a_group_is_written_fails_all_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch, careful: bool
 ) -> None:
-    """Promise 37. After a fault nothing that SQLite says of the other parts can be trusted."""
+    """Promise 37. After a fault, nothing that SQLite reported about the other jobs can be trusted."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
         work: list[Any] = [storage.store_event(Tick("A")), storage.store_events(ticks(2, "B"))]
         if careful:
-            # A function of the user's own is to run once, so its group has savepoints from the start.
+            # A function given to transact() must run only once, so its group has savepoints from the start.
             work.append(storage.transact(lambda tx: tx.store_event(Tick("C"))))
         tracer.connections[0].before = fails_at("INSERT INTO events", skip=int(careful))
         results = await queued_together(tracer, storage, *work)
@@ -76,7 +76,7 @@ async def test_a_disk_that_fails_while_a_group_is_written_fails_all_of_it(
 async def test_whoever_was_refused_keeps_his_own_reason_though_the_commit_fails(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told of a full disk instead of the conflict, it would try the same again once there is room."""
+    """If told of a full disk instead of the conflict, the caller would retry the same append later."""
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
         work = (
@@ -91,7 +91,7 @@ async def test_whoever_was_refused_keeps_his_own_reason_though_the_commit_fails(
 async def test_a_part_that_is_undone_leaves_the_versions_of_its_neighbours(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A version counted from the undone part would leave a hole in the stream for ever."""
+    """A version computed from the undone job would leave a hole in the stream for ever."""
     tracer = Tracer(monkeypatch)
 
     def store_and_raise(tx: Any) -> None:
@@ -116,7 +116,7 @@ async def test_a_part_that_is_undone_leaves_the_versions_of_its_neighbours(
 async def test_a_file_that_stays_locked_is_reported_and_written_once_it_is_free(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 36. A process that hangs with the lock in hands must not hang every other one."""
+    """Promise 36. A process that hangs while it holds the lock must not hang all others."""
     monkeypatch.setattr(writer, "_LONGEST_WAIT", 0.0)
     async with SqliteEventStorage(path) as storage:
         other = sqlite3.connect(path, isolation_level=None)
@@ -131,7 +131,7 @@ async def test_a_file_that_stays_locked_is_reported_and_written_once_it_is_free(
 async def test_bookkeeping_that_another_program_damages_stops_the_writing_until_it_is_mended(
     path: Path,
 ) -> None:
-    """Versions counted from a guess would be wrong in the log for ever."""
+    """Guessed versions would stay wrong in the log for ever."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_event(Tick("A"))
         other = sqlite3.connect(path, isolation_level=None)
@@ -149,7 +149,7 @@ async def test_bookkeeping_that_another_program_damages_stops_the_writing_until_
 async def test_large_batches_do_not_keep_a_small_one_from_its_commit(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a group as long as the queue, a publisher would wait for the whole of somebody's import."""
+    """If a group took the whole queue, a publisher would wait for the end of another one's import."""
     monkeypatch.setattr(writer, "_GROUP_ROWS", 20)
     tracer = Tracer(monkeypatch)
     async with SqliteEventStorage(path) as storage:
@@ -164,7 +164,7 @@ async def test_large_batches_do_not_keep_a_small_one_from_its_commit(
 
 
 async def test_closing_in_the_same_turn_stores_what_was_accepted_before(path: Path) -> None:
-    """The jobs of one turn go to the writer together: those that still wait for that would be forgotten."""
+    """Jobs of one loop iteration go to the writer together; those not handed over yet would be lost."""
     storage = SqliteEventStorage(path)
     await asyncio.gather(*(storage.store_event(tick) for tick in ticks(3)))
     publishing = asyncio.ensure_future(storage.store_event(Tick("A")))
@@ -174,11 +174,11 @@ async def test_closing_in_the_same_turn_stores_what_was_accepted_before(path: Pa
 
 
 async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Path) -> None:
-    """Queued behind the end of the thread, its event would never be answered, and the publisher hang."""
+    """A job queued after the thread's end would never be answered, and its publisher would hang."""
     storage = SqliteEventStorage(path)
 
     class CloseFirst:
-        """Be the lock between the two, and let whoever closes have it first."""
+        """Replace the writer's lock, and let ``close`` take it first."""
 
         def __init__(self, lock: Any) -> None:
             self.lock = lock
@@ -203,7 +203,7 @@ async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Pat
 async def test_a_storage_cannot_be_closed_from_within_its_own_writing(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread that writes would close its file under its own hands, and nobody get an answer any more."""
+    """The writer thread would wait for its own end, and no caller would get an answer any more."""
     storage = SqliteEventStorage(path)
 
     def close_when_told(batch: Committed) -> None:

@@ -1,4 +1,4 @@
-"""A connection that tells what the writer does with it, and can be stopped at any statement."""
+"""A connection that records the writer's statements, and can be stopped at any of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 class TracedConnection:
-    """Stand in for the writing connection: ``before`` and ``after`` run around every statement."""
+    """Wrap the writing connection; ``before`` and ``after`` are called around every statement."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.log: list[str] = []
-        """Every statement that has returned."""
+        """The statements that have returned."""
         self.before: Callable[[str], None] = lambda sql: None
         self.after: Callable[[str], None] = lambda sql: None
 

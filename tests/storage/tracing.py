@@ -1,4 +1,4 @@
-"""Trace the writing connections of storages, and stop their writers at a statement."""
+"""Trace the writing connections of storages, and stop their writer threads at a statement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.storage.traced import TracedConnection
 
 
 class Tracer:
-    """Hand out traced connections to storages opened from now on."""
+    """Give traced connections to storages that are opened from now on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connections: list[TracedConnection] = []
@@ -25,7 +25,7 @@ class Tracer:
 
 
 class Gate:
-    """Stop the writer's thread at one statement until the test lets it go on."""
+    """Stop the writer thread at one statement until the test opens the gate."""
 
     def __init__(self, sql: str) -> None:
         self._sql = sql
