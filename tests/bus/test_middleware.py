@@ -1,4 +1,4 @@
-"""``bus.use``: one shape, ``async (event, context, call_next)``, around every attempt."""
+"""``bus.use``: middleware has one form, ``async (event, context, call_next)``, around every attempt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Next = Callable[[], Awaitable[Any]]
 
 
 async def test_middleware_runs_around_the_handler_in_the_order_it_was_used(backend: Backend) -> None:
-    """The first one used is the outermost, as everywhere else."""
+    """The first middleware used is the outermost, as everywhere else."""
     bus = await backend.running()
     order: Seen[str] = Seen()
 
@@ -66,7 +66,7 @@ async def test_middleware_sees_every_attempt_with_its_context(backend: Backend) 
 async def test_middleware_that_does_not_call_on_skips_the_handler_and_the_event_counts_as_handled(
     backend: Backend,
 ) -> None:
-    """Deduplication works like that."""
+    """Deduplication works like this."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -106,7 +106,7 @@ async def test_middleware_that_raises_fails_the_attempt(backend: Backend) -> Non
 
 
 async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
-    """A retry inside the attempt is a legitimate middleware."""
+    """Middleware may legitimately retry inside an attempt."""
     bus = await backend.running()
     calls = 0
 
@@ -132,7 +132,7 @@ async def test_middleware_may_call_the_handler_again(backend: Backend) -> None:
 
 @pytest.mark.parametrize("shape", ["async", "sync", "batch", "timeout", "dataclass", "context"])
 async def test_middleware_is_around_handlers_of_every_shape(backend: Backend, shape: str) -> None:
-    """A shape that slips past the middleware slips past authentication, tracing and deduplication."""
+    """A form that bypasses middleware bypasses authentication, tracing and deduplication."""
     bus = await backend.running()
     around: Seen[Any] = Seen()
     handled: Seen[Any] = Seen()
@@ -170,7 +170,7 @@ async def test_middleware_is_around_handlers_of_every_shape(backend: Backend, sh
 async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hold_for_it(
     backend: Backend,
 ) -> None:
-    """What it publishes is caused by the event; what it waits for counts against the time."""
+    """Events that middleware publishes are caused by the event; time it waits counts towards the limit."""
     bus = await backend.running()
     seen: Seen[Noted] = Seen()
 
@@ -196,7 +196,7 @@ async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hol
 
 
 async def test_middleware_used_while_the_bus_runs_holds_from_the_next_delivery(backend: Backend) -> None:
-    """The short way that deliveries take without middleware must be left when there is some."""
+    """Deliveries must leave the short way, used without middleware, as soon as there is some."""
     bus = await backend.running()
     around: Seen[int] = Seen()
     handled: Seen[Moved] = Seen()

@@ -1,4 +1,4 @@
-"""URLs and options of buses that say something else than somebody meant."""
+"""URLs and options of buses that mean something else than their author intended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_options_that_no_bus_has_leave_no_file_open(
 def test_a_setting_of_another_kind_of_bus_is_refused_as_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """A URL out of a configuration file would end in a TypeError about a constructor's arguments."""
+    """A URL from a configuration file would end in a TypeError about a constructor's arguments."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="unknown setting"):
         EventBusFactory.from_url(url)
@@ -52,7 +52,7 @@ def test_a_setting_of_another_kind_of_bus_is_refused_as_unknown(
 def test_a_url_opens_the_file_that_it_shows_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """All desks would write into one file, named like what stands before the #."""
+    """All desks would write to one file, named after the part before the #."""
     monkeypatch.chdir(tmp_path)
     for make in (EventBusFactory.from_url, open_log):
         with pytest.raises(UsageError, match="write %23 for #"):
@@ -68,7 +68,7 @@ def test_a_number_sign_that_is_escaped_belongs_to_the_name(tmp_path: Path) -> No
 
 
 def test_a_log_in_memory_is_not_a_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests would leave events in a file called :memory:, and find those of the run before."""
+    """Tests would leave events in a file called :memory:, and find those of the previous run."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="memory://"):
         EventBusFactory.from_url("sqlite:///:memory:")
@@ -88,7 +88,7 @@ def test_a_log_in_memory_is_not_a_file_of_that_name(tmp_path: Path, monkeypatch:
     ],
 )
 def test_a_refused_url_shows_no_password(url: str) -> None:
-    """A URL in the wrong variable would put the password of a database into the logs."""
+    """A URL in the wrong variable would put a database password into the logs."""
     with pytest.raises(UsageError) as refused:
         EventBusFactory.from_url(url)
     assert "cret" not in str(refused.value)

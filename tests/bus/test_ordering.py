@@ -1,9 +1,9 @@
 """Order per key, and keys that do not wait for each other. Promises 11 to 14.
 
 Sizes: the promise names 16 keys × 1,000 events × 10 workers over 100 seeds. By default all 100 seeds run with
-16 × 40 events without a log, and a tenth of the seeds with 16 × 40 events for each log: that keeps the shape
-(more keys than workers, more events of a key than a worker's first slices hold together) and takes a few
-seconds. ``PABAL_FULL=1`` runs the counts of the promise, also for the logs.
+16 × 40 events without a log, and a tenth of the seeds with 16 × 40 events for each log. This keeps the shape
+(more keys than workers, more events per key than fit in a worker's first slices) and takes a few seconds.
+``PABAL_FULL=1`` runs the promised counts, for the logs too.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ WORKERS = 10
 
 
 def sizes(kind: str) -> tuple[range, int]:
-    """Return the seeds, and the events of each key."""
+    """Return the seeds, and the number of events per key."""
     if FULL:
         return range(100), 1000
     return range(100 if kind == "memory" else 10), 40
 
 
 class Watch:
-    """Be a handler that yields at random, and note what one subscription saw: order, and two at once on one
-    key.
-    """
+    """A handler that yields at random and records the order it saw, and two events of a key at once."""
 
     def __init__(self, chance: random.Random, failing: float = 0.0) -> None:
         self._chance = chance
@@ -60,10 +58,11 @@ class Watch:
 
 
 async def play(backend: Backend, failing: float) -> int:
-    """Publish interleaved keys for every seed, and check the order that each of two subscriptions saw."""
+    """Publish interleaved keys for every seed, and check the order seen by each of two subscriptions."""
     failures = 0
     seeds, count = sizes(backend.kind)
-    # Enough attempts that none of this ends as a dead letter; no pause, for a pause proves nothing more here.
+    # Enough attempts that no event ends as a dead letter; no delays, because they would prove nothing more
+    # here.
     policy = RetryPolicy(max_attempts=50, base_delay=0.0)
     bus = backend.bus(worker_count=WORKERS, max_queue_size=2000)
     await bus.start()
@@ -98,17 +97,17 @@ async def play(backend: Backend, failing: float) -> int:
 
 
 async def test_order_per_key_is_exact_for_every_subscription_over_all_seeds(backend: Backend) -> None:
-    """Promise 11. Two events of one key handled out of order or at the same time, or one lost or doubled."""
+    """Promise 11. Events of one key would be out of order, handled at the same time, lost or doubled."""
     assert await play(backend, failing=0.0) == 0
 
 
 async def test_order_per_key_stays_exact_when_one_in_twenty_attempts_fails(backend: Backend) -> None:
-    """Promise 12. A retry that lets the successor of its key overtake it."""
+    """Promise 12. The next event of a key would overtake its retry."""
     assert await play(backend, failing=0.05) > 100
 
 
 async def test_order_per_key_stays_exact_while_events_are_parked(backend: Backend) -> None:
-    """Promise 12, where attempts run out. Going on behind a parked event is a way of its own through the
+    """Promise 12, if attempts run out. Going on behind a parked event takes a path of its own through the
     worker.
     """
     policy = RetryPolicy(max_attempts=2, base_delay=0.0)
@@ -134,8 +133,8 @@ async def test_order_per_key_stays_exact_while_events_are_parked(backend: Backen
 
 
 async def test_a_successor_waits_for_the_retry_of_its_key_and_other_keys_do_not(backend: Backend) -> None:
-    """A waiting retry that held a worker or the whole subscription would show as B after A; one that held
-    nothing, as 2 before 1.
+    """If a retry held a worker or the whole subscription, B would come after A; if it held nothing, 2 before
+    1.
     """
     bus = await backend.running(worker_count=1)
     seen: Seen[Moved] = Seen()
@@ -154,7 +153,7 @@ async def test_a_successor_waits_for_the_retry_of_its_key_and_other_keys_do_not(
 
 
 async def test_keys_of_two_aggregate_types_with_the_same_id_are_two_keys(backend: Backend) -> None:
-    """Order is promised by aggregate type and id together."""
+    """Order is promised per aggregate type and id together."""
     from tests.bus.samples import Ticket
 
     bus = await backend.running(worker_count=2)
@@ -175,8 +174,8 @@ async def test_keys_of_two_aggregate_types_with_the_same_id_are_two_keys(backend
 
 
 async def test_an_ordering_function_gives_another_key(backend: Backend) -> None:
-    """With all events under one key the second may not start before the first has ended, whatever its
-    aggregate.
+    """If all events share a key, the second must not start before the first has ended, whatever their
+    aggregates.
     """
     bus = await backend.running(worker_count=4)
     inside = 0
@@ -241,8 +240,8 @@ async def test_an_ordering_function_may_leave_single_events_unordered(backend: B
 async def test_an_event_whose_key_cannot_be_computed_is_parked_and_the_rest_flows(
     backend: Backend, key: Any
 ) -> None:
-    """A user's ordering function that raises must not lose the event, nor stop the subscription or the
-    publisher, nor end a worker or the routing of what was published with it.
+    """If a user's ordering function raises, the event must not be lost, and no subscription, publisher,
+    worker or other event of the same publish may suffer.
     """
     bus = await backend.running(worker_count=1)
     seen: Seen[Moved] = Seen()
@@ -265,7 +264,7 @@ async def test_an_event_whose_key_cannot_be_computed_is_parked_and_the_rest_flow
 
 
 async def test_events_without_a_key_run_on_all_workers(backend: Backend) -> None:
-    """Events of no aggregate have no order to keep, so one slow one must not hold the next."""
+    """Events of no aggregate have no order to keep, so a slow one must not hold up the next."""
     bus = await backend.running(worker_count=4)
     entered: Seen[int] = Seen()
     release = asyncio.Event()
@@ -283,9 +282,7 @@ async def test_events_without_a_key_run_on_all_workers(backend: Backend) -> None
 
 
 async def test_a_key_that_finished_is_ordered_again_when_it_returns(backend: Backend) -> None:
-    """Idle keys are forgotten to save memory; a forgotten key that comes back must not run on two lanes at
-    once.
-    """
+    """Idle keys are forgotten to save memory; one that returns must not run in two lanes at once."""
     bus = await backend.running(worker_count=4)
     handled: dict[str, list[int]] = defaultdict(list)
 
@@ -305,8 +302,8 @@ async def test_a_key_that_finished_is_ordered_again_when_it_returns(backend: Bac
 
 
 async def test_sixteen_keys_with_sixteen_workers_overlap_fully(backend: Backend) -> None:
-    """Promise 13. Every event waits inside its handler until all sixteen keys are inside theirs: keys that
-    wait for each other, even two of them, would never let anybody go on.
+    """Promise 13. Every event waits inside its handler until all sixteen keys are inside theirs: if even two
+    keys waited for each other, none would ever go on.
     """
     count = 20
     bus = await backend.running(worker_count=KEYS)
@@ -324,7 +321,7 @@ async def test_sixteen_keys_with_sixteen_workers_overlap_fully(backend: Backend)
 
 
 async def test_a_blocked_handler_on_one_key_delays_no_other_key(backend: Backend) -> None:
-    """Promise 14. The blocked key never ends here, so a key that waits for it would not end either."""
+    """Promise 14. The blocked key never ends here, so a key that waited for it would not end either."""
     bus = await backend.running(worker_count=4)
     release = asyncio.Event()
     entered = asyncio.Event()
@@ -363,7 +360,7 @@ async def test_the_order_of_a_publisher_that_does_not_wait_is_kept(backend: Back
 
 
 async def test_order_holds_while_a_subscription_catches_up_from_the_log(stored: Backend) -> None:
-    """Events read from the log and events taken from commits meet at one point; none may pass another
+    """Events read from the log and events taken from commits meet at one point; none may overtake another
     there.
     """
     bus = await stored.running(worker_count=4)

@@ -1,4 +1,4 @@
-"""A parked key, tried in many interleavings of publishing, failing, retrying and draining."""
+"""A parked key, in many interleavings of publishing, failing, retrying and draining."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_in_every_inter
 async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_waits_there(
     backend: Backend,
 ) -> None:
-    """Promise 25. One success of the key would let its events go on although their first is still parked."""
+    """Promise 25. A success of the key would release its events although their first is still parked."""
     bus = await backend.running(worker_count=4)
     handled: Seen[Moved] = Seen()
     poison = {"A", "B"}
@@ -110,7 +110,7 @@ async def test_a_dead_letter_that_moves_to_a_parked_key_does_not_release_what_wa
 async def test_what_queues_behind_a_parked_event_and_is_not_subscribed_to_any_more_is_passed_over(
     backend: Backend,
 ) -> None:
-    """The handler would meet events that it is not made for, and park them; or its key would stand still."""
+    """The handler would get events that it cannot handle, and park them; or the key would stand still."""
     bus = await backend.running()
     handled: Seen[Moved] = Seen()
     broken = True
@@ -154,7 +154,7 @@ def _no_key(event: Moved) -> str:
 async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ordering_was_changed(
     stored: Backend, ordering: Any
 ) -> None:
-    """Promise 25. The queue would stop after its first page, for no lane is that of its key any more."""
+    """Promise 25. The queue would stop after its first page, because no lane has its key any more."""
     bus = await stored.running()
     handled: Seen[Moved] = Seen()
     poison = {1}
@@ -183,7 +183,7 @@ async def test_what_queues_behind_a_parked_event_follows_in_order_though_the_ord
 async def test_a_dead_letter_whose_ordering_function_raises_is_parked_again_and_keeps_no_bus_from_starting(
     stored: Backend,
 ) -> None:
-    """Promise 27. Whoever retried it would get the function's error, and so would every later start."""
+    """Promise 27. The retry would raise the function's error, and so would every later start."""
     bus = await stored.running()
     handled: Seen[Moved] = Seen()
     lost_key = True

@@ -1,4 +1,4 @@
-"""Priority tiers. Promise 16."""
+"""Priorities: lower numbers go first. Promise 16."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bus.support import AT_ONCE, LIMIT, ONCE, Backend, Seen, turns
 
 
 class Tiers:
-    """Note when handlers of several tiers begin and end, and check the promise over the whole history."""
+    """Record when handlers of several priorities begin and end, and check the promise in the end."""
 
     def __init__(self, chance: random.Random) -> None:
         self.history: list[tuple[int, int, str]] = []
@@ -37,7 +37,9 @@ class Tiers:
         return handle
 
     def violations(self, priorities: list[int]) -> list[tuple[int, int]]:
-        """Return (event, priority) of every handler that began before a lower number had ended once."""
+        """Return (event, priority) of every handler that began before a lower number had ended its first
+        attempt.
+        """
         ended: dict[int, set[int]] = {}
         found = []
         for n, priority, what in self.history:
@@ -49,7 +51,7 @@ class Tiers:
 
 
 async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attempt(backend: Backend) -> None:
-    """Promise 16, live. A check of risk that runs after the order was sent is worse than none."""
+    """Promise 16, live. A risk check that runs after the order was sent is worse than none."""
     bus = await backend.running(worker_count=8)
     tiers = Tiers(random.Random(3))
     for priority in (3, 1, 2):
@@ -64,7 +66,7 @@ async def test_no_handler_starts_before_all_lower_numbers_made_their_first_attem
 async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 16, right after subscribing: an order would be sent before the check of risk is there."""
+    """Promise 16, right after subscribing: an order would be sent before the risk check is there."""
     opened = asyncio.Event()
     storage = SqliteEventStorage(tmp_path / "log.db")
     open_subscription = storage.open_subscription
@@ -74,7 +76,7 @@ async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
         return await opening
 
     def slowly(name: str, start: Any, *, epoch: int | None = None) -> Any:
-        opening = open_subscription(name, start, epoch=epoch)  # where it begins is settled here
+        opening = open_subscription(name, start, epoch=epoch)  # the position where it begins is fixed here
         return late(opening) if name == "low" else opening
 
     monkeypatch.setattr(storage, "open_subscription", slowly)
@@ -95,9 +97,7 @@ async def test_a_lower_number_that_is_still_being_opened_is_waited_for(
 
 
 async def test_events_without_a_key_keep_the_tiers_too(backend: Backend) -> None:
-    """Promise 16. Deliveries without a key are taken by several workers at once, by another way through the
-    engine.
-    """
+    """Promise 16. Several workers take deliveries without a key at once, on another path of the engine."""
     bus = await backend.running(worker_count=8)
     tiers = Tiers(random.Random(4))
     for priority in (5, -1):
@@ -125,7 +125,7 @@ async def test_the_tiers_hold_while_all_of_them_catch_up_together(stored: Backen
 
 
 async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: Backend) -> None:
-    """The promise is about first attempts: a retry in an hour must not hold the other tiers for an hour."""
+    """The promise is about first attempts: a retry in an hour must not hold up higher numbers for an hour."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -143,7 +143,7 @@ async def test_a_first_attempt_that_fails_lets_the_higher_number_go_on(backend: 
 
 
 async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None:
-    """Promise 16. Retries come back while later events pass through the tiers."""
+    """Promise 16. Retries come back while later events are being attempted."""
     bus = await backend.running(worker_count=8)
     tiers = Tiers(random.Random(6))
     tiers.fail_first_attempts = True
@@ -158,7 +158,7 @@ async def test_the_tiers_hold_when_first_attempts_fail(backend: Backend) -> None
 
 
 async def test_equal_numbers_run_independently(backend: Backend) -> None:
-    """A handler that waits must not hold another one of its own tier."""
+    """A handler that waits must not hold up another one of the same priority."""
     bus = await backend.running(worker_count=2)
     release = asyncio.Event()
     seen: Seen[int] = Seen()
@@ -178,7 +178,7 @@ async def test_equal_numbers_run_independently(backend: Backend) -> None:
 
 
 async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: Backend) -> None:
-    """A lower number that is busy with events of another kind has nothing to say about this one."""
+    """A lower number that is busy with events of other types must not matter to this one."""
     bus = await backend.running(worker_count=2)
     release = asyncio.Event()
     entered = asyncio.Event()
@@ -202,7 +202,7 @@ async def test_a_higher_number_waits_only_for_those_who_want_the_event(backend: 
 
 
 async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(backend: Backend) -> None:
-    """What ``where`` rejects counts as attempted."""
+    """An event rejected by ``where`` counts as attempted."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -219,7 +219,7 @@ async def test_an_event_that_the_lower_number_filters_out_goes_on_to_the_higher(
 
 
 async def test_unsubscribing_the_lower_number_releases_who_waited_for_it(backend: Backend) -> None:
-    """A tier that is gone will never attempt anything; whoever waits for it would wait for ever."""
+    """A subscription that is gone attempts nothing, so waiting for it would never end."""
     bus = await backend.running(worker_count=4)
     entered = asyncio.Event()
     release = asyncio.Event()
@@ -291,7 +291,7 @@ async def test_a_halted_lower_number_does_not_hold_the_higher(backend: Backend) 
 
 
 async def test_batches_keep_the_tiers(backend: Backend) -> None:
-    """Promise 16. A batch may not reach past the event that the lower number has not attempted."""
+    """Promise 16. A batch must end before an event that the lower number has not attempted."""
     bus = await backend.running(worker_count=4)
     attempted: set[int] = set()
     early: list[int] = []
@@ -317,8 +317,8 @@ async def test_batches_keep_the_tiers(backend: Backend) -> None:
 async def test_what_a_lower_number_takes_no_longer_holds_the_higher_up_in_nothing(
     stored: Backend, clock: VirtualClock
 ) -> None:
-    """What a subscription under the name had left unfinished, and the new one passes over, had no first
-    attempt: the higher number waited for one for ever, with its health ok.
+    """Events that the name's former subscription left unfinished, and the new one skips, got no first
+    attempt: the higher number waited for one for ever, while health was ok.
     """
     bus = await stored.running(clock=clock)
     seen: Seen[int] = Seen()

@@ -20,9 +20,7 @@ async def stored_ids(bus: BaseEventBus) -> list[str]:
 
 
 async def test_a_receipt_is_true_and_names_the_event_and_its_position(backend: Backend) -> None:
-    """``if await bus.publish(…)`` is how the specification uses it; the position is where the event can be
-    read.
-    """
+    """The specification uses ``if await bus.publish(…)``; the position is where the event can be read."""
     bus = await backend.running()
     events = [Moved("rook", n) for n in range(3)]
     receipts = [await bus.publish(event) for event in events]
@@ -49,7 +47,7 @@ async def test_an_event_is_in_the_log_when_publish_returns_every_time(stored: Ba
 
 
 async def test_an_event_that_nobody_wants_is_published_all_the_same(backend: Backend) -> None:
-    """Subscriptions come and go; the log is for those that come later too."""
+    """Subscriptions come and go; the log also serves later ones."""
     bus = await backend.running()
     assert await bus.publish(Moved("rook", 1))
     await bus.drain(60)
@@ -57,7 +55,7 @@ async def test_an_event_that_nobody_wants_is_published_all_the_same(backend: Bac
 
 
 async def test_publish_batch_keeps_the_order_and_returns_a_receipt_for_each(backend: Backend) -> None:
-    """A batch is several publishes in one step, nothing else."""
+    """A batch is several publishes in one step, and nothing else."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -79,7 +77,7 @@ async def test_publish_batch_keeps_the_order_and_returns_a_receipt_for_each(back
 async def test_a_batch_with_one_bad_event_publishes_none(
     backend: Backend, place: int, bad: Callable[[], Any]
 ) -> None:
-    """Half a batch would be a state that nobody ever wanted to publish."""
+    """Half a batch would be a state that was never meant to be published."""
     bus = await backend.running()
     seen: Seen[Any] = Seen()
 
@@ -99,7 +97,7 @@ async def test_a_batch_with_one_bad_event_publishes_none(
 
 
 async def test_publishing_the_same_event_again_stores_one_and_returns_its_position(stored: Backend) -> None:
-    """Promise 10. Who does not know whether a publish went through must be able to simply repeat it."""
+    """Promise 10. A caller who does not know whether a publish went through can simply repeat it."""
     bus = await stored.running()
     seen: Seen[Moved] = Seen()
 
@@ -120,7 +118,7 @@ async def test_publishing_the_same_event_again_stores_one_and_returns_its_positi
 
 
 async def test_one_id_with_two_contents_is_refused(stored: Backend) -> None:
-    """An id that means two things would make the repeat above a lottery."""
+    """An id with two meanings would make repeating a publish unsafe."""
     bus = await stored.running()
     event = Moved("rook", 1)
     await bus.publish(event)
@@ -130,7 +128,7 @@ async def test_one_id_with_two_contents_is_refused(stored: Backend) -> None:
 
 
 class StepCancelled:
-    """Cancel an awaitable after a given number of its steps; ``finished`` tells that it ended before."""
+    """Cancel an awaitable after a number of its steps; ``finished`` tells whether it ended before."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -146,7 +144,7 @@ class StepCancelled:
 
 
 async def test_cancelling_publish_anywhere_leaves_the_event_absent_or_stored_once(stored: Backend) -> None:
-    """Promise 10. A cancelled request handler must neither lose nor double what it was about to publish."""
+    """Promise 10. A cancelled request handler must neither lose nor double the event it was publishing."""
     bus = await stored.running()
     seen: Seen[Moved] = Seen()
 
@@ -176,14 +174,14 @@ async def test_cancelling_a_batch_anywhere_stores_all_of_it_or_none(stored: Back
     for steps in range(40):
         batch = [Moved("rook", n) for n in range(5)]
         await StepCancelled(steps % 20).run(lambda batch=batch: bus.publish_batch(batch))  # type: ignore[misc]
-        await bus.publish(Moved("after", steps))  # whatever was under way before is decided now
+        await bus.publish(Moved("after", steps))  # everything that was under way before is decided now
         ids = await stored_ids(bus)
         assert sum(ids.count(event.event_id) for event in batch) in (0, 5)
     await bus.drain(60)
 
 
 async def test_cancelling_publish_while_it_waits_for_room_leaves_nothing(memory: Backend) -> None:
-    """Promise 10. A publisher that gave up waiting must not have its event turn up later."""
+    """Promise 10. The event of a publisher that gave up waiting must not turn up later."""
     bus = await memory.running(max_queue_size=1)
     release = asyncio.Event()
     seen: Seen[Moved] = Seen()
@@ -203,7 +201,7 @@ async def test_cancelling_publish_while_it_waits_for_room_leaves_nothing(memory:
 
 
 async def test_a_registered_dataclass_is_published_and_received_as_itself(backend: Backend) -> None:
-    """Teams with their own event classes must not have to inherit from ours."""
+    """Teams with their own event classes must not have to inherit from DomainEvent."""
     bus = await backend.running()
     seen: Seen[Ticket] = Seen()
 
@@ -218,9 +216,7 @@ async def test_a_registered_dataclass_is_published_and_received_as_itself(backen
 
 
 async def test_many_publishers_at_once_are_all_acknowledged(backend: Backend) -> None:
-    """Group commit resolves a hundred publishers together; none may be forgotten, whatever the queue's
-    size.
-    """
+    """Group commit resolves a hundred publishers together; none may be forgotten, whatever the queue size."""
     bus = await backend.running(max_queue_size=7)
     seen: Seen[int] = Seen()
 
@@ -236,7 +232,7 @@ async def test_many_publishers_at_once_are_all_acknowledged(backend: Backend) ->
 
 
 async def test_a_refused_event_lets_the_next_publisher_in(stored: Backend) -> None:
-    """With a full intake the next publisher waits for the one before, also when that one fails."""
+    """With a full intake, the next publisher waits for the one before, even if that one fails."""
     bus = await stored.running(max_queue_size=1)
     event = Moved("rook", 1)
     await bus.publish(event)

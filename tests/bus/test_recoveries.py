@@ -1,4 +1,4 @@
-"""A delivery that failed and then succeeded: its failed attempts can still be looked at."""
+"""A delivery that failed and then succeeded keeps a record of its failed attempts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATER = RetryPolicy(max_attempts=4, base_delay=20.0, multiplier=1.0, jitter=0.0)
 
 
 class Moody:
-    """Be a handler that refuses each event as often as it is told."""
+    """A handler that refuses each event as often as it is told."""
 
     def __init__(self, fails: int) -> None:
         self.fails = fails
@@ -37,7 +37,7 @@ class Moody:
 
 
 class Watched(InMemoryEventStorage):
-    """Remember every progress that was saved; hold saves back while ``gate`` is not set, or refuse them."""
+    """Remember every progress that was saved; delay saves while ``gate`` is not set, or refuse them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ async def deliveries(bus: BaseEventBus, position: int | None) -> list[DeliveryRe
 async def test_a_retry_that_succeeds_after_a_restart_keeps_what_failed_before(
     stored: Backend, clock: VirtualClock
 ) -> None:
-    """Whoever looks for the reason of a delay would find an event that was handled, and nothing more."""
+    """The reason for a delay could not be found: the event would show as handled, and nothing more."""
     moody = Moody(fails=2)
     bus = stored.bus(clock=clock)
     bus.subscribe(Moved, moody, name="book", retry=LATER)
@@ -113,7 +113,7 @@ async def test_a_retry_that_succeeds_before_anything_was_saved_keeps_what_failed
         storage.gate.clear()
         moody.fails = 0
         await bus.publish(Noted(1))
-        await storage.held.reach(1)  # from here on, whatever happens waits for the next save
+        await storage.held.reach(1)  # from here on, every change waits for the next save
         moody.fails = 2
         receipt = await bus.publish(Moved("rook", 2))
         await moody.handled.reach(2)
@@ -128,7 +128,7 @@ async def test_a_retry_that_succeeds_before_anything_was_saved_keeps_what_failed
 async def test_a_dead_letter_that_succeeds_at_last_keeps_all_its_attempts(
     stored: Backend, on_exhausted: Any
 ) -> None:
-    """The dead letter is gone then, and with it would be why it had been one."""
+    """With the dead letter, the reason why it was one would be gone too."""
     moody = Moody(fails=3)
     bus = await stored.running()
     twice = RetryPolicy(max_attempts=2, base_delay=0.0)
@@ -181,7 +181,7 @@ async def test_each_event_of_a_batch_that_failed_keeps_that(stored: Backend) -> 
 
 
 async def test_what_recovered_while_saving_failed_is_kept_once() -> None:
-    """What could not be saved is put back and saved later, and must come neither twice nor never."""
+    """Changes that could not be saved are saved later, and must appear exactly once."""
     storage, moody, clock = Watched(), Moody(fails=1), VirtualClock()
     bus = InMemoryEventBus(storage, clock=clock)
     failed, trouble = reports_of(bus, AttemptFailed), reports_of(bus, StorageTrouble)

@@ -1,4 +1,4 @@
-"""What ``subscribe`` refuses, at once and by name."""
+"""Options that ``subscribe`` refuses, at once and by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def nothing_taken() -> None: ...
 
 
 async def asynchronous(event: Any) -> bool:
-    """Be true whatever it would say, for a coroutine is."""
+    """Return a coroutine, which is true whatever it would return."""
     return False
 
 
@@ -46,7 +46,7 @@ class NotAHandler:
 async def test_a_handler_that_cannot_take_an_event_is_refused_at_once(
     memory: Backend, handler: Any, message: str
 ) -> None:
-    """Otherwise the mistake shows only with the first event, as a dead letter."""
+    """Otherwise the mistake would show only with the first event, as a dead letter."""
     bus = memory.bus()
     with pytest.raises(InvalidHandlerError, match=message):
         bus.subscribe(Moved, handler)
@@ -102,7 +102,7 @@ async def test_options_that_make_no_sense_are_refused_by_name(
     "selector", [42, None, (), "", (Moved, "piece.*"), Unknown, (Unknown, Moved), Moved("x")]
 )
 async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, selector: Any) -> None:
-    """A selector that can never match would be a subscription that waits for ever."""
+    """A selector that can never match would make a subscription that waits for ever."""
 
     async def note(event: Any) -> None: ...
 
@@ -127,6 +127,6 @@ async def test_what_is_no_event_type_cannot_be_subscribed_to(memory: Backend, se
 def test_a_retry_policy_that_cannot_decide_is_refused_when_it_is_made(
     values: dict[str, Any], message: str
 ) -> None:
-    """It is asked for the first time by a worker, with a failed delivery in its hands: too late."""
+    """The first use of the policy is in a worker, with a failed delivery: too late for an error."""
     with pytest.raises(SubscriptionError, match=message):
         RetryPolicy(**values)

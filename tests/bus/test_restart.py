@@ -11,13 +11,13 @@ from pabal.errors import StorageClosedError
 
 
 class Rung(DomainEvent):
-    """Be something to publish."""
+    """An event to publish."""
 
     n: int
 
 
 async def test_the_default_bus_can_be_stopped_and_started_again_and_again(tmp_path: Path) -> None:
-    """Promise 7. Otherwise stop() would be the end of a bus that nobody else can give a storage."""
+    """Promise 7. Otherwise a stop would be final, since no caller can give the bus another storage."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "bell.db")
     heard: list[int] = []
 
@@ -32,7 +32,7 @@ async def test_the_default_bus_can_be_stopped_and_started_again_and_again(tmp_pa
 
 
 async def test_a_stopped_default_bus_holds_no_file(tmp_path: Path) -> None:
-    """On some systems a file that is held cannot be deleted."""
+    """On some systems an open file cannot be deleted."""
     bus = EventBusFactory.create_default_event_bus(tmp_path / "bell.db")
     async with bus:
         await bus.publish(Rung(1))

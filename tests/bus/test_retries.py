@@ -1,4 +1,4 @@
-"""Failed attempts: how many follow, when, and for which errors. Promises 22 and 24."""
+"""Failed attempts: how many there are, when, and for which errors. Promises 22 and 24."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.bus.support import ONCE, Backend, Seen, figures, numbers, reports_of
 
 
 class OddError(BaseException):
-    """Be what some libraries raise to get past ``except Exception``."""
+    """An exception as some libraries raise it to bypass ``except Exception``."""
 
 
 async def attempts_of(backend: Backend, clock: VirtualClock, **options: Any) -> list[float]:
@@ -50,13 +50,13 @@ async def test_attempts_are_exactly_as_many_as_the_policy_says(backend: Backend,
 
 
 async def test_the_default_is_three_retries(backend: Backend) -> None:
-    """The documented default."""
+    """The documentation gives this default."""
     assert len(await attempts_of(backend, VirtualClock())) == 4
 
 
 @pytest.mark.parametrize("retries", [0, 1, 6])
 async def test_retry_count_counts_the_attempts_after_the_first(backend: Backend, retries: int) -> None:
-    """The seed's short form says retries, a policy says attempts; they differ by one."""
+    """The seed's option counts retries, a policy counts attempts: one more."""
     assert len(await attempts_of(backend, VirtualClock(), retry_count=retries)) == retries + 1
 
 
@@ -68,7 +68,7 @@ async def test_delays_grow_exponentially_up_to_the_limit(backend: Backend) -> No
 
 
 async def test_a_delivery_without_a_key_follows_the_same_delays(backend: Backend) -> None:
-    """Promise 22. Retries without a key are kept in another place than those that block their key."""
+    """Promise 22. Retries without a key are kept elsewhere than those that block their key."""
     clock = VirtualClock()
     bus = await backend.running(clock=clock)
     times: Seen[float] = Seen()
@@ -86,7 +86,7 @@ async def test_a_delivery_without_a_key_follows_the_same_delays(backend: Backend
 
 
 async def test_nothing_is_attempted_before_it_is_due(backend: Backend) -> None:
-    """A new event for the same subscription, or any other wake-up, must not bring a retry forward."""
+    """A new event, or any other wake-up, must not bring a retry forward."""
     clock = VirtualClock()
     bus = await backend.running(clock=clock)
     failed = reports_of(bus, AttemptFailed)
@@ -113,7 +113,7 @@ async def test_nothing_is_attempted_before_it_is_due(backend: Backend) -> None:
 
 
 async def test_jitter_spreads_the_delays_within_its_bounds(backend: Backend) -> None:
-    """Promise 22. Without jitter a thousand failed deliveries come back in the same instant."""
+    """Promise 22. Without jitter, a thousand failed deliveries would return at the same moment."""
     clock = VirtualClock()
     bus = await backend.running(clock=clock)
     delays: Seen[AttemptFailed] = reports_of(bus, AttemptFailed)
@@ -148,7 +148,7 @@ policies = st.builds(
 def test_a_delay_never_leaves_the_bounds_of_its_policy(
     policy: RetryPolicy, attempt: int, chance: float
 ) -> None:
-    """Promise 22. Overflow of the exponent, or jitter on top of the maximum."""
+    """Promise 22. The exponent could overflow, or jitter exceed the maximum."""
     exact = Decimal(policy.base_delay) * Decimal(policy.multiplier) ** (attempt - 1)
     plain = float(min(Decimal(policy.max_delay), exact))
     delay = policy.delay_after(attempt, chance)
@@ -177,7 +177,7 @@ def test_the_decision_is_to_retry_exactly_while_attempts_remain(
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
-    """A policy of zero attempts would park everything unseen."""
+    """A policy of zero attempts would park everything untried."""
     with pytest.raises(SubscriptionError):
         RetryPolicy(**values)
 
@@ -195,7 +195,7 @@ def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None
 async def test_an_error_that_is_not_to_be_retried_parks_after_one_attempt(
     backend: Backend, policy: RetryPolicy, error: BaseException
 ) -> None:
-    """Promise 24. Trying again what cannot succeed only delays the successors of its key."""
+    """Promise 24. Retrying a hopeless delivery only delays later events of its key."""
     bus = await backend.running(worker_count=1)
     seen: Seen[Moved] = Seen()
 
@@ -214,7 +214,7 @@ async def test_an_error_that_is_not_to_be_retried_parks_after_one_attempt(
 
 
 async def test_an_error_in_retry_on_is_retried(backend: Backend) -> None:
-    """The other side of the same option."""
+    """The opposite case of the same option."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -231,7 +231,7 @@ async def test_an_error_in_retry_on_is_retried(backend: Backend) -> None:
 
 
 async def test_a_success_after_failures_leaves_no_dead_letter_and_is_counted_once(backend: Backend) -> None:
-    """What was retried and succeeded is handled: once, not as often as it was tried."""
+    """An event that is retried and succeeds counts as handled once, not once per attempt."""
     bus = await backend.running()
     calls = 0
 
@@ -256,9 +256,7 @@ async def test_a_success_after_failures_leaves_no_dead_letter_and_is_counted_onc
 
 
 async def test_a_payload_that_cannot_be_decoded_is_parked_at_once_with_its_bytes(stored: Backend) -> None:
-    """Promise 24. A changed class must not lose what was written by the old one, nor stop what comes after
-    it.
-    """
+    """Promise 24. A changed class must neither lose events written by the old one, nor stop later events."""
     with registry.isolated():
 
         class Parcel(DomainEvent):
@@ -310,7 +308,9 @@ async def test_a_payload_that_cannot_be_decoded_is_parked_at_once_with_its_bytes
 
 
 async def test_the_failures_of_one_event_do_not_count_for_the_next(backend: Backend) -> None:
-    """Attempts belong to a delivery; a subscription that has failed before starts each event afresh."""
+    """Attempts are counted per delivery; earlier failures of a subscription must not count for the next
+    event.
+    """
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -326,8 +326,8 @@ async def test_the_failures_of_one_event_do_not_count_for_the_next(backend: Back
 
 
 async def test_one_subscriptions_failures_leave_the_others_alone(backend: Backend) -> None:
-    """Each subscription has its own attempts: a success here must not be repeated because of a failure
-    there.
+    """Each subscription counts its own attempts: a success of one must not be repeated because another
+    failed.
     """
     bus = await backend.running()
     seen: Seen[int] = Seen()
@@ -351,7 +351,7 @@ async def _events_of(bus: Any) -> list[Any]:
 
 
 async def test_without_a_storage_nothing_is_gathered_for_one(memory: Backend) -> None:
-    """Nobody would ever save it, so a bus that lives for months would grow with each retry."""
+    """It would never be saved, so a bus that runs for months would grow with each retry."""
     handled: Seen[int] = Seen()
     failed: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""``publish(delay=…)`` and ``deliver_at``: events for later, durable where stored."""
+"""``publish(delay=…)`` and ``deliver_at``: events for later, durable if there is a storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.bus.support import Backend, Seen, numbers
 async def test_a_delayed_event_is_delivered_when_it_is_due_and_not_before(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """An order that is to expire in half an hour must not expire at once, nor never."""
+    """An order that expires in half an hour must expire then, neither at once nor never."""
     bus = await backend.running(clock=clock)
     seen: Seen[tuple[int, float]] = Seen()
 
@@ -50,7 +50,7 @@ async def test_a_delayed_event_is_delivered_when_it_is_due_and_not_before(
 async def test_a_delay_that_is_over_delivers_at_once(
     backend: Backend, clock: VirtualClock, delay: float
 ) -> None:
-    """A moment in the past is due now, not never."""
+    """A time in the past is due now, not never."""
     bus = await backend.running(clock=clock)
     seen: Seen[int] = Seen()
 
@@ -68,7 +68,7 @@ async def test_a_delay_that_is_over_delivers_at_once(
 async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
     stored: Backend, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 3,000 timeouts due at one moment, a test with a clock of its own saw the first 2,000."""
+    """Of 3,000 timeouts due at the same time, a test with its own clock saw only the first 2,000."""
     monkeypatch.setattr(letters, "_DUE_AT_ONCE", 2)
     bus = await stored.running(clock=clock)
     seen: Seen[int] = Seen()
@@ -85,7 +85,7 @@ async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
 
 
 async def test_a_schedule_survives_a_restart(stored: Backend, clock: VirtualClock) -> None:
-    """What was accepted for later is as durable as what was accepted for now."""
+    """An event accepted for later is as durable as one accepted for now."""
     bus = await stored.running(clock=clock)
     event = Moved("rook", 1)
     await bus.publish(event, delay=20)
@@ -110,7 +110,7 @@ async def test_a_schedule_survives_a_restart(stored: Backend, clock: VirtualCloc
 async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_it(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """The cause is what led to the schedule, not what happens to be handled when it falls due."""
+    """The cause is the event that led to the schedule, not the one being handled when it is due."""
     bus = await backend.running(clock=clock)
     seen: Seen[Noted] = Seen()
 
@@ -130,7 +130,7 @@ async def test_a_scheduled_event_keeps_the_cause_of_the_handler_that_scheduled_i
 
 
 async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> None:
-    """Both at once, or a moment without a zone, would be guessed differently by everyone."""
+    """Both options together, or a time without an offset, would be ambiguous."""
     bus = await backend.running()
     now = datetime.now(UTC)
     with pytest.raises(UsageError, match="not both"):
@@ -150,7 +150,7 @@ async def test_a_schedule_that_makes_no_sense_is_refused(backend: Backend) -> No
 async def test_what_falls_due_while_the_bus_stops_is_not_begun_any_more(
     memory: Backend, clock: VirtualClock
 ) -> None:
-    """Without a log the stop works off what is queued: fed by a timer, it would not come to an end."""
+    """Without a log, a stop handles the queue; if a timer kept adding to it, it would not end."""
     bus = await memory.running(clock=clock)
     entered, leave = asyncio.Event(), asyncio.Event()
     seen: Seen[int] = Seen()
@@ -173,7 +173,7 @@ async def test_what_falls_due_while_the_bus_stops_is_not_begun_any_more(
 
 
 class SetBack(VirtualClock):
-    """Be a clock whose time of day was set back by a second; its timers go on as before."""
+    """A clock whose time of day was set back by a second, while its timers go on."""
 
     behind = 0.0
 
@@ -183,7 +183,7 @@ class SetBack(VirtualClock):
 
 
 async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(stored: Backend) -> None:
-    """The timer comes before the event is due. Unless it is set again, nobody looks until the next start."""
+    """The timer fires before the event is due. Unless it is set again, the event waits for the next start."""
     clock = SetBack()
     bus = await stored.running(clock=clock)
     seen: Seen[int] = Seen()
@@ -205,13 +205,13 @@ async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(sto
 async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_was_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As late as the file answered, and that may be ten seconds, it would be delivered."""
+    """It would be delivered as late as the file answered, up to ten seconds later."""
     clock, storage = VirtualClock(), InMemoryEventStorage()
     release_due = storage.release_due
 
     async def locked(now: float) -> float | None:
         next_due = await release_due(now)
-        await clock.advance(9)  # passes while others write
+        await clock.advance(9)  # time passes while others write
         return next_due
 
     async with InMemoryEventBus(storage, clock=clock) as bus:
@@ -229,7 +229,7 @@ async def test_what_is_due_comes_at_its_time_though_the_file_was_locked_when_it_
 
 
 async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_time(on_disk: Backend) -> None:
-    """A machine that slept over night, or was started with a clock of last year, would deliver hours late."""
+    """A machine that slept overnight, or started with last year's clock, would deliver hours late."""
     clock = SetBack()
     bus = await on_disk.running(clock=clock)
     seen: Seen[int] = Seen()
@@ -245,7 +245,7 @@ async def test_a_clock_that_is_set_forward_brings_scheduled_events_at_the_new_ti
 
 
 async def test_what_a_process_scheduled_is_delivered_by_another_when_it_has_died(on_disk: Backend) -> None:
-    """It would wait in the file until some process starts, however many run."""
+    """It would wait in the file until another process starts, however many are running."""
     clock = VirtualClock()
     survivor = await on_disk.running(clock=clock)
     seen: Seen[int] = Seen()

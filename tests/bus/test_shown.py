@@ -1,4 +1,4 @@
-"""What a bus and its storage say of themselves, as in a notebook or a log line."""
+"""The ``repr`` of a bus and its storage, as in a notebook or a log line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Tapped(DomainEvent):
 
 
 async def test_a_bus_says_what_it_does_and_where_its_log_lies(tmp_path: Path) -> None:
-    """In a notebook it would be an address in memory, of which nobody can tell whether it runs."""
+    """A notebook would show a memory address, which does not say whether the bus runs."""
     assert repr(InMemoryEventBus()) == "<InMemoryEventBus stopped, no log>"
     storage = SqliteEventStorage(tmp_path / "a.db")
     async with InMemoryEventBus(storage) as bus:
@@ -26,7 +26,7 @@ async def test_a_bus_says_what_it_does_and_where_its_log_lies(tmp_path: Path) ->
 async def test_an_error_without_a_message_is_named_by_its_type_where_a_subscription_halts(
     tmp_path: Path,
 ) -> None:
-    """The reason would read "ValueError: ; fix the cause", as if something had been cut out."""
+    """The reason would read "ValueError: ; fix the cause", as if something were missing."""
 
     async def refuse(event: Tapped) -> None:
         raise ValueError

@@ -1,4 +1,4 @@
-"""``start``: where a new durable name begins, and that it sees exactly what that says. Promise 31."""
+"""``start``: where a new durable name begins, and that it sees exactly the events after that. Promise 31."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def noting(seen: Seen[Any]) -> Any:
 
 
 async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before(stored: Backend) -> None:
-    """Promise 31. The place is settled at the call itself, although opening takes a while."""
+    """Promise 31. The position is fixed at the call itself, although opening takes a while."""
     bus = await stored.running()
     await bus.publish_batch([Moved("rook", n) for n in range(10)])
     seen: Seen[Moved] = Seen()
@@ -35,7 +35,7 @@ async def test_from_now_sees_what_is_published_after_the_call_and_nothing_before
 
 
 async def test_from_the_beginning_sees_everything_once(stored: Backend) -> None:
-    """Promise 31. History and present meet without a gap and without a repetition."""
+    """Promise 31. Old and new events must meet without a gap or a repetition."""
     bus = await stored.running()
     await bus.publish_batch([Moved("rook", n) for n in range(300)])
     seen: Seen[Moved] = Seen()
@@ -76,7 +76,7 @@ async def test_from_a_time_sees_what_was_recorded_since(stored: Backend) -> None
     bus = await stored.running()
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3)])
-    await asyncio.sleep(0.002)  # two moments that the clock can tell apart
+    await asyncio.sleep(0.002)  # two times that the clock can tell apart
     moment = datetime.now(UTC)
     await asyncio.sleep(0.002)
     await bus.publish_batch([Moved("rook", n, occurred_at=long_ago) for n in range(3, 6)])
@@ -92,7 +92,7 @@ async def test_from_a_time_sees_what_was_recorded_since(stored: Backend) -> None
 
 
 async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
-    """A known name goes on where it was; ``start="beginning"`` in the code must not replay it at every
+    """A known name continues where it was; ``start="beginning"`` in the code must not replay it at every
     restart.
     """
     bus = await stored.running()
@@ -111,7 +111,7 @@ async def test_the_start_holds_for_a_new_name_only(stored: Backend) -> None:
 
 
 async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_start(stored: Backend) -> None:
-    """ "now" is when the bus opens it; what other programs stored before is history."""
+    """ "now" is the time when the bus opens it; events stored before by other programs are history."""
     bus = await stored.running()
     await bus.publish(Moved("rook", 1))
     bus = await stored.again(bus)
@@ -123,9 +123,7 @@ async def test_a_subscription_made_before_the_start_of_the_bus_begins_at_that_st
 
 
 async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: Backend) -> None:
-    """Promise 31. Every late subscription sees the whole of each key, in order, whenever in the traffic it
-    came.
-    """
+    """Promise 31. Every late subscription sees all events of each key, in order, whenever it subscribes."""
     bus = await stored.running(worker_count=4)
     everything: list[Seen[Moved]] = []
     count = 150
@@ -152,7 +150,7 @@ async def test_subscribing_while_many_publish_loses_and_doubles_nothing(stored: 
 
 
 class AheadOfItsCommits(InMemoryEventStorage):
-    """Let a page hold events whose commit nobody has heard of yet, as a disk read next to a writer does."""
+    """A storage whose pages may hold events of unannounced commits, like a disk read next to a writer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,9 +174,7 @@ class AheadOfItsCommits(InMemoryEventStorage):
 
 
 async def test_an_event_read_before_its_commit_is_heard_of_is_delivered_once() -> None:
-    """Promise 31. A page may reach beyond the commits known so far; hearing of them later must not deliver
-    again.
-    """
+    """Promise 31. A page may go beyond the announced commits; their announcement must not deliver again."""
     storage = AheadOfItsCommits()
     seen: Seen[Moved] = Seen()
     async with InMemoryEventBus(storage) as bus:

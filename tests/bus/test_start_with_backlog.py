@@ -1,4 +1,4 @@
-"""``start()`` on a log that holds unfinished work."""
+"""``start()`` on a log with unfinished work."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from tests.bus.support import ONCE, Backend, Seen, figures, reports_of
 async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
     stored: Backend, others: int
 ) -> None:
-    """Handlers that run while the bus still opens its subscriptions: what they publish is refused, attempts
-    are wasted.
+    """If handlers ran while the bus still opens subscriptions, it would refuse what they publish.
 
     Seen in the trading demo, resumed after kill -9: deliveries failed with "the bus is starting".
     """
@@ -46,8 +45,8 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks before 3.12")
 async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored: Backend) -> None:
-    """Such tasks run when they are made: the first deliveries were made inside ``start()``, where the bus
-    took nothing from their handlers and did not know them for its own.
+    """Eager tasks run when they are created: the first deliveries were made inside ``start()``, where the bus
+    refused their publishes and did not recognise them as its own handlers.
     """
     storage = stored.storage()
     assert storage is not None
@@ -74,7 +73,7 @@ async def test_a_loop_with_eager_tasks_delivers_a_backlog_like_any_other(stored:
 async def test_a_bus_starts_though_what_is_due_cannot_enter_its_log_yet(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is full at night would keep the application down until somebody starts it again."""
+    """A disk that fills up at night would keep the application down until it is started again by hand."""
     storage = stored.storage()
     assert storage is not None
     clock = VirtualClock()

@@ -85,7 +85,7 @@ async def test_every_key_of_the_specification_is_there_and_right(
 
 
 async def test_figures_of_each_subscription(backend: Backend) -> None:
-    """A total hides which handler is slow or failing."""
+    """A total would hide which handler is slow or failing."""
     bus = await backend.running()
 
     async def good(event: Moved) -> None:
@@ -106,7 +106,7 @@ async def test_figures_of_each_subscription(backend: Backend) -> None:
 
 
 async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
-    """Lag is what one watches; it must count what waits, in memory or in the log."""
+    """Operators watch the lag; it must count waiting events, in memory or in the log."""
     bus = await backend.running()
     release = asyncio.Event()
     entered = asyncio.Event()
@@ -126,7 +126,7 @@ async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
 
 
 async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) -> None:
-    """The engine has a short way for the plain case; its counts must be those of the long way."""
+    """The engine has a short way for plain deliveries; its counts must equal those of the long way."""
     bus = await backend.running()
 
     async def note(event: Any) -> None: ...
@@ -145,7 +145,7 @@ async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) 
 
 
 async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None:
-    """Three states, each with a sentence that says why."""
+    """Each of the three states comes with a sentence that says why."""
     bus = backend.bus()
     health = bus.health()
     assert (health.status, health.reasons) == ("failing", ("the bus is not running",))
@@ -173,7 +173,7 @@ async def test_health_is_ok_then_degraded_then_failing(backend: Backend) -> None
 
 
 async def test_many_waiting_retries_are_reported_before_they_stop_the_subscription(stored: Backend) -> None:
-    """A service that is away for hours keeps a subscription from taking anything new, and all looks well."""
+    """A service that is down for hours can block a subscription for new events, while all looks well."""
     bus = await stored.running(clock=VirtualClock())
     tried: Seen[int] = Seen()
 
@@ -192,9 +192,7 @@ async def test_many_waiting_retries_are_reported_before_they_stop_the_subscripti
 
 
 async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Backend) -> None:
-    """A renamed handler leaves its work under the old name; nothing of it may be discarded, and somebody
-    must hear of it.
-    """
+    """A renamed handler leaves work under the old name; it must be reported and not discarded."""
     bus = await stored.running()
     gate = asyncio.Event()
     entered = asyncio.Event()
@@ -224,7 +222,7 @@ async def test_work_of_a_handler_that_is_missing_is_reported_and_kept(stored: Ba
 
 
 async def test_reports_tell_what_left_the_ordinary_way(backend: Backend) -> None:
-    """Logging, metrics and dashboards all hang on these."""
+    """Logging, metrics and dashboards all depend on these reports."""
     bus = await backend.running()
     failed, parked = reports_of(bus, AttemptFailed), reports_of(bus, EventParked)
 
@@ -275,14 +273,14 @@ async def test_a_listener_that_raises_is_taken_off_and_hurts_nobody(
 
 @pytest.mark.parametrize("listener", [None, "print", AsyncMock()])
 async def test_what_no_report_can_be_handed_to_is_refused_as_listener(memory: Backend, listener: Any) -> None:
-    """An async function was called, and nothing of it ever ran."""
+    """An async function would be called, but its body would never run."""
     bus = await memory.running()
     with pytest.raises(UsageError, match="plain function"):
         bus.listen(listener)
 
 
 async def test_a_listener_need_not_be_hashable_and_may_be_attached_twice(memory: Backend) -> None:
-    """Two parts of an application that attach one function must not take it off for each other."""
+    """If two parts of an application attach the same function, one must not remove the other's."""
 
     @dataclass
     class Counter:

@@ -1,4 +1,4 @@
-"""Subscriptions are steered while they run: paused, resumed, moved, and given a range of the log again."""
+"""Subscriptions are controlled while they run: paused, resumed, moved, and replayed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports
 
 
 class Recorder:
-    """Remember what was handled, and wait or fail where told to."""
+    """Record handled events, and wait or fail where told to."""
 
     def __init__(self) -> None:
         self.handled: Seen[Any] = Seen()
@@ -42,7 +42,7 @@ async def publish(bus: BaseEventBus, numbers_: range, pieces: str = "AB") -> Non
 
 
 async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: Backend) -> None:
-    """Who pauses a subscription to mend what it writes to must find nothing written meanwhile."""
+    """While an operator repairs a subscription's target, nothing may be written to it."""
     bus = await stored.running()
     paused, other = Recorder(), Recorder()
     bus.subscribe(Moved, paused, name="paused")
@@ -70,7 +70,7 @@ async def test_a_paused_subscription_takes_nothing_until_it_is_resumed(stored: B
 
 
 async def test_a_handler_that_runs_ends_as_usual_when_its_subscription_is_paused(stored: Backend) -> None:
-    """A pause that forgot what was under way would have it handled twice."""
+    """If a pause forgot running handlers, their events would be handled twice."""
     bus = await stored.running(worker_count=2)
     handler = Recorder()
     handler.gate.clear()
@@ -105,7 +105,7 @@ async def test_a_pause_holds_after_a_restart(stored: Backend) -> None:
 
 
 async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backend) -> None:
-    """The attempt that failed in the moment of the pause would be forgotten, or made twice at once."""
+    """An attempt that fails just as the pause begins would be forgotten, or made twice at once."""
     bus = await stored.running(worker_count=1)
     handler = Recorder()
     handler.gate.clear()
@@ -129,7 +129,7 @@ async def test_a_failure_while_paused_is_retried_after_the_resume(stored: Backen
 
 
 async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> None:
-    """Events would have nowhere to wait; an error says so."""
+    """Events would have nowhere to wait; an error must say so."""
     bus = await memory.running()
     bus.subscribe(Moved, Recorder(), name="here")
     with pytest.raises(UsageError, match="without a log"):
@@ -141,7 +141,7 @@ async def test_without_a_log_there_is_nothing_to_pause_in(memory: Backend) -> No
 
 
 async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(stored: Backend) -> None:
-    """Promise 32. A read model is rebuilt from 0 while the others notice nothing."""
+    """Promise 32. A read model is rebuilt from the beginning without any effect on the others."""
     bus = await stored.running()
     rebuilt, other = Recorder(), Recorder()
     rebuilt.poison = {3}
@@ -162,7 +162,7 @@ async def test_a_reset_to_the_beginning_delivers_everything_again_to_it_alone(st
 
 
 async def test_a_reset_to_now_skips_what_lies_before(stored: Backend) -> None:
-    """Whoever gives up a backlog must not get it after all."""
+    """A backlog that was given up must not be delivered after all."""
     bus = await stored.running()
     handler = Recorder()
     bus.subscribe(Moved, handler, name="late")
@@ -193,7 +193,7 @@ async def test_a_reset_waits_for_running_handlers_and_is_refused_inside_one(stor
 
 
 async def test_what_another_bus_handles_is_not_reset(stored: Backend) -> None:
-    """It would go on saving its own progress over the new place."""
+    """The other bus would go on saving its own progress over the new position."""
     bus = await stored.running()
     other = InMemoryEventBus(bus.storage)
     bus.subscribe(Moved, Recorder(), name="held")
@@ -224,7 +224,7 @@ async def test_another_bus_on_the_same_storage_pauses_what_this_one_handles(stor
 
 
 async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stored: Backend) -> None:
-    """Promise 32. Others would handle everything twice, or keys would come in another order."""
+    """Promise 32. Other subscriptions would handle everything twice, or keys would change their order."""
     bus = await stored.running()
     replayed, other = Recorder(), Recorder()
     bus.subscribe(Moved, replayed, name="replayed")
@@ -245,7 +245,7 @@ async def test_a_replay_delivers_a_range_again_to_one_subscription_in_order(stor
 
 
 async def test_a_replay_goes_on_after_a_restart(stored: Backend) -> None:
-    """An evening's replay would be lost with the process."""
+    """A replay of several hours would be lost with the process."""
     bus = await stored.running(worker_count=2)
     handler = Recorder()
     bus.subscribe(Moved, handler, name="replayed")
@@ -292,7 +292,7 @@ async def test_what_fails_in_a_replay_is_retried_and_parked_like_anything_else(s
 
 
 async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(stored: Backend) -> None:
-    """An event would be handled by its own retry and by the replay, at once."""
+    """An event would be handled by its own retry and by the replay at the same time."""
     bus = await stored.running()
     handler = Recorder()
     handler.poison = {3}
@@ -308,7 +308,7 @@ async def test_dead_letters_and_unfinished_events_are_left_out_of_a_replay(store
 
 
 async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(stored: Backend) -> None:
-    """Who started a replay by mistake must be able to stop it."""
+    """A replay that was started by mistake must be possible to stop."""
     bus = await stored.running(worker_count=1)
     handler = Recorder()
     bus.subscribe(Moved, handler, name="replayed")
@@ -336,7 +336,7 @@ async def test_a_paused_replay_goes_on_when_resumed_and_one_called_off_does_not(
 
 
 async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(stored: Backend) -> None:
-    """It would hold retention back for ever, for nothing delivers it any more."""
+    """It would hold back retention for ever, because nothing delivers it any more."""
     bus = await stored.running(worker_count=1)
     failing = True
     tried: Seen[int] = Seen()
@@ -358,7 +358,7 @@ async def test_a_retry_left_over_from_a_replay_that_was_called_off_is_forgotten(
 
 
 async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> None:
-    """Each range would be delivered whole and in order, whatever the size of the batches."""
+    """Each range must be delivered whole and in order, whatever the batch size."""
     bus = await stored.running()
     batches: Seen[list[int]] = Seen()
 
@@ -378,7 +378,7 @@ async def test_a_batch_handler_and_several_replays_in_a_row(stored: Backend) -> 
 
 
 async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Backend) -> None:
-    """It is delivered anyway; to promise it twice would be a lie."""
+    """These events are delivered anyway, and must not be promised twice."""
     bus = await stored.running()
     bus.subscribe(Moved, Recorder(), name="replayed")
     await publish(bus, range(1, 4))
@@ -388,7 +388,7 @@ async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Ba
 
 
 async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_anew(stored: Backend) -> None:
-    """Taking it up waits for its handlers: one that waited for that in turn stood still for ever."""
+    """Reopening waits for the subscription's handlers: one that waited for the reopening hung for ever."""
     bus = await stored.running()
     entered: Seen[int] = Seen()
     asked = asyncio.Event()
@@ -412,7 +412,7 @@ async def test_a_handler_may_pause_its_own_subscription_while_that_is_taken_up_a
 
 
 async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_told(stored: Backend) -> None:
-    """A retry waits for the end of the replay, which waits for the handler: neither would ever end."""
+    """The retry waits for the end of the replay, and the replay for the handler: neither would ever end."""
     bus = await stored.running()
     answers: Seen[str] = Seen()
 
@@ -435,7 +435,7 @@ async def test_a_handler_of_a_replay_that_retries_dead_letters_of_its_own_is_tol
 
 
 async def test_a_handler_may_resume_its_own_subscription_that_halted_meanwhile(backend: Backend) -> None:
-    """It goes on once its handlers have ended: one that waited for that in turn stood still for ever."""
+    """Resuming waits for the subscription's handlers: one that waited for the resuming hung for ever."""
     bus = await backend.running(worker_count=2)
     entered: Seen[int] = Seen()
     halted = reports_of(bus, SubscriptionHalted)
@@ -490,7 +490,7 @@ async def test_handlers_of_two_halted_subscriptions_may_resume_each_other(backen
 async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half opened, it took nothing more, and no drain() ended: a time limit on the call was enough."""
+    """Half opened, it took no more events, and no drain() ended: a time limit on the call was enough."""
     bus = await stored.running()
     halted = reports_of(bus, SubscriptionHalted)
     handled: Seen[int] = Seen()
@@ -505,7 +505,7 @@ async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
     assert storage is not None
 
     async def note_halt(name: str, epoch: int, reason: str) -> bool:
-        return False  # as where the call comes before it is written down
+        return False  # as if the call came before the halt is recorded
 
     monkeypatch.setattr(storage, "note_halt", note_halt)
     await publish(bus, range(1, 3))
@@ -532,7 +532,7 @@ async def test_a_subscription_whose_resumption_is_given_up_goes_on_nevertheless(
 async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
     stored: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time limit of one handler's call would lose what was asked at the same time."""
+    """The time limit of one handler's call would lose requests made at the same time."""
     bus = await stored.running()
     bus.subscribe(Moved, Recorder(), name="paused")
     await bus.drain(60)
@@ -562,7 +562,7 @@ async def test_what_was_asked_is_obeyed_though_who_looked_for_it_was_cancelled(
 async def test_a_drain_does_not_wait_for_dead_letters_that_are_retried_while_it_is_paused(
     backend: Backend,
 ) -> None:
-    """Nothing delivers them before the resume: the drain would run out of time."""
+    """They are not delivered before the resume, so the drain would run out of time."""
     bus, broken = await backend.running(), True
     handled: Seen[int] = Seen()
 

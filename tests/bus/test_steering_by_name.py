@@ -1,4 +1,4 @@
-"""Steering goes by the durable name, whether or not anything is subscribed under it here."""
+"""Control goes by the durable name, whether or not anything is subscribed under it here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bus.support import Backend, Seen, numbers
 
 
 async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -> None:
-    """Who mistypes a name and is told "False" believes that the subscription runs."""
+    """After a typing error, "False" would suggest that the subscription runs."""
     bus = await backend.running()
 
     async def handle(event: Moved) -> None: ...
@@ -27,7 +27,7 @@ async def test_an_unknown_name_is_named_with_those_there_are(backend: Backend) -
 
 
 async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored: Backend) -> None:
-    """A new version of a program sets a cursor back before it takes the subscription up."""
+    """A new version of a program moves a cursor back before it subscribes."""
     seen: Seen[Any] = Seen()
 
     async def handle(event: Moved) -> None:
@@ -47,7 +47,7 @@ async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored:
 
 @pytest.mark.parametrize("to", ["beginnig", -1, True, 2.5, None, datetime(2026, 1, 1)])
 async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Backend, to: Any) -> None:
-    """A bare TypeError of arithmetic would surface, or a typing error deliver everything again."""
+    """A bare TypeError would surface, or a typing error would deliver everything again."""
     bus = await stored.running()
     seen: Seen[Any] = Seen()
     bus.subscribe(Moved, seen.add, name="clerk")
@@ -64,7 +64,7 @@ async def test_what_is_no_place_in_the_log_is_told_and_moves_nothing(stored: Bac
 
 
 async def test_a_naive_time_bounds_no_replay(stored: Backend) -> None:
-    """It would mean another instant on each machine."""
+    """It would mean a different time on each machine."""
     bus = await stored.running()
     bus.subscribe(Moved, lambda event: None, name="clerk")
     await bus.publish(Moved("rook", 1))

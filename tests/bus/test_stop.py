@@ -1,4 +1,4 @@
-"""Stop: within its budget, whatever is under way, and nothing of it is lost or done twice. Promise 8."""
+"""Stop: it keeps its time limit, and nothing under way is lost or done twice. Promise 8."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bus.support import LIMIT, Backend, Seen, figures, turns
 
 
 async def test_stop_without_a_log_handles_what_is_queued(memory: Backend) -> None:
-    """There is no later for these events, so the stop uses its time for them."""
+    """These events have no later chance, so the stop uses its time for them."""
     bus = await memory.running()
     seen: Seen[int] = Seen()
 
@@ -33,7 +33,7 @@ async def test_stop_without_a_log_handles_what_is_queued(memory: Backend) -> Non
 async def test_what_is_lost_at_the_stop_of_a_bus_without_a_log_is_said(
     memory: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing goes silently: a warning says how many."""
+    """Nothing may be lost silently: a warning says how many."""
     bus = await memory.running(worker_count=1)
 
     async def hang(event: Moved) -> None:
@@ -46,8 +46,8 @@ async def test_what_is_lost_at_the_stop_of_a_bus_without_a_log_is_said(
 
 
 async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored: Backend) -> None:
-    """Promise 8, with a budget of 1 s. Finished work is saved, unfinished work comes again, nothing is
-    handled before its time.
+    """Promise 8, with a limit of 1 s. Finished work is saved, unfinished work is repeated, nothing is handled
+    early.
     """
     count = 1000
     budget = 1.0
@@ -73,7 +73,7 @@ async def test_stop_with_a_thousand_deliveries_in_flight_keeps_its_budget(stored
     asyncio.get_running_loop().call_later(0.1, release.set)
     started = time.perf_counter()
     await bus.stop(timeout=budget)
-    assert time.perf_counter() - started <= budget + 5.0  # promised: 0.5, on an idle machine
+    assert time.perf_counter() - started <= budget + 5.0  # the promise: 0.5, on an idle machine
     assert sorted(finished) == list(range(1, count, 2))
     assert await asyncio.wait_for(blocked, LIMIT)
     await bus.stop(timeout=budget)  # a second stop has nothing to do
@@ -100,7 +100,7 @@ async def _publish_until_refused(bus: BaseEventBus) -> bool:
 
 
 async def test_stop_works_while_publishers_wait_for_room(memory: Backend) -> None:
-    """Promise 8. They are told, and the stop does not wait for them."""
+    """Promise 8. Publishers get an error, and the stop does not wait for them."""
     bus = await memory.running(worker_count=1, max_queue_size=1)
 
     async def hang(event: Moved) -> None:
@@ -116,7 +116,9 @@ async def test_stop_works_while_publishers_wait_for_room(memory: Backend) -> Non
 
 
 async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend) -> None:
-    """Promise 8. A thread cannot be cancelled; the bus must stop all the same, its event unfinished."""
+    """Promise 8. A thread cannot be cancelled; the bus must stop nevertheless, and leave its event
+    unfinished.
+    """
     bus = await backend.running()
     entered: Seen[int] = Seen()
     release = threading.Event()
@@ -144,7 +146,7 @@ async def test_stop_does_not_wait_for_a_thread_that_never_ends(backend: Backend)
 
 
 async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend: Backend) -> None:
-    """Promise 8. Some code swallows CancelledError; the budget is kept nevertheless."""
+    """Promise 8. Some code swallows CancelledError; the time limit must still be kept."""
     bus = await backend.running()
     entered = asyncio.Event()
     end = asyncio.Event()
@@ -166,7 +168,7 @@ async def test_a_handler_that_resists_cancelling_does_not_hold_the_stop(backend:
 
 
 async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Backend) -> None:
-    """A handler that ends within the budget has done its work; delivering it again would do it twice."""
+    """A handler that ends within the limit has done its work; delivering it again would repeat that."""
     bus = await stored.running()
     entered = asyncio.Event()
     release = asyncio.Event()
@@ -193,7 +195,7 @@ async def test_stop_waits_for_a_running_handler_and_saves_what_it_did(stored: Ba
 
 
 async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stored: Backend) -> None:
-    """Somebody else may store while a running handler is waited for; its worker must not go on with that."""
+    """Another process may store events while a handler is waited for; its worker must not go on with them."""
     bus = await stored.running()
     entered = asyncio.Event()
     release = asyncio.Event()
@@ -224,7 +226,7 @@ async def test_what_is_committed_during_a_stop_does_not_overtake_what_waits(stor
 async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_has_returned(
     backend: Backend,
 ) -> None:
-    """It is what the error inside a handler tells to do; a task inherits what its handler was handling."""
+    """The error inside a handler recommends this; but a task inherits its handler's event."""
     bus = await backend.running()
     returned: Seen[int] = Seen()
     stopping: list[asyncio.Task[None]] = []
@@ -248,8 +250,8 @@ async def test_a_task_that_a_handler_started_may_stop_the_bus_once_the_handler_h
 
 @pytest.mark.parametrize("leaving", ["stop", "unsubscribe"])
 async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Backend, leaving: str) -> None:
-    """Promise 8. A key that is blocked has more waiting than a save in between tells of; the last one must,
-    or what other keys have finished is handled twice after every restart.
+    """Promise 8. A blocked key has more events waiting than a regular save lists. The last save must list
+    them all, or events of other keys that have finished are handled twice after every restart.
     """
     bus = await stored.running(worker_count=2)
     seen: Seen[str] = Seen()
@@ -260,7 +262,7 @@ async def test_what_is_finished_behind_thousands_that_wait_is_saved(stored: Back
         seen.add(event.piece)
 
     subscription = bus.subscribe(Moved, handle, name="book")
-    await bus.drain(60)  # it is open and takes events as they are committed, of which it holds more
+    await bus.drain(60)  # it takes events as they are committed, and so holds more
     await bus.publish_batch([Moved("blocked", n) for n in range(5000)])
     await bus.publish_batch([Moved(f"piece-{n}", n) for n in range(3)])
     await seen.reach(3)
@@ -300,7 +302,7 @@ async def test_stopping_inside_a_handler_is_an_error_not_a_deadlock(backend: Bac
 
 
 async def test_a_stop_with_a_timeout_that_is_no_number_leaves_the_bus_running(backend: Backend) -> None:
-    """It raised when it had refused all publishing already: a bus that neither ran nor was stopped."""
+    """It raised after it had refused all publishing: the bus neither ran nor was stopped."""
     bus = await backend.running()
     with pytest.raises(TypeError):
         await bus.stop(None)  # type: ignore[arg-type]

@@ -46,9 +46,7 @@ def types_of(seen: Seen[Any]) -> list[str]:
 async def test_a_class_a_tuple_or_a_pattern_selects_exactly_its_events(
     backend: Backend, selector: Any, expected: list[str]
 ) -> None:
-    """A selector that takes too much or too little: events of a subclass lost, or foreign ones delivered,
-    or one twice.
-    """
+    """A wrong selector would lose events of a subclass, deliver other events, or deliver one twice."""
     bus = await backend.running()
     seen: Seen[Any] = Seen()
 
@@ -61,7 +59,7 @@ async def test_a_class_a_tuple_or_a_pattern_selects_exactly_its_events(
 
 
 async def test_a_pattern_takes_the_events_of_classes_defined_after_it(backend: Backend) -> None:
-    """A subscription to a pattern that only knows what was registered when it was made misses later types."""
+    """A pattern that only knows types registered before it would miss later ones."""
     bus = await backend.running()
     seen: Seen[Any] = Seen()
 
@@ -85,7 +83,7 @@ async def test_a_pattern_takes_the_events_of_classes_defined_after_it(backend: B
 async def test_a_pattern_that_matches_no_known_type_warns_and_one_that_does_is_silent(
     memory: Backend,
 ) -> None:
-    """A mistyped pattern that nobody mentions looks like a bus that delivers nothing."""
+    """A mistyped pattern without a warning looks like a bus that delivers nothing."""
     bus = memory.bus()
 
     async def note(event: Any) -> None: ...
@@ -98,7 +96,7 @@ async def test_a_pattern_that_matches_no_known_type_warns_and_one_that_does_is_s
 
 
 async def test_where_decides_which_events_are_handled_and_the_rest_counts_as_done(backend: Backend) -> None:
-    """An event that a filter rejects must neither reach the handler nor hold the subscription's watermark."""
+    """An event that a filter rejects must neither reach the handler nor hold back the watermark."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -128,7 +126,7 @@ async def test_a_where_that_raises_parks_the_event_instead_of_losing_it(backend:
 
 
 async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_again(memory: Backend) -> None:
-    """A decorator that swallows its function breaks direct calls in the user's own tests."""
+    """A decorator that does not return the function breaks direct calls in the user's tests."""
     bus = memory.bus()
 
     @bus.on(Moved, name="first")
@@ -141,14 +139,14 @@ async def test_on_returns_the_function_so_that_it_can_be_called_and_subscribed_a
 
 
 async def test_the_default_name_is_module_and_qualified_name(memory: Backend) -> None:
-    """The durable identity must be the same in every run of the program."""
+    """The durable name must be the same in every run of the program."""
     bus = memory.bus()
     subscription = bus.subscribe(Moved, publish_some)  # type: ignore[arg-type]
     assert subscription.name == f"{__name__}:publish_some"
 
 
 async def test_two_subscriptions_with_one_name_are_refused(backend: Backend) -> None:
-    """Two cursors under one name would each skip what the other has handled."""
+    """Two subscriptions with one cursor would each skip the events the other handled."""
     bus = await backend.running()
 
     async def note(event: Any) -> None: ...
@@ -177,7 +175,7 @@ async def test_one_function_may_subscribe_twice_under_two_names(backend: Backend
 async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it_existed(
     backend: Backend,
 ) -> None:
-    """After unsubscribing nothing is delivered any more; unsubscribing twice is harmless."""
+    """After unsubscribing nothing more is delivered; unsubscribing twice is harmless."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -199,7 +197,7 @@ async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it
 
 
 async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Backend) -> None:
-    """A durable name that stays taken after ``unsubscribe`` would silently receive nothing for ever."""
+    """A name that stays taken after ``unsubscribe`` would never receive anything again."""
     bus = await stored.running()
     seen: Seen[Moved] = Seen()
 
@@ -218,7 +216,7 @@ async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Bac
 
 
 async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -> None:
-    """Programs subscribe while they are put together, long before the loop runs the bus."""
+    """Programs subscribe during setup, long before the loop runs the bus."""
     bus = backend.bus()
     seen: Seen[Moved] = Seen()
 
@@ -232,7 +230,7 @@ async def test_subscriptions_made_before_the_start_take_part(backend: Backend) -
 
 
 async def test_a_float_field_is_compared_with_where_like_any_other(backend: Backend) -> None:
-    """Events that need a look at publish take another way through the bus; filters must hold there too."""
+    """Events with a check at publish take another path through the bus; filters must hold there too."""
     bus = await backend.running()
     seen: Seen[Measured] = Seen()
 

@@ -20,7 +20,7 @@ from tests.bus.support import LIMIT, ONCE, Backend, Seen, by_piece, in_thread, n
 
 
 async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> None:
-    """Promise 21. While it blocks, async handlers, timers and publishers go on as if it were not there."""
+    """Promise 21. While a sync handler blocks, async handlers, timers and publishers go on."""
     bus = await backend.running(worker_count=4)
     release = threading.Event()
     blocked: Seen[int] = Seen()
@@ -52,7 +52,7 @@ async def test_a_sync_handler_never_blocks_the_event_loop(backend: Backend) -> N
 
 
 async def test_sync_handlers_run_side_by_side(backend: Backend) -> None:
-    """As many threads as workers: one thread for all would let one slow handler hold the others."""
+    """There are as many threads as workers: with a single one, a slow handler would hold up the others."""
     bus = await backend.running(worker_count=6)
     together = threading.Barrier(6, timeout=LIMIT)
     bus.subscribe(Noted, lambda event: together.wait() and None, name="barrier", retry=ONCE)
@@ -62,7 +62,7 @@ async def test_sync_handlers_run_side_by_side(backend: Backend) -> None:
 
 
 async def test_a_sync_handler_that_raises_is_retried_like_any_other(backend: Backend) -> None:
-    """An exception must find its way back from the thread."""
+    """An exception must be passed back from the thread."""
     bus = await backend.running()
     calls: Seen[str] = Seen()
 
@@ -107,7 +107,7 @@ async def test_events_published_from_many_threads_are_all_there_and_in_order_per
 
 
 async def test_a_future_resolves_when_the_event_is_published(stored: Backend) -> None:
-    """A thread that waits for the future has the same promise as one that awaits ``publish``."""
+    """A thread that waits for the future gets the same guarantee as a task that awaits ``publish``."""
     bus = await stored.running()
     event = Moved("rook", 1)
     receipt = await in_thread(lambda: bus.publish_threadsafe(event).result(LIMIT))
@@ -119,9 +119,7 @@ async def test_a_future_resolves_when_the_event_is_published(stored: Backend) ->
 async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no_other(
     backend: Backend,
 ) -> None:
-    """Events of many threads are published together; one bad one must fail alone, and keep the others'
-    order.
-    """
+    """Events of many threads are published together; a bad one must fail alone and keep the order."""
     bus = await backend.running()
     seen: Seen[Any] = Seen()
 
@@ -148,7 +146,7 @@ async def test_what_is_wrong_with_an_event_comes_through_its_future_and_hurts_no
 
 
 async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend) -> None:
-    """Code that does not know where it runs, such as a Qt slot, uses the same call everywhere."""
+    """Code that does not know its thread, such as a Qt slot, uses the same call everywhere."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -163,7 +161,7 @@ async def test_publish_threadsafe_works_in_the_loops_own_thread(backend: Backend
 
 
 async def test_drain_waits_for_what_threads_have_put_in(backend: Backend) -> None:
-    """An event that a thread has handed over is published, as far as that thread can tell."""
+    """To the thread, an event that it has handed over counts as published."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
 
@@ -204,7 +202,9 @@ async def test_what_a_sync_handler_publishes_names_its_cause(backend: Backend) -
 async def test_a_foreign_threads_event_gets_no_cause_from_a_handler_that_publishes_meanwhile(
     backend: Backend,
 ) -> None:
-    """Both travel in one batch; the cause belongs to who published, not to who woke the loop."""
+    """Both events are in one batch; each cause belongs to its publisher, not to the caller that woke the
+    loop.
+    """
     bus = await backend.running()
     seen: Seen[Noted] = Seen()
 
@@ -225,7 +225,7 @@ async def test_a_foreign_threads_event_gets_no_cause_from_a_handler_that_publish
 
 
 async def test_a_sync_handler_that_waits_for_its_publish_does_not_block_a_full_bus(backend: Backend) -> None:
-    """Every worker may sit in such a handler; if they waited for room, nobody would ever make any."""
+    """All workers may be in such handlers; if these waited for room, none could ever make any."""
     bus = await backend.running(worker_count=2, max_queue_size=2)
     seen: Seen[int] = Seen()
 
@@ -248,8 +248,8 @@ async def test_a_sync_handler_that_waits_for_its_publish_does_not_block_a_full_b
 async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(
     memory: Backend, others: int
 ) -> None:
-    """The bus takes from all threads in turn; a handler that waits behind others for room it should make
-    waits for ever, however much lies ahead of it.
+    """The bus takes entries of all threads in turn; a handler's entry must not wait behind others for room
+    that the handler itself has to make, however many there are.
     """
     bus = await memory.running(worker_count=1, max_queue_size=1)
     entered: Seen[int] = Seen()
@@ -278,8 +278,8 @@ async def test_a_sync_handler_gets_past_foreign_threads_that_wait_for_room(
 
 
 async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) -> None:
-    """The loop looks at what they put in while they put in more: it may neither fail nor look at all of it
-    for each event.
+    """The loop looks at the entries while threads add more: it must neither fail nor scan all of them per
+    event.
     """
     bus = await memory.running(worker_count=1, max_queue_size=1)
     gate = asyncio.Event()
@@ -308,7 +308,7 @@ async def test_threads_that_flood_a_full_bus_do_not_disturb_it(memory: Backend) 
 
 
 async def test_publish_threadsafe_on_a_stopped_bus_raises_at_once(backend: Backend) -> None:
-    """A future that nobody will ever resolve would hang its thread."""
+    """A future that is never resolved would block its thread for ever."""
     bus = await backend.running()
     await bus.stop()
     error = await in_thread(lambda: _raised(lambda: bus.publish_threadsafe(Moved("rook"))))
@@ -324,7 +324,7 @@ def _raised(work: Callable[[], Any]) -> BaseException | None:
 
 
 async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend: Backend) -> None:
-    """Stored or refused, never left pending: a thread may be waiting for each of them."""
+    """Each future is resolved, as stored or refused: a thread may be waiting for it."""
     bus = await backend.running()
     begun = threading.Event()
     outcomes: list[tuple[str, Future[Receipt] | None]] = []
@@ -356,7 +356,7 @@ async def test_every_future_is_resolved_when_the_bus_stops_in_the_middle(backend
 
 
 async def test_an_event_that_is_wrong_on_its_own_does_not_hold_the_bus(backend: Backend) -> None:
-    """A batch of nothing but mistakes must come to an end like any other, or ``drain`` waits for ever."""
+    """A batch of only bad events must end like any other, or ``drain`` would wait for ever."""
     bus = await backend.running()
     future = await in_thread(lambda: bus.publish_threadsafe(object()))
     await bus.drain(LIMIT)
@@ -364,7 +364,7 @@ async def test_an_event_that_is_wrong_on_its_own_does_not_hold_the_bus(backend: 
 
 
 async def test_threads_that_wait_for_room_are_told_when_the_bus_stops(memory: Backend) -> None:
-    """Each of them may be blocked until its future is resolved: the program would not end."""
+    """Each thread is blocked until its future is resolved: the program would not end."""
     bus = await memory.running(worker_count=1, max_queue_size=1)
     entered: Seen[int] = Seen()
 

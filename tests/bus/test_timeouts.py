@@ -47,7 +47,7 @@ async def test_an_attempt_that_takes_too_long_is_cancelled_and_fails(
 
 
 async def test_each_attempt_has_the_whole_time(backend: Backend, clock: VirtualClock) -> None:
-    """A deadline left over from the first attempt would cut the second short."""
+    """A deadline left over from the first attempt would cut the second one short."""
     bus = await backend.running(clock=clock)
     starts: Seen[float] = Seen()
     ends: Seen[float] = Seen()
@@ -72,7 +72,7 @@ async def test_each_attempt_has_the_whole_time(backend: Backend, clock: VirtualC
 async def test_an_attempt_within_its_time_is_left_alone_however_many_there_are(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """The watchdog's one timer outlives the attempt it was set for; it must not hit the next one."""
+    """The watchdog's timer outlives the attempt it was set for, and must not cancel the next one."""
     bus = await backend.running(clock=clock, worker_count=1)
     seen: Seen[int] = Seen()
     failed = reports_of(bus, AttemptFailed)
@@ -103,7 +103,7 @@ def _numbered(n: int) -> Callable[[Noted], bool]:
 async def test_deadlines_of_many_workers_fall_due_in_their_order(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """One timer watches them all: it has to be moved to the earliest each time."""
+    """One timer serves all attempts: it must be moved to the earliest deadline each time."""
     bus = await backend.running(clock=clock, worker_count=6)
     entered: Seen[int] = Seen()
     ended: Seen[tuple[int, float]] = Seen()
@@ -129,9 +129,7 @@ async def test_deadlines_of_many_workers_fall_due_in_their_order(
 async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """A thread cannot be cancelled; starting the retry beside it would handle one event twice at the same
-    time.
-    """
+    """A thread cannot be cancelled; a retry started beside it would handle the event twice at once."""
     bus = await backend.running(clock=clock)
     failed = reports_of(bus, AttemptFailed)
     entered: Seen[int] = Seen()
@@ -163,7 +161,7 @@ async def test_a_sync_handler_out_of_time_fails_but_is_never_run_twice_at_once(
 
 
 async def test_a_sync_handler_within_its_time_succeeds(backend: Backend) -> None:
-    """The time-out must not depend on the loop noticing the thread's end late."""
+    """The timeout must not depend on how soon the loop notices that the thread has ended."""
     bus = await backend.running()
     seen: Seen[int] = Seen()
     bus.subscribe(Moved, lambda event: seen.add(event.n), name="note", timeout=20.0)
@@ -176,7 +174,7 @@ async def test_a_sync_handler_within_its_time_succeeds(backend: Backend) -> None
 async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """What returns has done its work; the worker must be free of the cancellation afterwards."""
+    """A handler that returns has done its work; afterwards the worker must not stay cancelled."""
     bus = await backend.running(clock=clock, worker_count=1)
     seen: Seen[int] = Seen()
     entered = asyncio.Event()
@@ -201,8 +199,8 @@ async def test_a_handler_that_ends_properly_when_cancelled_counts_as_handled(
 
 
 async def test_a_handler_that_raises_cancelled_itself_is_a_failed_attempt(backend: Backend) -> None:
-    """A cancelled task inside a handler lets CancelledError out; taken for the end of the worker it would
-    kill the bus.
+    """A cancelled task inside a handler raises CancelledError; taken for the end of the worker, it would stop
+    the bus.
     """
     bus = await backend.running(worker_count=1)
     seen: Seen[int] = Seen()
@@ -244,7 +242,7 @@ async def test_a_batch_has_one_deadline(backend: Backend, clock: VirtualClock) -
 
 
 async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, clock: VirtualClock) -> None:
-    """Cancelling one attempt must not reach a neighbour."""
+    """Cancelling one attempt must not reach another one."""
     bus = await backend.running(clock=clock)
     seen: Seen[Moved] = Seen()
 
@@ -267,7 +265,7 @@ async def test_other_handlers_go_on_while_one_is_out_of_time(backend: Backend, c
 async def test_of_several_attempts_under_way_each_ends_at_its_own_time(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """One timer watches all: set for the wrong one, the others would be cut short or hang."""
+    """One timer serves all attempts: set for the wrong one, the others would be cut short or hang."""
     bus = await backend.running(clock=clock, worker_count=3)
     failed = reports_of(bus, AttemptFailed)
     entered: Seen[str] = Seen()
@@ -291,7 +289,7 @@ async def test_of_several_attempts_under_way_each_ends_at_its_own_time(
 async def test_a_handler_that_is_cancelled_by_its_own_doing_failed_and_was_not_too_slow(
     backend: Backend, clock: VirtualClock
 ) -> None:
-    """A cancelled request of its own would be reported as a timeout, or end the worker."""
+    """A request that the handler cancels itself would be reported as a timeout, or end the worker."""
     bus = await backend.running(clock=clock)
     failed = reports_of(bus, AttemptFailed)
     seen: Seen[int] = Seen()

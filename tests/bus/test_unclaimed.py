@@ -1,4 +1,4 @@
-"""Work that nobody claims: a subscription that was renamed, or left out of a new release."""
+"""Unclaimed work: of a subscription that was renamed, or left out of a new release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.bus.support import Backend, Seen, numbers, reports_of
 async def test_a_renamed_handler_with_pending_work_is_reported_and_nothing_is_discarded(
     stored: Backend,
 ) -> None:
-    """Promise 28. A refactoring would leave a night's orders lying, and nobody would hear of it."""
+    """Promise 28. After a refactoring, a night's orders would lie unhandled and unnoticed."""
     handled: Seen[Moved] = Seen()
 
     async def handle(event: Moved) -> None:

@@ -1,4 +1,4 @@
-"""Handlers that fail in ways nobody thinks of: each costs its own delivery, never the bus."""
+"""Handlers that fail in unusual ways: each failure costs its own delivery, never the bus."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.bus.samples import Moved, Noted
 from tests.bus.support import ONCE, Backend, Seen, numbers, reports_of, turns
 
 SURROGATE = "\udcff"
-"""What a file name of undecodable bytes holds; UTF-8 has no place for it."""
+"""Text from a file name with undecodable bytes; UTF-8 cannot encode it."""
 
 
 class SilentError(Exception):
-    """Be an error that cannot say what it is."""
+    """An error whose text raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
 
 class Unspeakable:
-    """Be a key whose ``repr`` raises."""
+    """A key whose ``repr`` raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no name")
 
 
 async def _one_that_fails(backend: Backend, error: BaseException, **options: Any) -> Any:
-    """Handle 0, which raises, and 1 of another key, which must not suffer; return the dead letter of 0."""
+    """Handle 0, which raises, and 1 of another key, which must succeed; return the dead letter of 0."""
     bus = await backend.running()
     seen: Seen[Moved] = Seen()
 
@@ -53,7 +53,7 @@ async def _one_that_fails(backend: Backend, error: BaseException, **options: Any
 
 
 async def test_an_error_whose_text_raises_is_parked_like_any_other(backend: Backend) -> None:
-    """The worker that writes down what happened would die of it, and its key stand still for ever."""
+    """The worker would end while recording the failure, and its key would stand still for ever."""
     letter = await _one_that_fails(backend, SilentError())
     assert letter.attempts[0].error_type == "SilentError"
     assert "RuntimeError" in letter.attempts[0].message
@@ -62,7 +62,7 @@ async def test_an_error_whose_text_raises_is_parked_like_any_other(backend: Back
 async def test_an_error_that_quotes_undecodable_bytes_does_not_keep_progress_from_being_saved(
     backend: Backend,
 ) -> None:
-    """Failures are stored as UTF-8: one such text would fail every save from then on."""
+    """Failures are stored as UTF-8: one such text would make every later save fail."""
     letter = await _one_that_fails(backend, ValueError(f"no such file: {SURROGATE}"))
     assert letter.attempts[0].message == "no such file: \\udcff"
     assert "\\udcff" in letter.attempts[0].traceback
@@ -78,7 +78,7 @@ async def test_an_error_of_a_megabyte_is_kept_shortened(backend: Backend) -> Non
     "key", [SURROGATE, Unspeakable(), (Unspeakable(), 1)], ids=["text", "object", "tuple"]
 )
 async def test_a_parked_key_need_not_be_fit_for_storing(backend: Backend, key: Any) -> None:
-    """A key is kept as text; one that has none must not take the worker, or all saves, with it."""
+    """A key is stored as text; a key without text must not end the worker, or make all saves fail."""
     letter = await _one_that_fails(
         backend,
         ValueError(),
@@ -91,13 +91,13 @@ async def test_a_parked_key_need_not_be_fit_for_storing(backend: Backend, key: A
 async def test_generator_exit_raised_by_a_handler_is_a_failure_and_no_end_of_the_worker(
     backend: Backend,
 ) -> None:
-    """It ends a worker whose coroutine is closed from outside. Raised inside, it would cost one each time."""
+    """GeneratorExit ends a worker closed from outside; raised by a handler, it would end a worker too."""
     letter = await _one_that_fails(backend, GeneratorExit())
     assert letter.attempts[0].error_type == "GeneratorExit"
 
 
 async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(backend: Backend) -> None:
-    """A future of asyncio refuses StopIteration: the delivery would never end, not even cancelled."""
+    """An asyncio future refuses StopIteration: the delivery would never end, not even when cancelled."""
     bus = await backend.running()
 
     def first_of_none(event: Noted) -> None:
@@ -111,7 +111,7 @@ async def test_a_sync_handler_that_raises_stop_iteration_fails_like_any_other(ba
 
 
 async def test_a_where_of_wait_for_that_raises_stop_iteration_fails_its_own_caller(backend: Backend) -> None:
-    """Nor may it reach the publisher, who knows nothing of those who wait."""
+    """The error must not reach the publisher, who knows nothing of the call that waits."""
     bus = await backend.running()
     waiting = asyncio.create_task(bus.wait_for(Noted, where=lambda event: next(iter(()))))
     await asyncio.sleep(0)
@@ -121,7 +121,7 @@ async def test_a_where_of_wait_for_that_raises_stop_iteration_fails_its_own_call
 
 
 async def test_a_generator_is_refused_as_handler(backend: Backend) -> None:
-    """Calling one runs nothing of its body, so every event would count as handled without being looked at."""
+    """Calling a generator runs none of its body, so every event would count as handled."""
     bus = backend.bus()
 
     async def each(event: Noted) -> AsyncIterator[int]:
@@ -140,7 +140,7 @@ async def test_a_generator_is_refused_as_handler(backend: Backend) -> None:
 
 
 async def test_a_name_that_no_storage_can_keep_is_refused_at_once(backend: Backend) -> None:
-    """Otherwise the start fails, or every save, with an error that says nothing of the name."""
+    """Otherwise the start, or every save, would fail with an error that does not mention the name."""
     bus = backend.bus()
 
     async def note(event: Noted) -> None: ...
@@ -150,7 +150,7 @@ async def test_a_name_that_no_storage_can_keep_is_refused_at_once(backend: Backe
 
 
 async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) -> None:
-    """It waits for progress to be saved, which nobody does any more: without a time limit, for ever."""
+    """``drain`` waits for a save that can no longer happen: without a time limit, for ever."""
     bus = await Backend("sqlite", tmp_path).running()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -174,7 +174,7 @@ async def test_drain_says_that_the_file_was_closed_underneath(tmp_path: Path) ->
 
 
 async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: Backend) -> None:
-    """All of them are written again with each further one: patience would be paid for with its square."""
+    """All failures are written again with each new one, so the cost would grow with their square."""
     bus = await backend.running()
     parked = reports_of(bus, EventParked)
 
@@ -196,7 +196,7 @@ async def test_of_very_many_failures_the_first_and_the_newest_are_kept(backend: 
 async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
     local: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else says that the bus delivers less, or nothing any more."""
+    """Nothing else would show that the bus delivers less, or nothing."""
     bus = await local.running(worker_count=2)
     assert bus.health().status == "ok"
     asked: Seen[int] = Seen()
@@ -219,11 +219,11 @@ async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
 
 
 class EndlessError(BaseException):
-    """Be an error that no ``except Exception`` meets."""
+    """An error that no ``except Exception`` catches."""
 
 
 class Fickle(DomainEvent):
-    """Have an aggregate id that can be had when it is published, and not any more afterwards."""
+    """An event whose aggregate id is available when it is published, and raises afterwards."""
 
     event_type: ClassVar[str] = "unusual.fickle"
     aggregate_type: ClassVar[str] = "fickle"
@@ -241,7 +241,9 @@ class Fickle(DomainEvent):
 async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
     local: Backend, fault: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a change of its class: nothing of its commit, or of the log behind it, would be delivered."""
+    """After a change of the class, say: nothing else of its commit, or of the log behind it, would be
+    delivered.
+    """
     monkeypatch.setattr(Fickle, "fault", None)
     bus = local.bus(worker_count=2)
 
@@ -249,7 +251,7 @@ async def test_an_aggregate_id_that_raises_costs_its_own_event_alone(
         Fickle.fault = fault
 
     if isinstance(bus.storage, (SqliteEventStorage, InMemoryEventStorage)):
-        bus.storage.add_listener(publishing_is_over)  # told before the bus is
+        bus.storage.add_listener(publishing_is_over)  # called before the bus hears of the commit
     else:
         publishing_is_over()
     await bus.start()
@@ -281,7 +283,9 @@ def _answer(event: Any) -> Any:
 
 @pytest.mark.parametrize("option", ["where", "ordering"])
 async def test_a_plain_function_that_returns_a_coroutine_is_told_so(backend: Backend, option: str) -> None:
-    """A coroutine is true, and a key of its own: the filter would let all pass, and nothing be in order."""
+    """A coroutine is true, and differs from every other key: a filter would pass all, and no order would
+    hold.
+    """
     bus = await backend.running()
     options: dict[str, Any] = {option: _answer}
     seen: Seen[Moved] = Seen()

@@ -1,4 +1,4 @@
-"""``wait_for``: the first matching event since a receipt, or the next one."""
+"""``wait_for``: return the first matching event since a receipt, or the next one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bus.support import Backend, turns
 
 @pytest.mark.parametrize("selector", [Moved, (Noted, Moved), "piece.*", "*"])
 async def test_it_returns_the_next_matching_event(backend: Backend, selector: Any) -> None:
-    """Whatever selects a subscription's events selects these too."""
+    """Everything that selects a subscription's events must work here too."""
     bus = await backend.running()
     waiting = asyncio.create_task(bus.wait_for(selector, where=lambda event: event.n == 2, timeout=10))
     await turns()
@@ -25,7 +25,7 @@ async def test_it_returns_the_next_matching_event(backend: Backend, selector: An
 
 
 async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
-    """What was published before the call is over, unless one asks for it."""
+    """An event published before the call must not be returned unless asked for."""
     bus = await backend.running()
     await bus.publish(Moved("rook", 1))
     waiting = asyncio.create_task(bus.wait_for(Moved, timeout=10))
@@ -36,7 +36,7 @@ async def test_it_looks_ahead_only_without_a_receipt(backend: Backend) -> None:
 
 
 async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend) -> None:
-    """Asking for the answer only after the question was published must not miss a quick answer."""
+    """A quick answer must not be missed if it is waited for only after the question was published."""
     bus = await backend.running()
 
     async def answer(event: Moved) -> None:
@@ -50,7 +50,7 @@ async def test_since_finds_a_reaction_that_came_before_the_call(backend: Backend
 
 
 async def test_since_looks_back_and_then_ahead(backend: Backend) -> None:
-    """Between the two there must be no gap through which an event falls."""
+    """Between looking back and waiting there must be no gap in which an event is lost."""
     bus = await backend.running()
     receipt = await bus.publish(Moved("rook", 0))
     await bus.publish(Noted(1))
@@ -63,7 +63,7 @@ async def test_since_looks_back_and_then_ahead(backend: Backend) -> None:
 
 
 async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
-    """One waits for what came after it."""
+    """The caller waits for events after it."""
     bus = await backend.running()
     await bus.publish(Moved("rook", 1))
     receipt = await bus.publish(Moved("rook", 2))
@@ -72,7 +72,7 @@ async def test_since_excludes_the_receipts_own_event(backend: Backend) -> None:
 
 
 async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
-    """And leaves nothing behind that would catch a later event."""
+    """It must leave nothing behind that would catch a later event."""
     bus = await backend.running()
     with pytest.raises(TimeoutError):
         await bus.wait_for(Moved, timeout=0.05)
@@ -81,7 +81,7 @@ async def test_it_raises_when_its_time_is_over(backend: Backend) -> None:
 
 
 async def test_several_wait_for_the_same_event(backend: Backend) -> None:
-    """Each gets it; waiting takes nothing away from anybody."""
+    """Each caller gets the event; waiting takes it away from none."""
     bus = await backend.running()
     waiting = [asyncio.create_task(bus.wait_for(Moved, timeout=10)) for _ in range(5)]
     waiting.append(asyncio.create_task(bus.wait_for(Jumped, timeout=10)))
@@ -95,7 +95,7 @@ async def test_several_wait_for_the_same_event(backend: Backend) -> None:
 
 
 async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Backend) -> None:
-    """Publishing takes a shorter way while nobody waits; switching between the two must lose nothing."""
+    """Publishing takes a shorter path while no call waits; switching between the paths must lose nothing."""
     bus = await backend.running()
 
     async def note(event: Moved) -> None: ...
@@ -110,7 +110,7 @@ async def test_events_are_found_after_everyone_who_waited_has_gone(backend: Back
 
 
 async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backend) -> None:
-    """A test that fails by it would show an error without a word; one of ``where`` is its own."""
+    """A test that fails by the timeout would show an error without a message; ``where`` may raise its own."""
     bus = await backend.running()
     with pytest.raises(TimeoutError, match=r"^no Moved or Noted that was waited for came within 0\.01 s$"):
         await bus.wait_for((Moved, Noted), timeout=0.01)
@@ -128,7 +128,7 @@ async def test_a_wait_that_runs_out_of_time_says_for_what_it_was(backend: Backen
 
 
 async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher(backend: Backend) -> None:
-    """The publisher has nothing to do with a mistake in somebody's condition."""
+    """The publisher must not suffer from a mistake in another caller's condition."""
     bus = await backend.running()
     where: Any = lambda event: event.missing  # noqa: E731
     waiting = asyncio.create_task(bus.wait_for(Moved, where=where, timeout=10))
@@ -141,7 +141,7 @@ async def test_a_where_that_raises_tells_the_one_who_waits_and_not_the_publisher
 
 
 async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) -> None:
-    """Never the wrapping that carries it."""
+    """The caller must never get the wrapper that carries it."""
     bus = await backend.running()
     receipt = await bus.publish(Moved("rook"))
     await bus.publish(Ticket("A1"))
@@ -149,7 +149,7 @@ async def test_a_registered_dataclass_is_returned_as_itself(backend: Backend) ->
 
 
 async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
-    """Nothing comes any more; a cancellation that nobody asked for would be taken for another's."""
+    """No event comes any more; a plain cancellation would look like that of another caller."""
     bus = await backend.running()
     waiting = asyncio.create_task(bus.wait_for(Moved))
     await turns()
@@ -159,14 +159,14 @@ async def test_a_stop_ends_the_wait_with_an_error(backend: Backend) -> None:
 
 
 async def test_what_is_no_event_type_is_refused(backend: Backend) -> None:
-    """Like in ``subscribe``: it could never come."""
+    """As in ``subscribe``: it could never match."""
     bus = await backend.running()
     with pytest.raises(SubscriptionError):
         await bus.wait_for(42, timeout=1)  # type: ignore[call-overload]
 
 
 async def test_without_a_log_looking_back_too_far_is_an_error_not_a_gap(memory: Backend) -> None:
-    """The last 1,024 events are remembered; answering from less than was asked for would be a guess."""
+    """The last 1,024 events are remembered; searching fewer than requested would be a guess."""
     bus = await memory.running()
     receipt = await bus.publish(Moved("rook", 0))
     for n in range(1, 1025):
@@ -187,7 +187,7 @@ async def test_with_a_log_it_looks_back_however_far(stored: Backend) -> None:
 
 
 async def test_it_works_inside_a_handler(backend: Backend) -> None:
-    """A handler may ask a question and wait for the answer, as long as another worker can give it."""
+    """A handler may ask a question and wait for the answer, if another worker can give it."""
     bus = await backend.running(worker_count=2)
     answers: list[int] = []
 

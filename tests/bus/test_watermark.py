@@ -18,7 +18,7 @@ from tests.bus.support import ONCE, Backend, Seen, figures, numbers
 
 WINDOW = 1000
 CHANCES = st.integers(0, 2**32).map(random.Random)
-"""Permutations by their seed: to draw each of their thousand steps would take most of the time."""
+"""Permutations by seed: to generate each of their thousand steps would take most of the time."""
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,10 +51,9 @@ def test_in_any_permutation_the_watermark_is_the_lowest_unfinished_position_minu
 def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
     chance: random.Random, most: int
 ) -> None:
-    """Promise 29, across restarts: adding and finishing mixed at random, saved with room for ``most``
-    exceptions.
+    """Promise 29, across restarts: positions are added and finished at random; a save lists up to ``most``.
 
-    Nothing unfinished may be forgotten; what is finished may come again only where the room was too small.
+    Nothing unfinished may be forgotten; finished positions may come again only if there was too little room.
     """
     tracker = WatermarkTracker(after=0)
     unfinished: list[int] = []
@@ -83,7 +82,7 @@ def test_a_snapshot_at_any_step_resumes_to_exactly_the_unfinished_positions(
 
 
 def test_a_long_run_behind_one_unfinished_position_keeps_memory_at_what_is_unfinished() -> None:
-    """One event that waits for an hour must not keep a note of every later one that has finished."""
+    """One event that waits for an hour must not keep a record of every later one that has finished."""
     tracker = WatermarkTracker(after=0)
     tracker.add(1)
     for position in range(2, 100_000):
@@ -98,7 +97,7 @@ def test_a_long_run_behind_one_unfinished_position_keeps_memory_at_what_is_unfin
 
 
 async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event(stored: Backend) -> None:
-    """Promise 29. A thousand handlers end in a random order; at every step the figure says how far all is
+    """Promise 29. A thousand handlers end in random order; at every step the watermark says how far all are
     done.
     """
     count = 1000
@@ -131,7 +130,7 @@ async def test_through_the_bus_the_watermark_follows_the_lowest_unfinished_event
 async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_restart(
     stored: Backend,
 ) -> None:
-    """The exceptions are saved too: only what was unfinished comes again."""
+    """Unfinished positions are saved too, so only those are delivered again."""
     bus = await stored.running(worker_count=4)
     entered = asyncio.Event()
     seen: Seen[int] = Seen()
@@ -160,7 +159,7 @@ async def test_what_finished_above_the_watermark_is_not_delivered_again_after_a_
 
 
 async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend) -> None:
-    """Promise 30. Neither may hold the subscription back for ever."""
+    """Promise 30. Neither may hold back the subscription for ever."""
     bus = await stored.running()
 
     async def handle(event: Moved) -> None:
@@ -178,9 +177,7 @@ async def test_parked_and_filtered_events_advance_the_watermark(stored: Backend)
 
 
 async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_way(stored: Backend) -> None:
-    """Promise 30. Its watermark moves past what is not for it, so a restart reads at most one interval
-    again.
-    """
+    """Promise 30. Its watermark moves past other events, so a restart reads at most one interval again."""
     bus = await stored.running()
     seen: Seen[Any] = Seen()
 
@@ -208,7 +205,7 @@ async def test_a_subscription_that_matches_one_in_a_thousand_is_saved_along_the_
 
 
 async def test_a_waiting_retry_holds_the_watermark_and_nothing_else(stored: Backend) -> None:
-    """Promise 29. The one that is not finished marks the place; later ones go on above it."""
+    """Promise 29. The unfinished event holds the watermark; later ones go on above it."""
     bus = await stored.running()
     failed = asyncio.Event()
     seen: Seen[Moved] = Seen()
