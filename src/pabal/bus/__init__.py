@@ -1,1 +1,1 @@
-"""The bus: subscribe, publish, live."""
+"""The bus: subscribing, publishing, and its life cycle."""

@@ -1,1 +1,1 @@
-"""Delivery: one event, one subscription, one outcome."""
+"""Delivery: how each event reaches the handler of each subscription, and what follows a failure."""

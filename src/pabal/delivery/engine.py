@@ -39,7 +39,7 @@ _log = logging.getLogger("pabal")
 
 
 class Engine:
-    """Deliver events to consumers. Belongs to one event loop; nothing here is thread-safe."""
+    """Deliver events to consumers. An engine belongs to one event loop, and is not thread-safe."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class Engine:
         self.timers.add(delay, due)
 
     def return_later(self, lane: Lane, item: Item, delay: float) -> None:
-        """Put a delivery without a key back into its lane when it is due; the lane goes on meanwhile."""
+        """Put a delivery without a key back into its lane when it is due; the lane goes on without it."""
         consumer = lane.consumer
         consumer.delayed[item[0]] = item
 

@@ -250,14 +250,14 @@ class Feed:
                 continue
             for part in _parts(page):
                 followed = self._route(after, part)
-                # Worth a pause: handlers and publishers share the loop with a subscription that lags.
+                # Handlers and publishers share the loop with a lagging subscription: let them run.
                 await asyncio.sleep(0)
                 if not followed:
                     break
                 after = part.upto
 
     def _route(self, after: int, page: Page) -> bool:
-        """Hand what lies above ``after`` to those who lag there; False if nobody does any more."""
+        """Give a page of rows above ``after`` to the consumers that lag there; False if there are none."""
         together = tuple(
             consumer
             for consumer in self._engine.consumers.values()
@@ -282,7 +282,7 @@ class Feed:
         return bool(together)
 
     def _stuck(self, after: int, error: StorageError) -> None:
-        """Halt those who would have to read what is damaged; everyone else goes on."""
+        """Halt the consumers that would have to read the damaged row next; all others go on."""
         for consumer in list(self._engine.consumers.values()):
             tracker = consumer.tracker
             if (
@@ -294,16 +294,16 @@ class Feed:
                 self._engine.halt(consumer, f"position {after + 1}: {error}")
 
     def hand_over(self, row: StoredRecord, consumer: Consumer) -> None:
-        """Put a row that the tracker knows into the lanes of one consumer."""
+        """Put a row that was already added to the tracker into a lane of one consumer."""
         event = decode_for(self._engine, consumer, row)
         if event is not None:
-            consumer.wants(kind_of(event))  # so that it knows whether to copy
+            consumer.wants(kind_of(event))  # sets ``copies`` if the class is mutable
             self._engine.accept(consumer, row.position, event)
 
     # -- again ----------------------------------------------------------------------------------------
 
     async def enter_again(self, consumer: Consumer, positions: Sequence[int]) -> None:
-        """Read positions that the tracker knows as unfinished, and put them into their lanes."""
+        """Read positions that are unfinished in the tracker, and put their events into lanes."""
         tracker = consumer.tracker
         rows = await self._engine.background.insist(consumer, lambda: self._storage.read_positions(positions))
         if rows is None or not consumer.is_open(tracker):
@@ -326,7 +326,7 @@ class Feed:
         if rows is None or consumer.tracker is not tracker or lane.spilled is None or lane.state != LOADING:
             return
         rest = lane.spilled[_PAGE:]
-        # While it is None, what is handed over goes into the lane itself; no await until it is set again.
+        # While it is None, rows go into the lane itself, so there must be no await until it is set again.
         lane.spilled = None
         consumer.spilled -= len(chunk)
         for gone in set(chunk) - {row.position for row in rows}:
@@ -343,7 +343,7 @@ class Feed:
 
 
 def _parts(page: Page) -> Iterator[Page]:
-    """Cut what was read at once into what is routed at once."""
+    """Split a page that was read into the parts that are routed one at a time."""
     start = size = 0
     for end, row in enumerate(page.rows):
         if end > start and (end - start == _PAGE or size + len(row.payload) > _PAGE_BYTES):
@@ -354,4 +354,4 @@ def _parts(page: Page) -> Iterator[Page]:
 
 
 def _nothing() -> None:
-    """Have nothing to end."""
+    """Do nothing: there is no listener to remove."""

@@ -71,9 +71,9 @@ class Leases:
     def open(self, consumer: Consumer, held: int | None = None) -> Coroutine[Any, Any, None]:
         """Open a subscription and resume it at its cursor, or stand by while another process holds it.
 
-        The position of a new one is fixed at the call, before anything published after it. One that is
-        ``held`` in this epoch is opened again without being released, so that nothing can forget it in
-        between.
+        The position of a new one is fixed at the call, before anything published after it. With ``held``, the
+        epoch in which this process holds it, it is opened again without being released: it cannot be
+        forgotten in between.
         """
         closing = self._closing.get(consumer.name)
         if closing is not None:

@@ -9,7 +9,7 @@ from pabal.delivery.buffers import SAVED_OFTEN
 
 
 class WatermarkTracker:
-    """Track dispatched positions, and up to where all of them are finished (the watermark).
+    """Track dispatched positions and the watermark, the position up to which all are finished.
 
     Positions are added in ascending order and finished in any order; both take amortised O(1).
 

@@ -168,7 +168,7 @@ class Worker:
             if consumer.lowers:
                 holder = consumer.holder(*item)
                 if holder is not None:
-                    # A lane of its own waits at the gate, so the others of the shared lane go on.
+                    # It waits in a lane of its own, so that the rest of the shared lane can go on.
                     apart = Lane(consumer, lane.key)
                     apart.items.append(item)
                     consumer.apart.add(apart)
@@ -307,7 +307,7 @@ class Worker:
             lane.state = IDLE
 
     def put_back(self, lane: Lane) -> None:
-        """Give up a lane: queue it again if it holds more, or read back what it left on disk."""
+        """Leave a lane: queue it again if it holds more, or read back its tail from disk."""
         if lane.shared:
             if lane.items and lane.state != READY:
                 self.engine.make_ready(lane)

@@ -24,7 +24,7 @@ class EventMeta(StructMeta):
     def __new__(
         mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
     ) -> EventMeta:
-        """Create the class, give it its type name, and enter it into the registry."""
+        """Create the class, set its type name, and register it."""
         is_root = not any(isinstance(base, EventMeta) for base in bases)
         if is_root:
             return super().__new__(mcs, name, bases, namespace, **options)

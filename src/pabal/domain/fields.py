@@ -37,7 +37,7 @@ _CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", 
 
 
 def annotations_of(cls: type) -> dict[str, Any]:
-    """Return the types of a struct's or dataclass's fields, type variables of generic bases filled in.
+    """Return the types of a struct's or dataclass's fields, with type variables of generic bases resolved.
 
     Raises NameError while an annotation names something that is not defined yet.
     """

@@ -34,7 +34,7 @@ class SchemaFinding(msgspec.Struct, frozen=True):
 
 
 def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) -> list[SchemaFinding]:
-    """Compare registered events with what ``export_schema`` returned before.
+    """Compare registered events with an earlier result of ``export_schema``.
 
     Failures are: a removed event type or field, a field whose type no longer takes all of its old
     values, a new field without default, a version that went back, and a raised version without the

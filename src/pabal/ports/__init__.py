@@ -1,1 +1,1 @@
-"""What the bus needs from outside, as protocols; the docstrings are the contract."""
+"""The protocols that backends implement; their docstrings are the contract."""

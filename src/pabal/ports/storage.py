@@ -129,7 +129,7 @@ class EventLog(EventSink, Protocol):
     max_payload_bytes: int
 
     async def read_page(self, after: int, *, limit: int, types: Iterable[str] | None = None) -> Page:
-        """Read up to ``limit`` rows above ``after``, fewer if they are large, and up to where that reaches.
+        """Read up to ``limit`` rows above ``after``, fewer if they are large; ``upto`` is how far they reach.
 
         Only if ``upto`` equals ``after`` is there nothing above. Raises CorruptLogError at the first altered
         row.
