@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from pabal import NotRetryableError
 from pabal.brokers.redis import RedisEventBus
 from pabal.brokers.redis.partition import PartitionStorage
+from pabal.delivery import redelivery
 from pabal.delivery.failure import Failures
 from pabal.errors import BusNotRunningError
 from tests.brokers.events import Moved, moves, until
@@ -174,3 +176,22 @@ async def test_drain_waits_for_what_handlers_publish_meanwhile(
         await bus.publish(Moved("first", 0))
         await bus.drain(timeout=30)
         assert seen == list(range(9))
+
+
+async def test_room_for_dead_letters_comes_back_with_each_that_is_discarded(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subscription that parked and had discarded enough in its time halted, though there were none left."""
+    monkeypatch.setattr(redelivery, "MOST_KEPT", 5)
+
+    async def fail(event: Moved) -> None:
+        raise NotRetryableError("never")
+
+    async with make(shared_server, namespace, fail, partitions=1) as bus:
+        for _ in range(3):
+            await bus.publish_batch(moves(1, 3))
+            await bus.drain(timeout=30)
+            assert await bus.clear_failed_events() == 3
+            await until(lambda: bus._group_engine.engines()[0].parked == 0)
+        assert bus.get_statistics()["subscriptions"]["sub"]["state"] == "active"
+        assert bus.health().status == "ok"

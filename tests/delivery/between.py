@@ -7,7 +7,7 @@ from typing import Any
 
 from pabal import InMemoryEventStorage
 from pabal.domain.envelope import StoredRecord
-from pabal.ports.storage import Control, Cursor, DeadLetterRecord, Page, Progress, Start
+from pabal.ports.storage import Control, Cursor, DeadLetterRecord, Page, Progress, Start, SubscriptionRecord
 
 Act = Callable[[], Awaitable[object]]
 
@@ -48,6 +48,11 @@ class Between(InMemoryEventStorage):
         letters = await super().list_dead_letters(**filters)
         await self._answer("list_dead_letters")
         return letters
+
+    async def list_subscriptions(self) -> list[SubscriptionRecord]:
+        records = await super().list_subscriptions()
+        await self._answer("list_subscriptions")
+        return records
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float

@@ -378,10 +378,7 @@ async def test_a_reset_that_comes_once_dead_letters_are_counted_has_them_counted
         assert await desk.storage.request_reset("clerk", "beginning") is None
         moved.set()
 
-    async def looked() -> None:
-        desk.storage.then["read_controls"] = reset  # when it reads them again to reopen the subscription
-
-    desk.storage.then["read_controls"] = looked
+    desk.storage.then["list_subscriptions"] = reset
     await desk.storage.request_reopening("clerk")
     await moved.wait()
     await desk.rest()

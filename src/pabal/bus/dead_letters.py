@@ -148,6 +148,7 @@ class DeadLetters:
         if which != "all":
             _refuse_filters("discard", which, filters)
             await self._discard(which)
+            self._engine.tally.look()
             return 1
         count = 0
         for letters in _groups(await self._matching(filters)):
@@ -155,6 +156,7 @@ class DeadLetters:
             for outcome in await asyncio.gather(*discards, return_exceptions=True):
                 # One that is gone has succeeded in a retry, or another caller discarded it.
                 count += not _refused(outcome, DeadLetterNotFoundError)
+        self._engine.tally.look()
         return count
 
     async def _begin(self, dead_letter_id: int, payload: bytes | None) -> bool:
@@ -213,8 +215,9 @@ class DeadLetters:
         return consumer
 
     async def _discard(self, dead_letter_id: int) -> None:
-        letter = await self._store.discard_dead_letter(dead_letter_id)
-        self._engine.note_parked(-1)
+        async with self._engine.tally.change():
+            letter = await self._store.discard_dead_letter(dead_letter_id)
+            self._engine.note_parked(-1)
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is not None:
             self._engine.redelivery.discarded(consumer, letter)

@@ -40,6 +40,10 @@ class Unsaved(msgspec.Struct):
     recovered: list[RecoveredDelivery] = msgspec.field(default_factory=list)
     parked: list[ParkedDelivery] = msgspec.field(default_factory=list)
     queued: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    letters: int = 0
+    """By how much saving this changes the number of dead letters in the storage."""
+    left_queue: int = 0
+    """How many of ``cleared`` are still in a queue behind a parked key in the storage."""
 
 
 @dataclass(slots=True)

@@ -271,6 +271,12 @@ class Consumer:
         self.release_followers()
         return dropped
 
+    def taken_from_queues(self) -> int:
+        """Return how many deliveries were loaded from queues in which the storage still has them."""
+        failing = self.failing
+        letters = (p in failing and failing[p].from_dead_letter for p in self.outside)
+        return len(self.outside) - sum(letters) + self.unsaved.left_queue
+
     def spill_behind(self, lane: Lane, position: int) -> None:
         """Leave a position on disk, behind others of its lane that already are."""
         assert lane.spilled is not None
@@ -328,7 +334,8 @@ class Consumer:
     def finished(self, position: int) -> None:
         """Record that a position needs no further work."""
         tracker = self.tracker
-        if self.failing and self.failing.pop(position, None) is not None and tracker is not None:
+        failing = self.failing.pop(position, None) if self.failing else None
+        if failing is not None and tracker is not None:
             self.unsaved.retries.pop(position, None)
             self.unsaved.cleared.add(position)
         if tracker is not None:
@@ -336,6 +343,7 @@ class Consumer:
             if self.outside and position in self.outside:
                 self.outside.discard(position)
                 self.unsaved.cleared.add(position)
+                self.unsaved.left_queue += failing is None or not failing.from_dead_letter
             elif self.replay is None or not self.replay.finish(position):
                 tracker.finish(position)
             self.noted()

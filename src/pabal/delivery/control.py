@@ -202,7 +202,7 @@ class Controls:
         finally:
             # Also if the move was refused: deliveries that were set aside are still unfinished in the cursor.
             self._engine.background.spawn(self._open_again(consumer))
-        await self._leases.count_parked()
+        await self._engine.tally.count()
         return position
 
     async def _open_again(self, consumer: Consumer) -> None:

@@ -105,6 +105,7 @@ def bury_work(engine: Engine) -> None:
         futures.clear()
     engine.background.bury()
     engine.settlement.bury()
+    engine.tally.bury()
     if engine.feed is not None:
         engine.feed.bury()
     bury(*(worker.task for worker in engine.workers))

@@ -26,6 +26,7 @@ from pabal.delivery.redelivery import Redelivery
 from pabal.delivery.router import Router
 from pabal.delivery.settlement import Settlement
 from pabal.delivery.subscription import Subscription, key_text
+from pabal.delivery.tally import Tally
 from pabal.delivery.timers import Timers
 from pabal.delivery.tracebacks import storable
 from pabal.delivery.watchdog import Watchdog
@@ -78,6 +79,7 @@ class Engine:
         self.failures = Failures(self)
         self.settlement = Settlement(self)
         self.redelivery = Redelivery(self)
+        self.tally = Tally(self)
         self.dead_letters = MemoryDeadLetters()
         self.background = Background(self)
         self.quarantine = Quarantine(self)
@@ -314,7 +316,7 @@ class Engine:
 
     def note_parked(self, change: int) -> None:
         """Add ``change`` to the number of dead letters."""
-        self.parked += change
+        self.parked = max(0, self.parked + change)  # those of other processes may not be counted yet
         if self.crew is not None:
             self.crew.note_parked(change)
 

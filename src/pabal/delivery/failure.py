@@ -241,6 +241,7 @@ class Failures:
         earlier = consumer.failing.get(parked.position)
         if earlier is None or not earlier.from_dead_letter:
             self._engine.note_parked(1)
+            consumer.unsaved.letters += consumer.tracker is not None
         if consumer.tracker is not None:
             consumer.unsaved.parked.append(parked)
             self._engine.settlement.mark(consumer)

@@ -42,14 +42,15 @@ class Leases:
         """Names that are being released; another opening of one waits for that."""
         self._being_opened: dict[Consumer, asyncio.Future[None]] = {}
         self._replaying = Replaying(engine, storage, feed)
-        self._leaving: list[Consumer] = []
+        self.leaving: list[Consumer] = []
+        """Subscriptions removed while the bus runs, until they are saved and released."""
         self.unclaimed: list[WorkUnclaimed] = []
 
     # -- opening --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Open every subscription, and look for unfinished work under names that nothing subscribes to."""
-        await self.count_parked()  # first: an open consumer asks whether there is room
+        await self._engine.tally.count()  # first: an open consumer asks whether there is room
         consumers = list(self._engine.consumers.values())
         for first in range(0, len(consumers), _TOGETHER):
             await self._open_together(consumers[first : first + _TOGETHER])
@@ -97,6 +98,8 @@ class Leases:
         except StorageError as error:
             self._engine.report(StorageTrouble(consumer.name, error))
             self._stand_by(consumer)
+        if consumer.tracker is not None:
+            self._engine.tally.look()  # the previous holder may have changed the number
 
     async def _open_after(self, closing: asyncio.Future[None], consumer: Consumer) -> None:
         await asyncio.wait([closing])
@@ -241,12 +244,6 @@ class Leases:
                 self.unclaimed.append(report)
                 engine.report(report)
 
-    async def count_parked(self) -> None:
-        """Count the dead letters in the storage, and the deliveries queued behind them."""
-        records = await self._storage.list_subscriptions()
-        self._engine.parked = sum(record.parked for record in records)
-        self._engine.redelivery.waiting = sum(record.queued for record in records)
-
     # -- keeping --------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
@@ -271,6 +268,7 @@ class Leases:
             return
         self._forget(consumer)
         self._stand_by(consumer)
+        self._engine.tally.look()  # dead letters that were not saved are lost with the lease
 
     # -- giving up ------------------------------------------------------------------------------------
 
@@ -282,20 +280,11 @@ class Leases:
 
     async def reopen(self, consumer: Consumer) -> None:
         """Open a subscription that was set aside again, from what is saved of it."""
-        controls = await self._storage.read_controls([consumer.name])
-        await self.count_parked()
         if consumer.state == CLOSED:
             return  # it was removed in the meantime: ``let_go`` releases it
         self._forget(consumer)
         consumer.state = STARTING
         await self._waited_out(consumer, self.open(consumer, held=consumer.epoch))
-        if any(control.move is not None for control in controls):
-            await self.count_parked()  # dead letters of events to be delivered again are gone
-        for control in controls if consumer.tracker is not None else ():
-            if consumer.reopenings != control.reopenings:
-                # A dead letter was retried or discarded after the count was read.
-                consumer.reopenings = control.reopenings
-                self._feed.controls.look()
 
     def let_go(self, consumer: Consumer) -> None:
         """Save and release a subscription that was removed while the bus runs."""
@@ -305,7 +294,7 @@ class Leases:
             if closing is None:
                 return
         else:
-            self._leaving.append(consumer)
+            self.leaving.append(consumer)
             closing = asyncio.ensure_future(self._close(consumer))
             self._engine.background.spawn(closing)
         self._closing[consumer.name] = closing
@@ -323,20 +312,22 @@ class Leases:
 
     async def _leave(self, consumer: Consumer) -> None:
         """Save what a removed subscription has finished; the rest stays unfinished in its cursor."""
-        await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
+        async with self._engine.tally.change():
+            await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
+            consumer.unsaved = Unsaved()
         await self._storage.release_subscription(consumer.name, consumer.epoch)
-        self._leaving.remove(consumer)
+        self.leaving.remove(consumer)
 
     def bury(self) -> None:
         """Forget openings and releases of a closed event loop, so that their names can be opened again."""
         self._openings.clear()
-        self._leaving.clear()
+        self.leaving.clear()
 
     async def release(self) -> None:
         """Release every subscription, so that other processes can take over at once."""
         ended = await asyncio.gather(
             *(self._give_back(opening, name) for opening, name in tuple(self._openings.items())),
-            *(self._leave(consumer) for consumer in tuple(self._leaving)),
+            *(self._leave(consumer) for consumer in tuple(self.leaving)),
             *(
                 self._storage.release_subscription(consumer.name, consumer.epoch)
                 for consumer in self._engine.consumers.values()

@@ -72,6 +72,7 @@ class Redelivery:
         """Settle a dead letter whose retry succeeded."""
         if not consumer.failing[position].discarded:
             self._engine.note_parked(-1)
+            consumer.unsaved.letters -= consumer.tracker is not None
         if consumer.tracker is None:
             self._engine.dead_letters.remove(consumer.name, position)
         self._release_moved(consumer, position)

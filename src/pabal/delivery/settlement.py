@@ -80,6 +80,11 @@ class Settlement:
             self.mark(consumer)
 
     @property
+    def is_saving(self) -> bool:
+        """Tell whether a save is under way."""
+        return self._saving
+
+    @property
     def idle(self) -> bool:
         """Tell whether everything is saved."""
         return not self._dirty and not self._saving
@@ -165,6 +170,7 @@ class Settlement:
 
     async def _save(self) -> None:
         assert self._store is not None
+        await self._engine.tally.counted()
         consumers, self._dirty = list(self._dirty), {}
         taken: list[tuple[Consumer, Unsaved]] = []
         changes: list[Progress] = []
@@ -237,4 +243,6 @@ def _restore(consumer: Consumer, unsaved: Unsaved) -> None:
         recovered=(unsaved.recovered + later.recovered)[-RECOVERIES_KEPT:],
         parked=unsaved.parked + later.parked,
         queued=unsaved.queued + later.queued,
+        letters=unsaved.letters + later.letters,
+        left_queue=unsaved.left_queue + later.left_queue,
     )

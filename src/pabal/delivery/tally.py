@@ -1,0 +1,90 @@
+"""Count the dead letters in the storage exactly, although a count takes time and saves go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
+from pabal.ports.telemetry import StorageTrouble
+
+if TYPE_CHECKING:
+    from pabal.delivery.engine import Engine
+
+_PAUSE = 0.5
+
+
+class Tally:
+    """Count the dead letters in the storage, and never while this process changes their number there.
+
+    A new dead letter counts at once, and is saved later. A save that runs during a count may or may not be in
+    the result. So counts and changes wait for each other, and what is not saved yet is added to the result.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._counts: set[object] = set()
+        self._changes: set[object] = set()
+        self._is_asked = False
+
+    async def count(self) -> None:
+        """Count the dead letters, and the deliveries queued behind them. Raises StorageError."""
+        engine, counts, mine = self._engine, self._counts, object()
+        storage = engine.redelivery.storage
+        assert storage is not None
+        counts.add(mine)
+        self._is_asked = False
+        try:
+            await engine.background.until(lambda: not (self._changes or engine.settlement.is_saving))
+            records = await storage.list_subscriptions()
+        finally:
+            counts.discard(mine)
+            engine.background.noticed()
+        ending = engine.feed.leases.leaving if engine.feed is not None else ()
+        held = [each for each in (*engine.consumers.values(), *ending) if each.tracker is not None]
+        engine.parked = sum(record.parked for record in records) + sum(one.unsaved.letters for one in held)
+        waiting = sum(len(one.unsaved.queued) - one.taken_from_queues() for one in held)
+        engine.redelivery.waiting = waiting + sum(record.queued for record in records)
+
+    async def counted(self) -> None:
+        """Return when no count is under way: only then may the number in the storage change."""
+        while self._counts:
+            future = asyncio.get_running_loop().create_future()
+            self._engine.background.observers.append(future)
+            await future
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[None]:
+        """Hold off counts while the block changes the number of dead letters in the storage and here."""
+        await self.counted()
+        changes, mine = self._changes, object()
+        changes.add(mine)
+        try:
+            yield
+        finally:
+            changes.discard(mine)
+            self._engine.background.noticed()
+
+    # -- counting again -------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Count again in the background, because other processes may have changed the number."""
+        if self._engine.feed is not None and not (self._engine.halting or self._is_asked):
+            self._is_asked = True
+            self._engine.background.spawn(self._look())
+
+    async def _look(self) -> None:
+        await asyncio.sleep(0)  # one count for all calls in this turn of the loop
+        try:
+            await self.count()
+        except (BusNotRunningError, StorageClosedError):
+            return
+        except StorageError as error:
+            self._engine.report(StorageTrouble("", error))
+            self._engine.timers.add(_PAUSE, self.look)
+
+    def bury(self) -> None:
+        """Forget the counts and changes of a closed event loop."""
+        self._counts, self._changes, self._is_asked = set(), set(), False

@@ -1,0 +1,167 @@
+"""The number of dead letters, which health and statistics tell, though counting them takes a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.brokers.events import until
+from tests.bus.conftest import stored as stored
+from tests.bus.samples import Moved
+from tests.bus.support import Backend, Seen, figures, turns
+from tests.delivery.desk import Clerk, Desk
+
+from pabal import InMemoryEventBus, NotRetryableError
+from pabal.ports.storage import EventStorage, SubscriptionRecord
+
+
+def told(bus: InMemoryEventBus) -> int:
+    return int(bus.get_statistics()["failed_events_count"])
+
+
+def once_counted(storage: EventStorage, act: Callable[[], Awaitable[object]]) -> None:
+    """Have something done when the storage has counted next, and nobody has its answer yet."""
+    vault: Any = storage
+    count = vault.list_subscriptions
+
+    async def count_and_act() -> list[SubscriptionRecord]:
+        vault.list_subscriptions = count
+        records: list[SubscriptionRecord] = await count()
+        await act()
+        return records
+
+    vault.list_subscriptions = count_and_act
+
+
+async def busy(stored: Backend, **options: Any) -> tuple[InMemoryEventBus, EventStorage, Clerk]:
+    """Run a bus on which one subscription can be reset while another handles."""
+    bus = await stored.running(worker_count=2)
+    assert isinstance(bus, InMemoryEventBus)
+    assert bus.storage is not None
+    clerk, idle = Clerk(), Clerk()
+    bus.subscribe(Moved, clerk, name="clerk", **options)
+    bus.subscribe(Moved, idle, name="idle")
+    return bus, bus.storage, clerk
+
+
+async def test_what_is_parked_while_dead_letters_are_counted_counts(stored: Backend) -> None:
+    """Health said ok, and statistics told of none, until they were counted again: mostly after a restart."""
+    bus, storage, clerk = await busy(stored)
+    clerk.refused = {1: NotRetryableError("never")}
+    parked: Seen[int] = Seen()
+
+    async def park() -> None:
+        await bus.publish(Moved("A", 1))
+        await clerk.entered.reach(1)
+        await turns()
+        parked.add(told(bus))
+
+    once_counted(storage, park)
+    await bus.subscriptions.reset("idle", "now")
+    await bus.drain(60)
+    assert parked == [1]
+    assert told(bus) == len(await bus.dead_letters.list()) == 1
+    assert bus.health().status == "degraded"
+
+
+async def test_what_is_parked_and_not_yet_saved_when_they_are_counted_counts_once(stored: Backend) -> None:
+    """It is in no answer of the storage, but will be: counted there alone, it was forgotten."""
+    bus, storage, clerk = await busy(stored)
+    clerk.refused = {1: NotRetryableError("never"), 2: NotRetryableError("never")}
+    vault: Any = storage
+    save = vault.save_progress
+    saving, go_on = asyncio.Event(), asyncio.Event()
+
+    async def save_late(changes: Any) -> Any:
+        saving.set()
+        await go_on.wait()
+        return await save(changes)
+
+    vault.save_progress = save_late
+    await bus.publish(Moved("A", 1))
+    await saving.wait()
+    counting = asyncio.create_task(bus._engine.tally.count())
+    await bus.publish(Moved("A", 2))
+    await clerk.entered.reach(2)
+    await turns()
+    go_on.set()
+    await counting
+    await bus.drain(60)
+    assert told(bus) == len(await bus.dead_letters.list()) == 2
+
+
+@pytest.mark.parametrize("way_out", ["retry", "discard"])
+async def test_what_is_retried_or_discarded_while_they_are_counted_counts_no_more(
+    stored: Backend, way_out: str
+) -> None:
+    """Health told of dead letters that were gone, or statistics of fewer than there were."""
+    bus, storage, clerk = await busy(stored)
+    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
+    await bus.publish_batch([Moved("A", 1), Moved("B", 2)])
+    await bus.drain(60)
+    clerk.refused.clear()
+    first, _ = await bus.dead_letters.list()
+    doing: list[asyncio.Task[int]] = []
+
+    async def act() -> None:
+        doing.append(asyncio.create_task(getattr(bus.dead_letters, way_out)(first.id)))
+        await turns()
+
+    once_counted(storage, act)
+    await bus.subscriptions.reset("idle", "now")
+    await doing[0]
+    await bus.drain(60)
+    assert told(bus) == len(await bus.dead_letters.list()) == 1
+
+
+async def test_who_takes_a_subscription_over_counts_what_was_parked_under_it(stored: Backend) -> None:
+    """Its health said ok, and once they were retried statistics told of fewer dead letters than none."""
+    first, storage, clerk = await busy(stored)
+    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
+    second = InMemoryEventBus(stored.storage() if stored.kind == "sqlite" else storage, worker_count=1)
+    clerk_there = Clerk()
+    second.subscribe(Moved, clerk_there, name="clerk")
+    async with second:
+        await first.publish_batch([Moved("A", 1), Moved("B", 2)])
+        await first.drain(60)
+        await first.stop()
+        await until(lambda: figures(second, "clerk")["state"] == "active")
+        await second.drain(60)
+        assert told(second) == 2
+        assert await second.dead_letters.retry("all") == 2
+        await second.drain(60)
+        assert (told(second), second.health().status) == (0, "ok")
+
+
+async def test_a_bus_that_never_ran_tells_of_no_fewer_dead_letters_than_none(desk: Desk) -> None:
+    """A script that tidies up without handling anything printed a figure below zero."""
+    desk.clerk.refused = {1: NotRetryableError("never")}
+    desk.employ(on_exhausted="park")
+    await desk.publish(1)
+    await desk.rest()
+    bus = InMemoryEventBus(desk.storage)
+    assert await bus.clear_failed_events() == 1
+    assert told(bus) == 0
+
+
+async def test_what_queues_is_counted_right_while_it_is_delivered(stored: Backend) -> None:
+    """A subscription would halt for want of room that there is."""
+    bus, _, clerk = await busy(stored, on_exhausted="park_key")
+    clerk.refused = {1: NotRetryableError("never")}
+    await bus.publish_batch([Moved("A", n) for n in range(1, 9)])
+    await bus.drain(60)
+    assert bus._engine.redelivery.waiting == 7
+    clerk.refused.clear()
+    clerk.gate.clear()
+    assert await bus.dead_letters.retry("all") == 1
+    await bus._engine.tally.count()
+    assert bus._engine.redelivery.waiting == 7
+    clerk.gate.set()
+    await clerk.handled.reach(2)
+    clerk.gate.clear()
+    await bus._engine.tally.count()
+    clerk.gate.set()
+    await bus.drain(60)
+    assert bus._engine.redelivery.waiting == 0
