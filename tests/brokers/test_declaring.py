@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from pabal.brokers.redis import RedisEventBus
+from pabal.brokers.redis.coordinator import Coordinator
+from pabal.brokers.redis.declaring import Declarations
 from pabal.brokers.redis.inspector import GroupInspector
+from pabal.brokers.redis.membership import Membership, View
 from pabal.brokers.redis.partition import PartitionStorage
+from pabal.brokers.redis.reports import GroupRestored
 from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
@@ -101,3 +106,97 @@ async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and
         await other.drain(timeout=30)
         assert sorted(first.numbers + second.numbers) == list(range(8))
         assert other.health().status == "ok"
+
+
+def halts(bus: RedisEventBus) -> list[str]:
+    return [reason for reason in bus.health().reasons if "halted" in reason]
+
+
+@pytest.mark.parametrize("restored", [True, False])
+async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_before(
+    own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, restored: bool
+) -> None:
+    """Promise 43. What one process had put back another had numbered anew: "somebody forgot it", it said."""
+    held, declared, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    turn, look = Coordinator._turn, Membership.look
+
+    async def turn_later(coordinator: Coordinator) -> None:
+        if coordinator is one._coordinator and is_flushed:
+            held.set()
+            await (declared if restored else go_on).wait()
+        await turn(coordinator)
+
+    async def look_later(membership: Membership) -> View:
+        if one._coordinator is not None and membership is not one._coordinator.membership:
+            declared.set()
+            await go_on.wait()
+        return await look(membership)
+
+    is_flushed = False
+    one, two = make(own_server, namespace), make(own_server, namespace)
+    noted = {name: Noted() for name in ("first", "second")}
+    for bus, names in ((one, ("first", "second")), (two, ("second", "first"))):
+        for name in names:
+            bus.subscribe(Moved, noted[name], name=name)
+    restorations: list[GroupRestored] = []
+    one.listen(lambda report: restorations.append(report) if isinstance(report, GroupRestored) else None)
+    monkeypatch.setattr(Coordinator, "_turn", turn_later)
+    async with one:
+        await one.publish_batch(moves(20, 40))
+        await one.drain(timeout=30)
+        is_flushed = True
+        await held.wait()
+        await one._log.link.call("FLUSHALL")
+        if restored:  # two has declared by then, and has taken no partition
+            monkeypatch.setattr(Membership, "look", look_later)
+            starting = asyncio.create_task(two.start())
+            await until(lambda: bool(restorations))
+            go_on.set()
+            await starting
+        else:
+            await two.start()
+            go_on.set()
+        await until(lambda: len(one.partitions) == len(two.partitions) == 4)
+        await one.publish_batch([Moved(f"k{number % 20}", number) for number in range(40, 80)])
+        await one.drain(timeout=30)
+        assert (halts(one), halts(two)) == ([], [])
+        for name in noted:
+            assert await one.subscriptions.pause(name)
+            assert await one.subscriptions.resume(name)
+        assert (halts(one), halts(two)) == ([], [])
+        await two.stop()
+        await until(lambda: len(one.partitions) == 8)
+        assert halts(one) == []
+    for each in noted.values():
+        assert sorted(each.numbers) == list(range(80))
+
+
+async def test_no_two_have_one_number_after_a_flush(
+    own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 6. Notes of attempts name subscriptions by it: a death would be counted for another's event."""
+    held, go_on = asyncio.Event(), asyncio.Event()
+    turn = Coordinator._turn
+
+    async def turn_later(coordinator: Coordinator) -> None:
+        if is_flushed:
+            held.set()
+            await go_on.wait()
+        await turn(coordinator)
+
+    is_flushed = False
+    monkeypatch.setattr(Coordinator, "_turn", turn_later)
+    async with make(own_server, namespace, Noted(), partitions=1) as bus:
+        bus.subscribe(Moved, Noted(), name="sub-2")
+        await bus.drain(timeout=30)
+        restored: list[GroupRestored] = []
+        bus.listen(lambda report: restored.append(report) if isinstance(report, GroupRestored) else None)
+        is_flushed = True
+        await held.wait()
+        await bus._log.link.call("FLUSHALL")
+        newcomer = make(own_server, namespace, partitions=1).subscribe(Moved, Noted(), name="newcomer")
+        await Declarations(bus._log, bus._keys, "g").declare(newcomer)
+        go_on.set()
+        await until(lambda: bool(restored))
+        numbers = await bus._log.link.call("HVALS", bus._keys.names)
+        assert len(set(numbers)) == len(numbers) == 3

@@ -210,6 +210,7 @@ class RedisEventBus(BaseEventBus):
     def _positions_jumped(self) -> None:
         self._appended_upto.clear()
         if self._coordinator is not None:
+            self._coordinator.declarations.forget_all()
             self._engine.background.spawn(self._coordinator.positions_jumped())
 
     # -- waiting --------------------------------------------------------------------------------------

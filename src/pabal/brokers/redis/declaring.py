@@ -49,3 +49,7 @@ class Declarations:
     def forget(self, name: str) -> None:
         """Make the next ``declare`` of a subscription declare it again."""
         self.numbers.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Declare every subscription again, because the server may have forgotten their numbers."""
+        self.numbers.clear()

@@ -147,9 +147,8 @@ class PartitionStorage(SteeredPartition):
         """Write again the state that the server has forgotten; False if another process has the partition."""
         keys = self._keys
         arguments: list[Any] = [self._owner, epoch, self._group]
-        for consumer in consumers:
-            if consumer.tracker is None:
-                continue
+        held = [consumer for consumer in consumers if consumer.tracker is not None]
+        for consumer in held:
             saved = progress_of(consumer, Unsaved(), last=False)
             cursor = encode_cursor(saved.watermark, saved.frontier, saved.unfinished)
             mark = consumer.reason if consumer.state == HALTED else HELD
@@ -158,7 +157,7 @@ class PartitionStorage(SteeredPartition):
             arguments.append(len(retries))
             for retry in retries:
                 arguments += (cursors.field(consumer.name, retry.position), encode_retry(retry))
-        restored = await self.log.link.run(
+        numbers = await self.log.link.run(
             script("restore"),
             (
                 keys.lease,
@@ -170,7 +169,11 @@ class PartitionStorage(SteeredPartition):
             ),
             *arguments,
         )
-        return bool(restored)
+        if numbers is None:
+            return False
+        for consumer, number in zip(held, numbers, strict=True):
+            consumer.number = int(number)  # with another number it would count as removed and added again
+        return True
 
     async def _declare(self, name: str, place: int | str) -> int:
         keys = self._keys
