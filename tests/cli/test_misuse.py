@@ -63,7 +63,19 @@ def test_an_aggregate_named_as_lists_show_it_is_told_how_to_name_it(pabal: Pabal
     """An aggregate copied from ``events list`` would look as if it had lost its events."""
     assert "no events\n" in pabal("streams", "show", file, "o-9").output
     told = pabal("streams", "show", file, "order/o-1").output
-    assert told == "this aggregate has no events; give its id alone, and its type with --aggregate-type\n"
+    assert told == (
+        "pabal: this aggregate has no events; give its id alone, and its type with --aggregate-type\n"
+    )
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--after-version", 7), ("--aggregate-type", "order")])
+def test_an_aggregate_that_the_log_does_not_know_is_refused_like_an_unknown_event(
+    pabal: Pabal, file: Path, more: tuple[object, ...]
+) -> None:
+    """A script that misspells an id went on as if there were nothing to see."""
+    told = pabal("streams", "show", file, "o-9", *more)
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert pabal("events", "show", file, "o-9").exit_code == told.exit_code
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "cp1252", "latin-1"])

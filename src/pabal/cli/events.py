@@ -13,8 +13,10 @@ from rich.tree import Tree
 
 from pabal.cli.base import (
     INTERRUPTED,
+    REFUSED,
     compose,
     console,
+    fail,
     filter_options,
     json_option,
     limit_option,
@@ -318,13 +320,22 @@ def show_stream(
 
     Example: pabal streams show trading.db order-17
     """
-    found = run(
-        target,
-        lambda operations: operations.stream(
+
+    async def history(operations: Operations) -> list[EventView] | None:
+        found = await operations.stream(
             aggregate_id, aggregate_type, after_version=after_version, limit=limit
-        ),
-        payloads=payloads,
-    )
+        )
+        is_known = found or (after_version and await operations.stream(aggregate_id, aggregate_type, limit=1))
+        return found if is_known else None
+
+    found = run(target, history, payloads=payloads)
+    if found is None:
+        if "/" in aggregate_id:  # type/id, as ``events list`` prints it and ``--aggregate`` accepts it
+            fail(
+                t("this aggregate has no events; give its id alone, and its type with --aggregate-type"),
+                REFUSED,
+            )
+        fail(t("this aggregate has no events"), REFUSED)
     if as_json:
         print_json(found)
         return
@@ -335,7 +346,4 @@ def show_stream(
         payload = msgspec.json.encode(event.payload).decode()
         cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
         row(made, *([f"{event.aggregate_type}/{aggregate_id}"] if several else []), *cells)
-    if "/" in aggregate_id:  # type/id, as ``events list`` prints it and ``--aggregate`` accepts it
-        show(made, "this aggregate has no events; give its id alone, and its type with --aggregate-type")
-    else:
-        show(made, "this aggregate has no events")
+    show(made, "this aggregate has no events above that version")

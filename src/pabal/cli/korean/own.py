@@ -223,6 +223,7 @@ _SENTENCES = {
     "{count} events written": "이벤트 {count}개를 썼습니다",
     "no aggregate matches": "조건에 맞는 애그리거트가 없습니다",
     "this aggregate has no events": "이 애그리거트에는 이벤트가 없습니다",
+    "this aggregate has no events above that version": "이 애그리거트에는 그 버전 다음의 이벤트가 없습니다",
     "this aggregate has no events; give its id alone, and its type with --aggregate-type": "이 애그리거트에는 이벤트가 없습니다. id만 쓰고, 타입은 --aggregate-type으로 주세요",
     "{events}, {subscriptions}, largest lag {lag}, {rate} events/s lately": "{events}, {subscriptions}, 최대 지연 {lag}, 최근 초당 {rate}개",
     "{retries}, {parked}, {queued} queued behind them, {scheduled} scheduled": "{retries}, {parked}, 그 뒤의 대기 {queued}, 예약 {scheduled}",
