@@ -9,7 +9,7 @@ import pytest
 
 from pabal import BaseEventBus, DomainEvent, PatternMatchesNothingWarning
 from pabal.domain.registry import registry
-from pabal.errors import DuplicateSubscriptionError
+from pabal.errors import DuplicateSubscriptionError, UsageError
 from tests.bus.samples import Jumped, Measured, Moved, Noted, Ticket
 from tests.bus.support import ONCE, Backend, Seen, figures, numbers, watermark
 
@@ -194,6 +194,22 @@ async def test_unsubscribe_takes_the_subscription_or_its_id_and_tells_whether_it
     await bus.drain(60)
     assert numbers(seen) == [1, 1]
     assert bus.get_statistics()["subscription_count"] == 0
+
+
+async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing(backend: Backend) -> None:
+    """A script that gave a name was told "it did not exist", and the handler went on being called."""
+    bus = await backend.running()
+
+    @bus.on(Moved, name="dead")
+    async def note(event: Moved) -> None: ...
+
+    with pytest.raises(UsageError, match=r"'dead' is the name of a subscription; pass what .*attached\(\)"):
+        bus.unsubscribe("dead")
+    slips: list[Any] = [note, None, 1]
+    for slip in slips:
+        with pytest.raises(UsageError, match=r"is no subscription; pass what subscribe\(\) returned"):
+            bus.unsubscribe(slip)
+    assert bus.get_statistics()["subscription_count"] == 1
 
 
 async def test_subscribing_under_a_name_again_goes_on_where_it_ended(stored: Backend) -> None:

@@ -18,7 +18,7 @@ from pabal.bus.inbox import Inbox, running_loop
 from pabal.bus.intake import Backpressure, Intake
 from pabal.bus.options import Awaited, Common, E, F, Handler, Kind, Options, Several, at_least_one
 from pabal.bus.statistics import Health
-from pabal.bus.subscriptions import Subscriptions
+from pabal.bus.subscriptions import Subscriptions, end_subscription
 from pabal.bus.waiting import Expectations, within
 from pabal.delivery.context import Middleware, current_event
 from pabal.delivery.engine import Engine
@@ -250,12 +250,12 @@ class BaseEventBus(ABC):
         return decorate
 
     def unsubscribe(self, subscription: Subscription | str) -> bool:
-        """End a subscription, given as object or by its id; True if it existed.
+        """End a subscription, given as object or by its id; True if it existed. Raises UsageError for a name.
 
         A running handler ends as usual. With storage, the cursor stays for the name's next subscription.
         """
         self._check_loop("unsubscribe")
-        return self._engine.remove(subscription if isinstance(subscription, str) else subscription.id)
+        return end_subscription(self._engine, subscription)
 
     def use(self, middleware: Middleware) -> None:
         """Call ``async (event, context, call_next)`` around every attempt, inside middleware added before."""

@@ -10,6 +10,8 @@ from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageErr
 from pabal.ports.control import SubscriptionSteering
 from pabal.ports.records import Replay, Start, SubscriptionRecord
 
+_TAKEN = "pass what subscribe() returned or subscriptions.attached() holds, or the id of that"
+
 
 class Subscriptions:
     """Pause, resume, reset and replay subscriptions by durable name, in whatever process they are handled.
@@ -121,3 +123,14 @@ class Subscriptions:
         if self._store is None:
             raise UsageError(f"cannot {action} without a log; give the bus an event_storage")
         return self._store
+
+
+def end_subscription(engine: Engine, given: Subscription | str) -> bool:
+    """End a subscription, given as object or by its id; False if unknown. Raises UsageError for a name."""
+    identity = given.id if isinstance(given, Subscription) else given
+    if not isinstance(identity, str):
+        raise UsageError(f"{given!r} is no subscription; {_TAKEN}")
+    ended = engine.remove(identity)
+    if not ended and identity in engine.consumers:
+        raise UsageError(f"{identity!r} is the name of a subscription; {_TAKEN}")
+    return ended
