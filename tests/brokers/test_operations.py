@@ -245,6 +245,9 @@ async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server,
         assert [attempt.error_type for attempt in shown.attempts] == ["ValueError", "ValueError"]
         with pytest.raises(DeadLetterNotFoundError):
             await operations.dead_letter(999)
+        events = (await operations.events(payloads=True)).events
+        odd = {event.event_id for event in events if event.payload["number"] in numbers}
+        assert await operations.parked(events) == odd
 
 
 async def test_the_running_owner_hears_of_a_retry_an_edit_and_a_discard(

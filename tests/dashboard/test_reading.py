@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
+from pabal.dashboard import reading
 from pabal.errors import EventNotFoundError
 from pabal.operations import Operations
 from pabal.ports.operations import Trace
@@ -93,6 +94,21 @@ async def test_older_pages_follow_without_a_gap(bus: InMemoryEventBus) -> None:
                 break
             page = (await http.get("/api/events", params={"before": page["next"]})).json()
     assert seen == list(range(244, 0, -1))
+
+
+async def test_dead_letters_are_marked_in_a_chain_however_many_there_are(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more than a thousand, an event whose handler gave up looked like one that was handled."""
+    monkeypatch.setattr(reading, "_MARKED", 1)
+    async with client(bus) as http:
+        letters = (await http.get("/api/dead-letters")).json()["items"]
+        marked = []
+        for letter in letters:
+            shown = (await http.get(f"/api/events/{letter['event_id']}")).json()
+            marked += [node["event_id"] for node in shown["graph"]["nodes"] if node["parked"]]
+    assert marked == [letter["event_id"] for letter in letters]
+    assert len(marked) == 2
 
 
 async def test_one_event_shows_its_deliveries_and_its_chain(bus: InMemoryEventBus) -> None:

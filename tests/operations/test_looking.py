@@ -96,6 +96,15 @@ async def test_one_event_shows_cause_effects_and_deliveries(stopped: Path) -> No
             await operations.event("0190a000-0000-7000-8000-000000000000")
 
 
+async def test_dead_letters_are_told_among_events(stopped: Path) -> None:
+    """A picture of a chain would mark the oldest ones alone, or read all that there are."""
+    async with open_operations(stopped) as operations:
+        events = (await operations.events()).events
+        letters = (await operations.dead_letters()).dead_letters
+        assert await operations.parked(events) == {letter.event.event_id for letter in letters}
+        assert await operations.parked(events[:0]) == set()
+
+
 async def test_a_delivery_that_succeeded_at_last_shows_what_failed_before(stopped: Path) -> None:
     """To the question why an order was late, the answer would only be that it was handled."""
     await mend(stopped)

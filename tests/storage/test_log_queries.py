@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pabal import DomainEvent, InMemoryEventStorage, SqliteEventStorage
 from pabal.domain.envelope import to_envelope
 from pabal.errors import CorruptLogError
-from pabal.ports.storage import LogFilter
+from pabal.ports.storage import LogFilter, ParkedDelivery, PendingRetry, Progress
 from pabal.storage.sqlite import appender, inspection, queries
 from tests.storage.events import Note, Tick, ticks
 
@@ -148,11 +148,59 @@ async def test_a_page_of_a_long_history_costs_as_little_as_one_of_a_short(
     assert long < short * 1.5, (short, long)
 
 
+async def test_what_became_of_an_event_costs_as_little_among_many_dead_letters(path: Path) -> None:
+    """Each page about an event would read all that ever failed: those of a bad night, a hundred thousand."""
+    steps: list[int] = []
+    for many in (200, 2000):
+        async with SqliteEventStorage(path) as storage:
+            await storage.store_events(ticks(many))
+            last = await storage.head()
+            for name in ("forgotten", "sub"):
+                await _fill(storage, name, many)
+            await storage.forget_subscription("forgotten")
+        found: list[Any] = []
+
+        def look(connection: sqlite3.Connection, last: int = last, found: list[Any] = found) -> None:
+            found += inspection._deliveries_at(connection, last)
+
+        steps.append(_counted(path, look))
+        assert {one.subscription: one.state for one in found} == {"forgotten": "parked", "sub": "parked"}
+    assert steps[1] < steps[0] * 1.5, steps
+
+
+async def _fill(storage: SqliteEventStorage, name: str, many: int) -> None:
+    """Have a subscription park the newest events, and wait with all others, in every way."""
+    cursor = await storage.open_subscription(name, "beginning")
+    assert cursor is not None
+    last = await storage.head()
+    parked = range(last - many + 1, last + 1)
+    change = Progress(
+        name,
+        cursor.epoch,
+        0,
+        0,
+        (),
+        tuple(PendingRetry(position, 1, 0.0) for position in range(1, last)),
+        parked=tuple(ParkedDelivery(at, "", (), 0.0, None, None, None, False) for at in parked),
+        queued=tuple(("key", position) for position in range(1, last)),
+    )
+    assert await storage.save_progress([change]) == []
+    await storage.release_subscription(name, cursor.epoch)
+
+
 async def _steps_of(path: Path, count: int, page: Callable[[sqlite3.Connection, int], list[Any]]) -> int:
     """Append to one stream and chain, and count the SQLite instructions to read a page in its middle."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(Tick("A", correlation_id="chain-1") for _ in range(count))
         middle = await storage.head() // 2
+
+    def read(connection: sqlite3.Connection) -> None:
+        assert len(page(connection, middle)) == 5
+
+    return _counted(path, read)
+
+
+def _counted(path: Path, read: Callable[[sqlite3.Connection], object]) -> int:
     steps = 0
 
     def step() -> int:
@@ -162,7 +210,7 @@ async def _steps_of(path: Path, count: int, page: Callable[[sqlite3.Connection, 
 
     connection = sqlite3.connect(path, isolation_level=None)
     connection.set_progress_handler(step, 1)
-    assert len(page(connection, middle)) == 5
+    read(connection)
     connection.close()
     return steps
 

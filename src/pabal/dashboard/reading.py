@@ -11,13 +11,14 @@ from starlette.requests import Request
 from pabal.dashboard.bilingual import what_came_of
 from pabal.dashboard.context import Context, user_of
 from pabal.dashboard.problems import Problem
-from pabal.dashboard.shown import chain, detail, event_row, letter_detail, letter_row
+from pabal.dashboard.shown import chain, chained, detail, event_row, letter_detail, letter_row
 from pabal.errors import EventNotFoundError
 from pabal.operations import parse_filter
 from pabal.ports.operations import DeadLetterFilter
 
 _PAGE = 50
 _CHAIN = 400
+_MARKED = 1000
 _FILTER = ("type", "aggregate", "correlation", "since", "until")
 
 
@@ -86,8 +87,10 @@ async def event(context: Context, request: Request) -> Any:
         trace = await context.operations.trace(event_id, limit=_CHAIN)
     except EventNotFoundError:  # it has just been trimmed
         trace = None
-    parked = await context.operations.dead_letters(limit=1000)
+    parked = await context.operations.dead_letters(limit=_MARKED)
     marked = {letter.event.event_id for letter in parked.dead_letters}
+    if parked.next is not None:  # up to 100,000: too many to read for one page
+        marked = await context.operations.parked(chained(found, trace))
     return {**detail(found, context.operations.masking), "graph": chain(found, trace, marked)}
 
 

@@ -53,20 +53,31 @@ def detail(found: EventDetail, masking: Masking) -> dict[str, Any]:
     return {"event": event, "deliveries": deliveries}
 
 
+def chained(found: EventDetail, trace: Trace | None) -> list[EventView]:
+    """Return an event with its causes and effects, causes first."""
+    if trace is None:
+        return [one for one in (found.cause, found.event, *found.effects) if one is not None]
+    return [node.event for node in _walked(trace)]
+
+
 def chain(found: EventDetail, trace: Trace | None, parked: Container[str]) -> dict[str, Any]:
     """Convert the causes and effects of an event to nodes and (cause, effect) edges."""
+    events = chained(found, trace)
     if trace is None:
-        nodes = [one for one in (found.cause, found.event, *found.effects) if one is not None]
-        edges = [(one.causation_id, one.event_id) for one in nodes if one.causation_id is not None]
-        return {"nodes": [_node(one, parked) for one in nodes], "edges": edges, "truncated": False}
-    nodes, edges = [], []
-    waiting: list[TraceNode] = list(trace.roots)
-    while waiting:
-        node = waiting.pop(0)
-        nodes.append(node.event)
-        edges += [(node.event.event_id, effect.event.event_id) for effect in node.effects]
-        waiting += node.effects
-    return {"nodes": [_node(one, parked) for one in nodes], "edges": edges, "truncated": not trace.complete}
+        edges = [(one.causation_id, one.event_id) for one in events if one.causation_id is not None]
+    else:
+        edges = [
+            (node.event.event_id, effect.event.event_id) for node in _walked(trace) for effect in node.effects
+        ]
+    truncated = trace is not None and not trace.complete
+    return {"nodes": [_node(one, parked) for one in events], "edges": edges, "truncated": truncated}
+
+
+def _walked(trace: Trace) -> list[TraceNode]:
+    nodes = list(trace.roots)
+    for node in nodes:  # the list grows during the loop
+        nodes += node.effects
+    return nodes
 
 
 def _node(event: EventView, parked: Container[str]) -> dict[str, Any]:

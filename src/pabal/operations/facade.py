@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -39,6 +40,7 @@ _EVERYTHING = EventFilter()
 _MOST = 1000
 _TRACED = 5000
 _EFFECTS = 500
+_TOGETHER = 50
 _RATE_WINDOW = timedelta(seconds=60)
 
 
@@ -288,6 +290,21 @@ class Operations(Actions):
         )
         page = tuple(self.masking.letter(letter) for letter in found[:limit])
         return DeadLetterPage(page, page[-1].id if len(found) > limit else None)
+
+    async def parked(self, events: Sequence[EventView]) -> set[str]:
+        """Return the ids of those of ``events`` of which at least one subscription has a dead letter.
+
+        The cost does not depend on the number of dead letters.
+        """
+        found: set[str] = set()
+        for first in range(0, len(events), _TOGETHER):
+            asked = events[first : first + _TOGETHER]
+            for event, came_to in zip(
+                asked, await asyncio.gather(*map(self._source.deliveries, asked)), strict=True
+            ):
+                if any(delivery.dead_letter_id is not None for delivery in came_to):
+                    found.add(event.event_id)
+        return found
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
         """Return one dead letter. Raises DeadLetterNotFoundError."""

@@ -28,16 +28,24 @@ WHERE position > (SELECT value FROM meta WHERE key = 'indexed_upto') AND stream_
 GROUP BY 1, 2
 
 -- name: queued_at
-SELECT subscription FROM queued WHERE position = ?
+SELECT q.subscription FROM subscriptions s CROSS JOIN queued q ON q.subscription = s.name AND q.position = ?
 
 -- name: retries_at
-SELECT subscription, attempts, due_at, failures FROM retries WHERE position = ?
+SELECT r.subscription, r.attempts, r.due_at, r.failures
+FROM subscriptions s CROSS JOIN retries r ON r.subscription = s.name AND r.position = ?
 
 -- name: recoveries_at
 SELECT subscription, position, attempts, failures, finished_at FROM recoveries WHERE position = ? ORDER BY id
 
 -- name: dead_letters_at
-SELECT subscription, id, state, failures FROM dead_letters WHERE position = ?
+-- The index begins with the subscription, and not all of those are in ``subscriptions`` any more. So the names are
+-- found in the index itself, with one search each.
+WITH RECURSIVE names (name) AS (
+    SELECT min(subscription) FROM dead_letters
+    UNION ALL
+    SELECT (SELECT min(subscription) FROM dead_letters WHERE subscription > name) FROM names WHERE name IS NOT NULL)
+SELECT d.subscription, d.id, d.state, d.failures
+FROM names CROSS JOIN dead_letters d ON d.subscription = name AND d.position = ?
 
 -- name: begin_action
 INSERT INTO audit (at, actor, action, subject, details) VALUES (?, ?, ?, ?, ?) RETURNING id
