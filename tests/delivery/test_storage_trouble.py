@@ -212,11 +212,14 @@ async def test_a_subscription_that_cannot_be_opened_is_tried_again() -> None:
     await trouble.reach(1)
     await bus.publish(Moved("a", 1))
     assert bus.health().status == "degraded"
+    [reason] = bus.health().reasons
+    assert reason.startswith("subscription 'late' cannot be opened: ")
     storage.refused.clear()
     await clock.advance(0.5)
     await resumed.reach(1)
     await bus.drain(timeout=None)
     assert seen == [1]
+    assert bus.health().status == "ok"
     await bus.stop()
 
 

@@ -104,6 +104,8 @@ class Findings:
             name = f"subscription {consumer.name!r}"
             if consumer.state == HALTED:
                 self._add(self.failing, f"{name} {consumer.reason}")
+            elif consumer.state == STANDBY and consumer.reason:
+                self._add(self.degraded, f"{name} {consumer.reason}")
             elif consumer.state == STANDBY:
                 # If several processes share a log, all but one stand by: nothing is wrong with that.
                 self._add(self.notes, f"{name} is handled by another process")

@@ -97,7 +97,7 @@ class Leases:
             return
         except StorageError as error:
             self._engine.report(StorageTrouble(consumer.name, error))
-            self._stand_by(consumer)
+            self._stand_by(consumer, f"cannot be opened: {error}")
         if consumer.tracker is not None:
             self._engine.tally.look()  # the previous holder may have changed the number
 
@@ -132,8 +132,8 @@ class Leases:
             if self._feed.controls.asked != asked:
                 self._feed.controls.look()  # a request may have come after the cursor was read
 
-    def _stand_by(self, consumer: Consumer) -> None:
-        consumer.state = STANDBY
+    def _stand_by(self, consumer: Consumer, trouble: str = "") -> None:
+        consumer.state, consumer.reason = STANDBY, trouble
         consumer.release_followers()
         self._engine.background.spawn_later(_STANDBY_PAUSE, partial(self._try_again, consumer))
         self._engine.background.noticed()
