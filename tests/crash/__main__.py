@@ -1,4 +1,4 @@
-"""``python -m tests.crash --full``: every crash test with its full count, and a report of it."""
+"""``python -m tests.crash --full``: run every crash test with its full count, and write a report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODES = ("full", "normal")
 
 
 class Counts:
-    """Say how much of each is done."""
+    """How often or how long each test runs."""
 
     def __init__(self, *, full: bool) -> None:
         self.rounds = 200 if full else 10
@@ -40,7 +40,7 @@ class Counts:
 
 
 async def kill_publishers(folder: Path, mode: str, counts: Counts) -> tuple[Laboratory, Findings]:
-    """Promise 1: publishers killed at random, for so many rounds and so many acked events."""
+    """Promise 1: kill publishers at random instants, until enough rounds are run and events acked."""
     laboratory = Laboratory(folder, mode, seed=11, publishers=16, consume=False)
     within = 0.25 if mode == "full" else 0.1
     acked = 0
@@ -56,7 +56,7 @@ async def kill_publishers(folder: Path, mode: str, counts: Counts) -> tuple[Labo
 
 
 async def kill_consumers(folder: Path, mode: str, counts: Counts) -> tuple[Laboratory, Findings]:
-    """Promises 4 and 5: publishers with handlers, killed at random and at every named point."""
+    """Promises 4 and 5: kill publishers with handlers, at random instants and at every named point."""
     folder = folder / "consumers"
     folder.mkdir(exist_ok=True)
     laboratory = Laboratory(folder, mode, seed=12)
@@ -69,7 +69,7 @@ async def kill_consumers(folder: Path, mode: str, counts: Counts) -> tuple[Labor
 
 
 async def cut_power(library: Path, folder: Path, mode: str, counts: Counts) -> PowerReport:
-    """Promise 3: the power cut after each ack, and at instants in between."""
+    """Promise 3: cut the power after each ack, and at instants in between."""
     folder = folder / f"power-{mode}"
     folder.mkdir()
     log, database = await run_on_simulated_disk(library, folder, mode, counts.power_acks)

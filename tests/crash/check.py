@@ -1,4 +1,4 @@
-"""Compare what processes said with what the database holds. The words are those of the promises."""
+"""Compare what processes recorded with what the database holds, in the terms of the promises."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.crash.record import ACKED, BEGUN, DONE, FAILED, SAVED, SAVING, STARTE
 
 @dataclass
 class Findings:
-    """Count what was looked at and what was found wrong; ``wrong`` is empty where every promise was kept."""
+    """What was checked, and what was found wrong; ``wrong`` is empty if every promise was kept."""
 
     acked: int = 0
     stored: int = 0
     unacked: int = 0
-    """Stored, but the process died before its publisher was told: allowed."""
+    """Events stored although the process died before their publisher got the ack: allowed."""
     handled: int = 0
     redelivered: int = 0
-    """Handled again because the process died before that was saved: allowed."""
+    """Events handled again because the process died before saving that they were handled: allowed."""
     wrong: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
@@ -35,11 +35,11 @@ class Findings:
 
 
 Stored = dict[int, tuple[str, str, int]]
-"""position → event id, key, number."""
+"""Event id, key and number by position."""
 
 
 def read_log(path: Path, findings: Findings, *, full: bool = True) -> Stored:
-    """Read the database as it is, without pabal; check its structure and its positions."""
+    """Read the database with sqlite3 alone, not with pabal; check its structure and positions."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         pragma = "integrity_check" if full else "quick_check"
@@ -79,7 +79,7 @@ def _check_order(stored: Stored, findings: Findings) -> None:
 
 
 def check_acked(stored: Stored, record: Iterable[Line], findings: Findings) -> None:
-    """Every event that was acked is there, at the position its publisher was told. Promise 1."""
+    """Check that every acked event is stored, at the position its publisher was told. Promise 1."""
     acked: set[int] = set()
     for line in record:
         if line.kind != ACKED:
@@ -94,9 +94,9 @@ def check_acked(stored: Stored, record: Iterable[Line], findings: Findings) -> N
 
 
 def check_deliveries(stored: Stored, record: Iterable[Line], findings: Findings, *, complete: bool) -> None:
-    """Every event was handled, in order per key, and again only where the process could not save. Promise 4.
+    """Check that all events were handled, in order per key, and again only if not saved. Promise 4.
 
-    With ``complete``, the last process has drained the bus, so nothing may be left over.
+    With ``complete``, the last process has drained the bus, so no event may be left.
     """
     done: dict[int, int] = {}
     first_done: dict[str, int] = {}
@@ -106,7 +106,7 @@ def check_deliveries(stored: Stored, record: Iterable[Line], findings: Findings,
     safe: set[int] = set()
     for line in record:
         if line.kind == STARTED:
-            # What the last process had not saved it took with it.
+            # The last process died with what it had not saved.
             running.clear()
             finished, covered = set(), set()
         elif line.kind == SAVING:
@@ -146,7 +146,7 @@ def check_deliveries(stored: Stored, record: Iterable[Line], findings: Findings,
 
 
 def check_watermark(path: Path, name: str, stored: Stored, findings: Findings) -> None:
-    """After a drain everything is finished, as far as the cursor knows; nothing is skipped or pending."""
+    """Check that after a drain the cursor has everything finished, with nothing skipped or pending."""
     connection = sqlite3.connect(path)
     try:
         watermark, frontier, unfinished = connection.execute(

@@ -1,4 +1,4 @@
-"""A process of the laboratory: ``python -m tests.crash.child '{"path": …}'``. It is there to be killed."""
+"""A process of the laboratory, meant to be killed: ``python -m tests.crash.child '{"path": …}'``."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from tests.crash.record import ACKED, BEGUN, DONE, FAILED, STARTED, STOPPED, Rec
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Say what a process does."""
+    """What the process does."""
 
     path: str
     record: str
     round: int = 0
     durability: str = "full"
     publishers: int = 4
-    """Tasks that publish, each under a key of its own."""
+    """Number of tasks that publish, each with its own key."""
     per_publisher: int | None = None
-    """Publishes of each; None for until the end."""
+    """Number of publishes per task; None to publish until the process ends."""
     prefix: str = "p"
-    """Keys begin like this: what tells the processes apart that publish at once."""
+    """Prefix of the keys; it tells apart processes that publish at the same time."""
     consume: bool = True
     failing: float = 0.05
-    """The share of attempts that fail."""
+    """Share of attempts that fail."""
     poison: int | None = None
-    """The handler of this number kills the process."""
+    """Handling this number kills the process."""
     project: bool = False
-    """The handler adds to a sum in the same file, in a transaction."""
+    """Whether the handler adds to a sum in the same file, in a transaction."""
     checkpoint_pages: int | None = None
-    """Pages of the write-ahead log after which it is moved into the file; None for pabal's own number."""
+    """Pages in the write-ahead log that trigger a checkpoint; None for pabal's own setting."""
     point: str | None = None
     nth: int = 1
     seed: int = 0
 
 
 class Consumer:
-    """A handler that says what it does, fails now and then, and may kill the process."""
+    """A handler that records what it does, fails now and then, and may kill the process."""
 
     def __init__(
         self, settings: Settings, record: Record, countdown: Countdown, storage: SqliteEventStorage
@@ -73,7 +73,7 @@ class Consumer:
 
 
 def _add(tx: Any, position: int | None, number: int) -> None:
-    """Add to the read model, unless this position was added: the row it stands in is its own watermark."""
+    """Add to the read model, unless this position was added already: its row is the watermark."""
     tx.execute("CREATE TABLE IF NOT EXISTS sums (total INT, count INT)")
     tx.execute("CREATE TABLE IF NOT EXISTS added (position INTEGER PRIMARY KEY)")
     if tx.execute("INSERT OR IGNORE INTO added VALUES (?)", (position,)).rowcount == 0:
@@ -85,7 +85,7 @@ def _add(tx: Any, position: int | None, number: int) -> None:
 async def publish(
     bus: InMemoryEventBus, settings: Settings, record: Record, countdown: Countdown, index: int
 ) -> None:
-    """Publish step after step under one key, alone or a few together, and say what was acked."""
+    """Publish steps under one key, singly or a few together, and record the acks."""
     chance = random.Random(settings.seed * 1000 + index)
     key = f"{settings.prefix}{index}"
     number = settings.round << 20

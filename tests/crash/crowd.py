@@ -1,4 +1,4 @@
-"""Processes that share one file: ``python -m tests.crash.crowd '{"path": …}'``; each tells what it saw."""
+"""Processes that share one file: ``python -m tests.crash.crowd '{"path": …}'``; each reports what it saw."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from tests.crash.laboratory import ROOT, environment
 
 
 class Task(msgspec.Struct, frozen=True):
-    """Say what one process of the crowd does."""
+    """What one process of the crowd does."""
 
     path: str
     prefix: str
     seconds: float = 0.0
-    """How long to publish."""
+    """Seconds to publish."""
     silent: bool = False
-    """Publish nothing in that time."""
+    """Whether to publish nothing in that time."""
     handle_until: int = 0
-    """Go on handling, alone, until the log ends at this position and all of it is handled."""
+    """Afterwards, handle until the log's head is this position and all events are handled."""
 
 
 class Account(msgspec.Struct):
-    """Tell what a process of the crowd did and saw."""
+    """What a process of the crowd did and saw."""
 
     published: int = 0
     longest_wait: float = 0.0
     errors: list[str] = msgspec.field(default_factory=list)
     handled: list[tuple[str, int, int, int]] = msgspec.field(default_factory=list)
-    """key, number, begun at, ended at (nanoseconds of one clock for all processes)."""
+    """Key, number, begin and end of each delivery, in nanoseconds on a clock that all processes share."""
     delays: list[float] = msgspec.field(default_factory=list)
-    """Seconds from another process's publish to the handler here."""
+    """Seconds from a publish in another process to the handler in this one."""
 
 
 async def take_part(task: Task) -> Account:
@@ -71,13 +71,13 @@ async def take_part(task: Task) -> Account:
         if task.handle_until:
             await bus.drain(timeout=60)
         else:
-            # Gives the subscription up where it stands, as a process does that is stopped.
+            # Release the subscription where it stands, as a process does that is stopped.
             await bus.stop()
     return account
 
 
 async def gather_crowd(tasks: list[Task]) -> list[Account]:
-    """Run a process for each task, all beginning at once."""
+    """Run one process per task, all starting at the same time; return their accounts."""
     processes = []
     for task in tasks:
         process = await asyncio.create_subprocess_exec(
@@ -99,7 +99,7 @@ async def gather_crowd(tasks: list[Task]) -> list[Account]:
 
 
 def overlaps(accounts: list[Account]) -> Iterator[str]:
-    """Find deliveries that two processes made at the same time: only one may hold a subscription."""
+    """Find deliveries that two processes made at the same time: a subscription has only one holder."""
     spans = sorted(
         (begun, ended, index, key, number)
         for index, account in enumerate(accounts)
@@ -111,7 +111,7 @@ def overlaps(accounts: list[Account]) -> Iterator[str]:
 
 
 async def share_a_file(path: Path, processes: int, seconds: float) -> tuple[list[Account], list[str]]:
-    """Let processes publish into one file at once; return their accounts and what is wrong. Promise 36."""
+    """Let processes publish into one file together; return their accounts and what is wrong. Promise 36."""
     tasks = [Task(str(path), f"w{index}", seconds) for index in range(processes)]
     accounts = await gather_crowd(tasks)
     published = sum(account.published for account in accounts)
@@ -129,9 +129,9 @@ async def share_a_file(path: Path, processes: int, seconds: float) -> tuple[list
 
 
 async def measure_delay(path: Path, seconds: float) -> list[float]:
-    """Publish in one process and handle in another; return the seconds in between, sorted. Promise 39."""
+    """Publish in one process and handle in another; return the delays in seconds, sorted. Promise 39."""
     listener = Task(str(path), "listener", seconds, silent=True)
-    # The listener comes first, so that it is the one that holds the subscription.
+    # The listener starts first, so that it holds the subscription.
     process = asyncio.ensure_future(gather_crowd([listener]))
     async with SqliteEventStorage(path) as storage:
         await _held(storage)
@@ -147,7 +147,7 @@ async def measure_delay(path: Path, seconds: float) -> list[float]:
 
 async def _held(storage: SqliteEventStorage) -> None:
     async with asyncio.timeout(30):
-        # It is another process that is waited for.
+        # This waits for another process.
         while not any(record.owner for record in await storage.list_subscriptions()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""What the laboratory's processes publish."""
+"""The events that the laboratory's processes publish."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pabal import DomainEvent
 
 
 class Step(DomainEvent):
-    """Number ``number`` of what is published under ``key``; numbers of a key only grow."""
+    """An event published under ``key``; the numbers of a key only increase."""
 
     event_type: ClassVar[str] = "crash.step"
     aggregate_type: ClassVar[str] = "walk"

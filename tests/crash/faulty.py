@@ -1,4 +1,4 @@
-"""Scenarios on the simulated disk, failing: ``python -m tests.crash.faulty <scenario> <database>``."""
+"""Scenarios on a failing simulated disk: ``python -m tests.crash.faulty <scenario> <database>``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAYS = {
 
 
 def visible(path: Path) -> list[int]:
-    """Read what another process would see."""
+    """Return the numbers of the events that another process would see."""
     connection = sqlite3.connect(path)
     try:
         return [n for (n,) in connection.execute("SELECT payload ->> 'number' FROM events ORDER BY position")]
@@ -35,7 +35,7 @@ def visible(path: Path) -> list[int]:
 
 
 async def publishing(path: Path, faults: Faults) -> None:
-    """Each way to fail, at each of the first writes of a commit: a typed error, nothing visible, then on."""
+    """Each failure, at each of a commit's first writes: a typed error, nothing visible, then success."""
     published = 0
     async with SqliteEventStorage(path) as storage:
         for error, calls, partial in WAYS.values():
@@ -53,7 +53,7 @@ async def publishing(path: Path, faults: Faults) -> None:
                     assert {type(one) for one in failed} == {StorageUnavailableError}, failed
                     assert len(failed) == 6, "part of a group was told that it is stored"
                     assert visible(path) == list(range(published)), "a part of the failed batch is visible"
-                # The very same events again: stored once, behind what was there.
+                # Publish the same events again: they are stored once, after the earlier ones.
                 positions = await storage.store_events(batch)
                 assert positions == list(range(published + 1, published + 6))
                 published += 5
@@ -66,7 +66,7 @@ async def publishing(path: Path, faults: Faults) -> None:
 
 
 async def handling(path: Path, faults: Faults) -> None:
-    """A bus at work while the disk is full: publishers get errors, progress waits, and all goes on."""
+    """A bus on a full disk: publishers get errors, progress is saved later, and the bus recovers."""
     reports: list[Report] = []
     handled: list[int] = []
     trouble = asyncio.Event()
@@ -85,7 +85,7 @@ async def handling(path: Path, faults: Faults) -> None:
             bus.subscribe(Step, handle, name="steps")
             await bus.publish_batch([Step("a", n) for n in range(20)])
             await bus.drain()
-            # The event is in, but what its handler finishes cannot be saved.
+            # The event is stored, but the progress of its handler cannot be saved.
             gate = asyncio.Event()
 
             async def hold(event: Step) -> None:
@@ -112,7 +112,7 @@ async def handling(path: Path, faults: Faults) -> None:
 
 
 async def checkpointing(path: Path, faults: Faults) -> None:
-    """The write-ahead log can be written, the file itself cannot: events go on, and get there later."""
+    """The write-ahead log can be written, but not the file: events are stored, and checkpointed later."""
     async with SqliteEventStorage(path) as storage:
         await storage.transact(lambda tx: tx.execute("PRAGMA wal_autocheckpoint = 10").fetchall())
         with faults.failing(errno.ENOSPC, WRITE | TRUNCATE, suffix=path.name):
@@ -126,21 +126,21 @@ async def checkpointing(path: Path, faults: Faults) -> None:
 
 
 async def indexing(path: Path, faults: Faults) -> None:
-    """A slice of the index of streams that cannot be written is written later."""
+    """If a slice of the stream index cannot be written, it is written later."""
     appender._INDEX_EVERY = 10
     async with SqliteEventStorage(path) as storage:
         await storage.store_event(Step("b", 0))  # the first commit syncs more than once
         for number in range(60):
-            # The write of the events succeeds, that of the slice after it does not.
+            # Writing the events succeeds; writing the index slice after them fails.
             with faults.failing(errno.EIO, SYNC, suffix="-wal", skip=1):
                 await storage.append("walk", "a", [Step("a", number)], expected_version=number)
-                await storage.transact(lambda tx: None)  # the writer has come back from its slice
+                await storage.transact(lambda tx: None)  # the writer has finished with the slice
         assert [e.number for e in await storage.get_events_by_aggregate("a", "walk")] == list(range(60))
         assert await storage.check() == []
 
 
 async def reading(path: Path, faults: Faults) -> None:
-    """An error while reading is a typed one, and passes."""
+    """An error while reading raises a typed error, and reading works again afterwards."""
     async with SqliteEventStorage(path) as storage:
         await storage.store_events([Step("a", n, "x" * 2000) for n in range(200)])
     async with SqliteEventStorage(path) as storage:
@@ -155,7 +155,7 @@ async def reading(path: Path, faults: Faults) -> None:
 
 
 async def lagging(path: Path, faults: Faults) -> None:
-    """A subscription that reads behind meets an error, and goes on when it has passed."""
+    """A subscription that reads a backlog meets an error, and continues when it is over."""
     handled: list[int] = []
     trouble, complete = asyncio.Event(), asyncio.Event()
 
@@ -177,7 +177,7 @@ async def lagging(path: Path, faults: Faults) -> None:
 
 
 async def opening(path: Path, faults: Faults) -> None:
-    """A file that cannot be opened or made on this disk is refused, without leaving anything behind."""
+    """A file that cannot be opened or created on this disk is refused, and leaves no other files."""
     for error, calls, _ in WAYS.values():
         for skip in range(6):
             try:

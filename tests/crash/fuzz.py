@@ -1,8 +1,8 @@
-"""Feed the decoder and the opener of files what nobody would write: ``python -m tests.crash.fuzz``.
+"""Feed arbitrary records to the decoder and damaged files to the storage: ``python -m tests.crash.fuzz``.
 
-A record of any bytes is decoded to an event or refused with a PabalError. A file of which stretches are
-overwritten, exchanged, doubled or cut is opened and read: what is served is what was written, at its place,
-or a StorageError is raised. Anything else that escapes ends the run with the example that caused it.
+A record of arbitrary bytes is decoded to an event or refused with a PabalError. A file with parts
+overwritten, exchanged, repeated or cut off is opened and read: events are returned as they were written, at
+their positions, or a StorageError is raised. Any other exception ends the run with its example.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ PAGE = 4096
 
 
 def write_whole(folder: Path) -> Path:
-    """Write a file whose newest events are still in the write-ahead log, as after a crash."""
+    """Create a file whose newest events are still in the write-ahead log, as after a crash."""
     path = folder / "log.db"
 
     async def fill() -> None:
@@ -91,7 +91,7 @@ def write_whole(folder: Path) -> Path:
 
 
 def change(content: bytearray, what: str, place: float, more: Any) -> None:
-    """Damage the bytes of a file in one of the ways."""
+    """Damage the bytes of a file in the given way."""
     at = int(place * len(content))
     if not content:
         return
@@ -113,7 +113,7 @@ def change(content: bytearray, what: str, place: float, more: Any) -> None:
 
 
 def decode_anything(record: StoredRecord, counts: Counter[str]) -> None:
-    """Decode a record whose checksum is right, so that nothing but its content can be refused."""
+    """Decode a record with a correct checksum, so that it can only be refused for its content."""
     try:
         checksum = checksum_of(record[1:11])
         record = record._replace(
@@ -129,7 +129,7 @@ def decode_anything(record: StoredRecord, counts: Counter[str]) -> None:
 
 
 async def read_everything(path: Path, counts: Counter[str]) -> None:
-    """Open a file and read it in every way there is; compare what is served with what was written."""
+    """Open a file and read it in every way; compare the events returned with those written."""
     async with SqliteEventStorage(path) as storage:
         served = 0
         try:
@@ -157,7 +157,7 @@ async def read_everything(path: Path, counts: Counter[str]) -> None:
 
 
 def open_anything(whole: Path, name: str, changes: list[Any], counts: Counter[str]) -> None:
-    """Damage a copy, and open it."""
+    """Damage a copy of the files, and open it."""
     with tempfile.TemporaryDirectory(prefix="pabal-fuzz-") as folder:
         copy = Path(folder)
         for source in whole.iterdir():
@@ -173,7 +173,7 @@ def open_anything(whole: Path, name: str, changes: list[Any], counts: Counter[st
 
 
 def fuzz(whole: Path, rounds: int, decoded: Counter[str], opened: Counter[str]) -> None:
-    """Try ``rounds`` files and twenty times as many records, new ones at each call."""
+    """Try ``rounds`` files and twenty times as many records; every call generates new ones."""
     relaxed = settings(
         max_examples=rounds,
         deadline=None,
@@ -197,7 +197,7 @@ def fuzz(whole: Path, rounds: int, decoded: Counter[str], opened: Counter[str]) 
 
 
 def told(seconds: float, decoded: Counter[str], opened: Counter[str]) -> str:
-    """Say in Markdown what a run found."""
+    """Return the result of a run in Markdown."""
     records, files = (
         "\n".join(f"| {what} | {count:,} |" for what, count in counts.most_common())
         for counts in (decoded, opened)
@@ -214,7 +214,7 @@ def told(seconds: float, decoded: Counter[str], opened: Counter[str]) -> str:
 
 
 def main() -> int:
-    """Run for a time and say what happened."""
+    """Run for the given time and print the result."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--report", type=Path, help="a page whose section is to say what happened")

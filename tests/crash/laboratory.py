@@ -1,4 +1,4 @@
-"""Start processes, kill them, and look at what is left."""
+"""Start processes, kill them, and check what they left."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.crash.record import lines
 
 ROOT = Path(__file__).parents[2]
 LOADED = (*warm.BUS, "tests.crash.points", "tests.crash.events")
-"""What a child loads before it begins."""
+"""Modules that a child process imports before it begins."""
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child: without coverage, which a killed process cannot save anyway."""
+    """Return the environment of a child, without coverage: a killed process cannot save it anyway."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    # This checkout's own source, wherever the installed package comes from.
+    # Use this checkout's source, wherever the installed package comes from.
     return {**kept, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
 
 
@@ -42,7 +42,7 @@ class Child:
         variables = {**environment(), **variables}
         if preload is None:
             return cls(await warm.Process.start(*command, warm=LOADED, cwd=ROOT, env=variables))
-        # A library is loaded when an interpreter starts.
+        # LD_PRELOAD takes effect only when an interpreter starts.
         return cls(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", *command),
@@ -54,13 +54,13 @@ class Child:
         )
 
     async def said(self, text: str) -> bool:
-        """Return True when the process has printed a line, False when it ended without."""
+        """Return whether the next line the process prints is ``text``; False if it ends first."""
         assert self.process.stdout is not None
         async with asyncio.timeout(60):
             return (await self.process.stdout.readline()).decode().strip() == text
 
     async def ended(self, timeout: float = 120) -> int:
-        """Wait for the end and return the exit code (-9 for a kill); a failure of its own raises here."""
+        """Wait for the end and return the exit code (-9 if killed); fail if the process itself failed."""
         async with asyncio.timeout(timeout):
             _, errors = await self.process.communicate()
         code = self.process.returncode
@@ -75,7 +75,7 @@ class Child:
 
 
 class Laboratory:
-    """One database, its record, and the processes that come and go over it."""
+    """One database, its record, and the processes that use it one after the other."""
 
     def __init__(self, folder: Path, durability: str, seed: int, **settings: Any) -> None:
         self.path = folder / f"{durability}.db"
@@ -91,7 +91,7 @@ class Laboratory:
         return msgspec.structs.replace(self.settings, **changes)
 
     async def kill_at_random(self, within: float) -> None:
-        """Run a process and kill it at some instant within so many seconds after its first ack."""
+        """Run a process and kill it at a random instant up to ``within`` seconds after its first ack."""
         child = await Child.start(self.next_settings())
         if await child.said("published"):
             await asyncio.sleep(self.chance.uniform(0, within))
@@ -99,7 +99,7 @@ class Laboratory:
         await self._count(child)
 
     async def kill_at_point(self, point: str, nth: int, **changes: Any) -> None:
-        """Run a process that kills itself when it comes to a named point for the nth time."""
+        """Run a process that kills itself when it reaches a named point for the nth time."""
         child = await Child.start(self.next_settings(point=point, nth=nth, **changes))
         await self._count(child)
 
@@ -108,12 +108,12 @@ class Laboratory:
             self.kills += 1
 
     async def finish(self, **changes: Any) -> None:
-        """Run a process that publishes nothing more, handles what is left, and ends by itself."""
+        """Run a process that publishes nothing, handles all remaining events, and ends by itself."""
         child = await Child.start(self.next_settings(publishers=0, **changes))
         assert await child.ended() == 0
 
     def look(self) -> Findings:
-        """Check the log against what was acked, between two rounds."""
+        """Check the log against the acks, between two rounds."""
         findings = Findings()
         stored = read_log(self.path, findings, full=False)
         check_acked(stored, lines(self.record), findings)

@@ -1,4 +1,4 @@
-"""Named instants at which a process kills itself, put around pabal from outside."""
+"""Named points at which a process kills itself, added to pabal from outside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATEMENTS = {
     "before the index": ("before", "INSERT INTO streams"),
     "after the index": ("after", "UPDATE meta"),
 }
-"""Points in the writer's thread: before or after the statement that begins like this."""
+"""Points in the writer thread: before or after a statement with this beginning."""
 
 HANDLER = ("before a handler", "in a handler", "after a handler")
 SAVES = ("before a save", "after a save")
@@ -36,13 +36,13 @@ POINTS = (*STATEMENTS, ACK, *HANDLER, *SAVES)
 
 
 def die() -> NoReturn:
-    """End the process as ``kill -9`` does, with nothing flushed and nothing closed."""
+    """End the process as ``kill -9`` does, without flushing or closing anything."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
 
 
 class Countdown:
-    """Die when a named point is reached for the ``nth`` time."""
+    """Kill the process when a named point is reached for the ``nth`` time."""
 
     def __init__(self, point: str | None, nth: int) -> None:
         self.point = point
@@ -56,7 +56,7 @@ class Countdown:
 
 
 class WatchedStorage(SqliteEventStorage):
-    """Record when progress is saved, and die at the points around it."""
+    """Record when progress is saved, and kill the process at the points around that."""
 
     def __init__(self, path: Path, durability: Any, record: Record, countdown: Countdown) -> None:
         self._record = record
@@ -73,8 +73,8 @@ class WatchedStorage(SqliteEventStorage):
 
 
 def watch_statements(countdown: Countdown) -> None:
-    """Put the points of the writer's thread around the connections opened from now on."""
-    # Often enough that a short round sees some slices of the index of streams.
+    """Add the points of the writer thread to the connections opened from now on."""
+    # Often enough that the stream index is extended several times in a short round.
     appender._INDEX_EVERY = 200
     if countdown.point not in STATEMENTS:
         return

@@ -1,4 +1,4 @@
-"""A reader that follows the log while many publish into it."""
+"""A reader that follows the log while many tasks publish."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_ONCE = 20
 
 
 async def read_while_publishing(path: Path, events: int) -> list[str]:
-    """Publish so many events from 50 tasks and read them meanwhile; return what was out of order."""
+    """Publish events from 50 tasks and read them meanwhile; return what was out of order."""
     committed: list[int] = []
     seen: list[tuple[int, str, int]] = []
     wrong: list[str] = []
@@ -37,7 +37,7 @@ async def read_while_publishing(path: Path, events: int) -> list[str]:
         async def read() -> None:
             after = 0
             while not done or after < events:
-                # By a connection of its own, as another process has it.
+                # Read through a separate storage, as another process does.
                 page = await other.read_page(after, limit=500)
                 if [row.position for row in page.rows] != list(range(after + 1, page.upto + 1)):
                     wrong.append(f"after {after} came {[row.position for row in page.rows]}")

@@ -1,4 +1,4 @@
-"""Power cuts: run a process on the simulated disk, and look at what each cut would have left. Promise 3."""
+"""Power cuts: run a process on the simulated disk, and check what each cut would leave. Promise 3."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _MEMORY = Path("/dev/shm")
 
 @dataclass
 class PowerReport:
-    """Count the cuts that were looked at."""
+    """The power cuts that were checked, and the findings."""
 
     durability: str
     acked: int = 0
     cuts: int = 0
     images: int = 0
     torn: int = 0
-    """Images in which some of the unsynced sectors survived."""
+    """Number of images in which some of the unsynced sectors survived."""
     opened: int = 0
-    """Images that pabal opened, checked and appended to."""
+    """Number of images that pabal opened and checked."""
     most_lost: int = 0
-    """How many acked events the worst cut cost."""
+    """The most acked events that one cut lost."""
     findings: Findings = field(default_factory=Findings)
 
 
@@ -58,11 +58,11 @@ async def run_on_simulated_disk(
 
 
 class PowerCuts:
-    """Walk through a disk's log and cut the power after every ack, and at instants in between."""
+    """Go through a disk's log and cut the power after every ack, and at instants in between."""
 
     def __init__(self, folder: Path, log: Path, database: Path, durability: str, seed: int = 1) -> None:
         self.report = PowerReport(durability)
-        # What a cut leaves is looked at and thrown away, some thousand times: in memory, if it can be.
+        # Some thousand images are written, checked and deleted, so do it in memory if possible.
         self._folder = Path(tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else folder))
         self._log = log
         self._name = database.name
@@ -74,10 +74,10 @@ class PowerCuts:
     async def all(
         self, *, between: float = 0.02, torn: float = 0.1, open_every: int = 50, most: int | None = None
     ) -> PowerReport:
-        """Cut after each ack, at a share of the instants in between, and open some of what is left.
+        """Cut after each ack and at a share of the instants in between, and open some of the images.
 
-        ``torn`` is the share of cuts that are looked at once more with some unsynced sectors in place; after
-        ``most`` cuts the rest of the log is left alone.
+        ``torn`` is the share of cuts that are checked a second time, with some unsynced sectors in place. The
+        run ends after ``most`` cuts.
         """
         disk = Disk()
         records: set[int] = set()
@@ -106,7 +106,7 @@ class PowerCuts:
     async def _cut(self, disk: Disk, torn: float, open_every: int) -> None:
         self.report.cuts += 1
         if self._looked_at != (disk.changes, len(self._acked)):
-            # Nothing was synced and nothing acked since the last look: it would be the same image.
+            # If nothing was synced or acked since the last image, it would be the same.
             self._looked_at = (disk.changes, len(self._acked))
             self.report.images += 1
             await self._look(disk.after_power_cut(), open_it=self.report.images % open_every == 0)
@@ -132,11 +132,11 @@ class PowerCuts:
             self.report.findings.add("lost", f"{where}: {lost} acked events")
 
     def _read(self, path: Path, where: str) -> int:
-        """Return how many events are left; they must be the first ones, whole, and behind the cursors."""
+        """Return how many events are left; they must be the first ones, intact, and no cursor beyond them."""
         findings = self.report.findings
         connection = sqlite3.connect(path, isolation_level=None)
         try:
-            connection.execute("PRAGMA synchronous = OFF")  # this copy need not survive anything
+            connection.execute("PRAGMA synchronous = OFF")  # this copy is thrown away
             for (text,) in connection.execute("PRAGMA integrity_check"):
                 if text != "ok":
                     findings.add("corrupt", f"{where}: {text}")
@@ -158,7 +158,7 @@ class PowerCuts:
         return len(rows)
 
     async def _open(self, path: Path, where: str) -> None:
-        """Have pabal open what is left: it has to find it whole, and to go on."""
+        """Open the image with pabal, and check it."""
         self.report.opened += 1
         async with SqliteEventStorage(path) as storage:
             for problem in await storage.check():

@@ -1,8 +1,8 @@
-"""What a process says of itself before it goes on: one line per fact, in a file that outlives it.
+"""The record of a process: one line for each thing it has done, in a file that outlives it.
 
-A line is written with one ``write`` to a file opened for appending, so it is in the kernel's hands when the
-call returns, and the death of the process cannot take it back. (Where power cuts are simulated, the position
-of a line among the writes to the database is what counts; see ``power``.)
+Each line is a single ``write`` to a file opened for appending, so the kernel has it when the call returns,
+and the death of the process cannot undo it. (Where power cuts are simulated, the order of these lines among
+the writes to the database matters; see ``power``.)
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 ACKED = "a"
-"""position, event id, key, number: ``publish`` has returned."""
+"""``publish`` has returned; with position, event id, key, number."""
 BEGUN = "b"
-"""position, key, number, attempt: a handler has been called."""
+"""A handler was called; with position, key, number, attempt."""
 DONE = "d"
-"""position, key, number, attempt: it is about to return."""
+"""The handler is about to return; with position, key, number, attempt."""
 FAILED = "f"
-"""position, key, number, attempt: it is about to raise."""
+"""The handler is about to raise; with position, key, number, attempt."""
 SAVING = "s"
 """Progress is about to be saved."""
 SAVED = "S"
-"""It was saved."""
+"""Progress was saved."""
 STARTED = "r"
-"""round: a process begins."""
+"""A process begins; with its round."""
 STOPPED = "x"
-"""A process ends by itself, with nothing left to do."""
+"""A process ends by itself, with all work done."""
 
 
 class Line(NamedTuple):
@@ -49,7 +49,7 @@ class Record:
 
 
 def lines(path: Path) -> Iterator[Line]:
-    """Iterate over what was recorded; a last line that was cut off was never noted."""
+    """Iterate over the recorded lines; an incomplete last line does not count."""
     if not path.exists():
         return
     for text in path.read_text("ascii").split("\n")[:-1]:

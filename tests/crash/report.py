@@ -34,7 +34,7 @@ order* – handled before an earlier event of its key; *skipped* – the cursor 
 
 
 class Report:
-    """Collect tables and what went wrong."""
+    """Collect sections, tables and failures; print them as they come."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -56,7 +56,7 @@ class Report:
         print(f"FAILED: {what}", flush=True)
 
     def judge(self, name: str, findings: Findings) -> list[object]:
-        """Note what was found wrong, and return it as the columns of WORDS."""
+        """Record what was found wrong, and return its counts as the columns of WORDS."""
         if findings.wrong:
             self.failed(f"{name}: {findings}")
         return [findings.wrong[word] for word in WORDS]
@@ -78,18 +78,18 @@ class Report:
 
 
 FUZZED = "Damaged bytes for the decoder and the opener of files"
-"""The section that ``make test-fuzz`` writes; a full run leaves it as it is."""
+"""Title of the section that ``make test-fuzz`` writes; a full run keeps that section."""
 
 
 def section_in(page: Path, title: str) -> str:
-    """Return a section of a page with its heading, or nothing."""
+    """Return a section of a page with its heading, or ''."""
     text = page.read_text("utf-8") if page.exists() else ""
     _, found, rest = text.partition(f"\n## {title}\n")
     return f"## {title}\n{rest.partition(chr(10) + '## ')[0]}".rstrip() if found else ""
 
 
 def put_section(page: Path, title: str, text: str) -> None:
-    """Write a section into a page, in place of the one of that title or at its end."""
+    """Write a section into a page, replacing the one with that title or at the end."""
     whole = page.read_text("utf-8").rstrip()
     known = section_in(page, title)
     new = f"## {title}\n\n{text}"
@@ -101,7 +101,7 @@ def _shown(value: object) -> str:
 
 
 def _disk(folder: Path) -> str:
-    """Describe the file system the databases lay on."""
+    """Describe the file system of the databases."""
     shown = subprocess.run(
         ["df", "--output=fstype", str(folder)], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""A reader that holds a snapshot of the log while others publish, and lets go of it."""
+"""A reader that holds a snapshot of the log while others publish, and then releases it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ FILLER = "x" * 400
 
 
 class Held(NamedTuple):
-    """Say what happened while a snapshot was held, and after it."""
+    """What happened while the snapshot was held, and afterwards."""
 
     published: int
     longest_wait: float
-    """Seconds that a publisher waited at most."""
+    """The longest time that a publisher waited, in seconds."""
     largest: int
-    """Bytes of the write-ahead log when the reader let go."""
+    """Size of the write-ahead log in bytes when the reader released its snapshot."""
     cut_after: float | None
-    """Seconds until it was below its limit; None if that took more than a minute."""
+    """Seconds from then until the log was below its limit; None if that took more than a minute."""
 
 
 async def hold_a_snapshot(path: Path, seconds: float) -> Held:
-    """Publish and handle beside a reader with an open transaction, and go on until the log is cut."""
+    """Publish and handle while a reader has an open transaction, and then until the log is truncated."""
     bus, storage = EventBusFactory.create_complete_event_system(path)
     handled = published = 0
     longest = 0.0

@@ -1,4 +1,4 @@
-"""Stops of a bus on a file: again and again under traffic, and with a thousand handlers under way."""
+"""Stop a bus on a file: many times under traffic, and with a thousand handlers running."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LATE = -1
 
 
 def _held(folder: Path) -> tuple[int, int, list[str]]:
-    """Count tasks and threads, and name the files of a folder that are open here."""
+    """Return the number of tasks and threads, and the files of a folder that this process has open."""
     gc.collect()
     threads = sum("pabal" in thread.name for thread in threading.enumerate())
     return len(asyncio.all_tasks()), threads, sorted(open_files(folder))
 
 
 async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:
-    """Start a bus, publish and stop it in the middle of that, again and again; Promise 7.
+    """Start a bus, publish, and stop it while it handles the events, many times. Promise 7.
 
-    Return how many events were acked, and what is wrong.
+    Returns the number of acked events, and what is wrong.
     """
     acked: list[str] = []
     handled: Counter[str] = Counter()
@@ -60,18 +60,18 @@ async def start_and_stop(path: Path, cycles: int) -> tuple[int, list[str]]:
 
 
 class Stopped(NamedTuple):
-    """Say how a stop went."""
+    """The result of a stop."""
 
     seconds: float
     finished: int
-    """Handlers that ended within the budget."""
+    """Number of handlers that ended within the budget."""
     again: int
-    """Deliveries that came again after the next start."""
+    """Number of deliveries that were made again after the next start."""
     wrong: list[str]
 
 
 async def stop_in_flight(path: Path, budget: float) -> Stopped:
-    """Stop with a thousand handlers under way, half of which never end, and a publisher; Promise 8."""
+    """Stop with a thousand handlers running, of which half never end, and a publisher. Promise 8."""
     entered = asyncio.Semaphore(0)
     release, never = asyncio.Event(), asyncio.Event()
     finished: list[int] = []

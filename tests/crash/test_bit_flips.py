@@ -1,4 +1,4 @@
-"""Flipped bits and lost ends in copies of a file: a prefix, or a typed error, never an altered event."""
+"""Copies of a file with flipped bits or a lost end give a prefix or a typed error, never an altered event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT = 120
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file whose newest events are still in the write-ahead log, as after a crash."""
+    """A folder with a log whose newest events are still in the write-ahead log, as after a crash."""
     folder = tmp_path_factory.mktemp("whole")
     path = folder / "log.db"
 
@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def read_all(path: Path) -> list[Any]:
-    """Read as much as is served, in every way there is to read."""
+    """Read the log in every way, and return the envelopes that were read."""
     served: list[Any] = []
     async with SqliteEventStorage(path) as storage:
         try:
@@ -65,12 +65,12 @@ async def read_all(path: Path) -> list[Any]:
 
 
 def check_stream(stream: list[Any]) -> None:
-    """A stream may have lost its end with the write-ahead log's, but has no hole and no other event."""
+    """Check that a stream has no hole and no wrong event; its end may be lost with the write-ahead log's."""
     assert [event.number for event in stream] == list(range(len(stream)))
 
 
 def check_served(served: list[Any]) -> None:
-    """What was served is what was written, as far as it goes."""
+    """Check that the envelopes are a prefix of what was written."""
     for index, envelope in enumerate(served):
         assert (envelope.position, envelope.stream_version) == (index + 1, index + 1)
         assert envelope.event == Step("a", index, "x" * (index % 50))
@@ -88,7 +88,7 @@ def look(whole: Path, name: str, change: Any) -> None:
         try:
             served = asyncio.run(read_all(copy / "log.db"))
         except StorageError:
-            return  # refused, and said so
+            return  # refused with a typed error
         check_served(served)
 
 
@@ -101,7 +101,7 @@ relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[Health
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=3),
 )
 def test_flipped_bits_never_alter_an_event(whole: Path, name: str, flips: list[tuple[float, int]]) -> None:
-    """Promise 38: SQLite does not check its pages; without a checksum a flipped bit is served as it is."""
+    """Promise 38: SQLite's pages have no checksums; without our own, a flipped bit would go unnoticed."""
 
     def flip(content: bytearray) -> None:
         for place, bit in flips:
@@ -113,7 +113,7 @@ def test_flipped_bits_never_alter_an_event(whole: Path, name: str, flips: list[t
 @relaxed
 @given(name=st.sampled_from(["log.db", "log.db-wal"]), share=st.floats(0, 1))
 def test_a_lost_end_leaves_a_prefix_or_an_error(whole: Path, name: str, share: float) -> None:
-    """Promise 38: what is gone may be gone, but nothing may be there with a hole in it."""
+    """Promise 38: events may be lost at the end, but what is returned must have no hole."""
 
     def cut(content: bytearray) -> None:
         del content[int(share * len(content)) :]
@@ -130,7 +130,7 @@ def test_a_lost_end_leaves_a_prefix_or_an_error(whole: Path, name: str, share: f
 def test_overwritten_stretches_never_alter_an_event(
     whole: Path, name: str, place: float, junk: bytes
 ) -> None:
-    """Promise 38, for a sector that holds something else."""
+    """Promise 38, for sectors overwritten with other bytes."""
 
     def overwrite(content: bytearray) -> None:
         at = int(place * len(content))

@@ -1,4 +1,4 @@
-"""The checker of the crash laboratory finds what it has a word for; one that finds nothing proves nothing."""
+"""The crash laboratory's checker finds every kind of problem; a checker that finds nothing proves nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Lines = list[Line]
 
 @pytest.fixture
 async def whole(tmp_path: Path) -> tuple[Path, Lines]:
-    """A log of six steps that a consumer has handled, and the record of it, with nothing wrong."""
+    """A correct log of six steps that a consumer has handled, and its record."""
     path = tmp_path / "log.db"
     events = [Step(key, number) for key, number in STEPS]
 
@@ -56,25 +56,25 @@ def alter(path: Path, sql: str) -> None:
 
 
 def handled(position: int, kinds: str = BEGUN + DONE, number: int | None = None) -> Lines:
-    """Return what is recorded of an attempt."""
+    """Return the lines that an attempt records."""
     key, right = STEPS[position - 1]
     return [Line(kind, (str(position), key, str(right if number is None else number), "1")) for kind in kinds]
 
 
 def without(record: Lines, position: int) -> Lines:
-    """Leave out what is recorded of a position's handling."""
+    """Return a record without the lines about handling a position."""
     return [line for line in record if line.kind not in (BEGUN, DONE) or line.fields[0] != str(position)]
 
 
 def test_where_nothing_is_wrong_nothing_is_found(whole: tuple[Path, Lines]) -> None:
-    """An alarm that always rings is turned off."""
+    """Nobody would believe a checker that always reports problems."""
     findings = judge(*whole)
     assert not findings.wrong, findings
     assert (findings.acked, findings.stored, findings.handled, findings.redelivered) == (6, 6, 6, 0)
 
 
 def test_what_a_crash_may_cost_is_counted_and_not_blamed(whole: tuple[Path, Lines]) -> None:
-    """An attempt that failed, or whose end was never saved, comes again; an ack may die with its process."""
+    """A failed or unsaved attempt is made again, and an ack may be lost with its process: both are fine."""
     path, record = whole
     *before, _, _ = without(record, 6)  # the last save covered it
     before += [*handled(6, BEGUN + FAILED), *handled(6), *handled(6, BEGUN)]
@@ -102,7 +102,7 @@ ALTERED_LOGS = {
 
 @pytest.mark.parametrize("word", ALTERED_LOGS)
 def test_what_is_wrong_with_a_log_is_found(whole: tuple[Path, Lines], tmp_path: Path, word: str) -> None:
-    """A loss would be called a success, in every round."""
+    """Otherwise every round with a loss would pass."""
     path, record = whole
     copy = Path(shutil.copy(path, tmp_path / "copy.db"))
     alter(copy, ALTERED_LOGS[word])
@@ -126,7 +126,7 @@ ALTERED_RECORDS: dict[str, Callable[[Lines], Lines]] = {
 
 @pytest.mark.parametrize("word", ALTERED_RECORDS)
 def test_what_is_wrong_with_deliveries_is_found(whole: tuple[Path, Lines], word: str) -> None:
-    """Events that nobody handled, or twice, or in another order, would pass."""
+    """Otherwise events handled never, twice or out of order would pass."""
     path, record = whole
     wrong: Any = judge(path, ALTERED_RECORDS[word](record)).wrong
     assert wrong == {word: 1}

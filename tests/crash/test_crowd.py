@@ -12,7 +12,7 @@ pytestmark = pytest.mark.crash
 
 
 async def test_processes_that_share_a_file_neither_fail_nor_handle_twice(tmp_path: Path) -> None:
-    """Promise 36, in short and without its times: no "database is locked" surfaces, one holder at a time."""
+    """Promise 36, a short run without timings: no "database is locked" errors, one holder at a time."""
     accounts, wrong = await share_a_file(tmp_path / "shared.db", processes=8, seconds=2)
     assert not wrong, wrong[:10]
     assert all(account.published for account in accounts[:8])

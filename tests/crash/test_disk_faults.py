@@ -1,4 +1,4 @@
-"""A full disk, and errors of the disk: typed errors, nothing half-done, and on without a restart."""
+"""A full or failing disk causes typed errors, no partial writes, and recovery without a restart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.crash
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_on_a_failing_disk(tmp_path: Path, disk_library: Path, scenario: str) -> None:
-    """Promise 37: see the scenario's own description in ``faulty``; it runs on the simulated disk."""
+    """Promise 37. Each scenario is described in ``faulty``, and runs on the simulated disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
     control = tmp_path / "control"

@@ -1,4 +1,4 @@
-"""A short cut of the fuzzing that ``make test-fuzz`` does for ten minutes."""
+"""A short run of the fuzzing that ``make test-fuzz`` does for ten minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.crash
 
 
 def test_no_bytes_make_the_decoder_or_the_opener_raise_anything_untyped(tmp_path: Path) -> None:
-    """Promise 38. A hostile file would end the application, or have it believe lies."""
+    """Promise 38. Otherwise a malicious file could crash the application, or feed it false events."""
     decoded: Counter[str] = Counter()
     opened: Counter[str] = Counter()
     fuzz(write_whole(tmp_path), 15, decoded, opened)

@@ -1,4 +1,4 @@
-"""kill -9 at random instants and at named points: nothing acked is lost, nothing is skipped."""
+"""After kill -9 at random instants and named points, no acked event is lost and none is skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DURABILITIES = ("full", "normal")
 
 
 async def test_killed_at_random_nothing_acked_is_lost_and_nothing_is_skipped(tmp_path: Path) -> None:
-    """Promises 1 and 4, in short: 20 rounds of publishing and handling for each durability."""
+    """Promises 1 and 4, a short run: 20 rounds of publishing and handling for each durability."""
 
     async def kill_again_and_again(durability: str) -> tuple[Laboratory, Findings]:
         laboratory = Laboratory(tmp_path, durability, seed=1)
@@ -42,7 +42,7 @@ async def test_killed_at_random_nothing_acked_is_lost_and_nothing_is_skipped(tmp
 
 
 async def test_killed_at_every_named_point_nothing_is_lost(tmp_path: Path) -> None:
-    """Promises 1, 4 and 5: the instants that a random kill seldom meets."""
+    """Promises 1, 4 and 5, at the instants that a random kill seldom hits."""
 
     async def kill_at_each(durability: str) -> tuple[Laboratory, Findings]:
         laboratory = Laboratory(tmp_path, durability, seed=2)
@@ -57,7 +57,7 @@ async def test_killed_at_every_named_point_nothing_is_lost(tmp_path: Path) -> No
 
 
 async def test_killed_in_the_middle_of_a_handler_its_event_is_delivered_again(tmp_path: Path) -> None:
-    """Promise 4: and only what was in flight is."""
+    """Promise 4: only events that were in flight are delivered again."""
     laboratory = Laboratory(tmp_path, "full", seed=3, failing=0.0)
     await laboratory.kill_at_point("in a handler", nth=25)
     begun = [line.fields for line in lines(laboratory.record) if line.kind == BEGUN][-1]
@@ -65,14 +65,14 @@ async def test_killed_in_the_middle_of_a_handler_its_event_is_delivered_again(tm
     again = [
         line.fields for line in lines(laboratory.record) if line.kind == BEGUN and line.fields[0] == begun[0]
     ]
-    # Handled again as attempt 2, for the first attempt was counted before it ran.
+    # It is attempt 2, because the first attempt was counted before it ran.
     assert [fields[-1] for fields in again] == ["1", "2"]
     findings = laboratory.judge()
     assert not findings.wrong, findings
 
 
 async def test_killed_before_the_save_a_projection_shows_its_effect_once(tmp_path: Path) -> None:
-    """Promise 5: the handler runs again, the sum in the same transaction does not grow again."""
+    """Promise 5: the handler runs again, but the sum in the same transaction does not change again."""
     laboratory = Laboratory(tmp_path, "full", seed=4, project=True)
     for point, nth in (
         ("after a handler", 9),
@@ -93,7 +93,7 @@ async def test_killed_before_the_save_a_projection_shows_its_effect_once(tmp_pat
 
 
 async def test_an_event_that_kills_the_process_is_parked_after_its_last_attempt(tmp_path: Path) -> None:
-    """Promise 6: attempts are counted across restarts, and the rest flows."""
+    """Promise 6: attempts are counted across restarts, and other events are not held up."""
     laboratory = Laboratory(tmp_path, "full", seed=5, failing=0.0, publishers=3)
     poison = (1 << 20) + 4
     publishing = await Child.start(laboratory.next_settings(consume=False, per_publisher=10))
@@ -112,7 +112,7 @@ async def test_an_event_that_kills_the_process_is_parked_after_its_last_attempt(
     for letter in letters:
         assert [failure.attempt for failure in letter.failures] == [1, 2, 3]
         first, *later = [failure.error_type for failure in letter.failures]
-        # Where the first death left several suspects, each was made alone from then on.
+        # If the first death left several suspects, each was delivered alone from then on.
         assert first in ("ProcessDied", "ProcessDiedAmongOthers")
         assert later == ["ProcessDied", "ProcessDied"]
         assert "died during attempt 3" in letter.reason
@@ -127,7 +127,7 @@ async def test_an_event_that_kills_the_process_is_parked_after_its_last_attempt(
 
 
 async def test_two_processes_killed_by_turns_lose_nothing(tmp_path: Path) -> None:
-    """A standby takes over what the killed one held, while it publishes into the same file."""
+    """A standby takes over the killed process's subscription while it publishes into the same file."""
     laboratory = Laboratory(tmp_path, "full", seed=6)
     survivor = await Child.start(laboratory.next_settings(prefix="q"))
     assert await survivor.said("published")
@@ -143,6 +143,6 @@ async def test_two_processes_killed_by_turns_lose_nothing(tmp_path: Path) -> Non
     stored = read_log(laboratory.path, findings)
     check_acked(stored, lines(laboratory.record), findings)
     assert not findings.wrong, findings
-    # Their lines interleave, so only completeness and the cursor are checked of the deliveries.
+    # The lines of two processes interleave, so deliveries are checked for completeness only.
     handled = {int(line.fields[0]) for line in lines(laboratory.record) if line.kind == "d"}
     assert handled == set(stored)

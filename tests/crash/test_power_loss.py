@@ -1,4 +1,4 @@
-"""Power cuts on a simulated disk: what was not synced is gone, or there in part."""
+"""Power cuts on a simulated disk: unsynced writes are lost, or survive in part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.crash
 
 
 async def test_after_a_power_cut_full_durability_has_lost_nothing(tmp_path: Path, disk_library: Path) -> None:
-    """Promises 2 and 3: after each ack its event is synced, so no cut can take it."""
+    """Promises 2 and 3: an acked event is synced, so no power cut can lose it."""
     log, database = await run_on_simulated_disk(disk_library, tmp_path, "full", acks=400)
     report = await PowerCuts(tmp_path, log, database, "full").all()
     assert not report.findings.wrong, report.findings
@@ -25,12 +25,12 @@ async def test_after_a_power_cut_full_durability_has_lost_nothing(tmp_path: Path
 async def test_after_a_power_cut_normal_durability_has_lost_at_most_a_suffix(
     tmp_path: Path, disk_library: Path
 ) -> None:
-    """Promise 3: the newest events may be gone, but without a hole, damage, or a cursor ahead of the log."""
+    """Promise 3: the newest events may be lost, but without a hole, damage, or a cursor beyond the log."""
     log, database = await run_on_simulated_disk(disk_library, tmp_path, "normal", acks=400)
     report = await PowerCuts(tmp_path, log, database, "normal").all()
     assert not report.findings.wrong, report.findings
     assert report.acked >= 400
-    # The cuts are real ones: measured by what "full" promises, they cost something, and soon.
+    # The cuts are effective: judged by the promise of "full", some lose events within the first hundred.
     assert report.most_lost > 0
     strict = await PowerCuts(tmp_path, log, database, "full").all(torn=0.0, most=100)
     assert strict.findings.wrong.keys() == {"lost"}

@@ -1,4 +1,4 @@
-"""Stops under traffic, in short: `make test-crash` makes a thousand of them, and one with its full budget."""
+"""Stops under traffic, a short run: `make test-crash` does a thousand, and one with the full budget."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.crash.stopping import AT_ONCE, IN_FLIGHT, start_and_stop, stop_in_fli
 
 
 async def test_stops_under_traffic_lose_nothing_and_leave_nothing_open(tmp_path: Path) -> None:
-    """Promise 7. Each restart of an application would cost it events, or one more descriptor."""
+    """Promise 7. Otherwise each restart of a bus could lose events or leak a descriptor."""
     acked, wrong = await start_and_stop(tmp_path / "log.db", cycles=25)
     assert not wrong, wrong[:5]
     assert acked == 25 * AT_ONCE
 
 
 async def test_a_stop_in_the_middle_of_a_thousand_handlers_ends_and_forgets_none(tmp_path: Path) -> None:
-    """Promise 8, without its time. What had ended would come again, or what had not be lost."""
+    """Promise 8, without its time limit. Otherwise finished events would come again, or others be lost."""
     stopped = await stop_in_flight(tmp_path / "log.db", budget=0.5)
     assert not stopped.wrong, stopped.wrong
     assert (stopped.finished, stopped.again) == (IN_FLIGHT // 2, IN_FLIGHT // 2)

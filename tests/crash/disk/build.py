@@ -1,4 +1,4 @@
-"""Compile ``disk.c``."""
+"""Compile ``disk.c``, the simulated disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SOURCE = Path(__file__).with_name("disk.c")
 
 
 class NoCompilerError(Exception):
-    """Say what is missing. The tests that need it must not pass, or be passed over, without it."""
+    """There is no compiler; tests of the simulated disk then fail, and are not skipped."""
 
 
 def build_disk(folder: Path) -> Path:
-    """Compile the shared library into a folder and return where it is."""
+    """Compile the shared library into a folder and return its path."""
     if not sys.platform.startswith("linux"):
         raise NoCompilerError("the simulated disk needs Linux (LD_PRELOAD)")
     compiler = shutil.which("gcc") or shutil.which("cc")

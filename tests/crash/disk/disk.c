@@ -1,9 +1,9 @@
-/* A disk that remembers what was written and what was synced, and that can fail on demand.
+/* A simulated disk that records writes and syncs, and that can fail on demand.
  *
- * Loaded with LD_PRELOAD into a process under test. Every change to a file below DISK_ROOT is made as usual
- * and noted, in order, in DISK_LOG; from that log the content of the disk after a power cut at any instant
- * can be rebuilt (see image.py). DISK_CONTROL is a small shared file in which the process itself says which
- * calls shall fail (see faults.py). Each of the three may be left out.
+ * It is loaded into a process under test with LD_PRELOAD. Every change to a file below DISK_ROOT is made as usual
+ * and recorded, in order, in DISK_LOG. From that log, image.py rebuilds the content of the disk after a power cut
+ * at any instant. DISK_CONTROL is a small shared file in which the process itself says which calls should fail
+ * (see faults.py). Each of the three variables may be unset.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,20 +24,20 @@ enum { OPENED = 1, CREATED, WRITTEN, TRUNCATED, SYNC_BEGUN, SYNC_ENDED, REMOVED,
 enum { FAIL_WRITE = 1, FAIL_SYNC = 2, FAIL_OPEN = 4, FAIL_TRUNCATE = 8, FAIL_READ = 16 };
 enum { MAX_FILES = 4096 };
 
-struct entry { /* read back by image.py: keep the two alike */
+struct entry { /* read by image.py: keep the two in step */
     uint32_t kind;
-    uint32_t length; /* of the data behind this entry */
+    uint32_t length; /* of the data that follows this entry */
     int64_t file;    /* inode */
     int64_t offset;
 };
 
-struct control { /* written by faults.py: keep the two alike */
+struct control { /* written by faults.py: keep the two in step */
     volatile int32_t error;   /* errno to fail with; 0: nothing fails */
     volatile int32_t calls;   /* which calls: FAIL_… */
-    volatile int32_t skip;    /* so many of them succeed before */
-    volatile int32_t hits;    /* how many have failed */
-    volatile int32_t partial; /* a write that fails has written half */
-    char suffix[44];          /* only files whose names end like this; "" for all */
+    volatile int32_t skip;    /* number of calls that succeed first */
+    volatile int32_t hits;    /* number of calls that have failed */
+    volatile int32_t partial; /* a failing write writes half of its data */
+    char suffix[44];          /* only files whose names end with this; "" for all */
 };
 
 static char *paths[MAX_FILES];
@@ -94,7 +94,7 @@ static int fails(const char *path, int call) {
     return errno = control->error;
 }
 
-/* The name as it is watched: absolute and below the root; NULL for any other. */
+/* Return the absolute path if it is below the root, else NULL. The caller frees it. */
 static char *below_root(const char *path) {
     char full[PATH_MAX];
     if (!root || !path) return NULL;
@@ -232,7 +232,7 @@ static int synced(int fd, long number) {
     int64_t file = inodes[fd];
     if (!failed) note(SYNC_BEGUN, file, 0, NULL, 0);
     pthread_mutex_unlock(&order);
-    /* What is written from here on is not covered. */
+    /* Writes from here on are not covered by this sync. */
     if (failed) return errno = failed, -1;
     int result = syscall(number, fd);
     pthread_mutex_lock(&order);

@@ -1,4 +1,4 @@
-"""Make the simulated disk of this process fail, for a while."""
+"""Make calls to the simulated disk of this process fail for a while."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRITE, SYNC, OPEN, TRUNCATE, READ = 1, 2, 4, 8, 16
 
 
 class Faults:
-    """Hold the control page that ``disk.c`` looks at before each call. Made before the process is started."""
+    """The control page that ``disk.c`` reads before each call; ``prepare`` it before the process starts."""
 
     def __init__(self, path: str | Path) -> None:
         with open(path, "r+b") as file:
@@ -33,7 +33,7 @@ class Faults:
     def failing(
         self, error: int, calls: int, *, suffix: str = "", skip: int = 0, partial: bool = False
     ) -> Iterator[None]:
-        """Let ``calls`` on files with a suffix fail inside the block, after ``skip`` of them."""
+        """Make ``calls`` on files with a suffix fail inside the block, after ``skip`` of them succeeded."""
         self._page[:] = _CONTROL.pack(0, calls, skip, 0, int(partial), suffix.encode())
         self._page[:4] = error.to_bytes(4, "little")
         try:
@@ -43,5 +43,5 @@ class Faults:
 
     @property
     def hits(self) -> int:
-        """Return how many calls have failed in the last block."""
+        """Return how many calls failed in the last block."""
         return int.from_bytes(self._page[12:16], "little")

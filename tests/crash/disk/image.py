@@ -1,8 +1,8 @@
-"""Rebuild what a disk holds after a power cut, from the log of what was written and synced.
+"""Rebuild what a disk holds after a power cut, from the log of its writes and syncs.
 
-The model is a strict reading of POSIX: data is safe once a sync of its file has returned that began after the
-write; a new name, a new length or a removal is safe once its directory was synced. What is not safe may be
-there or not, each sector for itself, in any combination.
+The model is a strict reading of POSIX. Data is safe once a sync of its file has returned that began after the
+write. A new name, a new length or a removal is safe once its directory was synced. Any sectors that are not
+safe may or may not have survived, in any combination.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SECTOR = 512
 OPENED, CREATED, WRITTEN, TRUNCATED, SYNC_BEGUN, SYNC_ENDED, REMOVED, RENAMED = range(1, 9)
 
 Image = dict[str, bytes]
-"""The content of every file by name."""
+"""The content of each file by name."""
 
 
 class Entry(NamedTuple):
@@ -41,12 +41,12 @@ def entries(log: Path) -> Iterator[Entry]:
 
 
 class Node:
-    """A file's safe content, and the changes since that are not safe."""
+    """A file's safe content, and the later changes that are not safe yet."""
 
     def __init__(self) -> None:
         self.safe = bytearray()
         self.pending: list[tuple[int, bytes | None]] = []
-        """(offset, data), or (length, None) where the file was cut."""
+        """(offset, data) of a write, or (length, None) of a truncation."""
         self._covered = 0
 
     def sync_begun(self) -> None:
@@ -59,7 +59,7 @@ class Node:
         self._covered = 0
 
     def survived(self, chance: random.Random | None) -> bytes:
-        """Return the content after a power cut; with ``chance``, some of the pending changes are in it."""
+        """Return the content after a power cut; with ``chance``, some of the pending changes survive."""
         if chance is None or not self.pending:
             return bytes(self.safe)
         content = bytearray(self.safe)
@@ -88,7 +88,7 @@ def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
 
 
 class Disk:
-    """Follow the log, entry by entry."""
+    """The state of the disk, updated with each entry of its log."""
 
     def __init__(self) -> None:
         self.names: dict[str, Node] = {}
@@ -97,7 +97,7 @@ class Disk:
         self._nodes: dict[int, Node] = {}
         self._directories: set[int] = set()
         self.changes = 0
-        """Counts what can make one image differ from the next."""
+        """Number of changes that can make one image differ from the next."""
 
     def apply(self, entry: Entry) -> None:
         if entry.kind in (OPENED, CREATED):
@@ -119,7 +119,7 @@ class Disk:
         if entry.offset:
             self._directories.add(entry.file)
         elif entry.kind == CREATED:
-            # An inode number may be used again: this is another file.
+            # An inode number may be reused; then this is another file.
             self.names[_name(entry.data)] = self._nodes[entry.file] = Node()
         elif entry.file not in self._nodes:
             raise AssertionError(f"{entry.data!r} was there before the log began")
@@ -138,7 +138,7 @@ class Disk:
             self.changes += 1
 
     def after_power_cut(self, chance: random.Random | None = None) -> Image:
-        """Return what is left: only what is safe, or with ``chance`` some of the rest too."""
+        """Return what is left: only what is safe, or with ``chance`` some of the rest, too."""
         names = dict(self._safe_names)
         if chance is not None:
             for name in self.names.keys() | self._safe_names.keys():
