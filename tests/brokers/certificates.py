@@ -1,4 +1,4 @@
-"""Certificates for one test run, made by ``openssl``: nothing secret lies in the repository."""
+"""Certificates for one test run, made by ``openssl``, so that the repository contains no secrets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 
 class Certificate(NamedTuple):
-    """Name the files of a self-signed certificate, which is its own authority."""
+    """The files of a self-signed certificate, which is its own authority."""
 
     file: Path
     key: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """Return what a server that shows this certificate needs."""
+        """Return the TLS context of a server that uses this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.file, self.key)
         return context

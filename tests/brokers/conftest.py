@@ -1,4 +1,4 @@
-"""One server for all tests that do not harm it, and a fresh namespace for each test."""
+"""A shared server for tests that do not disturb it, and a new namespace for each test."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.brokers.server import URL_VARIABLE, ForeignServer, Server, redis_bina
 
 _numbers = itertools.count(1)
 _RUN = uuid4().hex[:8]
-"""Tells this run's namespaces from others' on a server that outlives it."""
+"""Distinguishes this run's namespaces from those of other runs on a server that outlives the run."""
 
 
 def servers() -> list[str]:
-    """Return what to run on: Valkey, a redis-server that is on PATH, and one that is named by its URL."""
+    """Return the servers to test on: Valkey, the redis-server on PATH, and the one at the URL, if any."""
     on_path = ["redis-server"] if redis_binary() else []
     named = [URL_VARIABLE] if os.environ.get(URL_VARIABLE) else []
     return ["valkey", *on_path, *named]
@@ -31,7 +31,7 @@ def start(kind: str) -> Server:
 
 @pytest.fixture(scope="session", params=servers())
 def shared_server(request: pytest.FixtureRequest) -> Iterator[Server | ForeignServer]:
-    """A server for tests that do it no harm."""
+    """A server for tests that do not disturb it."""
     server = ForeignServer(f"test-{_RUN}-") if request.param == URL_VARIABLE else start(request.param)
     yield server
     server.remove()

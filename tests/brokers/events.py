@@ -1,4 +1,4 @@
-"""An event for the tests, and a handler that notes what it gets."""
+"""An event for the tests, and a handler that records what it gets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Moved(DomainEvent):
 
 
 def moves(keys: int, count: int) -> list[Moved]:
-    """Return ``count`` events, numbered, over some keys in turn."""
+    """Return ``count`` numbered events, spread over some keys in turn."""
     return [Moved(f"k{number % keys}", number) for number in range(count)]
 
 
 class Noted:
-    """Note the numbers of what it handles, by key, in order."""
+    """A handler that records the numbers of its events, in order and by key."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -37,12 +37,12 @@ class Noted:
         self.by_key.setdefault(event.key, []).append(event.number)
 
     def first_times(self, key: str) -> list[int]:
-        """Return the numbers of a key in the order in which each was handled first."""
+        """Return the numbers of a key in the order in which each was first handled."""
         return list(dict.fromkeys(self.by_key.get(key, ())))
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Return when a condition holds; the deadline only bounds a hang."""
+    """Return when a condition holds; the deadline only limits a hang."""
     async with asyncio.timeout(seconds):
         while True:
             if condition():

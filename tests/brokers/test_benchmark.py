@@ -1,4 +1,4 @@
-"""The benchmark on a server counts what was handled, whoever is measured."""
+"""The benchmark on a server counts handled events, for every rival."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.brokers.server import valkey_binary
 
 @pytest.mark.parametrize("rival", ["pabal", "raw"])
 def test_the_clock_stops_when_every_event_is_handled(rival: str) -> None:
-    """A figure for work that was not done would look fast."""
+    """Otherwise work that was not done would give a good figure."""
     assert redis_streams.end_to_end(rival, 500)[redis_streams.RATE] > 0
 
 
 def test_a_role_that_does_not_start_gives_no_figure() -> None:
-    """A rival that is broken would hang the whole suite."""
+    """Otherwise a broken rival would hang the whole suite."""
     role = redis_streams.Role("nobody", "redis://127.0.0.1:1/0", 1)
     with pytest.raises(IncompleteError, match="did not start"):
         role.__enter__()
@@ -25,7 +25,7 @@ def test_a_role_that_does_not_start_gives_no_figure() -> None:
 
 
 def test_the_scenario_is_listed_and_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite would fail, or print figures without rivals, where a server or a package is missing."""
+    """Without a server or a package, the suite would fail, or print figures without rivals."""
     assert redis_streams.NAME in SCENARIOS
     assert redis_streams.server_binary() == valkey_binary()
     monkeypatch.setattr(redis_streams, "server_binary", lambda: None)

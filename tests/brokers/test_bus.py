@@ -1,4 +1,4 @@
-"""The bus on a real server: published, handled, finished, gone on with after a restart."""
+"""The bus on a real server: publishing, handling, finishing, and continuing after a restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server, free_port
 
 LOADED = ("asyncio", "redis.asyncio", "pabal.brokers.redis", "pabal.delivery.retry")
-"""What a process of a group loads before it begins."""
+"""Modules that a process of a group imports before it begins."""
 
 
 def make(server: Server, namespace: str, handler: Any = None, **options: Any) -> RedisEventBus:
@@ -37,14 +37,14 @@ def make(server: Server, namespace: str, handler: Any = None, **options: Any) ->
 
 
 def losses_of(bus: RedisEventBus) -> list[Report]:
-    """Return a list that takes up every report of a partition that is let go unsaved."""
+    """Return a list that collects every report of a partition that was let go unsaved."""
     lost: list[Report] = []
     bus.listen(lambda report: lost.append(report) if isinstance(report, PartitionLost) else None)
     return lost
 
 
 def stand_still(bus: RedisEventBus) -> None:
-    """Let a process give no sign of life any more, and not notice, as under SIGSTOP."""
+    """Stop a process's signs of life without its noticing, as SIGSTOP does."""
     coordinator = bus._coordinator
     assert coordinator is not None
     for task in (coordinator._task, *coordinator.signs.tasks):
@@ -53,7 +53,7 @@ def stand_still(bus: RedisEventBus) -> None:
 
 
 async def test_what_is_published_is_handled_once_and_in_order(shared_server: Server, namespace: str) -> None:
-    """Events would be lost, doubled, or overtake each other on their way through the server."""
+    """Events could be lost, repeated, or reordered on their way through the server."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as bus:
         events = moves(7, 300)
@@ -67,7 +67,7 @@ async def test_what_is_published_is_handled_once_and_in_order(shared_server: Ser
 
 
 async def test_a_restart_goes_on_where_the_group_was(shared_server: Server, namespace: str) -> None:
-    """A restart would repeat what was finished, or miss what was published meanwhile."""
+    """A restart could repeat finished events, or miss events published meanwhile."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as bus:
         await bus.publish_batch(moves(3, 10))
@@ -81,7 +81,7 @@ async def test_a_restart_goes_on_where_the_group_was(shared_server: Server, name
 
 
 async def test_every_group_gets_every_event(shared_server: Server, namespace: str) -> None:
-    """Two applications on one log would take events from each other."""
+    """Two applications on one log must not take events from each other."""
     one, two = Noted(), Noted()
     async with (
         make(shared_server, namespace, one) as left,
@@ -93,7 +93,7 @@ async def test_every_group_gets_every_event(shared_server: Server, namespace: st
 
 
 async def test_the_same_event_again_is_stored_once(shared_server: Server, namespace: str) -> None:
-    """A publisher that repeats after a broken connection would have its event handled twice."""
+    """If a publisher repeats a call after a broken connection, its event must be handled once."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as bus:
         event = Moved("a", 1)
@@ -107,7 +107,7 @@ async def test_the_same_event_again_is_stored_once(shared_server: Server, namesp
 async def test_two_processes_share_the_keys_while_they_join_leave_and_die(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 44. An event would be handled by both, or overtake one of its key at the change of hands."""
+    """Promise 44. When a partition changes hands, an event could be handled twice, or out of order."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as one:
         assert len(one.partitions) == 8
@@ -121,7 +121,7 @@ async def test_two_processes_share_the_keys_while_they_join_leave_and_die(
         await one.drain(timeout=30)
     for key in range(16):
         assert noted.first_times(f"k{key}") == list(range(key, 600, 16))
-    assert len(noted.numbers) == 600  # each hand-over was a clean one: nothing twice
+    assert len(noted.numbers) == 600  # every hand-over was orderly, so no event was repeated
 
 
 async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
@@ -131,7 +131,7 @@ async def _publish_slowly(bus: RedisEventBus, count: int) -> None:
 
 
 async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server, namespace: str) -> None:
-    """Promise 40. What a publisher was told is stored would be gone, or come in another order."""
+    """Promise 40. Acknowledged events could be lost, or delivered in another order."""
     noted = Noted()
     async with make(own_server, namespace, noted, patience=60.0, lease=5.0) as bus:
 
@@ -150,7 +150,7 @@ async def test_nothing_acked_is_lost_when_the_server_restarts(own_server: Server
 
 
 async def test_a_killed_process_is_replaced_within_the_lease(shared_server: Server, namespace: str) -> None:
-    """Promise 41. What a dead machine had in hands would wait for somebody to come and look."""
+    """Promise 41. The events of a dead machine would wait until an operator intervenes."""
     code = f"""
 import asyncio
 from pabal.brokers.redis import RedisEventBus
@@ -186,7 +186,7 @@ asyncio.run(main())
 async def test_an_event_that_kills_its_process_is_parked(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
-    """Promise 6. One bad event would kill every process of the group, one after the other, for ever."""
+    """Promise 6. One bad event would kill one process of the group after the other, for ever."""
     code = f"""
 import asyncio, os, signal, sys
 from pabal import RetryPolicy
@@ -214,12 +214,12 @@ asyncio.run(main())
         process = await warm.Process.start("poisoned", warm=LOADED, cwd=tmp_path, env=os.environ)
         said, _ = await process.communicate()
         ends.append(process.returncode)
-    assert ends == [-signal.SIGKILL] * 3 + [0]  # the first death is nobody's, two attempts are counted
+    assert ends == [-signal.SIGKILL] * 3 + [0]  # the first death counts for no event, the next two do
     assert said.strip() == b"5 ['ProcessDied', 'ProcessDied']"
 
 
 async def test_a_paused_process_has_its_late_progress_refused(shared_server: Server, namespace: str) -> None:
-    """Promise 41. A process that wakes up late would overwrite the progress of the one that took over."""
+    """Promise 41. A process that resumes late would overwrite the progress of its successor."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as paused:
         storages = [running.storage for running in paused._group_engine.running.values()]
@@ -233,7 +233,7 @@ async def test_a_paused_process_has_its_late_progress_refused(shared_server: Ser
 
 
 async def test_a_long_handler_never_runs_twice_at_once(shared_server: Server, namespace: str) -> None:
-    """Promise 41. A handler ten leases long would be taken for dead, and its event given to another."""
+    """Promise 41. A process whose handler takes ten leases would count as dead, and its event run twice."""
     running = most = handled = 0
 
     async def slow(event: Moved) -> None:
@@ -254,7 +254,7 @@ async def test_a_long_handler_never_runs_twice_at_once(shared_server: Server, na
 
 
 async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, namespace: str) -> None:
-    """Promise 43. A FLUSHALL would end the group silently, or have it begin all over."""
+    """Promise 43. After a FLUSHALL the group would stop silently, or start again from the beginning."""
     noted = Noted()
     reports: list[Any] = []
     bus = make(own_server, namespace, noted)
@@ -272,7 +272,7 @@ async def test_a_flushed_server_is_put_back_and_reported(own_server: Server, nam
 
 
 async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Server, namespace: str) -> None:
-    """Promise 42. Events that somebody deleted would count as handled."""
+    """Promise 42. Otherwise events deleted by another program would count as handled."""
     reports: list[Any] = []
     async with make(shared_server, namespace, Noted(), partitions=1):
         pass
@@ -295,7 +295,7 @@ async def test_what_a_foreign_hand_trims_is_reported_as_lost(shared_server: Serv
 async def test_trimming_stops_below_what_a_group_has_not_finished(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 42. A group that was away would come back to a log that is gone."""
+    """Promise 42. A group that was away for a while would return to a log without its events."""
     slow, fast = Noted(), Noted()
     async with make(shared_server, namespace, slow, group="away", partitions=1, keep=0):
         pass
@@ -313,7 +313,7 @@ async def test_trimming_stops_below_what_a_group_has_not_finished(
 
 
 async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Server, namespace: str) -> None:
-    """A dead letter of another process's partition could be seen, but not brought back."""
+    """Otherwise dead letters in another process's partitions could be seen, but not retried."""
     noted = Noted()
     broken = True
 
@@ -338,7 +338,7 @@ async def test_a_dead_letter_is_retried_wherever_it_was_parked(shared_server: Se
 async def test_waiting_for_an_event_and_scheduling_work_over_processes(
     shared_server: Server, namespace: str
 ) -> None:
-    """A request that waits for its answer would hear only what its own process publishes."""
+    """A request that waits for its answer must see events published by other processes."""
     async with make(shared_server, namespace) as asking, make(shared_server, namespace) as answering:
         receipt = await asking.publish(Moved("a", 1))
         await answering.publish(Moved("b", 2))
@@ -349,7 +349,7 @@ async def test_waiting_for_an_event_and_scheduling_work_over_processes(
 
 
 async def test_another_number_of_partitions_is_refused(shared_server: Server, namespace: str) -> None:
-    """Keys would lie in other partitions than before, and overtake themselves."""
+    """Keys would move to other partitions, and their events be handled out of order."""
     async with make(shared_server, namespace, partitions=4):
         pass
     with pytest.raises(PartitionCountError) as caught:
@@ -360,7 +360,7 @@ async def test_another_number_of_partitions_is_refused(shared_server: Server, na
 
 
 async def test_a_publisher_fails_at_once_where_it_is_told_to(own_server: Server, namespace: str) -> None:
-    """A request handler that must not wait would hang on a server that is gone."""
+    """A request handler that must not wait would hang while the server is away."""
     bus = make(own_server, namespace, Noted(), when_disconnected="fail")
     await bus.start()
     try:
@@ -374,7 +374,7 @@ async def test_a_publisher_fails_at_once_where_it_is_told_to(own_server: Server,
 
 
 async def test_a_server_that_is_not_there_is_named_without_password(namespace: str) -> None:
-    """A log of errors would give the password away."""
+    """Otherwise error logs would reveal the password."""
     url = f"redis://risk:secret@127.0.0.1:{free_port()}/0"
     bus = RedisEventBus(url, group="g", namespace=namespace, patience=0.3)
     with pytest.raises(BrokerUnavailableError) as caught:
@@ -384,7 +384,7 @@ async def test_a_server_that_is_not_there_is_named_without_password(namespace: s
 
 
 async def test_the_factory_reads_everything_from_the_url(shared_server: Server, namespace: str) -> None:
-    """An application could not be moved from a file to a server by its configuration alone."""
+    """An application must be able to move from a file to a server by configuration alone."""
     url = f"{shared_server.url}?group=risk&namespace={namespace}&partitions=2&lease=2.5&worker_count=3"
     bus = EventBusFactory.from_url(url)
     assert isinstance(bus, RedisEventBus)

@@ -1,4 +1,4 @@
-"""A partition on the server does what every storage must, as far as a broker is one."""
+"""A partition on the server conforms to the contract of storages, as far as it applies to a broker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASES = cases_for(PartitionStorage.capabilities)
 
 
 class OnePartition(PartitionStorage):
-    """A partition with a log of its own, for cases that open and close whole storages."""
+    """A partition with its own log, for cases that open and close whole storages."""
 
     def __init__(self, url: str, namespace: str) -> None:
         log = RedisLog(url, namespace=namespace, partitions=1)
@@ -39,7 +39,7 @@ class OnePartition(PartitionStorage):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_partition_conforms(case: Case, shared_server: Server, namespace: str) -> None:
-    """An application that moves from a file to a server would find other rules."""
+    """Otherwise an application that moves from a file to a server would meet different rules."""
 
     def opened() -> Any:
         return OnePartition(shared_server.url, namespace)
@@ -52,8 +52,8 @@ async def test_a_partition_conforms(case: Case, shared_server: Server, namespace
 async def test_a_partition_conforms_on_a_loop_with_eager_tasks(
     case: Case, shared_server: Server, namespace: str
 ) -> None:
-    """Such tasks run when they are made. What a parked key had kept back was read before it was noted how far
-    the worker had come, and its last event was handled twice.
+    """Eager tasks run as soon as they are created. The queue behind a parked key was read before the worker
+    had recorded its progress, and its last event was handled twice.
     """
 
     def opened() -> Any:

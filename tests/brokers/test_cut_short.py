@@ -1,4 +1,4 @@
-"""What is cut short: answers that never come, a log that goes on elsewhere, a loop that is closed."""
+"""Interruptions: answers that never arrive, a new incarnation of the log, a closed event loop."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tests.brokers.test_network import through
 from tests.bus.test_closed_loop import CutShortError, run_and_cancel, run_and_drop
 
 SOON = 5.0
-"""Seconds: far more than what is tested takes, and less than the lease after which it would happen."""
+"""Seconds: far more than the tested action takes, but less than the lease that would also end it."""
 
 
-# -- the server starts again ------------------------------------------------------------------------------
+# -- the server restarts ----------------------------------------------------------------------------------
 
 
 async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
     own_server: Server, namespace: str
 ) -> None:
-    """Promise 40. A group would handle nothing more until its own process published, and be healthy."""
+    """Promise 40. A group handled nothing until its own process published, and reported to be healthy."""
     noted = Noted()
     async with (
         make(own_server, namespace, noted, lease=10.0) as bus,
@@ -55,7 +55,7 @@ async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
 async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_nothing(
     own_server: Server, namespace: str
 ) -> None:
-    """Promise 40. The partition that was looked at when it broke would never be read again."""
+    """Promise 40. The partition being measured when the connection broke would never be read again."""
     noted = Noted()
     async with Proxy(own_server.port) as proxy:
         bus = through(proxy, namespace, noted, lease=10.0)
@@ -72,7 +72,7 @@ async def test_a_connection_that_breaks_while_the_log_goes_on_elsewhere_costs_no
 
 
 async def test_what_is_kept_stays_when_the_server_starts_again(own_server: Server, namespace: str) -> None:
-    """Promise 42. Everything finished would be gone after each restart, and with it what can be replayed."""
+    """Promise 42. Each restart would delete all finished events, so that none could be replayed."""
     async with make(own_server, namespace, Noted(), partitions=1, lease=10.0, keep=10) as bus:
         for event in moves(1, 15):
             await bus.publish(event)
@@ -90,7 +90,7 @@ async def test_what_is_kept_stays_when_the_server_starts_again(own_server: Serve
 async def test_the_doctor_counts_no_positions_that_were_never_given(
     own_server: Server, namespace: str
 ) -> None:
-    """After each restart of the server a group would be said to be billions of positions behind."""
+    """After each restart of the server, a group would seem to be billions of positions behind."""
     async with make(own_server, namespace, Noted(), partitions=2):
         pass
     await own_server.restart()
@@ -101,7 +101,7 @@ async def test_the_doctor_counts_no_positions_that_were_never_given(
 
 
 async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Server, namespace: str) -> None:
-    """Promise 42. Each restart would leave something in every partition, read with every look, for ever."""
+    """Promise 42. Each restart would add a field to every partition for ever, to be read at every look."""
     noted = Noted()
     number, lost = 0, 0
     for restart in range(6):
@@ -136,7 +136,7 @@ async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Serve
 async def test_what_a_server_lost_before_two_restarts_is_counted_once(
     shared_server: Server, namespace: str, forgot: str
 ) -> None:
-    """Promise 42. Billions of positions would be told of as published, between two incarnations."""
+    """Promise 42. The billions of positions between two incarnations would count as published."""
     async with make(shared_server, namespace, partitions=1) as bus:
         log = bus._log
         part, base = log.keys.part(0), 2**32
@@ -150,13 +150,13 @@ async def test_what_a_server_lost_before_two_restarts_is_counted_once(
         assert extent.given(0, extent.head) == facts[f"jump:{3 * base}"] + 2
 
 
-# -- answers that do not come -----------------------------------------------------------------------------
+# -- answers that never arrive ----------------------------------------------------------------------------
 
 
 async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 41. What lay in its lanes would be handled by two processes until the connection broke."""
+    """Promise 41. Events in its lanes would be handled by two processes until the connection broke."""
     owner: list[str] = []
     at_once: list[int] = []
 
@@ -164,7 +164,7 @@ async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
         if len(other.partitions) == 4:
             at_once.append(event.number)
         owner.append("left")
-        await asyncio.sleep(0.01)  # of what is in the lanes there is more than can be handled in time
+        await asyncio.sleep(0.01)  # slow enough that the lanes hold more events than it can handle in time
 
     async with Proxy(shared_server.port) as proxy:
         cut_off = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=4, lease=1.0)
@@ -185,7 +185,7 @@ async def test_whoever_waits_for_an_answer_lets_go_before_another_takes_over(
 
 
 async def test_a_stop_without_answers_is_over_in_time(shared_server: Server, namespace: str) -> None:
-    """It would last as long as a connection is waited for, a lease or more, whatever the timeout says."""
+    """A stop would take as long as waiting for a connection, a lease or more, whatever its timeout."""
     async with Proxy(shared_server.port) as proxy:
         bus = through(proxy, namespace, Noted(), lease=10.0)
         await bus.start()
@@ -201,7 +201,7 @@ async def test_a_stop_without_answers_is_over_in_time(shared_server: Server, nam
 async def test_patience_ends_also_while_a_connection_is_being_made(
     shared_server: Server, namespace: str
 ) -> None:
-    """Publishers would wait for as long as a network that swallows everything is believed to be there."""
+    """Publishers would wait until a connection attempt into a silent network is given up."""
     async with Proxy(shared_server.port) as proxy:
         bus = through(proxy, namespace, Noted(), lease=10.0, patience=0.5)
         await bus.start()
@@ -215,7 +215,7 @@ async def test_patience_ends_also_while_a_connection_is_being_made(
                 await bus.publish(Moved("a", 1))
             await bus.stop(timeout=0)
         del bus, link, is_connecting
-        gc.collect()  # a connection that was left half made would be warned of
+        gc.collect()  # a connection left half open would cause a warning here
 
 
 def _is_connecting(link: Link) -> bool:
@@ -225,7 +225,7 @@ def _is_connecting(link: Link) -> bool:
 async def test_whoever_gives_up_looking_leaves_nobody_behind_who_connects(
     shared_server: Server, namespace: str
 ) -> None:
-    """A task would try to reach the server for as long as the program runs."""
+    """A task would try to reach the server until the program ends."""
     async with Proxy(shared_server.port) as proxy:
         proxy.swallow = True
         inspector = GroupInspector(proxy.url, namespace=namespace)
@@ -242,7 +242,7 @@ def _links() -> list[str]:
 
 
 async def test_no_error_is_raised_twice(shared_server: Server, namespace: str) -> None:
-    """Each raise adds frames to an error: one that all share keeps in memory what each of them holds."""
+    """Each raise adds frames to an error; a shared error would keep the variables of all callers alive."""
     async with Proxy(shared_server.port) as proxy:
         bus = through(proxy, namespace, Noted(), lease=10.0)
         await bus.start()
@@ -260,7 +260,7 @@ async def test_no_error_is_raised_twice(shared_server: Server, namespace: str) -
 async def test_a_log_that_was_made_anew_with_other_partitions_is_refused(
     own_server: Server, namespace: str
 ) -> None:
-    """Keys would lie elsewhere than before, or publishers wait for ever for a connection."""
+    """Keys would move to other partitions, or publishers wait for ever for a connection."""
     bus = make(own_server, namespace, partitions=None)
     await bus.start()
     await bus.publish(Moved("a", 1))
@@ -282,7 +282,7 @@ async def test_a_log_that_was_made_anew_with_other_partitions_is_refused(
 
 @pytest.fixture
 def swept() -> Iterator[None]:
-    """Leave nothing of a closed loop to the next test: until this one's end pytest keeps some of it."""
+    """Collect the remains of a closed loop before the next test; pytest keeps some until this one ends."""
     yield
     gc.collect()
 
@@ -294,9 +294,9 @@ def swept() -> Iterator[None]:
 def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
     shared_server: Server, namespace: str, run: Any, stops: int
 ) -> None:
-    """``asyncio.run`` that ends by an exception closes the loop; ``stop()`` raised "Event loop is closed".
+    """``asyncio.run`` closes the loop after an exception; then ``stop()`` raised "Event loop is closed".
 
-    Without a stop ``start()`` took the bus for running, and each publish was refused for a loop that is gone.
+    Without a stop, ``start()`` took the bus for running, and every publish was refused as in a wrong loop.
     """
     noted = Noted()
     bus = make(shared_server, namespace, noted, partitions=2)
@@ -316,13 +316,13 @@ def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
     run(cut_short)
     asyncio.run(go_on())
     assert set(noted.numbers) == {1, 2}
-    gc.collect()  # the sockets of a loop that was closed with them are nobody's to close
+    gc.collect()  # nothing can close the sockets of a closed loop
 
 
 async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
     own_server: Server, namespace: str
 ) -> None:
-    """``asyncio.run`` would wait for ever for a worker that took its end for another's."""
+    """``asyncio.run`` would wait for ever for a worker that ignores its cancellation."""
     begun = asyncio.Event()
 
     async def hang(event: Moved) -> None:
@@ -348,7 +348,7 @@ async def test_workers_whose_partition_was_let_go_end_when_their_loop_does(
 async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_partition_is_let_go(
     own_server: Server, namespace: str, timeout: float | None
 ) -> None:
-    """The workers go on for other partitions; with the last of them nothing would be handled any more."""
+    """Workers must go on with other partitions; if the last one ended, nothing more would be handled."""
     begun, go_on = asyncio.Event(), asyncio.Event()
     handled: list[int] = []
 
@@ -356,7 +356,7 @@ async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_pa
         if event.number == 1 and not go_on.is_set():
             begun.set()
             await go_on.wait()
-            raise asyncio.CancelledError  # what it waited for was cancelled
+            raise asyncio.CancelledError  # as if something it awaited was cancelled
         handled.append(event.number)
 
     bus = make(own_server, namespace, partitions=1, lease=0.3, worker_count=1)
@@ -375,13 +375,13 @@ async def test_a_handler_that_is_cancelled_by_itself_costs_no_worker_when_its_pa
         assert bus.health().status == "ok"
 
 
-# -- what is read -----------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------------
 
 
 async def test_waiting_since_a_receipt_that_was_trimmed_looks_ahead(
     shared_server: Server, namespace: str
 ) -> None:
-    """``wait_for`` would fail with an IndexError once everything was handled and removed."""
+    """``wait_for`` would raise an IndexError once all events are handled and trimmed."""
     async with make(shared_server, namespace, Noted(), partitions=2, keep=0) as bus:
         receipt = await bus.publish(Moved("a", 1))
         await bus.drain(timeout=30)
@@ -397,7 +397,7 @@ async def test_waiting_since_a_receipt_that_was_trimmed_looks_ahead(
 async def test_large_events_do_not_gather_in_memory(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thousands of events of a megabyte would wait in memory for a handler that is slower than publishers."""
+    """Thousands of events of a megabyte would wait in memory for a handler slower than the publishers."""
     monkeypatch.setattr(pages, "_CACHED_BYTES", 1000)
     monkeypatch.setattr(pages, "_ENTRIES", 1)
     go, numbers = asyncio.Event(), []
@@ -423,7 +423,7 @@ async def test_large_events_do_not_gather_in_memory(
 async def test_what_a_url_settles_for_other_clients_does_no_harm(
     shared_server: Server, namespace: str, setting: str
 ) -> None:
-    """One URL for all that talk to the server would end pabal with an AttributeError or a TypeError."""
+    """With a URL shared with other clients, pabal would fail with an AttributeError or a TypeError."""
     noted = Noted()
     bus = RedisEventBus(f"{shared_server.url}?{setting}", group="g", namespace=namespace, partitions=2)
     bus.subscribe(Moved, noted, name="sub")
@@ -434,7 +434,7 @@ async def test_what_a_url_settles_for_other_clients_does_no_harm(
 
 
 def test_a_scheme_is_understood_or_named() -> None:
-    """``valkey://`` worked in the factory alone, and was taken for a host that cannot be read elsewhere."""
+    """``valkey://`` worked only in the factory; elsewhere the error blamed the host."""
     assert "valkey://localhost" in repr(RedisEventBus("valkey://localhost", group="g"))
     assert "valkeys://localhost" in repr(RedisEventBus("VALKEYS://localhost", group="g"))
     assert "valkey://localhost" in repr(EventBusFactory.from_url("valkey://localhost?group=g"))

@@ -1,4 +1,4 @@
-"""Subscriptions that are made while a bus runs: what is published after the call is theirs."""
+"""Subscriptions made while a bus runs get all events published after the call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.brokers.test_bus import make
 
 
 def subscribe(bus: RedisEventBus, count: int) -> list[Noted]:
-    """Make subscriptions one after the other, without a moment between them."""
+    """Make several subscriptions without yielding to the event loop in between."""
     noted = [Noted() for _ in range(count)]
     for number, each in enumerate(noted):
         bus.subscribe(Moved, each, name=f"sub-{number}")
@@ -31,7 +31,7 @@ def subscribe(bus: RedisEventBus, count: int) -> list[Noted]:
 async def test_each_subscription_gets_what_is_published_after_it_was_made(
     shared_server: Server, namespace: str
 ) -> None:
-    """The first of several got it; each of the others began where the log was when its turn had come."""
+    """Only the first of several got all events; the others began at the head when their turn came."""
     async with make(shared_server, namespace) as bus:
         noted = subscribe(bus, 6)
         await bus.publish_batch(moves(20, 40))
@@ -42,7 +42,7 @@ async def test_each_subscription_gets_what_is_published_after_it_was_made(
 async def test_one_that_is_made_where_another_process_has_the_partitions_misses_nothing(
     shared_server: Server, namespace: str
 ) -> None:
-    """It began there when the other process heard of it, and what had been published by then was skipped."""
+    """It began when the other process learned of it, and skipped the events published before."""
 
     async def ignore(event: Moved) -> None: ...
 
@@ -62,7 +62,7 @@ async def test_one_that_is_made_where_another_process_has_the_partitions_misses_
 async def test_one_that_is_made_while_the_connection_breaks_misses_nothing(
     shared_server: Server, namespace: str, count: int
 ) -> None:
-    """What is published waits for the next connection, and so must its subscriptions."""
+    """Publishing waits for the next connection, and so must declaring the subscriptions."""
     async with Proxy(shared_server.port) as proxy:
         bus = RedisEventBus(proxy.url, group="g", namespace=namespace, partitions=8)
         async with bus:
@@ -77,7 +77,7 @@ async def test_one_that_is_made_while_the_connection_breaks_misses_nothing(
 async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and_says_so(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """It began at the end in the other process, or ended there in ValueError: what was left was lost."""
+    """In the other process it began at the head or raised a ValueError, and unfinished events were lost."""
     step = getattr(PartitionStorage, moment)
     forgotten: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""The example of separate processes comes to the same positions as one process."""
+"""The example with separate processes arrives at the same result as one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.brokers.server import Server
 
 @pytest.mark.redis
 async def test_separate_processes_of_which_one_is_killed_come_to_the_same(shared_server: Server) -> None:
-    """A killed strategy would leave orders out, or place them twice."""
+    """A killed strategy could omit orders, or place them twice."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

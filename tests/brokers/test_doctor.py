@@ -1,4 +1,4 @@
-"""``pabal doctor redis://…``: what a server can lose is said before it is lost."""
+"""``pabal doctor redis://…`` warns of what a server can lose before it loses it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SAFE = {"redis_version": "7.2.4", "aof_enabled": "1", "role": "master"}
 def test_each_setting_that_can_lose_events_is_named(
     change: dict[str, str], settings: dict[str, str] | None, level: str, word: str
 ) -> None:
-    """An operator would learn of a setting by what it has lost."""
+    """Otherwise an operator would notice a setting only after it has lost events."""
     found = judge_server({**SAFE, **change}, settings)
     assert [finding.level for finding in found if word in finding.text] == [level]
 
 
 async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, namespace: str) -> None:
-    """The doctor would look at other names than the bus writes."""
+    """The doctor must read the same keys as the bus writes."""
     async with make(shared_server, namespace, lambda event: None) as bus:
         await bus.drain(timeout=30)
     async with make(shared_server, namespace) as publisher:
@@ -54,7 +54,7 @@ async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, 
 
 
 def test_the_command_names_the_server_without_its_password(shared_server: Server) -> None:
-    """A password would stand in the terminal's history of whoever shares a screen."""
+    """Otherwise a password would be visible to everyone who sees the terminal."""
     url = shared_server.url.replace("redis://", "redis://default:@")
     run = CliRunner().invoke(doctor, [f"{url}?group=risk"])
     assert run.exit_code == 0, run.output

@@ -1,4 +1,4 @@
-"""What lies on a server and is none of pabal's, or damaged: shown as such, and in nobody's way."""
+"""Foreign or damaged data on a server is shown as such, and obstructs nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def of_keys(bus: BaseEventBus) -> GroupKeys:
 async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
     shared_server: Server, namespace: str, what: str, content: bytes
 ) -> None:
-    """One damaged entry would keep every dead letter of the group from being listed or retried."""
+    """Otherwise one damaged dead letter would keep all others from being listed or retried."""
     async with make(shared_server, namespace, refuse, partitions=2) as bus:
         await bus.publish_batch(moves(2, 4))
         await bus.drain(timeout=30)
@@ -67,7 +67,7 @@ async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
 async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarded(
     shared_server: Server, namespace: str
 ) -> None:
-    """Somebody who tried something out on the server would have shut the operators out."""
+    """Otherwise an experiment on the server could make all dead letters inaccessible."""
     async with make(shared_server, namespace, refuse, partitions=2) as bus:
         await bus.publish_batch(moves(2, 2))
         await bus.drain(timeout=30)
@@ -100,7 +100,7 @@ async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarde
 async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 43. Nothing that was scheduled would enter the log any more, and nobody would know why."""
+    """Promise 43. Otherwise no scheduled event would enter the log any more, and nobody would know why."""
     noted = Noted()
     async with make(shared_server, namespace, noted, partitions=2) as bus:
         keys, call = bus._log.keys, bus._log.link.call
@@ -109,7 +109,7 @@ async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
         await bus.publish(Moved("a", 1), delay=0.01)
         await until(lambda: noted.numbers == [1])
         async with asyncio.timeout(30.0):
-            # The last step of a release, after the append.
+            # This is the last step of a release, after the append.
             while await call("ZCARD", keys.schedule):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert await call("HKEYS", keys.scheduled) == [b"by hand", b"elsewhere"]
@@ -120,7 +120,7 @@ async def test_a_scheduled_event_that_cannot_be_read_keeps_no_other_back(
 async def test_word_of_a_foreign_hand_does_not_keep_an_owner_from_its_partitions(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise 44. Each look would end with it: no trimming, nothing scheduled, no answer to others."""
+    """Promise 44. Each look would fail there: no trimming, no scheduled events, no answers to requests."""
     async with make(shared_server, namespace, Noted(), partitions=1) as bus:
         calls, call = of_keys(bus).of(0).calls, bus._log.link.call
         await call("SADD", calls, "sub\0by hand\0", b"\xff", "x", "99")

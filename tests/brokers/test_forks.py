@@ -1,4 +1,4 @@
-"""A process that forks while its bus runs: the child is told, the parent goes on as if nothing had been."""
+"""When a process forks while its bus runs, the child gets errors and the parent is not affected."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ asyncio.run(main())
 def test_a_child_forked_from_a_running_bus_is_told_and_leaves_the_parent_alone(
     shared_server: Server, namespace: str
 ) -> None:
-    """What it asked of the server came as answers to the parent; what it published was waited for in vain."""
+    """Answers to the child's calls arrived in the parent, and its own publishes were never answered."""
     run_program(PARENT, shared_server.url, namespace)

@@ -1,4 +1,4 @@
-"""A server whose memory is full refuses what takes more of it; the group goes on, which makes room."""
+"""A server with full memory refuses to append, but the group can make progress, which frees memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.brokers.test_bus import losses_of, make
 
 
 def fill(server: Server, *, full: bool = True) -> None:
-    """Let a server have no room any more, or all that it needs."""
+    """Limit a server's memory so that it is full, or remove the limit."""
     with Redis.from_url(server.url) as client:
         client.config_set("maxmemory", "1" if full else "0")
 
@@ -23,7 +23,7 @@ def fill(server: Server, *, full: bool = True) -> None:
 async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
     own_server: Server, namespace: str
 ) -> None:
-    """Nothing could be saved, nor a sign of life given: the group lost its partitions, and no room came."""
+    """If it can neither save nor give signs of life, the group loses its partitions, and frees no memory."""
     noted, gate = Noted(), asyncio.Event()
 
     async def handle(event: Moved) -> None:
@@ -48,7 +48,7 @@ async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
 async def test_a_process_joins_on_a_full_server_though_something_is_due(
     own_server: Server, namespace: str
 ) -> None:
-    """Who is to make room, after a restart, could not start for the want of it."""
+    """After a restart, the process that would free memory must be able to start without it."""
     noted = Noted()
     async with make(own_server, namespace) as publisher:
         await publisher.publish_batch(moves(8, 40))
@@ -68,7 +68,7 @@ async def test_a_process_joins_on_a_full_server_though_something_is_due(
 async def test_a_group_that_the_server_has_forgotten_is_known_to_it_again(
     own_server: Server, namespace: str
 ) -> None:
-    """The doctor and the shell would not see the group any more, though its processes run."""
+    """Otherwise the doctor and the command line would not see the group, although its processes run."""
     async with make(own_server, namespace, Noted()):
         with Redis.from_url(own_server.url) as client:
             client.flushall()

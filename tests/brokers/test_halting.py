@@ -1,4 +1,4 @@
-"""A subscription that has halted is seen by every process of its group, and any of them lets it go on."""
+"""Every process of a group sees that a subscription has halted, and any of them can resume it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.brokers.test_steering_processes import child, handled
 
 
 class Poisoned:
-    """Handle everything but one number, for as long as nobody has mended that."""
+    """A handler that fails for one number, until a test sets ``poison`` to None."""
 
     def __init__(self, poison: int = 3) -> None:
         self.poison: int | None = poison
@@ -47,12 +47,12 @@ class Poisoned:
         self.numbers.append(event.number)
 
     def told(self, kind: type[Report]) -> int:
-        """Return how often something was reported."""
+        """Return how many reports of a kind there were."""
         return sum(isinstance(report, kind) for report in self.reports)
 
 
 async def seen(operations: Operations, state: str, name: str = "sub") -> SubscriptionView:
-    """Return the view of a subscription once it is in a state, as seen from outside."""
+    """Wait until a subscription is in a state, as seen from outside, and return its view."""
     async with asyncio.timeout(30):
         while True:
             [view] = [view for view in await operations.subscriptions() if view.name == name]
@@ -65,7 +65,7 @@ async def seen(operations: Operations, state: str, name: str = "sub") -> Subscri
 async def halted(
     server: Server, namespace: str, sick: Poisoned
 ) -> AsyncIterator[tuple[RedisEventBus, Operations]]:
-    """Run a bus whose subscription has halted in one partition, and look at it from outside."""
+    """Run a bus whose subscription has halted in one partition; yield it and operations from outside."""
     async with (
         sick.bus(server, namespace) as bus,
         open_operations(url_of(server, namespace)) as operations,
@@ -79,7 +79,7 @@ async def halted(
 async def test_another_process_lets_a_halted_subscription_go_on(
     shared_server: Server, namespace: str
 ) -> None:
-    """A person on call would have to find the one process in which it has halted, and could not reach it."""
+    """Otherwise an operator would have to find the process in which it has halted, and could not reach it."""
     sick = Poisoned()
     async with halted(shared_server, namespace, sick) as (bus, operations):
         async with make(shared_server, namespace) as other:
@@ -94,7 +94,7 @@ async def test_another_process_lets_a_halted_subscription_go_on(
 
 
 async def test_what_halts_again_can_be_let_go_on_again(shared_server: Server, namespace: str) -> None:
-    """Whoever resumes before the cause is mended would have had the only try."""
+    """Resuming before the cause is fixed must not use up the only attempt."""
     sick = Poisoned()
     async with halted(shared_server, namespace, sick) as (bus, operations):
         assert (await operations.resume("sub")).count == 1
@@ -109,7 +109,7 @@ async def test_what_halts_again_can_be_let_go_on_again(shared_server: Server, na
 async def test_the_partitions_that_have_not_halted_are_left_in_peace(
     shared_server: Server, namespace: str
 ) -> None:
-    """Fifteen partitions that work would be taken up anew for the sake of one that does not."""
+    """Fifteen working partitions must not be reopened because of one that has halted."""
     sick = Poisoned()
     async with halted(shared_server, namespace, sick) as (bus, operations):
         [ill] = [one for one in bus._group_engine.engines() if one.consumers["sub"].state == "halted"]
@@ -124,7 +124,7 @@ async def test_the_partitions_that_have_not_halted_are_left_in_peace(
 async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
     shared_server: Server, namespace: str
 ) -> None:
-    """`pabal status` would call a group healthy in which nothing is handled any more."""
+    """`pabal status` would report a group as healthy although it handles nothing any more."""
     sick, url = Poisoned(), url_of(shared_server, namespace)
     async with halted(shared_server, namespace, sick) as (_, _):
         code, said = await asyncio.to_thread(call, "status", url)
@@ -147,7 +147,7 @@ async def test_the_shell_says_why_it_has_halted_and_lets_it_go_on(
 async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
     shared_server: Server, namespace: str
 ) -> None:
-    """The poisonous event could be skipped only from within the process that halted at it."""
+    """Otherwise only the process that halted at the poisonous event could skip it."""
     sick = Poisoned()
     async with halted(shared_server, namespace, sick) as (bus, operations):
         await operations.reset("sub", "now")
@@ -160,7 +160,7 @@ async def test_a_halted_subscription_goes_on_where_another_process_moves_it(
 async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
     shared_server: Server, namespace: str
 ) -> None:
-    """Both would wait for each other: the reset for a subscription that runs, the halt for a reset."""
+    """They would wait for each other: the reset for a running subscription, the halt for the reset."""
     sick = Poisoned()
     async with (
         sick.bus(shared_server, namespace) as bus,
@@ -192,7 +192,7 @@ async def test_a_reset_that_was_asked_before_the_halt_was_known_lets_it_go_on(
 async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
     shared_server: Server, namespace: str
 ) -> None:
-    """Pause, move, look, resume would begin to deliver at the second step."""
+    """An operator who pauses, resets, inspects and then resumes must not get deliveries after the reset."""
     sick = Poisoned()
     async with halted(shared_server, namespace, sick) as (bus, operations):
         await operations.pause("sub")
@@ -208,7 +208,7 @@ async def test_a_pause_of_what_has_halted_holds_after_it_was_moved(
 async def test_no_dead_letter_of_a_halted_subscription_is_retried(
     shared_server: Server, namespace: str
 ) -> None:
-    """A retry would be called begun and wait unseen, where a bus on a file says to resume first."""
+    """The retry would seem to have begun but wait unseen; a bus on a file says to resume first."""
     sick = Poisoned()
     async with make(shared_server, namespace) as bus:
         bus.subscribe(Moved, sick.handle, name="sub", retry_count=0)
@@ -230,7 +230,7 @@ async def test_no_dead_letter_of_a_halted_subscription_is_retried(
 async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(
     own_server: Server, namespace: str
 ) -> None:
-    """After a FLUSHALL the subscription would stand still, and be called active."""
+    """After a FLUSHALL the subscription would stand still, but be shown as active."""
     sick = Poisoned()
     async with halted(own_server, namespace, sick) as (bus, operations):
         await bus._log.link.call("FLUSHALL")
@@ -249,7 +249,7 @@ async def test_a_halt_is_known_again_after_the_server_has_forgotten_it(
 
 
 async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Server, namespace: str) -> None:
-    """Whoever takes over goes on, and the group would be called halted for ever."""
+    """The next owner continues, but the group would be shown as halted for ever."""
     sick, url = Poisoned(), url_of(shared_server, namespace)
     async with halted(shared_server, namespace, sick):
         pass
@@ -266,7 +266,7 @@ async def test_a_halt_ends_with_the_process_in_which_it_was(shared_server: Serve
 async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_the_way(
     shared_server: Server, namespace: str, action: str, command: str
 ) -> None:
-    """It would stand still for ever, called paused or halted, though everybody was told that it goes on."""
+    """It would stand still for ever, paused or halted, although the operator was told that it continues."""
     sick = Poisoned(3 if action == "resume" else -1)
     async with (
         Proxy(shared_server.port) as proxy,
@@ -295,7 +295,7 @@ async def test_a_subscription_is_taken_up_anew_though_the_connection_breaks_on_t
 async def test_the_shell_lets_it_go_on_in_whichever_process_it_has_halted(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
-    """What holds for two buses in one process would not hold for two machines."""
+    """This must work for separate processes, not only for two buses in one process."""
     url, mended = url_of(shared_server, namespace), tmp_path / "mended"
     async with (
         child(shared_server, namespace, str(mended)) as one,

@@ -1,4 +1,4 @@
-"""What a bus on a server tells and does like any other, at the moment at which any other does."""
+"""A bus on a server reports and behaves like any other bus, and at the same moments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.brokers.test_bus import make
 async def test_dead_letters_count_from_the_moment_at_which_they_are_made(
     shared_server: Server, namespace: str
 ) -> None:
-    """Figures and health would tell of them a moment late: a test that drains and looks saw none."""
+    """Figures and health showed them a moment late, so a test that drained and checked saw none."""
     is_ill = True
 
     async def handle(event: Moved) -> None:
@@ -41,7 +41,7 @@ async def test_dead_letters_count_from_the_moment_at_which_they_are_made(
 async def test_those_of_other_processes_count_after_the_next_look(
     shared_server: Server, namespace: str
 ) -> None:
-    """Each process would know its own alone, or count for ever what another has discarded."""
+    """A process would count only its own dead letters, or count for ever those another has discarded."""
 
     async def fail(event: Moved) -> None:
         raise ValueError("no")
@@ -61,7 +61,7 @@ async def test_those_of_other_processes_count_after_the_next_look(
 async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A monitor that waits for ``failing`` would not hear that a process delivers less, or nothing."""
+    """A monitor that checks for ``failing`` would not notice that a process delivers less, or nothing."""
 
     def faulty(*arguments: object) -> None:
         raise AssertionError("a fault")
@@ -78,14 +78,14 @@ async def test_a_worker_that_ends_by_a_fault_of_pabal_makes_health_fail(
         (reason,) = bus.health().reasons
         assert " workers have ended" in reason
     finally:
-        await bus.stop(timeout=0.1)  # what that worker had in hand never ends
+        await bus.stop(timeout=0.1)  # the delivery of the ended worker never finishes
 
 
 @pytest.mark.parametrize("what", ["drain", "wait_for"])
 async def test_a_stop_ends_what_waits_for_the_bus_and_says_so(
     shared_server: Server, namespace: str, what: str
 ) -> None:
-    """Applications that catch BusNotRunningError got one that told of a log they had never opened."""
+    """Applications expect BusNotRunningError, but got an error about a log they had never opened."""
 
     async def hang(event: Moved) -> None:
         await asyncio.Event().wait()
@@ -102,7 +102,7 @@ async def test_a_stop_ends_what_waits_for_the_bus_and_says_so(
 async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
     shared_server: Server, namespace: str
 ) -> None:
-    """Cancelled once more while it does, it would leave its files and connections as they are."""
+    """If cancelled again while it cleans up, it would leave files and connections open."""
     begun, tidied, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def handle(event: Moved) -> None:
@@ -133,7 +133,7 @@ async def test_a_handler_that_is_cancelled_at_a_stop_is_left_to_tidy_up(
 async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
     shared_server: Server, namespace: str
 ) -> None:
-    """Health had a sentence of its own for each partition, each with another number."""
+    """Health had a separate sentence for each partition, each with another number."""
     async with make(shared_server, namespace, subscribed) as bus:
         await bus.publish(Moved("a", 0))
         await bus.drain(timeout=30)
@@ -154,8 +154,8 @@ async def subscribed(event: Moved) -> None: ...
 async def test_drain_waits_for_what_handlers_publish_meanwhile(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Now and then it returned within a chain, where the engine had not heard of the next event yet."""
-    # Of its own it hears later than what it has handled is saved.
+    """It sometimes returned within a chain, when the engine did not know of the next event yet."""
+    # Make the bus learn of its own events later than it saves its progress.
     heard = RedisEventBus._heard
 
     def hear_late(self: RedisEventBus, partition: int, head: int) -> None:

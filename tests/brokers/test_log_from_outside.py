@@ -1,4 +1,4 @@
-"""An operator looks at the events of a group on a server: lists, finds, traces and follows them."""
+"""Operators list, find, trace and follow the events of a log on a server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def numbers(events: Any) -> list[int]:
 
 
 async def publish_one_by_one(server: Server, namespace: str, first: int, count: int) -> list[Moved]:
-    """Publish so that each event enters the log after the one before, in some partition."""
+    """Publish events so that each one enters the log after the previous one, in its partition."""
     events = [Moved(f"k{number % 11}", number) for number in range(first, first + count)]
     async with make(server, namespace) as bus:
         for event in events:
@@ -58,7 +58,7 @@ async def everything(operations: Operations, limit: int, wanted: EventFilter, **
 async def test_events_are_listed_newest_first_and_paged_over_all_partitions(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would see the events of one partition only, or one twice where two pages meet."""
+    """An operator could see the events of one partition only, or an event on two pages."""
     await publish_one_by_one(shared_server, namespace, 0, 40)
     async with make(shared_server, namespace) as bus:
         await bus.publish_batch([Moved(f"k{number % 11}", number) for number in range(40, 80)])
@@ -83,7 +83,7 @@ async def test_events_are_listed_newest_first_and_paged_over_all_partitions(
 
 
 async def test_filters_choose_by_type_aggregate_chain_and_time(shared_server: Server, namespace: str) -> None:
-    """An operator would have to read through everything, or would miss what was looked for."""
+    """Otherwise an operator would have to read all events, or would miss some."""
 
     async with make(shared_server, namespace) as bus:
 
@@ -124,7 +124,7 @@ async def test_filters_choose_by_type_aggregate_chain_and_time(shared_server: Se
 async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
     shared_server: Server, namespace: str
 ) -> None:
-    """The dashboard would hang on a large log, or an operator take half an answer for the whole."""
+    """The dashboard would hang on a large log, or a partial answer would look complete."""
     await publish_one_by_one(shared_server, namespace, 0, 50)
     inspector = GroupInspector(shared_server.url, namespace=namespace, most=20)
     async with Operations(GroupSource(inspector)) as operations:
@@ -143,7 +143,7 @@ async def test_a_search_that_looks_at_too_much_says_where_to_go_on(
 
 
 async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, namespace: str) -> None:
-    """An operator who has an id from a log line would not learn where the event failed, or why."""
+    """An operator with an id from a log file must learn where the event failed, and why."""
     async with make(shared_server, namespace, refuse_odd) as bus:
         even, odd = Moved("a", 2), Moved("b", 3)
         await bus.publish_batch([even, odd])
@@ -174,7 +174,7 @@ async def test_one_event_is_shown_with_what_became_of_it(shared_server: Server, 
 async def test_what_was_trimmed_is_passed_over_and_no_place_to_go_on_from(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would see events twice, or miss some without a word, where others trim the log."""
+    """If the log is trimmed meanwhile, an operator could see events twice, or silently miss some."""
     events = await publish_one_by_one(shared_server, namespace, 0, 40)
     link = Link(shared_server.url, loads_scripts=False)
     await link.open()
@@ -196,7 +196,7 @@ async def test_what_was_trimmed_is_passed_over_and_no_place_to_go_on_from(
 
 
 async def test_a_damaged_entry_is_reported_and_never_shown(shared_server: Server, namespace: str) -> None:
-    """An operator would decide by bytes that nobody has published."""
+    """Otherwise an operator could act on an event that was never published."""
     await publish_one_by_one(shared_server, namespace, 0, 1)
     link = Link(shared_server.url, loads_scripts=False)
     await link.open()
@@ -209,7 +209,7 @@ async def test_a_damaged_entry_is_reported_and_never_shown(shared_server: Server
 
 
 async def test_what_comes_in_is_followed_over_all_partitions(shared_server: Server, namespace: str) -> None:
-    """An operator who watches would miss events, see them twice, or see those of one partition only."""
+    """An operator who follows the log could miss events, see some twice, or see one partition only."""
     await publish_one_by_one(shared_server, namespace, 0, 30)
     async with open_operations(url_of(shared_server, namespace)) as operations:
         whole = (await operations.events(limit=1000)).events
@@ -249,7 +249,7 @@ async def test_what_comes_in_is_followed_over_all_partitions(shared_server: Serv
 
 
 async def test_following_goes_on_when_the_server_comes_back(own_server: Server, namespace: str) -> None:
-    """Whoever watches would have to notice that nothing comes any more, and start again."""
+    """Otherwise an operator would have to notice that no events arrive, and start again."""
     await publish_one_by_one(own_server, namespace, 0, 1)
     seen: list[int] = []
     inspector = GroupInspector(own_server.url, namespace=namespace)
@@ -272,7 +272,7 @@ async def test_following_goes_on_when_the_server_comes_back(own_server: Server, 
 async def test_listing_finding_and_following_change_nothing_on_the_server(
     shared_server: Server, namespace: str
 ) -> None:
-    """Looking would join the group, take a lease or move the log to another incarnation."""
+    """Looking must not join the group, take a lease or move the log to another incarnation."""
     async with parked(shared_server, namespace) as operations:
         before = await everything_on(shared_server, namespace)
         page = await operations.events()
@@ -297,7 +297,7 @@ async def test_listing_finding_and_following_change_nothing_on_the_server(
 async def test_the_commands_list_show_and_follow_events_on_a_server(
     shared_server: Server, namespace: str
 ) -> None:
-    """The shell would show a file's events only."""
+    """The commands must not be limited to the events of a file."""
     events = await publish_one_by_one(shared_server, namespace, 0, 12)
     url = url_of(shared_server, namespace)
 
@@ -324,5 +324,5 @@ def numbers_of(events: list[dict[str, Any]]) -> list[int]:
 
 
 def test_a_reader_states_its_limit() -> None:
-    """The documentation would name another limit than searches have."""
+    """The documentation must state the limit that searches have."""
     assert LogReader.__init__.__kwdefaults__ == {"most": 100_000}

@@ -1,4 +1,4 @@
-"""What a bus on a server refuses, by name and at once."""
+"""Misuse of a bus on a server is refused at once, and the error names what is wrong."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ from tests.brokers.test_bus import make
 def test_options_that_make_no_sense_are_refused_before_anything_is_connected(
     options: dict[str, Any], message: str
 ) -> None:
-    """Found out by the server, the mistake would lie in a key that every process of the group shares."""
+    """Otherwise the mistake would end up in a key on the server that all processes of the group share."""
     with pytest.raises(UsageError, match=message):
         RedisEventBus("redis://127.0.0.1:1/0", **{"group": "g", **options})
 
 
 @pytest.mark.parametrize("name", ["", " ", "a{b}", "a\0b", "x" * 201, "\ud800"])
 async def test_names_that_no_log_or_group_can_have_are_refused_by_whoever_looks(name: str) -> None:
-    """The name of a key would be cut short, or say something of text that has no bytes."""
+    """The name of a key would be cut short, or could not be encoded."""
     url = "redis://127.0.0.1:1/0"
     with pytest.raises(UsageError, match="group is"):
         GroupInspector(url, group=name)
@@ -79,7 +79,7 @@ async def test_names_that_no_log_or_group_can_have_are_refused_by_whoever_looks(
 async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
     shared_server: Server, namespace: str
 ) -> None:
-    """Whoever steers would get a UnicodeEncodeError, and what is kept of one name pass for another's."""
+    """Operators would get a UnicodeEncodeError, or the state of one name be taken for another's."""
     keys: list[Any] = ["\ud800", 5, ["a"]]
     async with make(shared_server, namespace, Noted(), partition_key=lambda _: keys[0]) as bus:
         subscriptions = bus.subscriptions
@@ -101,7 +101,7 @@ async def test_what_has_no_bytes_or_no_end_is_refused_with_an_error_of_pabals(
 async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refused(
     shared_server: Server, namespace: str
 ) -> None:
-    """A handler that stops its own bus, or drains it, would wait for itself."""
+    """A handler that stops or drains its own bus would wait for itself."""
     errors: list[str] = []
     bus = make(shared_server, namespace, lease=10.0)
 
@@ -126,7 +126,7 @@ async def test_starting_and_stopping_twice_is_harmless_and_inside_a_handler_refu
 
 
 async def test_a_relay_of_batches_of_nothing_is_refused(shared_server: Server, tmp_path: Path) -> None:
-    """It would carry nothing, for ever, without a word."""
+    """It would silently relay nothing, for ever."""
     bus = RedisEventBus(shared_server.url, group="g")
     async with SqliteEventStorage(tmp_path / "local.db") as storage:
         for batch in (0, True, 1.5):
@@ -137,7 +137,7 @@ async def test_a_relay_of_batches_of_nothing_is_refused(shared_server: Server, t
 async def test_a_log_that_is_not_open_says_so_and_opening_it_twice_is_harmless(
     shared_server: Server, namespace: str
 ) -> None:
-    """A call on a closed connection would wait for an answer that never comes."""
+    """A call on a closed connection would wait for an answer that never arrives."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
     with pytest.raises(StorageClosedError):
         await log.link.call("PING")
@@ -152,7 +152,7 @@ async def test_a_log_that_is_not_open_says_so_and_opening_it_twice_is_harmless(
 
 
 def test_an_entry_that_holds_another_number_of_events_than_its_id_says_is_refused() -> None:
-    """Events would get positions that others have, and pass for them."""
+    """Otherwise events would get the positions of other events."""
     records = [encode_event(event, 1 << 20) for event in moves(1, 2)]
     body = msgspec.msgpack.encode(records)
     fields = [b"t", b"5", b"e", struct.pack("<I", crc32(body)) + body]
@@ -162,7 +162,7 @@ def test_an_entry_that_holds_another_number_of_events_than_its_id_says_is_refuse
 
 
 async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, namespace: str) -> None:
-    """Promise 44. A retry of one key would let what waits behind another's dead letter overtake it."""
+    """Promise 44. A retry of one key could release events queued behind another key's dead letter."""
     noted, broken = Noted(), True
     keys = ["a", "a\0b", "a\0", "a\1", "a\1\2b"]
 
@@ -194,13 +194,13 @@ async def test_keys_with_a_nul_have_queues_of_their_own(shared_server: Server, n
             assert len(noted.numbers) == 4 * (number + 1)
 
 
-# -- what changes while it runs -----------------------------------------------------------------------------
+# -- changes at run time ------------------------------------------------------------------------------------
 
 
 async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
     shared_server: Server, namespace: str
 ) -> None:
-    """Only partitions taken later would hear of it, and the others go on as before."""
+    """A change must take effect in the partitions already taken, not only in those taken later."""
     late, passed = Noted(), Noted()
 
     async def audit(event: Moved, context: Any, call_next: Any) -> Any:
@@ -228,7 +228,7 @@ async def test_subscriptions_and_middleware_come_and_go_while_the_bus_runs(
 async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resumed(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 26. One partition that stands still would hide behind seven that work."""
+    """Promise 26. A halted partition must not be hidden by the seven that work."""
     noted, broken = Noted(), True
 
     async def handle(event: Moved) -> None:
@@ -253,7 +253,7 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
 async def test_a_negative_limit_is_refused_and_none_gives_nothing(
     shared_server: Server, namespace: str
 ) -> None:
-    """A slip of the sign, or a zero, gave every event there is."""
+    """A wrong sign, or a zero, returned all events."""
     async with make(shared_server, namespace, Noted().handle, partitions=1) as bus:
         await bus.drain(timeout=30)
         await bus.subscriptions.pause("sub")
@@ -278,7 +278,7 @@ async def _read(storage: PartitionStorage, limit: int) -> list[int]:
 async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
     shared_server: Server, namespace: str
 ) -> None:
-    """Its commands would go out between those of the bus, and answers reach who had asked something else."""
+    """Its commands would be sent between those of the bus, and answers reach the wrong callers."""
     async with make(shared_server, namespace, Noted()) as bus:
         with pytest.raises(WrongLoopError, match="ask the server"):
             await asyncio.to_thread(lambda: asyncio.run(bus.dead_letters.list()))
@@ -288,7 +288,7 @@ async def test_another_loop_cannot_ask_over_the_connection_of_a_bus(
 async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
     shared_server: Server, namespace: str
 ) -> None:
-    """Events would wait in the other one's partitions for ever, and both processes be well."""
+    """Events would wait in the other's partitions for ever, while both processes seem healthy."""
     one, two = make(shared_server, namespace), make(shared_server, namespace)
     for bus, name in ((one, "billing"), (two, "mail")):
         bus.subscribe(Moved, Noted(), name=name)
@@ -299,7 +299,7 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
         await until(lambda: len(owned_by_others(coordinator)) == 4)
         view = coordinator.view
         assert view is not None
-        for _ in range(2):  # at the first look the other one may be about to begin
+        for _ in range(2):  # at the first look, the other process may just be taking its partitions
             await coordinator.companions.look(["billing"], view)
         assert one.health().status == "degraded"
         assert "'billing' waits in 4 partitions" in one.health().reasons[0]
@@ -315,6 +315,6 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
 
 
 def owned_by_others(coordinator: Coordinator) -> list[str]:
-    """Return the owner of each partition that another process had at the last look."""
+    """Return the owners of the partitions that other processes had at the last look."""
     leases = () if coordinator.view is None else coordinator.view.leases
     return [lease.owner for lease in leases if lease.owner not in ("", coordinator.membership.member)]

@@ -1,4 +1,4 @@
-"""Subscriptions of a group are moved in all partitions, and get exactly what lies above where they stand."""
+"""A reset moves a group's subscription in all partitions; it then gets exactly the events above."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.brokers.test_steering import Both, call, published, shared, states
 
 
 async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:
-    """Return position and lag of a subscription, as seen from outside."""
+    """Return the position and lag of a subscription, as seen from outside."""
     [view] = [view for view in await operations.subscriptions() if view.name == name]
     return view.watermark, view.lag
 
@@ -32,7 +32,7 @@ async def view_of(operations: Operations, name: str = "sub") -> tuple[int, int]:
 async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alone(
     shared_server: Server, namespace: str
 ) -> None:
-    """A part of the log would come again, that of the process which was asked, and nobody would notice."""
+    """Otherwise only the partitions of the process that was asked would be delivered again, unnoticed."""
     both = Both()
     async with shared(shared_server, namespace, both) as (one, two):
         await published(one, two)
@@ -49,7 +49,7 @@ async def test_a_reset_delivers_everything_again_in_every_process_and_to_it_alon
 
 
 async def test_a_time_is_a_place_in_every_partition(shared_server: Server, namespace: str) -> None:
-    """What was handled since a faulty release could only be delivered again with all that came before."""
+    """Otherwise events handled since a faulty release could only be delivered again with all earlier ones."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as bus:
         await bus.publish_batch(moves(16, 40))
@@ -66,7 +66,7 @@ async def test_a_time_is_a_place_in_every_partition(shared_server: Server, names
 
 
 async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
-    """An operator would have to start the application to have it begin elsewhere."""
+    """Otherwise an operator would have to start the application in order to reset it."""
     noted, url = Noted(), url_of(shared_server, namespace)
     async with make(shared_server, namespace, noted) as bus:
         await bus.publish_batch(moves(16, 30))
@@ -98,7 +98,7 @@ async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, names
 async def test_the_shell_moves_what_is_paused_in_running_processes(
     shared_server: Server, namespace: str
 ) -> None:
-    """Pause, move, look, resume: an operator could not do one step after the other."""
+    """An operator must be able to pause, reset, inspect and resume, one step after the other."""
     both, url = Both(), url_of(shared_server, namespace)
     async with shared(shared_server, namespace, both) as (one, two):
         await published(one, two)
@@ -120,7 +120,7 @@ async def test_the_shell_moves_what_is_paused_in_running_processes(
 
 
 async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server, namespace: str) -> None:
-    """Each partition would be moved to another place than the one that was meant."""
+    """Otherwise each partition would be moved to a position that the operator did not mean."""
     url = url_of(shared_server, namespace)
     async with make(shared_server, namespace, Noted()) as bus:
         await bus.publish_batch(moves(16, 30))
@@ -142,7 +142,7 @@ async def test_a_position_is_refused_where_it_says_nothing(shared_server: Server
 
 
 async def test_one_partition_alone_can_be_moved_to_a_position(shared_server: Server, namespace: str) -> None:
-    """A log of one partition would have no positions, though it counts as a file does."""
+    """A log of one partition has plain positions, as a file has."""
     noted = Noted()
     async with make(shared_server, namespace, noted, partitions=1) as bus:
         await bus.publish_batch(moves(4, 10))
@@ -156,12 +156,12 @@ async def test_one_partition_alone_can_be_moved_to_a_position(shared_server: Ser
 async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
     shared_server: Server, namespace: str
 ) -> None:
-    """What somebody wants to skip would be delivered a second time instead."""
+    """Otherwise events that the operator wants to skip would be delivered a second time."""
     noted = Noted()
     async with make(shared_server, namespace, noted, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        silence(bus)  # it sees nothing of what is asked, and goes on
+        silence(bus)  # it does not notice requests any more, but continues to handle events
         async with open_operations(url_of(shared_server, namespace)) as operations:
             result = await operations.reset("sub", "now")
             assert (result.position, result.pending) == (30, True)
@@ -179,7 +179,7 @@ async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
 
 
 class Gate:
-    """Handle events, and stop at a number until the gate is opened."""
+    """A handler that waits at one number until the gate is opened."""
 
     def __init__(self, stops_at: int) -> None:
         self.stops_at = stops_at
@@ -201,7 +201,7 @@ class Gate:
 async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(
     shared_server: Server, namespace: str
 ) -> None:
-    """An event would be handled by two at once, or be trimmed before it could come again."""
+    """An event could be handled twice at the same time, or be trimmed before it is delivered again."""
     gate = Gate(10)
     async with make(shared_server, namespace, gate.handle, partitions=1) as bus:
         await bus.publish_batch(moves(1, 10))
@@ -226,7 +226,7 @@ async def test_a_reset_waits_for_running_handlers_and_keeps_what_it_needs(
 
 
 async def test_no_handler_moves_its_own_subscription(shared_server: Server, namespace: str) -> None:
-    """A handler would wait for its own end."""
+    """Otherwise a handler would wait for its own end."""
     refused: list[str] = []
 
     async def handle(event: Moved) -> None:
@@ -244,7 +244,7 @@ async def test_no_handler_moves_its_own_subscription(shared_server: Server, name
 async def test_a_reset_forgets_what_comes_again_and_frees_what_stays(
     shared_server: Server, namespace: str
 ) -> None:
-    """Old dead letters would block keys for ever, or be retried beside their own second delivery."""
+    """Old dead letters would block keys for ever, or be retried while their events are delivered again."""
     bus = make(shared_server, namespace, partitions=1)
     bus.subscribe(Moved, refuse_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="park_key")
     async with bus:
@@ -269,7 +269,7 @@ async def test_a_reset_forgets_what_comes_again_and_frees_what_stays(
 async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
     shared_server: Server, namespace: str
 ) -> None:
-    """A process that wakes up late would put the subscription back where it was before."""
+    """A process that resumes late must not move the subscription back to where it was."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as stale:
         await stale.publish_batch(moves(16, 30))
@@ -291,7 +291,7 @@ async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
 
 
 def silence(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
-    """Let a process give no sign of life any more, as under SIGSTOP; return what it holds."""
+    """Stop a process's signs of life, as SIGSTOP does; return the epochs it holds by partition."""
     held = [(running.storage, dict(running.storage._held)) for running in bus._group_engine.running.values()]
     stand_still(bus)
     return held
@@ -300,7 +300,7 @@ def silence(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]
 async def test_a_halted_subscription_goes_on_where_it_is_moved_to(
     shared_server: Server, namespace: str
 ) -> None:
-    """One poisonous event would have to be discarded by hand before its subscription could skip it."""
+    """A subscription that halted at a poisonous event can skip it by a reset."""
     both = Both()
     bus = make(shared_server, namespace, partitions=1)
     bus.subscribe(Moved, refuse_odd, name="sub", retry=RetryPolicy(max_attempts=1), on_exhausted="stop")

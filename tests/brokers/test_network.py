@@ -1,4 +1,4 @@
-"""A network that cuts, delays, or is gone without a word; and processes that stand still."""
+"""Networks that break, are slow or fail silently, and processes that are suspended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def through(proxy: Proxy, namespace: str, noted: Noted, **options: Any) -> Redis
 async def test_a_network_that_is_cut_again_and_again_loses_and_doubles_nothing(
     shared_server: Server, namespace: str
 ) -> None:
-    """An append that broke off would be lost, or sent again and stored twice."""
+    """An interrupted append could be lost, or be repeated and stored twice."""
     noted = Noted()
     reports: list[Any] = []
     async with Proxy(shared_server.port) as proxy:
@@ -55,7 +55,7 @@ async def _publish(bus: RedisEventBus, publisher: int) -> None:
 
 
 async def test_whoever_is_cut_off_lets_go_and_another_goes_on(shared_server: Server, namespace: str) -> None:
-    """Promise 41. Two processes would handle one key at once: the one cut off, and the one that took over."""
+    """Promise 41. Otherwise the process cut off and its successor would handle a key at the same time."""
     left, right = Noted(), Noted()
     reports: list[Any] = []
     async with Proxy(shared_server.port) as proxy:
@@ -79,7 +79,7 @@ async def test_whoever_is_cut_off_lets_go_and_another_goes_on(shared_server: Ser
 
 
 async def test_a_slow_network_only_takes_longer(shared_server: Server, namespace: str) -> None:
-    """A round trip longer than usual would be taken for a dead server."""
+    """A long round trip must not be taken for a dead server."""
     noted = Noted()
     async with Proxy(shared_server.port) as proxy, through(proxy, namespace, noted) as bus:
         proxy.delay = 0.05
@@ -92,7 +92,7 @@ async def test_a_slow_network_only_takes_longer(shared_server: Server, namespace
 async def test_a_stopped_process_is_replaced_and_finds_that_out(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 41. Its partitions would stay with it, or be handled by both once it goes on."""
+    """Promise 41. It must lose its partitions, and not handle them any more once it resumes."""
     code = f"""
 import asyncio
 from pabal.brokers.redis import RedisEventBus
@@ -132,7 +132,7 @@ asyncio.run(main())
 async def test_no_clock_that_jumps_takes_a_partition_away(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A time server that corrects a machine by an hour would set all its partitions free at once."""
+    """Correcting a machine's clock by an hour must not release all its partitions."""
     now = [1_000_000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
     noted = Noted()
@@ -154,7 +154,7 @@ async def test_no_clock_that_jumps_takes_a_partition_away(
 
 
 def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
-    """One process would work while its neighbours idle, or two would hand a partition to and fro."""
+    """One process could work while others are idle, or two hand a partition back and forth."""
     for members in range(1, 8):
         names = [f"m{number}" for number in range(members)]
         owners = ["m0"] * 16
@@ -174,7 +174,7 @@ def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
 
 
 async def test_the_dead_are_known_by_signs_that_stand_still(shared_server: Server, namespace: str) -> None:
-    """A process would be declared dead by the first look of another, or never."""
+    """A process must not be declared dead at another's first look, and not live for ever."""
     async with make(shared_server, namespace) as bus:
         one = Membership(bus._log, bus._keys, "one", lease=0.2)
         two = Membership(bus._log, bus._keys, "two", lease=0.2)
@@ -190,7 +190,7 @@ async def test_the_dead_are_known_by_signs_that_stand_still(shared_server: Serve
 @pytest.mark.redis
 @pytest.mark.parametrize("binary", ["valkey", "redis"])
 async def test_nothing_acked_is_lost_in_ten_thousand(binary: str, namespace: str) -> None:
-    """Promise 40. The server restarted at a third and at half of 10,000 events from 100 publishers."""
+    """Promise 40, with a restart after a third and a half of 10,000 events from 100 publishers."""
     path = redis_binary() if binary == "redis" else None
     if binary == "redis" and path is None:
         pytest.fail("no redis-server on PATH; install it, or leave this one out with -k valkey")

@@ -1,4 +1,4 @@
-"""What an operator sees of a bus on a server, and mends."""
+"""What an operator sees of a bus on a server, and can repair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.brokers.test_bus import make
 
 
 async def test_an_operator_sees_and_mends_a_bus_on_a_server(shared_server: Server, namespace: str) -> None:
-    """Whoever is on call would see an empty bus in memory instead of the one on the server."""
+    """Operators must see the bus on the server, not an empty bus in memory."""
     refused = True
 
     async def handle(event: Moved) -> None:

@@ -1,4 +1,4 @@
-"""An operator looks at a group on a server from outside, and decides about its dead letters."""
+"""Operators inspect a group on a server from outside, and manage its dead letters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ODD = DeadLetterFilter(error_type="ValueError")
 
 
 def call(*args: str) -> tuple[int, str]:
-    """Run a command of the shell in English; return its exit code and what it wrote."""
+    """Run a command of the CLI in English; return its exit code and output."""
     done = CliRunner().invoke(commands, ["--lang", "en", *args])
     return done.exit_code, done.output
 
@@ -52,7 +52,7 @@ def refuse_odd(event: Moved) -> None:
 
 @asynccontextmanager
 async def parked(server: Server, namespace: str, count: int = 6) -> AsyncIterator[Operations]:
-    """Look at a group that has parked every second of ``count`` events, and whose process has ended."""
+    """Yield operations on a group that has parked every second event, and whose process has ended."""
     async with make(server, namespace, refuse_odd) as bus:
         await bus.publish_batch(moves(3, count))
         await bus.drain(timeout=30)
@@ -61,7 +61,7 @@ async def parked(server: Server, namespace: str, count: int = 6) -> AsyncIterato
 
 
 async def everything_on(server: Server, namespace: str) -> dict[bytes, bytes]:
-    """Return every key of a namespace with its content."""
+    """Return all keys of a namespace with their contents."""
     link = Link(server.url, loads_scripts=False)
     await link.open()
     try:
@@ -74,7 +74,7 @@ async def everything_on(server: Server, namespace: str) -> dict[bytes, bytes]:
 async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would have to start the application to learn why it is behind."""
+    """Otherwise an operator would have to start the application to learn how far it is behind."""
     async with make(shared_server, namespace, Noted().handle) as bus:
         await bus.publish_batch(moves(4, 20))
         await bus.drain(timeout=30)
@@ -90,7 +90,7 @@ async def test_a_group_that_is_down_shows_its_lag_and_that_nobody_is_there(
 
 
 async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namespace: str) -> None:
-    """A healthy group would be reported as abandoned."""
+    """A healthy group must not be reported as abandoned."""
     async with make(shared_server, namespace, Noted().handle) as bus:
         await bus.publish_batch(moves(4, 20))
         await bus.drain(timeout=30)
@@ -101,7 +101,7 @@ async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namesp
 
 
 async def test_a_process_without_signs_of_life_handles_nothing(shared_server: Server, namespace: str) -> None:
-    """A group of which every process was killed would be shown as active for ever."""
+    """A group whose processes were all killed must not be shown as active for ever."""
     async with parked(shared_server, namespace):
         link = Link(shared_server.url, loads_scripts=False)
         await link.open()
@@ -121,7 +121,7 @@ async def test_a_process_without_signs_of_life_handles_nothing(shared_server: Se
 def test_the_dashboard_reports_a_group_and_another_loop_may_close(
     shared_server: Server, namespace: str
 ) -> None:
-    """The page would fail on a server, or the command end with an error because it closes in another loop."""
+    """The page must work on a server, and the command may close the operations in another event loop."""
 
     async def prepare() -> None:
         async with parked(shared_server, namespace):
@@ -156,7 +156,7 @@ def test_the_dashboard_reports_a_group_and_another_loop_may_close(
 
 
 async def test_looking_changes_nothing_on_the_server(shared_server: Server, namespace: str) -> None:
-    """Looking would join the group, take a lease or move the log to another incarnation."""
+    """Looking must not join the group, take a lease or move the log to another incarnation."""
     async with parked(shared_server, namespace) as operations:
         before = await everything_on(shared_server, namespace)
         await operations.overview()
@@ -169,7 +169,7 @@ async def test_looking_changes_nothing_on_the_server(shared_server: Server, name
 
 
 async def test_positions_never_given_are_no_lag(own_server: Server, namespace: str) -> None:
-    """A restart of the server would look like four billion events behind."""
+    """After a restart of the server, the group would seem to be four billion events behind."""
     async with make(own_server, namespace, Noted().handle) as bus:
         await bus.publish_batch(moves(1, 5))
         await bus.drain(timeout=30)
@@ -187,7 +187,7 @@ async def test_positions_never_given_are_no_lag(own_server: Server, namespace: s
 async def test_positions_never_given_are_no_lag_of_a_paused_subscription(
     own_server: Server, namespace: str
 ) -> None:
-    """After a restart of the server its metrics would show billions of events waiting, until resumed."""
+    """After a server restart, its metrics would show billions of waiting events until it is resumed."""
     noted = Noted()
     async with make(own_server, namespace, noted.handle) as bus:
         await bus.publish_batch(moves(1, 5))
@@ -206,7 +206,7 @@ async def test_positions_never_given_are_no_lag_of_a_paused_subscription(
 
 
 async def test_what_was_trimmed_is_no_lag(shared_server: Server, namespace: str) -> None:
-    """A reset to the beginning, or a new subscription, would look as far behind as the log ever was long."""
+    """After a reset to the beginning, the lag would include all events ever trimmed."""
     async with make(shared_server, namespace, Noted().handle, partitions=1, keep=4) as bus:
         for event in moves(1, 20):
             await bus.publish(event)
@@ -228,7 +228,7 @@ async def test_what_was_trimmed_is_no_lag(shared_server: Server, namespace: str)
 
 
 async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server, namespace: str) -> None:
-    """An operator would see only the first page, or letters of others."""
+    """An operator could see only the first page, or dead letters that do not match."""
     async with parked(shared_server, namespace, 10) as operations:
         first = await operations.dead_letters(limit=3)
         rest = await operations.dead_letters(after=first.next or 0, limit=3)
@@ -253,7 +253,7 @@ async def test_dead_letters_are_listed_filtered_and_paged(shared_server: Server,
 async def test_the_running_owner_hears_of_a_retry_an_edit_and_a_discard(
     shared_server: Server, namespace: str
 ) -> None:
-    """What an operator decides would wait for the next start of the application."""
+    """Otherwise an operator's decision would wait for the next start of the application."""
     handled: list[int] = []
     healed = False
 
@@ -298,7 +298,7 @@ async def _until_empty(operations: Operations) -> None:
 async def test_what_is_decided_while_the_group_is_down_happens_at_its_next_start(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would have to wait for the application before mending what broke it."""
+    """Otherwise an operator could not act on dead letters while the application is down."""
     async with parked(shared_server, namespace) as operations:
         result = await operations.retry_matching(ODD)
         assert (result.count, result.pending) == (3, True)
@@ -322,7 +322,7 @@ Act = Callable[[Operations], Any]
 async def test_what_a_server_cannot_do_is_refused(
     shared_server: Server, namespace: str, act: Act, error: type[Exception]
 ) -> None:
-    """An operator would take an empty answer for an empty log, or wait for a pause that never comes."""
+    """An empty answer would be taken for an empty log."""
     async with parked(shared_server, namespace, 2) as operations:
         with pytest.raises(error, match="a log on Redis"):
             await act(operations)
@@ -331,7 +331,7 @@ async def test_what_a_server_cannot_do_is_refused(
 async def test_the_only_group_need_not_be_named_and_another_must(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would look at another application's dead letters without noticing."""
+    """Otherwise an operator could look at another application's dead letters without noticing."""
     async with open_operations(url_of(shared_server, namespace)) as operations:
         with pytest.raises(BrokerError, match="no log under the namespace"):
             await operations.overview()
@@ -345,7 +345,7 @@ async def test_the_only_group_need_not_be_named_and_another_must(
 
 
 async def test_the_commands_take_a_servers_url(shared_server: Server, namespace: str) -> None:
-    """The shell would stay closed to whoever runs a distributed bus."""
+    """The command line must work for a bus on a server, too."""
     async with parked(shared_server, namespace) as operations:
         [letter, *_] = (await operations.dead_letters()).dead_letters
     url = url_of(shared_server, namespace)
@@ -377,7 +377,7 @@ async def test_the_commands_take_a_servers_url(shared_server: Server, namespace:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever looks waits for a server for a moment, not for seconds."""
+    """Make inspectors wait only a moment for a server, not for seconds."""
     defaults = {**(GroupInspector.__init__.__kwdefaults__ or {}), "patience": 0.05}
     monkeypatch.setattr(GroupInspector.__init__, "__kwdefaults__", defaults)
 
@@ -393,14 +393,14 @@ SECRETS = [
 
 @pytest.mark.parametrize("url", SECRETS)
 def test_no_password_of_a_url_is_printed(impatient: None, url: str) -> None:
-    """A password would stand in terminals and logs, also where it was not escaped as it should be."""
+    """A password must not appear in terminals and logs, even if it was not escaped correctly."""
     done = CliRunner().invoke(commands, ["status", url])
     assert done.exit_code in (2, 3)
     assert "hunter2" not in done.output + masked(url)
 
 
 async def test_the_dashboard_of_a_server_that_is_away_says_so(impatient: None) -> None:
-    """The page would be blank, or show an empty group as if all were well."""
+    """The page must not be blank, or show an empty group as if it were healthy."""
     async with open_operations("redis://kim:hunter2@127.0.0.1:1/0?group=g") as operations:
         app = create_dashboard(operations, allow_actions=True)
         transport = httpx.ASGITransport(app=app)
@@ -428,7 +428,7 @@ async def test_the_dashboard_of_a_server_that_is_away_says_so(impatient: None) -
 def test_a_server_that_is_away_is_told_in_one_line(
     impatient: None, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    """A person on call would read a traceback, or a script take it for an empty log."""
+    """An operator must not get a traceback, and a script not take the error for an empty log."""
     monkeypatch.setenv("PABAL_LANG", "en")
     url = "redis://127.0.0.1:1/0?group=g"
     done = CliRunner().invoke(commands, [url if word == "URL" else word for word in command])
@@ -437,6 +437,6 @@ def test_a_server_that_is_away_is_told_in_one_line(
 
 
 def test_operations_do_not_import_the_client() -> None:
-    """The command line would not start without an extra that a file does not need."""
+    """For a file, the command line must start without the extra for Redis."""
     code = "import sys, pabal.factory, pabal.cli.base, pabal.operations; assert 'redis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

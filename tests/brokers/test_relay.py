@@ -1,4 +1,4 @@
-"""The relay: a local log feeds the bus on the server, at least once, in order, also after a crash."""
+"""The relay publishes a local log on a server's bus, at least once and in order, even after a crash."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def target(server: Server, namespace: str, noted: Noted | None = None) -> RedisE
 async def test_the_world_hears_what_was_committed_locally(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
-    """Rows would be committed and the world never hear of it, or in another order."""
+    """Committed events could never reach the bus, or reach it out of order."""
     noted = Noted()
     async with (
         SqliteEventStorage(tmp_path / "local.db") as storage,
@@ -52,7 +52,7 @@ async def test_the_world_hears_what_was_committed_locally(
 async def test_what_a_crash_publishes_twice_is_stored_once(
     shared_server: Server, namespace: str, tmp_path: Path
 ) -> None:
-    """A crash between publishing and saving the relay's place would double its last batch for everybody."""
+    """A crash between publishing a batch and saving the relay's progress must not repeat the batch."""
     noted = Noted()
     async with (
         SqliteEventStorage(tmp_path / "local.db") as storage,
@@ -60,7 +60,7 @@ async def test_what_a_crash_publishes_twice_is_stored_once(
     ):
         events = moves(3, 20)
         await storage.store_events(events)
-        await bus.publish_batch(events[:10])  # published, and then the process died
+        await bus.publish_batch(events[:10])  # as if the process had died after publishing
         async with relay(storage, bus) as carrying:
             await carrying.drain(timeout=30)
         await bus.drain(timeout=30)
@@ -70,7 +70,7 @@ async def test_what_a_crash_publishes_twice_is_stored_once(
 async def test_a_server_that_is_away_is_waited_for(
     own_server: Server, namespace: str, tmp_path: Path
 ) -> None:
-    """An application whose server is away for an hour would lose what it did in that hour."""
+    """While the server is away, no events may be lost."""
     noted = Noted()
     async with SqliteEventStorage(tmp_path / "local.db") as storage:
         bus = target(own_server, namespace, noted)
@@ -87,7 +87,7 @@ async def test_a_server_that_is_away_is_waited_for(
 
 
 class Asked(InMemoryEventBus):
-    """Tell when it was asked to publish a batch, running or not."""
+    """A bus that tells when it was asked to publish a batch, whether it runs or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Asked(InMemoryEventBus):
 
 
 async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
-    """A relay started before its bus, or stopped after it, would park all that was committed meanwhile."""
+    """A relay started before its bus, or stopped after it, would park all events committed meanwhile."""
     async with SqliteEventStorage(tmp_path / "local.db") as storage:
         await storage.store_events(moves(3, 20))
         bus, noted = Asked(), Noted()
@@ -118,7 +118,7 @@ async def test_a_bus_that_is_stopped_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_an_event_of_a_class_that_the_relay_has_not_imported_is_not_lost(tmp_path: Path) -> None:
-    """Passed over, it would never reach the bus, and a trim of the local log would end it."""
+    """If it were skipped, it would never reach the bus, and a trim of the local log would delete it."""
     bus, noted = InMemoryEventBus(), Noted()
     bus.subscribe("*", noted, name="sub")
     async with SqliteEventStorage(tmp_path / "local.db") as storage:

@@ -1,4 +1,4 @@
-"""What a subscription of a group has finished is delivered once more; a name that was given up is removed."""
+"""Replays to the subscriptions of a group, and the removal of subscriptions that are no longer used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.brokers.test_steering import Both, call, published, shared, states
 async def test_everything_is_delivered_again_in_every_process_in_order_and_to_it_alone(
     shared_server: Server, namespace: str
 ) -> None:
-    """A repaired handler would see half of what it had got wrong, or overtake it with what is new."""
+    """A repaired handler would get only half of the events again, or new events would overtake old ones."""
     both = Both()
     async with shared(shared_server, namespace, both) as (one, two):
         await published(one, two)
@@ -40,7 +40,7 @@ async def test_everything_is_delivered_again_in_every_process_in_order_and_to_it
 
 
 async def test_what_lies_between_two_times_is_delivered_again(shared_server: Server, namespace: str) -> None:
-    """The hour of a faulty release could only be repeated with everything else."""
+    """To repeat the hour of a faulty release, one would have to replay the whole log."""
     noted, url = Noted(), url_of(shared_server, namespace)
     async with make(shared_server, namespace, noted) as bus:
         for first in (0, 20, 40):
@@ -62,7 +62,7 @@ async def test_what_lies_between_two_times_is_delivered_again(shared_server: Ser
 
 
 async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, namespace: str) -> None:
-    """An operator would have to write a program to have something delivered again."""
+    """An operator would have to write a program to have events delivered again."""
     noted, url = Noted(), url_of(shared_server, namespace)
     async with make(shared_server, namespace, noted) as bus:
         await bus.publish_batch(moves(16, 30))
@@ -92,7 +92,7 @@ async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, 
 async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
     shared_server: Server, namespace: str
 ) -> None:
-    """A long replay would begin anew with each deployment, or could not be ended."""
+    """A long replay would start over with each deployment, or could not be cancelled."""
     gate = Gate(5)
     gate.opened.set()
     async with make(shared_server, namespace, gate.handle, partitions=1) as bus:
@@ -126,7 +126,7 @@ async def test_a_replay_goes_on_after_a_restart_and_can_be_called_off(
 async def test_dead_letters_are_left_out_and_failures_are_parked(
     shared_server: Server, namespace: str
 ) -> None:
-    """What an operator has still to decide about would be decided by a replay."""
+    """A replay would handle dead letters that an operator has not decided about yet."""
     noted = Noted()
 
     async def handle(event: Moved) -> None:
@@ -149,7 +149,7 @@ async def test_dead_letters_are_left_out_and_failures_are_parked(
 async def test_a_paused_subscription_is_not_replayed_to_until_it_goes_on(
     shared_server: Server, namespace: str
 ) -> None:
-    """A pause would not hold, or a replay asked meanwhile would be forgotten."""
+    """A replay would undo the pause, or would be forgotten because it was requested during the pause."""
     noted = Noted()
     async with make(shared_server, namespace, noted) as bus:
         await bus.publish_batch(moves(16, 30))
@@ -168,12 +168,12 @@ async def test_a_paused_subscription_is_not_replayed_to_until_it_goes_on(
 async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
     shared_server: Server, namespace: str
 ) -> None:
-    """What somebody asked last would be forgotten by what was asked before and obeyed after it."""
+    """A reset that takes effect late would cancel a replay that was requested after it."""
     noted = Noted()
     async with make(shared_server, namespace, noted, lease=60.0) as bus:
         await bus.publish_batch(moves(16, 30))
         await bus.drain(timeout=30)
-        silence(bus)  # it sees nothing of what is asked until it is told
+        silence(bus)  # the bus does not notice the requests until it is told to look
         async with open_operations(url_of(shared_server, namespace)) as operations:
             for _ in range(2):
                 assert (await operations.replay("sub")).count == 30
@@ -188,7 +188,7 @@ async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
 
 
 async def test_what_says_nothing_is_not_replayed(shared_server: Server, namespace: str) -> None:
-    """A range of positions would be taken in each partition for another one than was meant."""
+    """A range of positions would mean different events in each partition than the caller meant."""
     async with make(shared_server, namespace, Noted()) as bus:
         replay = bus.subscriptions.replay
         with pytest.raises(UsageError, match="there is nothing to replay"):
@@ -206,7 +206,7 @@ async def test_what_says_nothing_is_not_replayed(shared_server: Server, namespac
 async def test_a_name_that_was_given_up_is_removed_and_holds_nothing_back(
     shared_server: Server, namespace: str
 ) -> None:
-    """A handler that was renamed would hold the whole log on the server for ever."""
+    """After a handler is renamed, its old name would keep the whole log on the server for ever."""
     noted, both = Noted(), Both()
     async with both.bus(shared_server, namespace, keep=0) as bus:
         await published(bus, count=20)

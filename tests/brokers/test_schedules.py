@@ -1,4 +1,4 @@
-"""What is scheduled on a server, and enters the log when it is due, by whatever process."""
+"""Scheduled events are kept on the server; any process moves them to the log when they are due."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.brokers.test_server_gone import cut_off
 
 
 async def test_many_that_are_due_at_once_travel_together(own_server: Server, namespace: str) -> None:
-    """Promise 43. Each took three round trips in turn; that long nobody took a dead process's partitions."""
+    """Promise 43. At three round trips per event, a dead process's partitions would wait to be taken over."""
     noted = Noted()
     due = datetime.now(UTC) - timedelta(days=1)
-    async with make(own_server, namespace) as publisher:  # which looks for nothing that is due
+    async with make(own_server, namespace) as publisher:  # does not look for due events itself
         for number in range(400):
             await publisher._front._schedule.add(Moved("k", number), due.timestamp())
     with Redis.from_url(own_server.url) as client:
@@ -34,7 +34,7 @@ async def test_many_that_are_due_at_once_travel_together(own_server: Server, nam
 
 
 async def test_who_schedules_waits_for_a_server_that_restarts(own_server: Server, namespace: str) -> None:
-    """``publish`` waited, and with a ``delay`` it failed the moment the connection broke."""
+    """``publish`` with a ``delay`` would fail as soon as the connection breaks; without one, it waits."""
     noted = Noted()
     async with make(own_server, namespace, noted, lease=10.0) as bus:
         scheduling = [asyncio.ensure_future(bus.publish(Moved("k", n), delay=0.01)) for n in range(50)]
@@ -48,7 +48,7 @@ async def test_who_schedules_waits_for_a_server_that_restarts(own_server: Server
 async def test_who_schedules_and_is_not_to_wait_is_told_at_once(
     shared_server: Server, namespace: str
 ) -> None:
-    """``when_disconnected="fail"`` held for ``publish`` alone: with a ``delay`` it waited all the same."""
+    """``publish`` with a ``delay`` would wait in spite of ``when_disconnected="fail"``."""
     async with Proxy(shared_server.port) as proxy:
         bus = through(proxy, namespace, Noted(), when_disconnected="fail", patience=60.0)
         await bus.start()

@@ -1,4 +1,4 @@
-"""Certificates, users and passwords: what is let in, what is refused, and what is never shown."""
+"""TLS certificates, users and passwords: who is accepted, who is refused, and which secrets stay hidden."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "risk-user", "correct-horse"
 WRONG = "wrong-staple"
 FOR_EVER = 3600.0
-"""Patience that no test would outlive: what is refused must not be waited for."""
+"""Patience in seconds, longer than any test runs: a bus that waits after a refusal makes its test fail."""
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +39,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Log what every library has to say."""
+    """Capture the log messages of every library, at every level."""
     with caplog.at_level(logging.DEBUG):
         yield caplog
 
 
 def acl(page: str = "redis.md") -> list[str]:
-    """Return the command that a page of the documentation gives for a user."""
+    """Return the ``ACL SETUSER`` command given on a page of the documentation, as a list of words."""
     text = (ROOT / "docs" / page).read_text("utf-8")
     [block] = re.findall(r"```text\n(ACL SETUSER risk .+?)```", text, re.DOTALL)
     return shlex.split(block)
@@ -61,7 +61,7 @@ async def admin(server: Server, *command: Argument) -> Any:
 
 
 async def command_for(server: Server) -> list[str]:
-    """Return the documentation's command with a password, as far as the server knows its words."""
+    """Return the documentation's command with the test's password, without words an old server lacks."""
     command = [PASSWORD.join(word.split("PASSWORD")) for word in acl()]
     command[2] = USER
     said = (await admin(server, "INFO", "server")).decode()
@@ -73,7 +73,7 @@ async def command_for(server: Server) -> list[str]:
 
 @asynccontextmanager
 async def limited(server: Server) -> AsyncIterator[str]:
-    """Make the user of the documentation, close the door to all others, and give the user's URL."""
+    """Create the user of the documentation and yield its URL; fail if the server refused it anything."""
     await admin(server, *await command_for(server))
     yield url_for(server.port)
     assert await admin(server, "ACL", "LOG") == []
@@ -98,7 +98,7 @@ def refuse_odd(event: Moved) -> None:
 
 
 def assert_hidden(*shown: object) -> None:
-    """Fail where a secret stands in anything that is shown, whether as text or as its repr."""
+    """Fail if the ``str`` or ``repr`` of any argument contains a user name or a password."""
     for one in shown:
         for secret in (USER, PASSWORD, WRONG):
             assert secret not in f"{one} {one!r}", one
@@ -110,10 +110,10 @@ def assert_hidden(*shown: object) -> None:
 async def test_a_group_works_and_is_looked_at_through_tls(
     shared_server: Server, namespace: str, certificate: Certificate
 ) -> None:
-    """A bus would speak plainly to a server that asks for TLS, or one of its connections would.
+    """A bus, or one of its connections, would speak without TLS to a server that requires TLS.
 
-    No server here is built with TLS (Valkey's says "Failed finding TLS support"), so a proxy in this process
-    ends it in front of a real server. It takes nothing from whoever does not speak TLS.
+    The servers used by the tests are built without TLS (Valkey's says "Failed finding TLS support"), so a
+    proxy in this process terminates TLS in front of a real server. It refuses clients without TLS.
     """
     noted = Noted()
     async with Proxy(shared_server.port, tls=certificate.server_context()) as proxy:
@@ -136,7 +136,10 @@ async def test_a_group_works_and_is_looked_at_through_tls(
 
 
 async def _take_over_from(dying: RedisEventBus, bus: RedisEventBus) -> None:
-    """Let a process join and fall silent; who takes its place notes attempts on a connection of its own."""
+    """Let ``dying`` join and stop giving signs of life, so that ``bus`` takes its partitions over.
+
+    A takeover matters here because a bus notes attempts on a connection of its own.
+    """
     await dying.start()
     await until(lambda: len(bus.partitions) == len(dying.partitions) == 2)
     stand_still(dying)
@@ -153,9 +156,9 @@ async def test_a_wrong_certificate_is_refused_at_once(
     fault: str,
     everything_logged: pytest.LogCaptureFixture,
 ) -> None:
-    """The password would be sent to whoever answers, or an application would wait without saying why.
+    """The password would be sent to an impostor, or the application would wait without giving a reason.
 
-    A proxy ends TLS in front of a real server, as above.
+    A proxy terminates TLS in front of a real server, as above.
     """
     shown = make_certificate(tmp_path, "IP:127.0.0.1" if fault == "unknown authority" else "DNS:other.host")
     trusted = certificate if fault == "unknown authority" else shown
@@ -176,7 +179,7 @@ async def test_a_wrong_certificate_is_refused_at_once(
 async def test_the_user_of_the_documentation_can_do_all_that_a_group_needs(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever follows the documentation would be refused in the middle of a takeover or a retry."""
+    """With the documented permissions, a group would be refused in the middle of a takeover or a retry."""
     noted = Noted()
     reports: list[Any] = []
 
@@ -211,7 +214,7 @@ async def test_the_user_of_the_documentation_can_do_all_that_a_group_needs(
 
 @pytest.mark.parametrize("page", ["redis.md", "redis.ko.md"])
 def test_the_user_of_the_documentation_may_run_what_pabal_runs_and_no_more(page: str) -> None:
-    """A command that is new in the code would be refused on servers, or one nobody needs stay allowed."""
+    """Servers would refuse a command newly used in the code, or still allow one that is no longer used."""
     allowed = {word[1:] for word in acl(page) if word.startswith("+")}
     folder = ROOT / "src" / "pabal" / "brokers" / "redis"
     code = "".join(one.read_text("utf-8") for one in folder.glob("*.py") if one.name != "doctor.py")
@@ -228,7 +231,7 @@ def test_the_user_of_the_documentation_may_run_what_pabal_runs_and_no_more(page:
 async def test_a_group_cannot_look_into_another(
     own_server: Server, group: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    """One application's password would open what another one keeps."""
+    """With one application's password, one could read another application's data."""
     async with bus_at(f"{own_server.url}?group={group}", refuse_odd) as other:
         await other.publish_batch(moves(4, 8))
         await other.drain(timeout=30)
@@ -248,7 +251,7 @@ async def test_a_group_cannot_look_into_another(
 async def test_the_page_warns_of_names_that_the_pattern_of_another_group_matches(
     own_server: Server, page: str
 ) -> None:
-    """Two applications would be taken for closed to each other, because their users differ."""
+    """A reader would think two applications isolated because their users differ, though they are not."""
     async with bus_at(f"{own_server.url}?group=risk:eu", refuse_odd) as other:
         await other.publish_batch(moves(4, 8))
         await other.drain(timeout=30)
@@ -263,7 +266,7 @@ async def test_the_page_warns_of_names_that_the_pattern_of_another_group_matches
 async def test_a_wrong_password_is_refused_at_once_and_not_shown(
     own_server: Server, who: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    """An application would wait half a minute without saying why, or the log would give the password away."""
+    """An application would wait half a minute without giving a reason, or would log the password."""
     url = url_for(own_server.port, WRONG)
     if who == "nobody":
         await admin(own_server, "CONFIG", "SET", "requirepass", PASSWORD)
@@ -283,7 +286,7 @@ async def test_a_wrong_password_is_refused_at_once_and_not_shown(
 async def test_a_password_that_is_changed_is_reported_and_waited_for(
     own_server: Server, everything_logged: pytest.LogCaptureFixture
 ) -> None:
-    """A bus would end for good, or be silently idle, where somebody changes a password too early."""
+    """If the server's password changes first, a bus would stop for good, or sit idle without a report."""
     noted = Noted()
     reports: list[Any] = []
     async with limited(own_server) as url:
@@ -300,4 +303,4 @@ async def test_a_password_that_is_changed_is_reported_and_waited_for(
             await bus.publish_batch(moves(4, 8))
             await until(lambda: len(noted.numbers) == 8)
         assert_hidden(everything_logged.text)
-        await admin(own_server, "ACL", "LOG", "RESET")  # the refused passwords are in it
+        await admin(own_server, "ACL", "LOG", "RESET")  # it lists the refused logins

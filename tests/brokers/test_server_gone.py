@@ -1,4 +1,4 @@
-"""Publishers whose server is gone, has forgotten its scripts, or knows an id already."""
+"""Publishing while the server is gone, has lost its scripts, or already has an event with the same id."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.brokers.test_operations import parked, url_of
 
 
 class Whispered(DomainEvent):
-    """Be of another type than what is waited for."""
+    """An event of a type that no test waits for."""
 
     event_type = "test.redis.whispered"
     number: int
 
 
 async def cut_off(proxy: Proxy, bus: object) -> None:
-    """Take the server away, and return when the bus has noticed."""
+    """Cut the connections to the server, and return when the bus has noticed."""
     proxy.refuse = True
     proxy.cut()
     await until(lambda: not bus._log.link.is_connected)  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ async def cut_off(proxy: Proxy, bus: object) -> None:
 async def test_publishers_are_told_when_the_bus_stops_without_its_server(
     shared_server: Server, namespace: str
 ) -> None:
-    """Each of them would wait for ever, and the program not end."""
+    """Each publisher would wait for ever, and the program would not end."""
     async with Proxy(shared_server.port) as proxy:
         bus = through(proxy, namespace, Noted())
         await bus.start()
@@ -50,7 +50,7 @@ async def test_publishers_are_told_when_the_bus_stops_without_its_server(
 
 
 async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server, namespace: str) -> None:
-    """A publisher that was not told yet would have its event dropped by the closing."""
+    """Closing the bus would drop events whose publishers still wait for the receipt."""
     noted = Noted()
     async with make(shared_server, namespace, lease=10.0) as bus:
         publishing = [asyncio.ensure_future(bus.publish(event)) for event in moves(4, 20)]
@@ -65,12 +65,12 @@ async def test_what_was_accepted_before_the_stop_is_stored(shared_server: Server
 
 
 async def test_patience_has_an_end(shared_server: Server, namespace: str) -> None:
-    """A publisher would hang for as long as the server is away, though it was told how long to wait."""
+    """A publisher would wait for as long as the server is away, even beyond the patience it was given."""
     async with Proxy(shared_server.port) as proxy:
         bus = through(proxy, namespace, Noted(), lease=10.0)
         async with bus:
             await cut_off(proxy, bus)
-            bus._log._patience = bus._log.link._patience = 0.05  # the connection itself was given more
+            bus._log._patience = bus._log.link._patience = 0.05  # set only now: connecting may take longer
             with pytest.raises(BrokerUnavailableError):
                 await bus.publish(Moved("a", 1))
             bus._log._patience = bus._log.link._patience = 60.0
@@ -82,7 +82,7 @@ async def test_patience_has_an_end(shared_server: Server, namespace: str) -> Non
 async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
     own_server: Server, namespace: str
 ) -> None:
-    """After SCRIPT FLUSH, by whoever else works on the server, nothing could be published any more."""
+    """After another client's SCRIPT FLUSH, no event could be published any more."""
     noted = Noted()
     async with make(own_server, namespace, noted, lease=10.0) as bus:
         await bus.publish(Moved("a", 1))
@@ -95,7 +95,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(
 async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
     shared_server: Server, namespace: str
 ) -> None:
-    """Half of it would be stored, or its neighbours fail with it."""
+    """Half of the batch would be stored, or events of other publishers would fail with it."""
     async with make(shared_server, namespace, Noted(), lease=10.0) as bus:
         first, second = Moved("a", 1), Moved("a", 2)
         await bus.publish_batch([first, second])
@@ -115,7 +115,7 @@ async def test_a_batch_with_several_known_ids_is_refused_as_a_whole_and_once(
 async def test_ids_are_remembered_in_bounded_memory(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a process has seen would be kept for ever: a leak of one id for each event."""
+    """A process would keep the id of every event it has seen: a memory leak."""
     monkeypatch.setattr(pages, "_REMEMBERED", 10)
     noted = Noted()
     async with make(shared_server, namespace, noted, partitions=1, lease=10.0) as bus:
@@ -131,7 +131,7 @@ async def test_ids_are_remembered_in_bounded_memory(
 async def test_what_is_waited_for_is_found_among_everything_else(
     shared_server: Server, namespace: str
 ) -> None:
-    """A request would get somebody else's answer, or none, because others publish, too."""
+    """A request would get the wrong answer, or none, because other events are published meanwhile."""
     async with make(shared_server, namespace, lease=10.0) as bus:
         for number in range(5):
             await bus.publish(Moved(f"k{number}", number))
@@ -152,7 +152,7 @@ async def test_what_is_waited_for_is_found_among_everything_else(
 async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_who_does(
     shared_server: Server, namespace: str
 ) -> None:
-    """The owner of the partition, an older release, would fall over a subscription it never had."""
+    """A partition's owner that runs an older release would fail over a subscription it does not have."""
     async with parked(shared_server, namespace, 6):
         pass
     other, noted = Noted(), Noted()
@@ -175,7 +175,7 @@ async def test_dead_letters_of_a_name_that_the_owner_does_not_know_are_left_to_w
 async def test_health_tells_of_a_server_that_takes_nothing_any_more(
     own_server: Server, namespace: str
 ) -> None:
-    """Made a replica of another, it answers, and the bus that owned nothing any more was well."""
+    """A server made a replica still answers, so a bus that has lost all partitions would report "ok"."""
     async with make(own_server, namespace, Noted(), lease=0.3) as bus:
         with Redis.from_url(own_server.url) as client:
             client.replicaof("127.0.0.1", own_server.port)
@@ -190,7 +190,7 @@ async def test_health_tells_of_a_server_that_takes_nothing_any_more(
 async def test_publishers_wait_for_a_server_that_lacks_its_replicas(
     own_server: Server, namespace: str
 ) -> None:
-    """While a replica is away they failed at once, and with an error that nothing tries again."""
+    """While a replica is away, publishing would fail at once, with an error that is not retried."""
     noted = Noted()
     async with make(own_server, namespace, noted) as bus:
         with Redis.from_url(own_server.url) as client:

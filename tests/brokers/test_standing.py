@@ -1,4 +1,4 @@
-"""How a group stands, as the server keeps it: shown from outside, and put back when it was forgotten."""
+"""A group's state on the server: how it is shown from outside, and restored after the server lost it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LATER = RetryPolicy(max_attempts=5, base_delay=3600.0, max_delay=3600.0, jitter=
 async def test_the_doctor_tells_of_dead_letters_and_of_groups_that_are_well(
     shared_server: Server, namespace: str
 ) -> None:
-    """A server full of dead letters would be called healthy, or a healthy group be warned of."""
+    """The doctor would call a server full of dead letters healthy, or warn about a healthy group."""
     async with parked(shared_server, namespace, 6):
         findings = await examine_server(shared_server.url, namespace)
     found = {finding.text: finding.level for finding in findings}
@@ -37,7 +37,7 @@ async def test_the_doctor_tells_of_dead_letters_and_of_groups_that_are_well(
 async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator would look for an error, where an event only waits for its turn."""
+    """An operator would look for an error though an event only waits for its turn."""
 
     async def handle(event: Moved) -> None:
         raise ConnectionError("not now") if event.key == "a" else ValueError("never")
@@ -66,7 +66,7 @@ async def test_an_event_that_waits_is_shown_with_what_it_waits_for(
 async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
     own_server: Server, namespace: str
 ) -> None:
-    """Promise 43. An event that kills its process would get all of its attempts anew, again and again."""
+    """Promise 43. An event that kills its process would get all of its attempts again each time."""
     failed, attempts = asyncio.Event(), []
 
     async def handle(event: Moved, context: Any) -> None:
@@ -91,7 +91,7 @@ async def test_a_server_that_forgot_everything_is_told_of_the_retries_too(
 
 
 def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
-    """Promise 42. Positions that a restart skipped would be reported as events that somebody deleted."""
+    """Promise 42. Positions that were skipped at a restart would be reported as deleted events."""
     lost: list[tuple[int, int]] = []
     log = RedisLog("redis://127.0.0.1:1/0", namespace="n", partitions=1)
     held = Pages(log, 0, lambda first, last: lost.append((first, last)))
@@ -106,7 +106,7 @@ def test_of_a_hole_only_what_was_ever_published_is_lost() -> None:
 async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 18. Everything published while a handler hangs would be kept in memory as well."""
+    """Promise 18. All events published while a handler hangs would be kept in memory."""
     monkeypatch.setattr(pages, "_CACHED_ROWS", 50)
     for module in ("consumer", "feed"):
         monkeypatch.setattr(f"pabal.delivery.{module}.BUFFER_LOW", 8)
@@ -127,7 +127,7 @@ async def test_a_subscription_that_is_far_behind_does_not_gather_what_comes_in(
 
 
 async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, namespace: str) -> None:
-    """What does not fit would be passed over, and count as handled."""
+    """The events that do not fit in the page would be skipped, and count as handled."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=1)
     await log.open()
     held = Pages(log, 0, lambda first, last: None)
@@ -147,7 +147,7 @@ async def test_a_page_takes_no_more_than_was_asked_for(shared_server: Server, na
 async def test_who_reads_up_to_a_hole_hears_of_what_lies_beyond(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 40. What another process published while a restart was noticed would never be read."""
+    """Promise 40. Events another process published around a server restart would never be read."""
     log = RedisLog(shared_server.url, namespace=namespace, partitions=1)
     await log.open()
     held = Pages(log, 0, lambda first, last: None)

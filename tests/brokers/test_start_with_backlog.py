@@ -1,4 +1,4 @@
-"""``start()`` of a process that takes partitions with unfinished work."""
+"""``start()`` of a process that takes partitions with a backlog of unhandled events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONCE = RetryPolicy(max_attempts=1)
 async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
     shared_server: Server, namespace: str, way: str
 ) -> None:
-    """Promise 44. All that a process found to do was parked: "the bus is starting"."""
+    """Promise 44. The whole backlog would be parked, because publishing failed: "the bus is starting"."""
     async with make(shared_server, namespace, partitions=32) as publisher:
         await publisher.publish_batch(moves(64, 320))
     bus = make(shared_server, namespace, partitions=32)
@@ -42,5 +42,5 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
 
 
 def failures(bus: RedisEventBus) -> int:
-    """Return how many attempts have failed."""
+    """Return how many attempts of the subscription "answer" have failed."""
     return int(bus.get_statistics()["subscriptions"]["answer"]["failed_attempts"])

@@ -1,4 +1,4 @@
-"""Subscriptions of a group are steered, from its processes and from outside, and every process obeys."""
+"""Pausing and resuming subscriptions of a group, from its processes and from outside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.dashboard.support import client, own_page
 
 
 class Both:
-    """What the subscription that is steered gets, and what another one beside it gets."""
+    """The events handled by the subscription under control, "sub", and by one beside it, "other"."""
 
     def __init__(self) -> None:
         self.sub, self.other = Noted(), Noted()
@@ -44,36 +44,36 @@ class Both:
 async def shared(
     server: Server, namespace: str, both: Both
 ) -> AsyncIterator[tuple[RedisEventBus, RedisEventBus]]:
-    """Run two processes of a group that have shared the partitions out."""
+    """Run two buses of a group; yield them when each owns four of the eight partitions."""
     async with both.bus(server, namespace) as one, both.bus(server, namespace) as two:
         await until(lambda: len(one.partitions) == len(two.partitions) == 4)
         yield one, two
 
 
 def states(bus: RedisEventBus) -> set[str]:
-    """Return the states of the steered subscription in the partitions of a process."""
+    """Return the states of the subscription "sub" in the partitions of a bus."""
     return {engine.consumers["sub"].state for engine in bus._group_engine.engines()}
 
 
 async def published(bus: RedisEventBus, *others: RedisEventBus, first: int = 0, count: int = 50) -> None:
-    """Publish over many keys, and wait until everything that is not paused is handled."""
+    """Publish events of many keys, and wait until every subscription that is not paused has handled them."""
     await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(first, first + count)])
     await asyncio.gather(*(one.drain(timeout=30) for one in (bus, *others)))
 
 
 def call(*args: str, lang: str = "en") -> tuple[int, str]:
-    """Run a command of the shell; return its exit code and what it wrote."""
+    """Run a command of ``pabal``; return its exit code and its output."""
     try:
         done = CliRunner().invoke(commands, ["--lang", lang, *args])
     finally:
-        language.choose(None)  # whoever comes next in this process asked for none
+        language.choose(None)  # the next test in this process must not inherit the language
     return done.exit_code, done.output
 
 
 async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
     shared_server: Server, namespace: str
 ) -> None:
-    """Half of a paused subscription would go on, in the processes that were not asked."""
+    """A paused subscription would go on in the processes that did not get the call."""
     both = Both()
     async with shared(shared_server, namespace, both) as (one, two):
         await published(one, two)
@@ -101,7 +101,7 @@ async def test_a_pause_is_obeyed_by_every_process_and_keeps_the_order(
 
 
 async def test_a_pause_outlives_processes_and_the_server(own_server: Server, namespace: str) -> None:
-    """What an operator has stopped would begin again by itself with the next deployment."""
+    """A subscription paused by an operator would resume by itself with the next deployment."""
     both = Both()
     async with both.bus(own_server, namespace) as bus:
         await bus.subscriptions.pause("sub")
@@ -118,7 +118,7 @@ async def test_a_pause_outlives_processes_and_the_server(own_server: Server, nam
 
 
 async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, namespace: str) -> None:
-    """A FLUSHALL would let a subscription go on that was paused for a reason."""
+    """A FLUSHALL would resume a subscription that was paused for a reason."""
     both = Both()
     reports: list[Report] = []
     bus = both.bus(own_server, namespace)
@@ -139,7 +139,7 @@ async def test_a_pause_outlives_what_the_server_forgets(own_server: Server, name
 
 
 async def test_a_process_that_joins_later_finds_the_pause(shared_server: Server, namespace: str) -> None:
-    """A process started to share the load would handle what is paused in the others."""
+    """A process started to share the load would run a subscription that is paused in the others."""
     both = Both()
     async with both.bus(shared_server, namespace) as one:
         await one.subscriptions.pause("sub")
@@ -152,7 +152,7 @@ async def test_a_process_that_joins_later_finds_the_pause(shared_server: Server,
 async def test_the_shell_pauses_a_running_group_without_joining_it(
     shared_server: Server, namespace: str
 ) -> None:
-    """An operator on call would have to stop every process to keep one handler quiet."""
+    """An operator on call would have to stop every process to pause one handler."""
     both, url = Both(), url_of(shared_server, namespace)
 
     async with shared(shared_server, namespace, both) as (one, two):
@@ -176,7 +176,7 @@ async def test_the_shell_pauses_a_running_group_without_joining_it(
 
 
 async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str) -> None:
-    """Whoever reads Korean would be answered in English at three in the morning."""
+    """A Korean-speaking operator would be answered in English at three in the morning."""
     url = url_of(shared_server, namespace)
     async with make(shared_server, namespace, Noted()) as bus:
         await bus.publish_batch(moves(4, 3))
@@ -200,7 +200,7 @@ async def test_the_shell_says_it_in_korean(shared_server: Server, namespace: str
 
 
 async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Server, namespace: str) -> None:
-    """A typing error would be taken for a pause."""
+    """After a typing error, the operator would believe the subscription paused."""
     both = Both()
     async with (
         both.bus(shared_server, namespace) as bus,
@@ -213,7 +213,7 @@ async def test_an_unknown_name_is_answered_with_the_known_ones(shared_server: Se
 
 
 async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: str) -> None:
-    """The page would show what is stuck, and send its reader to a shell."""
+    """The page would show a stuck subscription, but its reader would need a shell to pause it."""
     both = Both()
     async with both.bus(shared_server, namespace) as bus:
         outside = open_operations(url_of(shared_server, namespace))
@@ -234,7 +234,7 @@ async def test_the_dashboard_has_the_buttons(shared_server: Server, namespace: s
 
 
 async def test_looking_at_a_paused_group_changes_nothing(shared_server: Server, namespace: str) -> None:
-    """Looking would count as asking, and wake every process of the group."""
+    """Reading the state would write to the server, and wake every process of the group."""
     async with make(shared_server, namespace, Noted()) as bus:
         await bus.publish_batch(moves(4, 10))
         await bus.subscriptions.pause("sub")
@@ -260,7 +260,7 @@ async def _look(operations: Operations) -> None:
 async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
     shared_server: Server, namespace: str
 ) -> None:
-    """A dashboard mounted in the application would have no button for its own bus."""
+    """A dashboard mounted in the application could not pause the application's own bus."""
     both = Both()
     async with both.bus(shared_server, namespace) as bus:
         operations = operations_of(bus)
@@ -272,7 +272,7 @@ async def test_a_bus_that_is_looked_at_in_its_process_is_paused_there(
 
 
 async def test_the_user_of_the_documentation_may_steer(own_server: Server) -> None:
-    """Who follows the advice on users would find out on call that the button is refused."""
+    """With the documented permissions, an operator on call would find that the server refuses the pause."""
     both = Both()
     async with limited(own_server) as url:
         bus = bus_at(url)
@@ -288,7 +288,7 @@ async def test_the_user_of_the_documentation_may_steer(own_server: Server) -> No
             assert await bus.subscriptions.reset("sub", "now") == 20
             assert (await operations.replay("sub")).count == 20
             await until(lambda: len(both.sub.numbers) == 60)
-            await bus.drain(timeout=30)  # also until it is saved that the replay is over
+            await bus.drain(timeout=30)  # waits, too, until the end of the replay is saved
             await bus.subscriptions.pause("sub")
             assert (await operations.replay("sub")).count == 20
             assert await bus.subscriptions.cancel_replays("sub") == 1

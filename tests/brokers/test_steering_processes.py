@@ -1,4 +1,4 @@
-"""A group of real processes is steered from outside, also while one of them is stopped in its tracks."""
+"""A group of real processes is controlled from outside, also while one of them is frozen by SIGSTOP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class Child:
-    """A process of the group, and what it has said so far."""
+    """A process of the group, and the lines it has printed so far."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -51,7 +51,7 @@ class Child:
         self._news = asyncio.Condition()
 
     async def listen(self) -> None:
-        """Take note of each line until the process ends."""
+        """Count each line that the process prints, until it ends."""
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             async with self._news:
@@ -59,17 +59,17 @@ class Child:
                 self._news.notify_all()
 
     def numbers(self, name: str = "sub") -> list[int]:
-        """Return what one of its subscriptions has handled."""
+        """Return the sorted numbers of the events that one of its subscriptions has handled."""
         words = [line.split() for line in self.said.elements()]
         return sorted(int(word[1]) for word in words if word[0] == name)
 
     async def says(self, what: str, times: int = 1) -> None:
-        """Return when it has said something so often."""
+        """Return when the process has printed the line ``what`` at least ``times`` times."""
         async with asyncio.timeout(60), self._news:
             await self._news.wait_for(lambda: self.said[what] >= times)
 
     async def end(self) -> None:
-        """Let it stop as it would on request."""
+        """Ask the process to stop its bus and exit, and wait for it."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
         await self.process.wait()
@@ -77,9 +77,9 @@ class Child:
 
 @asynccontextmanager
 async def child(server: Server, namespace: str, *mended: str) -> AsyncIterator[Child]:
-    """Run one process of the group; end it whatever happens.
+    """Run one process of the group; it is ended in any case.
 
-    Until the file ``mended`` exists, where one is named, the handler fails for event 3.
+    If ``mended`` names a file, the handler fails for event 3 until that file exists.
     """
     arguments = (sys.executable, "-c", CODE, server.url, namespace, *mended)
     process = await asyncio.create_subprocess_exec(*arguments, stdin=PIPE, stdout=PIPE, cwd=os.getcwd())
@@ -98,7 +98,7 @@ async def child(server: Server, namespace: str, *mended: str) -> AsyncIterator[C
 
 
 async def handled(count: int, *children: Child, name: str = "sub") -> list[int]:
-    """Return what all have handled together, once that is so much."""
+    """Return the numbers that all children together have handled, once there are at least ``count``."""
     async with asyncio.timeout(60):
         while True:
             numbers = sorted(number for one in children for number in one.numbers(name))
@@ -110,7 +110,7 @@ async def handled(count: int, *children: Child, name: str = "sub") -> list[int]:
 async def test_processes_obey_the_shell_and_one_that_is_stopped_undoes_nothing(
     shared_server: Server, namespace: str
 ) -> None:
-    """What is promised of a group would hold only for buses that share a process."""
+    """The promises about a group would hold only for buses in the same process."""
     url = url_of(shared_server, namespace)
 
     async def shell(*words: str) -> None:

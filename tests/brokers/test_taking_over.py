@@ -1,4 +1,4 @@
-"""Taking over what a dead process left, where that breaks off half way, and hearing of what was taken."""
+"""Taking over the partitions of a dead process: interrupted takeovers, and hearing new events afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ TWICE = RetryPolicy(max_attempts=3, base_delay=0.01)
 
 
 async def with_a_death(server: Server, namespace: str) -> RedisEventBus:
-    """Return a bus that is as if it had died in a noted first attempt on the one event there is."""
+    """Return a bus in the state of a process that died in its first attempt at the only event.
+
+    The attempt is noted on the server, as it is after an earlier death.
+    """
     begun = asyncio.Event()
 
     async def hang(event: Moved) -> None:
@@ -45,7 +48,7 @@ async def with_a_death(server: Server, namespace: str) -> RedisEventBus:
 
 
 class Attempts:
-    """Note which attempt each delivery is."""
+    """A handler that records the attempt number of each delivery."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -57,7 +60,7 @@ class Attempts:
 async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is_taken(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 6. An event that kills its process would get one attempt more with each broken connection."""
+    """Promise 6. An event that kills its process would get one more attempt per broken connection."""
     dead = await with_a_death(shared_server, namespace)
     attempts = Attempts()
     async with Proxy(shared_server.port) as proxy:
@@ -68,7 +71,7 @@ async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is
             await until(lambda: bool(attempts.numbers))
             assert proxy.cut_at is None
             [running] = bus._group_engine.running.values()
-            assert running.storage.journal is not None  # so the next death counts, too
+            assert running.storage.journal is not None  # so the next death counts, too: attempts are noted
             await bus.drain(timeout=30)
         await dead.stop(timeout=0)
     assert attempts.numbers == [2]
@@ -77,7 +80,7 @@ async def test_a_death_counts_where_the_connection_breaks_while_its_partition_is
 async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 6. The one who takes over from him would ask for the attempts of the wrong process."""
+    """Promise 6. The process that takes over next would look up the attempts of the wrong process."""
     dead = await with_a_death(shared_server, namespace)
     taken = asyncio.Event()
 
@@ -103,7 +106,7 @@ async def test_a_death_counts_where_whoever_took_over_dies_before_anything_else(
 
 
 async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Server, namespace: str) -> None:
-    """Promise 6. One restart of the server, and an event that kills its process kills one after the other."""
+    """Promise 6. After a server restart, an event that kills its process would kill one after another."""
     dead = await with_a_death(own_server, namespace)
     attempts = Attempts()
     async with make(own_server, namespace, attempts.handle, partitions=1) as bus:
@@ -112,7 +115,7 @@ async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Se
         line = bus._coordinator._line
 
         def is_known_to_be_broken() -> bool:
-            line.erase(7)  # a connection is known to be broken when something is sent
+            line.erase(7)  # a broken connection is noticed only when something is sent
             return line.is_broken
 
         await own_server.restart()
@@ -129,7 +132,7 @@ async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Se
 async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 6. Every process of the group would try for ever, and handle nothing of it."""
+    """Promise 6. Every process of the group would try to take the partition, and fail, for ever."""
     dead = await with_a_death(shared_server, namespace)
     assert dead._coordinator is not None
     name = dead._coordinator.membership.member
@@ -145,7 +148,7 @@ async def test_a_note_that_cannot_be_read_keeps_no_partition_from_being_taken(
 async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on_its_way(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 44. The server would be told to end a call that it does not know yet, and that then lasts."""
+    """Promise 44. The server would be told to end a blocking call that reaches it later and then lasts."""
     monkeypatch.setattr(tail, "_BLOCK_MS", 60_000)
     heard: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
     log = RedisLog(shared_server.url, namespace=namespace, partitions=2)
@@ -164,7 +167,7 @@ async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on
             await until(lambda: bool(listening._waiting))
             listening.follow(1, followed[1])
             await log.append([Moved("a", 1)], 1)
-            async with asyncio.timeout(5.0):  # the call would block for twelve times as long
+            async with asyncio.timeout(5.0):  # an uninterrupted call would block twelve times as long
                 assert await heard.get() == (1, 1)
         finally:
             await listening.stop()
@@ -174,7 +177,7 @@ async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on
 async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_takes(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 44. With a backlog it would give no sign of life until it has begun every partition."""
+    """Promise 44. With a backlog, a process would give no sign of life until it has begun all partitions."""
     handled: list[int] = []
 
     async def handle(event: Moved) -> None:
@@ -195,7 +198,7 @@ async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_ta
 async def test_signs_of_life_do_not_wait_for_what_follows_a_look(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 44. A process would count as dead, and its work be done twice, while it has much to do."""
+    """Promise 44. A busy process would count as dead, and its work would be done twice."""
     go_on = asyncio.Event()
 
     async def handle(event: Moved) -> None: ...

@@ -1,4 +1,4 @@
-"""Logging, metrics and traces of a bus on a real server."""
+"""Logs, metrics and traces of a bus on a real server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _make(server: Server, namespace: str) -> RedisEventBus:
 async def test_metrics_and_log_lines_are_those_of_every_bus(
     shared_server: Server, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Moving to a server would blind the monitoring."""
+    """An application that moves to Redis would lose its metrics and log lines."""
     bus = _make(shared_server, namespace)
     log_reports(bus, "moves")
     exporter = PrometheusExporter()
@@ -47,7 +47,7 @@ async def test_metrics_and_log_lines_are_those_of_every_bus(
 
 
 async def test_a_trace_crosses_the_server(shared_server: Server, namespace: str) -> None:
-    """What a request caused in another process would stand in a trace of its own."""
+    """The work a request causes in another process would appear in a separate trace."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))

@@ -1,4 +1,4 @@
-"""A group of real processes that comes to no rest: kills, stops, departures, and restarts of the server."""
+"""A group of real processes under constant disturbance: kills, freezes, departures, server restarts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PUBLISHERS = 4
 
 
 class Group:
-    """Processes of one group, each of which writes down what it handles."""
+    """Processes of one group; each writes the events it handles to a file of its own."""
 
     def __init__(self, server: Server, namespace: str, folder: Path) -> None:
         self._server = server
@@ -82,7 +82,7 @@ class Group:
         )
 
     async def disturb(self, chance: Random) -> None:
-        """Let one thing happen to a member, or to the server."""
+        """Kill, freeze or replace a random process, or restart the server."""
         index = chance.randrange(MEMBERS)
         member = self._members[index]
         what = chance.choice(["kill", "leave", "pause", "server"])
@@ -98,7 +98,7 @@ class Group:
             self._members[index] = await self._join()
 
     def handled(self) -> list[tuple[float, str, int]]:
-        """Return when each handler began, of which key and number, in that order."""
+        """Return ``(start time, key, number)`` of every handled event, sorted by start time."""
         lines = [
             line.split() for file in self._folder.glob("*.txt") for line in file.read_text().splitlines()
         ]
@@ -115,7 +115,7 @@ async def _publish(bus: RedisEventBus, key: str, until_moment: float, acked: Cou
                 await bus.publish_batch(events)
                 break
             except BrokerError:
-                await asyncio.sleep(0.1)  # the same events again: what was stored all the same is known
+                await asyncio.sleep(0.1)  # same ids again: what was stored is not stored twice
         acked[key] += count
         await asyncio.sleep(chance.uniform(0.0, 0.02))
 
@@ -125,7 +125,7 @@ async def _publish(bus: RedisEventBus, key: str, until_moment: float, acked: Cou
 async def test_a_group_that_comes_to_no_rest_loses_nothing_and_keeps_the_order_of_keys(
     own_server: Server, namespace: str, tmp_path: Path, seed: int
 ) -> None:
-    """Promises 40, 41 and 44 at once. What one of them survives alone may meet the other half way."""
+    """Promises 40, 41 and 44 at once. Disturbances that are harmless alone may do harm together."""
     chance = Random(seed)
     acked: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
