@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pabal.delivery.ending import end_tasks
+from pabal.delivery.shutdown import end_tasks
 
 
 class Turns:

@@ -196,7 +196,7 @@ async def test_middleware_runs_inside_the_delivery_so_causes_and_time_limits_hol
 
 
 async def test_middleware_used_while_the_bus_runs_holds_from_the_next_delivery(backend: Backend) -> None:
-    """Deliveries must leave the short way, used without middleware, as soon as there is some."""
+    """Deliveries must leave the fast path, used without middleware, as soon as there is some."""
     bus = await backend.running()
     around: Seen[int] = Seen()
     handled: Seen[Moved] = Seen()

@@ -126,7 +126,7 @@ async def test_lag_counts_what_is_not_finished(backend: Backend) -> None:
 
 
 async def test_figures_are_right_whichever_way_an_event_takes(backend: Backend) -> None:
-    """The engine has a short way for plain deliveries; its counts must equal those of the long way."""
+    """The engine has a fast path for plain deliveries; its counts must equal those of the full path."""
     bus = await backend.running()
 
     async def note(event: Any) -> None: ...

@@ -11,11 +11,11 @@ from tests.bus.support import ONCE, Seen, figures, numbers
 from tests.delivery.desk import Desk
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
-from pabal.delivery.spread import Spread, quantiles
+from pabal.delivery.histogram import Histogram, quantiles
 
 
 async def test_a_middleware_put_in_by_a_handler_is_around_the_very_next_delivery() -> None:
-    """Slices on the short way would bypass an audit or a lock that was already asked for."""
+    """Slices on the fast path would bypass an audit or a lock that was already asked for."""
     storage = InMemoryEventStorage()
     seen: Seen[int] = Seen()
     passed: Seen[int] = Seen()
@@ -265,10 +265,10 @@ async def test_a_key_that_is_parked_takes_its_tail_on_disk_along(desk: Desk, sma
 
 def test_durations_of_nothing_spoil_no_quantile() -> None:
     """A coarse clock measures 0.0 for a short handler, which has no place on a scale of powers of two."""
-    spread = Spread()
-    spread.add(0.0, 50)
-    assert quantiles(spread.counts, 0.5) == [None]
-    spread.add(0.25)
-    [middle] = quantiles(spread.counts, 0.5)
+    histogram = Histogram()
+    histogram.add(0.0, 50)
+    assert quantiles(histogram.counts, 0.5) == [None]
+    histogram.add(0.25)
+    [middle] = quantiles(histogram.counts, 0.5)
     assert middle is not None
     assert 0.2 < middle < 0.3

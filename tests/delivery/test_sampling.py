@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.storage.events import Tick
 
 from pabal import InMemoryEventBus, InMemoryEventStorage, SqliteEventStorage
-from pabal.delivery.spread import Spread, quantiles, since
+from pabal.delivery.histogram import Histogram, quantiles, since
 from pabal.ports.samples import Sample, filled
 from pabal.testing import VirtualClock
 
@@ -22,10 +22,10 @@ _DAY = 24 * _HOUR
 @given(st.lists(st.floats(1e-7, 1e4), min_size=1), st.floats(0.01, 1.0))
 def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float], share: float) -> None:
     """The p99 on the page would differ from that of the handlers."""
-    spread = Spread()
+    histogram = Histogram()
     for seconds in durations:
-        spread.add(seconds)
-    (found,) = quantiles(spread.counts, share)
+        histogram.add(seconds)
+    (found,) = quantiles(histogram.counts, share)
     exact = sorted(durations)[math.ceil(share * len(durations)) - 1]
     assert found is not None
     assert abs(found - exact) <= exact / 16
@@ -33,13 +33,13 @@ def test_a_quantile_is_within_a_sixteenth_of_the_exact_one(durations: list[float
 
 def test_recent_durations_forget_what_is_older_than_a_minute() -> None:
     """A slow minute in the morning would stay on the page all day."""
-    spread = Spread()
-    spread.add(1.0, 5)
-    assert sum(spread.recent(0.0).values()) == 5
-    assert sum(spread.recent(100.0).values()) == 5
-    spread.add(0.001, 3)
-    assert sum(spread.recent(140.0).values()) == 3
-    assert spread.recent(180.0) == {}
+    histogram = Histogram()
+    histogram.add(1.0, 5)
+    assert sum(histogram.recent(0.0).values()) == 5
+    assert sum(histogram.recent(100.0).values()) == 5
+    histogram.add(0.001, 3)
+    assert sum(histogram.recent(140.0).values()) == 3
+    assert histogram.recent(180.0) == {}
     assert quantiles({}, 0.5, 0.99) == [None, None]
     assert since({1: 2, 3: 4}, {1: 2}) == {3: 4}
 

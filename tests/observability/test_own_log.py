@@ -8,8 +8,8 @@ from typing import ClassVar
 import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, InMemoryEventStorage
-from pabal.delivery import logged
-from pabal.delivery.logged import OwnLog
+from pabal.delivery import default_log
+from pabal.delivery.default_log import DefaultLog
 from pabal.observability.logging import log_reports
 from pabal.ports.telemetry import EventSkipped, SubscriptionHalted, SubscriptionResumed
 
@@ -68,17 +68,17 @@ def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
 ) -> None:
     """Of two problems at once, one would hide the other, and their number be unknown."""
     now = 100.0
-    log = OwnLog(lambda: now)
+    log = DefaultLog(lambda: now)
     for _ in range(4):
         log(SubscriptionHalted("a", reason="no"))
     log(SubscriptionHalted("b", reason="no"))
     log(EventSkipped("a", event_type="x", position=1))
-    now += logged._QUIET
+    now += default_log._QUIET
     for _ in range(2):
         log(SubscriptionHalted("a", reason="no"))
-    now += logged._QUIET
+    now += default_log._QUIET
     log(SubscriptionHalted("a", reason="no"))
-    now += logged._QUIET
+    now += default_log._QUIET
     log(SubscriptionHalted("a", reason="no"))
     assert [
         record.getMessage().split("'no'")[-1] for record in caplog.records if "'a'" in record.getMessage()
@@ -95,8 +95,8 @@ def test_what_was_left_out_is_counted_for_each_subscription_and_kind(
 def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subscription for each visitor, each of which failed once, would fill the memory."""
     now = 100.0
-    monkeypatch.setattr(logged, "_MOST_TOLD", 10)
-    log = OwnLog(lambda: now)
+    monkeypatch.setattr(default_log, "_MOST_TOLD", 10)
+    log = DefaultLog(lambda: now)
     for number in range(100):
         log(SubscriptionHalted(f"visitor-{number}", reason="no"))
         now += 1.0
@@ -106,7 +106,7 @@ def test_names_that_come_and_go_leave_nothing_behind(monkeypatch: pytest.MonkeyP
 def test_what_is_only_to_be_known_is_not_written(caplog: pytest.LogCaptureFixture) -> None:
     """Starting and stopping a program would log lines that nobody needs."""
     with caplog.at_level(logging.DEBUG):
-        OwnLog()(SubscriptionResumed("a"))
+        DefaultLog()(SubscriptionResumed("a"))
     assert caplog.records == []
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
-from pabal.delivery import background, ending
+from pabal.delivery import background, shutdown
 from pabal.ports.telemetry import Report, StorageTrouble
 from pabal.storage.sqlite import writer
 from tests.storage.events import Recorder, Tick
@@ -34,7 +34,7 @@ async def test_a_stop_keeps_its_time_though_the_file_stays_locked(
 ) -> None:
     """Promise 8. Each save and release would wait ten more seconds, until a supervisor kills the process."""
     monkeypatch.setattr(writer, "_LONGEST_WAIT", 3600.0)
-    monkeypatch.setattr(ending, "_LAST_SAVE", 0.05)
+    monkeypatch.setattr(shutdown, "_LAST_SAVE", 0.05)
     bus = InMemoryEventBus(storage)
     handled: list[int] = []
     begun, goes_on = asyncio.Event(), asyncio.Event()

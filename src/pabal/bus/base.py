@@ -285,7 +285,7 @@ class BaseEventBus(ABC):
 
         Raises BusNotRunningError, WrongLoopError, InvalidEventError, QueueFullError, StorageError.
         """
-        # The short way for nearly every publish without storage, where each lookup counts.
+        # The fast path for nearly every publish without storage, where each lookup counts.
         engine = self._engine
         route = self._direct_routes.get(type(event))
         if (

@@ -11,8 +11,8 @@ from pabal.bus.intake import Backpressure
 from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health, collect, judge
 from pabal.bus.waiting import first_in_log
-from pabal.delivery.ending import work_off
 from pabal.delivery.engine import Engine
+from pabal.delivery.shutdown import work_off
 from pabal.domain.envelope import Receipt
 from pabal.errors import InsideHandlerError
 from pabal.ports.clock import Clock

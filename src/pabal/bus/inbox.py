@@ -11,8 +11,8 @@ from typing import Any
 
 from pabal.bus.intake import Intake
 from pabal.delivery.context import Mark, with_cause
-from pabal.delivery.ending import bury, is_dead
 from pabal.delivery.engine import Engine
+from pabal.delivery.shutdown import bury, is_dead
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import BusNotRunningError, UsageError, WrongLoopError

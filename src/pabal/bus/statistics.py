@@ -11,7 +11,7 @@ import msgspec
 from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.engine import Engine
-from pabal.delivery.spread import quantiles
+from pabal.delivery.histogram import quantiles
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ def _waiting_for_retry(engine: Engine) -> int:
 def _of(engine: Engine, consumer: Consumer, stored: bool) -> dict[str, Any]:
     figures = consumer.figures
     tracker = consumer.tracker
-    p50, p99 = quantiles(figures.spread.recent(engine.clock.monotonic()), 0.5, 0.99)
+    p50, p99 = quantiles(figures.durations.recent(engine.clock.monotonic()), 0.5, 0.99)
     return {
         "state": consumer.state,
         "reason": consumer.reason,

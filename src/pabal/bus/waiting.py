@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pabal.delivery.ending import is_dead
 from pabal.delivery.engine import Engine
 from pabal.delivery.handler import settled
 from pabal.delivery.matching import EventMatcher
+from pabal.delivery.shutdown import is_dead
 from pabal.domain.envelope import Receipt, StoredRecord, decode_event
 from pabal.domain.event import DomainEvent, body_of, kind_of, unshared
 from pabal.errors import BusNotRunningError, DecodeError, UsageError

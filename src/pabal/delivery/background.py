@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pabal.delivery.consumer import Consumer
-from pabal.delivery.ending import bury, is_dead
+from pabal.delivery.shutdown import bury, is_dead
 from pabal.errors import BusNotRunningError, CorruptLogError, StorageClosedError, StorageError
 from pabal.ports.telemetry import StorageTrouble
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from pabal.delivery.spread import Spread
+from pabal.delivery.histogram import Histogram
 from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 
 FAILURES_KEPT = 100
@@ -59,5 +59,5 @@ class Figures:
     skipped: int = 0
     busy_seconds: float = 0.0
     timed: int = 0
-    spread: Spread = field(default_factory=Spread)
+    durations: Histogram = field(default_factory=Histogram)
     """Seconds per attempt. Attempts of one slice count with their mean: only quick ones share a slice."""

@@ -87,7 +87,7 @@ class Consumer:
         self.bare = False
         """The handler takes only the event, and there is no middleware."""
         self.plain = False
-        """Nothing has to be done around the handler, so workers take the short way."""
+        """Nothing has to be done around the handler, so workers take the fast path."""
         self.copies = False
         """Some of its events have fields that a handler could change, so each attempt gets its own copy."""
         self.arrivals = Arrivals(self)
@@ -143,7 +143,7 @@ class Consumer:
         return self.state == ACTIVE and self.tracker is tracker
 
     def rewire(self, call: Call, *, with_middleware: bool) -> None:
-        """Replace the call around the handler, and work out again whether workers can take the short way."""
+        """Replace the call around the handler, and work out again whether workers can take the fast path."""
         subscription = self.subscription
         self.call = call
         self.bare = subscription.handler.direct is not None and not with_middleware

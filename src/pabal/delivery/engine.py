@@ -16,7 +16,6 @@ from pabal.delivery.clock import SystemClock
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, STARTING, Consumer
 from pabal.delivery.context import Mark, Middleware, current_event, wrap
 from pabal.delivery.dead_letters import MemoryDeadLetters
-from pabal.delivery.ending import bury_work, end_work, ended, save_last
 from pabal.delivery.failure import Failures
 from pabal.delivery.feed import Feed
 from pabal.delivery.lane import IDLE, LOADING, READY, WAITING, Item, Lane
@@ -25,6 +24,7 @@ from pabal.delivery.quarantine import Quarantine
 from pabal.delivery.redelivery import Redelivery
 from pabal.delivery.router import Router
 from pabal.delivery.settlement import Settlement
+from pabal.delivery.shutdown import bury_work, end_work, ended, save_last
 from pabal.delivery.subscription import Subscription, key_text
 from pabal.delivery.tally import Tally
 from pabal.delivery.timers import Timers

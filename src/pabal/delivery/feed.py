@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LIVE, BUFFER_LOW
 from pabal.delivery.consumer import ACTIVE, HALTED, PAUSED, STANDBY, Consumer
 from pabal.delivery.control import Controls
-from pabal.delivery.ending import bury
 from pabal.delivery.lane import IDLE, LOADING, Lane
 from pabal.delivery.leases import Leases
 from pabal.delivery.pages import decode_for, enter_direct, route_page
+from pabal.delivery.shutdown import bury
 from pabal.delivery.spilling import has_room
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import kind_of, private_copy

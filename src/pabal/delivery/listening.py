@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from pabal.delivery.default_log import DefaultLog
 from pabal.delivery.handler import is_async
-from pabal.delivery.logged import OwnLog
 from pabal.errors import UsageError
 from pabal.ports.telemetry import Listener, Report
 
@@ -23,7 +23,7 @@ class Listeners:
     def __init__(self) -> None:
         self._attached: dict[object, Listener] = {}
         self._logging: set[object] = set()
-        self._own_log = OwnLog()
+        self._own_log = DefaultLog()
 
     def attach(self, listener: Listener, *, logs: bool = False) -> Callable[[], None]:
         """Call a function with every report from now on; return a function that removes it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pabal.delivery.consumer import ACTIVE, Consumer
-from pabal.delivery.spread import quantiles, since
+from pabal.delivery.histogram import quantiles, since
 from pabal.errors import StorageError
 from pabal.ports.samples import Sample, SampleStore, SubscriptionSample
 from pabal.ports.telemetry import StorageTrouble
@@ -23,12 +23,12 @@ _IDLE = 6
 class _Counted:
     """Remember a consumer's counts at the last sample."""
 
-    __slots__ = ("failed", "handled", "spread")
+    __slots__ = ("failed", "handled", "histogram")
 
     def __init__(self, consumer: Consumer) -> None:
         self.handled = consumer.figures.handled
         self.failed = consumer.figures.failed_attempts
-        self.spread = dict(consumer.figures.spread.counts)
+        self.histogram = dict(consumer.figures.durations.counts)
 
 
 class Sampler:
@@ -88,14 +88,14 @@ class Sampler:
     def _take(self) -> Sample:
         engine = self._engine
         consumers = [c for c in engine.consumers.values() if c.state == ACTIVE]
-        spreads = {consumer: self._spread(consumer) for consumer in consumers}
-        p50, p99 = quantiles(_together(spreads.values()), 0.5, 0.99)
+        histograms = {consumer: self._histogram(consumer) for consumer in consumers}
+        p50, p99 = quantiles(_together(histograms.values()), 0.5, 0.99)
         subscriptions = {
             consumer.name: SubscriptionSample(
                 self._handled(consumer),
                 self._lag_of(consumer),
                 consumer.in_flight,
-                *quantiles(spreads[consumer], 0.5, 0.99),
+                *quantiles(histograms[consumer], 0.5, 0.99),
             )
             for consumer in consumers
         }
@@ -123,14 +123,14 @@ class Sampler:
         before = self._before.get(consumer)
         return consumer.figures.failed_attempts - (0 if before is None else before.failed)
 
-    def _spread(self, consumer: Consumer) -> dict[int, int]:
+    def _histogram(self, consumer: Consumer) -> dict[int, int]:
         before = self._before.get(consumer)
-        return since(consumer.figures.spread.counts, {} if before is None else before.spread)
+        return since(consumer.figures.durations.counts, {} if before is None else before.histogram)
 
 
-def _together(spreads: Iterable[dict[int, int]]) -> dict[int, int]:
+def _together(histograms: Iterable[dict[int, int]]) -> dict[int, int]:
     total: dict[int, int] = {}
-    for spread in spreads:
-        for step, count in spread.items():
+    for histogram in histograms:
+        for step, count in histogram.items():
             total[step] = total.get(step, 0) + count
     return total

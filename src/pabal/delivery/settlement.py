@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.buffers import SAVED_LAST, SAVED_OFTEN
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, PAUSED, Consumer
-from pabal.delivery.ending import bury
 from pabal.delivery.sampling import Sampler
+from pabal.delivery.shutdown import bury
 from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, SubscriptionStore
 from pabal.ports.telemetry import StorageTrouble

@@ -12,10 +12,10 @@ from pabal.delivery.arrivals import Arrivals
 from pabal.delivery.attempt import make_attempt
 from pabal.delivery.consumer import ACTIVE, Consumer
 from pabal.delivery.context import current_event
+from pabal.delivery.direct_path import deliver_direct
 from pabal.delivery.failure import Verdict
+from pabal.delivery.fast_path import deliver_fast, deliver_fast_stored
 from pabal.delivery.lane import IDLE, READY, RUNNING, Item, Lane
-from pabal.delivery.short import go_short, go_short_stored
-from pabal.delivery.straight import go_straight
 
 if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
@@ -80,8 +80,8 @@ class Worker:
             figures = consumer.figures
             before = figures.timed
             if isinstance(lane, Arrivals):
-                if lane.may_go_straight():
-                    await go_straight(self, lane)
+                if lane.may_go_direct():
+                    await deliver_direct(self, lane)
                 else:
                     lane.sort(_SORT_MOST)
             else:
@@ -90,7 +90,7 @@ class Worker:
             figures.busy_seconds += elapsed
             made = figures.timed - before
             if made:
-                figures.spread.add(elapsed / made, made)
+                figures.durations.add(elapsed / made, made)
             self._adapt(consumer, made, elapsed)
             if engine.quarantine.active:
                 engine.quarantine.settle()
@@ -106,9 +106,9 @@ class Worker:
 
     async def _make_slice(self, lane: Lane, consumer: Consumer) -> None:
         if consumer.plain and consumer.tracker is None:
-            await go_short(self, lane, consumer)
+            await deliver_fast(self, lane, consumer)
         elif consumer.plain and consumer.replay is None and not consumer.failing and not consumer.outside:
-            await go_short_stored(self, lane, consumer)
+            await deliver_fast_stored(self, lane, consumer)
         elif lane.shared:
             await self._shared(lane, consumer)
         elif consumer.subscription.batch is not None:
@@ -123,10 +123,10 @@ class Worker:
         elif made >= consumer.slice and elapsed < _TURN / 2:
             consumer.slice = min(_SLICE_MOST, consumer.slice << 1)
 
-    # -- for the short and the full way -----------------------------------------------------------------
+    # -- for the fast and the full path ---------------------------------------------------------------
 
     def after_failure(self, lane: Lane, consumer: Consumer, item: Item, error: BaseException) -> None:
-        """Handle a failure on the short way; raise the error if it ends the worker."""
+        """Handle a failure on the fast path; raise the error if it ends the worker."""
         if self._is_end(error):
             lane.items.appendleft(item)
             raise error
@@ -138,7 +138,7 @@ class Worker:
         if error is not None and self._is_end(error):
             raise error
 
-    # -- the full way ---------------------------------------------------------------------------------
+    # -- the full path --------------------------------------------------------------------------------
 
     async def _ordered(self, lane: Lane, consumer: Consumer) -> None:
         items = lane.items

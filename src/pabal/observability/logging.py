@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from pabal.bus.base import BaseEventBus
-from pabal.delivery.logged import LEVELS, LOGGER, mask_secrets, write_report
+from pabal.delivery.default_log import LEVELS, LOGGER, mask_secrets, write_report
 from pabal.ports.telemetry import Report
 
 __all__ = ["LEVELS", "log_reports", "mask_secrets"]

@@ -32,7 +32,7 @@ from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.signs import SignsOfLife
 from pabal.brokers.redis.steering import ControlWatch
 from pabal.brokers.redis.tail import Tail
-from pabal.delivery.ending import end_tasks
+from pabal.delivery.shutdown import end_tasks
 from pabal.errors import BrokerError, PabalError, StorageClosedError, StorageError
 from pabal.ports.clock import Clock
 from pabal.ports.telemetry import StorageTrouble

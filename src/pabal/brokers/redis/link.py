@@ -27,7 +27,7 @@ from redis.exceptions import (
 
 from pabal.brokers.redis.address import masked, pool_of
 from pabal.brokers.redis.scripts import Script, scripts
-from pabal.delivery.ending import bury, end_tasks, is_dead
+from pabal.delivery.shutdown import bury, end_tasks, is_dead
 from pabal.errors import (
     BrokerError,
     BrokerUnavailableError,

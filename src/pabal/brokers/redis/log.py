@@ -14,7 +14,7 @@ from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.units import Flush, Unit, without_twins
 from pabal.brokers.redis.wire import Entry, PartitionKey, aggregate_key, decode_entry, partition_of
-from pabal.delivery.ending import end_tasks, is_dead
+from pabal.delivery.shutdown import end_tasks, is_dead
 from pabal.domain.envelope import EventRecord, encode_event
 from pabal.domain.event import DomainEvent
 from pabal.errors import (

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from pabal.delivery.ending import end_tasks
+from pabal.delivery.shutdown import end_tasks
 from pabal.errors import PabalError
 
 

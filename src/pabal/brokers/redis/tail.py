@@ -8,7 +8,7 @@ from typing import Any
 
 from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.pages import Pages
-from pabal.delivery.ending import end_tasks
+from pabal.delivery.shutdown import end_tasks
 from pabal.errors import BrokerError, StorageClosedError
 
 _BLOCK_MS = 2000

@@ -9,13 +9,13 @@ _RECENT = 30.0
 """The least number of seconds that recent figures cover."""
 
 
-class Spread:
+class Histogram:
     """Count durations in eight steps for each power of two.
 
-    >>> spread = Spread()
+    >>> histogram = Histogram()
     >>> for milliseconds in (1, 2, 3, 4, 100):
-    ...     spread.add(milliseconds / 1000)
-    >>> low, high = quantiles(spread.counts, 0.5, 0.99)
+    ...     histogram.add(milliseconds / 1000)
+    >>> low, high = quantiles(histogram.counts, 0.5, 0.99)
     >>> 0.0028 < low < 0.0032, 0.094 < high < 0.106
     (True, True)
     """

@@ -1,4 +1,4 @@
-"""The short way for deliveries that are in a lane: call the handler with nothing around it."""
+"""The fast path for deliveries that are in a lane: call the handler with nothing around it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LONG = 0.0005
 """Seconds after which a slice takes no further lane: its time is used up, or a handler waits."""
 
 
-async def go_short(worker: Worker, lane: Lane, consumer: Consumer) -> None:
-    """Make a slice of a lane's deliveries on a bus without storage; ``go_straight`` does even less."""
+async def deliver_fast(worker: Worker, lane: Lane, consumer: Consumer) -> None:
+    """Make a slice of a lane's deliveries on a bus without storage; ``deliver_direct`` does even less."""
     engine = worker.engine
     figures = consumer.figures
     items = lane.items
@@ -53,8 +53,8 @@ async def go_short(worker: Worker, lane: Lane, consumer: Consumer) -> None:
         figures.handled += size - left
 
 
-async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> None:
-    """Make a slice like ``go_short``, of several lanes if need be, and record attempts and progress.
+async def deliver_fast_stored(worker: Worker, lane: Lane, consumer: Consumer) -> None:
+    """Make a slice like ``deliver_fast``, of several lanes if need be, and record attempts and progress.
 
     Used while no delivery of the subscription has failed; the first failure ends the slice.
     """
@@ -113,7 +113,7 @@ async def go_short_stored(worker: Worker, lane: Lane, consumer: Consumer) -> Non
 def _next_of(consumer: Consumer) -> Lane | None:
     """Take the next ready lane if the slice may go on with it: with many keys, most lanes hold one event.
 
-    Returns None if the reasons for the short way have changed, or the next lane belongs to another
+    Returns None if the reasons for the fast path have changed, or the next lane belongs to another
     subscription.
     """
     engine = consumer.engine

@@ -1,4 +1,4 @@
-"""The shortest way of a delivery: from a subscription's arrivals straight to the handler."""
+"""The direct path of a delivery: from a subscription's arrivals straight to the handler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pabal.delivery.worker import Worker
 
 
-async def go_straight(worker: Worker, arrivals: Arrivals) -> None:
+async def deliver_direct(worker: Worker, arrivals: Arrivals) -> None:
     """Make a slice of deliveries with nothing but the handler call between taking and counting them.
 
     Every name lookup and call in the loop costs time for each event; see the performance notes before adding

@@ -63,7 +63,7 @@ def _fields_of(report: Report, mask: Callable[[str], str]) -> dict[str, str | in
     return fields
 
 
-class OwnLog:
+class DefaultLog:
     """Write warnings and errors to the log, so that no failure is silent, but none floods the log.
 
     The first report of a kind for a subscription is written at once, then one in ten seconds, which says how
