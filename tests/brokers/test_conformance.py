@@ -52,8 +52,8 @@ async def test_a_partition_conforms(case: Case, shared_server: Server, namespace
 async def test_a_partition_conforms_on_a_loop_with_eager_tasks(
     case: Case, shared_server: Server, namespace: str
 ) -> None:
-    """Eager tasks run as soon as they are created. The queue behind a parked key was read before the worker
-    had recorded its progress, and its last event was handled twice.
+    """Eager tasks run as soon as they are created. The queue behind a parked key could be read before the
+    worker has recorded its progress, so that its last event is handled twice.
     """
 
     def opened() -> Any:

@@ -35,7 +35,7 @@ SOON = 5.0
 async def test_what_others_publish_after_a_restart_and_a_pause_is_delivered(
     own_server: Server, namespace: str
 ) -> None:
-    """Promise 40. A group handled nothing until its own process published, and reported to be healthy."""
+    """Promise 40. A group would handle nothing until its own process publishes, and yet seem healthy."""
     noted = Noted()
     async with (
         make(own_server, namespace, noted, lease=10.0) as bus,
@@ -294,9 +294,9 @@ def swept() -> Iterator[None]:
 def test_a_bus_whose_loop_was_closed_can_be_stopped_and_started(
     shared_server: Server, namespace: str, run: Any, stops: int
 ) -> None:
-    """``asyncio.run`` closes the loop after an exception; then ``stop()`` raised "Event loop is closed".
+    """``asyncio.run`` closes the loop after an exception; ``stop()`` would raise "Event loop is closed".
 
-    Without a stop, ``start()`` took the bus for running, and every publish was refused as in a wrong loop.
+    Without a stop, ``start()`` would take the bus for running, and refuse publishes as if in a wrong loop.
     """
     noted = Noted()
     bus = make(shared_server, namespace, noted, partitions=2)
@@ -434,7 +434,7 @@ async def test_what_a_url_settles_for_other_clients_does_no_harm(
 
 
 def test_a_scheme_is_understood_or_named() -> None:
-    """``valkey://`` worked only in the factory; elsewhere the error blamed the host."""
+    """``valkey://`` would work only in the factory; elsewhere the error would blame the host."""
     assert "valkey://localhost" in repr(RedisEventBus("valkey://localhost", group="g"))
     assert "valkeys://localhost" in repr(RedisEventBus("VALKEYS://localhost", group="g"))
     assert "valkey://localhost" in repr(EventBusFactory.from_url("valkey://localhost?group=g"))

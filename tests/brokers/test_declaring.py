@@ -31,7 +31,7 @@ def subscribe(bus: RedisEventBus, count: int) -> list[Noted]:
 async def test_each_subscription_gets_what_is_published_after_it_was_made(
     shared_server: Server, namespace: str
 ) -> None:
-    """Only the first of several got all events; the others began at the head when their turn came."""
+    """Only the first would get all events; the others would begin at the head when their turn comes."""
     async with make(shared_server, namespace) as bus:
         noted = subscribe(bus, 6)
         await bus.publish_batch(moves(20, 40))
@@ -42,7 +42,7 @@ async def test_each_subscription_gets_what_is_published_after_it_was_made(
 async def test_one_that_is_made_where_another_process_has_the_partitions_misses_nothing(
     shared_server: Server, namespace: str
 ) -> None:
-    """It began when the other process learned of it, and skipped the events published before."""
+    """It would begin when the other process learns of it, and skip the events published before."""
 
     async def ignore(event: Moved) -> None: ...
 
@@ -77,7 +77,7 @@ async def test_one_that_is_made_while_the_connection_breaks_misses_nothing(
 async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and_says_so(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """In the other process it began at the head or raised a ValueError, and unfinished events were lost."""
+    """In the other process it would begin at the head or raise ValueError, and lose unfinished events."""
     step = getattr(PartitionStorage, moment)
     forgotten: list[bool] = []
 
@@ -116,7 +116,7 @@ def halts(bus: RedisEventBus) -> list[str]:
 async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_before(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:
-    """Promise 43. What one process had put back another had numbered anew: "somebody forgot it", it said."""
+    """Promise 43. If a new process numbers subscriptions first, the old one would halt them as forgotten."""
     held, declared, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     turn, look = Coordinator._turn, Membership.look
 
@@ -174,7 +174,7 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
 async def test_no_two_have_one_number_after_a_flush(
     own_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 6. Notes of attempts name subscriptions by it: a death would be counted for another's event."""
+    """Promise 6. Notes of attempts contain the number, so a death would count for another's event."""
     held, go_on = asyncio.Event(), asyncio.Event()
     turn = Coordinator._turn
 

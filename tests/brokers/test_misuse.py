@@ -253,7 +253,7 @@ async def test_a_subscription_that_halts_is_shown_in_the_figures_and_can_be_resu
 async def test_a_negative_limit_is_refused_and_none_gives_nothing(
     shared_server: Server, namespace: str
 ) -> None:
-    """A wrong sign, or a zero, returned all events."""
+    """A negative limit, or a limit of zero, would return all events."""
     async with make(shared_server, namespace, Noted().handle, partitions=1) as bus:
         await bus.drain(timeout=30)
         await bus.subscriptions.pause("sub")

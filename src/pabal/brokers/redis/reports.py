@@ -16,7 +16,7 @@ __all__ = [
 
 
 class PartitionReport(Report, frozen=True, gc=False):
-    """The base of reports about a partition; ``subscription`` is empty, because they concern all."""
+    """The base of reports about a partition; ``subscription`` is empty, since they concern all of them."""
 
     partition: int
 

@@ -17,7 +17,7 @@ _REASON = "this process was forked while the file was open; close it before a fo
 
 
 class Opened(Protocol):
-    """An object that holds a file's connections or journal open, and is told in a forked child."""
+    """An object that holds a file's connections or journal open; in a forked child, ``forked`` is called."""
 
     def forked(self) -> None:
         """Refuse all calls from now on, and touch nothing that belongs to the parent."""

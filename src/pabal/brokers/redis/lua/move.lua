@@ -14,7 +14,7 @@ if owner ~= '' and redis.call('HEXISTS', KEYS[2], name .. '\0held') == 1
 local head = redis.call('HGET', KEYS[17], 'head') or '0'
 local skips = string.match(place, '^now:(%d+)$')
 if skips then
-  -- The holder went on until it obeyed: do not deliver again what it has finished since the request.
+  -- The holder handled events until it noticed the request: do not deliver again what it has finished since.
   place = string.format('%.0f', math.max(tonumber(skips), redis.call('ZSCORE', KEYS[8], group .. '\0' .. name) or 0))
 elseif place == 'now' or tonumber(place) > tonumber(head) then
   place = head
