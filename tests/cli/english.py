@@ -34,19 +34,18 @@ _COMPOSED = {
     ),
     "this file holds X7. For a new run choose another --file": (
         "this file holds a finished run. For a new run choose another --file",
-        "this file holds an unfinished run; go on with it by adding --resume. "
-        "For a new run choose another --file",
+        "this file holds an unfinished run; add --resume to continue it. For a new run choose another --file",
     ),
     "the column X7; a tape of X7 needs X7, and this one has X7": (
         "the column is missing; a tape of trades needs price, and this one has none",
-        "the column is there twice; a tape of candles needs open, and this one has low",
+        "the column appears twice; a tape of candles needs open, and this one has low",
     ),
     "X7 X7": (
-        "'x' goes back behind the line before (2021-01-08)",
-        "'x' is no number such as 39432.48",
+        "'x' is earlier than the line before (2021-01-08)",
+        "'x' is not a number such as 39432.48",
         "'x' is not above zero",
         "'x' is below 0",
-        "'x' is no time such as 2021-01-08T00:00:00.278Z",
+        "'x' is not a time such as 2021-01-08T00:00:00.278Z",
     ),
 }
 """Sentences that are assembled from parts, and their results."""

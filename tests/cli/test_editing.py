@@ -52,14 +52,19 @@ def test_what_is_saved_in_the_editor_is_delivered(pabal: Pabal, file: Path, edit
 @pytest.mark.parametrize(
     ("left", "code", "english", "korean"),
     [
-        ("{", 2, "this is no JSON object: Input data was truncated", "JSON 객체가 아닙니다: 입력이 중간에"),
+        (
+            "{",
+            2,
+            "this is not a JSON object: Input data was truncated",
+            "JSON 객체가 아닙니다: 입력이 중간에",
+        ),
         (
             "[1]",
             2,
-            "this is no JSON object: Expected `object`, got `array`",
+            "this is not a JSON object: Expected `object`, got `array`",
             "JSON 객체가 아닙니다: `object`",
         ),
-        ('[["a", 1]]', 2, "this is no JSON object", "JSON 객체가 아닙니다"),
+        ('[["a", 1]]', 2, "this is not a JSON object", "JSON 객체가 아닙니다"),
         ("{}", 1, "missing required field", "필수 필드"),
     ],
 )
@@ -127,7 +132,7 @@ def test_bytes_that_are_no_json_can_be_replaced_whole(pabal: Pabal, file: Path, 
     piecemeal = pabal("dead-letters", "edit", file, 1, *KNOWN, "--set", "quantity=4")
     assert (piecemeal.exit_code, piecemeal.stderr) == (
         2,
-        "pabal: 'quantity=4' is no FIELD=JSON; there are the fields none\n",
+        "pabal: 'quantity=4' is not FIELD=JSON; the fields are none\n",
     )
     wanted = {"order_id": "o-1", "quantity": 4, "email": "lee@example.com"}
     editor(json.dumps(wanted))

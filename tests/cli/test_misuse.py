@@ -37,7 +37,7 @@ def test_projections_of_a_server_are_not_said_to_be_none(pabal: Pabal) -> None:
     """Users would think that the projections are gone, although a server never has any."""
     told = pabal("projections", "list", "redis://127.0.0.1:1/0")
     assert told.exit_code == 2
-    assert "projections lie in the SQLite file of a log" in told.output
+    assert "projections are kept in the SQLite file of a log" in told.output
 
 
 def test_a_terminal_without_the_letters_of_an_event_shows_them_written_out(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_doctor_calls_a_file_that_is_not_there_a_problem(pabal: Pabal, tmp_p
 
 def test_the_doctor_takes_a_url_of_a_file_as_every_command_does(pabal: Pabal, file: Path) -> None:
     """The URL that the application is configured with would be refused by the doctor alone."""
-    assert "every checksum" in pabal("doctor", f"sqlite:///{file}").output
+    assert "all checksums" in pabal("doctor", f"sqlite:///{file}").output
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_import_of_what_is_no_text_names_the_line(pabal: Pabal, file: Path, t
     (tmp_path / "wrong.jsonl").write_bytes(b"\n\xff\xfe\n")
     told = pabal("events", "import", file, "--input", tmp_path / "wrong.jsonl")
     assert told.exit_code == 1
-    assert "line 2: no text in UTF-8" in told.output or "line 1: no text in UTF-8" in told.output
+    assert "line 2: not UTF-8 text" in told.output or "line 1: not UTF-8 text" in told.output
     assert told.output.count("\n") == 1
 
 
@@ -282,7 +282,7 @@ def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> Non
 @pytest.mark.parametrize(
     ("lang", "words"),
     [
-        ("en", "is no host to listen on: [Errno -2] Name or service not known"),
+        ("en", "is not a host to listen on: [Errno -2] Name or service not known"),
         ("ko", "들을 수 있는 주소가 아닙니다: 알 수 없는 호스트입니다 (errno -2)"),
     ],
 )

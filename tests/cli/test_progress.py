@@ -31,7 +31,7 @@ LONG = [
     ("events import FILE --import tests.operations.conftest -i in.jsonl", "importing"),
     ("projections list FILE --rows", "counting"),
     ("retention FILE --max-events 2 --yes", "deleting"),
-    ("vacuum FILE", "giving room back"),
+    ("vacuum FILE", "giving space back"),
 ]
 """Commands that read or write a whole log, with the text of their progress bar."""
 QUICK = {

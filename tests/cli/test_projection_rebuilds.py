@@ -81,7 +81,9 @@ def test_another_version_is_not_put_in_place_without_a_question(pabal: Pabal, pr
     rebuild = ("projections", "rebuild", projected, "tests.cli.models:Slow")
     refused = pabal(*rebuild, input="n\n")
     assert refused.exit_code == 1
-    assert "Put version 2 of 'quantities' in place of version 1? What runs that one stops." in refused.output
+    assert (
+        "Replace version 1 of 'quantities' by version 2? Processes that run version 1 stop." in refused.output
+    )
     assert listed(pabal, projected)[0]["version"] == 1
     assert "버전 1 대신 버전 2를 쓸까요?" in pabal("--lang", "ko", *rebuild, input="n\n").output
     assert pabal(*rebuild, input="y\n").exit_code == 0
@@ -96,8 +98,8 @@ def test_another_version_is_not_put_in_place_without_a_question(pabal: Pabal, pr
         ("tests.cli.models:main", 2, "has no projection named 'main'"),
         ("pabal.eventsourcing:Projection", 2, "has no projection named 'Projection'"),
         ("no_such_module:Model", 2, "cannot import 'no_such_module'"),
-        ("tests.cli.models:Demanding", 2, "Demanding cannot be made of a storage alone"),
-        ("tests.cli.models:Failing", 1, "its handler of 'shop.ordered' raised ValueError"),
+        ("tests.cli.models:Demanding", 2, "Demanding cannot be created from a storage alone"),
+        ("tests.cli.models:Failing", 1, "its handler for 'shop.ordered' raised ValueError"),
     ],
 )
 def test_what_cannot_be_built_is_refused_and_the_live_model_stays(

@@ -79,13 +79,13 @@ def test_a_file_without_projections_says_so(pabal: Pabal, file: Path) -> None:
     refused = pabal("projections", "remove", file, "quantities", "--yes")
     assert (refused.exit_code, refused.stderr) == (
         1,
-        "pabal: there is no projection 'quantities'; there are: none\n",
+        "pabal: there is no projection 'quantities'; known projections: none\n",
     )
 
 
 def test_a_projection_is_removed_after_a_question_and_written_down(pabal: Pabal, projected: Path) -> None:
     """A typing error would cost a read model, without a record of who did it."""
-    question = "Drop 'quantities' and its tables (quantities)? Only its class can build them again."
+    question = "Drop 'quantities' and its tables (quantities)? Only its class can rebuild them."
     remove = ("projections", "remove", projected, "quantities")
     assert pabal(*remove, "--dry-run").output == f"{question}\nnothing was changed\n"
     refused = pabal(*remove, input="n\n")
@@ -109,7 +109,7 @@ def test_what_cannot_be_built_again_is_said_before_it_goes(pabal: Pabal, file: P
     """Tables would be dropped in the belief that the log can still rebuild them."""
     asyncio.run(_project(file, trim=True))
     dry = pabal("projections", "remove", file, "quantities", "--dry-run")
-    assert "The log was trimmed: nothing can build them again." in dry.output
+    assert "The log was trimmed: they cannot be rebuilt." in dry.output
 
 
 def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: Pabal, file: Path) -> None:
@@ -124,14 +124,14 @@ def test_what_an_interrupted_rebuild_has_left_is_shown_and_dropped_alone(pabal: 
     again = pabal(*remove, "--yes")
     assert (again.exit_code, again.stderr) == (
         1,
-        "pabal: no rebuild of 'quantities' has left anything\n",
+        "pabal: there is no unfinished rebuild of 'quantities'\n",
     )
 
 
 @pytest.mark.parametrize(
     ("lang", "said"),
     [
-        ("en", "no rebuild of 'quantities' has left anything"),
+        ("en", "there is no unfinished rebuild of 'quantities'"),
         ("ko", "'quantities': 다시 만들다 남은 것이 없습니다"),
     ],
 )
@@ -206,11 +206,11 @@ def test_a_projection_of_a_live_application_is_listed_and_removed_from_outside(f
         (view,) = json.loads(_pabal("projections", "list", str(file), "--json").stdout)
         assert (view["name"], view["position"], view["lag"]) == ("quantities", 9, 0)
         terminal = Terminal(*_PABAL, "projections", "remove", str(file), "quantities")
-        terminal.wait_for(lambda screen: "Only its class can build them again. [y/N]" in screen)
+        terminal.wait_for(lambda screen: "Only its class can rebuild them. [y/N]" in screen)
         assert json.loads(_pabal("projections", "list", str(file), "--json").stdout) == [view]
         terminal.type("y\n")
         assert terminal.end() == 0, terminal.screen
-        assert app.order("o-11") == "projection 'quantities' cannot go on: its tables were removed"
+        assert app.order("o-11") == "projection 'quantities' cannot continue: its tables were removed"
     with application(file) as app:
         assert app.says() == "running at 10"
     (view,) = json.loads(_pabal("projections", "list", str(file), "--rows", "--json").stdout)

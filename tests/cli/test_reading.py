@@ -68,7 +68,7 @@ def test_status_of_many_troubles_says_how_many_more_there_are(pabal: Pabal, tmp_
 
     asyncio.run(fill())
     told = pabal("status", path).stdout.splitlines()
-    assert sum("nobody handles it" in line for line in told) == 50
+    assert sum("no process handles it" in line for line in told) == 50
     assert told[51] == "  and 10 more; --json has them all"
     assert len(json.loads(pabal("status", path, "--json").stdout)["reasons"]) == 60
 

@@ -76,7 +76,7 @@ def test_a_broken_tape_is_refused_by_line_and_leaves_no_file(tmp_path: Path) -> 
         (["--speed", "nan"], "neither a positive number"),
         (["--events", "0"], "--events"),
         (["--durability", "none"], "--durability"),
-        (["--resume", "--new"], "--resume goes on with an old run, --new starts one"),
+        (["--resume", "--new"], "--resume continues an old run, --new starts a new one"),
         (["--file", "nowhere/log.db", *SMALL], "nowhere/log.db"),
         (["--file", "text.db", *SMALL], "text.db is not a pabal database"),
         (["--file", "strange.db", *SMALL], "strange.db is not a pabal database"),
@@ -216,11 +216,13 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_can(
     """Ctrl-C would end in a traceback, or leave a run that cannot be resumed or goes unnoticed."""
     ended, said = interrupted(tmp_path, number)
     assert ended == code
-    assert said == ("Stopped; what was published is stored. Go on with: python -m pabal demo --resume\n")
+    assert said == (
+        "Stopped; all published events are stored. Continue with: python -m pabal demo --resume\n"
+    )
     refused = demo(tmp_path, SMALL)
     assert refused.returncode == 2
     assert (
-        "an unfinished run is here. Go on with it: python -m pabal demo --resume. Or start" in refused.stderr
+        "there is an unfinished run. Continue it: python -m pabal demo --resume. Or start" in refused.stderr
     )
     beside = demo(tmp_path, [*SMALL, "--new", "--json"])
     assert json.loads(beside.stdout)["file"] == "pabal-demo-2.db"
@@ -263,7 +265,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: 
         timeout=LIMIT,
     )
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == 'pabal\'s commands need an optional part: pip install "pabal[cli]"\n'
+    assert ended.stderr == 'pabal\'s commands need an optional dependency: pip install "pabal[cli]"\n'
 
 
 def test_importing_the_command_line_needs_nothing_of_the_extra() -> None:

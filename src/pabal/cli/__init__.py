@@ -42,7 +42,7 @@ def _run() -> None:
         from pabal.cli.language import asked_for, choose, t
 
         choose(asked_for(sys.argv[1:]))
-        print(t('pabal\'s commands need an optional part: pip install "pabal[cli]"'), file=sys.stderr)
+        print(t('pabal\'s commands need an optional dependency: pip install "pabal[cli]"'), file=sys.stderr)
         sys.exit(2)
     from pabal.cli.app import commands
 

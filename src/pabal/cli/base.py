@@ -66,7 +66,7 @@ payloads_option = click.option(
     help="Hide all values of payloads, those of fields such as email or token, or nothing.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 import_option = click.option(
     "--import",
     "modules",
@@ -81,7 +81,7 @@ filter_options = compose(
     click.option(
         "--since", default="", help="Age such as 15m, 2h or 3d, or a time such as 2026-05-01T09:30."
     ),
-    click.option("--until", default="", help="The same, for the end of the time."),
+    click.option("--until", default="", help="The end of the time range, in the same form."),
 )
 
 
@@ -145,7 +145,7 @@ def fail(text: str, code: int) -> NoReturn:
 def import_module(name: str) -> None:
     """Import a module of the user's, also from the working directory. Raises UsageError."""
     if not name or name.startswith("."):
-        raise UsageError(f"cannot import {name!r}: it is no module's name")
+        raise UsageError(f"cannot import {name!r}: it is not the name of a module")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -235,7 +235,7 @@ def print_result(result: ActionResult, *, as_json: bool = False) -> None:
         return
     text = t("{count} done", count=result.count)
     if result.skipped:
-        text += ", " + t("{count} left as they were", count=result.skipped)
+        text += ", " + t("{count} left unchanged", count=result.skipped)
     if result.position is not None:
         text += ", " + t("now at position {position}", position=result.position)
     if result.pending and result.count:

@@ -47,11 +47,11 @@ class Measured(msgspec.Struct, frozen=True):
 @click.option(
     "--events", type=click.IntRange(_BATCH), default=20_000, show_default=True, help="Events per round."
 )
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds of each way.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds per storage.")
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the file lies for a moment; its disk is what is measured.",
+    help="Where to put the temporary file; its disk is measured.",
 )
 @json_option
 def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> None:
@@ -64,7 +64,7 @@ def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> No
     if as_json:
         print_json(found)
         return
-    made = table("way", ">median", ">lowest", ">highest")
+    made = table("storage", ">median", ">lowest", ">highest")
     for one in found:
         row(made, t(one.way), f"{one.median:,.0f}", f"{one.lowest:,.0f}", f"{one.highest:,.0f}")
     show(made, "")

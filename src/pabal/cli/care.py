@@ -88,7 +88,7 @@ async def _written_down(
 @target_argument
 @click.argument("copy", type=click.Path(path_type=Path))
 def backup(target: str, copy: Path) -> None:
-    """Copy a log to a new file while it goes on being used.
+    """Copy a log to a new file while it is in use.
 
     Example: pabal backup trading.db trading-copy.db
     """
@@ -111,15 +111,19 @@ def check(target: str, as_json: bool) -> None:
         for problem in problems:
             click.echo(readable(spoken(problem)))
         if not problems:
-            click.echo(t("structure and every checksum are right"))
+            click.echo(t("structure and all checksums are correct"))
     sys.exit(REFUSED if problems else 0)
 
 
 @click.command(cls=Command)
 @target_argument
-@click.option("--max-age", help="Delete what is older: 12h, 30d, 8w.")
+@click.option("--max-age", help="Delete events older than this: 12h, 30d, 8w.")
 @click.option("--max-events", type=click.IntRange(1), help="Keep this many of the newest events.")
-@click.option("--max-bytes", type=click.IntRange(1), help="Delete the oldest events until no more is in use.")
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    help="Delete the oldest events until at most this many bytes are in use.",
+)
 @compose(dry_run_option, yes_option, json_option)
 def retention(
     target: str,
@@ -135,7 +139,7 @@ def retention(
     Example: pabal retention trading.db --max-age 30d
     """
     if max_age is None and max_events is None and max_bytes is None:
-        fail(t("say what may go: --max-age, --max-events or --max-bytes"), WRONG_USAGE)
+        fail(t("choose what to delete: --max-age, --max-events or --max-bytes"), WRONG_USAGE)
     age = None if max_age is None else _age(max_age)
 
     def trim(storage: SqliteEventStorage, progress: Progress | None = None) -> Awaitable[Trimmed]:
@@ -184,20 +188,20 @@ def _say(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
 def _age(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if found is None:
-        fail(t("{text} is no age; write 12h, 30d or 8w", text=repr(text)), WRONG_USAGE)
+        fail(t("{text} is not an age; write 12h, 30d or 8w", text=repr(text)), WRONG_USAGE)
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 @click.command(cls=Command)
 @target_argument
 def vacuum(target: str) -> None:
-    """Give back the room that deleted events have left in the file.
+    """Shrink the file by the space that deleted events have left in it.
 
     Example: pabal vacuum trading.db
     """
     done = _on_file(
         target,
-        t("giving room back"),
+        t("giving space back"),
         lambda storage, _: _written_down(
             storage, "vacuum", storage.vacuum, lambda done: f"{done.freed_bytes:,} bytes given back"
         ),
@@ -209,9 +213,9 @@ def vacuum(target: str) -> None:
 @click.command(cls=Command)
 @target_argument
 @compose(limit_option, json_option)
-@click.option("--before", type=click.IntRange(1), help="Begin below this number.")
+@click.option("--before", type=click.IntRange(1), help="Begin before this number.")
 def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
-    """List what operators did, newest first: who, when, what, and what came of it.
+    """List the actions of operators, newest first: who, when, what, and the result.
 
     Example: pabal audit trading.db
     """

@@ -50,10 +50,10 @@ def line_of(event: EventView, form: str, source: str) -> str:
 @click.option("--input", "-i", "lines", type=_READABLE, default="-", help="File to read from.")
 @import_option
 def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
-    """Bring in CloudEvents, one line of JSON each; those that are there already stay as they are.
+    """Import CloudEvents, one line of JSON each; events that are already stored are left unchanged.
 
-    Each line is a CloudEvent 1.0 whose type is an event type of a module named by --import. 500 are stored
-    together; a line that is wrong ends it and is named, and what came before its 500 is stored.
+    Each line is a CloudEvent 1.0 whose type is an event type of a module named by --import. They are stored
+    500 at a time. An invalid line stops the import and is reported; the batches before it stay stored.
 
     Example: pabal events import trading.db --import trading.events
     """
@@ -90,7 +90,7 @@ def _events_of(lines: TextIO) -> Iterator[Any]:
         try:
             line = lines.readline()
         except UnicodeDecodeError as error:
-            raise InvalidEventError(f"line {number}: no text in UTF-8") from error
+            raise InvalidEventError(f"line {number}: not UTF-8 text") from error
         if not line:
             return
         if not line.strip():

@@ -20,23 +20,27 @@ from pabal.factory import open_operations
 @click.argument("target", metavar="FILE|URL")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8420, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
-@click.option("--allow-actions", is_flag=True, help="Let the page change things; without, it only shows.")
+@click.option("--allow-actions", is_flag=True, help="Allow actions; without it the dashboard is read-only.")
 @click.option(
     "--token", envvar="PABAL_DASHBOARD_TOKEN", help="The token to log in with, 16 characters or more."
 )
-@click.option("--allowed-host", multiple=True, metavar="NAME", help="A name that the dashboard goes by.")
-@click.option("--payloads", type=click.Choice(["none", "masked", "full"]), help="What is shown of payloads.")
-@click.option("--title", default="", help="What to call the log.")
+@click.option(
+    "--allowed-host", multiple=True, metavar="NAME", help="A host name that the dashboard is reached by."
+)
+@click.option(
+    "--payloads", type=click.Choice(["none", "masked", "full"]), help="How much of payloads to show."
+)
+@click.option("--title", default="", help="The name to show for the log.")
 @click.option("--import", "modules", multiple=True, metavar="MODULE", help="Import event classes, to edit.")
 def dashboard(
     target: str, host: str, port: int, allowed_host: tuple[str, ...], modules: tuple[str, ...], **options: Any
 ) -> None:
     """Serve the dashboard of the log in FILE, until Ctrl-C.
 
-    The application may run meanwhile, or not. For any host but this machine's own a token is made unless one
-    is given; it is part of the address that is printed.
+    The application may be running or not. To listen on a host other than this machine's own, a token
+    is needed; if none is given, one is generated, and it is part of the address that is printed.
 
-    Exit status: 0 after Ctrl-C, 2 if an option makes no sense, 3 if FILE is no log or the port is taken.
+    Exit status: 0 after Ctrl-C, 2 if an option is invalid, 3 if FILE is not a log or the port is in use.
 
     Example: pabal dashboard trading.db --allow-actions
     """

@@ -50,13 +50,13 @@ _choosing = compose(
 
 @click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
-    """Look at what was given up, and retry, edit or discard it."""
+    """Look at dead letters, and retry, edit or discard them."""
 
 
 @dead_letters.command("list")
 @target_argument
 @compose(_choosing, limit_option, payloads_option, json_option)
-@click.option("--after", type=click.IntRange(0), default=0, help="Begin above this number.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Begin after this number.")
 @click.option("--groups", is_flag=True, help="Count them by subscription and error instead.")
 def list_letters(
     target: str, limit: int, payloads: str, as_json: bool, after: int, groups: bool, **chosen: Any
@@ -111,7 +111,7 @@ def _list_groups(target: str, *, as_json: bool) -> None:
 @click.argument("number", type=click.IntRange(1))
 @compose(payloads_option, json_option)
 def show_letter(target: str, number: int, payloads: str, as_json: bool) -> None:
-    """Show one: the event, and every attempt with its error.
+    """Show a dead letter: the event, and every attempt with its error.
 
     Example: pabal dead-letters show trading.db 3
     """
@@ -194,7 +194,7 @@ _QUESTIONS = {
 _acting = compose(
     click.argument("number", type=click.IntRange(1), required=False),
     _choosing,
-    click.option("--all", "everything", is_flag=True, help="Take all there are."),
+    click.option("--all", "everything", is_flag=True, help="All dead letters."),
     dry_run_option,
     yes_option,
     json_option,
@@ -212,7 +212,7 @@ def retry(
     error_type: str | None,
     **options: Any,
 ) -> None:
-    """Deliver one again, or all that match: those of a subscription, a type or an error.
+    """Retry a dead letter, or all that match: those of a subscription, a type or an error.
 
     Example: pabal dead-letters retry trading.db --subscription send-mail --error TimeoutError
     """
@@ -230,7 +230,7 @@ def discard(
     error_type: str | None,
     **options: Any,
 ) -> None:
-    """Remove one for good, or all that match.
+    """Discard a dead letter for good, or all that match.
 
     Example: pabal dead-letters discard trading.db 3
     """
@@ -247,7 +247,7 @@ def discard(
 def edit(
     target: str, number: int, fields: tuple[str, ...], modules: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> None:
-    """Change the payload of one, in your editor or with --set, and deliver that.
+    """Change the payload of a dead letter, in your editor or with --set, and retry it.
 
     The new payload must fit the event class, so name its module with --import.
 
@@ -282,7 +282,7 @@ def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
         if not equals or name not in changed:
             known = ", ".join(changed) or t("none")
             fail(
-                t("{field} is no FIELD=JSON; there are the fields {known}", field=repr(field), known=known),
+                t("{field} is not FIELD=JSON; the fields are {known}", field=repr(field), known=known),
                 WRONG_USAGE,
             )
         try:
@@ -299,4 +299,4 @@ def _edited(payload: Any) -> Any:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        fail(t("this is no JSON object: {reason}", reason=told(error)), WRONG_USAGE)
+        fail(t("this is not a JSON object: {reason}", reason=told(error)), WRONG_USAGE)

@@ -82,13 +82,13 @@ class Speed(_Text):
     metavar="FILE",
     help="Play real data: CSV of trades or candles, also gzipped. Without it, a simulated tape.",
 )
-@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted, even by kill -9.")
+@click.option("--resume", is_flag=True, help="Continue a run that was interrupted, even by kill -9.")
 @click.option("--new", is_flag=True, help="Start a new file beside an unfinished run.")
 @click.option(
     "--file",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where the log lies.  [default: pabal-demo.db]",
+    help="Path of the log.  [default: pabal-demo.db]",
 )
 @click.option(
     "--speed",
@@ -115,17 +115,17 @@ class Speed(_Text):
     help="full: synced to disk before a publish returns.",
 )
 @click.option("--json", is_flag=True, help="Print the summary as JSON; progress goes to stderr.")
-@click.option("--plain", is_flag=True, help="Print plain lines, as when the output is no terminal.")
+@click.option("--plain", is_flag=True, help="Print plain lines, as when the output is not a terminal.")
 def demo(**options: Any) -> None:
     """Play a small trading application on the durable bus.
 
-    Ticks go in; candles, signals, orders, fills and positions follow from one another only through the bus.
-    Kill it with kill -9 whenever you like, and go on with --resume: it ends with the same orders, fills and
-    positions as if nothing had happened.
+    Ticks go in; candles, signals, orders, fills and positions are derived from one another over the bus.
+    Kill it with kill -9 at any time, and continue with --resume: it ends with the same orders, fills and
+    positions as a run that was not killed.
     """
     asked = Options(**options)
     if asked.resume and asked.new:
-        raise click.UsageError(t("--resume goes on with an old run, --new starts one; give one of them"))
+        raise click.UsageError(t("--resume continues an old run, --new starts a new one; use one of them"))
     try:
         summary = asyncio.run(_until_told(_play(asked)))
     except PabalError as error:
@@ -171,7 +171,9 @@ async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
 
 def _stopped(asked: Options, code: int) -> int:
     resume = resume_command(asked.file)
-    click.echo(t("Stopped; what was published is stored. Go on with: {resume}", resume=resume), err=True)
+    click.echo(
+        t("Stopped; all published events are stored. Continue with: {resume}", resume=resume), err=True
+    )
     return code
 
 

@@ -56,13 +56,13 @@ async def fresh_path(asked: Path | None, beside_unfinished: bool) -> Path:
     if run is None:
         return path
     if asked is not None:
-        state = "a finished run" if is_finished else "an unfinished run; go on with it by adding --resume"
+        state = "a finished run" if is_finished else "an unfinished run; add --resume to continue it"
         raise RunError(path=str(path), reason=f"this file holds {state}. For a new run choose another --file")
     if not is_finished and not beside_unfinished:
         resume, new = resume_command(None), typed([*_called(), "demo", "--new"])
         raise RunError(
             path=str(path),
-            reason=f"an unfinished run is here. Go on with it: {resume}. Or start a new one beside it: {new}",
+            reason=f"there is an unfinished run. Continue it: {resume}. Or start a new one beside it: {new}",
         )
     number = 2
     while numbered(number).exists():

@@ -23,8 +23,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     if summary.resumed_at is not None:
         write(
             t(
-                "Resumed after {events} of the tape. What was handled, retried and timed is said of this "
-                "process alone.",
+                "Resumed after {events} of the tape. The counts and times below are of this process only.",
                 events=counted(summary.resumed_at, "event"),
             )
         )
@@ -91,7 +90,7 @@ def _in_order(by_type: dict[str, int]) -> list[tuple[str, int]]:
 
 def _figures_table(summary: Summary) -> Table:
     made = Table.grid(padding=(0, 2, 0, 0))
-    pace = t("paced; --speed max lifts that") if summary.paced_at else t("as fast as it goes")
+    pace = t("paced; --speed max removes the limit") if summary.paced_at else t("as fast as possible")
     p50, p99 = summary.latency_p50, summary.latency_p99
     latency = (
         t("nothing was left to handle")
@@ -100,7 +99,7 @@ def _figures_table(summary: Summary) -> Table:
     )
     for name, value, note in (
         (t("handled"), f"{summary.handled:,}", t("deliveries to subscriptions")),
-        (t("retried"), f"{summary.retried:,}", t("failed attempts, made again")),
+        (t("retried"), f"{summary.retried:,}", t("failed attempts, retried")),
         (t("parked"), f"{summary.parked:,}", t("kept as dead letters")),
         (t("events/s"), f"{summary.events_per_second:,.0f}", pace),
         (t("publish → handled"), latency, t("waits for retries included")),

@@ -30,9 +30,9 @@ _EXIT = {"ok": 0, "warning": 1, "problem": 2}
 def doctor(target: str, namespace: str, as_json: bool) -> None:
     """Examine a log: the file (SQLite, write-ahead log, subscriptions, every checksum), or the server.
 
-    Of a server (redis://host:6379/0) it tells what its settings can lose, and how the groups stand.
-    Nothing is changed. Exit status: 0 all is well, 1 there are warnings, 2 there are problems or there is
-    no log.
+    For a server (redis://host:6379/0) it tells what its settings can lose, and the state of its
+    groups. Nothing is changed. Exit status: 0 all is well, 1 there are warnings, 2 there are problems or
+    there is no log.
 
     Example: pabal doctor trading.db
     """

@@ -42,14 +42,14 @@ from pabal.ports.operations import EventDetail, EventPage, EventView, Trace, Tra
 
 @click.group(cls=Group)
 def events() -> None:
-    """Look at the events of a log, and take them out or in: list, show, trace, export, import."""
+    """Look at the events of a log, export and import them."""
 
 
 @events.command("list")
 @target_argument
 @compose(filter_options, limit_option, payloads_option, json_option)
-@click.option("--before", help="Cursor: show what is older.")
-@click.option("--after", help="Cursor: show what is newer.")
+@click.option("--before", help="Cursor: show older events.")
+@click.option("--after", help="Cursor: show newer events.")
 def list_events(
     target: str,
     before: str | None,
@@ -178,7 +178,7 @@ def _label(event: EventView) -> str:
 @events.command("export")
 @target_argument
 @compose(filter_options)
-@click.option("--after", help="Cursor: begin behind it.")
+@click.option("--after", help="Cursor: begin after it.")
 @click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-", help="File to write to.")
 @click.option("--limit", type=click.IntRange(1), help="Write at most this many.")
 @format_option
@@ -227,8 +227,8 @@ events.add_command(import_events)
 @click.command(cls=Command)
 @target_argument
 @compose(filter_options, payloads_option, json_option)
-@click.option("--after", help="Cursor: show what came after it first.")
-@click.option("--count", type=click.IntRange(1), help="End after this many events.")
+@click.option("--after", help="Cursor: begin with the events after it.")
+@click.option("--count", type=click.IntRange(1), help="Stop after this many events.")
 @click.option("--every", type=click.FloatRange(0.01), default=0.25, hidden=True)
 def tail(
     target: str,
@@ -239,7 +239,7 @@ def tail(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Show events as they enter the log, until Ctrl-C; goes on across restarts of the application.
+    """Show events as they enter the log, until Ctrl-C; continues across restarts of the application.
 
     Example: pabal tail trading.db --type 'order.*'
     """
@@ -305,7 +305,7 @@ def list_streams(target: str, prefix: str, after: str | None, limit: int, as_jso
 @target_argument
 @click.argument("aggregate_id")
 @click.option("--aggregate-type", help="Type of the aggregate, where several share an id.")
-@click.option("--after-version", type=click.IntRange(0), default=0, help="Begin above this version.")
+@click.option("--after-version", type=click.IntRange(0), default=0, help="Begin after this version.")
 @compose(limit_option, payloads_option, json_option)
 def show_stream(
     target: str,

@@ -44,7 +44,7 @@ _LINE_EVERY = 2.0
 
 @click.group(cls=Group)
 def projections() -> None:
-    """Look at the projections of a log, build them anew, remove those that nobody runs any longer."""
+    """Look at the projections of a log, rebuild them, and remove those no longer used."""
 
 
 @projections.command("list")
@@ -54,12 +54,13 @@ def projections() -> None:
 def list_projections(target: str, rows: bool, as_json: bool) -> None:
     """List projections: version, position, lag, tables, and whether one is being rebuilt.
 
-    The position is the one saved last: where few events concern a projection, it may be up to 10,000 behind.
+    The position is the last one saved: for a projection that handles few events, it may be up to 10,000
+    behind.
 
     Example: pabal projections list trading.db
     """
     if target.startswith(("redis://", "rediss://")):
-        fail(t("projections lie in the SQLite file of a log; a Redis server has none"), WRONG_USAGE)
+        fail(t("projections are kept in the SQLite file of a log; a Redis server has none"), WRONG_USAGE)
     with progress(t("counting"), None) if rows else nullcontext():
         found = run(target, lambda operations: operations.projections(rows=rows))
     if as_json:
@@ -94,11 +95,11 @@ def _rebuild(view: ProjectionView) -> str:
 @click.argument("model", metavar="MODULE:CLASS")
 @compose(import_option, yes_option, json_option)
 def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Build a projection's tables anew from the whole log, beside the live ones, and swap them.
+    """Rebuild a projection's tables from the whole log, beside the live ones, and swap them.
 
-    CLASS is a projection in MODULE, which is imported from the current directory or the environment, as it
-    has to import every event class. The application may run meanwhile; where it runs another version, that
-    is asked first. Ctrl-C leaves the live tables as they were.
+    CLASS is a projection in MODULE, which is imported from the current directory or the environment
+    and must import every event class. The application may be running; if it runs another version, you
+    are asked first. Ctrl-C leaves the live tables unchanged.
 
     Example: pabal projections rebuild trading.db shop.models:OpenOrders
     """
@@ -107,7 +108,7 @@ def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_jso
     live = run(target, lambda operations: _version_of(operations, projection.name))
     if live is not None and live != projection.version:
         question = t(
-            "Put version {version} of {name} in place of version {live}? What runs that one stops.",
+            "Replace version {live} of {name} by version {version}? Processes that run version {live} stop.",
             version=projection.version,
             name=repr(projection.name),
             live=live,
@@ -147,18 +148,18 @@ def _told(measured: Measured) -> str:
 @projections.command("remove")
 @target_argument
 @click.argument("name")
-@click.option("--unfinished", is_flag=True, help="Drop only what a rebuild has made so far.")
+@click.option("--unfinished", is_flag=True, help="Drop only the tables of an unfinished rebuild.")
 @compose(dry_run_option, yes_option, json_option)
 def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Drop a projection's tables and its position, so that it holds back no retention.
+    """Drop a projection's tables and its position, so that it no longer holds back retention.
 
-    Its class need not exist any more. Where it still runs, it stops; where it starts again, it is built anew.
+    Its class need not exist any more. If it is running, it stops; if it is started again, it is rebuilt.
 
     Example: pabal projections remove trading.db open_orders
     """
     question = run(target, lambda operations: _question(operations, name, unfinished))
     if question is None:
-        fail(t("no rebuild of {name} has left anything", name=repr(name)), REFUSED)
+        fail(t("there is no unfinished rebuild of {name}", name=repr(name)), REFUSED)
     if dry_run:
         only_say(question)
         return
@@ -166,7 +167,7 @@ def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, a
     result = run(target, lambda operations: operations.remove_projection(name, unfinished=unfinished))
     print_result(result, as_json=as_json)
     if not result.count:
-        fail(t("no rebuild of {name} has left anything", name=repr(name)), REFUSED)
+        fail(t("there is no unfinished rebuild of {name}", name=repr(name)), REFUSED)
 
 
 async def _question(operations: Operations, name: str, unfinished: bool) -> str | None:
@@ -179,8 +180,8 @@ async def _question(operations: Operations, name: str, unfinished: bool) -> str 
         if view.rebuild is None:
             return None
         return t(
-            "Drop what the rebuild of {name} has made up to position {position}? "
-            "One that is under way fails.",
+            "Drop the unfinished rebuild of {name}, up to position {position}? "
+            "If it is still running, it fails.",
             name=repr(name),
             position=view.rebuild.position,
         )
@@ -188,8 +189,7 @@ async def _question(operations: Operations, name: str, unfinished: bool) -> str 
     fields = {"name": repr(name), "tables": ", ".join(view.tables) or "–"}
     if totals.events < totals.head:
         return t(
-            "Drop {name} and its tables ({tables}) for good? "
-            "The log was trimmed: nothing can build them again.",
+            "Drop {name} and its tables ({tables}) for good? The log was trimmed: they cannot be rebuilt.",
             **fields,
         )
-    return t("Drop {name} and its tables ({tables})? Only its class can build them again.", **fields)
+    return t("Drop {name} and its tables ({tables})? Only its class can rebuild them.", **fields)

@@ -30,7 +30,7 @@ _MARKS = {"failure": "red", "note": "dim"}
 
 @click.group(cls=Group)
 def schema() -> None:
-    """Keep the events of an application readable: write their schemas down, and check them later."""
+    """Keep the events of an application readable: export their schemas, and check against them later."""
 
 
 @schema.command()
@@ -61,9 +61,9 @@ def export(modules: tuple[str, ...], output: Path | None) -> None:
 @click.argument("modules", nargs=-1, required=True)
 @json_option
 def check(snapshot: Path, modules: tuple[str, ...], as_json: bool) -> None:
-    """Check that what was stored under the schemas in SNAPSHOT can be read by the events in MODULES.
+    """Check that events stored under the schemas in SNAPSHOT can be read by the classes in MODULES.
 
-    Exit status: 0 it can, 1 there are failures, each with what to do, 2 the check cannot be made.
+    Exit status: 0 if they can, 1 if there are failures (each with advice), 2 if the check cannot run.
 
     Example: pabal schema check events.schema.json shop.events
     """
@@ -92,4 +92,4 @@ def _show(findings: list[SchemaFinding], failures: int) -> None:
         level = t("failure") if finding.level == "failure" else t("note")
         out.print(f"[{style}]{level}[/] {verbatim(f'{place}: {spoken(finding.problem)}')}")
         out.print(f"  → {verbatim(spoken(finding.advice))}", style="dim")
-    out.print(counted(failures, "failure") if failures else t("everything stored can be read"))
+    out.print(counted(failures, "failure") if failures else t("all stored events can be read"))

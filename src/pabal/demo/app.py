@@ -164,7 +164,8 @@ class TradingDemo:
         if any(one["state"] == "standby" for one in figures):
             raise RunError(
                 path=self._storage.path,
-                reason="another process is playing this file; let it finish, or choose another --file",
+                reason="another process is playing this file; wait until it has finished, or choose another "
+                "--file",
             )
 
     def _refuse_halted(self) -> None:

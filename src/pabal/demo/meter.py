@@ -99,7 +99,8 @@ class Meter:
                 self._letters,
                 "dead letter",
                 f"{report.subscription}: {self._last_error}",
-                f"parked after {report.attempts} attempts, payload and tracebacks kept; the rest flows on",
+                f"parked after {report.attempts} attempts, payload and tracebacks kept; other events "
+                "continue",
             )
             self.pulse.set()
 

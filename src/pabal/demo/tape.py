@@ -148,7 +148,7 @@ def _text(path: Path, content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise TapeError(path=str(path), line=line, reason="this is no UTF-8 text") from error
+        raise TapeError(path=str(path), line=line, reason="this is not UTF-8 text") from error
 
 
 def _parse(path: Path, text: str) -> tuple[list[Trade | Bar], TapeKind]:
@@ -165,10 +165,10 @@ def _parse(path: Path, text: str) -> tuple[list[Trade | Bar], TapeKind]:
             line = _Line(path, reader.line_num, index, cells, len(header))
             row = build(symbol, line)
             if rows and row.at < rows[-1].at:
-                raise line.broken("timestamp", f"goes back behind the line before ({rows[-1].at})")
+                raise line.broken("timestamp", f"is earlier than the line before ({rows[-1].at})")
             rows.append(row)
     except csv.Error as error:
-        raise TapeError(path=str(path), line=reader.line_num, reason=f"this is no CSV ({error})") from error
+        raise TapeError(path=str(path), line=reader.line_num, reason=f"this is not CSV ({error})") from error
     if not rows:
         raise TapeError(path=str(path), reason="there is no row below the header")
     return rows, kind
@@ -182,7 +182,7 @@ def _columns(path: Path, header: list[str]) -> tuple[TapeKind, dict[str, int]]:
         kind, wanted = "candles", _CANDLE_COLUMNS
     for name in wanted:
         if header.count(name) != 1:
-            problem = "is missing" if name not in header else "is there twice"
+            problem = "is missing" if name not in header else "appears twice"
             raise TapeError(
                 path=str(path),
                 line=1,
@@ -223,7 +223,7 @@ class _Line:
         """Return a cell as a number, which must be above zero, or at least ``least``."""
         text = self.text(column)
         if not _NUMBER.fullmatch(text):
-            raise self.broken(column, "is no number such as 39432.48")
+            raise self.broken(column, "is not a number such as 39432.48")
         value = Decimal(text)
         if value < least if least is not None else value <= 0:
             raise self.broken(column, "is not above zero" if least is None else f"is below {least}")
@@ -235,7 +235,7 @@ class _Line:
             moment = datetime.fromisoformat(self.text("timestamp"))
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
-            raise self.broken("timestamp", "is no time such as 2021-01-08T00:00:00.278Z") from None
+            raise self.broken("timestamp", "is not a time such as 2021-01-08T00:00:00.278Z") from None
 
 
 def _trade(symbol: str, line: _Line) -> Trade:
