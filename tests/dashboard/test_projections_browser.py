@@ -107,4 +107,4 @@ def test_the_screen_is_reached_by_keyboard_and_says_so_where_there_is_none(chrom
         page.keyboard.press("g")
         page.keyboard.press("p")
         expect(page).to_have_url(re.compile("projections$"))
-        expect(page.locator(".blank")).to_contain_text("There is no projection here")
+        expect(page.locator(".blank")).to_contain_text("No projections")

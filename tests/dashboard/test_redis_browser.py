@@ -70,7 +70,7 @@ def test_a_reset_offers_what_a_group_can_do(url: str) -> None:
             "time",
         ]
         choice.select_option("now")
-        page.get_by_role("button", name="See what that does").click()
+        page.get_by_role("button", name="Preview").click()
         page.get_by_label("Type pack to confirm").fill("pack")
         page.get_by_role("button", name="Reset", exact=True).click()
         expect(page.get_by_text("pack was reset.")).to_be_visible()

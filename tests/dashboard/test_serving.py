@@ -101,7 +101,7 @@ def test_for_others_a_token_is_made_and_asked_for(log: Path) -> None:
     [
         ("nothing.db", 3, "no such file"),
         ("text.db", 3, "not a pabal database"),
-        ("http://127.0.0.1:1/", 2, "holds no log"),
+        ("http://127.0.0.1:1/", 2, "has no log"),
     ],
 )
 def test_a_target_that_is_no_log_is_refused(tmp_path: Path, target: str, status: int, words: str) -> None:
@@ -136,7 +136,7 @@ def test_a_taken_port_is_said_so(log: Path) -> None:
 @pytest.mark.parametrize(
     ("lang", "words"),
     [
-        ("en", 'the dashboard needs an optional part: pip install "pabal[dashboard]"'),
+        ("en", 'the dashboard needs an optional dependency: pip install "pabal[dashboard]"'),
         ("ko", 'pip install "pabal[dashboard]"'),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_module_of_ours_that_is_missing_is_no_extra(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("lang", "words"),
     [
-        ("en", "is no host to listen on: a part of it is empty, or too long"),
+        ("en", "is not a host to listen on: a part of it is empty, or too long"),
         ("ko", "들을 수 있는 주소가 아닙니다: 이름의 한 부분이 비었거나 너무 깁니다"),
     ],
 )

@@ -39,7 +39,7 @@ async def login(context: Context, request: Request) -> Any:
     given = await body_of(request, Login)
     if not sessions.knows(given.token):
         sessions.failed()
-        raise Problem(401, "wrong_token", "this is not the token")
+        raise Problem(401, "wrong_token", "wrong token")
     response = as_json({})
     response.set_cookie(
         COOKIE, sessions.issue("token"), LIFETIME, secure=request.url.scheme == "https", **_cookie(request)
@@ -131,7 +131,7 @@ def _start(given: str | int) -> Start:
         raise Problem(
             400,
             "start",
-            f"{given!r} is no place to start: say beginning, now, a position or a time of ISO 8601",
+            f"{given!r} is not a place to start: use beginning, now, a position or a time in ISO 8601",
         ) from None
 
 
@@ -164,7 +164,7 @@ async def retry(context: Context, request: Request) -> Any:
     if given.ids is not None:
         begun, left = await _each(given.ids, operations.retry)
         if not begun and len(given.ids) == 1:
-            raise Problem(409, "retrying", "this dead letter is being retried already")
+            raise Problem(409, "retrying", "this dead letter is already being retried")
     else:
         wanted = letter_filter(given.filter or {})
         await _check_count(operations, given)
@@ -194,7 +194,7 @@ async def _check_count(operations: Operations, given: Which) -> None:
         raise Problem(
             409,
             "stale",
-            f"{count} dead letters match now, the page saw {given.count}; look again, nothing was done",
+            f"{count} dead letters match now, the page showed {given.count}; check again, nothing was done",
             n=count,
         )
 
@@ -227,7 +227,7 @@ async def edit(context: Context, request: Request) -> Any:
     number = request.path_params["number"]
     letter = await operations.dead_letter(number)
     if letter.state == "retrying":
-        raise Problem(409, "retrying", "this dead letter is being retried already")
+        raise Problem(409, "retrying", "this dead letter is already being retried")
     if revision_of(letter) != given.revision:
         raise Problem(409, "changed", "this dead letter has changed since the page was loaded; reload it")
     result = await operations.edit_and_retry(number, unmasked(given.payload, letter.event.payload))

@@ -93,7 +93,7 @@ def _metrics(target: Any, settings: DashboardSettings) -> list[BaseRoute]:
     if not settings.metrics:
         return []
     if not isinstance(target, BaseEventBus):
-        raise UsageError("metrics are those of a live bus; give the dashboard the bus instead of its log")
+        raise UsageError("metrics need a running bus; give the dashboard the bus instead of its log")
     try:
         from pabal.observability.prometheus import PrometheusExporter
     except ImportError as error:

@@ -38,7 +38,7 @@ class Context:
         """Return operations with the user as actor. Raises Problem on a read-only dashboard."""
         if not self.settings.allow_actions:
             raise Problem(
-                403, "read_only", "this dashboard only shows; start it with --allow-actions to change things"
+                403, "read_only", "this dashboard is read-only; start it with --allow-actions to make changes"
             )
         return self.raw.using(actor=f"{user_of(request)} (dashboard)")
 

@@ -78,8 +78,8 @@ class Guard:
             raise Problem(
                 421,
                 "unknown_host",
-                f"this dashboard does not go by the name {host!r}; add the name to allowed_hosts "
-                "(--allowed-host) if it is right",
+                f"this dashboard is not configured for the host name {host!r}; if the name is "
+                "right, add it to allowed_hosts (--allowed-host)",
             )
 
     def _is_ours(self, name: str) -> bool:
@@ -119,7 +119,8 @@ class Guard:
                 raise Problem(
                     403,
                     "not_local",
-                    "without a token this dashboard serves only its own machine; start it with a token, "
+                    "without a token this dashboard can be used only on the machine it runs on; start it "
+                    "with a token, "
                     "or pass auth=",
                 )
             raise Problem(401, "login_required", "log in first")
@@ -127,7 +128,9 @@ class Guard:
         if request.method not in _SAFE and not by_header:
             given = request.headers.get("x-csrf-token", "")
             if not self._sessions.csrf_matches(user, given):
-                raise Problem(403, "csrf", "the page is too old, or not ours; reload it and try again")
+                raise Problem(
+                    403, "csrf", "the page is too old, or not the dashboard's own; reload it and try again"
+                )
 
     async def _user_of(self, request: Request) -> tuple[str | None, bool]:
         """Return the user, and whether a header identified them."""

@@ -181,7 +181,7 @@ class Hub:
         """Return the figures over one of the ``RANGES``. Raises Problem for another name."""
         if name not in RANGES:
             raise Problem(
-                400, "range", f"range={name!r} is none of {', '.join(RANGES)}", field="range", value=name
+                400, "range", f"range={name!r} is not one of {', '.join(RANGES)}", field="range", value=name
             )
         length, step = RANGES[name]
         last = int(time.time()) // step * step

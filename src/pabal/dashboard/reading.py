@@ -181,5 +181,5 @@ def _number(request: Request, name: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise Problem(400, "filter", f"{name}={text!r} is no number", field=name, value=text)
+        raise Problem(400, "filter", f"{name}={text!r} is not a number", field=name, value=text)
     return int(text)
