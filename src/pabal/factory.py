@@ -97,7 +97,7 @@ class EventBusFactory:
             known = (*_BUS_SETTINGS, *_STORAGE_OPTIONS)
             settings = _settings(_shown(url), parts.query, known) | options
             return EventBusFactory.create_default_event_bus(_file_of(url, parts), **settings)
-        raise UsageError(f"{_shown(url)!r} is no bus: a URL begins with memory://, sqlite:/// or redis://")
+        raise UsageError(f"{_shown(url)!r} is not the URL of a bus; use memory://, sqlite:/// or redis://")
 
 
 async def examine_redis(url: str, namespace: str = "pabal") -> Diagnosis:
@@ -138,7 +138,7 @@ def _parts_of(url: str) -> SplitResult:
     except ValueError:
         # The part that cannot be parsed may belong to a password that was not escaped.
         raise UsageError(
-            "this URL cannot be read: only an IPv6 address stands in square brackets; "
+            "this URL cannot be read: only an IPv6 address may stand in square brackets; "
             "in a password, write %5B for [ and %5D for ]"
         ) from None
 
@@ -161,7 +161,8 @@ def _check_memory(url: str, parts: SplitResult) -> None:
     """Refuse a ``memory://`` URL that names something to keep: it would be lost with the process."""
     if parts.netloc or parts.path not in ("", "/") or parts.fragment:
         raise UsageError(
-            f"{_shown(url)!r} would keep nothing, whatever it names; write sqlite:///trading.db for a file, "
+            f"{_shown(url)!r} is not valid: nothing may follow memory://; write sqlite:///trading.db for a "
+            "file, "
             "or memory:// for a bus with nothing on disk"
         )
 
@@ -239,12 +240,12 @@ def _path_of(target: str | Path) -> str | Path:
         return _file_of(target, parts)
     if parts.scheme in _REDIS:
         raise UsageError(
-            f"a {parts.scheme}:// URL names a server, and this needs the file of a log; "
-            "pabal doctor looks at how the server keeps it"
+            f"a {parts.scheme}:// URL names a server, but this command needs "
+            "a log file; to check a server, use pabal doctor"
         )
     # The URL itself may contain a password.
     raise UsageError(
-        f"a {parts.scheme}:// URL holds no log; name a file, sqlite:///trading.db, or redis://host:6379/0"
+        f"a {parts.scheme}:// URL has no log; name a file, sqlite:///trading.db, or redis://host:6379/0"
     )
 
 
@@ -256,9 +257,7 @@ def _file_of(url: str, parts: SplitResult) -> str:
             f"{_shown(url)!r} names no file; write sqlite:///trading.db, or sqlite:////var/lib/trading.db"
         )
     if parts.fragment or "\0" in path:
-        raise UsageError(
-            f"{_shown(url)!r} names another file than it shows; in a file's name, write %23 for #"
-        )
+        raise UsageError(f"{_shown(url)!r} holds a # or NUL, which ends the file's name; write %23 for #")
     return path
 
 

@@ -64,7 +64,7 @@ async def test_a_bus_that_is_stopped_says_so_when_it_is_acted_on(
 ) -> None:
     """An operator who acts too late would be told that a storage is closed, although there is none."""
     bus = make(shared_server, namespace, Noted())
-    with pytest.raises(StorageClosedError, match=r"this log is closed; .* start the bus"):
+    with pytest.raises(StorageClosedError, match=r"the log is closed; .* start the bus"):
         await bus.dead_letters.list()
     with pytest.raises(BusNotRunningError, match="cannot pause: the bus is stopped"):
         await operations_of(bus).pause("sub")

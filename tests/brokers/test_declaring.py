@@ -101,7 +101,7 @@ async def test_one_that_is_forgotten_while_its_partition_changes_hands_halts_and
         await holder.stop()
         await until(lambda: other.health().status == "failing")
         assert forgotten == [True]
-        assert "somebody forgot it" in other.health().reasons[0]
+        assert "it was forgotten while in use" in other.health().reasons[0]
         await other.subscriptions.reset("sub", 4)
         await other.drain(timeout=30)
         assert sorted(first.numbers + second.numbers) == list(range(8))

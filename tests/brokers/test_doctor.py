@@ -17,13 +17,13 @@ SAFE = {"redis_version": "7.2.4", "aof_enabled": "1", "role": "master"}
 @pytest.mark.parametrize(
     ("change", "settings", "level", "word"),
     [
-        ({}, {"appendfsync": "always"}, "ok", "before each answer"),
+        ({}, {"appendfsync": "always"}, "ok", "before each reply"),
         ({}, {"appendfsync": "everysec"}, "warning", "last second"),
-        ({}, {"appendfsync": "no"}, "problem", "half a minute"),
+        ({}, {"appendfsync": "no"}, "problem", "about 30 seconds"),
         ({}, None, "warning", "does not show"),
         ({"aof_enabled": "0"}, None, "problem", "append-only file is off"),
         ({"aof_last_write_status": "err"}, None, "problem", "cannot be written"),
-        ({"maxmemory": "100", "maxmemory_policy": "allkeys-lru"}, None, "problem", "throws keys away"),
+        ({"maxmemory": "100", "maxmemory_policy": "allkeys-lru"}, None, "problem", "evicts keys"),
         ({"maxmemory": "0", "maxmemory_policy": "allkeys-lru"}, None, "warning", "allkeys-lru"),
         ({"maxmemory": "100", "used_memory": "90"}, None, "warning", "80 %"),
         ({"role": "slave"}, None, "problem", "replica"),
@@ -49,7 +49,7 @@ async def test_a_real_server_and_its_groups_are_examined(shared_server: Server, 
     findings = await examine_server(shared_server.url, namespace)
     texts = [finding.text for finding in findings]
     assert "a log of 8 partitions" in texts
-    assert any("group 'g' is 10 positions behind and nobody is there" in text for text in texts)
+    assert any("group 'g' is 10 positions behind and has no process" in text for text in texts)
     assert "problem" not in {finding.level for finding in findings}
 
 
@@ -59,4 +59,4 @@ def test_the_command_names_the_server_without_its_password(shared_server: Server
     run = CliRunner().invoke(doctor, [f"{url}?group=risk"])
     assert run.exit_code == 0, run.output
     assert "default" not in run.output
-    assert "synced before each answer" in run.output
+    assert "synced before each reply" in run.output

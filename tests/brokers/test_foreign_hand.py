@@ -127,7 +127,7 @@ async def test_word_of_a_foreign_hand_does_not_keep_an_owner_from_its_partitions
         assert bus._coordinator is not None
         await bus._coordinator._answer_calls(0)
         assert await call("SCARD", calls) == 0
-    assert "looking after the partitions failed" not in caplog.text
+    assert "taking or renewing partitions failed" not in caplog.text
 
 
 def row_in(partition: int) -> StoredRecord:

@@ -145,7 +145,7 @@ async def test_a_name_that_nothing_subscribes_under_any_more_is_told_once(
         await until(lambda: len(renamed.partitions) == 8)
         health = renamed.health()
     assert health.status == "degraded"
-    assert health.reasons == ("40 events wait for 'sub', but nothing subscribes under it",)
+    assert health.reasons == ("40 events wait for 'sub', but nothing is subscribed under that name",)
 
 
 async def subscribed(event: Moved) -> None: ...

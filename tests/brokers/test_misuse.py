@@ -302,7 +302,7 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
         for _ in range(2):  # at the first look, the other process may just be taking its partitions
             await coordinator.companions.look(["billing"], view)
         assert one.health().status == "degraded"
-        assert "'billing' waits in 4 partitions" in one.health().reasons[0]
+        assert "'billing' makes no progress in 4 partitions" in one.health().reasons[0]
         overview = await operations_of(one).overview()
         assert (overview.health, [reason.code for reason in overview.reasons]) == ("degraded", ["group"])
         assert overview.reasons[0].text == one.health().reasons[0]

@@ -76,8 +76,7 @@ async def test_the_shell_moves_a_group_that_is_down(shared_server: Server, names
     )
     assert dry == (
         0,
-        "Move 'sub' from position 30 to beginning? What lies above is delivered again.\n"
-        "nothing was changed\n",
+        "Move 'sub' from position 30 to beginning? Later events are delivered again.\nnothing was changed\n",
     )
     reset = ("subscriptions", "reset", url, "sub", "--to")
     assert await asyncio.to_thread(call, *reset, "beginning", "--yes") == (0, "1 done, now at position 0\n")

@@ -333,14 +333,14 @@ async def test_the_only_group_need_not_be_named_and_another_must(
 ) -> None:
     """Otherwise an operator could look at another application's dead letters without noticing."""
     async with open_operations(url_of(shared_server, namespace)) as operations:
-        with pytest.raises(BrokerError, match="no log under the namespace"):
+        with pytest.raises(BrokerError, match="no log in namespace"):
             await operations.overview()
     async with parked(shared_server, namespace), open_operations(url_of(shared_server, namespace, "")) as one:
         assert (await one.overview()).parked == 3
     async with make(shared_server, namespace, Noted().handle, group="other"):
-        for group, word in (("", "say which group"), ("nobody", "there is no group 'nobody'")):
+        for group, word in (("", "choose a group"), ("nobody", "there is no group 'nobody'")):
             async with open_operations(url_of(shared_server, namespace, group)) as operations:
-                with pytest.raises(UsageError, match=f"{word}.*there are: g, other"):
+                with pytest.raises(UsageError, match=f"{word}.*known groups: g, other"):
                     await operations.overview()
 
 
@@ -372,7 +372,7 @@ async def test_the_commands_take_a_servers_url(shared_server: Server, namespace:
     assert (audit[0], "discard" in audit[1]) == (0, True), audit
     assert (replay[0], "positions 1 to 6" in replay[1]) == (0, True), replay
     assert (streams[0], "no streams of aggregates" in streams[1]) == (2, True), streams
-    assert (vacuum[0], "needs the file of a log" in vacuum[1]) == (2, True), vacuum
+    assert (vacuum[0], "needs a log file" in vacuum[1]) == (2, True), vacuum
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ async def test_the_shell_replays_to_a_group_that_is_down(shared_server: Server, 
         ]
 
     dry, asked, nothing, position, mistake = await asyncio.to_thread(calls)
-    assert dry == (0, "Deliver what lies between 2h and 30 to 'sub' once more?\nnothing was changed\n")
+    assert dry == (0, "Deliver the events between 2h and 30 to 'sub' again?\nnothing was changed\n")
     assert asked == (0, "30 done; takes effect when the subscription is handled next\n")
     assert (nothing[0], "다시 전달할 것이 없습니다" in nothing[1]) == (2, True), nothing
     assert (position[0], "파티션 8개" in position[1]) == (2, True), position

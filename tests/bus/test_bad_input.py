@@ -85,7 +85,7 @@ async def test_a_registered_dataclass_with_a_value_that_does_not_fit(stored: Bac
 async def test_a_naive_datetime_where_an_aware_one_is_declared(stored: Backend) -> None:
     """A time without an offset is ambiguous; the next reader would have to guess."""
     event = Measured(taken_at=datetime(2024, 1, 1))
-    error = await refused(stored, event, NaiveDatetimeError, "naive datetime in taken_at: .*timezone")
+    error = await refused(stored, event, NaiveDatetimeError, "naive datetime in taken_at, .*timezone")
     assert isinstance(error, NaiveDatetimeError)
     assert error.field == "taken_at"
 

@@ -39,7 +39,7 @@ async def test_a_subscription_halts_when_there_are_too_many_dead_letters(
     await bus.drain(60)
     assert len(await bus.dead_letters.list()) == 5
     assert figures(bus, "broken")["state"] == "halted"
-    assert "no room for more dead letters" in halted[0].reason
+    assert "the limit of dead letters" in halted[0].reason
     assert numbers(healthy.handled) == list(range(20))
     broken.mended = True
     assert await bus.resume("broken")
@@ -90,7 +90,7 @@ async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behin
             await bus.publish(Moved("A", n))
             await bus.drain(60)
         assert figures(bus, "broken")["state"] == "halted"
-        assert "no room for more dead letters, or behind them" in halted[0].reason
+        assert "the limit of dead letters, or of events queued behind them" in halted[0].reason
         assert len(dropped) == 12
         broken.mended = True
         assert await bus.resume("broken")

@@ -137,7 +137,7 @@ async def test_what_goes_with_no_single_dead_letter_is_told(backend: Backend) ->
     slip: dict[str, Any] = {"payload": {"piece": "rook", "number": 2}}
     with pytest.raises(UsageError, match=r"was given payload; .*edit_and_retry\(\)"):
         await bus.dead_letters.retry(letter.id, **slip)
-    with pytest.raises(UsageError, match=r"filters go with discard\('all'\)"):
+    with pytest.raises(UsageError, match=r"use filters with discard\('all'\)"):
         await bus.dead_letters.discard(letter.id, subscription="another")
     assert [each.id for each in await bus.dead_letters.list()] == [letter.id]
 

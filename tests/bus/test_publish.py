@@ -122,7 +122,7 @@ async def test_one_id_with_two_contents_is_refused(stored: Backend) -> None:
     bus = await stored.running()
     event = Moved("rook", 1)
     await bus.publish(event)
-    with pytest.raises(DuplicateEventError, match="position 1 with other content"):
+    with pytest.raises(DuplicateEventError, match="position 1 with different content"):
         await bus.publish(Moved("rook", 2, event_id=event.event_id))
     assert len(await stored_ids(bus)) == 1
 

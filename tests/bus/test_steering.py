@@ -383,7 +383,7 @@ async def test_no_range_is_replayed_that_lies_beyond_what_was_handled(stored: Ba
     bus.subscribe(Moved, Recorder(), name="replayed")
     await publish(bus, range(1, 4))
     await bus.drain(60)
-    with pytest.raises(UsageError, match="come as far as 3"):
+    with pytest.raises(UsageError, match="reached position 3"):
         await bus.subscriptions.replay("replayed", 4, 9)
 
 

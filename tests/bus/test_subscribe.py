@@ -152,7 +152,7 @@ async def test_two_subscriptions_with_one_name_are_refused(backend: Backend) -> 
     async def note(event: Any) -> None: ...
 
     bus.subscribe(Moved, note, name="book")
-    with pytest.raises(DuplicateSubscriptionError, match=r"'book' exists .* pass name="):
+    with pytest.raises(DuplicateSubscriptionError, match=r"'book' already exists .* pass name="):
         bus.subscribe(Noted, note, name="book")
     assert bus.get_statistics()["subscription_count"] == 1
 

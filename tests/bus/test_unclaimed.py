@@ -27,7 +27,7 @@ async def test_a_renamed_handler_with_pending_work_is_reported_and_nothing_is_di
     await bus.start()
     assert [(report.subscription, report.unfinished) for report in reports] == [("before", 5)]
     assert bus.health().status == "degraded"
-    assert any("nothing subscribes under it" in reason for reason in bus.health().reasons)
+    assert any("nothing is subscribed under that name" in reason for reason in bus.health().reasons)
     await bus.drain(60)
     bus = await stored.again(bus)
     bus.subscribe(Moved, handle, name="before")

@@ -298,10 +298,10 @@ async def test_a_plain_function_that_returns_a_coroutine_is_told_so(backend: Bac
     await bus.drain(30)
     assert seen == []
     (letter,) = await bus.dead_letters.list()
-    assert f"{option} returned something to be awaited" in letter.attempts[0].message
+    assert f"{option} returned an awaitable" in letter.attempts[0].message
     if option == "where":
         waiting = asyncio.create_task(bus.wait_for(Moved, where=_answer))
         await turns()
         await bus.publish(Moved("rook", 2))
-        with pytest.raises(SubscriptionError, match="where returned something to be awaited"):
+        with pytest.raises(SubscriptionError, match="where returned an awaitable"):
             await waiting

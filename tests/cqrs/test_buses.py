@@ -112,7 +112,7 @@ def test_a_second_handler_is_an_error_that_names_both() -> None:
         return 2
 
     commands.register(Add, first)
-    with pytest.raises(DuplicateHandlerError, match=r"first.* already, so .*second"):
+    with pytest.raises(DuplicateHandlerError, match=r"already handled by .*first, so .*second"):
         commands.register(Add, second)
 
 
@@ -176,9 +176,9 @@ def test_what_cannot_handle_a_message_is_refused_when_registered() -> None:
             commands.register(Add, handler)
     with pytest.raises(InvalidMessageHandlerError, match="cannot be called"):
         commands.register(Add, 5)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is no class"):
+    with pytest.raises(UsageError, match="is not a class"):
         commands.register("Add", nothing)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is no middleware"):
+    with pytest.raises(UsageError, match="is not a middleware"):
         commands.use(5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="provide is 5"):
         CommandBus(provide=5)  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ async def test_a_middleware_that_does_not_await_the_next_call_is_told() -> None:
         return call_next()
 
     commands.use(forgetful)
-    with pytest.raises(UsageError, match="forgetful returned something to await, and Add was not handled"):
+    with pytest.raises(UsageError, match="forgetful returned an awaitable, so Add was not handled"):
         await commands.execute(Add(1, 2))
 
 
@@ -215,7 +215,7 @@ async def test_a_class_for_a_message_is_told_as_the_slip_that_it_is() -> None:
     """Users who forget the brackets would be told to write a handler for StructMeta."""
     commands = CommandBus()
     commands.register(Add, lambda command: command.left)
-    with pytest.raises(UsageError, match=r"was given the class Add; give an object of it, Add\(…\)"):
+    with pytest.raises(UsageError, match=r"was given the class Add; pass an instance, Add\(…\)"):
         await commands.execute(Add)
 
 
@@ -395,11 +395,11 @@ async def test_what_is_no_middleware_is_refused_where_it_is_used() -> None:
     for factory in (validate, authorise, log_messages, retry_conflicts):
         with pytest.raises(UsageError, match=rf"if it returns one, write {factory.__name__}\(…\)"):
             commands.use(factory)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"the class Idempotency is no middleware; .* Idempotency\(…\)"):
+    with pytest.raises(UsageError, match=r"the class Idempotency is not a middleware; .* Idempotency\(…\)"):
         commands.use(Idempotency)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="it is no function"):
+    with pytest.raises(UsageError, match="it is not a function"):
         validate(5)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="it is no function"):
+    with pytest.raises(UsageError, match="it is not a function"):
         authorise(True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="attempts is '3'; it must be an int"):
         retry_conflicts("3")  # type: ignore[arg-type]
@@ -415,7 +415,7 @@ async def test_a_middleware_that_is_not_async_is_told() -> None:
         return 5
 
     commands.use(plain)
-    with pytest.raises(UsageError, match="plain returned 5, nothing to await; make it an async def"):
+    with pytest.raises(UsageError, match="plain returned 5, which cannot be awaited; make it an async def"):
         await commands.execute(Add(1, 2))
 
 

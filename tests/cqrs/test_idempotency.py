@@ -260,7 +260,7 @@ async def test_one_id_with_other_content_is_an_error(storage: Any) -> None:
     commands = make_commands(storage)
     command = PlaceOrder("o-1")
     await commands.execute(command)
-    with pytest.raises(CommandIdReusedError, match="belongs to PlaceOrder"):
+    with pytest.raises(CommandIdReusedError, match="was already used by PlaceOrder"):
         await commands.execute(PlaceOrder("o-1", Decimal(11), command_id=command.command_id))
     with pytest.raises(CommandIdReusedError, match="PayOrder was not handled"):
         await commands.execute(PayOrder("o-1", command_id=command.command_id))
@@ -272,7 +272,7 @@ async def test_one_id_with_another_command_of_equal_content_is_an_error(storage:
     await commands.execute(PlaceOrder("o-1"))
     pay = PayOrder("o-1")
     await commands.execute(pay)
-    with pytest.raises(CommandIdReusedError, match="belongs to PayOrder"):
+    with pytest.raises(CommandIdReusedError, match="was already used by PayOrder"):
         await commands.execute(ShipOrder("o-1", command_id=pay.command_id))
 
 
@@ -318,7 +318,7 @@ async def test_a_result_that_is_of_another_type_than_annotated_is_told_and_nothi
         (await work.edit(orders, command.order)).place(command.amount)
         return 3  # type: ignore[return-value]
 
-    with pytest.raises(UsageError, match="place returned is not what its annotation says"):
+    with pytest.raises(UsageError, match="place returned does not match its annotation"):
         await commands.execute(PlaceOrder("o-1"))
     assert await _types(storage) == []
 

@@ -149,7 +149,7 @@ def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str)
     """The application would start, and park every event stored before."""
     (finding,) = _found(before, after)
     assert (finding.level, finding.field) == ("failure", "to")
-    assert finding.problem == f"its type {kind} no longer takes all it held"
+    assert finding.problem == f"its type {kind} no longer accepts all stored values"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_takes_less_inside_is_a_failure(before: Any, after: Any, kind: str)
         (
             tuple[dict[str, int], ...],
             tuple[dict[int, int], ...],
-            "its type array no longer takes all it held",
+            "its type array no longer accepts all stored values",
         ),
     ],
 )

@@ -49,7 +49,7 @@ def test_what_differs_is_shown_line_by_line() -> None:
 
 def test_a_class_for_a_command_is_told_as_the_slip_that_it_is() -> None:
     """Forgotten brackets would end in a TypeError inside pabal."""
-    with pytest.raises(UsageError, match=r"the class PayOrder; give .* PayOrder\(…\)"):
+    with pytest.raises(UsageError, match=r"the class PayOrder; pass .* PayOrder\(…\)"):
         given(Fulfilment).when(PLACED).then(PayOrder)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"when\(\) was given the class OrderPlaced"):
         given(Fulfilment).when(OrderPlaced)
@@ -58,16 +58,16 @@ def test_a_class_for_a_command_is_told_as_the_slip_that_it_is() -> None:
 @pytest.mark.parametrize("slip", [PayOrder("o-1"), "placed", lambda process: process.end()], ids=type)
 def test_what_is_no_event_is_told_and_does_not_pass_for_one_that_is_left_aside(slip: object) -> None:
     """The test would pass, whatever the process does."""
-    with pytest.raises(UsageError, match="is no event; a process takes events"):
+    with pytest.raises(UsageError, match="is not an event; a process takes events"):
         given(Fulfilment, PLACED).when(slip)
-    with pytest.raises(UsageError, match="is no event; a process takes events"):
+    with pytest.raises(UsageError, match="is not an event; a process takes events"):
         given(Fulfilment, slip)
 
 
 @pytest.mark.parametrize("slip", [PLACED, "pay"], ids=type)
 def test_what_is_no_command_is_told_and_no_error_from_inside(slip: Any) -> None:
     """It would end in "KeyError: 'command_id'", or a TypeError about structs."""
-    with pytest.raises(UsageError, match="is no Command"):
+    with pytest.raises(UsageError, match="is not a Command"):
         given(Fulfilment).when(PLACED).then(slip)
     with pytest.raises(UsageError, match=r"then\(\) was given a list"):
         given(Fulfilment).when(PLACED).then([PayOrder("o-1")])  # type: ignore[arg-type]

@@ -334,9 +334,9 @@ def test_what_a_step_does_wrong_is_told() -> None:
         def late(self, event: object) -> None: ...
 
     careless = Careless("1")
-    with pytest.raises(ProcessDefinitionError, match="no method takes the timeout 'never'"):
+    with pytest.raises(ProcessDefinitionError, match="no method handles the timeout 'never'"):
         careless.set_timeout("never", 5)
-    with pytest.raises(ProcessDefinitionError, match="derives from Command"):
+    with pytest.raises(ProcessDefinitionError, match="must derive from Command"):
         careless.send(object())  # type: ignore[arg-type]
     careless.count = "three"  # type: ignore[assignment]
     with pytest.raises(ProcessDefinitionError, match="its state cannot be stored"):
@@ -366,5 +366,5 @@ async def test_a_key_that_is_no_text_is_told_where_its_event_is_parked() -> None
         await bus.publish(OrderPlaced("o-1", Decimal(7)))
         await bus.drain(timeout=30)
         (letter,) = await bus.dead_letters.list()
-    assert "Numbered: the key of OrderPlaced is Decimal('7'), no text" in letter.reason
+    assert "Numbered: the key of OrderPlaced is Decimal('7'), not text" in letter.reason
     assert letter.event == OrderPlaced("o-1", Decimal(7))

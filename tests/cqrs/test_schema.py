@@ -173,7 +173,7 @@ def test_a_raised_version_needs_its_upcasters_and_then_allows_everything() -> No
     with registry.isolated():
         (finding,) = _problems({"amount": int}, {"amount": str}, version=3)
         assert finding.level == "failure"
-        assert "nothing leads on from version 1" in finding.problem
+        assert "no upcaster starts from version 1" in finding.problem
     upcaster("schema-test.order", from_version=1)(lambda payload: payload)
     upcaster("schema-test.order", from_version=2)(lambda payload: payload)
     (finding,) = _problems({"amount": int}, {"amount": str}, version=3)
@@ -201,7 +201,7 @@ def test_a_snapshot_that_is_none_is_told() -> None:
     """A wrong file would look like a log without events."""
     others: list[Any] = [{}, {"format": 99}, []]
     for other in others:
-        with pytest.raises(UsageError, match="no schema snapshot"):
+        with pytest.raises(UsageError, match="not a schema snapshot"):
             check_schema(other)
 
 
@@ -237,7 +237,7 @@ def test_the_commands_write_a_snapshot_and_check_against_it(module: Path) -> Non
     assert printed.output == Path("events.json").read_text()
 
     fine = _run("check", "events.json", "schema_test_events")
-    assert (fine.exit_code, "everything stored can be read" in fine.output) == (0, True)
+    assert (fine.exit_code, "all stored events can be read" in fine.output) == (0, True)
 
     module.write_text(_SOURCE.format(field="by_whom: str"))
     wrong = _run("check", "events.json", "schema_test_events")

@@ -45,10 +45,10 @@ async def test_one_that_was_lost_and_forgotten_halts_in_place_of_beginning_at_th
     assert figures(desk.bus, "clerk")["state"] == "halted"
     health = desk.bus.health()
     assert health.status == "failing"
-    assert "somebody forgot it" in health.reasons[0]
+    assert "it was forgotten while in use" in health.reasons[0]
     assert (len(halted), len(resumed)) == (1, 0)
     [record] = await desk.bus.subscriptions.list()
-    assert "somebody forgot it" in record.halted, "for all to see"
+    assert "it was forgotten while in use" in record.halted, "for all to see"
 
 
 @pytest.mark.parametrize(("reset", "then"), [(True, [2, 3, 4]), (False, [3, 4])])

@@ -126,7 +126,7 @@ async def test_a_fault_in_a_storage_is_logged_and_does_not_end_the_saving(
     storage.refused["save"] = ZeroDivisionError("a bug")
     await bus.publish(Moved("a", 1))
     await trouble.reach(1)
-    assert "a fault of pabal" in caplog.text
+    assert "a bug in pabal" in caplog.text
     storage.refused.clear()
     await clock.advance(1.0)
     await bus.drain(timeout=None)

@@ -182,7 +182,7 @@ def test_a_payload_above_the_limit_is_refused_and_one_at_the_limit_is_not() -> N
 )
 def test_an_event_id_that_is_no_uuid_is_refused(wrong: Any) -> None:
     """Ids are stored as 16 bytes: other text would be cut, or fail in the middle of a commit."""
-    with pytest.raises(InvalidEventError, match="is no UUID"):
+    with pytest.raises(InvalidEventError, match="is not a UUID"):
         encode(Marked(event_id=wrong))
 
 

@@ -214,7 +214,7 @@ def test_two_appliers_for_one_event_are_refused() -> None:
 
 def test_an_asynchronous_method_is_refused() -> None:
     """An aggregate would wait for I/O in the middle of a decision."""
-    with pytest.raises(AggregateDefinitionError, match="cannot be paused"):
+    with pytest.raises(AggregateDefinitionError, match="cannot be async"):
 
         class Slow(Aggregate):
             async def ask(self) -> None: ...
@@ -254,7 +254,7 @@ def test_what_applies_an_event_records_none() -> None:
         def _withdrawn(self, event: Withdrawn) -> None:
             self.record(Deposited(self.id, event.amount))
 
-    with pytest.raises(AggregateDefinitionError, match="Deposited is recorded by what applies an event"):
+    with pytest.raises(AggregateDefinitionError, match="Deposited is recorded while an event is applied"):
         Echoing("a").replay([Withdrawn("a", FIVE)])
     echoing = Echoing("a")
     echoing.deposit(FIVE)

@@ -123,8 +123,8 @@ def _with_tables(script: str) -> None:
     [
         ("CREATE INDEX by_account ON {odd} (account)", "begin the name of each index"),
         ("CREATE TRIGGER t AFTER INSERT ON {odd} BEGIN SELECT 1; END", "begin the name of each index"),
-        ("CREATE VIEW {odd}_seen AS SELECT * FROM {odd}", "view odd_seen would not be built anew"),
-        ("CREATE TABLE IF NOT EXISTS other (account TEXT)", "table other would not be built anew"),
+        ("CREATE VIEW {odd}_seen AS SELECT * FROM {odd}", "view odd_seen would not be rebuilt"),
+        ("CREATE TABLE IF NOT EXISTS other (account TEXT)", "table other would not be rebuilt"),
     ],
 )
 def test_what_no_rebuild_could_make_is_refused_with_the_class(more: str, told: str) -> None:

@@ -116,7 +116,7 @@ async def test_an_id_that_has_no_utf8_form_is_called_just_that(storage: AnyStora
     """A client's invalid text would make an operator restore a backup of an intact log."""
     accounts = Repository(Account, storage, snapshot_every=1)
     for attempt in (accounts.load("\ud800"), accounts.exists("\ud800"), accounts.update("\ud800", _deposit)):
-        with pytest.raises(AggregateDefinitionError, match="no UTF-8 form"):
+        with pytest.raises(AggregateDefinitionError, match="cannot be encoded as UTF-8"):
             await attempt
     assert await accounts.update("계좌", _deposit) == ONE
 

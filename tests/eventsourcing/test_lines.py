@@ -86,7 +86,7 @@ async def test_a_future_in_place_of_a_result_is_refused_like_a_coroutine(storage
         account.deposit(ONE)
         return asyncio.get_running_loop().create_future()
 
-    with pytest.raises(UsageError, match="something to await"):
+    with pytest.raises(UsageError, match="returned an awaitable"):
         await accounts.update("a", later)
     assert await storage.head() == 0
 

@@ -237,7 +237,7 @@ async def test_a_handler_that_hides_one_that_never_runs_is_told(storage: SqliteE
 
         body = {"tables": "CREATE TABLE {t} (a)", "name": "hiding", "m": projects(Stray)(hidden)}
         made: Any = type("Hiding", (Projection,), body)
-        with pytest.raises(ProjectionHandlerError, match="it returned what has yet to run"):
+        with pytest.raises(ProjectionHandlerError, match="it returned a coroutine or generator"):
             await made(storage).start()
-        with pytest.raises(ProjectionHandlerError, match="it returned what has yet to run"):
+        with pytest.raises(ProjectionHandlerError, match="it returned a coroutine or generator"):
             InMemoryProjection(made, [Stray(1)])

@@ -290,9 +290,7 @@ async def test_a_renamed_projection_is_told_whose_tables_are_there_before_it_bui
         pass
 
     steps: list[int] = []
-    with pytest.raises(
-        ProjectionError, match="table balances is that of projection 'balances'; keep that name"
-    ):
+    with pytest.raises(ProjectionError, match="table balances belongs to projection 'balances'; if this"):
         await Renamed(bus).start(progress=lambda position, head: steps.append(position))
     assert steps == []
     await balances.remove()

@@ -181,7 +181,7 @@ async def test_tables_that_cannot_be_copied_are_built_anew(
         assert await storage.rebuild(new) == 30
     whose = "every projection" if damage == "no position" else "projection 'balances'"
     assert f"lacks the tables of {whose}" in caplog.text
-    assert "its next start builds them anew" in caplog.text
+    assert "its next start rebuilds them" in caplog.text
     async with SqliteEventStorage(new) as storage, Balances(storage) as balances:
         assert await balances.rows(BALANCES) == [("a1", 30, 30)]
         assert await storage.check() == []
@@ -209,7 +209,7 @@ async def test_damaged_tables_of_a_trimmed_log_are_said_to_be_lost(
     _overwrite(old, "balances", b"\xff" * 64)
     async with SqliteEventStorage(old) as storage:
         assert await storage.rebuild(new) == 10
-    assert "they cannot be built anew, for the log begins at position 21" in caplog.text
+    assert "they cannot be rebuilt because the log begins at position 21" in caplog.text
     async with SqliteEventStorage(new) as storage:
         with pytest.raises(ProjectionError, match="begins at position 21"):
             await Balances(storage).start()

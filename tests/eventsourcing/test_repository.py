@@ -307,7 +307,7 @@ async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
 async def test_what_makes_no_sense_is_refused(storage: AnyStorage) -> None:
     """A mistake would surface later, somewhere else."""
     accounts = Repository(Account, storage)
-    with pytest.raises(UsageError, match=r"no log that aggregates can live on; .* relay\(storage, bus\)"):
+    with pytest.raises(UsageError, match=r"no log for aggregates; .* relay\(storage, bus\)"):
         Repository(Account, InMemoryEventBus())
     with pytest.raises(UsageError, match="neither an Aggregate class nor a Decider"):
         Repository(object, storage)  # type: ignore[type-var]

@@ -119,8 +119,8 @@ def test_a_registry_takes_one_exporter() -> None:
         ({"port": 70000}, "port is 70000; it must be"),
         ({"port": -1}, "port is -1; it must be"),
         ({"port": "9464"}, "port is '9464'; it must be"),
-        ({"host": "a..b"}, "'a..b' is no host to listen on"),
-        ({"host": "no-such-host.invalid"}, "'no-such-host.invalid' is no host to listen on"),
+        ({"host": "a..b"}, "'a..b' is not a host to listen on"),
+        ({"host": "no-such-host.invalid"}, "'no-such-host.invalid' is not a host to listen on"),
     ],
     ids=str,
 )

@@ -111,12 +111,10 @@ async def test_a_healthy_log_has_no_problem(tmp_path: Path) -> None:
         diagnosis = await examine(tmp_path / "log.db", storage)
     assert [f.text for f in diagnosis.findings if f.level == "problem"] == []
     assert any("3 positions" in f.text for f in diagnosis.findings)
-    assert any("every checksum" in f.text for f in diagnosis.findings)
+    assert any("all checksums" in f.text for f in diagnosis.findings)
 
 
-@pytest.mark.parametrize(
-    ("durability", "told"), [("full", "is on the disk"), ("normal", "may take the newest")]
-)
+@pytest.mark.parametrize(("durability", "told"), [("full", "is on disk"), ("normal", "may lose the newest")])
 async def test_it_tells_what_a_power_cut_could_take_of_what_was_written_last(
     tmp_path: Path, durability: Any, told: str
 ) -> None:

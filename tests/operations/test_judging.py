@@ -33,17 +33,17 @@ def view(state: str = "active", **more: Any) -> SubscriptionView:
     [
         (view("halted", reason="halted at event 5"), LIVE, "failing", "halted", "halted at event 5"),
         (view("paused", paused=True, lag=1200), LIVE, "degraded", "paused", "1,200 events wait"),
-        (view("idle", lag=3), AWAY, "degraded", "unclaimed", "nobody handles it"),
+        (view("idle", lag=3), AWAY, "degraded", "unclaimed", "no process handles it"),
         (
             view("standby", lag=3, updated_at=NOW - timedelta(hours=1)),
             LIVE,
             "degraded",
             "stuck",
-            "not get on",
+            "makes no progress",
         ),
         (view(retries=2048), LIVE, "degraded", "retrying", "2,048 failed deliveries"),
         (view(parked=2), LIVE, "degraded", "parked", "dead letters (2)"),
-        (view(queued=7), LIVE, "degraded", "queued", "7 events behind dead letters"),
+        (view(queued=7), LIVE, "degraded", "queued", "7 events queued behind dead letters"),
         (view(skipped=4), LIVE, "degraded", "skipped", "4 events of unregistered types"),
     ],
 )

@@ -153,7 +153,7 @@ async def test_a_rebuild_whose_tables_are_dropped_fails_and_leaves_the_live_ones
         if position == 10:
             dropped.append(operator.submit(asyncio.run, drop()).result())
 
-    with ThreadPoolExecutor(1) as operator, pytest.raises(ProjectionError, match="somebody else"):
+    with ThreadPoolExecutor(1) as operator, pytest.raises(ProjectionError, match="another rebuild"):
         await balances.rebuild(progress=drop_at_ten)
     assert [result.count for result in dropped] == [1]
     assert await balances.rows("SELECT entries FROM {balances}") == [(20,)]
@@ -163,10 +163,10 @@ async def test_unknown_names_are_told_with_those_there_are(
     storage: SqliteEventStorage, operations: Operations
 ) -> None:
     """A typing error would look as if it had worked."""
-    with pytest.raises(ProjectionNotFoundError, match="there are: none"):
+    with pytest.raises(ProjectionNotFoundError, match="known projections: none"):
         await operations.remove_projection("balance")
     await _run_until(Balances(storage), await _store(storage, 1))
-    with pytest.raises(ProjectionNotFoundError, match="there are: balances"):
+    with pytest.raises(ProjectionNotFoundError, match="known projections: balances"):
         await operations.remove_projection("balance")
     assert [entry.succeeded for entry in await operations.audit()] == [False, False]
 

@@ -46,7 +46,7 @@ async def test_what_only_a_log_knows_is_empty_and_no_error(memory_shop: Shop) ->
 
 async def test_following_is_refused_for_nothing_would_ever_come(memory_shop: Shop) -> None:
     """A live page would stay empty, and nobody would know why."""
-    with pytest.raises(UsageError, match="no log that could be followed"):
+    with pytest.raises(UsageError, match="no log to follow"):
         await asyncio.wait_for(anext(operations_of(memory_shop.bus).follow()), 10)
 
 

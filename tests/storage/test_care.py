@@ -298,7 +298,7 @@ async def test_a_write_ahead_log_that_cannot_be_cut_stops_no_publisher(
         monkeypatch.setattr(storage._writer._wal, "_connection", Refusing())
         await storage.store_event(Tick("A"))
         assert await storage.store_event(Tick("A")) == 3
-    assert "could not be cut" in caplog.text
+    assert "could not be truncated" in caplog.text
 
 
 async def test_a_log_with_a_hole_is_not_rebuilt(path: Path, tmp_path: Path) -> None:

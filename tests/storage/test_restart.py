@@ -175,7 +175,7 @@ async def test_scheduling_an_event_twice_changes_nothing_and_another_under_its_i
     event = Tick("A", 1)
     await any_storage.schedule_event(event, 100.0)
     await any_storage.schedule_event(event, 200.0)
-    with pytest.raises(Exception, match="other content"):
+    with pytest.raises(Exception, match="different content"):
         await any_storage.schedule_event(Tick("A", 2, event_id=event.event_id), 100.0)
     assert await any_storage.release_due(50.0) == 100.0
     assert await any_storage.head() == 0

@@ -251,7 +251,7 @@ async def test_what_would_change_a_table_of_pabals_is_refused(
         tx.execute("CREATE TRIGGER purge AFTER INSERT ON accounts BEGIN DELETE FROM events; END")
         tx.execute(sql)
 
-    with pytest.raises(UsageError, match=f"changes '{table}', a table of pabal's; store events with"):
+    with pytest.raises(UsageError, match=f"changes '{table}', one of pabal's own tables; store events with"):
         await accounts.transact(act)
     assert await accounts.store_event(Tick("kim", 2)) == 2
     assert await accounts.check() == []

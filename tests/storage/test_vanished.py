@@ -34,7 +34,7 @@ async def test_what_cannot_be_found_again_is_not_acknowledged(
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
         vanish(path)
-        gone = pytest.raises(StorageUnavailableError, match="moved or deleted while it was open")
+        gone = pytest.raises(StorageUnavailableError, match="moved or deleted while open")
         with gone as caught:
             await storage.store_event(Tick("A", 9))
         assert str(path) in str(caught.value)

@@ -213,7 +213,7 @@ async def test_a_storage_cannot_be_closed_from_within_its_own_writing(
     with pytest.raises(UsageError, match="close"):
         await storage.transact(lambda tx: storage.close())
     assert await storage.store_event(Tick("A")) == 1
-    assert "a listener to commits" in caplog.text
+    assert "a commit listener" in caplog.text
     remove()
     assert await storage.store_event(Tick("A")) == 2
     await storage.aclose()

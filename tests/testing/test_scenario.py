@@ -66,7 +66,7 @@ def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
 def test_an_error_for_its_class_is_told_as_the_slip_that_it_is(error: Any) -> None:
     """It would end in a TypeError inside pabal, or an AttributeError."""
     for scenario in (given(Account), given(Account).when(lambda account: account.withdraw(TWO))):
-        with pytest.raises(UsageError, match=r"then_raises\(\) was given .*give one class"):
+        with pytest.raises(UsageError, match=r"then_raises\(\) was given .*pass one exception class"):
             scenario.then_raises(error)
 
 
@@ -91,7 +91,7 @@ def test_an_async_command_is_told_and_does_not_pass_for_one_that_records_nothing
 @pytest.mark.parametrize("command", [Withdraw("a", TWO), None], ids=repr)
 def test_a_command_that_an_aggregate_cannot_be_asked_is_told(command: Any) -> None:
     """It would be taken for a rejection, and the test report a TypeError from the aggregate."""
-    with pytest.raises(UsageError, match="give a function that is called with the aggregate"):
+    with pytest.raises(UsageError, match="pass a function of the aggregate"):
         given(Account, Deposited("a", FIVE)).when(command)
 
 

@@ -260,7 +260,7 @@ class BaseEventBus(ABC):
     def use(self, middleware: Middleware) -> None:
         """Call ``async (event, context, call_next)`` around every attempt, inside middleware added before."""
         if not callable(middleware):
-            raise UsageError(f"{middleware!r} is no middleware; pass async (event, context, call_next)")
+            raise UsageError(f"{middleware!r} is not a middleware; pass async (event, context, call_next)")
         self._check_loop("use middleware")
         self._engine.middleware = (*self._engine.middleware, middleware)
         self._engine.rewire()

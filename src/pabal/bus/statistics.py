@@ -113,12 +113,12 @@ class Findings:
                 self._add(self.degraded, f"{name} is paused; see bus.subscriptions.resume()")
             elif consumer.state == ACTIVE and consumer.blocked:
                 keys = ", ".join(sorted(consumer.blocked)[:5])
-                self._add(self.degraded, f"{name} keeps events waiting behind parked ones of {keys}")
+                self._add(self.degraded, f"{name} keeps events queued behind dead letters of {keys}")
             if engine.feed is not None and len(consumer.failing) >= BUFFER_LOW:
                 self._add(
                     self.degraded,
                     f"{name} has {len(consumer.failing)} failed deliveries "
-                    f"that are to be tried again; from {BUFFER_HIGH} on it may take nothing new",
+                    f"waiting for a retry; at {BUFFER_HIGH} it may stop taking new events",
                 )
             skipped = consumer.figures.skipped
             if skipped:
@@ -129,7 +129,9 @@ class Findings:
         ended = sum(worker.task.done() for worker in engine.workers)
         if ended:
             count = len(engine.workers)
-            self._add(self.failing, f"{ended} of {count} workers have ended; restart the bus, and report it")
+            self._add(
+                self.failing, f"{ended} of {count} workers have ended; restart the bus, and report this bug"
+            )
 
     def note_parked(self, count: int) -> None:
         """Add a reason if there are dead letters."""
@@ -172,6 +174,6 @@ def unclaimed(engines: Iterable[Engine]) -> list[str]:
             if report.subscription not in engine.consumers:
                 waiting[report.subscription] += report.unfinished
     return [
-        f"{count} events wait for {name!r}, but nothing subscribes under it"
+        f"{count} events wait for {name!r}, but nothing is subscribed under that name"
         for name, count in waiting.items()
     ]

@@ -45,7 +45,7 @@ _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
 @target_argument
 @json_option
 def status(target: str, as_json: bool) -> None:
-    """Say how a bus is, and why: health, totals, what is stuck.
+    """Show the health of a bus with its reasons: totals, and what is stuck.
 
     Example: pabal status trading.db
     """
@@ -83,14 +83,14 @@ def status(target: str, as_json: bool) -> None:
 
 _REASONS = {
     "paused": "subscription {name} is paused, {number} events wait",
-    "unclaimed": "subscription {name} has {number} unfinished events, but nobody handles it",
+    "unclaimed": "subscription {name} has {number} unfinished events, but no process handles it",
     "retrying": (
-        "subscription {name} has {number} failed deliveries that are to be tried again; "
-        "from 4,096 on it may take nothing new"
+        "subscription {name} has {number} failed deliveries waiting for a retry; "
+        "at 4,096 it may stop taking new events"
     ),
     "parked": "subscription {name} has dead letters ({number}); retry or discard them",
-    "queued": "subscription {name} keeps {number} events behind dead letters of their key",
-    "stuck": "subscription {name} is held by another process that does not get on with it",
+    "queued": "subscription {name} has {number} events queued behind dead letters of the same key",
+    "stuck": "subscription {name} is held by another process but makes no progress",
     "skipped": "subscription {name} skipped {number} events of unregistered types",
 }
 
@@ -110,7 +110,7 @@ def subscriptions() -> None:
 @target_argument
 @json_option
 def list_subscriptions(target: str, as_json: bool) -> None:
-    """List subscriptions: position, lag, retries, dead letters, who handles them.
+    """List subscriptions: position, lag, retries, dead letters, and the process that handles each.
 
     Example: pabal subscriptions list trading.db
     """
@@ -141,7 +141,7 @@ def list_subscriptions(target: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def pause(target: str, name: str, as_json: bool) -> None:
-    """Let a subscription take no more events until it is resumed, also across restarts.
+    """Pause a subscription: it takes no events until it is resumed, also across restarts.
 
     Example: pabal subscriptions pause trading.db check-risk
     """
@@ -156,7 +156,7 @@ def pause(target: str, name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def resume(target: str, name: str, as_json: bool) -> None:
-    """Let a paused or halted subscription go on, in whatever process that is.
+    """Resume a paused or halted subscription, in whichever process it runs.
 
     Example: pabal subscriptions resume trading.db check-risk
     """
@@ -172,11 +172,11 @@ def resume(target: str, name: str, as_json: bool) -> None:
 @click.option(
     "--to",
     required=True,
-    help="beginning, now, a position (what lies above it is delivered), an age such as 2h, or a time.",
+    help="beginning, now, a position (events after it are delivered), an age such as 2h, or a time.",
 )
 @compose(dry_run_option, yes_option, json_option)
 def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Move a subscription's cursor: back delivers again, ahead skips.
+    """Move a subscription's cursor: back to deliver events again, ahead to skip them.
 
     Example: pabal subscriptions reset trading.db build-report --to beginning
     """
@@ -184,7 +184,7 @@ def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bo
         start = _start(to)
     view = run(target, lambda operations: operations.subscription(name))
     question = t(
-        "Move {name} from position {position} to {to}? What lies above is delivered again.",
+        "Move {name} from position {position} to {to}? Later events are delivered again.",
         name=repr(name),
         position=view.watermark,
         to=to,
@@ -243,7 +243,8 @@ def _end(option: str, given: int | str) -> int | datetime:
     "--to",
     "last",
     type=_Place(1),
-    help="Last position, or the age or time before which it ends; by default as far as it has come.",
+    help="Last position, or an age or time to stop before; by default the position the subscription has "
+    "reached.",
 )
 @compose(dry_run_option, yes_option, json_option)
 def replay(
@@ -255,7 +256,7 @@ def replay(
     yes: bool,
     **show_as: Any,
 ) -> None:
-    """Deliver events once more, to one subscription alone, in order.
+    """Deliver events again, in order, to one subscription only.
 
     Example: pabal replay trading.db build-report --from 1000 --to 2000
     """
@@ -265,9 +266,9 @@ def replay(
     upto = last if isinstance(last, str) else min(last or view.frontier, view.frontier)
     ends = {"first": first, "last": upto, "name": repr(name)}
     if isinstance(first, str) or isinstance(last, str):
-        question = t("Deliver what lies between {first} and {last} to {name} once more?", **ends)
+        question = t("Deliver the events between {first} and {last} to {name} again?", **ends)
     else:
-        question = t("Deliver positions {first} to {last} to {name} once more?", **ends)
+        question = t("Deliver positions {first} to {last} to {name} again?", **ends)
     if dry_run:
         only_say(question)
         return

@@ -63,7 +63,7 @@ class MessageBus:
         class.
         """
         if not isinstance(message_class, type):
-            raise UsageError(f"{message_class!r} is no class; register a handler for a class of messages")
+            raise UsageError(f"{message_class!r} is not a class; register a handler for a message class")
         if not callable(handler):
             raise InvalidMessageHandlerError(handler=repr(handler), reason="it cannot be called")
         made = Handler(message_class, handler, self._provide)
@@ -102,7 +102,7 @@ class MessageBus:
     def _not_found(self, message: Any) -> HandlerNotFoundError | UsageError:
         if isinstance(message, type):
             name = message.__qualname__
-            return UsageError(f"the {self.kind} was given the class {name}; give an object of it, {name}(…)")
+            return UsageError(f"the {self.kind} was given the class {name}; pass an instance, {name}(…)")
         return HandlerNotFoundError(bus=self.kind, message_type=type(message).__qualname__)
 
 

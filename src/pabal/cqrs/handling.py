@@ -52,7 +52,7 @@ class Handler:
             getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is async
         )
         if is_generator(function):
-            self._refuse("it is a generator, whose body nobody would run; remove its yield")
+            self._refuse("it is a generator, so its body would not run; remove its yield")
         self._provide = provide
         self._needs, self.returns = self._read_signature()
 
@@ -134,14 +134,14 @@ def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[A
         made = layer(message, context, lambda: inner(message, context))
         if type(made) is not CoroutineType and not isawaitable(made):
             raise UsageError(
-                f"the middleware {_address(layer)} returned {made!r:.60}, nothing to await; "
-                "make it an async def"
+                f"the middleware {_address(layer)} returned {made!r:.60}, which cannot "
+                "be awaited; make it an async def"
             )
         result = await made
         if type(result) is CoroutineType:
             result.close()
             raise UsageError(
-                f"the middleware {_address(layer)} returned something to await, and {context.message_type} "
+                f"the middleware {_address(layer)} returned an awaitable, so {context.message_type} "
                 "was not handled; write return await call_next()"
             )
         return result
@@ -152,15 +152,15 @@ def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[A
 def refuse_other_than_middleware(layer: Any) -> None:
     """Raise UsageError for anything that cannot be called with a message, its context and the next call."""
     if not callable(layer):
-        raise UsageError(f"{layer!r} is no middleware; pass async (message, context, call_next)")
+        raise UsageError(f"{layer!r} is not a middleware; pass async (message, context, call_next)")
     name = layer.__qualname__ if _is_named(layer) else repr(layer)
     if isinstance(layer, type):
-        raise UsageError(f"the class {name} is no middleware; give an object of it, {name}(…)")
+        raise UsageError(f"the class {name} is not a middleware; pass an instance, {name}(…)")
     try:
         signature_of(layer).bind(None, None, None)
     except TypeError as error:
         raise UsageError(
-            f"{name} is no middleware, for it does not take (message, context, call_next): {error}; "
+            f"{name} is not a middleware, because it does not take (message, context, call_next): {error}; "
             f"if it returns one, write {name}(…)"
         ) from error
     except ValueError:

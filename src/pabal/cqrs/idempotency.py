@@ -77,8 +77,8 @@ class CommandHandled(DomainEvent):
 class _LentUnitOfWork(UnitOfWork):
     async def commit(self) -> Receipt | None:
         raise UsageError(
-            "a handler commits the unit of work that Idempotency commits, with the command's id, when it "
-            "returns; use it without 'async with', and call edit() alone"
+            "a handler must not commit its unit of work: Idempotency commits it, with the command's id, "
+            "when the handler returns; use it without 'async with', and call only edit()"
         )
 
     async def commit_with_id(self) -> Receipt | None:
@@ -137,13 +137,13 @@ class Idempotency:
             return await call_next()
         if not isinstance(command_id, str) or not command_id:
             raise UsageError(
-                f"{context.message_type} has the command_id {command_id!r:.60}; it must be text that is not "
-                "empty, as str(…) of it, or be left out to get a new one"
+                f"{context.message_type} has the command_id {command_id!r:.60}; it must be text that is "
+                "not empty, such as str(…), or be left out to get a new one"
             )
         if any(each.command_id == command_id and each.storage is self.storage for each in _outer()):
             raise UsageError(
                 f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "
-                "it would wait for itself; send a command of another id"
+                "it would wait for itself; send a command with another id"
             )
         loop = asyncio.get_running_loop()
         key = (loop, command_id)  # another loop's attempt cannot be awaited; treat it like another process
@@ -201,8 +201,8 @@ async def _end_of(running: _Attempt, context: MessageContext) -> None:
     outer = _outer()
     if running.waits_for_any(outer):
         raise UsageError(
-            f"{context.message_type} {running.command_id} is being handled, and its handler waits for the "
-            "one that sends it here: each would wait for the other; send a command of another id"
+            f"{context.message_type} {running.command_id} is being handled, and its handler waits for "
+            "the one that sends it here, so both would wait forever; send a command with another id"
         )
     for each in outer:
         each.awaited.append(running)
@@ -218,7 +218,7 @@ def _encode(value: Any, what: str, order: Literal["deterministic"] | None = None
         return msgspec.json.encode(value, order=order)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(
-            f"{what} has no JSON form ({error}), so a second sending could not be answered; "
+            f"{what} has no JSON form ({error}), so it could not be returned if the command is sent again; "
             "nothing was stored. Use plain values, or structs and frozen dataclasses of them"
         ) from error
 
@@ -240,8 +240,9 @@ def _refuse_other_type(kept: bytes, context: MessageContext) -> None:
         _decode(kept, context)
     except (TypeError, msgspec.ValidationError) as error:
         raise UsageError(
-            f"what {context.handler} returned is not what its annotation says ({error}), so a second sending "
-            "could not be answered; nothing was stored. Correct the annotation"
+            f"the value that {context.handler} returned does not match its annotation ({error}), so it "
+            "could not be "
+            "returned if the command is sent again; nothing was stored. Correct the annotation"
         ) from error
 
 

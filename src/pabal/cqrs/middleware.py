@@ -37,7 +37,9 @@ def validate(check: Callable[[Any], Any] | None = None) -> Middleware:
     pabal.errors.cqrs.InvalidMessageError: Withdraw is refused: amount must be positive; correct it and ...
     """
     if check is not None and not callable(check):
-        raise UsageError(f"validate({check!r:.60}): it is no function; pass one of the message, or nothing")
+        raise UsageError(
+            f"validate({check!r:.60}): it is not a function; pass a function of the message, or nothing"
+        )
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         own = getattr(message, "validate", None)
@@ -73,7 +75,9 @@ def authorise(is_allowed: Callable[[Any], Any]) -> Middleware:
     pabal.errors.cqrs.NotAuthorisedError: ...
     """
     if not callable(is_allowed):
-        raise UsageError(f"authorise({is_allowed!r:.60}): it is no function; pass one of the message")
+        raise UsageError(
+            f"authorise({is_allowed!r:.60}): it is not a function; pass a function of the message"
+        )
 
     async def middleware(message: Any, context: MessageContext, call_next: CallNext) -> Any:
         allowed = is_allowed(message)

@@ -175,8 +175,8 @@ class ProcessManager:
             for kind, subject, key, begins in getattr(method, _MARK, ()):
                 if can_be_paused(method):
                     raise ProcessDefinitionError(
-                        f"{name}() is async or has a yield; it decides from events alone, so make it a plain "
-                        "def, and send() a command for what waits",
+                        f"{name}() is async or a generator; it decides from events alone, so make "
+                        "it a plain def, and send() a command for work that awaits",
                         process=cls.__qualname__,
                     )
                 if subject in taken:
@@ -241,8 +241,8 @@ class ProcessManager:
         """
         if not isinstance(command, Command):
             raise ProcessDefinitionError(
-                f"it sent {command!r:.60}; a command of a process derives from Command, "
-                "whose id keeps it from being handled twice",
+                f"it sent {command!r:.60}; a command of a process must derive from "
+                "Command, whose id prevents it from being handled twice",
                 process=type(self).__qualname__,
             )
         self.sent.append(command)
@@ -265,7 +265,7 @@ class ProcessManager:
             ) from error
         if not comes:
             raise ProcessDefinitionError(
-                f"the timeout {name!r} of {seconds!r} seconds never comes; set one below {_LONGEST:.0e}",
+                f"the timeout {name!r} of {seconds!r} seconds is too long; set one below {_LONGEST:.0e}",
                 process=type(self).__qualname__,
             )
         self.timeouts[name] = max(0.0, float(seconds))
@@ -273,7 +273,7 @@ class ProcessManager:
     def _refuse_unknown(self, timeout: str) -> None:
         if timeout not in self.timeout_methods:
             raise ProcessDefinitionError(
-                f"no method takes the timeout {timeout!r}; mark one with @on_timeout({timeout!r})",
+                f"no method handles the timeout {timeout!r}; mark one with @on_timeout({timeout!r})",
                 process=type(self).__qualname__,
             )
 
@@ -315,8 +315,8 @@ class ProcessManager:
             key = None if reaction is None else reaction.key_of(event)
         except AttributeError as error:
             raise ProcessDefinitionError(
-                f"the key of {type(event).__name__} cannot be told: {error}; correct the key= that stands at "
-                f"{reaction.method}()",  # type: ignore[union-attr]
+                f"the key of {type(event).__name__} cannot be determined: {error}; correct the "
+                f"key= of {reaction.method}()",  # type: ignore[union-attr]
                 process=cls.__qualname__,
             ) from error
         if key is None or type(key) is str:
@@ -324,8 +324,8 @@ class ProcessManager:
         if isinstance(key, str):
             return str.__str__(key)  # the text of an enum member; its timeouts carry the key as that text
         raise ProcessDefinitionError(
-            f"the key of {type(event).__name__} is {key!r:.60}, no text; give a function that returns some, "
-            "such as key=lambda event: str(event.number)",
+            f"the key of {type(event).__name__} is {key!r:.60}, not text; give a function that "
+            "returns text, such as key=lambda event: str(event.number)",
             process=cls.__qualname__,
         )
 
@@ -355,7 +355,7 @@ class ProcessManager:
         made = getattr(self, name)(event)
         if made is not None and is_yet_to_run(made):
             raise ProcessDefinitionError(
-                f"{name}() returned what has yet to run, and has decided nothing; make it a plain def",
+                f"{name}() returned a coroutine or generator, so it has decided nothing; make it a plain def",
                 process=type(self).__qualname__,
             )
         return True

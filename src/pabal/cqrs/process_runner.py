@@ -104,7 +104,7 @@ class ProcessManagers:
         for option in ("ordering", "where"):
             if option in options:
                 raise SubscriptionError(
-                    f"{option}= is the process manager's own, made of its keys; leave it out"
+                    f"{option}= is set by the process manager from its keys; leave it out"
                 )
         runner = _Runner(process, self._bus, self._storage, self._commands, self._clock)
         options = {"name": f"process:{process.process_type}", "on_exhausted": "park_key", **options}

@@ -86,7 +86,8 @@ class StateCodec:
             raise DecodeError(
                 event_type=f"state of {self._cls.__qualname__}",
                 position=position,
-                reason=f"{error}; a state has no upcaster, so annotate the attribute so that it takes both",
+                reason=f"{error}; a state has no upcaster, so annotate the attribute with a type that "
+                "accepts both",
             ) from error
         for name in self.defaults:
             setattr(process, name, getattr(decoded, name))

@@ -29,7 +29,7 @@ class Handler:
         self.name = _name_of(target, function)
         if is_generator(function):
             raise InvalidHandlerError(
-                handler=self.name, reason="it is a generator, whose body nobody would run; remove its yield"
+                handler=self.name, reason="it is a generator, so its body would not run; remove its yield"
             )
         self.is_async = is_async(function)
         self.wants_context = _wants_context(function, self.name)
@@ -89,7 +89,7 @@ def settled(option: str, answer: Any) -> Any:
         if asyncio.iscoroutine(answer):
             answer.close()  # otherwise Python would warn, far from here, that it was never awaited
         raise SubscriptionError(
-            f"{option} returned something to be awaited, and nobody does; let it return its answer itself"
+            f"{option} returned an awaitable; make it a plain function that returns its answer"
         )
     return answer
 

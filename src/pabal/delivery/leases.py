@@ -351,7 +351,7 @@ class Leases:
 
 def _forgotten(begins: int, had_come: int) -> str:
     """Say why a forgotten subscription halts: starting again at ``begins`` would skip events silently."""
-    reason = f"position {begins}, where it begins anew, for somebody forgot it while it was subscribed to"
+    reason = f"position {begins}, where it starts again, because it was forgotten while in use"
     if had_come:
-        reason += f" and had come to {had_come}"
-    return f"{reason} (reset it to have events below delivered)"
+        reason += f" and had reached position {had_come}"
+    return f"{reason} (reset it to have earlier events delivered)"

@@ -28,7 +28,7 @@ class Listeners:
     def attach(self, listener: Listener, *, logs: bool = False) -> Callable[[], None]:
         """Call a function with every report from now on; return a function that removes it."""
         if not callable(listener) or is_async(listener):
-            raise UsageError(f"{listener!r} is no listener; pass a plain function of the report")
+            raise UsageError(f"{listener!r} is not a listener; pass a plain function of the report")
         token = object()  # the same function may be attached twice, and need not be hashable
         self._attached[token] = listener
         if logs:

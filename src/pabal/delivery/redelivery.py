@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PAGE = 256
 MOST_KEPT = 100_000
 """Dead letters and deliveries queued behind them that a log may hold; above that, subscriptions halt."""
-NO_ROOM = "there is no room for more dead letters, or behind them (retry or discard some)"
+NO_ROOM = "the limit of dead letters, or of events queued behind them, is reached (retry or discard some)"
 
 
 class Redelivery:

@@ -151,7 +151,7 @@ class Settlement:
                 self.trouble = None
             except Exception as error:
                 if not isinstance(error, StorageError):
-                    _log.exception("progress could not be saved, for a reason that is a fault of pabal")
+                    _log.exception("progress could not be saved because of a bug in pabal; please report it")
                 self.trouble = error
                 self._engine.report(StorageTrouble("", error))
                 if self._stopping or isinstance(error, StorageClosedError):

@@ -45,7 +45,10 @@ async def end_work(engine: Engine, deadline: float) -> None:
                 task.cancel()
         _, left = await asyncio.wait(ending, timeout=_LAST_MOMENT)
         if left:
-            _log.warning("%d tasks go on though cancelled; the next start waits for handlers", len(left))
+            _log.warning(
+                "%d tasks are still running although cancelled; the next start waits for their handlers",
+                len(left),
+            )
     for task in tasks:
         if task.done() and not task.cancelled() and task.exception() is not None:
             _log.error("a worker ended with an error", exc_info=task.exception())
@@ -63,12 +66,12 @@ async def save_last(engine: Engine, feed: Feed, deadline: float) -> None:
         async with asyncio.timeout_at(until):
             await engine.settlement.stop()
     except TimeoutError:
-        _log.warning("progress could not be saved before the bus stopped; it may be delivered again")
+        _log.warning("progress could not be saved before the bus stopped; some events may be delivered again")
     try:
         async with asyncio.timeout_at(max(until, now() + _LAST_MOMENT)):
             await feed.leases.release()
     except TimeoutError:
-        _log.warning("subscriptions could not be given up; other processes wait until their leases are over")
+        _log.warning("subscriptions could not be released; other processes wait until their leases expire")
 
 
 def is_dead(future: asyncio.Future[Any]) -> bool:
@@ -83,7 +86,7 @@ def bury(*tasks: asyncio.Future[Any] | None) -> None:
             try:
                 task.get_coro().close()
             except Exception:
-                _log.warning("a task of an event loop that was closed did not end", exc_info=True)
+                _log.warning("a task of a closed event loop did not end", exc_info=True)
 
 
 async def end_tasks(*tasks: asyncio.Future[Any] | None) -> None:

@@ -72,7 +72,7 @@ def raise_as_failure(what: str, error: BaseException) -> NoReturn:
     """
     if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
         raise error
-    raise SubscriptionError(f"{what} raised {error!r}; let it return a key, or None") from error
+    raise SubscriptionError(f"{what} raised {error!r}; it must return a key or None") from error
 
 
 def make_subscription(

@@ -87,7 +87,8 @@ class Aggregate:
             )
         if not aggregate_id.isascii() and not _has_utf8(aggregate_id):
             raise AggregateDefinitionError(
-                f"its id is {aggregate_id!r}; it has no UTF-8 form, so no event of it could be stored",
+                f"its id is {aggregate_id!r}; it cannot be encoded as UTF-8, so its events could not be "
+                "stored",
                 aggregate=type(self).__name__,
             )
         self._id = aggregate_id
@@ -111,8 +112,8 @@ class Aggregate:
                 continue
             if can_be_paused(value):
                 raise AggregateDefinitionError(
-                    f"{name}() cannot be paused; an aggregate decides from what it knows, "
-                    "so fetch what it needs first and pass it in",
+                    f"{name}() cannot be async or a generator; an aggregate decides "
+                    "from its state alone, so fetch other data first and pass it in",
                     aggregate=cls.__qualname__,
                 )
             for event_class in getattr(value, _APPLIES, ()):
@@ -241,8 +242,8 @@ class Aggregate:
 
     def _refuse_in_applier(self, event: Any) -> None:
         raise AggregateDefinitionError(
-            f"{type(event).__name__} is recorded by what applies an event, and would be anew at every load; "
-            "record it in the command method",
+            f"{type(event).__name__} is recorded while an event is applied, so it would be recorded again "
+            "at every load; record it in the command method",
             aggregate=type(self).__qualname__,
         )
 

@@ -48,7 +48,7 @@ class EventMeta(StructMeta):
 def _check_definition(where: str, namespace: dict[str, Any], options: dict[str, Any]) -> None:
     """Refuse a definition that would not make an event class, before msgspec makes the class."""
     if not options.get("frozen", True):
-        raise EventDefinitionError(f"{where} cannot be frozen=False: an event is never changed, leave it out")
+        raise EventDefinitionError(f"{where} cannot be frozen=False: events are immutable, leave it out")
     annotations = annotations_in(namespace)
     for name in HEADER_FIELDS:
         if name in annotations or name in namespace:

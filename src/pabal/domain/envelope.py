@@ -108,7 +108,7 @@ def to_microseconds(moment: datetime) -> int:
     try:
         since = moment - _EPOCH
     except TypeError:
-        raise UsageError(f"{moment!r} names no instant; pass an aware datetime") from None
+        raise UsageError(f"{moment!r} has no time zone; pass an aware datetime") from None
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
@@ -134,7 +134,7 @@ def id_to_bytes(event_id: str, *, strict: bool = False) -> bytes:
         raw = b""
     if len(raw) != 16:
         raise InvalidEventError(
-            f"event_id {event_id!r} is no UUID; leave it out to get one, "
+            f"event_id {event_id!r} is not a UUID; leave it out to get one, "
             "or derive a fixed one with str(uuid.uuid5(namespace, text))"
         )
     # In canonical form the digits are lower case, in groups of 8, 4, 4, 4 and 12.
@@ -278,7 +278,7 @@ def _moment(row: StoredRecord, value: int) -> datetime:
     try:
         return from_microseconds(value)
     except ValueError as error:
-        reason = f"{value} microseconds since 1970 are no date"
+        reason = f"{value} microseconds since 1970 are not a valid date"
         raise DecodeError(event_type=row.event_type, position=row.position, reason=reason) from error
 
 

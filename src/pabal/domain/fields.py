@@ -72,7 +72,7 @@ def why_unsupported(annotation: Any, nodes: list[Any]) -> str | None:
         if isinstance(node, inspect.CustomType):
             return f"{node.cls!r} has no JSON form"
         if isinstance(node, (inspect.RawType, inspect.ExtType)):
-            return "raw messages have no meaning of their own"
+            return "a raw message has no type of its own"
         if isinstance(node, inspect.DictType):
             key = node.key_type
             kinds = key.types if isinstance(key, inspect.UnionType) else (key,)

@@ -63,14 +63,15 @@ class EventRegistry:
             raise UpcasterError("versions start at 1", event_type=event_type, from_version=from_version)
         if can_be_paused(function):
             raise UpcasterError(
-                f"{_address(function)} cannot be paused: it runs while an event is read; make it a plain def",
+                f"{_address(function)} cannot be async or a generator: it runs while an event is read; make "
+                "it a plain def",
                 event_type=event_type,
                 from_version=from_version,
             )
         known = self._upcasters.get((event_type, from_version))
         if known is not None and _address(known) != _address(function):
             raise UpcasterError(
-                f"{_address(known)} does this step already", event_type=event_type, from_version=from_version
+                f"{_address(known)} already does this step", event_type=event_type, from_version=from_version
             )
         self._upcasters[event_type, from_version] = function
 
@@ -123,8 +124,8 @@ class EventRegistry:
             raise DecodeError(
                 event_type=event_type,
                 position=position,
-                reason=f"stored as version {version}, the class knows up to {schema.version}: "
-                "a newer release wrote it, so read it with that one",
+                reason=f"stored as version {version}, the class knows versions up to "
+                f"{schema.version}: a newer release wrote it, so read it with that release",
             )
         while version < schema.version:
             step = self._upcasters.get((event_type, version))

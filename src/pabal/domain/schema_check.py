@@ -42,7 +42,9 @@ def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) 
     UsageError for a document that is not a snapshot.
     """
     if not isinstance(snapshot, Mapping) or snapshot.get("format") != FORMAT:
-        raise UsageError(f"this is no schema snapshot of format {FORMAT}; write one with pabal schema export")
+        raise UsageError(
+            f"this is not a schema snapshot of format {FORMAT}; write one with pabal schema export"
+        )
     before: Mapping[str, Any] = snapshot["events"]
     now = export_schema(events)["events"]
     findings: list[SchemaFinding] = []
@@ -53,12 +55,12 @@ def check_schema(snapshot: Mapping[str, Any], events: EventRegistry = registry) 
                     name,
                     None,
                     "the event type is gone, but logs may hold such events",
-                    "keep its class (a projection may leave it aside), or import the module it stands in",
+                    "keep its class (a projection may ignore it), or import the module that defines it",
                 )
             )
         elif name not in before:
             findings.append(
-                SchemaFinding("note", name, None, "the event type is new", "write the snapshot anew")
+                SchemaFinding("note", name, None, "the event type is new", "write the snapshot again")
             )
         else:
             findings += _compare(name, before[name], now[name], events)
@@ -82,7 +84,7 @@ def _compare(
         yield _failure(
             name,
             None,
-            f"schema_version is {is_now}, but nothing leads on from version {missing}",
+            f"schema_version is {is_now}, but no upcaster starts from version {missing}",
             f"write @upcaster({name!r}, from_version={missing}), which returns version {missing + 1}",
         )
         return
@@ -104,17 +106,17 @@ def _differences(name: str, old: _Schema, new: _Schema, next_version: int) -> It
             yield _failure(
                 name,
                 field,
-                "the field was removed, and what is stored in it would be lost on reading",
-                f"keep it with a default, or {upcast} that says where its value goes",
+                "the field was removed, and its stored values would be lost on reading",
+                f"keep it with a default, or {upcast} that moves its value elsewhere",
             )
         elif not _takes(_resolved(has[field], new), _resolved(had[field], old)):
             before, after = _brief(had[field]), _brief(has[field])
-            same = f"its type {before} no longer takes all it held"
+            same = f"its type {before} no longer accepts all stored values"
             yield _failure(
                 name,
                 field,
                 same if before == after else f"its type changed from {before} to {after}",
-                f"widen the type so that it still takes the old values, or {upcast} that converts them",
+                f"widen the type so that it still accepts the old values, or {upcast} that converts them",
             )
     for field in new.get("required", ()):
         if field not in old.get("required", ()):

@@ -22,8 +22,8 @@ class BrokerUnavailableError(BrokerError):
     """
 
     template = (
-        "{path}: {reason}; whether the last call was carried out is unknown. "
-        "Repeat it once the server answers: the same event is stored once"
+        "{path}: {reason}; it is unknown whether the last call took effect. "
+        "Repeat it once the server answers: the same event is stored only once"
     )
 
 
@@ -34,6 +34,6 @@ class PartitionCountError(UsageError):
     found: int
     wanted: int
     template = (
-        "{path}: the log has {found} partitions, not {wanted}; their number is fixed when the log is made, "
-        "for it decides where a key lies. Leave partitions out, or use another namespace"
+        "{path}: the log has {found} partitions, not {wanted}; the number is fixed when the log is created, "
+        "because it decides the partition of each key. Leave partitions out, or use another namespace"
     )

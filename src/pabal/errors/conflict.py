@@ -31,8 +31,8 @@ class DuplicateEventError(ConflictError):
     event_id: str
     position: int
     template = (
-        "event id {event_id} is stored at position {position} with other content; "
-        "one id names one event: make a new event instead of changing an old one"
+        "event id {event_id} is already stored at position {position} with different "
+        "content; create a new event instead of changing an old one"
     )
 
 
@@ -42,8 +42,8 @@ class LeaseLostError(ConflictError):
     name: str
     epoch: int
     template = (
-        "subscription {name!r} was taken over by another process (our epoch {epoch} is over); "
-        "its progress was not written, the other process continues"
+        "subscription {name!r} was taken over by another process (our lease, epoch {epoch}, has ended); "
+        "progress was not saved here, and the other process continues"
     )
 
 
@@ -51,4 +51,4 @@ class SubscriptionInUseError(ConflictError):
     """Report a subscription that cannot be changed because it is being handled. Field: ``name``."""
 
     name: str
-    template = "subscription {name!r} is being handled now; unsubscribe it or stop its bus, then remove it"
+    template = "subscription {name!r} is in use; unsubscribe it or stop its bus, then remove it"

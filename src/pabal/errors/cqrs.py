@@ -14,7 +14,7 @@ class HandlerNotFoundError(UsageError):
     message_type: str
     template = (
         "no handler for {message_type} on this {bus}; decorate one with @handles({message_type}), "
-        "and import the module it stands in"
+        "and import its module"
     )
 
 
@@ -25,8 +25,8 @@ class DuplicateHandlerError(UsageError):
     first: str
     second: str
     template = (
-        "{message_type} is handled by {first} already, so {second} cannot handle it too; keep one. "
-        "What several should hear of is an event: publish it on the event bus"
+        "{message_type} is already handled by {first}, so {second} cannot handle it too; keep one. "
+        "If several handlers must react to it, publish an event on the event bus instead"
     )
 
 
@@ -36,8 +36,8 @@ class InvalidMessageHandlerError(UsageError):
     handler: str
     reason: str
     template = (
-        "{handler} cannot handle commands or queries: {reason}; its first parameter is the message, "
-        "every other is annotated with the type of what it needs"
+        "{handler} cannot handle commands or queries: {reason}; the first parameter must be the message, "
+        "and every other must be annotated with the type of the object to provide"
     )
 
 
@@ -66,7 +66,7 @@ class NotAuthorisedError(PabalError):
     """Report a command or query that its sender is not allowed to send. Field: ``message_type``."""
 
     message_type: str
-    template = "{message_type} is not allowed here; ask for the permission, or let somebody else send it"
+    template = "{message_type} is not allowed here; ask for permission, or have an authorised user send it"
 
 
 class CommandIdReusedError(ConflictError):
@@ -76,8 +76,8 @@ class CommandIdReusedError(ConflictError):
     command_type: str
     first: str
     template = (
-        "command id {command_id} belongs to {first}, handled before with other content; "
-        "{command_type} was not handled: one id names one command, so make a new one"
+        "command id {command_id} was already used by {first} with different "
+        "content; {command_type} was not handled. Create a new command with its own id"
     )
 
 

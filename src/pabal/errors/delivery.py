@@ -28,7 +28,7 @@ class DrainTimeoutError(CapacityError, TimeoutError):
     retrying: int
     template = (
         "{pending} deliveries were still unfinished after {timeout} s, of which {retrying} wait for a retry "
-        "(drain(retries=False) leaves these out); see bus.get_statistics() for where"
+        "(drain(retries=False) does not wait for these); bus.get_statistics() shows where"
     )
 
 
@@ -45,7 +45,8 @@ class DeadLetterNotFoundError(PabalError):
 
     dead_letter_id: int
     template = (
-        "there is no dead letter {dead_letter_id}; it was retried or discarded meanwhile, list them again"
+        "there is no dead letter {dead_letter_id}; it was retried or discarded in the meantime; list the "
+        "dead letters again"
     )
 
 
@@ -54,4 +55,4 @@ class SubscriptionNotFoundError(PabalError):
 
     name: str
     known: str
-    template = "there is no subscription {name!r}; there are: {known}"
+    template = "there is no subscription {name!r}; known subscriptions: {known}"

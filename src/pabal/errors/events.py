@@ -49,7 +49,7 @@ class NaiveDatetimeError(InvalidEventError):
     event_type: str
     field: str
     template = (
-        "event {event_type!r} got a naive datetime in {field}: it names no instant; "
+        "event {event_type!r} has a naive datetime in {field}, which has no time zone; "
         "pass an aware one, for example datetime.now(timezone.utc)"
     )
 
@@ -75,7 +75,7 @@ class DecodeError(PabalError):
     reason: str
     template = (
         "event {event_type!r} at position {position} cannot be decoded: {reason}; its bytes are kept. "
-        "Add an upcaster if its version is an older one, or fix the payload of the dead letter and retry it"
+        "Add an upcaster if its version is old, or fix the payload of the dead letter and retry it"
     )
 
 
@@ -84,5 +84,5 @@ class UnknownEventTypeError(DecodeError):
 
     template = (
         "event type {event_type!r} (position {position}) is not registered: "
-        "import the module that defines it, or give a class that was renamed event_type = {event_type!r}"
+        "import the module that defines it, or, if the class was renamed, set its event_type = {event_type!r}"
     )

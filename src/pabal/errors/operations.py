@@ -12,7 +12,7 @@ class InvalidFilterError(UsageError):
     field: str
     value: str
     reason: str
-    template = "{field}={value!r} is no filter: {reason}"
+    template = "{field}={value!r} is not a valid filter: {reason}"
 
 
 class EventNotFoundError(PabalError):

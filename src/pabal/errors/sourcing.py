@@ -34,8 +34,8 @@ class SpoiledAggregateError(UsageError):
     aggregate: str
     aggregate_id: str
     template = (
-        "{aggregate} {aggregate_id!r} raised after it had recorded events; they were taken back, "
-        "but its state has seen them: load it again"
+        "{aggregate} {aggregate_id!r} raised after recording events; the events were discarded, "
+        "but its state has already changed: load it again"
     )
 
 
@@ -46,7 +46,7 @@ class EventWithoutAggregateError(InvalidEventError):
     event_type: str
     template = (
         "{aggregate} recorded an event {event_type!r} without aggregate_id; "
-        "give its class an aggregate_id property that returns the id of the aggregate"
+        "give the event class an aggregate_id property that returns the id of the aggregate"
     )
 
 
@@ -87,7 +87,7 @@ class ProjectionNotFoundError(PabalError):
 
     name: str
     known: str
-    template = "there is no projection {name!r}; there are: {known}"
+    template = "there is no projection {name!r}; known projections: {known}"
 
 
 class ProjectionDefinitionError(UsageError):
@@ -105,7 +105,7 @@ class ProjectionError(PabalError):
 
     projection: str
     reason: str
-    template = "projection {projection!r} cannot go on: {reason}"
+    template = "projection {projection!r} cannot continue: {reason}"
 
 
 class ProjectionHandlerError(ProjectionError):
@@ -117,9 +117,9 @@ class ProjectionHandlerError(ProjectionError):
     event_type: str
     position: int | None
     template = (
-        "projection {projection!r} stands before position {position}: its handler of {event_type!r} raised "
-        "{reason}; nothing of the batch was written. Fix the handler, raise the projection's version if its "
-        "tables have changed, and start it again"
+        "projection {projection!r} stopped before position {position}: its handler for {event_type!r} "
+        "raised {reason}; nothing of the batch was written. Fix the handler, raise the projection's version "
+        "if its tables have changed, and start it again"
     )
 
 

@@ -18,7 +18,7 @@ class StorageError(PabalError):
 class StorageClosedError(StorageError):
     """Report a call on a closed log, closed for example by its bus. Fields: ``path, reason``."""
 
-    template = "{path}: this log is closed; open it again, or start the bus that keeps it"
+    template = "{path}: the log is closed; open it again, or start the bus that uses it"
 
 
 class StorageUnavailableError(StorageError):
@@ -41,7 +41,10 @@ class NewerSchemaError(StorageError):
 
     found: int
     supported: int
-    template = "{path} has schema version {found}, beyond {supported}; it was left untouched. Upgrade pabal"
+    template = (
+        "{path} has schema version {found}, but only versions up to {supported} are supported; "
+        "it was left untouched. Upgrade pabal"
+    )
 
 
 class CorruptLogError(StorageError):

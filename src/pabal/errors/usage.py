@@ -66,8 +66,8 @@ class DuplicateSubscriptionError(SubscriptionError):
 
     name: str
     template = (
-        "a subscription named {name!r} exists on this bus already; pass name=… to give this one its own, "
-        "or subscribe once to a tuple of event classes"
+        "a subscription named {name!r} already exists on this bus; pass name=… to give this one another "
+        "name, or subscribe once to a tuple of event classes"
     )
 
 
@@ -86,7 +86,7 @@ class WrongLoopError(UsageError):
     template = (
         "cannot {action} from here: the bus belongs to the event loop that started it; "
         "from any other thread or loop use bus.publish_threadsafe(event), "
-        "and asyncio.run_coroutine_threadsafe(..., loop) for what else can be awaited"
+        "or asyncio.run_coroutine_threadsafe(..., loop) for other calls"
     )
 
 
@@ -95,8 +95,8 @@ class InsideHandlerError(UsageError):
 
     action: str
     template = (
-        "cannot {action} inside a handler: it would wait for the very event being handled; "
-        "return first; a task that the handler starts may do it once the handler has returned"
+        "cannot {action} inside a handler: it would wait for the event being handled; "
+        "let the handler return first, or start a task that does it after the handler has returned"
     )
 
 
@@ -105,4 +105,4 @@ class MissingExtraError(UsageError, ImportError):
 
     feature: str
     extra: str
-    template = '{feature} needs an optional part: pip install "pabal[{extra}]"'
+    template = '{feature} needs an optional dependency: pip install "pabal[{extra}]"'

@@ -72,7 +72,7 @@ class Advance:
                 if _is_fault(error):
                     raise
                 raise ProjectionError(
-                    projection=self._name, reason=f"SQLite refuses to make its tables: {error}"
+                    projection=self._name, reason=f"SQLite cannot create its tables: {error}"
                 ) from error
 
         return await self._storage.transact(run)
@@ -105,8 +105,8 @@ class Advance:
         if first > generation.position + 1:
             raise ProjectionError(
                 projection=self._name,
-                reason=f"the log begins at position {first}, and its tables hold the events up to position "
-                f"{generation.position}: what lies between was trimmed, and cannot be projected",
+                reason=f"the log begins at position {first}, but its tables hold only the events up to "
+                f"position {generation.position}: the events between were trimmed and cannot be projected",
             )
 
     def _write(self, tx: Statements, generation: Generation, tasks: list[Task], upto: int) -> None:

@@ -17,9 +17,9 @@ def storage_of(bus_or_storage: Any) -> AggregateStorage:
     storage = getattr(bus_or_storage, "storage", bus_or_storage)
     if not hasattr(storage, "append_streams"):
         raise UsageError(
-            f"{bus_or_storage!r:.80} has no log that aggregates can live on; give the bus an event_storage "
-            "such as SqliteEventStorage, or pass the storage itself. A bus on Redis has none: relay(storage, "
-            "bus) hands on to it what a storage holds"
+            f"{bus_or_storage!r:.80} has no log for aggregates; give the bus an event_storage "
+            "such as SqliteEventStorage, or pass the storage itself. A bus on Redis has none: feed "
+            "it from a storage with relay(storage, bus)"
         )
     return storage  # type: ignore[no-any-return]
 
@@ -68,8 +68,8 @@ async def refuse_trimmed(storage: AggregateStorage, conflict: ConcurrencyError) 
         raise CorruptLogError(
             path=storage.path,
             position=None,
-            reason=f"all {conflict.actual_version} events of {kind}/{identity} were trimmed, so it can be "
-            "neither loaded nor begun anew",
+            reason=f"all {conflict.actual_version} events of {kind}/{identity} were trimmed, so it can "
+            "be neither loaded nor created again",
         ) from conflict
 
 

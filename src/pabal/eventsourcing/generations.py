@@ -88,7 +88,7 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
                 raise ProjectionError(
                     projection=name,
                     reason=f"version {left.version} of its tables is being built, this class is version "
-                    f"{version}; raise its version, or drop what was built with "
+                    f"{version}; raise its version, or drop the unfinished tables with "
                     "'pabal projections remove --unfinished'",
                 )
             if not anew and left.version == version:
@@ -110,7 +110,7 @@ def refuse_other_tables(name: str, made: Generation, wanted: tuple[str, ...]) ->
     raise ProjectionError(
         projection=name,
         reason=f"its version {made.version} has the tables {', '.join(made.tables)}, this class has "
-        f"{', '.join(wanted)}; raise its version where they have changed, or give it another name",
+        f"{', '.join(wanted)}; raise its version if they have changed, or give it another name",
     )
 
 
@@ -130,14 +130,14 @@ def _refuse_taken(tx: Statements, name: str, wanted: tuple[str, ...], own: tuple
             if table.lower() in tables.lower().split():
                 raise ProjectionError(
                     projection=name,
-                    reason=f"table {table} is that of projection {other!r}; keep that name if this is the "
-                    "same one renamed, or remove it first ('pabal projections remove'); else call the table "
-                    "otherwise",
+                    reason=f"table {table} belongs to projection {other!r}; if this is the same "
+                    "projection renamed, keep its old name or remove it first ('pabal projections remove'); "
+                    "otherwise rename the table",
                 )
         raise ProjectionError(
             projection=name,
-            reason=f"the file has a table or view {table} already, which no projection made; "
-            "call the table otherwise",
+            reason=f"the file already has a table or view {table}, which no "
+            "projection created; rename the table",
         )
 
 

@@ -157,8 +157,8 @@ class Projection:
     def _refuse_stopped(self, stops: int) -> None:
         if self._stops != stops:
             raise UsageError(
-                f"projection {self.name!r} was stopped before it had started; what is built is kept, and the "
-                "next start() goes on with it"
+                f"projection {self.name!r} was stopped before it had started; the tables built so far are "
+                "kept, and the next start() continues with them"
             )
 
     async def __aenter__(self) -> Self:
@@ -230,9 +230,7 @@ class Projection:
         try:
             await self._build(progress, None)
         except MovedOnError:
-            raise ProjectionError(
-                projection=self.name, reason="somebody else has begun to rebuild it"
-            ) from None
+            raise ProjectionError(projection=self.name, reason="another rebuild of it has started") from None
 
     async def remove(self) -> None:
         """Drop its tables and its position for good, so that it no longer holds back ``trim``.
@@ -385,7 +383,7 @@ class Projection:
                 raise ProjectionError(
                     projection=self.name,
                     reason=f"its tables were rebuilt by version {live.version}, this class is version "
-                    f"{self.version}; start it again, and it builds its own",
+                    f"{self.version}; start it again to build its own",
                 )
             self._live = live
         self._readers.arrived(self.position)

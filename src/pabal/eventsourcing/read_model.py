@@ -78,7 +78,7 @@ def handlers_of(cls: type, inherited: dict[type, Handler]) -> dict[type, Handler
 def _refuse_pausing(cls: type, name: str, method: Any) -> None:
     if can_be_paused(method):
         raise ProjectionDefinitionError(
-            f"{name}() cannot be paused: it runs inside a transaction; make it a plain def",
+            f"{name}() cannot be async or a generator: it runs inside a transaction; make it a plain def",
             projection=cls.__qualname__,
         )
 
@@ -86,7 +86,9 @@ def _refuse_pausing(cls: type, name: str, method: Any) -> None:
 def refuse_unrun(result: Any) -> None:
     """Raise UsageError if a handler returned a coroutine or generator, whose statements have not run."""
     if is_yet_to_run(result):
-        raise UsageError("it returned what has yet to run, and has written nothing; make it a plain def")
+        raise UsageError(
+            "it returned a coroutine or generator, so it has written nothing; make it a plain def"
+        )
 
 
 class Tables:
@@ -97,8 +99,9 @@ class Tables:
         self.names = tuple(found[1] for text in self._statements if (found := _created.match(text)))
         if not self.names:
             raise ProjectionDefinitionError(
-                "tables creates none; write tables = 'CREATE TABLE {orders} (id TEXT PRIMARY KEY)', just so: "
-                "the name in braces, of ASCII letters, digits and _, and nothing between TABLE and it",
+                "tables creates no table; write tables = 'CREATE TABLE {orders} (id TEXT PRIMARY KEY)', "
+                "exactly in this form: the name in braces, of ASCII letters, digits and _, with nothing "
+                "between TABLE and the name",
                 projection=projection,
             )
         refused = self._try_out()
@@ -115,23 +118,25 @@ class Tables:
                 if named is not None and 'token: "{"' in str(error):
                     table = named[1]
                     return (
-                        f"tables names {{{table}}} and does not create it; write CREATE TABLE {{{table}}}, "
-                        "just so"
+                        f"tables names {{{table}}} but does not create it; write exactly "
+                        f"CREATE TABLE {{{table}}}"
                     )
-                return f"SQLite refuses its tables: {error}"
+                return f"SQLite rejects its tables: {error}"
             try:
                 self.create(trial, "__1")
             except sqlite3.Error as error:
                 return (
-                    f"no rebuild could make its tables beside the live ones: {error}; begin the name of each "
-                    "index and trigger with that of its table in braces, as {orders}_by_day"
+                    f"a rebuild could not create its tables beside the live ones: {error}; begin the name of "
+                    "each index and trigger with its table's name in braces, as in {orders}_by_day"
                 )
             for table in self.names:
                 trial.execute(f"DROP TABLE {table}")
                 trial.execute(f"DROP TABLE {table}__1")
             left = trial.execute(_LEFT).fetchone()
         if left:
-            return f"its {left[0]} {left[1]} would not be built anew with its tables; make it elsewhere"
+            return (
+                f"its {left[0]} {left[1]} would not be rebuilt with its tables; create it outside of tables"
+            )
         return None
 
     def create(self, tx: Statements, suffix: str) -> None:

@@ -261,7 +261,7 @@ class Repository(Generic[A]):
             if isawaitable(result):
                 if iscoroutine(result):
                     result.close()
-                raise UsageError(f"{change!r} returned something to await; pass an async function instead")
+                raise UsageError(f"{change!r} returned an awaitable; pass an async function instead")
             if aggregate.stored_version != aggregate.version:
                 kept = None  # the append itself detects concurrent changes
                 return await self._append(live, result)
@@ -297,9 +297,9 @@ class Repository(Generic[A]):
     def _refuse_other_loop(self) -> None:
         if not self.lives.belong_here():
             raise UsageError(
-                f"the repository of {self.aggregate_class.__name__} is used by another event loop, and "
-                "cannot wait for it here; make one for each loop, on the same storage, or give the call to "
-                "that loop with asyncio.run_coroutine_threadsafe(…, loop)"
+                f"the repository of {self.aggregate_class.__name__} is used by another event "
+                "loop and cannot be awaited here; make one for each loop, on the same storage, or run the "
+                "call on that loop with asyncio.run_coroutine_threadsafe(…, loop)"
             )
 
     async def _append(self, live: Live[A], result: R) -> R:

@@ -112,7 +112,8 @@ class _Codec:
         slot = next((name for base in cls.__mro__ for name in _slots_of(base)), None)
         if slot is not None:
             raise SnapshotError(
-                reason=f"{cls.__qualname__} keeps {slot} in __slots__, which snapshots leave out; have none"
+                reason=f"{cls.__qualname__} keeps {slot} in __slots__, which snapshots leave out; remove "
+                "__slots__"
             )
         try:
             hints = get_type_hints(cls, include_extras=True)
@@ -128,7 +129,9 @@ class _Codec:
             shapes = sorted((name, repr(hint), _shape_of(hint)) for name, hint in fields.items())
             self._decoders = {name: msgspec.msgpack.Decoder(hint) for name, hint in fields.items()}
         except TypeError as error:
-            raise SnapshotError(reason=f"{cls.__qualname__} has an attribute of no codec: {error}") from error
+            raise SnapshotError(
+                reason=f"{cls.__qualname__} has an attribute that cannot be encoded: {error}"
+            ) from error
         self.layout = crc32(repr([_FORM, *shapes]).encode())
 
     def decode(self, data: bytes) -> dict[str, Any]:

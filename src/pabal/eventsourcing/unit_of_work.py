@@ -84,7 +84,7 @@ class UnitOfWork:
         if repository.storage is not self._storage:
             raise UsageError(
                 f"the repository of {repository.aggregate_class.__name__} is on another storage; "
-                "one append goes to one log"
+                "a unit of work writes to one log"
             )
         key = (repository.aggregate_class.aggregate_type, aggregate_id)
         if key not in self._lives:
@@ -93,7 +93,7 @@ class UnitOfWork:
             self._lives.setdefault(key, (repository, live))
         live = self._lives[key][1]
         if not isinstance(live.aggregate, repository.aggregate_class):
-            raise UsageError(f"{live.aggregate!r} is in this unit of work already, as another class")
+            raise UsageError(f"{live.aggregate!r} is already in this unit of work, as another class")
         found: A = self._lives[key][1].aggregate
         return found
 

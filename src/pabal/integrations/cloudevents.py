@@ -135,9 +135,9 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
     document = {name: value for name, value in document.items() if value is not None}  # null is unset
     missing = [name for name in _REQUIRED if not isinstance(document.get(name), str) or not document[name]]
     if missing:
-        raise InvalidEventError(f"this is no CloudEvent: {', '.join(missing)} missing or no text")
+        raise InvalidEventError(f"this is not a CloudEvent: {', '.join(missing)} missing or not text")
     if document["specversion"] != "1.0":
-        raise InvalidEventError(f"CloudEvents {document['specversion']!r} are unknown here; send 1.0")
+        raise InvalidEventError(f"CloudEvents {document['specversion']!r} is not supported; send 1.0")
     data = document.get("data")
     if not isinstance(data, Mapping):
         raise InvalidEventError(f"CloudEvent {document['id']!r} has no JSON object as data")
@@ -145,7 +145,7 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
     version = document.get("pabalversion", schema.version)
     payload: Any = dict(data)
     if not isinstance(version, int) or isinstance(version, bool):
-        raise InvalidEventError(f"CloudEvent {document['id']!r}: pabalversion is {version!r}, no integer")
+        raise InvalidEventError(f"CloudEvent {document['id']!r}: pabalversion is {version!r}, not an integer")
     if version != schema.version:
         payload = registry.upcast(schema, version, payload, None)
     body = schema.decode_body(encode_json(payload))
@@ -176,7 +176,7 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
     for name, attribute in (("correlation_id", "correlationid"), ("causation_id", "causationid")):
         if attribute in document:
             if not isinstance(document[attribute], str):
-                raise InvalidEventError(f"CloudEvent {document['id']!r}: {attribute} is no text")
+                raise InvalidEventError(f"CloudEvent {document['id']!r}: {attribute} is not text")
             header[name] = document[attribute]
     return header
 

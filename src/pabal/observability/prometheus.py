@@ -49,35 +49,46 @@ def _key(name: str) -> Callable[[Figures], float | None]:
 
 
 OF_A_BUS = (
-    Measure("pabal_bus_running", "gauge", "1 while the bus delivers", _key("is_running")),
-    Measure("pabal_bus_uptime_seconds", "gauge", "Time since the start", _key("uptime_seconds")),
-    Measure("pabal_workers", "gauge", "Workers that run", _key("worker_count")),
+    Measure("pabal_bus_running", "gauge", "1 while the bus is running", _key("is_running")),
+    Measure("pabal_bus_uptime_seconds", "gauge", "Seconds since the bus started", _key("uptime_seconds")),
+    Measure("pabal_workers", "gauge", "Running workers", _key("worker_count")),
     Measure("pabal_events_published_total", "counter", "Events accepted", _key("events_published")),
     Measure("pabal_events_scheduled", "gauge", "Delayed events kept in memory", _key("events_scheduled")),
-    Measure("pabal_queue_deliveries", "gauge", "Deliveries in memory, not finished", _key("queue_size")),
-    Measure("pabal_dead_letters", "gauge", "Dead letters there are now", _key("failed_events_count")),
-    Measure("pabal_events_lost_total", "counter", "Gone from the server unhandled", _key("events_lost")),
+    Measure("pabal_queue_deliveries", "gauge", "Unfinished deliveries in memory", _key("queue_size")),
+    Measure("pabal_dead_letters", "gauge", "Current dead letters", _key("failed_events_count")),
+    Measure("pabal_events_lost_total", "counter", "Events lost on the server unhandled", _key("events_lost")),
 )
 """Metrics with the label ``bus``."""
 
 OF_A_SUBSCRIPTION = (
     Measure("pabal_deliveries_handled_total", "counter", "Deliveries handled", _key("handled")),
-    Measure("pabal_deliveries_filtered_total", "counter", "Rejected by where", _key("filtered")),
-    Measure("pabal_deliveries_retried_total", "counter", "Deliveries to be tried again", _key("retried")),
-    Measure("pabal_deliveries_parked_total", "counter", "Became dead letters", _key("parked")),
-    Measure("pabal_deliveries_dropped_total", "counter", "Dropped by a full bus", _key("dropped")),
-    Measure("pabal_deliveries_skipped_total", "counter", "Events of unregistered types", _key("skipped")),
+    Measure("pabal_deliveries_filtered_total", "counter", "Deliveries rejected by where", _key("filtered")),
+    Measure("pabal_deliveries_retried_total", "counter", "Deliveries to be retried", _key("retried")),
+    Measure(
+        "pabal_deliveries_parked_total", "counter", "Deliveries that became dead letters", _key("parked")
+    ),
+    Measure("pabal_deliveries_dropped_total", "counter", "Deliveries dropped by a full bus", _key("dropped")),
+    Measure(
+        "pabal_deliveries_skipped_total", "counter", "Skipped events of unregistered types", _key("skipped")
+    ),
     Measure("pabal_attempts_failed_total", "counter", "Attempts that failed", _key("failed_attempts")),
-    Measure("pabal_deliveries_in_flight", "gauge", "Handlers that run now", _key("in_flight")),
-    Measure("pabal_deliveries_retrying", "gauge", "Failed and not finished", _key("retrying")),
-    Measure("pabal_blocked_keys", "gauge", "Keys that wait behind a dead letter", _key("blocked_keys")),
-    Measure("pabal_subscription_lag", "gauge", "Positions or deliveries not finished", _key("lag")),
-    Measure("pabal_subscription_watermark", "gauge", "Position finished up to", _key("watermark")),
-    Measure("pabal_subscription_active", "gauge", "1 while it takes some", lambda f: f["state"] == "active"),
+    Measure("pabal_deliveries_in_flight", "gauge", "Handlers running now", _key("in_flight")),
+    Measure("pabal_deliveries_retrying", "gauge", "Failed deliveries, not finished", _key("retrying")),
+    Measure("pabal_blocked_keys", "gauge", "Keys blocked by a dead letter", _key("blocked_keys")),
+    Measure("pabal_subscription_lag", "gauge", "Unfinished positions or deliveries", _key("lag")),
+    Measure(
+        "pabal_subscription_watermark", "gauge", "Position up to which all is finished", _key("watermark")
+    ),
+    Measure(
+        "pabal_subscription_active",
+        "gauge",
+        "1 while the subscription is active",
+        lambda f: f["state"] == "active",
+    ),
 )
 """Metrics with the labels ``bus`` and ``subscription``."""
 
-_ANSWERED = "1 where the event loop answered"
+_ANSWERED = "1 if the event loop answered the scrape"
 RESPONSIVE = "pabal_bus_responsive"
 """The gauge that is 0 if the event loop did not answer a scrape from another thread in time."""
 DURATION = "pabal_attempt_duration_seconds"
@@ -112,8 +123,8 @@ class PrometheusExporter:
             self.registry.register(self)
         except ValueError as error:
             raise UsageError(
-                "the registry has an exporter already; have that one watch() this bus too, or give this one "
-                "a registry of its own"
+                "the registry already has an exporter; call its watch() for this bus too, "
+                "or give this one another registry"
             ) from error
 
     def watch(self, bus: BaseEventBus, *, name: str = "default", durations: bool = False) -> None:
@@ -131,7 +142,9 @@ class PrometheusExporter:
     def _measure(self, bus: BaseEventBus, name: str) -> None:
         if self._durations is None:
             labels = ["bus", "subscription", "outcome"]
-            self._durations = Histogram(DURATION, "Time of an attempt", labels, registry=self.registry)
+            self._durations = Histogram(
+                DURATION, "Duration of a handler attempt", labels, registry=self.registry
+            )
         durations = self._durations
 
         async def measured(

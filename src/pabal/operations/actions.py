@@ -115,7 +115,7 @@ class Actions:
                 made = projection(storage)
             except TypeError as error:
                 raise UsageError(
-                    f"{projection.__qualname__} cannot be made of a storage alone: {error}"
+                    f"{projection.__qualname__} cannot be created from a storage alone: {error}"
                 ) from error
             await made.rebuild(progress=progress)
             return made.position
@@ -271,5 +271,5 @@ def _described(wanted: DeadLetterFilter) -> str:
 def _told(result: ActionResult) -> str:
     text = f"{result.count} done"
     if result.skipped:
-        text += f", {result.skipped} left as they were"
+        text += f", {result.skipped} left unchanged"
     return text + (", takes effect when the subscription is handled next" if result.pending else "")

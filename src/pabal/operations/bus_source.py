@@ -37,10 +37,10 @@ from pabal.ports.storage import DeadLetterRecord, Start
 _PAGE = 500
 _IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
 _ON_A_SERVER: frozenset[Action] = EVERY_ACTION - PROJECTION_ACTIONS
-_NO_LOG = "this bus keeps no log; give it an event_storage"
+_NO_LOG = "this bus has no log; give it an event_storage"
 _NO_LOG_TO_FOLLOW = (
-    "this bus keeps no log that could be followed here; give it an event_storage, or follow that of a server "
-    "with pabal.factory.open_operations(url)"
+    "this bus has no log to follow; give it an event_storage, or follow the log of a "
+    "server with pabal.factory.open_operations(url)"
 )
 
 

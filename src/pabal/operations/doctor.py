@@ -101,7 +101,7 @@ async def examine(
         findings += look_at_subscriptions(await storage.list_subscriptions(), extent, datetime.now(UTC))
         findings += look_at_damage(await storage.check(progress=progress))
     except StorageError as error:
-        findings.append(Finding("problem", str(error), "restore a backup, or copy what is intact"))
+        findings.append(Finding("problem", str(error), "restore a backup, or copy the intact events"))
     return Diagnosis(storable(str(where)), tuple(findings))
 
 
@@ -115,8 +115,8 @@ def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
         Finding(
             "warning",
             f"{text} can damage a write-ahead log when two connections write or checkpoint at once",
-            "pabal lets one connection of a process write and checkpoint, so this concerns several processes "
-            "on one file: use a Python with SQLite 3.51.3, 3.50.7, 3.44.6 or later for that",
+            "within a process, pabal writes and checkpoints on one connection, so only several processes "
+            "on one file are at risk: for these, use a Python with SQLite 3.51.3, 3.50.7, 3.44.6 or later",
         )
     ]
 
@@ -124,13 +124,13 @@ def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
 def look_at_durability(noted: str | None) -> list[Finding]:
     """Describe what the log's durability mode can lose; return nothing if the mode is not known."""
     if noted == "full":
-        return [Finding("ok", "durability 'full': an event is on the disk before its publish returns")]
+        return [Finding("ok", "durability 'full': an event is on disk before publish() returns")]
     if noted == "normal":
         return [
             Finding(
                 "ok",
-                "durability 'normal': a power cut may take the newest events",
-                "open the log with durability 'full' where none may be lost",
+                "durability 'normal': a power failure may lose the newest events",
+                "open the log with durability 'full' if no event may be lost",
             )
         ]
     return []
@@ -151,12 +151,12 @@ def _look_at(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> F
         f"subscription {record.name!r}: lag {lag:,}, {record.retries} retries, {record.parked} dead letters"
     )
     if record.queued:
-        text += f", {record.queued} events queued behind a dead letter of their key"
+        text += f", {record.queued} events queued behind a dead letter of the same key"
     if record.halted:
         return Finding(
             "problem",
             f"subscription {record.name!r} {record.halted}",
-            "pabal subscriptions resume lets it go on, too",
+            "or run pabal subscriptions resume",
         )
     if record.parked:
         return Finding("warning", text, "look at bus.dead_letters, fix the cause, then retry or discard them")
@@ -165,19 +165,19 @@ def _look_at(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> F
         if silent > _LONG_AGO:
             return Finding(
                 "warning",
-                f"{text}; nobody has handled it for {silent.days} days",
-                "subscribe under this name again, or the events wait for ever",
+                f"{text}; no process has handled it for {silent.days} days",
+                "subscribe under this name again, otherwise its events are never handled",
             )
-        return Finding("ok", f"{text}; nobody handles it now")
+        return Finding("ok", f"{text}; no process handles it now")
     return Finding("ok", text)
 
 
 def look_at_damage(problems: Sequence[str]) -> list[Finding]:
     """Report what the scan of structure and checksums found."""
     if not problems:
-        return [Finding("ok", "structure and every checksum are right")]
+        return [Finding("ok", "structure and all checksums are correct")]
     return [
-        Finding("problem", text, "restore a backup; what is intact can still be read and copied")
+        Finding("problem", text, "restore a backup; intact events can still be read and copied")
         for text in problems
     ]
 

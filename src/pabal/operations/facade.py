@@ -336,5 +336,5 @@ class Operations(Actions):
 
 def _checked(limit: int) -> int:
     if not 1 <= limit <= _MOST:
-        raise InvalidFilterError(field="limit", value=str(limit), reason=f"it must lie between 1 and {_MOST}")
+        raise InvalidFilterError(field="limit", value=str(limit), reason=f"it must be between 1 and {_MOST}")
     return limit

@@ -35,15 +35,20 @@ def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
     elif view.paused:
         add("paused", "degraded", f"is paused, {view.lag:,} events wait", view.lag)
     elif view.state == "idle" and view.lag:
-        add("unclaimed", "degraded", f"has {view.lag:,} unfinished events, but nobody handles it", view.lag)
+        add(
+            "unclaimed",
+            "degraded",
+            f"has {view.lag:,} unfinished events, but no process handles it",
+            view.lag,
+        )
     elif view.state == "standby" and target.live and view.lag and _is_stale(view, now):
-        add("stuck", "degraded", "is held by another process that does not get on with it", view.lag)
+        add("stuck", "degraded", "is held by another process but makes no progress", view.lag)
     if view.retries >= BUFFER_LOW:
         add(
             "retrying",
             "degraded",
-            f"has {view.retries:,} failed deliveries that are to be tried again; "
-            f"from {BUFFER_HIGH:,} on it may take nothing new",
+            f"has {view.retries:,} failed deliveries waiting for a retry; "
+            f"at {BUFFER_HIGH:,} it may stop taking new events",
             view.retries,
         )
     if view.parked:
@@ -52,7 +57,7 @@ def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
         add(
             "queued",
             "degraded",
-            f"keeps {view.queued:,} events behind dead letters of their key",
+            f"has {view.queued:,} events queued behind dead letters of the same key",
             view.queued,
         )
     if view.skipped:

@@ -36,7 +36,7 @@ def _refuse(action: Action, name: str) -> NoReturn:
     raise ActionNotPossibleError(
         action=action,
         subject=f"projection {name}",
-        reason="projections lie in the file of a log, and this is none",
+        reason="projections are kept in the SQLite file of a log, and this is not one",
     )
 
 

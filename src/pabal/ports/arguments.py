@@ -19,7 +19,7 @@ def check_bounds(limit: int = 0, **places: int) -> None:
         if not isinstance(value, int):
             raise UsageError(f"{name} is {value!r}; it must be a whole number")
         if abs(value) > LARGEST:
-            raise UsageError(f"{name} is {value}; no log goes beyond {LARGEST}")
+            raise UsageError(f"{name} is {value}; the largest position is {LARGEST}")
     if limit < 0:
         raise UsageError(f"limit is {limit}; it cannot be negative")
 

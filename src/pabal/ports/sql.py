@@ -41,6 +41,10 @@ def check_in_transaction(sql: str) -> None:
         return
     if refused["transaction"]:
         # The transaction also holds events of other callers, so this function must not end it.
-        raise UsageError(f"{sql.strip()!r} inside transact(); leave transactions to pabal")
+        raise UsageError(
+            f"{sql.strip()!r} is not allowed inside transact(); pabal begins and ends the transaction"
+        )
     # The connection is shared, and a setting would outlast this transaction.
-    raise UsageError(f"{sql.strip()!r} inside transact(); leave the connection's settings to pabal")
+    raise UsageError(
+        f"{sql.strip()!r} is not allowed inside transact(); pabal sets the connection's settings"
+    )

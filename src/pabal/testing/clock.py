@@ -88,7 +88,9 @@ class VirtualClock:
         condition. Raises UsageError for negative, infinite or undefined seconds.
         """
         if not 0 <= seconds < math.inf:
-            raise UsageError(f"a virtual clock cannot advance by {seconds!r} seconds; time only goes on")
+            raise UsageError(
+                f"a virtual clock cannot advance by {seconds!r} seconds; time only moves forward"
+            )
         end = self._elapsed + seconds
         await self.settle()
         while self._heap and self._heap[0][0] <= end:

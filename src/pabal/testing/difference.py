@@ -16,7 +16,7 @@ def refuse_classes(call: str, given: Iterable[object]) -> None:
     for each in given:
         if isinstance(each, type):
             name = each.__name__
-            raise UsageError(f"{call}() was given the class {name}; give an object of it, {name}(…)")
+            raise UsageError(f"{call}() was given the class {name}; pass an instance, {name}(…)")
 
 
 def refuse_lists(call: str, given: Iterable[object]) -> None:
@@ -24,9 +24,7 @@ def refuse_lists(call: str, given: Iterable[object]) -> None:
     for each in given:
         if isinstance(each, (list, tuple)):
             kind = type(each).__name__
-            raise UsageError(
-                f"{call}() was given a {kind}; give what is in it one by one, as {call}(…, *{kind})"
-            )
+            raise UsageError(f"{call}() was given a {kind}; pass its items one by one, as {call}(…, *{kind})")
 
 
 def compare(wanted: Sequence[str], found: Sequence[str]) -> str:

@@ -60,8 +60,8 @@ class ProcessScenario:
             registry.schema_of(type(event))
         except UnregisteredEventError as error:
             raise UsageError(
-                f"when() was given {event!r:.60}, which is no event; a process takes events, and then() "
-                "tells what it sends"
+                f"when() was given {event!r:.60}, which is not an event; a process takes events, and "
+                "then() checks the commands it sends"
             ) from error
         process = self._process
         process.sent, process.timeouts = [], {}
@@ -79,7 +79,7 @@ class ProcessScenario:
         for each in commands:
             if not isinstance(each, Command):
                 raise UsageError(
-                    f"then() was given {each!r:.60}, which is no Command; a process sends commands alone"
+                    f"then() was given {each!r:.60}, which is not a Command; a process sends only commands"
                 )
         self._compare("commands were sent", map(_line, commands), map(_line, self._process.sent))
         return self

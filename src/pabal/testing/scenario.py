@@ -69,8 +69,8 @@ class Scenario:
         self._refuse_projection()
         if isinstance(self._state, Aggregate) and not callable(command):
             raise UsageError(
-                f"when() was given {command!r:.60}; give a function that is called with the aggregate, "
-                "such as when(lambda order: order.fill(4))"
+                f"when() was given {command!r:.60}; pass a function of the "
+                "aggregate, such as when(lambda order: order.fill(4))"
             )
         self._expect_no_error()
         earlier = len(self._state.pending) if isinstance(self._state, Aggregate) else 0
@@ -106,7 +106,8 @@ class Scenario:
         """Expect an error of this class whose message contains ``match``, and no recorded events."""
         if not isinstance(error, type):
             raise UsageError(
-                f"then_raises() was given {error!r}; give one class, and what its message contains"
+                f"then_raises() was given {error!r}; pass one exception class, and text that its message "
+                "contains"
             )
         self._refuse_projection()
         if self._raised is None:
@@ -154,7 +155,7 @@ class Scenario:
 
     def _refuse_projection(self) -> None:
         if isinstance(self._state, InMemoryProjection):
-            raise UsageError("a projection is asked nothing: continue with then_rows()")
+            raise UsageError("a projection has no commands: continue with then_rows()")
 
     def _expect_no_error(self) -> None:
         if self._raised is not None:
@@ -197,9 +198,7 @@ def _refuse_pausing(command: Any, result: Any) -> None:
     if isawaitable(result):
         if iscoroutine(result):
             result.close()
-        raise UsageError(
-            f"{command!r:.60} returned something to await, so nothing was asked; use a plain function"
-        )
+        raise UsageError(f"{command!r:.60} returned an awaitable, so nothing was run; use a plain function")
 
 
 def _difference(expected: Iterable[Any], found: Iterable[Any]) -> str:

@@ -53,9 +53,12 @@ def pool_of(url: str, address: str) -> ConnectionPool:
         pool.connection_kwargs.update(_OURS)
         pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{address!r} is no server's URL: {_why_no_url(error, address)}") from None
+        raise UsageError(f"{address!r} is not the URL of a server: {_why_no_url(error, address)}") from None
     if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
-        raise UsageError(f"{address!r} is no server's URL: behind the host stands the number of a database")
+        raise UsageError(
+            f"{address!r} is not the URL of a server: the path after the host must be the number of a "
+            "database"
+        )
     return pool
 
 
@@ -68,4 +71,4 @@ def _why_no_url(error: Exception, address: str) -> str:
         return f"neither pabal nor the client knows the setting {unknown[1]!r}"
     if str(error).startswith("Invalid value for"):
         return str(error)
-    return "the host or the port cannot be read; in a password, write %2F for / and so on"
+    return "the host or the port cannot be read; percent-encode the password, for example %2F for /"

@@ -40,7 +40,7 @@ class Companions:
     def remarks(self) -> list[str]:
         """Return a sentence for each subscription that waits in some partition."""
         return [
-            f"subscription {name!r} waits in {sum(name == one for one, _, _ in self._lacking)} partitions "
-            "whose processes do not have it; all processes of a group need the same subscriptions"
+            f"subscription {name!r} makes no progress in {sum(name == one for one, _, _ in self._lacking)} "
+            "partitions whose processes do not have it; all processes of a group need the same subscriptions"
             for name in sorted({name for name, _, _ in self._lacking})
         ]

@@ -143,7 +143,7 @@ class Coordinator:
                 self.trouble = error
                 self._engine.report(StorageTrouble("", error))
             except Exception:
-                _log.exception("looking after the partitions failed; it is tried again")
+                _log.exception("taking or renewing partitions failed; trying again")
 
     async def _let_go(self) -> None:
         """Stop delivering: signs of life are overdue, so others may have taken this process's partitions."""
@@ -151,7 +151,7 @@ class Coordinator:
         # Concurrently, because each may have to wait for the answer to its last save.
         for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
             if error is not None:
-                _log.error("a partition was not let go as it should be", exc_info=error)
+                _log.error("a partition could not be released properly", exc_info=error)
 
     # -- one look, and acting on it -------------------------------------------------------------------
 
@@ -268,15 +268,18 @@ class Coordinator:
         running.ending = asyncio.current_task()
         self._tail.leave(running.partition)
         await self._engine.abandon(running)
-        _log.warning("partition %d was let go, for another process has it, or may by now", running.partition)
+        _log.warning(
+            "partition %d was released because another process has taken it over, or may have",
+            running.partition,
+        )
         self._engine.report(PartitionLost("", running.partition))
 
     async def _restore(self, running: Running) -> None:
         engine = running.engine
         if await running.storage.restore(running.epoch, list(engine.consumers.values())):
             _log.error(
-                "the server had forgotten how far group %r has come in partition %d; "
-                "it was put back from the memory of this process",
+                "the server had lost the progress of group %r in partition "
+                "%d; it was restored from the memory of this process",
                 self._group,
                 running.partition,
             )
@@ -312,8 +315,8 @@ class Coordinator:
     def _note_lost(self, partition: int, first: int, last: int) -> None:
         self.lost_events += last - first + 1
         _log.error(
-            "%d events of partition %d are gone from the server before group %r had finished them "
-            "(positions %d to %d); something else than pabal removed them, or the server lost them",
+            "%d events of partition %d disappeared from the server before group %r finished "
+            "them (positions %d to %d); something other than pabal removed them, or the server lost them",
             last - first + 1,
             partition,
             self._group,

@@ -60,13 +60,15 @@ def judge_server(facts: Mapping[str, str], settings: Mapping[str, str] | None) -
     found.append(_judge_persistence(facts, settings))
     found.append(_judge_memory(facts))
     if facts.get("role") == "slave":
-        found.append(Finding("problem", "this server is a replica and takes no events", "name the primary"))
+        found.append(
+            Finding("problem", "this server is a replica and takes no events", "connect to the primary")
+        )
     elif int(facts.get("connected_slaves", "0")):
         found.append(
             Finding(
                 "warning",
-                f"{facts['connected_slaves']} replicas: one that takes over may lack the last events",
-                "set min-replicas-to-write and min-replicas-max-lag to bound how many",
+                f"{facts['connected_slaves']} replicas: after a failover the newest events may be missing",
+                "set min-replicas-to-write and min-replicas-max-lag to limit how many",
             )
         )
     if facts.get("cluster_enabled") == "1":
@@ -83,29 +85,30 @@ def _judge_persistence(facts: Mapping[str, str], settings: Mapping[str, str] | N
         return Finding(
             "problem",
             "the append-only file is off: every restart of the server loses events",
-            "CONFIG SET appendonly yes, and enter it in the server's configuration",
+            "CONFIG SET appendonly yes, and set it in the server's configuration file",
         )
     if facts.get("aof_last_write_status", "ok") != "ok":
-        return Finding("problem", "the append-only file cannot be written", "look at the server's disk")
+        return Finding("problem", "the append-only file cannot be written", "check the server's disk")
     how = (settings or {}).get("appendfsync")
     if how == "always":
-        return Finding("ok", "the append-only file is synced before each answer")
+        return Finding("ok", "the append-only file is synced before each reply")
     if how == "everysec":
         return Finding(
             "warning",
-            "the append-only file is synced once a second: a power cut may lose the last second",
-            "CONFIG SET appendfsync always, where no acknowledged event may be lost",
+            "the append-only file is synced once a second: a power failure may lose the last second",
+            "CONFIG SET appendfsync always, if no acknowledged event may be lost",
         )
     if how == "no":
         return Finding(
             "problem",
-            "the append-only file is synced when the system likes: a power cut may lose half a minute",
+            "the append-only file is synced when the operating system decides: a power failure may lose "
+            "about 30 seconds",
             "CONFIG SET appendfsync everysec, or always",
         )
     return Finding(
         "warning",
         "the server does not show how it syncs the append-only file",
-        "allow CONFIG GET, or look there",
+        "allow CONFIG GET, or check appendfsync on the server",
     )
 
 
@@ -115,20 +118,20 @@ def _judge_memory(facts: Mapping[str, str]) -> Finding:
     if limited and policy != "noeviction":
         return Finding(
             "problem",
-            f"a full server throws keys away (maxmemory-policy {policy}), the log among them",
+            f"when memory is full, the server evicts keys (maxmemory-policy {policy}), including the log",
             "CONFIG SET maxmemory-policy noeviction",
         )
     if policy != "noeviction":
         return Finding(
             "warning",
-            f"maxmemory-policy is {policy}; with a limit of memory it would throw the log away",
+            f"maxmemory-policy is {policy}; with a memory limit the server would evict the log",
             "CONFIG SET maxmemory-policy noeviction",
         )
     if limited and int(facts.get("used_memory", "0")) > 0.8 * int(facts["maxmemory"]):
         return Finding(
-            "warning", "more than 80 % of maxmemory is used", "raise it, or look for a lagging group"
+            "warning", "more than 80 % of maxmemory is used", "raise maxmemory, or look for a lagging group"
         )
-    return Finding("ok", "nothing is thrown away when memory is full")
+    return Finding("ok", "nothing is evicted when memory is full")
 
 
 async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
@@ -150,8 +153,9 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
             found.append(
                 Finding(
                     "warning",
-                    f"group {group!r} is {lag} positions behind and nobody is there; it holds the log",
-                    "start it",
+                    f"group {group!r} is {lag} positions behind and has no process; the log cannot be "
+                    "trimmed past it",
+                    "start a process of the group",
                 )
             )
         else:

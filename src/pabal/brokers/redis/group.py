@@ -111,8 +111,8 @@ class GroupEngine(Engine):
 
     def add(self, subscription: Subscription) -> Consumer:
         """Add a subscription, here and in every partition that is owned. Raises SubscriptionError."""
-        if "\0" in subscription.name:  # NUL ends the name in the keys and fields on the server
-            raise SubscriptionError(f"name is {subscription.name!r}; on a server it cannot hold a NUL")
+        if "\0" in subscription.name:  # it ends the name where what belongs to a subscription is kept
+            raise SubscriptionError(f"name is {subscription.name!r}; on a server it cannot contain a NUL")
         consumer = super().add(subscription)
         for running in self.running.values():
             running.engine.add(subscription)

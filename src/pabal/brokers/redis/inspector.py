@@ -107,17 +107,17 @@ class GroupInspector(GroupSteered):
         if count is None:
             raise BrokerError(
                 path=self.address,
-                reason=f"there is no log under the namespace {self._namespace!r}; "
-                "name its own with namespace=… in the URL",
+                reason=f"there is no log in namespace {self._namespace!r}; "
+                "choose another with namespace=… in the URL",
             )
         known = sorted(name.decode() for name in await link.call("SMEMBERS", self._log.groups))
         names = ", ".join(known) or "none"
         if self._group is None:
             if len(known) != 1:
-                raise UsageError(f"{self.address}: say which group, with ?group=…; there are: {names}")
+                raise UsageError(f"{self.address}: choose a group with ?group=…; known groups: {names}")
             self._keys = GroupKeys(self._log, known[0])
         elif self._group not in known:
-            raise UsageError(f"{self.address}: there is no group {self._group!r}; there are: {names}")
+            raise UsageError(f"{self.address}: there is no group {self._group!r}; known groups: {names}")
         self._partitions = int(count)
 
     async def aclose(self) -> None:

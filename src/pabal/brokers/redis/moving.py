@@ -60,8 +60,8 @@ class GroupSteered(Steered):
         group = await self._steering()
         if group.partitions > 1 and _says_nothing(first, last):
             raise UsageError(
-                f"positions have no meaning in a log of {group.partitions} partitions, each of which counts "
-                f"its own; replay everything to {name!r}, or what lies between two times"
+                f"positions have no meaning in a log of {group.partitions} partitions, because "
+                f"each has its own positions; replay everything to {name!r}, or a range of time"
             )
         saved = [
             await one
@@ -82,8 +82,8 @@ class GroupSteered(Steered):
                 count += extent.given(low - 1, high)
         if not ranges and any(saved):
             raise UsageError(
-                f"there is nothing to replay: in that range lies nothing that {name!r} has finished and the "
-                f"server still keeps"
+                f"there is nothing to replay: the range has no event that {name!r} has finished "
+                f"and the server still keeps"
             )
         number = await ask_for_replay(group, name, ranges)
         return Replay(number, name, before + 1, before + count, before)
@@ -151,8 +151,8 @@ async def move(group: Group, part: int, name: str, place: int | str = "", epoch:
 def _check(group: Group, name: str, start: Start) -> None:
     if isinstance(start, int) and start > 0 and group.partitions > 1:
         raise UsageError(
-            f"a position has no meaning in a log of {group.partitions} partitions, each of which counts "
-            f"its own; move {name!r} to the beginning, to now or to a time"
+            f"a position has no meaning in a log of {group.partitions} partitions, because each "
+            f"has its own positions; move {name!r} to the beginning, to now or to a time"
         )
 
 

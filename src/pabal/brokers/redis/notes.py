@@ -68,7 +68,7 @@ class NoteLine:
             try:
                 self._connection = await asyncio.to_thread(self._connect)
             except (RedisError, OSError) as error:
-                _log.warning("attempts on suspect events cannot be noted: %s", error)
+                _log.warning("attempts on suspect events cannot be recorded: %s", error)
             else:
                 self.is_broken = False
 
@@ -93,7 +93,7 @@ class NoteLine:
         try:
             connection.send_packed_command([data], check_health=False)
         except (RedisError, OSError) as error:
-            _log.warning("attempts on suspect events cannot be noted until the next look: %s", error)
+            _log.warning("attempts on suspect events cannot be recorded for now: %s", error)
             self.close()
             self.is_broken = True
 
@@ -133,8 +133,8 @@ class SuspectJournal:
 def _note_of(data: bytes) -> Note | None:
     try:
         return _decode(data)
-    except msgspec.MsgspecError:  # raising here would keep every process from taking the partition
-        _log.warning("a note of an attempt cannot be read, and is not counted")
+    except msgspec.MsgspecError:  # what keeps a partition from being taken would keep it from everybody
+        _log.warning("a record of an attempt cannot be read and is not counted")
         return None
 
 

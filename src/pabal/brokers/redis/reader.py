@@ -207,7 +207,7 @@ class LogReader:
         if not entries:
             return [_END] * len(self._partitions)
         if entries[0][0].position > place.position:
-            reason = "the log does not go back so far any more; begin without it"
+            reason = "the log no longer goes back that far; begin without a cursor"
             raise InvalidFilterError(field="cursor", value=str(place), reason=reason)
         moment = entries[0][0].recorded_at
         sides = await self._below(moment)

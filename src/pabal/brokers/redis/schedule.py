@@ -132,7 +132,7 @@ class Schedule:
         try:
             await self._log.append_records([event], [record], row.position)
         except DuplicateEventError as error:
-            _log.error("a scheduled event is dropped, another one was published under its id: %s", error)
+            _log.error("a scheduled event is dropped: another one was published with its id: %s", error)
 
 
 def _record(row: StoredRecord) -> EventRecord:

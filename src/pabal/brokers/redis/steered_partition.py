@@ -91,7 +91,7 @@ class SteeredPartition(PartitionLog, Steered):
         if first > last:
             raise UsageError(
                 f"positions {first} to {last} hold nothing to replay: "
-                f"{name!r} has come as far as {frontier}, and what follows is delivered anyway"
+                f"{name!r} has reached position {frontier}, and later events are delivered anyway"
             )
         number = await ask_for_replay(group, name, {self.partition: (first, last)})
         self._asked()

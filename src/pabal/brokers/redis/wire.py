@@ -94,7 +94,9 @@ def decode_entry(entry_id: bytes, fields: Sequence[bytes], path: str) -> Entry:
         records = _decode(memoryview(data)[4:])
         recorded_at = int(values[b"t"])
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
-        raise CorruptLogError(path=path, position=first, reason=f"no entry of pabal: {error}") from error
+        raise CorruptLogError(
+            path=path, position=first, reason=f"not an entry written by pabal: {error}"
+        ) from error
     if len(records) != count:
         raise CorruptLogError(path=path, position=first, reason=f"{len(records)} events, not {count}")
     new = tuple.__new__  # the same as calling ``StoredRecord``, in two thirds of the time

@@ -361,7 +361,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             try:
                 self._append([event])
             except DuplicateEventError as error:
-                _log.error("a scheduled event is dropped, another one was published under its id: %s", error)
+                _log.error("a scheduled event is dropped: another one was published with its id: %s", error)
         return self._scheduled[0][0] if self._scheduled else None
 
     # -- life -----------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ class MemorySubscriptions:
         if first > last:
             raise UsageError(
                 f"positions {first} to {last} hold nothing to replay: "
-                f"{name!r} has come as far as {known.frontier}, and what follows is delivered anyway"
+                f"{name!r} has reached position {known.frontier}, and later events are delivered anyway"
             )
         replay = Replay(next(self._replay_ids), name, first, last, first - 1)
         known.replays[replay.id] = replay

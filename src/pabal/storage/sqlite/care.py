@@ -32,7 +32,7 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given
     """Copy the database, as it is at this moment, to a new file; leave no file if that fails."""
     name = str(target.absolute())  # SQLite takes a bare ":memory:" for no file at all
     if os.path.exists(target):
-        raise StorageUnavailableError(path=name, reason="this file exists, and backups never overwrite")
+        raise StorageUnavailableError(path=name, reason="the file exists, and backups never overwrite a file")
     try:
         destination = sqlite3.connect(name)
     except sqlite3.Error as error:

@@ -90,7 +90,7 @@ def request_replay(tx: Transaction, name: str, first: int, last: int) -> Replay:
     if first > last:
         raise UsageError(
             f"positions {first} to {last} hold nothing to replay: "
-            f"{name!r} has come as far as {frontier}, and what follows is delivered anyway"
+            f"{name!r} has reached position {frontier}, and later events are delivered anyway"
         )
     number = tx.execute(sql["request_replay"], (name, first, last, first - 1)).fetchone()[0]
     _count(tx)

@@ -61,7 +61,7 @@ def translate(error: sqlite3.Error, path: str) -> StorageError:
     text = str(error)
     code = _code_of(error)
     if code == sqlite3.SQLITE_NOTADB:
-        return NotAPabalDatabaseError(path=path, reason="no SQLite file")
+        return NotAPabalDatabaseError(path=path, reason="not an SQLite file")
     if is_corruption(error):
         return CorruptLogError(path=path, position=None, reason=text)
     if is_busy(error):
@@ -96,7 +96,7 @@ def storable() -> Iterator[None]:
     except OverflowError as error:
         if not str(error).startswith(_TOO_LARGE):
             raise
-        raise UsageError("a number was given of more than 64 bits, which no storage can keep") from error
+        raise UsageError("a number has more than 64 bits, which no storage can keep") from error
 
 
 @contextmanager

@@ -35,13 +35,13 @@ def _located(path: str | Path) -> Path:
     """Return a file's real path, links resolved, so that every process finds the journals beside the file."""
     try:
         if b"\0" in os.fsencode(path):
-            raise StorageUnavailableError(path=repr(path), reason="no file has such a name")
+            raise StorageUnavailableError(path=repr(path), reason="not a possible file name")
         if sys.getfilesystemencodeerrors() == "surrogatepass":
             # Windows allows lone surrogates in file names, which SQLite would turn into another name.
             os.fspath(path).encode()
         return Path(path).resolve()
     except UnicodeEncodeError:
-        raise StorageUnavailableError(path=repr(path), reason="no file has such a name") from None
+        raise StorageUnavailableError(path=repr(path), reason="not a possible file name") from None
     except (OSError, RuntimeError) as error:
         # Before 3.13, Python raises RuntimeError for a loop of links.
         reason = os.strerror(errno.ELOOP) if isinstance(error, RuntimeError) else error.strerror
@@ -64,7 +64,7 @@ class DatabaseFile:
             raise UsageError(f"durability is {durability!r}; it must be 'full' or 'normal'")
         if str(path) == ":memory:":
             raise UsageError(
-                "':memory:' is no file to keep a log in; a bus with nothing on disk is memory://"
+                "':memory:' cannot be the file of a log; for a bus with nothing on disk, write memory://"
             )
         self._path = _located(path)
         self.path = str(self._path)
@@ -141,7 +141,7 @@ class DatabaseFile:
             listener(*arguments)
         except Exception:
             # It runs in the writer thread, where an exception would end all writing.
-            _log.exception("a listener to commits of %s failed: %r", self.path, listener)
+            _log.exception("a commit listener of %s failed: %r", self.path, listener)
 
     def poll_head(self) -> int | None:
         """Return the log's head if another process has moved it since the last call, else None. Cheap."""
@@ -162,7 +162,9 @@ class DatabaseFile:
         if self._writer.is_inherited:
             return  # this is a forked child: everything belongs to the parent
         if self._writer.is_here:
-            raise UsageError("close() inside transact() or a listener to commits; close from outside of it")
+            raise UsageError(
+                "close() was called inside transact() or a commit listener; call it outside of them"
+            )
         with self._turn:
             self._close()
 

@@ -173,7 +173,7 @@ def _is_done_with(tx: Transaction, path: str, record: EventRecord) -> bool:
         _log.error("a scheduled event is not released: %s", error)
         return False
     except DuplicateEventError as error:
-        _log.error("a scheduled event is dropped, for another one was published under its id: %s", error)
+        _log.error("a scheduled event is dropped: another one was published with its id: %s", error)
     return True
 
 

@@ -50,8 +50,9 @@ class OwnTables:
             if not self._refused:
                 raise
             raise UsageError(
-                f"{sql.strip()!r} inside transact() changes {self._refused!r}, a table of pabal's; "
-                "store events with tx.store_event(), and keep rows of your own in tables of your own"
+                f"{sql.strip()!r} is not allowed inside transact(): it changes {self._refused!r}, "
+                "one of pabal's own tables; store events with tx.store_event(), and keep your rows in your "
+                "own tables"
             ) from error
         finally:
             self._guards = False

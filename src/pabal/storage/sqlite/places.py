@@ -14,7 +14,7 @@ def read_number(connection: Any, path: str, name: str) -> int:
     """Return a number stored in the table ``meta``. Raises CorruptLogError if it is missing."""
     row = connection.execute(statements()[name]).fetchone()
     if row is None or not isinstance(row[0], int):
-        raise CorruptLogError(path=path, position=None, reason=f"the table meta has lost {name}")
+        raise CorruptLogError(path=path, position=None, reason=f"the table meta lacks {name}")
     return row[0]
 
 

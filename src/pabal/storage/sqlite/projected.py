@@ -101,7 +101,7 @@ def _quoted(name: str) -> str:
 
 def _warn(source: sqlite3.Connection, whose: str, reason: Exception) -> None:
     first = source.execute(statements()["first"]).fetchone()[0]
-    then = "its next start builds them anew"
+    then = "its next start rebuilds them"
     if first is not None and first > 1:
-        then = f"they cannot be built anew, for the log begins at position {first}"
+        then = f"they cannot be rebuilt because the log begins at position {first}"
     _log.warning("a rebuilt file lacks the tables of %s (%s): %s", whose, reason, then)

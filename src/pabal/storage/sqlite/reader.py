@@ -120,7 +120,7 @@ def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list
     """Return the rows of an application's SELECT. Raises UsageError if the statement cannot be run."""
     if not only_reads(sql):
         # A PRAGMA could let the next call write, and BEGIN would keep this connection on an old snapshot.
-        raise UsageError(f"query({sql!r:.200}) cannot be run; it takes one SELECT, transact() what writes")
+        raise UsageError(f"query({sql!r:.200}) cannot be run; it takes one SELECT; use transact() to write")
     try:
         return connection.execute(sql, parameters).fetchall()
     except sqlite3.Error as error:
@@ -130,7 +130,7 @@ def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list
             sqlite3.SQLITE_READONLY,
         ):
             raise UsageError(
-                f"query({sql!r:.200}) cannot be run: {error}; it takes one SELECT, transact() what writes"
+                f"query({sql!r:.200}) cannot be run: {error}; it takes one SELECT; use transact() to write"
             ) from error
         raise
 
@@ -267,7 +267,7 @@ def _check_stream(rows: list[StoredRecord], path: str, aggregate_id: str, *, who
             raise CorruptLogError(
                 path=path,
                 position=row.position,
-                reason=f"not what the index of stream {aggregate_id} says: rebuild from a backup",
+                reason=f"does not match the index of stream {aggregate_id}: restore a backup",
             )
         versions[row.aggregate_type] = row.stream_version
 

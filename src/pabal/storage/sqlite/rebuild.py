@@ -40,7 +40,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
     """
     target = target.absolute()  # SQLite takes a bare ":memory:" for no file at all
     if os.path.exists(target):
-        raise StorageUnavailableError(path=str(target), reason="this file exists, and it is not overwritten")
+        raise StorageUnavailableError(path=str(target), reason="the file exists and is not overwritten")
     connection: sqlite3.Connection | None = None
     try:
         connection = connect(target, durability="normal")

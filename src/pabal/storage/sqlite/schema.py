@@ -131,7 +131,7 @@ def _check_header(path: Path) -> None:
     with open(path, "rb") as file:
         header = file.read(100)
     if size and not header.startswith(b"SQLite format 3\0"):
-        raise NotAPabalDatabaseError(path=str(path), reason="no SQLite file")
+        raise NotAPabalDatabaseError(path=str(path), reason="not an SQLite file")
     wal = Path(f"{path}-wal")
     if wal.exists() and wal.stat().st_size > 0:
         # The current header and pages may still be in the write-ahead log. Use a read-only connection to
@@ -175,7 +175,9 @@ def _use_wal(connection: sqlite3.Connection, name: str) -> None:
             time.sleep(0.01)
             continue
         if mode != "wal":
-            raise StorageUnavailableError(path=name, reason="this file system allows no write-ahead log")
+            raise StorageUnavailableError(
+                path=name, reason="this file system does not support a write-ahead log"
+            )
         return
 
 

@@ -148,7 +148,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         (1, [('kim',)])
         """
         if iscoroutinefunction(function):
-            raise UsageError("transact() takes a plain function: of an async one nothing would be run")
+            raise UsageError("transact() takes a plain function; an async one would never run")
         return await self._writer.submit(Job(action=function, runs_once=True))  # type: ignore[no-any-return]
 
     # -- reading --------------------------------------------------------------------------------------

@@ -50,4 +50,4 @@ class WalKeeper:
             self.is_large = False
         except (OSError, sqlite3.Error) as error:
             # The log stays as it is. The next write meets the same problem and reports it to its caller.
-            _log.warning("%s: the write-ahead log could not be cut: %s", self._wal, error)
+            _log.warning("%s: the write-ahead log could not be truncated: %s", self._wal, error)

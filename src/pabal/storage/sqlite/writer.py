@@ -215,7 +215,7 @@ class Writer:
         if self._look() != self._place:
             raise StorageUnavailableError(
                 path=self._path,
-                reason="the file was moved or deleted while it was open; put it back, or open this path anew",
+                reason="the file was moved or deleted while open; put it back, or open this path again",
             )
 
     def _begin(self) -> None:
@@ -345,7 +345,7 @@ class Writer:
         finally:
             transaction.end()
         if not self._connection.in_transaction:
-            raise UsageError("transact() ended the transaction itself; leave COMMIT and ROLLBACK to pabal")
+            raise UsageError("the function ended the transaction; leave COMMIT and ROLLBACK to pabal")
         self._after_commit += transaction.after_commit
         return transaction.added
 
