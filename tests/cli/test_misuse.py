@@ -276,7 +276,7 @@ def test_a_file_whose_name_is_no_text_is_looked_after_like_others(pabal: Pabal, 
 def test_a_source_that_is_no_text_is_refused(pabal: Pabal, hostile: Path) -> None:
     """The export would end in a traceback."""
     told = pabal("events", "export", hostile, "--format", "cloudevents", "--source", "shop-\udcff")
-    assert (told.exit_code, "which no CloudEvent can keep" in told.output) == (1, True), told.output
+    assert (told.exit_code, "which a CloudEvent cannot hold" in told.output) == (1, True), told.output
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def test_text_that_no_file_can_hold_is_refused_for_what_it_is(
 ) -> None:
     """An aggregate id with half a character made the log look damaged."""
     await storage.store_events(ticks(3))
-    with pytest.raises(UsageError, match=r"kim\\ud800.* holds a lone surrogate"):
+    with pytest.raises(UsageError, match=r"kim\\ud800.* contains a lone surrogate"):
         await call(storage, HALF)
 
 

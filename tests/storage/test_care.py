@@ -318,7 +318,7 @@ async def test_a_file_that_lost_its_bookkeeping_is_refused_by_name(path: Path) -
     connection.execute("DELETE FROM meta WHERE key = 'indexed_upto'")
     connection.commit()
     connection.close()
-    with pytest.raises(CorruptLogError, match="lost indexed_upto"):
+    with pytest.raises(CorruptLogError, match="lacks indexed_upto"):
         SqliteEventStorage(path)
 
 

@@ -56,7 +56,7 @@ def test_a_class_for_an_event_is_told_as_the_slip_that_it_is() -> None:
         (account_decider, Withdraw("a", TWO)),
     ):
         scenario = given(subject, Deposited("a", FIVE)).when(command)
-        with pytest.raises(UsageError, match=r"the class Withdrawn; give .* Withdrawn\(…\)"):
+        with pytest.raises(UsageError, match=r"the class Withdrawn; pass .* Withdrawn\(…\)"):
             scenario.then(Withdrawn)
         with pytest.raises(UsageError, match=r"given\(\) was given the class Deposited"):
             given(subject, Deposited)
@@ -129,7 +129,7 @@ def test_what_is_not_as_expected_fails() -> None:
         done.then_state(balance=FIVE)
     with pytest.raises(AssertionError, match="not as expected"):
         done.then_state(lambda account: False)
-    with pytest.raises(AssertionError, match="nothing should be raised"):
+    with pytest.raises(AssertionError, match="no error was expected"):
         refused.then()
     with pytest.raises(AssertionError, match="ValueError with '' was expected"):
         refused.then_raises(ValueError)
@@ -142,7 +142,7 @@ def test_a_method_that_records_and_then_raises_does_not_pass_for_a_refusal() -> 
         account.deposit(FIVE)
         raise OverdrawnError("too late")
 
-    with pytest.raises(AssertionError, match=r"it raised, but recorded:\n.*Deposited"):
+    with pytest.raises(AssertionError, match=r"it raised, but it had recorded events:\n.*Deposited"):
         given(Account).when(deposit_and_raise).then_raises(OverdrawnError)
 
 
@@ -161,7 +161,7 @@ def test_a_story_goes_on_and_each_part_is_told_by_itself(subject: Any) -> None:
 def test_a_refusal_that_nobody_expected_is_not_passed_over() -> None:
     """A test with several commands would continue, and pass, after one that failed."""
     refused = given(Account).when(lambda account: account.withdraw(TWO))
-    with pytest.raises(AssertionError, match="nothing should be raised"):
+    with pytest.raises(AssertionError, match="no error was expected"):
         refused.when(lambda account: account.deposit(FIVE))
 
 

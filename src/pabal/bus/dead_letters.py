@@ -250,8 +250,8 @@ def _refused(outcome: object, *reasons: type[Exception]) -> bool:
 def _refuse_filters(call: str, dead_letter_id: int, filters: Mapping[str, Any]) -> None:
     if filters:
         raise UsageError(
-            f"{call}({dead_letter_id}) was given {', '.join(filters)}; filters need {call}('all'), "
-            "and edit_and_retry() changes the payload"
+            f"{call}({dead_letter_id}) was given {', '.join(filters)}; use filters with {call}('all'), "
+            "and edit_and_retry() to change the payload"
         )
 
 

@@ -139,7 +139,7 @@ def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > 200:
         raise SubscriptionError(f"name is {name!r}; it must be text of 1 to 200 characters")
     if storable(name) != name:
-        raise SubscriptionError(f"name is {name!r}; it holds a lone surrogate, which no storage can keep")
+        raise SubscriptionError(f"name is {name!r}; it contains a lone surrogate, which cannot be stored")
     return name
 
 

@@ -93,7 +93,9 @@ def _document(
     try:
         source.encode()
     except UnicodeEncodeError:
-        raise InvalidEventError(f"{source!r} holds a lone surrogate, which no CloudEvent can keep") from None
+        raise InvalidEventError(
+            f"{source!r} contains a lone surrogate, which a CloudEvent cannot hold"
+        ) from None
     attributes = {
         "specversion": "1.0",
         "id": event_id,

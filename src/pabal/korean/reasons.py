@@ -58,8 +58,8 @@ _OPERATIONS = {
     "this dead letter holds no event to edit": "이 데드 레터에는 고칠 이벤트가 없습니다",
     "{name} is {value}; it must be a whole number": "{name}={value}: 정수여야 합니다",
     "{name} is {value}; the largest position is {largest}": "{name}={value}: 로그의 위치는 {largest}을(를) 넘지 않습니다",
-    "{text} holds a lone surrogate, which no storage can keep": "{text}: 짝이 없는 서로게이트가 있어 저장소에 둘 수 없습니다",
-    "a number has more than 64 bits, which no storage can keep": "64비트를 넘는 수는 저장소에 둘 수 없습니다",
+    "{text} contains a lone surrogate, which cannot be stored": "{text}: 짝이 없는 서로게이트가 있어 저장소에 둘 수 없습니다",
+    "a number has more than 64 bits, which cannot be stored": "64비트를 넘는 수는 저장소에 둘 수 없습니다",
     "{name} is {value}; it cannot be negative": "{name}={value}: 음수일 수 없습니다",
     "trim() would delete everything; give max_age, max_events or max_bytes": "기준이 없으면 모두 지우게 됩니다. max_age, max_events, max_bytes 가운데 하나를 주세요",
 }
@@ -189,7 +189,7 @@ _SERVERS = {
     "Authentication required": "인증이 필요합니다",
     "not connected": "연결되어 있지 않습니다",
     "another process has the partition": "다른 프로세스가 파티션을 맡고 있습니다",
-    "the server has forgotten the group": "서버에 그룹이 더 이상 없습니다",
+    "the server no longer has the group": "서버에 그룹이 더 이상 없습니다",
     "a log on Redis keeps no versions of aggregates; keep them in a local storage and feed the bus with relay(storage, bus)": "Redis의 로그는 애그리거트의 버전을 보관하지 않습니다. 로컬 저장소에 두고 relay(storage, bus)로 버스에 보내세요",
     "cannot {action} on a log on Redis; {reason}": "Redis의 로그에서는 할 수 없습니다({action}). {reason}",
     "{count} events, not {expected}": "이벤트가 {expected}개가 아니라 {count}개",
@@ -199,8 +199,8 @@ _SERVERS = {
     "when_disconnected is {value}; use 'wait' or 'fail'": "when_disconnected={value}: 'wait'나 'fail'을 쓰세요",
     "keep is {keep}; it must be a whole number of events, at least 0": "keep={keep}: 0 이상인 이벤트 수여야 합니다",
     "{option} is {text}; it must be text of 1 to 200 characters without braces": "{option}={text}: 중괄호가 없는 1~200자여야 합니다",
-    "{option} is {text}; it holds a lone surrogate, which no server can keep": "{option}={text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
-    "{text} holds a lone surrogate, which no server can keep": "{text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
+    "{option} is {text}; it contains a lone surrogate, which cannot be stored": "{option}={text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
+    "{text} contains a lone surrogate, which cannot be stored": "{text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
     "partition_key returned {key}; it must return text without lone surrogates, or None": "partition_key가 {key}을(를) 돌려주었습니다. 짝이 없는 서로게이트가 없는 글자나 None이어야 합니다",
     "the dead letter cannot be read; discard it": "데드 레터를 읽을 수 없습니다. 폐기하세요",
     "name is {name}; on a server it cannot contain a NUL": "name={name}: 서버에서는 이름에 NUL을 쓸 수 없습니다",
@@ -216,7 +216,7 @@ _SERVERS = {
 }
 
 _EVENTS = {
-    "{text} holds a lone surrogate, which no CloudEvent can keep": "{text}: 짝이 없는 서로게이트가 있어 CloudEvent에 둘 수 없습니다",
+    "{text} contains a lone surrogate, which a CloudEvent cannot hold": "{text}: 짝이 없는 서로게이트가 있어 CloudEvent에 둘 수 없습니다",
     "a CloudEvent needs a source: a URI reference such as '/shop/orders'": "CloudEvent에는 source가 필요합니다. '/shop/orders' 같은 URI 참조를 쓰세요",
     "this is not a CloudEvent: {names} missing or not text": "CloudEvent가 아닙니다. 없거나 텍스트가 아닌 속성: {names}",
     "CloudEvents {version} is not supported; send 1.0": "CloudEvents {version}은(는) 지원하지 않습니다. 1.0을 보내세요",

@@ -99,7 +99,7 @@ class Scenario:
             refuse_classes("then", events)
             if not isinstance(self._subject, Decider):
                 refuse_lists("then", events)
-            raise AssertionError("other events were recorded:\n" + _difference(events, self._recorded))
+            raise AssertionError("different events were recorded:\n" + _difference(events, self._recorded))
         return self
 
     def then_raises(self, error: type[BaseException], match: str = "") -> Scenario:
@@ -112,7 +112,7 @@ class Scenario:
         self._refuse_projection()
         if self._raised is None:
             raise AssertionError(
-                f"{error.__name__} was expected; nothing was raised, and recorded was:\n"
+                f"{error.__name__} was expected, but nothing was raised; recorded events:\n"
                 + _difference((), self._recorded)
             )
         if not isinstance(self._raised, error) or match not in str(self._raised):
@@ -120,7 +120,7 @@ class Scenario:
                 f"{error.__name__} with {match!r} was expected, not {self._raised!r}"
             ) from self._raised
         if self._recorded:
-            raise AssertionError("it raised, but recorded:\n" + _difference((), self._recorded))
+            raise AssertionError("it raised, but it had recorded events:\n" + _difference((), self._recorded))
         self._raised = None
         return self
 
@@ -131,7 +131,7 @@ class Scenario:
         found = {name: getattr(self._state, name) for name in attributes}
         if found != attributes:
             raise AssertionError(
-                "the state is another:\n"
+                "the state differs:\n"
                 + _difference(
                     [f"{name} = {value!r}" for name, value in attributes.items()],
                     [f"{name} = {value!r}" for name, value in found.items()],
@@ -150,7 +150,7 @@ class Scenario:
             raise UsageError("only projections have rows: use then() or then_state()")
         found = self._state.rows(sql)
         if found != list(rows):
-            raise AssertionError("the rows are others:\n" + _difference(rows, found))
+            raise AssertionError("the rows differ:\n" + _difference(rows, found))
         return self
 
     def _refuse_projection(self) -> None:
@@ -159,7 +159,7 @@ class Scenario:
 
     def _expect_no_error(self) -> None:
         if self._raised is not None:
-            raise AssertionError(f"nothing should be raised, but it was {self._raised!r}") from self._raised
+            raise AssertionError(f"no error was expected, but it raised {self._raised!r}") from self._raised
 
 
 @overload

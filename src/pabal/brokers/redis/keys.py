@@ -13,7 +13,7 @@ def check_name(option: str, text: str) -> None:
     if not isinstance(text, str) or not text.strip() or len(text) > 200 or set(text) & set("{}\0"):
         raise UsageError(f"{option} is {text!r}; it must be text of 1 to 200 characters without braces")
     if storable(text) != text:
-        raise UsageError(f"{option} is {text!r}; it holds a lone surrogate, which no server can keep")
+        raise UsageError(f"{option} is {text!r}; it contains a lone surrogate, which cannot be stored")
 
 
 class LogKeys:

@@ -60,7 +60,7 @@ def pack(args: tuple[Argument, ...]) -> bytes:
             try:
                 arg = (arg if isinstance(arg, str) else str(arg)).encode()
             except UnicodeEncodeError:
-                raise UsageError(f"{arg!r} holds a lone surrogate, which no server can keep") from None
+                raise UsageError(f"{arg!r} contains a lone surrogate, which cannot be stored") from None
         pieces.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
     return b"".join(pieces)
 

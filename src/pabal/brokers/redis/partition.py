@@ -258,7 +258,7 @@ class PartitionStorage(SteeredPartition):
         )
         names = [name.decode() for name in lost]
         if names == [GONE]:
-            raise BrokerUnavailableError(path=self.path, reason="the server has forgotten the group")
+            raise BrokerUnavailableError(path=self.path, reason="the server no longer has the group")
         for change in changes:
             if change.name in names and self._held.get(change.name) == change.epoch:
                 del self._held[change.name]

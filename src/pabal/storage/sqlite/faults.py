@@ -92,11 +92,11 @@ def storable() -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
-        raise UsageError(f"{error.object!r} holds a lone surrogate, which no storage can keep") from error
+        raise UsageError(f"{error.object!r} contains a lone surrogate, which cannot be stored") from error
     except OverflowError as error:
         if not str(error).startswith(_TOO_LARGE):
             raise
-        raise UsageError("a number has more than 64 bits, which no storage can keep") from error
+        raise UsageError("a number has more than 64 bits, which cannot be stored") from error
 
 
 @contextmanager
