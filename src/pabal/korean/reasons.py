@@ -200,7 +200,6 @@ _SERVERS = {
     "keep is {keep}; it must be a whole number of events, at least 0": "keep={keep}: 0 이상인 이벤트 수여야 합니다",
     "{option} is {text}; it must be text of 1 to 200 characters without braces": "{option}={text}: 중괄호가 없는 1~200자여야 합니다",
     "{option} is {text}; it contains a lone surrogate, which cannot be stored": "{option}={text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
-    "{text} contains a lone surrogate, which cannot be stored": "{text}: 짝이 없는 서로게이트가 있어 서버에 둘 수 없습니다",
     "partition_key returned {key}; it must return text without lone surrogates, or None": "partition_key가 {key}을(를) 돌려주었습니다. 짝이 없는 서로게이트가 없는 글자나 None이어야 합니다",
     "the dead letter cannot be read; discard it": "데드 레터를 읽을 수 없습니다. 폐기하세요",
     "name is {name}; on a server it cannot contain a NUL": "name={name}: 서버에서는 이름에 NUL을 쓸 수 없습니다",
