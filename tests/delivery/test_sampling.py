@@ -75,6 +75,30 @@ async def test_a_bus_samples_itself_while_something_happens_and_seldom_when_not(
     assert recorded[-1].handled == 1, "the last seconds are noted at the end"
 
 
+async def test_samples_count_failed_attempts_from_the_first_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page that shows when failures began would miss those of the first seconds, or count some twice."""
+    recorded: list[Sample] = []
+    storage, clock = InMemoryEventStorage(), VirtualClock()
+
+    async def record(sample: Sample) -> None:
+        recorded.append(sample)
+
+    monkeypatch.setattr(storage, "record_sample", record)
+    async with InMemoryEventBus(storage, clock=clock) as bus:
+
+        async def fail(event: Tick) -> None:
+            raise ValueError("no")
+
+        bus.subscribe(Tick, fail, name="ticks", retry_count=0)
+        for failures in (2, 3):
+            for _ in range(failures):
+                await bus.publish(Tick("A", 1))
+            await bus.drain()
+            await clock.advance(60)
+            assert sum(sample.failed for sample in recorded) == failures
+            recorded.clear()
+
+
 def sample(at: int, source: str = "a", handled: int = 20) -> Sample:
     return Sample(at, source, 10.0, handled, 0, 7, 0.001, 0.002, {})
 
