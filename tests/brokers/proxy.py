@@ -51,7 +51,18 @@ class Proxy:
         if self.refuse:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        accepting = asyncio.current_task()
+        assert accepting is not None
+        self._tasks.add(accepting)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except BaseException as error:  # also if the proxy ends meanwhile
+            writer.transport.abort()
+            if isinstance(error, OSError):
+                return
+            raise
+        finally:
+            self._tasks.discard(accepting)
         self._writers |= {writer, back}
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._pass_on(source, sink))
