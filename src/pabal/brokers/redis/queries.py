@@ -65,7 +65,7 @@ async def by_aggregate(log: Readable, aggregate_id: str, aggregate_type: str | N
     return [
         body_of(decode_event(row))
         async for row in rows_of(log)
-        if row.aggregate_id == aggregate_id and aggregate_type in (None, row.aggregate_type)
+        if row.aggregate_id == aggregate_id and aggregate_type in (None, row.aggregate_type or "")
     ]
 
 

@@ -38,6 +38,18 @@ class Audited(DomainEvent):
         return self.account
 
 
+class Remarked(DomainEvent):
+    """An event of an aggregate that has an id but no type."""
+
+    event_type: ClassVar[str] = "conformance.remarked"
+    subject: str
+
+    @property
+    def aggregate_id(self) -> str:
+        """Return the subject."""
+        return self.subject
+
+
 class Ticked(DomainEvent):
     """An event of no aggregate."""
 

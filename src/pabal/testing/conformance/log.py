@@ -16,7 +16,7 @@ from pabal.errors import (
 )
 from pabal.ports.storage import Committed
 from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
-from pabal.testing.conformance.events import Audited, Deposited, Ticked, deposits, everything
+from pabal.testing.conformance.events import Audited, Deposited, Remarked, Ticked, deposits, everything
 
 
 @case()
@@ -147,6 +147,17 @@ async def the_same_event_again_is_stored_once(factory: StorageFactory) -> None:
         check(again[0] == position < again[1] == again[2], f"positions of [old, new, the same new]: {again}")
         equal(await everything(storage), [first, second], "the log")
         equal(await storage.get_events_by_aggregate("a", "account"), [first, second], "the stream")
+
+
+@case()
+async def an_aggregate_without_a_type_is_found_by_the_empty_type(factory: StorageFactory) -> None:
+    """Return its events for the type ``""``, and without a type; not those of another type."""
+    async with opened(factory) as storage:
+        await storage.store_events([Remarked("a"), Deposited("a", 1), Remarked("b")])
+        equal(await storage.get_events_by_aggregate("a", ""), [Remarked("a")], "events of a, of no type")
+        both = await storage.get_events_by_aggregate("a")
+        equal(both, [Remarked("a"), Deposited("a", 1)], "events of a, of any type")
+        equal(await storage.get_events_by_aggregate("b", "account"), [], "events of b, of another type")
 
 
 @case()
