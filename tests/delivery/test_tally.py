@@ -165,3 +165,30 @@ async def test_what_queues_is_counted_right_while_it_is_delivered(stored: Backen
     clerk.gate.set()
     await bus.drain(60)
     assert bus._engine.redelivery.waiting == 0
+
+
+@pytest.mark.parametrize("discarded", [False, True])
+async def test_a_retry_that_succeeds_while_its_subscription_is_paused_counts(
+    desk: Desk, discarded: bool
+) -> None:
+    """Health told of a dead letter that was gone, for as long as the subscription was paused."""
+    clerk = desk.clerk
+    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
+    desk.employ(on_exhausted="park")
+    await desk.publish(1, 2)
+    await desk.rest()
+    clerk.refused.clear()
+    clerk.gate.clear()
+    first, _ = await desk.bus.dead_letters.list()
+    assert await desk.bus.dead_letters.retry(first.id) == 1
+    await clerk.entered.reach(3)
+    await desk.pause()
+    if discarded:
+        assert await desk.bus.dead_letters.discard(first.id) == 1
+    clerk.gate.set()
+    await clerk.handled.reach(1)
+    await desk.clock.settle()
+    assert told(desk.bus) == len(await desk.bus.dead_letters.list()) == 1
+    await desk.resume()
+    await desk.rest()
+    assert told(desk.bus) == 1

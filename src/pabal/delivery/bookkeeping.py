@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
 from pabal.delivery.histogram import Histogram
 from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 
+Origin = Literal["letter", "discarded letter", "queue"]
+"""Where a delivery below the watermark comes from: a dead letter, or the queue behind a parked key."""
 FAILURES_KEPT = 100
 """How many failures are kept for one delivery: each further failure writes all of them again."""
 

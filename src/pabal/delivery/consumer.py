@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.arrivals import Arrivals
-from pabal.delivery.bookkeeping import Failing, Figures, Unsaved
+from pabal.delivery.bookkeeping import Failing, Figures, Origin, Unsaved
 from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.context import Call, DeliveryContext
 from pabal.delivery.lane import GATED, IDLE, READY, RUNNING, WAITING, Item, Lane
@@ -121,7 +121,7 @@ class Consumer:
         self.saved = 0
         """The position up to which the last save saw the log."""
         self.unsaved = Unsaved()
-        self.outside: set[int] = set()
+        self.outside: dict[int, Origin] = {}
         """Positions under way that are below the watermark: dead letters, and events queued behind them."""
         self.replay: ReplayRun | None = None
         """The range of the log that is being replayed now."""
@@ -273,9 +273,8 @@ class Consumer:
 
     def taken_from_queues(self) -> int:
         """Return how many deliveries were loaded from queues in which the storage still has them."""
-        failing = self.failing
-        letters = (p in failing and failing[p].from_dead_letter for p in self.outside)
-        return len(self.outside) - sum(letters) + self.unsaved.left_queue
+        under_way = sum(origin == "queue" for origin in self.outside.values())
+        return under_way + self.unsaved.left_queue
 
     def spill_behind(self, lane: Lane, position: int) -> None:
         """Leave a position on disk, behind others of its lane that already are."""
@@ -334,19 +333,24 @@ class Consumer:
     def finished(self, position: int) -> None:
         """Record that a position needs no further work."""
         tracker = self.tracker
-        failing = self.failing.pop(position, None) if self.failing else None
-        if failing is not None and tracker is not None:
+        if self.failing and self.failing.pop(position, None) is not None and tracker is not None:
             self.unsaved.retries.pop(position, None)
             self.unsaved.cleared.add(position)
         if tracker is not None:
             self.queued -= 1
             if self.outside and position in self.outside:
-                self.outside.discard(position)
+                self._left(self.outside.pop(position))
                 self.unsaved.cleared.add(position)
-                self.unsaved.left_queue += failing is None or not failing.from_dead_letter
             elif self.replay is None or not self.replay.finish(position):
                 tracker.finish(position)
             self.noted()
+
+    def _left(self, origin: Origin) -> None:
+        if origin == "queue":
+            self.unsaved.left_queue += 1
+        elif origin == "letter":
+            self.unsaved.letters -= 1
+            self.engine.note_parked(-1)
 
     def all_finished(self, items: list[Item]) -> None:
         """Record that a batch is finished, and save and refill only once for all of it."""

@@ -70,16 +70,17 @@ class Redelivery:
 
     def done(self, consumer: Consumer, position: int) -> None:
         """Settle a dead letter whose retry succeeded."""
-        if not consumer.failing[position].discarded:
-            self._engine.note_parked(-1)
-            consumer.unsaved.letters -= consumer.tracker is not None
-        if consumer.tracker is None:
+        if consumer.tracker is None:  # with a log, ``finished`` does both
+            if not consumer.failing[position].discarded:
+                self._engine.note_parked(-1)
             self._engine.dead_letters.remove(consumer.name, position)
         self._release_moved(consumer, position)
 
     def discarded(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
         """Make no further attempt at a discarded dead letter, and release the queue behind it."""
         position = letter.position
+        if consumer.outside.get(position) == "letter":
+            consumer.outside[position] = "discarded letter"
         failing = consumer.failing.get(position)
         if failing is not None and failing.from_dead_letter:
             failing.discarded = True  # a worker may be handling it right now
@@ -121,7 +122,7 @@ class Redelivery:
         """Record that the retry of a dead letter failed and it was parked again."""
         consumer.failing.pop(position, None)
         if consumer.tracker is not None:
-            consumer.outside.discard(position)
+            consumer.outside.pop(position, None)
             consumer.queued -= 1
             consumer.unsaved.retries.pop(position, None)
         self._release_moved(consumer, position)
@@ -175,7 +176,7 @@ class Redelivery:
             self._engine.dead_letters.queue(consumer.name, key, item)
         elif position in consumer.outside:
             # It came from the queue, where its row still is.
-            consumer.outside.discard(position)
+            consumer.outside.pop(position, None)
             consumer.queued -= 1
         else:
             consumer.unsaved.queued.append((key, position))
@@ -235,7 +236,7 @@ class Redelivery:
         if rows is None or not consumer.is_open(tracker):
             return True
         self.waiting -= len(positions)
-        consumer.outside.update(positions)
+        consumer.outside.update(dict.fromkeys(positions, "queue"))
         entered = False
         for gone in set(positions) - {row.position for row in rows}:
             consumer.pass_over(gone)
@@ -271,7 +272,7 @@ class Redelivery:
             consumer.arrivals.sort()  # an event of its key may be in delivery without a lane
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
-            consumer.outside.add(position)
+            consumer.outside[position] = "letter"
             consumer.queued += 1
         if self._is_held_by_another(consumer, lane, came_from):
             lane = consumer.shared  # if it succeeded in its key's lane, it would release the queue there
