@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.brokers.events import until
+from tests.bus.conftest import on_disk as on_disk
 from tests.bus.conftest import stored as stored
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, Seen, figures, turns
@@ -15,6 +16,7 @@ from tests.delivery.desk import Clerk, Desk
 
 from pabal import InMemoryEventBus, NotRetryableError
 from pabal.ports.storage import EventStorage, SubscriptionRecord
+from pabal.testing import VirtualClock
 
 
 def told(bus: InMemoryEventBus) -> int:
@@ -192,3 +194,22 @@ async def test_a_retry_that_succeeds_while_its_subscription_is_paused_counts(
     await desk.resume()
     await desk.rest()
     assert told(desk.bus) == 1
+
+
+async def test_what_other_processes_park_and_discard_is_counted_within_seconds(on_disk: Backend) -> None:
+    """A web process that handles nothing would be degraded, or ok, until its next start."""
+    clock, clerk = VirtualClock(), Clerk()
+    worker = await on_disk.running(worker_count=1)
+    clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
+    worker.subscribe(Moved, clerk, name="clerk")
+    web = await on_disk.running(worker_count=1, clock=clock)
+    assert isinstance(web, InMemoryEventBus)
+    await worker.publish_batch([Moved("A", 1), Moved("B", 2)])
+    await worker.drain(60)
+    await clock.advance(3.0)
+    await web.drain(60)
+    assert (told(web), web.health().status) == (2, "degraded")
+    assert await worker.clear_failed_events() == 2
+    await clock.advance(3.0)
+    await web.drain(60)
+    assert (told(web), web.health().status) == (0, "ok")

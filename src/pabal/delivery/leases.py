@@ -261,6 +261,8 @@ class Leases:
             consumer = self._engine.consumers.get(name)
             if consumer is not None:
                 self.fenced(consumer)
+        if self._storage.capabilities.shared:
+            self._engine.tally.look()  # other processes park, retry and discard, too
 
     def fenced(self, consumer: Consumer) -> None:
         """Let go of a subscription that another process took over, and stand by for it."""
