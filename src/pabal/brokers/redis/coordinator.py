@@ -336,7 +336,6 @@ class Coordinator:
         for call in await self._log.link.call("SMEMBERS", key):
             await running.answer(call.decode(errors="replace"))
             await self._log.link.call("SREM", key, call)
-        running.engine.tally.look()  # discarded dead letters make room for others
 
     async def has_calls(self) -> bool:
         """Tell whether any dead letter was retried or discarded without its owner having acted on it yet."""

@@ -49,6 +49,7 @@ class Running:
         if call.isdecimal():
             await self._retry(int(call))
             return
+        self.engine.parked = max(0, self.engine.parked - 1)  # there is room for another
         name, _, rest = call.partition("\0")
         position, _, key = rest.partition("\0")
         consumer = self.engine.consumers.get(name)
