@@ -45,6 +45,7 @@ async def busy(stored: Backend, **options: Any) -> tuple[InMemoryEventBus, Event
     clerk, idle = Clerk(), Clerk()
     bus.subscribe(Moved, clerk, name="clerk", **options)
     bus.subscribe(Moved, idle, name="idle")
+    await bus.drain(60)  # both are open: no other bus can have one before
     return bus, bus.storage, clerk
 
 
@@ -202,6 +203,7 @@ async def test_what_other_processes_park_and_discard_is_counted_within_seconds(o
     worker = await on_disk.running(worker_count=1)
     clerk.refused = {n: NotRetryableError("never") for n in (1, 2)}
     worker.subscribe(Moved, clerk, name="clerk")
+    await worker.drain(60)
     web = await on_disk.running(worker_count=1, clock=clock)
     assert isinstance(web, InMemoryEventBus)
     await worker.publish_batch([Moved("A", 1), Moved("B", 2)])
