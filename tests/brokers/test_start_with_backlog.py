@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from pabal import RetryPolicy
 from pabal.brokers.redis import RedisEventBus
-from tests.brokers.events import Moved, moves, until
+from pabal.delivery.feed import Feed
+from pabal.ports.storage import Page
+from tests.brokers.events import Moved, Noted, moves, until
 from tests.brokers.server import Server
 from tests.brokers.test_bus import make
+from tests.turns import turns_counted
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -39,6 +44,31 @@ async def test_a_handler_of_the_backlog_can_publish_from_the_first_delivery(
         await until(lambda: len(handled) >= 640 or bool(failures(bus)))
         assert failures(bus) == 0
         assert sorted(handled) == list(range(640))
+
+
+async def test_the_partitions_of_a_backlog_are_handed_on_one_after_the_other(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn of the event loop would be as long as there are partitions, and a publish takes several."""
+    async with make(shared_server, namespace) as publisher:
+        await publisher.publish_batch(moves(64, 8000))
+    seen: Counter[int] = Counter()
+    partitions: set[Feed] = set()
+    route = Feed._route
+
+    def routed(feed: Feed, after: int, page: Page) -> bool:
+        seen[turns.count] += 1
+        partitions.add(feed)
+        return route(feed, after, page)
+
+    monkeypatch.setattr(Feed, "_route", routed)
+    noted = Noted()
+    bus = make(shared_server, namespace)
+    bus.subscribe(Moved, noted, name="late", start="beginning")
+    async with turns_counted() as turns, bus:
+        await until(lambda: len(noted.numbers) == 8000)
+    assert len(partitions) == 8
+    assert max(seen.values()) <= 2  # before and after the count of one turn
 
 
 def failures(bus: RedisEventBus) -> int:

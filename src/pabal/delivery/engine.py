@@ -66,6 +66,8 @@ class Engine:
         """Numbers deliveries on a bus without storage, where there are no log positions."""
         self.ready: deque[Lane | Arrivals] = deque() if crew is None else crew.ready
         self.resting: deque[asyncio.Future[None]] = deque() if crew is None else crew.resting
+        self.routing: asyncio.Lock = asyncio.Lock() if crew is None else crew.routing
+        """Whose turn it is to hand on what was read: were it that of several logs, publishers would wait."""
         self.admission = Admission(self)
         self.pending = 0
         """Deliveries in memory that are not finished: queued, running, or waiting for a retry."""
@@ -331,6 +333,8 @@ class Engine:
         await ended(self._outlived)
         self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
+        if self.crew is None:
+            self.routing = asyncio.Lock()  # the last one may belong to another loop
         self.pending = 0
         self.router.stored = storage is not None
         self._first_slot = 0

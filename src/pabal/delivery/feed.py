@@ -249,9 +249,10 @@ class Feed:
                 await self._engine.background.sleep(_READ_PAUSE)
                 continue
             for part in _parts(page):
-                followed = self._route(after, part)
-                # Handlers and publishers share the loop with a lagging subscription: let them run.
-                await asyncio.sleep(0)
+                async with self._engine.routing:
+                    followed = self._route(after, part)
+                    # Handlers and publishers share the loop with a lagging subscription: let them run.
+                    await asyncio.sleep(0)
                 if not followed:
                     break
                 after = part.upto
