@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,8 @@ from pabal.errors import (
     UnserializableEventError,
     UsageError,
 )
-from pabal.ports.storage import ParkedDelivery
+from pabal.ports.records import GroupsByError
+from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDelivery
 from pabal.ports.telemetry import AttemptFailed
 from pabal.testing import VirtualClock
 from tests.bus.samples import Moved, Noted
@@ -315,6 +317,92 @@ async def test_others_have_the_event_loop_while_all_in_memory_are_dealt_with(
         assert turns.count >= 12 + 3
     await bus.drain(60)
     assert await bus.dead_letters.list() == []
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+async def test_all_are_dealt_with_without_holding_more_than_a_commit_takes(
+    backend: Backend, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred thousand with their tracebacks would be read into memory before the first is dealt with."""
+    bus, clinic = await sick_bus(backend)
+    await bus.publish_batch([Noted(n) for n in range(350)])
+    await bus.drain(60)
+    clinic.accepts = True
+    store = bus.dead_letters._store
+    call = "begin_retry" if action == "retry" else "discard_dead_letter"
+    count, page, act = store.group_dead_letters, store.list_dead_letters, getattr(store, call)
+    held: list[int] = [0]
+
+    async def counted() -> Any:
+        groups = await count()
+        held[:] = [0]  # some read them for that, and keep none
+        return groups
+
+    async def listed(**options: Any) -> Any:
+        found = await page(**options)
+        held.append(held[-1] + len(found))
+        return found
+
+    async def acted(*arguments: Any) -> Any:
+        held.append(held[-1] - 1)
+        return await act(*arguments)
+
+    monkeypatch.setattr(store, "group_dead_letters", counted)
+    monkeypatch.setattr(store, "list_dead_letters", listed)
+    monkeypatch.setattr(store, call, acted)
+    assert await getattr(bus.dead_letters, action)("all") == 350
+    assert max(held) <= 100
+    await bus.drain(60)
+    assert await bus.dead_letters.list() == []
+
+
+async def test_all_are_those_there_were_when_it_was_asked(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails meanwhile would be discarded unseen, and a retry of all need never end."""
+    bus, _ = await sick_bus(backend)
+    await bus.publish_batch([Noted(n) for n in range(150)])
+    await bus.drain(60)
+    store = bus.dead_letters._store
+    discard = store.discard_dead_letter
+    begun = asyncio.Event()
+
+    async def discarded(dead_letter_id: int) -> Any:
+        if not begun.is_set():
+            begun.set()
+            await bus.publish(Noted(1000))
+            await bus.drain(60)
+        return await discard(dead_letter_id)
+
+    monkeypatch.setattr(store, "discard_dead_letter", discarded)
+    assert await bus.dead_letters.discard("all") == 150
+    assert [letter.event.n for letter in await bus.dead_letters.list()] == [1000]
+
+
+def test_counting_dead_letters_keeps_none_of_them() -> None:
+    """A page of the dashboard would hold all there are on a server, with their tracebacks."""
+    letters = [
+        DeadLetterRecord(n, "s", n, None, Noted(n), "", (), datetime.fromtimestamp(n, UTC), "parked", None, 0)
+        for n in (3, 1, 2)
+    ]
+    counted = GroupsByError()
+    before = [sys.getrefcount(letter) for letter in letters]
+    counted.add(letters[:2])
+    counted.add(letters[2:])
+    assert [sys.getrefcount(letter) for letter in letters] == before
+    first, last = datetime.fromtimestamp(1, UTC), datetime.fromtimestamp(3, UTC)
+    assert counted.groups() == [DeadLetterGroup("s", None, 3, first, last, 3)]
+
+
+async def test_others_have_the_event_loop_while_all_in_memory_are_counted() -> None:
+    """Each look of an operator at a hundred thousand would hold up every handler."""
+    letters = MemoryDeadLetters()
+    for position in range(1, 5001):
+        letters.park("clinic", ParkedDelivery(position, "", (), 0.0, None, Noted(position), None))
+    async with turns_counted() as turns:
+        [group] = await letters.group_dead_letters()
+        assert turns.count >= 4
+    assert (group.count, group.newest_id) == (5000, 5000)
 
 
 async def test_the_seeds_short_forms_list_and_clear(backend: Backend) -> None:

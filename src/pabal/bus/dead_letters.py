@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -27,7 +25,6 @@ from pabal.errors import (
 )
 from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore
 
-_PAGE = 500
 _AT_ONCE = 100
 """How many dead letters are retried or discarded in one commit."""
 
@@ -120,10 +117,7 @@ class DeadLetters:
         if which != "all":
             _refuse_filters("retry", which, filters)
             return int(await self._begin(which, None))
-        begun = 0
-        for letters in _groups(await self._matching(filters)):
-            begun += await self._begin_together(letters)
-        return begun
+        return await self._in_groups(filters, self._begin_together)
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> bool:
         """Replace the payload of a dead letter and deliver it again; False if a retry is already under way.
@@ -150,12 +144,7 @@ class DeadLetters:
             await self._discard(which)
             self._engine.tally.look()
             return 1
-        count = 0
-        for letters in _groups(await self._matching(filters)):
-            discards = (self._discard(letter.id) for letter in letters)
-            for outcome in await asyncio.gather(*discards, return_exceptions=True):
-                # One that is gone has succeeded in a retry, or another caller discarded it.
-                count += not _refused(outcome, DeadLetterNotFoundError)
+        count = await self._in_groups(filters, self._discard_together)
         self._engine.tally.look()
         return count
 
@@ -222,22 +211,32 @@ class DeadLetters:
         if consumer is not None:
             self._engine.redelivery.discarded(consumer, letter)
 
-    async def _matching(self, filters: Mapping[str, str | None]) -> Sequence[DeadLetter]:
-        found: deque[DeadLetter] = deque()
-        while True:
-            after = found[-1].id if found else 0
-            page = await self.list(after=after, limit=_PAGE, **filters)
-            if not page:
-                return found
-            found += page
-            await asyncio.sleep(0)  # listing from memory never yields by itself
+    async def _discard_together(self, letters: Sequence[DeadLetter]) -> int:
+        """Remove dead letters in one commit; return how many still existed."""
+        discards = (self._discard(letter.id) for letter in letters)
+        outcomes = await asyncio.gather(*discards, return_exceptions=True)
+        # One that is gone has succeeded in a retry, or another caller discarded it.
+        return sum(not _refused(outcome, DeadLetterNotFoundError) for outcome in outcomes)
 
+    async def _in_groups(
+        self, filters: Mapping[str, str | None], act: Callable[[Sequence[DeadLetter]], Awaitable[int]]
+    ) -> int:
+        """Call ``act`` for all dead letters that match now, one commit at a time; return the sum of its results.
 
-def _groups(letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, ...]]:
-    """Divide dead letters into groups, one for each commit."""
-    left = iter(letters)
-    while group := tuple(islice(left, _AT_ONCE)):
-        yield group
+        Each page is read only when it is due, so memory does not grow with the number of dead letters. A dead
+        letter that is parked again keeps its id; one parked since the call has an id above ``last``.
+        """
+        last = max((group.newest_id for group in await self._store.group_dead_letters()), default=0)
+        count = after = 0
+        while after < last:
+            page = await self.list(after=after, limit=_AT_ONCE, **filters)
+            letters = [letter for letter in page if letter.id <= last]
+            if not letters:
+                break
+            after = letters[-1].id
+            count += await act(letters)
+            await asyncio.sleep(0)  # with dead letters in memory, nothing else yields to the event loop
+        return count
 
 
 def _refused(outcome: object, *reasons: type[Exception]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,10 @@ from pabal.domain.event import AdoptedEvent, kind_of, replace_header
 from pabal.domain.registry import registry
 from pabal.errors import DeadLetterNotFoundError
 from pabal.ports.arguments import check_bounds
-from pabal.ports.records import group_by_error
+from pabal.ports.records import GroupsByError
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, ParkedDelivery
+
+_COUNTED_AT_ONCE = 1000
 
 
 class MemoryDeadLetters:
@@ -166,7 +169,12 @@ class MemoryDeadLetters:
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of the last error, the largest group first."""
-        return group_by_error(self._by_id.values())
+        counted = GroupsByError()
+        left = iter(list(self._by_id.values()))
+        while page := list(islice(left, _COUNTED_AT_ONCE)):
+            counted.add(page)
+            await asyncio.sleep(0)  # counting 100,000 at once would block the event loop
+        return counted.groups()
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
         """Return a dead letter. Raises DeadLetterNotFoundError."""

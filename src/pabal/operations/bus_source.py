@@ -30,9 +30,9 @@ from pabal.ports.operations import (
     Target,
     Totals,
 )
-from pabal.ports.records import group_by_error
+from pabal.ports.records import GroupsByError
 from pabal.ports.samples import Sample, Series
-from pabal.ports.storage import DeadLetterRecord, Start
+from pabal.ports.storage import Start
 
 _PAGE = 500
 _IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
@@ -145,13 +145,13 @@ class BusSource(NoProjections):
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
         """Return the number of dead letters for each subscription and error type."""
-        letters: list[DeadLetterRecord] = []
+        counted = GroupsByError()
         after = 0
         while page := await self._bus.dead_letters.list(after=after, limit=_PAGE):
             after = page[-1].id
-            letters += [letter.record for letter in page]
+            counted.add(letter.record for letter in page)
             await asyncio.sleep(0)  # yield to the event loop: in-memory listing never does
-        return group_by_error(letters)
+        return counted.groups()
 
     async def pause(self, name: str) -> ActionResult:
         """Pause a subscription. Not possible in memory, where its events would be lost meanwhile."""

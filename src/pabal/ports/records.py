@@ -234,23 +234,33 @@ class DeadLetterGroup(msgspec.Struct, frozen=True):
     newest_id: int
 
 
-def group_by_error(letters: Iterable[DeadLetterRecord]) -> list[DeadLetterGroup]:
-    """Count dead letters by subscription and type of the last error, the largest group first."""
-    groups: dict[tuple[str, str | None], list[DeadLetterRecord]] = {}
-    for letter in letters:
-        groups.setdefault((letter.subscription, letter.error_type), []).append(letter)
-    found = [
-        DeadLetterGroup(
-            name,
-            error_type,
-            len(members),
-            min(letter.parked_at for letter in members),
-            max(letter.parked_at for letter in members),
-            max(letter.id for letter in members),
-        )
-        for (name, error_type), members in groups.items()
-    ]
-    return sorted(found, key=lambda group: (-group.count, group.subscription, group.error_type or ""))
+class GroupsByError:
+    """Count dead letters by subscription and type of the last error, page by page, without keeping them."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], DeadLetterGroup] = {}
+
+    def add(self, letters: Iterable[DeadLetterRecord]) -> None:
+        """Count a page of dead letters."""
+        found = self._found
+        for letter in letters:
+            at, key = letter.parked_at, (letter.subscription, letter.error_type)
+            known = found.get(key)
+            if known is None:
+                found[key] = DeadLetterGroup(*key, 1, at, at, letter.id)
+                continue
+            found[key] = DeadLetterGroup(
+                *key,
+                known.count + 1,
+                min(at, known.first_parked_at),
+                max(at, known.last_parked_at),
+                max(letter.id, known.newest_id),
+            )
+
+    def groups(self) -> list[DeadLetterGroup]:
+        """Return the groups, the largest first."""
+        found = self._found.values()
+        return sorted(found, key=lambda group: (-group.count, group.subscription, group.error_type or ""))
 
 
 class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):

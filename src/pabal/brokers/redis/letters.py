@@ -26,7 +26,7 @@ from pabal.brokers.redis.scripts import script
 from pabal.delivery.dead_letters import edited
 from pabal.errors import DeadLetterNotFoundError, DecodeError
 from pabal.ports.arguments import check_bounds
-from pabal.ports.records import group_by_error
+from pabal.ports.records import GroupsByError
 from pabal.ports.storage import DeadLetterGroup, DeadLetterRecord, PendingRetry
 
 _PAGE = 200
@@ -84,10 +84,12 @@ class GroupLetters:
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of their last error, largest group first."""
-        letters: list[DeadLetterRecord] = []
-        while page := await self.list_dead_letters(after=letters[-1].id if letters else 0, limit=_PAGE):
-            letters += page
-        return group_by_error(letters)
+        counted = GroupsByError()
+        after = 0
+        while page := await self.list_dead_letters(after=after, limit=_PAGE):
+            counted.add(page)
+            after = page[-1].id
+        return counted.groups()
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
         """Return one dead letter. Raises DeadLetterNotFoundError."""
