@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from pabal import InMemoryEventBus, NotRetryableError
+from pabal import InMemoryEventBus, InMemoryEventStorage, NotRetryableError
 from pabal.domain import Decider
 from pabal.errors import (
     AggregateNotFoundError,
@@ -17,6 +18,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing import Repository, UnitOfWork
+from pabal.eventsourcing.appending import refuse_trimmed
 from tests.eventsourcing.conftest import AnyStorage
 from tests.eventsourcing.samples import (
     Account,
@@ -27,6 +29,7 @@ from tests.eventsourcing.samples import (
     Withdraw,
     account_decider,
 )
+from tests.turns import turns_counted
 
 ONE = Decimal(1)
 
@@ -46,6 +49,39 @@ async def test_what_an_edit_records_is_loaded_again(storage: AnyStorage) -> None
     assert (loaded.balance, loaded.version, loaded.pending) == (Decimal(3), 2, ())
     assert edit.receipt is not None
     assert edit.receipt.position == 2
+
+
+async def test_others_have_the_event_loop_while_a_long_history_is_replayed() -> None:
+    """Loading an aggregate of a hundred thousand events would hold up every handler meanwhile."""
+    storage = InMemoryEventStorage()  # it waits for nothing by itself
+    accounts = Repository(Account, storage)
+    await storage.store_events([Deposited("a", ONE) for _ in range(2000)])
+    async with turns_counted() as turns:
+        assert (await accounts.load("a")).balance == 2000
+        assert turns.count >= 6
+        before = turns.count
+        assert len(await storage.get_events_by_aggregate("a", "account")) == 2000
+        assert turns.count >= before + 6
+
+
+async def test_a_conflict_over_a_new_aggregate_does_not_read_its_history(storage: AnyStorage) -> None:
+    """Who begins what others have long begun would wait for all of its events to be read, to be refused."""
+    await storage.store_events([Deposited("a", ONE) for _ in range(50)])
+    read: list[int] = []
+    history = storage.read_history
+
+    async def read_history(*arguments: Any) -> Any:
+        rows = await history(*arguments)
+        read.append(len(rows))
+        return rows
+
+    conflict = ConcurrencyError(
+        aggregate_type="account", aggregate_id="a", expected_version=0, actual_version=50
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "read_history", read_history)
+        await refuse_trimmed(storage, conflict)
+    assert read == [1]
 
 
 async def test_an_edit_that_raises_stores_nothing(storage: AnyStorage) -> None:

@@ -64,7 +64,10 @@ async def refuse_trimmed(storage: AggregateStorage, conflict: ConcurrencyError) 
     Such an aggregate always loads as a new one, so loading it again would never resolve the conflict.
     """
     kind, identity = str(conflict.aggregate_type), conflict.aggregate_id
-    if conflict.expected_version == 0 and not await storage.read_history(kind, identity):
+    if conflict.expected_version:
+        return
+    # Its last event is enough: the history before it may be long.
+    if not await storage.read_history(kind, identity, conflict.actual_version - 1):
         raise CorruptLogError(
             path=storage.path,
             position=None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from pabal.delivery.turns import in_turns
 from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import StoredRecord, decode_event, id_to_bytes, id_to_text
 from pabal.domain.event import body_of
@@ -52,13 +54,11 @@ class Loader(Generic[A]):
                     reason=f"the history of {self._cls.aggregate_type}/{aggregate_id} begins with version "
                     f"{rows[0].stream_version}: its first events were trimmed",
                 )
-            live = Live(self._replay(aggregate, rows), _last_id(rows), 0, rows[-1].position if rows else 0)
+            await _replay(aggregate, rows)
+            live = Live(aggregate, _last_id(rows), 0, rows[-1].position if rows else 0)
         if self._slower is not None and time.perf_counter() - began > self._slower:
             await self._save(live)
         return live
-
-    def _replay(self, aggregate: A, rows: list[StoredRecord]) -> A:
-        return aggregate.replay(body_of(decode_event(row)) for row in rows)
 
     async def _from_snapshot(self, aggregate_id: str) -> Live[A] | None:
         data = await self._storage.load_snapshot(self._cls.aggregate_type, aggregate_id)
@@ -79,7 +79,8 @@ class Loader(Generic[A]):
         except SnapshotError as error:
             _log.warning("%s/%s: %s; replaying its events", self._cls.aggregate_type, aggregate_id, error)
             return None
-        return Live(self._replay(aggregate, rows[1:]), _last_id(rows), snapshot.version, rows[-1].position)
+        await _replay(aggregate, rows[1:])
+        return Live(aggregate, _last_id(rows), snapshot.version, rows[-1].position)
 
     async def stored(self, live: Live[A]) -> None:
         """Take a snapshot if enough events were stored since the last one."""
@@ -101,6 +102,11 @@ class Loader(Generic[A]):
         except StorageError as error:
             # The events are stored, so the caller's change succeeded: do not raise.
             _log.warning("%s/%s: no snapshot is saved: %s", aggregate.aggregate_type, aggregate.id, error)
+
+
+async def _replay(aggregate: Aggregate, rows: Sequence[StoredRecord]) -> None:
+    async for part in in_turns(rows):
+        aggregate.replay(body_of(decode_event(row)) for row in part)
 
 
 def _last_id(rows: list[StoredRecord]) -> str | None:

@@ -12,6 +12,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
+from pabal.delivery.turns import decode_all
 from pabal.domain.envelope import (
     Envelope,
     EventRecord,
@@ -214,7 +215,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             if identity == aggregate_id and aggregate_type in (None, kind or "")
             for position in entries
         )
-        return [body_of(decode_event(self._rows[position - 1])) for position in positions]
+        return await decode_all([self._rows[position - 1] for position in positions])
 
     async def read_history(
         self, aggregate_type: str, aggregate_id: str, after_version: int = 0
@@ -305,8 +306,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
         positions = self._subscriptions.unfinished_positions()
         if positions is None:
             positions = {row.position for row in self._rows if row.position not in self._processed}
-        rows = await self.read_positions(sorted(positions)[:limit])
-        return [body_of(decode_event(row)) for row in rows]
+        return await decode_all(await self.read_positions(sorted(positions)[:limit]))
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
         """Mark an event as dispatched by the application itself; False if there is no such event."""

@@ -10,6 +10,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pabal.delivery.turns import decode_all
 from pabal.domain.envelope import (
     Envelope,
     StoredRecord,
@@ -184,7 +185,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         rows = await self._reader.run(
             lambda c: reader.read_stream(c, self.path, self._writer.appender, aggregate_id, aggregate_type)
         )
-        return [body_of(decode_event(row)) for row in rows]
+        return await decode_all(rows)
 
     async def read_history(
         self, aggregate_type: str, aggregate_id: str, after_version: int = 0
@@ -275,7 +276,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         ``mark_event_processed``. Raises DecodeError, CorruptLogError.
         """
         rows = await self._reader.run(lambda c: reader.read_unprocessed(c, self.path, limit))
-        return [body_of(decode_event(row)) for row in rows]
+        return await decode_all(rows)
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
         """Mark an event as dispatched by the application itself; False if there is no such event.
