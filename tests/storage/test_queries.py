@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageUnavailableError
+from pabal.storage.sqlite.unmarked import Unmarked
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 
@@ -72,6 +74,61 @@ async def test_events_are_marked_by_hand_where_nothing_subscribes(any_storage: A
     assert await any_storage.mark_event_processed(events[1].event_id, "done again") is True
     assert await any_storage.mark_event_processed("00000000-0000-7000-8000-000000000000", None) is False
     assert await any_storage.get_unprocessed_events() == [events[0], events[2]]
+
+
+async def test_what_is_unmarked_is_known_however_one_asks_and_marks(path: Path) -> None:
+    """What is remembered of the last answer must hide no event: one stored since, or left out by a limit."""
+    events = ticks(6)
+    async with SqliteEventStorage(path) as storage, SqliteEventStorage(path) as other:
+        assert await storage.get_unprocessed_events() == []
+        await storage.store_events(events[:4])
+        assert await storage.get_unprocessed_events(2) == events[:2]
+        await other.mark_event_processed(events[1].event_id)
+        await other.mark_event_processed(events[3].event_id)
+        assert await storage.get_unprocessed_events() == [events[0], events[2]]
+        await other.store_events(events[4:])
+        assert await storage.get_unprocessed_events(1) == [events[0]]
+        assert await storage.get_unprocessed_events() == [events[0], events[2], *events[4:]]
+        for event in events:
+            await storage.mark_event_processed(event.event_id)
+        assert await storage.get_unprocessed_events() == []
+        last = Tick("A")
+        await storage.store_event(last)
+        assert await storage.get_unprocessed_events(1) == [last]
+
+
+async def test_what_was_found_marked_is_not_looked_at_again(path: Path) -> None:
+    """Who asks for a hundred events, marks them and asks again would take hours over a million.
+
+    Also where the first event of all is never marked.
+    """
+    costs = []
+    for count in (500, 3500):
+        async with SqliteEventStorage(path) as storage:
+            await storage.store_events(ticks(count))
+        costs.append(_steps_to_ask_again(path))
+    assert costs[1] < costs[0] * 1.5, costs
+
+
+def _steps_to_ask_again(path: Path) -> int:
+    """Mark all but the first, and count the instructions of SQLite's machine for the second answer."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(
+        "INSERT OR IGNORE INTO processed SELECT position, NULL, 0 FROM events WHERE position > 1"
+    )
+    unmarked = Unmarked()
+    assert unmarked.first(connection, 100) == [1]
+    connection.set_progress_handler(step, 1)
+    assert unmarked.first(connection, 100) == [1]
+    connection.close()
+    return steps
 
 
 async def test_a_backup_is_a_whole_database_of_that_moment(path: Path, tmp_path: Path) -> None:

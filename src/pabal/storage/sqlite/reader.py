@@ -27,6 +27,7 @@ from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, st
 from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
+from pabal.storage.sqlite.unmarked import Unmarked
 
 T = TypeVar("T")
 _THREADS = 2
@@ -53,6 +54,7 @@ class Reader:
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(_THREADS, "pabal-reader")
         self._is_inherited = False
+        self._unmarked = Unmarked()
 
     def forked(self) -> None:
         """Refuse queries in a forked child: the connections and threads belong to its parent."""
@@ -68,6 +70,10 @@ class Reader:
         except RuntimeError as error:  # the executor has been shut down
             raise StorageClosedError(path=str(self._path), reason="closed") from error
         return await future
+
+    async def unprocessed(self, limit: int) -> list[StoredRecord]:
+        """Return events that some subscription has not finished, or, without subscriptions, unmarked ones."""
+        return await self.run(lambda c: read_unprocessed(c, str(self._path), limit, self._unmarked))
 
     async def run_long(self, query: Callable[[sqlite3.Connection, threading.Event], T]) -> T:
         """Run ``query(connection, given_up)``, and interrupt it if this call is cancelled.
@@ -282,16 +288,15 @@ def _tail_of(
     return [(stream, tuple(appender.tail.get(stream, ()))) for stream in streams]
 
 
-def read_unprocessed(connection: sqlite3.Connection, path: str, limit: int) -> list[StoredRecord]:
+def read_unprocessed(
+    connection: sqlite3.Connection, path: str, limit: int, unmarked: Unmarked
+) -> list[StoredRecord]:
     """Return events that some subscription has not finished, or, without subscriptions, unmarked ones."""
     check_bounds(limit)
     sql = statements()
     cursors = connection.execute(sql["cursors"]).fetchall()
     if not cursors:
-        rows = [StoredRecord._make(row) for row in connection.execute(sql["unmarked"], (limit,))]
-        for row in rows:
-            verify(row, path)
-        return rows
+        return read_positions(connection, path, unmarked.first(connection, limit))
     positions = {position for (position,) in connection.execute(sql["exceptional_positions"])}
     for _, watermark, _, packed in cursors:
         positions.update(unpack_positions(watermark, packed))

@@ -275,8 +275,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         themselves. If there is no durable subscription, it returns the events not marked with
         ``mark_event_processed``. Raises DecodeError, CorruptLogError.
         """
-        rows = await self._reader.run(lambda c: reader.read_unprocessed(c, self.path, limit))
-        return await decode_all(rows)
+        return await decode_all(await self._reader.unprocessed(limit))
 
     async def mark_event_processed(self, event_id: str, result: str | None = None) -> bool:
         """Mark an event as dispatched by the application itself; False if there is no such event.

@@ -128,9 +128,13 @@ INSERT INTO processed (position, result, processed_at) VALUES (?, ?, ?)
 ON CONFLICT (position) DO UPDATE SET result = excluded.result, processed_at = excluded.processed_at
 
 -- name: unmarked
-SELECT position, event_id, event_type, schema_version, aggregate_type, aggregate_id, occurred_at,
-       correlation_id, causation_id, metadata, payload, checksum, stream_version, recorded_at
-FROM events e WHERE NOT EXISTS (SELECT 1 FROM processed p WHERE p.position = e.position) ORDER BY position LIMIT ?
+SELECT position FROM events e
+WHERE position > ? AND NOT EXISTS (SELECT 1 FROM processed p WHERE p.position = e.position) ORDER BY position LIMIT ?
+
+-- name: still_unmarked
+SELECT position FROM events e
+WHERE position IN (SELECT value FROM json_each(?))
+  AND NOT EXISTS (SELECT 1 FROM processed p WHERE p.position = e.position) ORDER BY position
 
 -- name: cursors
 SELECT name, watermark, frontier, unfinished FROM subscriptions
