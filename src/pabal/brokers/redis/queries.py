@@ -73,21 +73,23 @@ async def statistics(log: Readable) -> dict[str, Any]:
     """Return event counts by type and aggregate type, and the range of positions and times."""
     by_type: dict[str, int] = {}
     by_aggregate: dict[str, int] = {}
-    times: list[int] = []
-    positions: list[int] = []
+    total = first = last = earliest = latest = 0
     async for row in rows_of(log):
         by_type[row.event_type] = by_type.get(row.event_type, 0) + 1
         if row.aggregate_id is not None:
             kind = row.aggregate_type or ""
             by_aggregate[kind] = by_aggregate.get(kind, 0) + 1
-        times.append(row.occurred_at)
-        positions.append(row.position)
+        at = row.occurred_at
+        if not total:
+            first, earliest, latest = row.position, at, at
+        total, last = total + 1, row.position
+        earliest, latest = min(earliest, at), max(latest, at)
     return {
-        "total_events": len(times),
+        "total_events": total,
         "events_by_type": dict(sorted(by_type.items())),
         "events_by_aggregate": dict(sorted(by_aggregate.items())),
-        "first_position": positions[0] if positions else None,
-        "last_position": positions[-1] if positions else None,
-        "first_occurred_at": from_microseconds(min(times)) if times else None,
-        "last_occurred_at": from_microseconds(max(times)) if times else None,
+        "first_position": first if total else None,
+        "last_position": last if total else None,
+        "first_occurred_at": from_microseconds(earliest) if total else None,
+        "last_occurred_at": from_microseconds(latest) if total else None,
     }
