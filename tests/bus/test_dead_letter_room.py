@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError
-from pabal.delivery import redelivery
+from pabal.delivery import feed, pages, redelivery
 from pabal.ports.telemetry import EventDropped, SubscriptionHalted
+from tests.brokers.events import until
 from tests.bus.samples import Moved
 from tests.bus.support import Backend, Seen, by_piece, figures, numbers, reports_of
 
@@ -97,3 +101,43 @@ async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behin
         assert await bus.dead_letters.retry("all") == 1
         await bus.drain(60)
         assert numbers(broken.handled) == list(range(8))
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_dead_letters_that_are_not_saved_yet_are_bounded(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    """A handler that fails at once over a long backlog would fill the memory while the disk is slow."""
+    for module in (feed, pages):
+        monkeypatch.setattr(module, "BUFFER_HIGH", 64)
+    monkeypatch.setattr(feed, "BUFFER_LIVE", 64)
+    monkeypatch.setattr(feed, "BUFFER_LOW", 32)
+    monkeypatch.setattr(feed, "_PAGE", 16)
+    bus = await stored.running(worker_count=1)
+    storage = bus.storage
+    assert storage is not None
+    save, is_slow, saving = storage.save_progress, asyncio.Event(), asyncio.Event()
+
+    async def slowly(changes: Any) -> Any:
+        saving.set()
+        await is_slow.wait()
+        return await save(changes)
+
+    monkeypatch.setattr(storage, "save_progress", slowly)
+    if live:
+        bus.subscribe(Moved, Broken(), name="broken")
+        await bus.publish(Moved("A", 0))
+        await saving.wait()
+        for n in range(1, 1000):
+            await bus.publish(Moved(str(n), n))
+    else:
+        await bus.publish_batch([Moved(str(n), n) for n in range(1000)])
+        bus.subscribe(Moved, Broken(), name="broken", start="beginning")
+    engine = bus._engine
+    reader, consumer = engine.feed, engine.consumers["broken"]
+    assert reader is not None
+    await until(lambda: not engine.pending and reader._wake is not None and bool(consumer.unsaved.parked))
+    assert consumer.figures.parked < 1000 / 2
+    is_slow.set()
+    await bus.drain(60)
+    assert len(await bus.dead_letters.list(limit=2000)) == 1000

@@ -145,6 +145,9 @@ class Feed:
             for consumer in consumers:
                 consumer.live = False
         else:
+            for consumer in consumers:
+                if len(consumer.unsaved.parked) >= BUFFER_LOW:
+                    consumer.live = False
             self._route_live(batch)
             for consumer in consumers:
                 if consumer.live and consumer.tracker is not None:
@@ -221,6 +224,8 @@ class Feed:
                 continue
             if consumer.queued >= BUFFER_LOW and not has_room(consumer, BUFFER_LOW):
                 continue
+            if len(consumer.unsaved.parked) >= BUFFER_LOW:
+                continue  # dead letters come faster than they are saved
             if best is None or tracker.seen < best.tracker.seen:  # type: ignore[union-attr]
                 best = consumer
         return best
@@ -268,6 +273,7 @@ class Feed:
             and consumer.state == ACTIVE
             and after <= consumer.tracker.seen < page.upto
             and consumer.queued < BUFFER_HIGH
+            and len(consumer.unsaved.parked) < BUFFER_LOW
         )
         route_page(self._engine, page.rows, together)
         for consumer in together:

@@ -196,6 +196,8 @@ class Settlement:
             # A consumer that was removed or reopened since then has another lease, or needs none.
             if change.name in lost and change.epoch == consumer.epoch and consumer.state != CLOSED:
                 self._engine.fenced(consumer)
+        if self._engine.feed is not None:
+            self._engine.feed.look()  # there may be room now for more dead letters
         self._engine.background.noticed()
 
     def _resolve_flushers(self, error: BaseException | None = None) -> None:
