@@ -15,7 +15,7 @@ from pabal.dashboard import create_dashboard
 from pabal.dashboard.live import Hub
 from pabal.errors import DeadLetterNotFoundError
 from pabal.operations import Operations, operations_of
-from pabal.ports.operations import DeadLetterView
+from pabal.ports.operations import DeadLetterGroup, DeadLetterView
 from tests.dashboard.support import Shipped, client
 
 
@@ -166,6 +166,32 @@ async def test_types_are_kept_for_half_a_minute(
     now[0] += 31
     await hub.types()
     assert asked == [2]
+
+
+async def test_dead_letters_are_counted_less_often_where_that_takes_long(
+    bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page left open would have a hundred thousand on a server read without end, and by the application."""
+    now, counted = [100.0], [0]
+    count = Operations.dead_letter_groups
+
+    async def groups(operations: Operations) -> list[DeadLetterGroup]:
+        counted[0] += 1
+        now[0] += 3
+        return await count(operations)
+
+    monkeypatch.setattr(Operations, "dead_letter_groups", groups)
+    hub = Hub(operations_of(bus), clock=lambda: now[0])
+    for _ in range(30):
+        await hub.report()
+        now[0] += 1
+    assert counted == [1]
+    hub.changed()
+    await hub.report()
+    assert counted == [2]
+    now[0] += 61
+    await hub.report()
+    assert counted == [3]
 
 
 async def test_a_dead_letter_that_is_gone_meanwhile_breaks_no_report(

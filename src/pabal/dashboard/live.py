@@ -31,6 +31,8 @@ _EVERY = 1.0
 _WINDOW = 10.0
 """Seconds over which rates are averaged."""
 _GROUPS_LAST = 2.0
+_PAUSES = 20
+"""The shortest time between two counts, as a multiple of how long the last one took."""
 _TYPES_LAST = 30.0
 _EXPLAINED = 30
 _SILENCE = 15.0
@@ -59,7 +61,8 @@ class Hub:
         self._moments: deque[Moment] = deque()
         self._latest: tuple[float, dict[str, Any]] | None = None
         self._making = asyncio.Lock()
-        self._groups: tuple[float, int, list[dict[str, Any]]] | None = None
+        self._groups: tuple[float, int, list[dict[str, Any]], float] | None = None
+        """When they were counted, of how many dead letters, and when that may be done again."""
         self._types: tuple[float, list[str]] | None = None
 
     # -- listening -----------------------------------------------------------------------------------------
@@ -157,11 +160,15 @@ class Hub:
             return report
 
     async def _recent_groups(self, now: float, parked: int) -> list[dict[str, Any]]:
-        """Return the groups, counted again when the number of dead letters changes, or after two seconds."""
+        """Return the groups, counted again when the number of dead letters changes, or after two seconds.
+
+        They are counted less often where counting is slow: on a Redis server all dead letters are read for it.
+        """
         known = self._groups
-        if known is None or known[1] != parked or now - known[0] > _GROUPS_LAST:
+        if known is None or (now >= known[3] and (known[1] != parked or now - known[0] > _GROUPS_LAST)):
             found = await self.dead_letter_groups() if parked else []
-            self._groups = known = (now, parked, found)
+            counted_at = self._clock()
+            self._groups = known = (now, parked, found, counted_at + _PAUSES * (counted_at - now))
         return known[2]
 
     async def dead_letter_groups(self) -> list[dict[str, Any]]:
