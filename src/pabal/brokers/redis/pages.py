@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 from pabal.brokers.redis.cursors import as_pairs
@@ -16,6 +17,8 @@ _ENTRIES = 16
 _CACHED_ROWS = 8192
 _CACHED_BYTES = 16 << 20
 """Limits for received entries waiting for readers; entries beyond either are read from the server later."""
+_ASKED_AT_ONCE = 256
+"""The most entries to request by position at a time."""
 _REMEMBERED = 20_000
 """The least number of event ids that a reader remembers, in order to skip events that were appended twice."""
 
@@ -211,28 +214,37 @@ class Pages:
 
     async def at(self, positions: Sequence[int]) -> list[StoredRecord]:
         """Return the rows at given positions; report those that are gone as lost."""
-        wanted = sorted({position for position in positions if position > 0})
-        key = self._log.keys.log(self._partition)
-        rows: list[StoredRecord] = []
-        for start in range(0, len(wanted), 256):
-            chunk = wanted[start : start + 256]
-            calls = [
-                self._log.link.call("XRANGE", key, f"{position}-0", "+", "COUNT", 1) for position in chunk
-            ]
-            entries: dict[bytes, Entry] = {}
-            for position, found in zip(chunk, [await one for one in calls], strict=True):
-                row = None
-                for entry_id, fields in found:
-                    entry = entries.get(entry_id)
-                    if entry is None:
-                        entry = entries[entry_id] = decode_entry(entry_id, fields, self._log.path)
-                    if entry.first <= position:
-                        row = entry.rows[position - entry.first]
-                if row is not None:
-                    rows.append(row)
-                elif position <= self.end:
-                    self._on_lost(position, position)
+        rows = await self.find(positions)
+        for position in sorted(set(positions) - {row.position for row in rows}):
+            if 0 < position <= self.end:
+                self._on_lost(position, position)
         return rows
+
+    async def find(self, positions: Sequence[int]) -> list[StoredRecord]:
+        """Return the rows at given positions; leave out those that are gone."""
+        left = sorted({position for position in positions if position > 0})
+        rows: dict[int, StoredRecord] = {}
+        spread = _ENTRIES
+        while left:
+            # An entry holds many rows and is sent whole, so only a few positions, far apart, are requested.
+            asked = left[:: -(-len(left) // spread)]
+            for entry in await self._entries_at(asked):
+                between = left[bisect_left(left, entry.first) : bisect_right(left, entry.last)]
+                rows.update((position, entry.rows[position - entry.first]) for position in between)
+            gone = rows.keys() | set(asked)
+            before, left = len(left), [position for position in left if position not in gone]
+            if before - len(left) < 2 * len(asked):
+                spread = min(_ASKED_AT_ONCE, 4 * spread)  # hardly any of them share an entry
+        return [rows[position] for position in sorted(rows)]
+
+    async def _entries_at(self, positions: Sequence[int]) -> list[Entry]:
+        """Return the entries that hold the positions, or that follow a missing one, without repeats."""
+        key = self._log.keys.log(self._partition)
+        calls = [
+            self._log.link.call("XRANGE", key, f"{position}-0", "+", "COUNT", 1) for position in positions
+        ]
+        found = {entry_id: fields for one in calls for entry_id, fields in await one}
+        return [decode_entry(entry_id, fields, self._log.path) for entry_id, fields in found.items()]
 
 
 def _ignore(head: int) -> None:

@@ -269,8 +269,10 @@ class PartitionStorage(SteeredPartition):
         operations: list[Any] = ["C", change.name, change.epoch, saved, change.watermark]
         for position in change.cleared:
             operations += ("X", position)
+        asked = [parked.position for parked in change.parked if parked.record is None]
+        rows = {row.position: row for row in await self.pages.find(asked)}
         for parked in change.parked:
-            row = await self._row_of(parked)
+            row = _row_of(parked, rows.get(parked.position))
             letter = encode_letter(change.name, self.partition, parked)
             blocked = cursors.queue_key(parked.key or "") if parked.blocks else ""
             operations += ("P", parked.position, letter, row, blocked)
@@ -281,18 +283,6 @@ class PartitionStorage(SteeredPartition):
         for number, watermark in change.replayed:
             operations += ("A", number, watermark)
         return operations
-
-    async def _row_of(self, parked: ParkedDelivery) -> bytes:
-        """Return the encoded row of a parked event: as given, from the log, or encoded from the event."""
-        record = parked.record
-        if record is None:
-            found = await self.pages.at([parked.position])
-            record = found[0] if found else None
-        if record is None and parked.event is not None:
-            # The server has lost the row, but this process still has the event.
-            encoded = encode_event(parked.event, 1 << 30)
-            record = StoredRecord(parked.position, *encoded, None, to_microseconds(datetime.now(UTC)))
-        return b"" if record is None else cursors.encode_row(record)
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
         """Return every durable subscription of the group as it stands in this partition."""
@@ -363,3 +353,13 @@ def retries_of(consumer: Consumer) -> list[PendingRetry]:
         )
         for position, failing in consumer.failing.items()
     ]
+
+
+def _row_of(parked: ParkedDelivery, in_log: StoredRecord | None) -> bytes:
+    """Return the encoded row of a parked event: as given, from the log, or encoded from the event."""
+    record = parked.record or in_log
+    if record is None and parked.event is not None:
+        # The server has lost the row, but this process still has the event.
+        encoded = encode_event(parked.event, 1 << 30)
+        record = StoredRecord(parked.position, *encoded, None, to_microseconds(datetime.now(UTC)))
+    return b"" if record is None else cursors.encode_row(record)

@@ -13,6 +13,7 @@ from pabal.brokers.redis.extent import Extent
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.steering import HELD, PAUSED
+from pabal.delivery.turns import in_turns
 from pabal.ports.storage import SubscriptionRecord
 
 _SUMMED = ("watermark", "frontier", "unfinished", "retries", "parked", "queued")
@@ -22,11 +23,9 @@ async def read_standing(
     link: Link, keys: GroupKeys, partitions: Iterable[int]
 ) -> list[list[SubscriptionRecord]]:
     """Return the subscriptions of each partition, ordered by name; positions are those of the partition."""
-    letters = Counter(
-        place[:2]
-        for place in map(letter_place, await link.call("HKEYS", keys.letter_index))
-        if place is not None
-    )
+    letters: Counter[tuple[int, bytes]] = Counter()
+    async for some in in_turns(await link.call("HKEYS", keys.letter_index)):
+        letters.update(place[:2] for place in map(letter_place, some) if place is not None)
     controls = as_pairs(await link.call("HGETALL", keys.controls))
     return [await _in_partition(link, keys, part, letters, controls) for part in partitions]
 
