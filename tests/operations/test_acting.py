@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,31 @@ async def test_every_action_is_in_the_audit_log_of_the_file(stopped: Path) -> No
     assert (done.actor, done.action, done.subject, done.succeeded) == ("kim", "discard", "1", True)
     assert (refused.succeeded, refused.result.split(":")[0]) == (False, "DeadLetterNotFoundError")
     assert done.at < refused.at
+
+
+async def test_all_that_match_are_discarded_together_though_the_bus_runs(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit for each of a hundred thousand takes minutes, and the disk is synced as often."""
+    await shop.bus.publish_batch([ShopOrder(f"o-{n}", -n) for n in range(1, 251)])
+    await shop.bus.drain()
+    storage = shop.bus.storage
+    assert storage is not None
+    discard = storage.discard_dead_letter
+    under_way = most = 0
+
+    async def discarded(dead_letter_id: int) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await discard(dead_letter_id)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(storage, "discard_dead_letter", discarded)
+    assert (await operations_of(shop.bus).discard_matching(DeadLetterFilter())).count == 250
+    assert most == 100
 
 
 async def test_all_that_match_are_retried_or_discarded_and_counted(stopped: Path) -> None:

@@ -26,7 +26,7 @@ from pabal.ports.storage import Start
 
 _PAGE = 500
 _AT_ONCE = 100
-"""Dead letters to act on concurrently, to share a commit, if no bus delivers them in this process."""
+"""Dead letters to act on concurrently, to share a commit; not for retries by a bus in this process."""
 _LEFT = (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError)
 LAST = 2**63 - 1
 """The highest possible position and id; some storages cannot be asked for a higher number."""
@@ -210,8 +210,8 @@ class Actions:
         numbers = await self._matching(wanted)
         done = skipped = 0
         pending = False
-        # A live bus starts deliveries in call order, so go one by one; otherwise the storage keeps the order.
-        together = 1 if self._source.target.live else _AT_ONCE
+        # A live bus starts retries in call order, so go one by one; otherwise the storage keeps the order.
+        together = 1 if action == "retry" and self._source.target.live else _AT_ONCE
         for first in range(0, len(numbers), together):
             group = numbers[first : first + together]
             outcomes = await asyncio.gather(*map(act, group), return_exceptions=True)
