@@ -221,7 +221,7 @@ class DeadLetters:
     async def _in_groups(
         self, filters: Mapping[str, str | None], act: Callable[[Sequence[DeadLetter]], Awaitable[int]]
     ) -> int:
-        """Call ``act`` for all dead letters that match now, one commit at a time; return the sum of its results.
+        """Call ``act`` for all that match now, one commit at a time; return the sum of its results.
 
         Each page is read only when it is due, so memory does not grow with the number of dead letters. A dead
         letter that is parked again keeps its id; one parked since the call has an id above ``last``.

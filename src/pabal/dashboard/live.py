@@ -162,7 +162,7 @@ class Hub:
     async def _recent_groups(self, now: float, parked: int) -> list[dict[str, Any]]:
         """Return the groups, counted again when the number of dead letters changes, or after two seconds.
 
-        They are counted less often where counting is slow: on a Redis server all dead letters are read for it.
+        They are counted less often where counting is slow: on Redis all dead letters are read for it.
         """
         known = self._groups
         if known is None or (now >= known[3] and (known[1] != parked or now - known[0] > _GROUPS_LAST)):
