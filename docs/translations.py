@@ -31,7 +31,7 @@ class Translation(NamedTuple):
 
     @property
     def lags(self) -> bool:
-        """Tell whether the English page has changed since."""
+        """Return whether the English page has changed since."""
         return self.written_from != self.current
 
 

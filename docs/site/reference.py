@@ -104,7 +104,7 @@ def _members(cls: type) -> dict[str, Any]:
 
 
 def _has_no_entry(base: type) -> bool:
-    """Tell whether a class is one of ours that no package exports, so that readers do not know of it."""
+    """Return whether a class is one of ours that no package exports, so that readers do not know of it."""
     rooms = base.__module__.split(".")
     if rooms[0] != "pabal":
         return False

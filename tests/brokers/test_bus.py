@@ -44,10 +44,10 @@ def losses_of(bus: RedisEventBus) -> list[Report]:
 
 
 def stand_still(bus: RedisEventBus) -> None:
-    """Stop a process's signs of life without its noticing, as SIGSTOP does."""
+    """Stop a process's heartbeats without its noticing, as SIGSTOP does."""
     coordinator = bus._coordinator
     assert coordinator is not None
-    for task in (coordinator._task, *coordinator.signs.tasks):
+    for task in (coordinator._task, *coordinator.heartbeat.tasks):
         assert task is not None
         task.cancel()
 

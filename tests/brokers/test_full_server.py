@@ -23,7 +23,7 @@ def fill(server: Server, *, full: bool = True) -> None:
 async def test_a_group_on_a_full_server_handles_what_is_there_and_makes_room(
     own_server: Server, namespace: str
 ) -> None:
-    """If it can neither save nor give signs of life, the group loses its partitions, and frees no memory."""
+    """If it can neither save nor send heartbeats, the group loses its partitions, and frees no memory."""
     noted, gate = Noted(), asyncio.Event()
 
     async def handle(event: Moved) -> None:

@@ -290,7 +290,7 @@ async def test_a_stale_owner_neither_hinders_nor_undoes_a_reset(
 
 
 def silence(bus: RedisEventBus) -> list[tuple[PartitionStorage, dict[str, int]]]:
-    """Stop a process's signs of life, as SIGSTOP does; return the epochs it holds by partition."""
+    """Stop a process's heartbeats, as SIGSTOP does; return the epochs it holds by partition."""
     held = [(running.storage, dict(running.storage._held)) for running in bus._group_engine.running.values()]
     stand_still(bus)
     return held

@@ -173,7 +173,9 @@ def test_partitions_are_shared_out_evenly_whatever_was_before() -> None:
         assert max(counts) - min(counts) <= 1
 
 
-async def test_the_dead_are_known_by_signs_that_stand_still(shared_server: Server, namespace: str) -> None:
+async def test_the_dead_are_known_by_heartbeats_that_stand_still(
+    shared_server: Server, namespace: str
+) -> None:
     """A process must not be declared dead at another's first look, and not live for ever."""
     async with make(shared_server, namespace) as bus:
         one = Membership(bus._log, bus._keys, "one", lease=0.2)

@@ -100,7 +100,7 @@ async def test_a_group_that_runs_is_seen_as_active(shared_server: Server, namesp
             assert view.owner is not None
 
 
-async def test_a_process_without_signs_of_life_handles_nothing(shared_server: Server, namespace: str) -> None:
+async def test_a_process_without_heartbeats_handles_nothing(shared_server: Server, namespace: str) -> None:
     """A group whose processes were all killed must not be shown as active for ever."""
     async with parked(shared_server, namespace):
         link = Link(shared_server.url, loads_scripts=False)

@@ -136,7 +136,7 @@ async def test_a_group_works_and_is_looked_at_through_tls(
 
 
 async def _take_over_from(dying: RedisEventBus, bus: RedisEventBus) -> None:
-    """Let ``dying`` join and stop giving signs of life, so that ``bus`` takes its partitions over.
+    """Let ``dying`` join and stop sending heartbeats, so that ``bus`` takes its partitions over.
 
     A takeover matters here because a bus notes attempts on a connection of its own.
     """

@@ -177,7 +177,7 @@ async def test_what_is_followed_anew_is_heard_though_the_call_that_listens_is_on
 async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_takes(
     shared_server: Server, namespace: str
 ) -> None:
-    """Promise 44. With a backlog, a process would give no sign of life until it has begun all partitions."""
+    """Promise 44. With a backlog, a process would send no heartbeat until it has begun all partitions."""
     handled: list[int] = []
 
     async def handle(event: Moved) -> None:
@@ -195,7 +195,7 @@ async def test_a_process_whose_handlers_keep_it_busy_loses_nothing_of_what_it_ta
     assert not lost
 
 
-async def test_signs_of_life_do_not_wait_for_what_follows_a_look(
+async def test_heartbeats_do_not_wait_for_what_follows_a_look(
     shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 44. A busy process would count as dead, and its work would be done twice."""
@@ -212,12 +212,12 @@ async def test_signs_of_life_do_not_wait_for_what_follows_a_look(
         coordinator._trim_at = 0.0
         member = coordinator.membership.member
 
-        async def sign() -> int:
+        async def heartbeat() -> int:
             return int(await bus._log.link.call("HGET", bus._keys.members, member))
 
         async with asyncio.timeout(30.0):
-            begun = await sign()
-            while await sign() < begun + 12:  # noqa: ASYNC110
+            begun = await heartbeat()
+            while await heartbeat() < begun + 12:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         go_on.set()
         assert not lost

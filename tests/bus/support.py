@@ -173,7 +173,7 @@ class Backend:
 
     @property
     def stored(self) -> bool:
-        """Tell whether there is a log."""
+        """Return whether there is a log."""
         return self.kind != "memory"
 
     def storage(self) -> EventStorage | None:

@@ -9,7 +9,7 @@ import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
 from pabal.errors import InvalidEventError, UsageError
-from pabal.storage.sqlite import letters
+from pabal.storage.sqlite import dead_letters
 from pabal.testing import VirtualClock
 from tests.bus.samples import Measured, Moved, Noted
 from tests.bus.support import Backend, Seen, numbers
@@ -69,7 +69,7 @@ async def test_all_that_is_due_at_once_comes_without_the_clock_going_on(
     stored: Backend, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 3,000 timeouts due at the same time, a test with its own clock saw only the first 2,000."""
-    monkeypatch.setattr(letters, "_DUE_AT_ONCE", 2)
+    monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 2)
     bus = await stored.running(clock=clock)
     seen: Seen[int] = Seen()
 

@@ -225,7 +225,7 @@ def _told(delivery: DeliveryRecord) -> tuple[Any, ...]:
 
 
 def is_for(name: str, event: Any) -> bool:
-    """Tell whether a subscription wants an event."""
+    """Return whether a subscription wants an event."""
     options = SUBSCRIPTIONS[name]
     wanted = isinstance(options["event_type"], str) or isinstance(event, options["event_type"])
     return wanted and ("where" not in options or bool(options["where"](event)))

@@ -78,7 +78,7 @@ def _exported() -> list[tuple[str, Any]]:
 
 
 def _shows(value: Any) -> bool:
-    """Tell whether a docstring, or that of a method, has an example."""
+    """Return whether a docstring, or that of a method, has an example."""
     members = vars(value).values() if inspect.isclass(value) else ()
     plain = [getattr(one, "__func__", one) for one in members]
     return any(">>> " in (getattr(one, "__doc__", None) or "") for one in [value, *plain])

@@ -59,7 +59,7 @@ def _refusing(real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_open(path: Any) -> bool:
-    """Tell whether this process has a file open."""
+    """Return whether this process has a file open."""
     wanted = str(Path(path).absolute())
     for fd in os.listdir("/proc/self/fd"):
         try:

@@ -14,7 +14,7 @@ import pytest
 from pabal import InMemoryEventBus, NotRetryableError, SqliteEventStorage
 from pabal.errors import CorruptLogError, StorageUnavailableError
 from pabal.ports.storage import LogFilter
-from pabal.storage.sqlite import care, schema, wal
+from pabal.storage.sqlite import maintenance, schema, wal
 from pabal.storage.sqlite.schema import connect_reader
 from tests.storage.events import Recorder, Tick, ticks
 
@@ -22,7 +22,7 @@ from tests.storage.events import Recorder, Tick, ticks
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy one page at a time."""
-    monkeypatch.setattr(care, "_STEP_PAGES", 1)
+    monkeypatch.setattr(maintenance, "_STEP_PAGES", 1)
 
 
 async def test_a_log_is_trimmed_to_a_size(path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, 
         given_up.set()
 
     connection = connect_reader(path)
-    with pytest.raises(care.GivenUpError):
-        care.copy(connection, copied, give_up, given_up)
+    with pytest.raises(maintenance.GivenUpError):
+        maintenance.copy(connection, copied, give_up, given_up)
     assert not copied.exists()
-    care.copy(connection, copied, lambda done, total: None, threading.Event())
+    maintenance.copy(connection, copied, lambda done, total: None, threading.Event())
     connection.close()
     assert copied.exists()
 
@@ -136,8 +136,8 @@ def test_a_backup_that_cannot_be_removed_still_says_why_it_was_broken_off(
 
     monkeypatch.setattr(Path, "unlink", refuse)
     connection = connect_reader(path)
-    with pytest.raises(care.GivenUpError):
-        care.copy(connection, tmp_path / "copy.db", lambda done, total: given_up.set(), given_up)
+    with pytest.raises(maintenance.GivenUpError):
+        maintenance.copy(connection, tmp_path / "copy.db", lambda done, total: given_up.set(), given_up)
     connection.close()
 
 
@@ -154,7 +154,7 @@ def test_a_backup_is_the_log_of_one_moment_whatever_is_written_meanwhile(
         writer.execute("INSERT INTO meta (key, value) VALUES (?, 1)", (f"step {done}",))
 
     connection = connect_reader(path)
-    care.copy(connection, tmp_path / "copy.db", write, threading.Event())
+    maintenance.copy(connection, tmp_path / "copy.db", write, threading.Event())
     connection.close()
     writer.close()
     assert len(told) > 10

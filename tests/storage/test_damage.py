@@ -10,7 +10,7 @@ import pytest
 
 from pabal import CorruptLogError, InMemoryEventBus, SqliteEventStorage
 from pabal.ports.storage import ParkedDelivery, PendingRetry, Progress
-from pabal.storage.sqlite import letters
+from pabal.storage.sqlite import dead_letters
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 DAMAGED = 7
@@ -280,7 +280,7 @@ async def test_as_many_damaged_scheduled_events_as_are_released_at_once_keep_bac
     path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
 ) -> None:
     """If a whole batch is damaged, it would be read again and again, and no other event released."""
-    monkeypatch.setattr(letters, "_DUE_AT_ONCE", 3)
+    monkeypatch.setattr(dead_letters, "_DUE_AT_ONCE", 3)
     *bad, later = ticks(damaged + 1)
     good = ticks(5)
     async with SqliteEventStorage(path) as storage:

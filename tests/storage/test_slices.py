@@ -105,7 +105,7 @@ async def test_a_failure_in_the_middle_of_a_slice_concerns_its_own_key(storage: 
 async def test_handlers_that_keep_the_loop_give_it_back_after_each_delivery_from_the_first_on(
     storage: SqliteEventStorage,
 ) -> None:
-    """Promise 44. Long first slices in each partition delayed signs of life for most of a lease."""
+    """Promise 44. Long first slices in each partition delayed heartbeats for most of a lease."""
     handled_in: list[int] = []
 
     async def handle(event: Tick) -> None:

@@ -82,7 +82,7 @@ class BaseEventBus(ABC):
 
     @property
     def is_running(self) -> bool:
-        """Tell whether the bus takes and delivers events."""
+        """Return whether the bus takes and delivers events."""
         return self._state == "running"
 
     @property

@@ -240,7 +240,7 @@ class DeadLetters:
 
 
 def _refused(outcome: object, *reasons: type[Exception]) -> bool:
-    """Tell whether an outcome is an error of these types; raise any other error."""
+    """Return whether an outcome is an error of these types; raise any other error."""
     if isinstance(outcome, BaseException) and not isinstance(outcome, reasons):
         raise outcome
     return isinstance(outcome, BaseException)

@@ -41,7 +41,7 @@ def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> 
 
 
 def is_at_rest(engine: Engine, position: int, retries: bool) -> bool:
-    """Tell whether an engine has finished and saved all of its log, which must reach ``position``.
+    """Return whether an engine has finished and saved all of its log, which must reach ``position``.
 
     Without ``retries``, deliveries that wait for a retry are not counted.
     """

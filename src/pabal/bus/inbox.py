@@ -63,7 +63,7 @@ class Inbox:
 
     @property
     def _is_inherited(self) -> bool:
-        """Tell whether this process was forked while the bus ran; only the parent process has its workers."""
+        """Return whether this process was forked while the bus ran; only the parent has its workers."""
         return self._loop is not None and self._process != os.getpid()
 
     def put(self, event: Any, mark: Mark) -> Future[Receipt]:
@@ -90,7 +90,7 @@ class Inbox:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether everything that was put in has been published."""
+        """Return whether everything that was put in has been published."""
         return not self._entries and self._pump is None
 
     async def empty(self, deadline: float) -> None:
@@ -121,7 +121,7 @@ class Inbox:
             self._waiter.set_result(None)
 
     def _is_urgent(self) -> bool:
-        """Tell whether a handler may be waiting for an entry: then no handler would make room for it.
+        """Return whether a handler may be waiting for an entry: then no handler would make room for it.
 
         The entries ahead of it are published with it, to keep the order of each thread.
         """

@@ -206,7 +206,7 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether a publisher has to wait for room."""
+        """Return whether a publisher has to wait for room."""
         return self._storage is None and self._backpressure == "wait" and self._engine.pending >= self._limit
 
     async def stand_in_line(self, waiter: asyncio.Future[None]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pabal.delivery.engine import Engine
 from pabal.delivery.subscription import Subscription, checked_start
 from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageError
-from pabal.ports.control import SubscriptionSteering
+from pabal.ports.control import SubscriptionAdmin
 from pabal.ports.records import Replay, Start, SubscriptionRecord
 
 _TAKEN = "pass what subscribe() returned or subscriptions.attached() holds, or the id of that"
@@ -22,7 +22,7 @@ class Subscriptions:
     """
 
     def __init__(
-        self, engine: Engine, storage: SubscriptionSteering | None, check_running: Callable[[str], None]
+        self, engine: Engine, storage: SubscriptionAdmin | None, check_running: Callable[[str], None]
     ) -> None:
         self._engine = engine
         self._store = storage
@@ -119,7 +119,7 @@ class Subscriptions:
         if self._engine.feed is not None:  # the bus may have stopped while the storage answered
             await self._engine.feed.controls.obey()
 
-    def _storage(self, action: str) -> SubscriptionSteering:
+    def _storage(self, action: str) -> SubscriptionAdmin:
         if self._store is None:
             raise UsageError(f"cannot {action} without a log; give the bus an event_storage")
         return self._store

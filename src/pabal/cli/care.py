@@ -43,7 +43,7 @@ from pabal.factory import open_log
 from pabal.korean import outcome_in_korean
 from pabal.ports.operations import AuditEntry
 from pabal.storage.sqlite import SqliteEventStorage
-from pabal.storage.sqlite.care import Progress
+from pabal.storage.sqlite.maintenance import Progress
 from pabal.storage.sqlite.retention import Trimmed
 
 T = TypeVar("T")

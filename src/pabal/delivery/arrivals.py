@@ -58,7 +58,7 @@ class Arrivals:
         engine.pending += len(events)
 
     def may_go_direct(self) -> bool:
-        """Tell whether all earlier deliveries have ended, so that order is kept without lanes."""
+        """Return whether all earlier deliveries have ended, so that order is kept without lanes."""
         consumer = self.consumer
         if not consumer.plain or consumer.in_flight or consumer.failing or consumer.blocked:
             return False

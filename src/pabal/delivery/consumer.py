@@ -134,12 +134,12 @@ class Consumer:
 
     @property
     def is_opening(self) -> bool:
-        """Tell whether the subscription is being opened, or its unfinished deliveries are being loaded."""
+        """Return whether the subscription is being opened, or its unfinished deliveries are being loaded."""
         loading = self.state == ACTIVE and self.tracker is not None and not self.opened
         return loading or self.state == STARTING
 
     def is_open(self, tracker: WatermarkTracker | None) -> bool:
-        """Tell whether the subscription is active and was not reopened since it had this tracker."""
+        """Return whether the subscription is active and was not reopened since it had this tracker."""
         return self.state == ACTIVE and self.tracker is tracker
 
     def rewire(self, call: Call, *, with_middleware: bool) -> None:
@@ -169,7 +169,7 @@ class Consumer:
         return self.subscription.name
 
     def wants(self, kind: type) -> bool:
-        """Tell whether events of this class are for this subscription."""
+        """Return whether events of this class are for this subscription."""
         wanted = self._wants.get(kind)
         if wanted is None:
             wanted = self._wants[kind] = self.subscription.matcher.matches_class(kind)

@@ -212,7 +212,7 @@ class Controls:
 
 
 def _differs(consumer: Consumer, control: Control) -> bool:
-    """Tell whether there is a request that the opening did not see, or the running replay was called off."""
+    """Return whether there is a request that the opening did not see, or the replay was called off."""
     asked = {replay.id for replay in control.replays}
     running = consumer.replay is not None and len(consumer.replay) > 0
     called_off = running and consumer.replay.replay.id not in asked  # type: ignore[union-attr]

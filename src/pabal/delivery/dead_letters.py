@@ -46,7 +46,7 @@ class MemoryDeadLetters:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether the limit has been reached."""
+        """Return whether the limit has been reached."""
         return len(self._by_id) + self._queued >= self._limit
 
     def park(self, subscription: str, parked: ParkedDelivery) -> DeadLetterRecord:

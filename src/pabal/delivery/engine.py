@@ -187,11 +187,11 @@ class Engine:
             self.make_ready(lane)
 
     def is_handling(self, mark: Mark) -> bool:
-        """Tell whether a worker is handling exactly this event or batch now."""
+        """Return whether a worker is handling exactly this event or batch now."""
         return mark is not None and any(worker.context.get(current_event) is mark for worker in self.workers)
 
     def in_handler(self) -> bool:
-        """Tell whether the caller is a handler that has not ended, or a task that such a handler started."""
+        """Return whether the caller is a handler that has not ended, or a task that one started."""
         return self.is_handling(current_event.get())
 
     def lanes_of(self, consumer: Consumer, event: DomainEvent) -> dict[Any, Lane] | None:
@@ -291,7 +291,7 @@ class Engine:
         return consumer.epoch if consumer is not None and consumer.state == HALTED else None
 
     def is_halted(self, name: str) -> bool:
-        """Tell whether a subscription has halted here."""
+        """Return whether a subscription has halted here."""
         return self.halted_in(name) is not None
 
     async def resume(self, name: str, epoch: int | None) -> bool:

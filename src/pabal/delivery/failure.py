@@ -207,7 +207,7 @@ class Failures:
         return Verdict.SET_ASIDE
 
     def _has_no_room(self, consumer: Consumer, position: int) -> bool:
-        """Tell whether a delivery cannot become a dead letter; one that already is can be parked again."""
+        """Return whether a delivery cannot become a dead letter; one that already is can be parked again."""
         failing = consumer.failing.get(position)
         is_kept = failing is not None and failing.from_dead_letter
         return not is_kept and self._engine.redelivery.is_full(consumer)

@@ -206,7 +206,7 @@ class Feed:
         return max(0, self.head - consumer.tracker.seen) + len(consumer.tracker)
 
     def is_caught_up(self, position: int) -> bool:
-        """Tell whether every running subscription has seen all commits, and the log reaches ``position``."""
+        """Return whether all running subscriptions saw all commits, and the log reaches ``position``."""
         return self.head >= position and all(
             consumer.live or consumer.state in (HALTED, PAUSED, STANDBY)
             for consumer in self._engine.consumers.values()

@@ -125,7 +125,7 @@ def _callable_of(target: Any) -> Callable[..., Any]:
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Tell whether calling a function only makes a generator, without running any of its body."""
+    """Return whether calling a function only makes a generator, without running any of its body."""
     inner = _unwrapped(function)
     return any(
         inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
@@ -140,7 +140,7 @@ def _unwrapped(function: Any) -> Any:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Tell whether calling a function, or a callable object, makes a coroutine."""
+    """Return whether calling a function, or a callable object, makes a coroutine."""
     inner = _unwrapped(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
         getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for
@@ -159,7 +159,7 @@ def _name_of(target: Any, function: Callable[..., Any]) -> str:
 
 
 def _wants_context(function: Callable[..., Any], name: str) -> bool:
-    """Tell whether a second parameter is declared; refuse a function that cannot take an event."""
+    """Return whether a second parameter is declared; refuse a function that cannot take an event."""
     try:
         parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):

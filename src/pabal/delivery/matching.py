@@ -47,27 +47,27 @@ class EventMatcher:
 
     @property
     def only_domain_events(self) -> bool:
-        """Tell whether every match is a DomainEvent itself, with no body to unwrap."""
+        """Return whether every match is a DomainEvent itself, with no body to unwrap."""
         return bool(self._classes) and all(issubclass(cls, DomainEvent) for cls in self._classes)
 
     @property
     def is_pattern(self) -> bool:
-        """Tell whether the selector is a pattern on type names."""
+        """Return whether the selector is a pattern on type names."""
         return self._pattern is not None
 
     def matches_class(self, cls: type) -> bool:
-        """Tell whether events of this registered class are wanted."""
+        """Return whether events of this registered class are wanted."""
         if self._pattern is not None:
             return bool(self._pattern.match(registry.schema_of(cls).event_type))
         return issubclass(cls, self._classes)
 
     def matches_name(self, event_type: str) -> bool:
-        """Tell whether rows of this type name are wanted."""
+        """Return whether rows of this type name are wanted."""
         cls = registry.class_named(event_type)
         if cls is not None:
             return self.matches_class(cls)
         return self._pattern is not None and bool(self._pattern.match(event_type))
 
     def matches_any_known(self) -> bool:
-        """Tell whether any class registered so far is wanted."""
+        """Return whether any class registered so far is wanted."""
         return any(self.matches_class(cls) for _, cls in registry.names())

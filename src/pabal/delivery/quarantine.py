@@ -45,7 +45,7 @@ class Quarantine:
         self._suspects[consumer, position] = failing
 
     def reprieves(self, consumer: Consumer, position: int, excess: int) -> bool:
-        """Tell whether a delivery gets an attempt beyond its limit.
+        """Return whether a delivery gets an attempt beyond its limit.
 
         It does, up to three times, if it last died among others: nothing proves that it was the cause.
         """
@@ -99,7 +99,7 @@ class Quarantine:
         return not any(consumer.in_flight for consumer in self._engine.consumers.values())
 
     def _bring_forward(self, lane: Lane) -> bool:
-        """Tell whether a lane holds a suspect; in a shared lane, move it to the front."""
+        """Return whether a lane holds a suspect; in a shared lane, move it to the front."""
         for index, item in enumerate(lane.items):
             if (lane.consumer, item[0]) in self._suspects:
                 if lane.shared:
@@ -115,5 +115,5 @@ class Quarantine:
 
 
 def died(failures: tuple[AttemptFailure, ...]) -> bool:
-    """Tell whether the process died during the last of these attempts."""
+    """Return whether the process died during the last of these attempts."""
     return bool(failures) and failures[-1].error_type in (PROCESS_DIED, DIED_AMONG_OTHERS)

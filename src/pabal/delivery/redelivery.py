@@ -38,7 +38,7 @@ class Redelivery:
         """Deliveries queued behind parked keys in the log, counted over all subscriptions."""
 
     def is_full(self, consumer: Consumer) -> bool:
-        """Tell whether nothing more may be parked or queued; a subscription then halts and drops nothing."""
+        """Return whether nothing more may be parked or queued; the subscription halts, dropping nothing."""
         if consumer.tracker is None:
             return self._engine.dead_letters.is_full
         return self._engine.parked + self.waiting >= MOST_KEPT
@@ -280,7 +280,7 @@ class Redelivery:
         return lane
 
     def _is_held_by_another(self, consumer: Consumer, lane: Lane, came_from: str | None) -> bool:
-        """Tell whether a lane is blocked by a dead letter other than the one retried."""
+        """Return whether a lane is blocked by a dead letter other than the one retried."""
         if lane.shared or lane.items or lane.state != IDLE:
             return False
         key = key_text(lane.key)

@@ -81,12 +81,12 @@ class Settlement:
 
     @property
     def is_saving(self) -> bool:
-        """Tell whether a save is under way."""
+        """Return whether a save is under way."""
         return self._saving
 
     @property
     def idle(self) -> bool:
-        """Tell whether everything is saved."""
+        """Return whether everything is saved."""
         return not self._dirty and not self._saving
 
     def check(self) -> None:

@@ -75,7 +75,7 @@ async def save_last(engine: Engine, feed: Feed, deadline: float) -> None:
 
 
 def is_dead(future: asyncio.Future[Any]) -> bool:
-    """Tell whether a future belongs to a closed event loop and can therefore never be awaited."""
+    """Return whether a future belongs to a closed event loop and can therefore never be awaited."""
     return future.get_loop().is_closed()
 
 

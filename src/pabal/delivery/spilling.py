@@ -10,7 +10,7 @@ SPILL_MOST = 1_000_000
 
 
 def has_room(consumer: Consumer, most: int) -> bool:
-    """Tell whether a consumer holds less than ``most``, after spilling what it can.
+    """Return whether a consumer holds less than ``most``, after spilling what it can.
 
     Every commit asks this about a full consumer, so the lanes are not searched again until its figures
     change.

@@ -47,7 +47,7 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def is_one_lane(self) -> bool:
-        """Tell whether all events go into one lane, as batches in publish order do."""
+        """Return whether all events go into one lane, as batches in publish order do."""
         return self.batch is not None and self.ordering == BY_AGGREGATE
 
     def key_of(self, body: Any) -> Any:

@@ -267,7 +267,7 @@ class Worker:
         return 1 if failing is None else failing.attempts + 1
 
     def _is_end(self, error: BaseException) -> bool:
-        """Tell whether an error ends the worker, rather than being a failure of the handler."""
+        """Return whether an error ends the worker, rather than being a failure of the handler."""
         if isinstance(error, asyncio.CancelledError):
             # An engine that shares its workers with other engines may be stopping alone.
             ending = self.engine.cancelling and self.engine.crew is None

@@ -215,7 +215,7 @@ class Aggregate:
 
     @property
     def is_spoiled(self) -> bool:
-        """Tell whether the state contains events that were taken back."""
+        """Return whether the state contains events that were taken back."""
         return self._spoiled
 
     def refuse_if_spoiled(self) -> None:

@@ -24,7 +24,7 @@ _LEAVES = _ATOMIC - {datetime, time} | {bytes}
 
 
 def _keeps_offset(moment: datetime | time) -> bool:
-    """Tell whether a time's offset can be written: in JSON (RFC 3339) an offset has no seconds."""
+    """Return whether a time's offset can be written: in JSON (RFC 3339) an offset has no seconds."""
     zone = moment.tzinfo
     if zone is None or zone is UTC:
         return True
@@ -42,7 +42,7 @@ VALUE_TESTS: dict[type, Callable[[Any], bool]] = {
 
 
 def is_settled_by_type(before: Any, after: Any) -> bool:
-    """Tell whether all values of ``before``'s type survive a field that returned ``after`` for it."""
+    """Return whether all values of ``before``'s type survive a field that returned ``after`` for it."""
     kind = type(before)
     if kind is not type(after):
         return False
@@ -51,7 +51,7 @@ def is_settled_by_type(before: Any, after: Any) -> bool:
 
 
 def is_same(before: Any, after: Any) -> bool:
-    """Tell whether ``after`` equals ``before`` in value, type, scale and offset.
+    """Return whether ``after`` equals ``before`` in value, type, scale and offset.
 
     ``==`` is not enough: it accepts ``[0.5]`` for ``[Decimal("0.5")]``, and it calls two times for the same
     instant unequal in the hour when clocks are set back.

@@ -94,7 +94,7 @@ def field_at_fault(cls: type, names: tuple[str, ...]) -> str:
 
 
 def is_mutable(node: Any) -> bool:
-    """Tell whether a handler could change a value of this type that other handlers also see."""
+    """Return whether a handler could change a value of this type that other handlers also see."""
     if isinstance(node, inspect.StructType):
         cls: Any = get_origin(node.cls) or node.cls  # ``Box[int]`` is no class
         return not cls.__struct_config__.frozen
@@ -105,14 +105,14 @@ def is_mutable(node: Any) -> bool:
 
 
 def is_constrained(node: Any) -> bool:
-    """Tell whether the field may refuse a value even though its type is right."""
+    """Return whether the field may refuse a value even though its type is right."""
     if isinstance(node, inspect.LiteralType):
         return True
     return any(getattr(node, name, None) is not None for name in _CONSTRAINTS)
 
 
 def holds_floats(node: Any) -> bool:
-    """Tell whether a value may be a NaN or infinite float."""
+    """Return whether a value may be a NaN or infinite float."""
     return isinstance(node, (inspect.FloatType, inspect.AnyType))
 
 

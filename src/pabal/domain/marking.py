@@ -60,12 +60,12 @@ def with_overrides(
 
 
 def can_be_paused(function: Any) -> bool:
-    """Tell whether a function is async or a generator, so that other code can run in the middle of it."""
+    """Return whether a function is async or a generator, so that other code can run in the middle of it."""
     return iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function)
 
 
 def is_yet_to_run(result: Any) -> bool:
-    """Tell whether a call returned something that has yet to run, such as a coroutine, and close it.
+    """Return whether a call returned something that has yet to run, such as a coroutine, and close it.
 
     A decorator can hide an async function behind a plain one, which then returns a coroutine.
     """

@@ -139,7 +139,7 @@ class EventSchema:
 
     @property
     def has_floats(self) -> bool:
-        """Tell whether ``check_finite`` has any field to check."""
+        """Return whether ``check_finite`` has any field to check."""
         return bool(self._floats)
 
     def check_finite(self, body: Any, event_id: str) -> None:

@@ -155,7 +155,7 @@ def _resolved(node: Any, root: _Schema, seen: tuple[str, ...] = ()) -> Any:
 
 
 def _takes(new: Any, old: Any) -> bool:
-    """Tell whether every value of the old schema fits the new one, as far as can easily be seen."""
+    """Return whether every value of the old schema fits the new one, as far as can easily be seen."""
     if new == old or new == {}:
         return True
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):

@@ -8,7 +8,7 @@ from typing import Protocol
 from pabal.ports.records import Control, Replay, Start, SubscriptionRecord
 
 
-class SubscriptionSteering(Protocol):
+class SubscriptionAdmin(Protocol):
     """List and control durable subscriptions, whichever process handles them.
 
     Requests are stored. The process that handles the subscription carries one out as soon as it learns of it:
@@ -58,7 +58,7 @@ class SubscriptionSteering(Protocol):
         ...
 
 
-class SubscriptionControl(SubscriptionSteering, Protocol):
+class SubscriptionControl(SubscriptionAdmin, Protocol):
     """Learn of requests for the subscriptions handled here, and record why one has halted."""
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
@@ -73,7 +73,7 @@ class SubscriptionControl(SubscriptionSteering, Protocol):
         ...
 
     def poll_controls(self) -> bool:
-        """Tell whether another process made a request since the last call, as far as ``poll_head`` saw."""
+        """Return whether another process made a request since the last call, as far as ``poll_head`` saw."""
         ...
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:

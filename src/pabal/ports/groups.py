@@ -93,7 +93,7 @@ class GroupInspection(DeadLetterStore, ActionLog, Protocol):
         ...
 
     async def is_moving(self, name: str) -> bool:
-        """Tell whether a process that handles a subscription has yet to carry out a reset."""
+        """Return whether a process that handles a subscription has yet to carry out a reset."""
         ...
 
     async def published_since(self, moment: datetime) -> int:

@@ -280,7 +280,7 @@ class LogFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     until: datetime | None = None
 
     def admits(self, row: StoredRecord) -> bool:
-        """Tell whether a row is selected."""
+        """Return whether a row is selected."""
         return (
             (not self.types or row.event_type in self.types)
             and self.aggregate_id in (None, row.aggregate_id)

@@ -26,7 +26,7 @@ _reads = re.compile(_begins + r"(?:SELECT|WITH|VALUES|EXPLAIN|PRAGMA)\b", _FLAGS
 
 
 def only_reads(sql: str) -> bool:
-    """Tell whether a statement can only read, on a connection that is set to refuse writes.
+    """Return whether a statement can only read, on a connection that is set to refuse writes.
 
     >>> only_reads("SELECT 1"), only_reads("BEGIN"), only_reads('PRAGMA "query_only" = OFF')
     (True, False, False)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from pabal.domain.envelope import Envelope, StoredRecord
 from pabal.domain.event import DomainEvent
-from pabal.ports.control import SubscriptionControl, SubscriptionSteering
+from pabal.ports.control import SubscriptionAdmin, SubscriptionControl
 from pabal.ports.records import (
     DIED_AMONG_OTHERS,
     PROCESS_DIED,
@@ -276,7 +276,7 @@ class SubscriptionStore(DeadLetterStore, Protocol):
         ...
 
 
-class BusLog(EventSink, DeadLetterStore, SubscriptionSteering, Protocol):
+class BusLog(EventSink, DeadLetterStore, SubscriptionAdmin, Protocol):
     """What a bus itself needs from its log; delivery needs the rest of ``EventStorage``."""
 
 

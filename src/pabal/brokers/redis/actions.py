@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from pabal.brokers.redis.dead_letters import Linked
 from pabal.brokers.redis.keys import GroupKeys
-from pabal.brokers.redis.letters import Linked
 from pabal.ports.arguments import check_bounds
 from pabal.ports.inspection import ActionRecord
 

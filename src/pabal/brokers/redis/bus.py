@@ -55,7 +55,7 @@ class RedisEventBus(BaseEventBus):
     wait up to ``patience`` seconds, or fail at once with ``when_disconnected="fail"``. Publishing the same
     event again is harmless: the server remembers at least the last 20,000 ids of each partition.
 
-    A process that gives no sign of life for ``lease`` seconds loses its partitions to the others. ``keep`` is
+    A process that sends no heartbeat for ``lease`` seconds loses its partitions to the others. ``keep`` is
     the number of positions per partition that stay on the server after every group has finished them.
 
     ``partitions`` is fixed by the first bus that starts on a log; None takes the log's number, or 16 for a
@@ -294,7 +294,7 @@ class RedisEventBus(BaseEventBus):
             return []
         lost = coordinator.lost_events
         told = [f"{lost} events were lost on the server before they were handled"] if lost else []
-        return told + coordinator.companions.remarks()
+        return told + coordinator.peers.remarks()
 
 
 def _check(

@@ -12,15 +12,17 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from pabal.brokers.redis.companions import Companions
+from pabal.brokers.redis.control import ControlWatch
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
 from pabal.brokers.redis.declaring import Declarations
 from pabal.brokers.redis.group import GroupEngine, Running
+from pabal.brokers.redis.heartbeat import Heartbeat
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.membership import Membership, Plan, View, make_plan
 from pabal.brokers.redis.notes import NoteLine, SuspectJournal, deaths_in, forget_notes
 from pabal.brokers.redis.partition import PartitionStorage
+from pabal.brokers.redis.peers import Peers
 from pabal.brokers.redis.reports import (
     EventsLost,
     GroupRestored,
@@ -29,8 +31,6 @@ from pabal.brokers.redis.reports import (
     PartitionTaken,
 )
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.signs import SignsOfLife
-from pabal.brokers.redis.steering import ControlWatch
 from pabal.brokers.redis.tail import Tail
 from pabal.delivery.shutdown import end_tasks
 from pabal.errors import BrokerError, PabalError, StorageClosedError, StorageError
@@ -72,9 +72,9 @@ class Coordinator:
         self.membership = Membership(log, keys, member, lease)
         self.declarations = Declarations(log, keys, group)
         self.controls = ControlWatch(log, keys)
-        self.companions = Companions(log.link, keys, member)
+        self.peers = Peers(log.link, keys, member)
         self._tick = min(lease / 3, _LONGEST_TICK)
-        self.signs = SignsOfLife(lease, self._tick, self.membership.give_sign, self._let_go)
+        self.heartbeat = Heartbeat(lease, self._tick, self.membership.send_heartbeat, self._let_go)
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._inherited: set[int] = set()
@@ -93,11 +93,11 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._engine.nudge, self._engine.announce = self._wake.set, self.declarations.announce
         await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
-        self.signs.start()
+        self.heartbeat.start()
         try:
             await self._turn()
         except BaseException:
-            await self.signs.stop()
+            await self.heartbeat.stop()
             raise
         self._task = asyncio.create_task(self._run(), name="pabal-redis-partitions")
 
@@ -105,7 +105,7 @@ class Coordinator:
         """Save progress and hand over all partitions, concurrently; leave the group."""
         self._engine.take_no_part()
         await end_tasks(self._task)
-        await self.signs.stop()
+        await self.heartbeat.stop()
         handing = [
             asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
             for running in self._engine.running.values()
@@ -123,7 +123,7 @@ class Coordinator:
                 async with asyncio.timeout(moments_left(deadline, self._engine.clock)):
                     await self.membership.leave()
         except (BrokerError, TimeoutError):
-            return  # the other processes notice the missing signs of life
+            return  # the other processes notice the missing heartbeats
 
     async def _run(self) -> None:
         assert self._wake is not None
@@ -146,7 +146,7 @@ class Coordinator:
                 _log.exception("taking or renewing partitions failed; trying again")
 
     async def _let_go(self) -> None:
-        """Stop delivering: signs of life are overdue, so others may have taken this process's partitions."""
+        """Stop delivering: heartbeats are overdue, so others may have taken this process's partitions."""
         held = [running for running in self._engine.running.values() if running.is_open]
         # Concurrently, because each may have to wait for the answer to its last save.
         for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
@@ -160,13 +160,13 @@ class Coordinator:
         for subscription in subscriptions:
             await self.declarations.declare(subscription)
         if not subscriptions:
-            self.signs.not_needed()
+            self.heartbeat.not_needed()
             return
         sent_at = time.monotonic()
         view = self.view = await self.membership.look()
         if not view.same_log:
             await self._log.rejoin()
-        self.signs.taken(sent_at)
+        self.heartbeat.confirmed(sent_at)
         self._engine.count_parked(view.dead_letters)
         if await self.controls.look(view.asked):
             for running in self._engine.running.values():
@@ -188,7 +188,7 @@ class Coordinator:
         if time.monotonic() >= self._trim_at:
             self._trim_at = time.monotonic() + 5.0
             await self.trim()  # before releasing due events, because a full server needs the room
-            await self.companions.look(self._engine.consumers, view)
+            await self.peers.look(self._engine.consumers, view)
         if view.next_due is not None and view.next_due <= self._engine.clock.time():
             await self._on_due()
 
@@ -338,7 +338,7 @@ class Coordinator:
             await self._log.link.call("SREM", key, call)
 
     async def has_calls(self) -> bool:
-        """Tell whether any dead letter was retried or discarded without its owner having acted on it yet."""
+        """Return whether a dead letter was retried or discarded and its owner has not acted on it yet."""
         parts = range(self._log.partitions)
         counted = [self._log.link.call("SCARD", self._keys.of(part).calls) for part in parts]
         return any(await asyncio.gather(*counted))
@@ -354,11 +354,11 @@ class Coordinator:
             )
             for partition in self._engine.running
         ]
-        await asyncio.gather(*trimming)  # in one round trip, so that signs of life do not wait behind many
+        await asyncio.gather(*trimming)  # in one round trip, so that heartbeats do not wait behind many
 
     def heard(self, partition: int, head: int) -> None:
         """Tell a partition's engine that its head has moved."""
-        if self.signs.is_overdue:
+        if self.heartbeat.is_overdue:
             # This process was suspended, and others may have taken its partitions: look before delivering.
             self._engine.nudge()
             return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from pabal.brokers.redis.group_control import places_of
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.moving import places_of
 from pabal.brokers.redis.scripts import script
 from pabal.delivery.subscription import Subscription
 from pabal.errors import BrokerUnavailableError, StorageError

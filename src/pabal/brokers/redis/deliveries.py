@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor, decode_retry, field
+from pabal.brokers.redis.dead_letters import GroupDeadLetters
 from pabal.brokers.redis.keys import GroupKeys
-from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.link import Link
 from pabal.errors import DeadLetterNotFoundError
 from pabal.ports.groups import Place
@@ -12,7 +12,7 @@ from pabal.ports.inspection import DeliveryRecord, state_of
 
 
 async def deliveries(
-    letters: GroupLetters, link: Link, keys: GroupKeys, place: Place
+    letters: GroupDeadLetters, link: Link, keys: GroupKeys, place: Place
 ) -> list[DeliveryRecord]:
     """Return one record per durable subscription, ordered by name."""
     of = keys.of(place.partition)
@@ -43,7 +43,7 @@ async def deliveries(
     return records
 
 
-async def _parked(letters: GroupLetters, subscription: str, number: int) -> DeliveryRecord | None:
+async def _parked(letters: GroupDeadLetters, subscription: str, number: int) -> DeliveryRecord | None:
     try:
         letter = await letters.get_dead_letter(number)
     except DeadLetterNotFoundError:

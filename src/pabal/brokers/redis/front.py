@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pabal.brokers.redis.control import Group
+from pabal.brokers.redis.dead_letters import GroupDeadLetters
+from pabal.brokers.redis.group_control import GroupControl, measure
 from pabal.brokers.redis.keys import GroupKeys
-from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.moving import GroupSteered, measure
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.standing import count_over_all, read_standing
-from pabal.brokers.redis.steering import Group
 from pabal.domain.event import DomainEvent
 from pabal.ports.storage import SubscriptionRecord
 
 
-class LogFront(GroupLetters, GroupSteered):
+class LogFront(GroupDeadLetters, GroupControl):
     """Append and schedule events; show subscriptions and dead letters of the whole group."""
 
     capabilities = PartitionStorage.capabilities

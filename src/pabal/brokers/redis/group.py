@@ -74,7 +74,7 @@ class Running:
         self.engine.redelivery.again(consumer, letter)
 
 
-class LeaveWord:
+class RemoteRedelivery:
     """Replace an engine's redelivery of dead letters: the partition's owner is told through the server."""
 
     def __init__(self, engine: GroupEngine) -> None:
@@ -99,7 +99,7 @@ class GroupEngine(Engine):
     def __init__(self, *, worker_count: int, clock: Clock | None = None, seed: int | None = None) -> None:
         self.running: dict[int, Running] = {}
         super().__init__(worker_count=worker_count, clock=clock, seed=seed)
-        self.redelivery: Any = LeaveWord(self)
+        self.redelivery: Any = RemoteRedelivery(self)
         self._noted_at = self._counted_at = -math.inf
         self.take_no_part()
 
@@ -128,7 +128,7 @@ class GroupEngine(Engine):
         return super().remove(identity)
 
     def is_halted(self, name: str) -> bool:
-        """Tell whether a subscription has halted in a partition that is owned."""
+        """Return whether a subscription has halted in a partition that is owned."""
         return any(engine.is_halted(name) for engine in self.engines())
 
     def rewire(self) -> None:

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from pabal.brokers.redis.actions import GroupActions
 from pabal.brokers.redis.address import masked
+from pabal.brokers.redis.control import Group
 from pabal.brokers.redis.cursors import as_pairs
+from pabal.brokers.redis.dead_letters import GroupDeadLetters
 from pabal.brokers.redis.deliveries import deliveries
+from pabal.brokers.redis.group_control import GroupControl, measure
 from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
-from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.link import Link
-from pabal.brokers.redis.moving import GroupSteered, measure
 from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
 from pabal.brokers.redis.standing import count_over_all, head_of, read_standing
-from pabal.brokers.redis.steering import Group
 from pabal.domain.envelope import id_to_bytes
 from pabal.errors import BrokerError, InvalidEventError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed
@@ -30,19 +30,19 @@ from pabal.ports.views import SubscriptionView, Totals, stored_view
 _PAGE = 500
 
 
-class _Sign(NamedTuple):
-    """A process's sign of life, when the process was first seen, and when the sign last changed."""
+class _Heartbeat(NamedTuple):
+    """A process's heartbeat, when the process was first seen, and when it last changed."""
 
-    sign: bytes
+    beat: bytes
     first_seen: float
     moved: float | None
 
 
-class GroupInspector(GroupSteered):
+class GroupInspector(GroupControl):
     """Answer an operator's questions about one group; connects at the first question.
 
     Without ``group``, the log must have only one, which is used. The connection belongs to the event loop
-    that asks; another loop gets another connection. A process that gives no sign of life for ``silence``
+    that asks; another loop gets another connection. A process that sends no heartbeat for ``silence``
     seconds (it gives several a second) is shown as handling nothing. This affects only what is shown: when
     other processes may take its partitions depends on the lease. A search looks at up to ``most`` events.
     Raises UsageError for an invalid name of a group or namespace.
@@ -75,7 +75,7 @@ class GroupInspector(GroupSteered):
         self._keys = GroupKeys(self._log, group or "")
         self._partitions = 0
         self._followers: set[Link] = set()
-        self._signs: dict[bytes, _Sign] = {}
+        self._heartbeats: dict[bytes, _Heartbeat] = {}
 
     @property
     def link(self) -> Link:
@@ -154,17 +154,19 @@ class GroupInspector(GroupSteered):
         return Group(await self._ready(), self._log, self._keys, self._partitions)
 
     async def _living(self) -> set[bytes]:
-        """Return the processes that give signs of life; observe new ones for up to ``silence`` seconds."""
+        """Return the processes that send heartbeats; observe new ones for up to ``silence`` seconds."""
         while True:
             now = time.monotonic()
-            seen: dict[bytes, _Sign] = {}
-            for name, sign in as_pairs(await self.link.call("HGETALL", self._keys.members)).items():
-                earlier = self._signs.get(name)
+            seen: dict[bytes, _Heartbeat] = {}
+            for name, beat in as_pairs(await self.link.call("HGETALL", self._keys.members)).items():
+                earlier = self._heartbeats.get(name)
                 if earlier is None:
-                    seen[name] = _Sign(sign, now, None)
+                    seen[name] = _Heartbeat(beat, now, None)
                 else:
-                    seen[name] = earlier if earlier.sign == sign else _Sign(sign, earlier.first_seen, now)
-            self._signs = seen
+                    seen[name] = (
+                        earlier if earlier.beat == beat else _Heartbeat(beat, earlier.first_seen, now)
+                    )
+            self._heartbeats = seen
             if not any(one.moved is None and now - one.first_seen <= self._silence for one in seen.values()):
                 break
             await asyncio.sleep(0.05)
@@ -220,13 +222,13 @@ class GroupInspector(GroupSteered):
     async def deliveries_at(self, place: Place) -> list[DeliveryRecord]:
         """Return the state of one event at every durable subscription of the group, ordered by name."""
         link = await self._ready()
-        return await deliveries(GroupLetters(self, self._keys), link, self._keys, place)
+        return await deliveries(GroupDeadLetters(self, self._keys), link, self._keys, place)
 
     # -- dead letters ---------------------------------------------------------------------------------
 
-    async def _letters(self) -> GroupLetters:
+    async def _letters(self) -> GroupDeadLetters:
         await self._ready()
-        return GroupLetters(self, self._keys)
+        return GroupDeadLetters(self, self._keys)
 
     async def list_dead_letters(self, **filters: Any) -> list[DeadLetterRecord]:
         """Return dead letters by ascending id; the filters are those of ``DeadLetterStore``."""

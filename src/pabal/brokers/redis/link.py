@@ -161,7 +161,7 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        """Tell whether calls are sent at once."""
+        """Return whether calls are sent at once."""
         return self._open
 
     async def open(self) -> None:
@@ -356,7 +356,7 @@ def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
 
 
 def _is_final(error: BaseException | None) -> bool:
-    """Tell whether an error does not go away by waiting; the client wraps errors about certificates."""
+    """Return whether an error does not go away by waiting; the client wraps errors about certificates."""
     if not isinstance(error, (RedisError, OSError, BrokerError, EOFError)):
         return True
     while error is not None:

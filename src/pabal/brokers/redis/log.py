@@ -194,7 +194,7 @@ class RedisLog:
         return self.link.trouble or BrokerUnavailableError(path=self.path, reason="not connected")
 
     def gives_up(self, since: float) -> bool:
-        """Tell whether an append begun at ``since`` (monotonic) should fail rather than be tried again."""
+        """Return whether an append begun at ``since`` (monotonic) should fail rather than be tried again."""
         return self._fail_at_once or time.monotonic() - since > self._patience
 
     def partition_of(self, event: DomainEvent, record: EventRecord) -> int:

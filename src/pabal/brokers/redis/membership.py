@@ -1,7 +1,7 @@
 """Membership: which processes of a group are alive, and which of them owns which partition.
 
 Each process decides this alone, from a state on the server that all can see. At every look it increments its
-own number there, its *sign of life*. A process whose number has not changed for the length of the lease,
+own number there, its *heartbeat*. A process whose number has not changed for the length of the lease,
 measured on the clock of the process that looks, is dead. So clocks of different machines are never compared,
 and a clock that jumps, here or on the server, changes nothing.
 """
@@ -89,18 +89,18 @@ def make_plan(member: str, view: View, mine: set[int]) -> Plan:
 
 
 class Membership:
-    """Give signs of life for one process, observe those of others, and take partitions."""
+    """Send heartbeats for one process, observe those of others, and take partitions."""
 
     def __init__(self, log: RedisLog, keys: GroupKeys, member: str, lease: float) -> None:
         self._log = log
         self._keys = keys
         self.member = member
         self._lease = lease
-        self._signs: dict[str, tuple[int, float]] = {}
+        self._beats: dict[str, tuple[int, float]] = {}
         self.living: tuple[str, ...] = ()
 
     async def look(self) -> View:
-        """Give a sign of life and return the state of the group. Raises BrokerError."""
+        """Send a heartbeat and return the state of the group. Raises BrokerError."""
         keys: tuple[str, ...] = (
             self._keys.members,
             self._log.keys.meta,
@@ -114,7 +114,7 @@ class Membership:
         same, due, letters, members, leases, asked = await self._log.link.run(
             script("survey"), keys, self.member, self._log.token, self._keys.group
         )
-        living, dead = self._judge({name.decode(): int(sign) for name, sign in as_pairs(members).items()})
+        living, dead = self._judge({name.decode(): int(beat) for name, beat in as_pairs(members).items()})
         self.living = living
         return View(
             bool(same),
@@ -130,23 +130,23 @@ class Membership:
             int(asked),
         )
 
-    async def give_sign(self) -> None:
-        """Give a sign of life without a look. Raises BrokerError."""
-        await self._log.link.run(script("sign"), (self._keys.members,), self.member)
+    async def send_heartbeat(self) -> None:
+        """Send a heartbeat without a look. Raises BrokerError."""
+        await self._log.link.run(script("heartbeat"), (self._keys.members,), self.member)
 
     def _judge(self, members: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         now = time.monotonic()
-        signs: dict[str, tuple[int, float]] = {}
-        for name, sign in members.items():
-            earlier = self._signs.get(name)
-            signs[name] = earlier if earlier is not None and earlier[0] == sign else (sign, now)
-        self._signs = signs
+        beats: dict[str, tuple[int, float]] = {}
+        for name, beat in members.items():
+            earlier = self._beats.get(name)
+            beats[name] = earlier if earlier is not None and earlier[0] == beat else (beat, now)
+        self._beats = beats
         living = tuple(
             name
-            for name, (_, seen_at) in sorted(signs.items())
+            for name, (_, seen_at) in sorted(beats.items())
             if name == self.member or now - seen_at <= self._lease
         )
-        return living, tuple(name for name in signs if name not in living)
+        return living, tuple(name for name in beats if name not in living)
 
     async def take(self, partition: int, taken_from: str, retries: Sequence[str | bytes] = ()) -> int:
         """Take a partition and write retries into it; return its epoch, or 0 if another was quicker."""

@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pabal.brokers.redis import cursors
+from pabal.brokers.redis.control import HELD
+from pabal.brokers.redis.controlled_partition import ControlledPartition
 from pabal.brokers.redis.cursors import encode_cursor, encode_letter, encode_retry
+from pabal.brokers.redis.dead_letters import GroupDeadLetters
+from pabal.brokers.redis.group_control import move
 from pabal.brokers.redis.keys import GroupKeys
-from pabal.brokers.redis.letters import GroupLetters
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.moving import move
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
 from pabal.brokers.redis.standing import read_standing
-from pabal.brokers.redis.steered_partition import SteeredPartition
-from pabal.brokers.redis.steering import HELD
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.settlement import progress_of
@@ -50,7 +50,7 @@ _SAVE_PAUSE = 0.025
 """Seconds between two saves of a partition's progress."""
 
 
-class PartitionStorage(SteeredPartition):
+class PartitionStorage(ControlledPartition):
     """An event storage on one partition of a log, for one group and one owner (a process of the group).
 
     The partition's lease is taken with the first subscription, unless the owner holds it already. If
@@ -79,7 +79,7 @@ class PartitionStorage(SteeredPartition):
         self._owner = owner
         self._group = group
         self._gives_up = gives_up
-        self._letters = GroupLetters(log, keys, partition)
+        self._letters = GroupDeadLetters(log, keys, partition)
         self._schedule = Schedule(log, partition)
         self._save_at = 0.0
         self._held: dict[str, int] = {}
@@ -192,7 +192,7 @@ class PartitionStorage(SteeredPartition):
         return int(answer)
 
     async def renew_leases(self) -> list[str]:
-        """Return an empty list: leases depend on the signs of life of the whole process."""
+        """Return an empty list: leases depend on the heartbeats of the whole process."""
         return []
 
     async def release_subscription(self, name: str, epoch: int) -> None:

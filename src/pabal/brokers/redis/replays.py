@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pabal.brokers.redis.control import Group, replay_keys, unknown
 from pabal.brokers.redis.cursors import as_pairs
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.steering import Group, replay_keys, unknown
 
 Range = tuple[int, int]
 

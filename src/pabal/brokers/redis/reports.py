@@ -38,7 +38,7 @@ class PartitionGivenUp(PartitionReport, frozen=True, gc=False):
 class PartitionLost(PartitionReport, frozen=True, gc=False):
     """This process has let a partition go without saving, because another process has it or may have it.
 
-    The latter is the case when the server has received no sign of life for the length of the lease. The other
+    The latter is the case when the server has received no heartbeat for the length of the lease. The other
     process repeats deliveries whose progress was not saved.
     """
 

@@ -28,7 +28,7 @@ _NAMES = (
     "restore",
     "retry",
     "save",
-    "sign",
+    "heartbeat",
     "survey",
     "take",
     "trim",

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from pabal.brokers.redis.control import HELD, PAUSED
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor, letter_place, replays_of
 from pabal.brokers.redis.extent import Extent
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.link import Link
-from pabal.brokers.redis.steering import HELD, PAUSED
 from pabal.delivery.turns import in_turns
 from pabal.ports.storage import SubscriptionRecord
 

@@ -13,7 +13,7 @@ from pabal.bus.subscriptions import Subscriptions
 from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.feed import Feed
 from pabal.errors import BusNotRunningError
-from pabal.ports.control import SubscriptionSteering
+from pabal.ports.control import SubscriptionAdmin
 from pabal.ports.records import Replay, Start
 
 
@@ -23,7 +23,7 @@ class GroupSubscriptions(Subscriptions):
     def __init__(
         self,
         engine: GroupEngine,
-        storage: SubscriptionSteering,
+        storage: SubscriptionAdmin,
         check_running: Callable[[str], None],
         coordinator: Callable[[], Coordinator | None],
     ) -> None:

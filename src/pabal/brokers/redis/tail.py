@@ -122,5 +122,5 @@ class Tail:
 
 
 def _has_ended(answer: asyncio.Future[Any]) -> bool:
-    """Tell whether the server has ended the blocked call, or has refused to."""
+    """Return whether the server has ended the blocked call, or has refused to."""
     return answer.cancelled() or answer.exception() is not None or bool(answer.result())

@@ -106,7 +106,7 @@ async def whole_group_drained(
 
 
 def _is_at_work(running: Running) -> bool:
-    """Tell whether this process fully runs a partition; else only its saved progress tells how far it is."""
+    """Return whether this process fully runs a partition; else only saved progress tells how far it is."""
     return running.is_open and running.ending is None and not running.engine.halting
 
 
@@ -120,7 +120,7 @@ async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
 
 
 async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: list[int]) -> bool:
-    """Tell whether the partitions not run here are finished up to these heads, by their saved progress."""
+    """Return whether the partitions not run here are finished up to these heads, by their saved progress."""
     owned = {partition for partition, running in engine.running.items() if _is_at_work(running)}
     if len(owned) == len(heads) or not engine.consumers:
         return True

@@ -246,7 +246,7 @@ class Appender:
     # -- building the indexes -------------------------------------------------------------------------
 
     def index_is_due(self, *, final: bool) -> bool:
-        """Tell whether to extend the index now; ``final``, before the thread ends, takes whatever is left."""
+        """Return whether to extend the index now; ``final``, before the thread ends, takes all the rest."""
         behind = self.known - max(self.indexed_upto, self._index_above)
         if final or behind < _INDEX_EVERY:
             return final and behind > 0

@@ -38,17 +38,17 @@ UNDECODABLE = "Could not decode to UTF-8"
 
 
 def is_fault(error: BaseException) -> bool:
-    """Tell whether the file or the disk caused this error, rather than the statement or its values."""
+    """Return whether the file or the disk caused this error, rather than the statement or its values."""
     return isinstance(error, sqlite3.Error) and _code_of(error) in _FAULTS
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Tell whether the error means that another connection holds the lock."""
+    """Return whether the error means that another connection holds the lock."""
     return _code_of(error) == sqlite3.SQLITE_BUSY
 
 
 def is_corruption(error: sqlite3.Error) -> bool:
-    """Tell whether the error means that the file's content is damaged."""
+    """Return whether the error means that the file's content is damaged."""
     return _code_of(error) == sqlite3.SQLITE_CORRUPT or str(error).startswith(UNDECODABLE)
 
 

@@ -44,7 +44,7 @@ class Job:
 
     @property
     def is_plain_append(self) -> bool:
-        """Tell whether the job only appends, so that it can share INSERT statements with its neighbours."""
+        """Return whether the job only appends, so that it can share INSERT statements with its neighbours."""
         return self.action is None and not self.expected
 
 

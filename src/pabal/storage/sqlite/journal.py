@@ -162,7 +162,7 @@ def remove_silent_journals(database: Path, own: str) -> None:
 
 
 def is_alive(database: Path, owner: str) -> bool:
-    """Tell whether an owner's process still holds its journal; True if that cannot be determined."""
+    """Return whether an owner's process still holds its journal; True if that cannot be determined."""
     try:
         with open(journal_path(database, owner), "rb", buffering=0) as file:
             return lifelock.is_held(file)

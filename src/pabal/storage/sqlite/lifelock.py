@@ -27,7 +27,7 @@ _TRIES = 100
 
 
 def can_rename_open_files() -> bool:
-    """Tell whether an open, locked file can be renamed (not on Windows)."""
+    """Return whether an open, locked file can be renamed (not on Windows)."""
     return fcntl is not None
 
 
@@ -48,7 +48,7 @@ def hold(file: FileIO) -> None:
 
 
 def is_held(file: FileIO) -> bool:
-    """Tell whether the process that locked a file is alive; ``file`` is that file, opened for reading."""
+    """Return whether the process that locked a file is alive; ``file`` is that file, opened for reading."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

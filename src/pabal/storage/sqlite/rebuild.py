@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pabal.domain.envelope import StoredRecord, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
-from pabal.storage.sqlite import care
+from pabal.storage.sqlite import maintenance
 from pabal.storage.sqlite.faults import translated
 from pabal.storage.sqlite.projected import copy_projections
 from pabal.storage.sqlite.reader import STEPS
@@ -59,7 +59,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
             finally:
                 source.execute("ROLLBACK")  # it only read, and SQLite refuses COMMIT after a damaged page
             connection.execute("COMMIT")
-            problems = care.check(connection, str(target))
+            problems = maintenance.check(connection, str(target))
             if problems:
                 raise CorruptLogError(path=path, position=None, reason=problems[0])
     except BaseException:

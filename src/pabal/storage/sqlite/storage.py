@@ -23,11 +23,11 @@ from pabal.domain.event import DomainEvent, adopt, body_of
 from pabal.domain.registry import registry
 from pabal.errors import InvalidEventError, UsageError
 from pabal.ports.storage import LogFilter, Page, StreamAppend
-from pabal.storage.sqlite import care, queries, reader, rebuild, retention
+from pabal.storage.sqlite import maintenance, queries, reader, rebuild, retention
 from pabal.storage.sqlite.appender import Expected
-from pabal.storage.sqlite.care import Progress
 from pabal.storage.sqlite.inspection import SqliteInspection
 from pabal.storage.sqlite.job import Job
+from pabal.storage.sqlite.maintenance import Progress
 from pabal.storage.sqlite.retention import Trimmed, Vacuumed
 from pabal.storage.sqlite.samples import SqliteSamples
 from pabal.storage.sqlite.statements import statements
@@ -315,7 +315,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         leaves no file. Raises StorageUnavailableError if the new file exists or cannot be written.
         """
         told = _in_the_loop(progress)
-        await self._reader.run_long(lambda c, given_up: care.copy(c, Path(path), told, given_up))
+        await self._reader.run_long(lambda c, given_up: maintenance.copy(c, Path(path), told, given_up))
 
     async def check(self, *, progress: Progress | None = None) -> list[str]:
         """Verify the file's structure and every event's checksum; return a sentence for each problem.
@@ -324,7 +324,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         ``progress(position, head)`` is called from time to time once the structure has been verified.
         """
         told = _in_the_loop(progress)
-        return await self._reader.run_long(lambda c, given_up: care.check(c, self.path, told))
+        return await self._reader.run_long(lambda c, given_up: maintenance.check(c, self.path, told))
 
     async def trim(
         self,

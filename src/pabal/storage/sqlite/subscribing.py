@@ -19,7 +19,7 @@ from pabal.ports.storage import (
     Start,
     SubscriptionRecord,
 )
-from pabal.storage.sqlite import control, cursors, letters
+from pabal.storage.sqlite import control, cursors, dead_letters
 from pabal.storage.sqlite.file import DatabaseFile
 from pabal.storage.sqlite.statements import statements
 from pabal.storage.sqlite.transaction import Transaction
@@ -131,7 +131,7 @@ class SubscriptionCalls(DatabaseFile):
         return await self._reader.run(lambda c: control.read(c, names))
 
     def poll_controls(self) -> bool:
-        """Tell whether ``poll_head`` has seen a new control request since the last call of this."""
+        """Return whether ``poll_head`` has seen a new control request since the last call of this."""
         moved, self._watch.controls_moved = self._watch.controls_moved, False
         return moved
 
@@ -164,16 +164,18 @@ class SubscriptionCalls(DatabaseFile):
         ``error_type`` is that of the last attempt. A filter that is None matches everything.
         """
         return await self._reader.run(
-            lambda c: letters.list_letters(c, self.path, subscription, event_type, error_type, after, limit)
+            lambda c: dead_letters.list_letters(
+                c, self.path, subscription, event_type, error_type, after, limit
+            )
         )
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of their last error, largest group first."""
-        return await self._reader.run(letters.group_letters)
+        return await self._reader.run(dead_letters.group_letters)
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
         """Return one dead letter. Raises DeadLetterNotFoundError."""
-        return await self._reader.run(lambda c: letters.get_letter(c, self.path, dead_letter_id))
+        return await self._reader.run(lambda c: dead_letters.get_letter(c, self.path, dead_letter_id))
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
@@ -183,18 +185,20 @@ class SubscriptionCalls(DatabaseFile):
         ``payload`` is JSON that replaces its own; ``now`` is when the retry is due, in seconds since 1970.
         Raises DeadLetterNotFoundError.
         """
-        return await self._do(lambda tx: letters.begin_retry(tx, self.path, dead_letter_id, payload, now))
+        return await self._do(
+            lambda tx: dead_letters.begin_retry(tx, self.path, dead_letter_id, payload, now)
+        )
 
     async def discard_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
         """Delete a dead letter and return it. Raises DeadLetterNotFoundError."""
-        return await self._do(lambda tx: letters.discard(tx, self.path, dead_letter_id))
+        return await self._do(lambda tx: dead_letters.discard(tx, self.path, dead_letter_id))
 
     async def schedule_event(self, event: DomainEvent, due_at: float) -> None:
         """Store an event that enters the log at ``due_at`` (seconds since 1970)."""
         check_time(due_at)
         record = encode_event(event, self.max_payload_bytes)
-        await self._do(lambda tx: letters.schedule(tx, record, due_at))
+        await self._do(lambda tx: dead_letters.schedule(tx, record, due_at))
 
     async def release_due(self, now: float) -> float | None:
         """Append all scheduled events that are due; return when the next one is due, or None."""
-        return await self._do(lambda tx: letters.release_due(tx, self.path, now))
+        return await self._do(lambda tx: dead_letters.release_due(tx, self.path, now))

@@ -88,7 +88,7 @@ class Writer:
 
     @property
     def is_here(self) -> bool:
-        """Tell whether the current thread is the writer thread, which cannot wait for its own end."""
+        """Return whether the current thread is the writer thread, which cannot wait for its own end."""
         return threading.current_thread() is self._thread
 
     def submit(self, job: Job) -> asyncio.Future[Any]:

@@ -36,7 +36,7 @@ class Case(msgspec.Struct, frozen=True):
     run: Run
 
     def is_for(self, capabilities: Capabilities) -> bool:
-        """Tell whether a backend with these capabilities must pass the case."""
+        """Return whether a backend with these capabilities must pass the case."""
         return all(getattr(capabilities, need) for need in self.needs)
 
     async def __call__(self, factory: StorageFactory) -> None:

@@ -1,8 +1,8 @@
--- Give a sign of life, and return the state of the group.
+-- Send a heartbeat, and return the state of the group.
 -- KEYS: members, meta, schedule, letter ids, controls, groups, then each partition's lease and calls.
 -- ARGV: member, token, group.
 -- Returns 1 if the token is that of the log, else 0; when the next scheduled event is due; the number of dead
--- letters; the members and their signs of life; for each partition its owner, epoch and number of calls; and the
+-- letters; the members and their heartbeats; for each partition its owner, epoch and number of calls; and the
 -- version of the group's control requests.
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 redis.call('SADD', KEYS[6], ARGV[3])  -- the server may have forgotten the group

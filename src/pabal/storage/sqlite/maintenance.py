@@ -12,8 +12,8 @@ from typing import Any
 
 from pabal.domain.envelope import EventRecord, StoredRecord, id_to_text, verify
 from pabal.errors import CorruptLogError, StorageUnavailableError
+from pabal.storage.sqlite.dead_letters import scheduled_row
 from pabal.storage.sqlite.faults import UNDECODABLE, readable, translate
-from pabal.storage.sqlite.letters import scheduled_row
 from pabal.storage.sqlite.places import check_gap
 from pabal.storage.sqlite.statements import statements
 

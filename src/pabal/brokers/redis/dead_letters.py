@@ -42,7 +42,7 @@ class Linked(Protocol):
         ...
 
 
-class GroupLetters:
+class GroupDeadLetters:
     """List, retry and discard the dead letters of one group, or of one of its partitions."""
 
     def __init__(self, log: Linked, keys: GroupKeys, partition: int | None = None) -> None:

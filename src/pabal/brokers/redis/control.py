@@ -31,7 +31,7 @@ class Group(NamedTuple):
     partitions: int
 
 
-class Steered:
+class StoredControls:
     """Pause, resume and forget subscriptions, and cancel replays; refuse queries that need an index."""
 
     async def _steering(self) -> Group:
@@ -114,7 +114,7 @@ class Steered:
         _refuse("list event types", "keep a local storage and feed the bus with relay(storage, bus)")
 
 
-class Heard:
+class SeenControls:
     """Tell listeners in this process about control requests."""
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class ControlWatch:
         )
 
     async def look(self, version: int) -> bool:
-        """Tell whether there are new requests since the last look; ``version`` is the server's."""
+        """Return whether there are new requests since the last look; ``version`` is the server's."""
         if version == self._seen:
             return False
         link = self._log.link

@@ -6,27 +6,27 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from pabal.brokers.redis.control import HELD, Group, SeenControls, StoredControls, unknown
 from pabal.brokers.redis.cursors import decode_cursor, field, replays_of
+from pabal.brokers.redis.group_control import move, places_of
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.moving import move, places_of
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.partition_log import PartitionLog
 from pabal.brokers.redis.replays import ask_for_replay, read_replays
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.steering import HELD, Group, Heard, Steered, unknown
 from pabal.errors import SubscriptionInUseError, UsageError
 from pabal.ports.storage import Control, Cursor, Replay, Start
 
 
-class SteeredPartition(PartitionLog, Steered):
+class ControlledPartition(PartitionLog, StoredControls):
     """Control subscriptions in one partition, where they are handled; positions are the partition's."""
 
     def __init__(
         self, log: RedisLog, keys: GroupKeys, partition: int, *, on_lost: Lost | None = None
     ) -> None:
         super().__init__(log, keys, partition, on_lost=on_lost)
-        self.heard = Heard()
+        self.heard = SeenControls()
 
     async def _steering(self) -> Group:
         return Group(self.log.link, self.log.keys, self._group_keys, self.log.partitions)

@@ -9,7 +9,7 @@ from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.membership import View
 
 
-class Companions:
+class Peers:
     """Find partitions whose owner lacks a subscription: its events wait there, which nothing else shows.
 
     It takes two looks in a row: after one, the owner may just be taking the partition.

@@ -1,4 +1,4 @@
-"""A process's signs of life, and what happens when the server has received none for too long."""
+"""A process's heartbeats, and what happens when the server has received none for too long."""
 
 from __future__ import annotations
 
@@ -10,78 +10,78 @@ from pabal.delivery.shutdown import end_tasks
 from pabal.errors import PabalError
 
 
-class SignsOfLife:
-    """Give signs of life regularly; call ``too_late`` when the last confirmed one is older than the lease.
+class Heartbeat:
+    """Send heartbeats regularly; call ``too_late`` when the last confirmed one is older than the lease.
 
-    Every look of the coordinator is a sign of life. More are needed between looks, because acting on a look
-    can take longer than the lease while handlers keep the event loop busy.
+    Every look of the coordinator is a heartbeat. More are needed between looks, because acting on a look can
+    take longer than the lease while handlers keep the event loop busy.
     """
 
     def __init__(
         self,
         lease: float,
         pause: float,
-        give: Callable[[], Awaitable[None]],
+        send: Callable[[], Awaitable[None]],
         too_late: Callable[[], Awaitable[None]],
     ) -> None:
         self._lease = lease
         self._pause = pause
-        self._give = give
+        self._send = send
         self._too_late = too_late
-        self._taken_at = 0.0
-        """When the last sign that the server has confirmed was given (monotonic)."""
+        self._confirmed_at = 0.0
+        """When the last heartbeat that the server has confirmed was sent (monotonic)."""
         self._counts = False
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start giving signs between looks, and watching the age of the last one."""
-        self._taken_at = time.monotonic()
+        """Start sending heartbeats between looks, and watching the age of the last one."""
+        self._confirmed_at = time.monotonic()
         self._counts = False
         self.tasks = [
-            asyncio.create_task(self._go_on(), name="pabal-redis-signs"),
+            asyncio.create_task(self._go_on(), name="pabal-redis-heartbeat"),
             asyncio.create_task(self._watch(), name="pabal-redis-guard"),
         ]
 
     async def stop(self) -> None:
-        """Stop giving and watching signs."""
+        """Stop sending and watching heartbeats."""
         await end_tasks(*self.tasks)
 
-    def taken(self, given_at: float) -> None:
-        """Note that the server has confirmed a sign given at ``given_at`` (monotonic)."""
-        self._taken_at = max(self._taken_at, given_at)
+    def confirmed(self, sent_at: float) -> None:
+        """Note that the server has confirmed a heartbeat sent at ``sent_at`` (monotonic)."""
+        self._confirmed_at = max(self._confirmed_at, sent_at)
         self._counts = True
 
     def not_needed(self) -> None:
-        """Note that this process owns no partitions and will not take any, so it needs no signs."""
-        self._taken_at = time.monotonic()
+        """Note that this process owns no partitions and will not take any, so it needs no heartbeats."""
+        self._confirmed_at = time.monotonic()
         self._counts = False
 
     @property
     def is_overdue(self) -> bool:
-        """Tell whether other processes may have taken this one's partitions."""
-        return time.monotonic() - self._taken_at > self._lease
+        """Return whether other processes may have taken this one's partitions."""
+        return time.monotonic() - self._confirmed_at > self._lease
 
     async def _go_on(self) -> None:
         while True:
             if self.is_overdue or not self._counts:
                 await asyncio.sleep(self._pause)  # only a look can tell which partitions we still own
                 continue
-            left = self._taken_at + self._lease / 3 - time.monotonic()
+            left = self._confirmed_at + self._lease / 3 - time.monotonic()
             if left > 0:
                 await asyncio.sleep(left)
                 continue
-            given_at = time.monotonic()
+            sent_at = time.monotonic()
             try:
-                await self._give()
+                await self._send()
             except PabalError:
                 await asyncio.sleep(self._pause)  # the next look reports what is wrong
             else:
-                self.taken(given_at)
+                self.confirmed(sent_at)
 
     async def _watch(self) -> None:
         """Watch independently of looks, because a look may wait for its answer longer than the lease."""
         while True:
             if self.is_overdue:
                 await self._too_late()
-            left = self._taken_at + self._lease - time.monotonic()
+            left = self._confirmed_at + self._lease - time.monotonic()
             await asyncio.sleep(left if left > 0 else self._pause)

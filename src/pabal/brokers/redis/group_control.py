@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from pabal.brokers.redis.control import Group, StoredControls, unknown
 from pabal.brokers.redis.cursors import decode_cursor
 from pabal.brokers.redis.extent import Extent, measured
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.replays import Range, ask_for_replay
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.steering import Group, Steered, unknown
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import UsageError
 from pabal.ports.storage import Replay, Start
@@ -27,7 +27,7 @@ EVERYTHING = 2**63 - 1
 """A position above all others: a range up to it ends where the subscription stands."""
 
 
-class GroupSteered(Steered):
+class GroupControl(StoredControls):
     """Reset subscriptions and request replays, in all partitions of a group."""
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
@@ -89,7 +89,7 @@ class GroupSteered(Steered):
         return Replay(number, name, before + 1, before + count, before)
 
     async def is_moving(self, name: str) -> bool:
-        """Tell whether a requested reset is still to be carried out in any partition."""
+        """Return whether a requested reset is still to be carried out in any partition."""
         group = await self._steering()
         calls = [
             group.link.call("HEXISTS", group.keys.of(part).moves, name) for part in range(group.partitions)
@@ -157,7 +157,7 @@ def _check(group: Group, name: str, start: Start) -> None:
 
 
 def _says_nothing(first: int | datetime, last: int | datetime | None) -> bool:
-    """Tell whether one of two bounds is a position other than the start or end of the log."""
+    """Return whether one of two bounds is a position other than the start or end of the log."""
     return (isinstance(first, int) and first > 1) or (isinstance(last, int) and last < EVERYTHING)
 
 

@@ -1,2 +1,0 @@
--- Give a sign of life, without looking at the group. KEYS: members. ARGV: member.
-return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
