@@ -30,7 +30,7 @@ from tests.cqrs.test_processes import Shop
 
 async def test_processes_that_do_not_fit_into_memory_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """With many orders at a time, all but the last would start over or stall."""
-    monkeypatch.setattr(process_runner, "_KEPT", 1)
+    monkeypatch.setattr(process_runner, "_MAX_CACHED_INSTANCES", 1)
     shop = Shop(InMemoryEventStorage())
     async with shop.bus:
         for number in range(4):

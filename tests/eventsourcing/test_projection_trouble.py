@@ -91,7 +91,7 @@ async def test_waits_that_are_given_up_leave_nothing(storage: SqliteEventStorage
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
-        assert bulky._readers._waiting == []
+        assert bulky._waiters._waiting == []
 
 
 def test_statements_that_differ_with_each_event_are_not_all_kept() -> None:
@@ -138,14 +138,14 @@ async def test_a_locked_file_is_tried_again_where_another_process_has_rebuilt(
     async with SqliteEventStorage(storage.path) as there, Bulky(storage) as bulky:
         await bulky.reached(await storage.store_event(Stray(1)), timeout=30)
         await Bulky(there).rebuild()
-        look, looks = bulky._look, iter([True])
+        look, looks = bulky._reload, iter([True])
 
         async def look_while_locked() -> None:
             if next(looks, False):
                 raise locked
             await look()
 
-        monkeypatch.setattr(bulky, "_look", look_while_locked)
+        monkeypatch.setattr(bulky, "_reload", look_while_locked)
         await bulky.reached(await storage.store_event(Stray(2)), timeout=30)
         assert next(looks, None) is None
 
@@ -204,9 +204,9 @@ def test_a_projection_can_be_started_in_one_event_loop_after_another(tmp_path: P
     class Resting(Bulky):
         resting: ClassVar[asyncio.Event]
 
-        async def _rest(self) -> None:
+        async def _wait_for_events(self) -> None:
             self.resting.set()
-            await super()._rest()
+            await super()._wait_for_events()
 
     async def follow() -> None:
         Resting.resting = asyncio.Event()

@@ -336,7 +336,7 @@ async def test_few_aggregates_stay_in_memory(storage: AnyStorage) -> None:
     accounts = Repository(Account, storage, keep=2)
     for name in "abcab":
         await accounts.update(name, _deposit)
-    assert len(accounts.lives) <= 3
+    assert len(accounts.cache) <= 3
     assert (await accounts.load("a")).balance == Decimal(2)
 
 

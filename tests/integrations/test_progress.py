@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pabal import SqliteEventStorage
-from pabal.eventsourcing.pace import Measured, Pace
+from pabal.eventsourcing.pace import BuildProgress, Pace
 from pabal.integrations.progress import describe, show_progress
 from tests.eventsourcing.read_models import Balances
 from tests.eventsourcing.samples import Deposited
@@ -46,7 +46,7 @@ def _an_ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_rate_is_that_of_the_last_half_minute(clock: _Clock) -> None:
     """After a slow start, the estimated time left would be wrong during the whole build."""
     pace = Pace(clock)
-    assert pace.measure(1000, 50_000) == Measured(1000, 50_000, None)
+    assert pace.measure(1000, 50_000) == BuildProgress(1000, 50_000, None)
     assert pace.measure(1000, 50_000).per_second is None
     for position in (2000, 3000, 4000):
         clock.now += 10
@@ -119,7 +119,7 @@ def test_the_words_are_the_applications(clock: _Clock) -> None:
     ) as p:
         p(5, 10)
     assert stream.getvalue() == "주문: 10개\n"
-    assert describe(Measured(5, 10, None)) == "5 of 10 events"
+    assert describe(BuildProgress(5, 10, None)) == "5 of 10 events"
 
 
 async def test_a_projection_that_has_nothing_to_build_shows_nothing(

@@ -12,10 +12,10 @@ from pabal.cli.command import Group
 
 _WHERE = {
     "asyncapi": "asyncapi",
-    "audit": "care",
-    "backup": "care",
+    "audit": "maintenance",
+    "backup": "maintenance",
     "bench": "bench",
-    "check": "care",
+    "check": "maintenance",
     "dashboard": "dashboard",
     "dead-letters": "dead_letters",
     "demo": "demo",
@@ -23,13 +23,13 @@ _WHERE = {
     "events": "events",
     "projections": "projections",
     "replay": "subscriptions",
-    "retention": "care",
+    "retention": "maintenance",
     "schema": "schema",
     "status": "subscriptions",
     "streams": "events",
     "subscriptions": "subscriptions",
     "tail": "events",
-    "vacuum": "care",
+    "vacuum": "maintenance",
 }
 """The module of each command, imported when it is called: importing all would double the start-up time."""
 

@@ -33,7 +33,7 @@ from pabal.cli.command import Group
 from pabal.cli.language import t
 from pabal.errors import ProjectionNotFoundError, UsageError
 from pabal.eventsourcing import Projection
-from pabal.eventsourcing.pace import Measured
+from pabal.eventsourcing.pace import BuildProgress
 from pabal.integrations.progress import show_progress
 from pabal.operations import Operations
 from pabal.ports.operations import ActionResult, ProjectionView
@@ -137,7 +137,7 @@ async def _version_of(operations: Operations, name: str) -> int | None:
     return next((view.version for view in await operations.projections() if view.name == name), None)
 
 
-def _told(measured: Measured) -> str:
+def _told(measured: BuildProgress) -> str:
     fields = {"position": f"{measured.position:,}", "head": f"{measured.head:,}"}
     if measured.per_second is None:
         return t("{position} of {head} events", **fields)

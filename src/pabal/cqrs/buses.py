@@ -10,8 +10,8 @@ from pabal.cqrs.handling import (
     MessageContext,
     Middleware,
     Provider,
-    around,
-    refuse_other_than_middleware,
+    check_middleware,
+    wrap,
 )
 from pabal.cqrs.messages import Command, Query
 from pabal.errors import DuplicateHandlerError, HandlerNotFoundError, InvalidMessageHandlerError, UsageError
@@ -66,14 +66,14 @@ class MessageBus:
             raise UsageError(f"{message_class!r} is not a class; register a handler for a message class")
         if not callable(handler):
             raise InvalidMessageHandlerError(handler=repr(handler), reason="it cannot be called")
-        made = Handler(message_class, handler, self._provide)
-        known = self._handlers.get(message_class)
-        if known is not None:
+        new_handler = Handler(message_class, handler, self._provide)
+        existing = self._handlers.get(message_class)
+        if existing is not None:
             raise DuplicateHandlerError(
-                message_type=message_class.__qualname__, first=known.name, second=made.name
+                message_type=message_class.__qualname__, first=existing.name, second=new_handler.name
             )
-        self._handlers[message_class] = made
-        self._calls[message_class] = self._wire(made)
+        self._handlers[message_class] = new_handler
+        self._calls[message_class] = self._build_call(new_handler)
 
     def use(self, middleware: Middleware) -> None:
         """Put ``async (message, context, call_next)`` around every handler, inside earlier middleware.
@@ -82,21 +82,21 @@ class MessageBus:
         ``await call_next()`` calls the next layer and may be called more than once. Raises UsageError for
         anything that cannot be called like this, such as ``validate`` instead of ``validate()``.
         """
-        refuse_other_than_middleware(middleware)
+        check_middleware(middleware)
         self._middleware = (*self._middleware, middleware)
-        self._calls = {cls: self._wire(handler) for cls, handler in self._handlers.items()}
+        self._calls = {cls: self._build_call(handler) for cls, handler in self._handlers.items()}
 
     def message_classes(self) -> tuple[type, ...]:
         """Return the classes that have a handler."""
         return tuple(self._handlers)
 
-    def _wire(self, handler: Handler) -> Callable[[Any], Awaitable[Any]]:
+    def _build_call(self, handler: Handler) -> Callable[[Any], Awaitable[Any]]:
         direct = handler.direct
         if direct is not None and not self._middleware:
             return direct
         call: Callable[[Any, MessageContext], Awaitable[Any]] = handler
         for layer in reversed(self._middleware):
-            call = around(layer, call)
+            call = wrap(layer, call)
         return lambda message: call(message, handler.new_context())
 
     def _not_found(self, message: Any) -> HandlerNotFoundError | UsageError:

@@ -16,7 +16,7 @@ from pabal.domain.annotations import annotations_of, signature_of
 from pabal.errors import DependencyError, InvalidMessageHandlerError, UsageError
 from pabal.eventsourcing import UnitOfWork
 
-_OF_IDEMPOTENCY = "commands.use(Idempotency(bus)) provides one, to messages that have a command_id"
+_IDEMPOTENCY_HINT = "commands.use(Idempotency(bus)) provides one, to messages that have a command_id"
 Provider = Callable[[Any], Any]
 """Returns an object of the given type; may be an async function."""
 CallNext = Callable[[], Awaitable[Any]]
@@ -42,10 +42,10 @@ class MessageContext(msgspec.Struct, gc=True):
 class Handler:
     """Hold a handler function, and call it with the dependencies it needs."""
 
-    __slots__ = ("_is_async", "_needs", "_provide", "function", "message_type", "name", "returns")
+    __slots__ = ("_dependencies", "_is_async", "_provide", "function", "message_type", "name", "returns")
 
     def __init__(self, message_class: type, function: Any, provide: Provider | None) -> None:
-        self.name = _address(function)
+        self.name = _qualified_name(function)
         self.message_type = message_class.__qualname__
         self.function = function
         self._is_async = iscoroutinefunction(function) or iscoroutinefunction(
@@ -54,7 +54,7 @@ class Handler:
         if is_generator(function):
             self._refuse("it is a generator, so its body would not run; remove its yield")
         self._provide = provide
-        self._needs, self.returns = self._read_signature()
+        self._dependencies, self.returns = self._read_signature()
 
     def _read_signature(self) -> tuple[tuple[tuple[str, Any], ...], Any]:
         try:
@@ -66,7 +66,7 @@ class Handler:
             Parameter.POSITIONAL_OR_KEYWORD,
         ):
             self._refuse("it takes no message")
-        needs: list[tuple[str, Any]] = []
+        dependencies: list[tuple[str, Any]] = []
         for parameter in parameters[1:]:
             if parameter.default is not Parameter.empty:
                 continue
@@ -75,16 +75,16 @@ class Handler:
             if parameter.annotation is Parameter.empty:
                 self._refuse(f"parameter {parameter.name} has no annotation")
             try:
-                needs.append((parameter.name, self._annotated(parameter.name)))
+                dependencies.append((parameter.name, self._resolve_annotation(parameter.name)))
             except NameError as error:
                 self._refuse(f"the annotation of {parameter.name} names something unknown ({error})", error)
         try:
-            returns = self._annotated("return")
+            returns = self._resolve_annotation("return")
         except NameError:
             returns = Any
-        return tuple(needs), returns
+        return tuple(dependencies), returns
 
-    def _annotated(self, name: str) -> Any:
+    def _resolve_annotation(self, name: str) -> Any:
         """Resolve one annotation by itself: others may use names visible only inside the function."""
         named = self.function if _is_named(self.function) else type(self.function).__call__
         one = SimpleNamespace(__annotations__={name: annotations_of(named).get(name, Any)})
@@ -96,7 +96,7 @@ class Handler:
     @property
     def direct(self) -> Callable[[Any], Awaitable[Any]] | None:
         """Return the function itself if it can be called with the message alone, else None."""
-        return self.function if self._is_async and not self._needs else None
+        return self.function if self._is_async and not self._dependencies else None
 
     def new_context(self) -> MessageContext:
         """Return a fresh context for one message."""
@@ -104,44 +104,46 @@ class Handler:
 
     async def __call__(self, message: Any, context: MessageContext) -> Any:
         """Call the function, in a thread if it is not async. Raises DependencyError."""
-        given = {name: await self._find(name, wanted, context) for name, wanted in self._needs}
+        arguments = {
+            name: await self._resolve(name, annotation, context) for name, annotation in self._dependencies
+        }
         if self._is_async:
-            return await self.function(message, **given)
-        result = await asyncio.to_thread(called_in_thread, self.function, message, **given)
+            return await self.function(message, **arguments)
+        result = await asyncio.to_thread(called_in_thread, self.function, message, **arguments)
         return await result if isawaitable(result) else result
 
-    async def _find(self, name: str, wanted: Any, context: MessageContext) -> Any:
-        if wanted is MessageContext:
+    async def _resolve(self, name: str, annotation: Any, context: MessageContext) -> Any:
+        if annotation is MessageContext:
             return context
-        if wanted in context.provided:
-            return context.provided[wanted]
-        fail = partial(DependencyError, handler=self.name, parameter=name, wanted=_name_of(wanted))
-        hint = _OF_IDEMPOTENCY if wanted is UnitOfWork else ""
+        if annotation in context.provided:
+            return context.provided[annotation]
+        fail = partial(DependencyError, handler=self.name, parameter=name, wanted=_name_of(annotation))
+        hint = _IDEMPOTENCY_HINT if annotation is UnitOfWork else ""
         if self._provide is None:
             without = "the bus has no provider; pass provide=, a function from a type to an object"
             raise fail(reason=hint or without)
         try:
-            found = self._provide(wanted)
+            found = self._provide(annotation)
             return await found if isawaitable(found) else found
         except Exception as error:
             raise fail(reason=f"the provider raised {error!r}{hint and '; '}{hint}") from error
 
 
-def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[Any]]) -> Any:
+def wrap(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[Any]]) -> Any:
     """Wrap one layer of middleware around a call."""
 
     async def run(message: Any, context: MessageContext) -> Any:
-        made = layer(message, context, lambda: inner(message, context))
-        if type(made) is not CoroutineType and not isawaitable(made):
+        awaitable = layer(message, context, lambda: inner(message, context))
+        if type(awaitable) is not CoroutineType and not isawaitable(awaitable):
             raise UsageError(
-                f"the middleware {_address(layer)} returned {made!r:.60}, which cannot "
+                f"the middleware {_qualified_name(layer)} returned {awaitable!r:.60}, which cannot "
                 "be awaited; make it an async def"
             )
-        result = await made
+        result = await awaitable
         if type(result) is CoroutineType:
             result.close()
             raise UsageError(
-                f"the middleware {_address(layer)} returned an awaitable, so {context.message_type} "
+                f"the middleware {_qualified_name(layer)} returned an awaitable, so {context.message_type} "
                 "was not handled; write return await call_next()"
             )
         return result
@@ -149,7 +151,7 @@ def around(layer: Middleware, inner: Callable[[Any, MessageContext], Awaitable[A
     return run
 
 
-def refuse_other_than_middleware(layer: Any) -> None:
+def check_middleware(layer: Any) -> None:
     """Raise UsageError for anything that cannot be called with a message, its context and the next call."""
     if not callable(layer):
         raise UsageError(f"{layer!r} is not a middleware; pass async (message, context, call_next)")
@@ -171,7 +173,7 @@ def _is_named(function: Any) -> bool:
     return hasattr(function, "__qualname__")
 
 
-def _address(function: Any) -> str:
+def _qualified_name(function: Any) -> str:
     return f"{function.__module__}:{function.__qualname__}" if _is_named(function) else repr(function)
 
 

@@ -38,18 +38,18 @@ class _Attempt:
     def waits_for_any(self, others: Sequence[_Attempt]) -> bool:
         """Return whether this attempt waits for one of ``others``, directly or through further attempts."""
         seen: set[_Attempt] = {self}
-        left: list[_Attempt] = [self]
-        while left:
-            for each in tuple(left.pop().awaited):
-                if each in others:
+        stack: list[_Attempt] = [self]
+        while stack:
+            for attempt in tuple(stack.pop().awaited):
+                if attempt in others:
                     return True
-                if each not in seen:
-                    seen.add(each)
-                    left.append(each)
+                if attempt not in seen:
+                    seen.add(attempt)
+                    stack.append(attempt)
         return False
 
 
-_handling: ContextVar[tuple[_Attempt, ...]] = ContextVar("pabal_handling", default=())
+_attempts: ContextVar[tuple[_Attempt, ...]] = ContextVar("pabal_handling", default=())
 """The attempts whose handlers led to the current call, or started its task."""
 
 
@@ -74,7 +74,7 @@ class CommandHandled(DomainEvent):
         return self.command_id
 
 
-class _LentUnitOfWork(UnitOfWork):
+class _ManagedUnitOfWork(UnitOfWork):
     async def commit(self) -> Receipt | None:
         raise UsageError(
             "a handler must not commit its unit of work: Idempotency commits it, with the command's id, "
@@ -140,7 +140,9 @@ class Idempotency:
                 f"{context.message_type} has the command_id {command_id!r:.60}; it must be text that is "
                 "not empty, such as str(…), or be left out to get a new one"
             )
-        if any(each.command_id == command_id and each.storage is self.storage for each in _outer()):
+        if any(
+            each.command_id == command_id and each.storage is self.storage for each in _enclosing_attempts()
+        ):
             raise UsageError(
                 f"{context.message_type} {command_id} is sent while it is being handled, by its own handler: "
                 "it would wait for itself; send a command with another id"
@@ -148,17 +150,19 @@ class Idempotency:
         loop = asyncio.get_running_loop()
         key = (loop, command_id)  # another loop's attempt cannot be awaited; treat it like another process
         while (running := self._running.get(key)) is not None:
-            await _end_of(running, context)
+            await _wait_for(running, context)
         attempt = self._running[key] = _Attempt(self.storage, command_id, loop.create_future())
-        inside = _handling.set((*_handling.get(), attempt))
+        token = _attempts.set((*_attempts.get(), attempt))
         try:
-            return await self._once(message, command_id, context, call_next)
+            return await self._handle_once(message, command_id, context, call_next)
         finally:
-            _handling.reset(inside)
+            _attempts.reset(token)
             del self._running[key]
             attempt.done.set_result(None)
 
-    async def _once(self, message: Any, command_id: str, context: MessageContext, call_next: CallNext) -> Any:
+    async def _handle_once(
+        self, message: Any, command_id: str, context: MessageContext, call_next: CallNext
+    ) -> Any:
         # Deterministic order: sets are ordered differently in each process, but the command is the same.
         content = _encode(message, f"the command {context.message_type}", "deterministic")
         fingerprint = sha256(content).hexdigest()[:16]
@@ -166,16 +170,16 @@ class Idempotency:
         handled = await self.storage.get_event(marker_id)
         if handled is not None:
             return _result_of(handled, message, fingerprint, context)
-        work = _LentUnitOfWork(self.storage)
+        work = _ManagedUnitOfWork(self.storage)
         context.provided[UnitOfWork] = work
         result = await call_next()
-        kept = _encode(result, f"what {context.handler} returned")
-        _refuse_other_type(kept, context)
+        encoded = _encode(result, f"what {context.handler} returned")
+        _check_result_type(encoded, context)
         marker = CommandHandled(
             command_id,
             describe(type(message)),
             fingerprint,
-            kept.decode(),
+            encoded.decode(),
             # A marker from another attempt has different content, so the log refuses it and its whole append.
             new_event_id(),
             event_id=marker_id,
@@ -191,25 +195,25 @@ class Idempotency:
         return result
 
 
-def _outer() -> list[_Attempt]:
+def _enclosing_attempts() -> list[_Attempt]:
     # A task left behind by a handler may send the same command again after the handler has returned.
-    return [each for each in _handling.get() if not each.done.done()]
+    return [each for each in _attempts.get() if not each.done.done()]
 
 
-async def _end_of(running: _Attempt, context: MessageContext) -> None:
+async def _wait_for(running: _Attempt, context: MessageContext) -> None:
     """Wait for a running attempt to end. Raises UsageError if that would be a deadlock."""
-    outer = _outer()
-    if running.waits_for_any(outer):
+    enclosing = _enclosing_attempts()
+    if running.waits_for_any(enclosing):
         raise UsageError(
             f"{context.message_type} {running.command_id} is being handled, and its handler waits for "
             "the one that sends it here, so both would wait forever; send a command with another id"
         )
-    for each in outer:
+    for each in enclosing:
         each.awaited.append(running)
     try:
         await asyncio.shield(running.done)
     finally:
-        for each in outer:
+        for each in enclosing:
             each.awaited.remove(running)
 
 
@@ -235,9 +239,9 @@ def _result_of(handled: CommandHandled, message: Any, fingerprint: str, context:
         raise DecodeError(event_type=f"result of {command_type}", position=None, reason=str(error)) from error
 
 
-def _refuse_other_type(kept: bytes, context: MessageContext) -> None:
+def _check_result_type(encoded: bytes, context: MessageContext) -> None:
     try:
-        _decode(kept, context)
+        _decode(encoded, context)
     except (TypeError, msgspec.ValidationError) as error:
         raise UsageError(
             f"the value that {context.handler} returned does not match its annotation ({error}), so it "
@@ -246,5 +250,5 @@ def _refuse_other_type(kept: bytes, context: MessageContext) -> None:
         ) from error
 
 
-def _decode(kept: str | bytes, context: MessageContext) -> Any:
-    return msgspec.json.decode(kept, type=Any if context.returns is None else context.returns)
+def _decode(encoded: str | bytes, context: MessageContext) -> Any:
+    return msgspec.json.decode(encoded, type=Any if context.returns is None else context.returns)

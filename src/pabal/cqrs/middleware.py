@@ -103,8 +103,10 @@ def log_messages(logger: str = "pabal.cqrs") -> Middleware:
         try:
             result = await call_next()
         except Exception as error:
-            taken = (time.perf_counter() - began) * 1000
-            log.warning("%s failed after %.1f ms: %s", context.message_type, taken, type(error).__name__)
+            duration_ms = (time.perf_counter() - began) * 1000
+            log.warning(
+                "%s failed after %.1f ms: %s", context.message_type, duration_ms, type(error).__name__
+            )
             raise
         log.info("%s handled in %.1f ms", context.message_type, (time.perf_counter() - began) * 1000)
         return result

@@ -16,7 +16,7 @@ from pabal.errors import ProcessDefinitionError
 F = TypeVar("F", bound=Callable[..., None])
 KeyOf = str | Callable[[Any], str | None]
 _MARK = "_pabal_reactions"
-_LONGEST = 1e11
+_MAX_TIMEOUT_SECONDS = 1e11
 """Seconds, about 3,000 years: a timeout due after that would have no valid date."""
 
 
@@ -67,7 +67,7 @@ def on_timeout(name: str) -> Callable[[F], F]:
     {'unpaid': 'unpaid'}
     """
     if not isinstance(name, str):
-        raise _misused(f"@on_timeout takes a name, not {name!r:.60}; write @on_timeout('unpaid')")
+        raise _definition_error(f"@on_timeout takes a name, not {name!r:.60}; write @on_timeout('unpaid')")
     return _mark([("timeout", name, "key", False)])
 
 
@@ -79,29 +79,29 @@ def on_rejected(*command_classes: type) -> Callable[[F], F]:
     """
     for cls in command_classes:
         if not (isinstance(cls, type) and issubclass(cls, Command)):
-            raise _misused(
+            raise _definition_error(
                 f"@on_rejected takes classes of Command, not {cls!r:.60}; write @on_rejected(PayOrder)"
             )
     if not command_classes:
-        raise _misused("@on_rejected names no command class; write @on_rejected(PayOrder)")
+        raise _definition_error("@on_rejected names no command class; write @on_rejected(PayOrder)")
     return _mark([("rejected", cls, "key", False) for cls in command_classes])
 
 
 def _check_events(decorator: str, event_classes: tuple[Any, ...], key: Any) -> None:
     for cls in event_classes:
         if not isinstance(cls, type):
-            raise _misused(
+            raise _definition_error(
                 f"{decorator} takes event classes, not {cls!r:.60}; write {decorator}(OrderPlaced, …)"
             )
     if not event_classes:
-        raise _misused(f"{decorator} names no event class; write {decorator}(OrderPlaced, …)")
+        raise _definition_error(f"{decorator} names no event class; write {decorator}(OrderPlaced, …)")
     if not (isinstance(key, str) or callable(key)):
-        raise _misused(
+        raise _definition_error(
             f"the key of {decorator} is {key!r:.60}; give the attribute's name, or a function of the event"
         )
 
 
-def _misused(detail: str) -> ProcessDefinitionError:
+def _definition_error(detail: str) -> ProcessDefinitionError:
     return ProcessDefinitionError(detail, process="(unknown)")
 
 
@@ -170,21 +170,21 @@ class ProcessManager:
         cls.reactions = dict(cls.reactions)
         cls.timeout_methods = dict(cls.timeout_methods)
         cls.rejection_methods = dict(cls.rejection_methods)
-        taken: set[Any] = set()
+        subjects: set[Any] = set()
         for name, method in list(vars(cls).items()):
-            for kind, subject, key, begins in getattr(method, _MARK, ()):
+            for kind, subject, key, is_start in getattr(method, _MARK, ()):
                 if can_be_paused(method):
                     raise ProcessDefinitionError(
                         f"{name}() is async or a generator; it decides from events alone, so make "
                         "it a plain def, and send() a command for work that awaits",
                         process=cls.__qualname__,
                     )
-                if subject in taken:
+                if subject in subjects:
                     raise ProcessDefinitionError(
                         f"two methods take {subject!r}; keep one", process=cls.__qualname__
                     )
-                taken.add(subject)
-                cls._enter(name, kind, subject, key, begins)
+                subjects.add(subject)
+                cls._register(name, kind, subject, key, is_start)
         names = [describe(each) for each in cls.rejection_methods]
         for each in names:
             if names.count(each) > 1:
@@ -204,22 +204,24 @@ class ProcessManager:
                 f"process_type is {cls.process_type!r}; leave the / out, for it stands between type and key "
                 "where the steps are stored"
             )
-        named: Any = cls.rejections
-        kinds = named if isinstance(named, tuple) else (named,)
-        if not all(isinstance(each, type) and issubclass(each, Exception) for each in kinds):
-            detail = f"rejections is {named!r:.60}; it must be a tuple of exception classes, as (SoldError,)"
+        rejections: Any = cls.rejections
+        exception_types = rejections if isinstance(rejections, tuple) else (rejections,)
+        if not all(isinstance(each, type) and issubclass(each, Exception) for each in exception_types):
+            detail = (
+                f"rejections is {rejections!r:.60}; it must be a tuple of exception classes, as (SoldError,)"
+            )
         if detail:
             raise ProcessDefinitionError(detail, process=cls.__qualname__)
 
     @classmethod
-    def _enter(cls, name: str, kind: str, subject: Any, key: KeyOf, begins: bool) -> None:
+    def _register(cls, name: str, kind: str, subject: Any, key: KeyOf, is_start: bool) -> None:
         if kind == "timeout":
             cls.timeout_methods[subject] = name
         elif kind == "rejected":
             cls.rejection_methods[subject] = name
         else:
             key_of = attrgetter(key) if isinstance(key, str) else key
-            cls.reactions[subject] = Reaction(name, key_of, begins)
+            cls.reactions[subject] = Reaction(name, key_of, is_start)
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -256,16 +258,17 @@ class ProcessManager:
         """
         self._refuse_unknown(name)
         try:
-            comes = seconds < _LONGEST
+            is_in_range = seconds < _MAX_TIMEOUT_SECONDS
         except TypeError as error:
             raise ProcessDefinitionError(
                 f"the timeout {name!r} is set to {seconds!r:.60}; give a number of seconds, such as "
                 "timedelta(…).total_seconds()",
                 process=type(self).__qualname__,
             ) from error
-        if not comes:
+        if not is_in_range:
             raise ProcessDefinitionError(
-                f"the timeout {name!r} of {seconds!r} seconds is too long; set one below {_LONGEST:.0e}",
+                f"the timeout {name!r} of {seconds!r} seconds is too long; "
+                f"set one below {_MAX_TIMEOUT_SECONDS:.0e}",
                 process=type(self).__qualname__,
             )
         self.timeouts[name] = max(0.0, float(seconds))
@@ -336,7 +339,7 @@ class ProcessManager:
         return reaction is not None and reaction.starts
 
     @classmethod
-    def hears_of_rejected(cls, command: Any) -> bool:
+    def handles_rejection_of(cls, command: Any) -> bool:
         """Return whether a method takes the rejection of a command."""
         return type(command) in cls.rejection_methods
 
@@ -346,21 +349,21 @@ class ProcessManager:
         if isinstance(event, ProcessTimedOut):
             name = self.timeout_methods.get(event.timeout)
         elif isinstance(event, CommandRejected):
-            name = self._taker_of_rejected(event.command_class)
+            name = self._rejection_method(event.command_class)
         else:
             reaction = self.reaction_to(type(event))
             name = None if reaction is None else reaction.method
         if name is None:
             return False
-        made = getattr(self, name)(event)
-        if made is not None and is_yet_to_run(made):
+        result = getattr(self, name)(event)
+        if result is not None and is_yet_to_run(result):
             raise ProcessDefinitionError(
                 f"{name}() returned a coroutine or generator, so it has decided nothing; make it a plain def",
                 process=type(self).__qualname__,
             )
         return True
 
-    def _taker_of_rejected(self, command_class: str) -> str | None:
+    def _rejection_method(self, command_class: str) -> str | None:
         methods = self.rejection_methods
         by_name = {cls.__qualname__: method for cls, method in methods.items()}  # as older versions stored it
         return (by_name | {describe(cls): method for cls, method in methods.items()}).get(command_class)

@@ -39,7 +39,7 @@ from pabal.ports.storage import AggregateStorage, StreamAppend
 
 P = TypeVar("P", bound=ProcessManager)
 _NAMESPACE = UUID("0d0d3d2f-6a5b-5b0e-8a5e-50f2b7b1c0a4")
-_KEPT = 1_000
+_MAX_CACHED_INSTANCES = 1_000
 
 
 class ProcessManagers:
@@ -100,7 +100,7 @@ class ProcessManagers:
         ``options`` are those of ``subscribe`` except ``ordering``, ``where`` and ``batch``; ``on_exhausted``
         defaults to ``"park_key"``. Raises ProcessDefinitionError, SubscriptionError.
         """
-        _refuse_idle(process)
+        _check_process(process)
         for option in ("ordering", "where"):
             if option in options:
                 raise SubscriptionError(
@@ -162,15 +162,15 @@ class _Runner:
         assert key is not None
         # Not cached while in progress: if this fails or is cancelled, the instance is read from the log
         # again.
-        kept = self._instances.pop(key, None)
-        instance = kept or await self.read(key)
+        cached = self._instances.pop(key, None)
+        instance = cached or await self.read(key)
         if context.event_id in instance.causes:
             step: ProcessStepped | None = await self._storage.get_event(self._step_id(key, context.event_id))
             repeated = True
         else:
-            step = self._step(instance, key, event, context.event_id)
+            step = self._make_step(instance, key, event, context.event_id)
             repeated = False
-            if step is None and kept is not None and await self._has_gone_on(key, kept):
+            if step is None and cached is not None and await self._has_newer_steps(key, cached):
                 await self.handle(event, context)
                 return
         if step is not None:
@@ -180,12 +180,12 @@ class _Runner:
                 instance = _Instance(version, step, instance.causes)
             await self._dispatch(step, repeated)
         self._instances[key] = instance
-        if len(self._instances) > _KEPT:
+        if len(self._instances) > _MAX_CACHED_INSTANCES:
             self._instances.popitem(last=False)
 
-    async def _has_gone_on(self, key: str, kept: _Instance) -> bool:
+    async def _has_newer_steps(self, key: str, cached: _Instance) -> bool:
         """Return whether another process, subscribed meanwhile, has stored further steps of an instance."""
-        return bool(await self._storage.read_history(STREAM, stream_id(self._name, key), kept.version))
+        return bool(await self._storage.read_history(STREAM, stream_id(self._name, key), cached.version))
 
     async def read(self, key: str) -> _Instance:
         """Read an instance from the log."""
@@ -209,7 +209,7 @@ class _Runner:
     def _step_id(self, key: str, cause: str) -> str:
         return str(uuid5(_NAMESPACE, f"{self._name}\n{key}\n{cause}"))
 
-    def _step(self, instance: _Instance, key: str, event: Any, cause: str) -> ProcessStepped | None:
+    def _make_step(self, instance: _Instance, key: str, event: Any, cause: str) -> ProcessStepped | None:
         last = instance.last
         if last is None:
             if not self._process.may_start_with(event):
@@ -222,14 +222,14 @@ class _Runner:
         if not process.take(event):
             return None
         for command in process.sent:
-            self._refuse_namesakes(type(command))
+            self._refuse_duplicate_name(type(command))
         step_id = self._step_id(key, cause)
         return ProcessStepped(
             self._name,
             key,
             cause,
             process.codec.encode(process, "{}" if last is None else last.state),
-            tuple(_stored(command, step_id, number) for number, command in enumerate(process.sent)),
+            tuple(_to_sent_command(command, step_id, number) for number, command in enumerate(process.sent)),
             () if process.ended else self._timeouts(process, last, step_id, cause),
             process.ended,
             event_id=step_id,
@@ -276,23 +276,23 @@ class _Runner:
             rejection_id = str(uuid5(_NAMESPACE, f"{sent.command_id}\nrejected"))
             if repeated and await self._storage.get_event(rejection_id) is not None:
                 return
-            command = self._command(sent)
+            command = self._decode_command(sent)
             try:
                 await self._commands.execute(command)
             except self._process.rejections as error:
-                if not self._process.hears_of_rejected(command):
+                if not self._process.handles_rejection_of(command):
                     raise
                 await self._bus.publish(_rejection(step, command, error, rejection_id))
                 return  # the step's later commands were meant to run only after this one succeeded
 
-    def _command(self, sent: SentCommand) -> Command[Any]:
+    def _decode_command(self, sent: SentCommand) -> Command[Any]:
         for cls in self._commands.message_classes():
             if issubclass(cls, Command) and describe(cls) == sent.command_type:
-                self._refuse_namesakes(cls)
+                self._refuse_duplicate_name(cls)
                 return msgspec.json.decode(sent.payload, type=cls)
         raise HandlerNotFoundError(bus=self._commands.kind, message_type=sent.command_type)
 
-    def _refuse_namesakes(self, cls: type) -> None:
+    def _refuse_duplicate_name(self, cls: type) -> None:
         """Raise ProcessDefinitionError if two commands would be stored under the same name."""
         for other in self._commands.message_classes():
             if other is not cls and issubclass(other, Command) and describe(other) == describe(cls):
@@ -303,7 +303,7 @@ class _Runner:
                 )
 
 
-def _refuse_idle(process: Any) -> None:
+def _check_process(process: Any) -> None:
     """Raise ProcessDefinitionError for a class that could never do anything."""
     detail = ""
     if not (isinstance(process, type) and issubclass(process, ProcessManager)) or not process.reactions:
@@ -323,7 +323,7 @@ def _is_due(last: ProcessStepped, event_id: str) -> bool:
     return any(each.event_id == event_id for each in last.timeouts)
 
 
-def _stored(command: Command[Any], step_id: str, number: int) -> SentCommand:
+def _to_sent_command(command: Command[Any], step_id: str, number: int) -> SentCommand:
     command_id = str(uuid5(_NAMESPACE, f"{step_id}\n{number}"))
     named = msgspec.structs.replace(command, command_id=command_id)
     return SentCommand(describe(type(command)), command_id, msgspec.json.encode(named).decode())

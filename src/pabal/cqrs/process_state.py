@@ -11,7 +11,7 @@ import msgspec
 from pabal.domain.annotations import annotations_in
 from pabal.errors import DecodeError, ProcessDefinitionError
 
-_OWN = frozenset({"key", "sent", "timeouts", "ended"})
+_RESERVED = frozenset({"key", "sent", "timeouts", "ended"})
 
 
 class StateCodec:
@@ -27,7 +27,7 @@ class StateCodec:
             for name, annotation in annotations_in(vars(base)).items():
                 if "ClassVar" in str(annotation):
                     continue
-                if name in _OWN:
+                if name in _RESERVED:
                     self._refuse(f"{name} is an attribute of every process; give yours another name")
                 if name not in vars(base):
                     self._refuse(f"{name} has no default; an instance begins with one")
@@ -52,26 +52,28 @@ class StateCodec:
                 f"its state cannot be stored: {error}", process=self._cls.__qualname__
             ) from error
 
-    def encode(self, process: Any, before: str = "{}") -> str:
+    def encode(self, process: Any, previous: str = "{}") -> str:
         """Return the state as JSON. Raises ProcessDefinitionError if decoding would not give equal values.
 
-        Unknown attributes in the previous state, ``before``, are kept: a newer release may have stored them.
+        Unknown attributes in the ``previous`` state are kept: a newer release may have stored them.
         """
-        stray = sorted(vars(process).keys() - self.defaults.keys() - _OWN)
-        if stray:
-            self._refuse(f"{stray[0]} has no annotation; write one in the class body, with a default")
+        unannotated = sorted(vars(process).keys() - self.defaults.keys() - _RESERVED)
+        if unannotated:
+            self._refuse(f"{unannotated[0]} has no annotation; write one in the class body, with a default")
         state = {name: getattr(process, name) for name in self.defaults}
         try:
-            text = msgspec.json.encode({**self._unknown(before), **state})
-            again = self._decoder.decode(text)
+            text = msgspec.json.encode({**self._unknown(previous), **state})
+            decoded = self._decoder.decode(text)
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             raise ProcessDefinitionError(
                 f"its state cannot be stored: {error}", process=self._cls.__qualname__
             ) from error
         for name, value in state.items():
-            back = getattr(again, name)
-            if back != value or type(back) is not type(value):
-                self._refuse(f"{name} is {value!r:.60} and would come back as {back!r:.60}; annotate it so")
+            decoded_value = getattr(decoded, name)
+            if decoded_value != value or type(decoded_value) is not type(value):
+                self._refuse(
+                    f"{name} is {value!r:.60} and would come back as {decoded_value!r:.60}; annotate it so"
+                )
         return text.decode()
 
     def _unknown(self, state: str) -> dict[str, msgspec.Raw]:

@@ -18,13 +18,13 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing.generations import Generation, MovedOnError, advance, read_generations
-from pabal.eventsourcing.read_model import Model, ProjectionTransaction, Statements, Task, refuse_unrun
+from pabal.eventsourcing.read_model import Model, ProjectionTransaction, Statements, Task, refuse_lazy_result
 from pabal.ports.storage import EventStorage
 
 T = TypeVar("T")
 _SAVE_EVERY = 10_000
 """Save the position at least every this many positions, even if no event in between has a handler."""
-_SHORT = 32
+_DECODE_INLINE_MAX = 32
 """Decode up to this many rows on the event loop: handing them to a thread would take about as long."""
 _log = logging.getLogger("pabal")
 
@@ -87,10 +87,10 @@ class Advance:
         if page.upto == generation.position:
             return False
         self.refuse_gap(generation, page.rows[0].position if page.rows else 0)
-        tasks = await self._sort(page.rows, strict)
+        tasks = await self._match_handlers(page.rows, strict)
         if tasks or page.upto - generation.saved >= _SAVE_EVERY:
             try:
-                await self._storage.transact(lambda tx: self._write(tx, generation, tasks, page.upto))
+                await self._storage.transact(lambda tx: self._apply(tx, generation, tasks, page.upto))
             except MovedOnError:
                 if generation.is_live:
                     raise
@@ -109,20 +109,20 @@ class Advance:
                 f"position {generation.position}: the events between were trimmed and cannot be projected",
             )
 
-    def _write(self, tx: Statements, generation: Generation, tasks: list[Task], upto: int) -> None:
+    def _apply(self, tx: Statements, generation: Generation, tasks: list[Task], upto: int) -> None:
         advance(tx, self._name, generation, upto)
-        own = ProjectionTransaction(tx, self._tables, generation.suffix, generation.known)
+        transaction = ProjectionTransaction(tx, self._tables, generation.suffix, generation.translated)
         projection = self._projection
         try:
             for handler, event, row in tasks:
-                own.row = row
-                if (made := handler(projection, event, own)) is not None:
-                    refuse_unrun(made)
+                transaction.row = row
+                if (result := handler(projection, event, transaction)) is not None:
+                    refuse_lazy_result(result)
         except BaseException as error:
             # BaseException: this is the writer's thread, where no signal arrives and nothing is cancelled.
             if _is_fault(error):
                 raise  # a storage fault, not the handler's: it is reported as such, and the batch retried
-            row = cast(StoredRecord, own.row)
+            row = cast(StoredRecord, transaction.row)
             raise ProjectionHandlerError(
                 projection=self._name,
                 event_type=row.event_type,
@@ -138,12 +138,12 @@ class Advance:
                 return
         raise MovedOnError
 
-    async def _sort(self, rows: Sequence[StoredRecord], strict: bool) -> list[Task]:
+    async def _match_handlers(self, rows: Sequence[StoredRecord], strict: bool) -> list[Task]:
         try:
-            if len(rows) <= _SHORT:
-                tasks, unknown = self._catalogue.sort(rows)
+            if len(rows) <= _DECODE_INLINE_MAX:
+                tasks, unknown = self._catalogue.match_handlers(rows)
             else:
-                tasks, unknown = await asyncio.to_thread(self._catalogue.sort, rows)
+                tasks, unknown = await asyncio.to_thread(self._catalogue.match_handlers, rows)
         except DecodeError as error:
             raise ProjectionError(projection=self._name, reason=str(error)) from error
         for row in unknown:

@@ -31,11 +31,11 @@ class Change:
 
     def __init__(self, aggregate: Aggregate) -> None:
         self.aggregate = aggregate
-        mark = current_event.get()
+        current = current_event.get()
         expected = aggregate.stored_version
         events = aggregate.take_pending()
-        if mark is not None:
-            events = [with_cause(event, mark) for event in events]
+        if current is not None:
+            events = [with_cause(event, current) for event in events]
         self.request = StreamAppend(aggregate.aggregate_type, aggregate.id, expected, tuple(events))
 
     @property

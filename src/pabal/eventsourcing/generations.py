@@ -42,7 +42,7 @@ class Generation:
     tables: tuple[str, ...]
     position: int = 0
     """At least ``saved``; events in between did not concern the projection."""
-    known: dict[str, str] = field(default_factory=dict)
+    translated: dict[str, str] = field(default_factory=dict)
     """Caches statements with this generation's table names filled in."""
 
     @property
@@ -80,49 +80,49 @@ def begin(tx: Statements, name: str, version: int, tables: Tables, *, anew: bool
     generations = read_generations(tx, name)
     live = live_of(generations)
     _refuse_taken(tx, name, tables.names, () if live is None else live.tables)
-    for left in generations:
-        if not left.is_live:
-            if not anew and (left.version, left.tables) == (version, tables.names):
-                return left
-            if not anew and left.version > version:
+    for stored in generations:
+        if not stored.is_live:
+            if not anew and (stored.version, stored.tables) == (version, tables.names):
+                return stored
+            if not anew and stored.version > version:
                 raise ProjectionError(
                     projection=name,
-                    reason=f"version {left.version} of its tables is being built, this class is version "
+                    reason=f"version {stored.version} of its tables is being built, this class is version "
                     f"{version}; raise its version, or drop the unfinished tables with "
                     "'pabal projections remove --unfinished'",
                 )
-            if not anew and left.version == version:
-                refuse_other_tables(name, left, tables.names)
-            discard(tx, name, left)
-    made = Generation(
+            if not anew and stored.version == version:
+                refuse_other_tables(name, stored, tables.names)
+            discard(tx, name, stored)
+    generation = Generation(
         max((each.number for each in generations), default=0) + 1, version, 0, False, tables.names
     )
-    tables.create(tx, made.suffix)
+    tables.create(tx, generation.suffix)
     tx.execute(
         "INSERT INTO pabal_projections VALUES (?, ?, ?, 0, 0, ?)",
-        (name, made.number, version, " ".join(tables.names)),
+        (name, generation.number, version, " ".join(tables.names)),
     )
-    return made
+    return generation
 
 
-def refuse_other_tables(name: str, made: Generation, wanted: tuple[str, ...]) -> None:
+def refuse_other_tables(name: str, stored: Generation, wanted: tuple[str, ...]) -> None:
     """Raise ProjectionError: the stored tables of this name and version are not those of the class."""
     raise ProjectionError(
         projection=name,
-        reason=f"its version {made.version} has the tables {', '.join(made.tables)}, this class has "
+        reason=f"its version {stored.version} has the tables {', '.join(stored.tables)}, this class has "
         f"{', '.join(wanted)}; raise its version if they have changed, or give it another name",
     )
 
 
 def _refuse_taken(tx: Statements, name: str, wanted: tuple[str, ...], own: tuple[str, ...]) -> None:
     """Raise ProjectionError if a table name is taken, so that the final rename would fail."""
-    mine = {table.lower() for table in own}
-    there = {
+    own_tables = {table.lower() for table in own}
+    existing = {
         table.lower()
         for (table,) in tx.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
     }
     for table in wanted:
-        if table.lower() in mine or table.lower() not in there:
+        if table.lower() in own_tables or table.lower() not in existing:
             continue
         for other, tables in tx.execute(
             "SELECT name, tables FROM pabal_projections WHERE is_live"
@@ -182,10 +182,10 @@ def swap(tx: Statements, name: str, built: Generation) -> bool:
             built.saved = built.position
             return False
         discard(tx, name, live)
-    others = _set_aside(tx, {f"{table}{built.suffix}".lower() for table in built.tables})
+    recreate_sql = _drop_views_and_triggers(tx, {f"{table}{built.suffix}".lower() for table in built.tables})
     for table in built.tables:
         tx.execute(f"ALTER TABLE {table}{built.suffix} RENAME TO {table}")
-    for sql in others:
+    for sql in recreate_sql:
         tx.execute(sql)
     tx.execute(
         "UPDATE pabal_projections SET is_live = 1 WHERE name = ? AND generation = ?", (name, built.number)
@@ -193,7 +193,7 @@ def swap(tx: Statements, name: str, built: Generation) -> bool:
     return True
 
 
-def _set_aside(tx: Statements, own: set[str]) -> list[str]:
+def _drop_views_and_triggers(tx: Statements, own: set[str]) -> list[str]:
     """Drop views, and triggers on tables other than ``own``; return the SQL that recreates them, in order.
 
     SQLite refuses to rename a table while any view or trigger names a table that does not exist. Between

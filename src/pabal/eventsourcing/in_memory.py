@@ -11,7 +11,7 @@ from pabal.delivery.tracebacks import repr_of
 from pabal.domain.registry import registry
 from pabal.errors import EventNotProjectedError, ProjectionHandlerError, UsageError
 from pabal.eventsourcing.projection import Projection
-from pabal.eventsourcing.read_model import ProjectionTransaction, refuse_unrun
+from pabal.eventsourcing.read_model import ProjectionTransaction, refuse_lazy_result
 from pabal.ports.sql import check_in_transaction, only_reads
 
 
@@ -62,7 +62,7 @@ class InMemoryProjection:
             self._connection.execute("BEGIN")
             try:
                 own = ProjectionTransaction(self._statements, self._model.tables, "", {})
-                refuse_unrun(handler(self._projection, event, own))
+                refuse_lazy_result(handler(self._projection, event, own))
             except BaseException as error:
                 self._connection.execute("ROLLBACK")
                 if not isinstance(error, Exception):

@@ -12,7 +12,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import StoredRecord, decode_event, id_to_bytes, id_to_text
 from pabal.domain.event import body_of
 from pabal.errors import CorruptLogError, SnapshotError, StorageError
-from pabal.eventsourcing.live import Live
+from pabal.eventsourcing.cache import CachedAggregate
 from pabal.eventsourcing.snapshots import read_snapshot, restore, take_snapshot
 from pabal.ports.storage import AggregateStorage
 
@@ -36,16 +36,16 @@ class Loader(Generic[A]):
     ) -> None:
         self._cls = cls
         self._storage = storage
-        self._every = snapshot_every
-        self._slower = snapshot_when_slower
+        self._snapshot_every = snapshot_every
+        self._snapshot_when_slower = snapshot_when_slower
         self._uses_snapshots = snapshot_every is not None or snapshot_when_slower is not None
 
-    async def load(self, aggregate_id: str) -> Live[A]:
+    async def load(self, aggregate_id: str) -> CachedAggregate[A]:
         """Return the aggregate as stored in the log, at version 0 if it has no events."""
         began = time.perf_counter()
         aggregate = self._cls(aggregate_id)  # first, so that an invalid id is reported as such
-        live = await self._from_snapshot(aggregate_id) if self._uses_snapshots else None
-        if live is None:
+        cached = await self._from_snapshot(aggregate_id) if self._uses_snapshots else None
+        if cached is None:
             rows = await self._storage.read_history(self._cls.aggregate_type, aggregate_id)
             if rows and rows[0].stream_version != 1:
                 raise CorruptLogError(
@@ -55,12 +55,15 @@ class Loader(Generic[A]):
                     f"{rows[0].stream_version}: its first events were trimmed",
                 )
             await _replay(aggregate, rows)
-            live = Live(aggregate, _last_id(rows), 0, rows[-1].position if rows else 0)
-        if self._slower is not None and time.perf_counter() - began > self._slower:
-            await self._save(live)
-        return live
+            cached = CachedAggregate(aggregate, _last_id(rows), 0, rows[-1].position if rows else 0)
+        if (
+            self._snapshot_when_slower is not None
+            and time.perf_counter() - began > self._snapshot_when_slower
+        ):
+            await self._save_snapshot(cached)
+        return cached
 
-    async def _from_snapshot(self, aggregate_id: str) -> Live[A] | None:
+    async def _from_snapshot(self, aggregate_id: str) -> CachedAggregate[A] | None:
         data = await self._storage.load_snapshot(self._cls.aggregate_type, aggregate_id)
         if data is None:
             return None
@@ -80,20 +83,23 @@ class Loader(Generic[A]):
             _log.warning("%s/%s: %s; replaying its events", self._cls.aggregate_type, aggregate_id, error)
             return None
         await _replay(aggregate, rows[1:])
-        return Live(aggregate, _last_id(rows), snapshot.version, rows[-1].position)
+        return CachedAggregate(aggregate, _last_id(rows), snapshot.version, rows[-1].position)
 
-    async def stored(self, live: Live[A]) -> None:
+    async def snapshot_if_due(self, cached: CachedAggregate[A]) -> None:
         """Take a snapshot if enough events were stored since the last one."""
-        if self._every is not None and live.aggregate.version - live.snapshot_at >= self._every:
-            await self._save(live)
+        if (
+            self._snapshot_every is not None
+            and cached.aggregate.version - cached.snapshot_at >= self._snapshot_every
+        ):
+            await self._save_snapshot(cached)
 
-    async def _save(self, live: Live[A]) -> None:
-        aggregate = live.aggregate
-        if live.last_event_id is None or live.snapshot_at == aggregate.version or not live.is_untouched:
+    async def _save_snapshot(self, cached: CachedAggregate[A]) -> None:
+        aggregate = cached.aggregate
+        if cached.last_event_id is None or cached.snapshot_at == aggregate.version or not cached.is_untouched:
             return  # the state may hold events recorded outside of its changes, which are never stored
-        live.snapshot_at = aggregate.version
+        cached.snapshot_at = aggregate.version
         try:
-            data = take_snapshot(aggregate, id_to_bytes(live.last_event_id))
+            data = take_snapshot(aggregate, id_to_bytes(cached.last_event_id))
         except SnapshotError as error:
             _log.warning("%s/%s: no snapshot is taken: %s", aggregate.aggregate_type, aggregate.id, error)
             return

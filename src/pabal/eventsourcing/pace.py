@@ -12,7 +12,7 @@ _WINDOW = 30.0
 """The rate is an average over this many seconds: long enough to be steady, short enough to stay current."""
 
 
-class Measured(NamedTuple):
+class BuildProgress(NamedTuple):
     """Hold how far a build has come; the rate is None while it cannot be computed."""
 
     position: int
@@ -32,14 +32,14 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: deque[tuple[float, int]] = deque()
+        self._measurements: deque[tuple[float, int]] = deque()
 
-    def measure(self, position: int, head: int) -> Measured:
+    def measure(self, position: int, head: int) -> BuildProgress:
         """Return how far the build has come, and its recent rate."""
         now = self._clock()
-        self._seen.append((now, position))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW:
-            self._seen.popleft()
-        begun, first = self._seen[0]
-        rate = (position - first) / (now - begun) if now > begun and position > first else None
-        return Measured(position, head, rate)
+        self._measurements.append((now, position))
+        while len(self._measurements) > 2 and now - self._measurements[1][0] >= _WINDOW:
+            self._measurements.popleft()
+        started_at, first = self._measurements[0]
+        rate = (position - first) / (now - started_at) if now > started_at and position > first else None
+        return BuildProgress(position, head, rate)

@@ -31,12 +31,12 @@ from pabal.eventsourcing.generations import (
     swap,
 )
 from pabal.eventsourcing.read_model import Handler, Model, Statements, handlers_of, model_of
-from pabal.eventsourcing.readers import Readers
 from pabal.eventsourcing.stored import drop
+from pabal.eventsourcing.waiters import PositionWaiters
 from pabal.ports.storage import Committed
 
 Progress = Callable[[int, int], object]
-_LOOK_AGAIN = 0.5
+_POLL_INTERVAL = 0.5
 """Seconds between checks of the log when no other process signals an event, and after a disk error."""
 _log = logging.getLogger("pabal")
 
@@ -104,16 +104,16 @@ class Projection:
         self._storage: TableStorage = tables_of(bus_or_storage)
         self._advance = Advance(self, self.model, self._storage, batch)
         self._live: Generation | None = None
-        self._stops = 0
+        self._stop_count = 0
         """Counts the calls of ``stop``: a ``start`` gives up if the number has changed since it began."""
-        self._turn = asyncio.Lock()
-        self._changing = asyncio.Lock()
+        self._step_lock = asyncio.Lock()
+        self._lifecycle_lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._readers = Readers()
+        self._waiters = PositionWaiters()
         self.failure: Exception | None = None
         """The error that stopped it; None while it runs."""
-        self._trace: TracebackType | None = None
+        self._failure_traceback: TracebackType | None = None
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -129,14 +129,14 @@ class Projection:
         After the start, disk errors are logged and retried. A handler that raises, an event that cannot be
         decoded, and a damaged or closed log stop the projection: see ``failure``.
         """
-        go_on = partial(self._refuse_stopped, self._stops)
-        async with self._changing:
-            go_on()
+        check_stopped = partial(self._refuse_stopped, self._stop_count)
+        async with self._lifecycle_lock:
+            check_stopped()
             if self.is_running:
                 return
             self.failure = None
             self._wake = asyncio.Event()  # the old one may be bound to another event loop
-            self._live = await self._open(progress, go_on)
+            self._live = await self._open(progress, check_stopped)
             end = self._listen()
             self._task = asyncio.create_task(self._follow(), name=f"pabal-{self.name}")
             self._task.add_done_callback(lambda done: end())
@@ -146,16 +146,16 @@ class Projection:
 
         A ``start`` that is building stops after its current batch, and so do starts that wait for it.
         """
-        self._stops += 1
-        async with self._changing:
+        self._stop_count += 1
+        async with self._lifecycle_lock:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait([self._task])
                 self._task = None
-            self._readers.release(UsageError(f"projection {self.name!r} was stopped"))
+            self._waiters.release(UsageError(f"projection {self.name!r} was stopped"))
 
     def _refuse_stopped(self, stops: int) -> None:
-        if self._stops != stops:
+        if self._stop_count != stops:
             raise UsageError(
                 f"projection {self.name!r} was stopped before it had started; the tables built so far are "
                 "kept, and the next start() continues with them"
@@ -200,12 +200,12 @@ class Projection:
             return
         if self.failure is not None:
             # Without this, each call would add its frames, and the objects they hold, to the same error.
-            raise self.failure.with_traceback(self._trace)
+            raise self.failure.with_traceback(self._failure_traceback)
         if self._task is None or self._task.done():
             raise UsageError(f"projection {self.name!r} does not run: start() it first")
         if self._task.get_loop() is not asyncio.get_running_loop():
             raise UsageError(f"projection {self.name!r} runs in another event loop: wait in that one")
-        await self._readers.wait(wanted, timeout)
+        await self._waiters.wait(wanted, timeout)
 
     async def rows(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Return the rows of a SELECT as tuples; ``{table}`` stands for a live table.
@@ -238,14 +238,14 @@ class Projection:
         Raises UsageError while it is running, StorageError. If another process is running it, that one stops
         with a ProjectionError.
         """
-        async with self._changing:
+        async with self._lifecycle_lock:
             if self.is_running:
                 raise UsageError(f"projection {self.name!r} runs: stop() it first")
 
             await self._advance.transact(lambda tx: drop(tx, self.name))
             self._live = None
 
-    async def _open(self, progress: Progress | None, go_on: Callable[[], None]) -> Generation:
+    async def _open(self, progress: Progress | None, check_stopped: Callable[[], None]) -> Generation:
         while True:
             live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
             if live is not None and live.version == self.version:
@@ -256,7 +256,7 @@ class Projection:
             if live is not None and live.version > self.version:
                 self._refuse_newer(live)
             try:
-                return await self._build(progress, go_on)
+                return await self._build(progress, check_stopped)
             except MovedOnError:
                 continue
 
@@ -267,56 +267,56 @@ class Projection:
             "raise its version, or call rebuild()",
         )
 
-    async def _build(self, progress: Progress | None, go_on: Callable[[], None] | None) -> Generation:
-        """Build the tables: for a rebuild, or for a start, where ``go_on`` raises once it was stopped."""
-        anew = go_on is None
+    async def _build(self, progress: Progress | None, check_stopped: Callable[[], None] | None) -> Generation:
+        """Build the tables: for a rebuild, or for a start, where ``check_stopped`` raises after ``stop``."""
+        anew = check_stopped is None
         page = await self._storage.read_page(0, limit=1)
         first = page.rows[0].position if page.rows else 0
         model = self.model
 
-        def begin_where_the_log_begins(tx: Statements) -> Generation:
+        def begin_at_start_of_log(tx: Statements) -> Generation:
             built = begin(tx, model.name, model.version, model.tables, anew=anew)
             self._advance.refuse_gap(built, first)
             return built
 
         # From here on, its row keeps trim from deleting events it has not read yet.
-        built = await self._advance.transact(begin_where_the_log_begins)
+        built = await self._advance.transact(begin_at_start_of_log)
         try:
-            while not await self._build_once(built, progress, go_on):
+            while not await self._build_once(built, progress, check_stopped):
                 pass
         except MovedOnError:
             raise  # the tables belong to another builder now
         except (Exception, asyncio.CancelledError) as error:
             # The next start continues an interrupted build; the next rebuild would start over.
             if anew or isinstance(error, ProjectionError):
-                await self._give_up(built)
+                await self._abandon(built)
             raise
-        self._readers.arrived(self.position)
+        self._waiters.notify(self.position)
         return built
 
-    async def _give_up(self, built: Generation) -> None:
+    async def _abandon(self, built: Generation) -> None:
         try:
             await self._storage.transact(lambda tx: abandon(tx, self.name, built))
         except StorageError as error:
             _log.warning("projection %r leaves what a failed rebuild has made: %s", self.name, error)
 
     async def _build_once(
-        self, built: Generation, progress: Progress | None, go_on: Callable[[], None] | None
+        self, built: Generation, progress: Progress | None, check_stopped: Callable[[], None] | None
     ) -> bool:
         """Project up to the log's end and try to swap. Return False if the live tables were ahead."""
         while await self._advance.step(built, strict=True):
             if progress is not None:
                 progress(built.position, max(built.position, await self._storage.head()))
-            if go_on is not None:
-                go_on()
-        async with self._turn:
+            if check_stopped is not None:
+                check_stopped()
+        async with self._step_lock:
             # The follower holds still, so the events it has projected are all that is left.
             while built.position < self.position and await self._advance.step(built, strict=True):
                 pass
             if not await self._advance.transact(lambda tx: swap(tx, self.name, built)):
                 return False
             built.is_live, built.saved = True, built.position
-            built.known.clear()
+            built.translated.clear()
             self._live = built
         return True
 
@@ -345,35 +345,35 @@ class Projection:
         try:
             while True:
                 self._wake.clear()
-                if not await self._go_on():
-                    await self._rest()
+                if not await self._project_next():
+                    await self._wait_for_events()
         except Exception as error:
             _log.error("projection %r stopped: %s", self.name, error)
-            self.failure, self._trace = error, error.__traceback__
-            self._readers.release(error)
+            self.failure, self._failure_traceback = error, error.__traceback__
+            self._waiters.release(error)
 
-    async def _go_on(self) -> bool:
+    async def _project_next(self) -> bool:
         """Project the next batch. Return False if there is nothing to do right now."""
         assert self._live is not None
         try:
             try:
-                async with self._turn:
-                    moved = await self._advance.step(self._live, strict=False)
+                async with self._step_lock:
+                    has_moved = await self._advance.step(self._live, strict=False)
             except MovedOnError:
-                await self._look()
+                await self._reload()
                 return True
         except (CorruptLogError, StorageClosedError):
             raise
         except StorageError as error:
             _log.warning("projection %r tries again: %s", self.name, error)
             return False
-        if moved:
-            self._readers.arrived(self.position)
-        return moved
+        if has_moved:
+            self._waiters.notify(self.position)
+        return has_moved
 
-    async def _look(self) -> None:
+    async def _reload(self) -> None:
         """Reload the generation after another process has changed it."""
-        async with self._turn:
+        async with self._step_lock:
             live = live_of(await self._storage.transact(lambda tx: read_generations(tx, self.name)))
             if live is None:
                 raise ProjectionError(projection=self.name, reason="its tables were removed")
@@ -386,11 +386,11 @@ class Projection:
                     f"{self.version}; start it again to build its own",
                 )
             self._live = live
-        self._readers.arrived(self.position)
+        self._waiters.notify(self.position)
 
-    async def _rest(self) -> None:
+    async def _wait_for_events(self) -> None:
         try:
-            async with asyncio.timeout(_LOOK_AGAIN):
+            async with asyncio.timeout(_POLL_INTERVAL):
                 await self._wake.wait()
         except TimeoutError:
             pass

@@ -18,15 +18,15 @@ from pabal.errors import ProjectionDefinitionError, UsageError
 Handler = Callable[[Any, Any, Any], Any]
 _H = TypeVar("_H", bound=Callable[..., None])
 _PROJECTS = "_pabal_projects"
-_table = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_KNOWN_MOST = 1000
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MAX_CACHED_STATEMENTS = 1000
 """Cache at most this many translated statements: one with values written into it differs for each event."""
-_created = re.compile(
+_CREATE_TABLE = re.compile(
     r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*+CREATE\s+TABLE\s+\{([A-Za-z_][A-Za-z0-9_]*)\}",
     re.IGNORECASE | re.DOTALL,
 )
 
-_LEFT = "SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"
+_REMAINING = "SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"
 
 
 class Statements(Protocol):
@@ -60,11 +60,11 @@ def handlers_of(cls: type, inherited: dict[type, Handler]) -> dict[type, Handler
     """Return the handlers of a class by event class. Raises ProjectionDefinitionError."""
     found = with_overrides(cls, inherited, _PROJECTS)
     for method in found.values():
-        _refuse_pausing(cls, method.__name__, method)
+        _require_plain_function(cls, method.__name__, method)
     own: dict[type, str] = {}
     for name, value in vars(cls).items():
         for event_class in getattr(value, _PROJECTS, ()):
-            _refuse_pausing(cls, name, value)
+            _require_plain_function(cls, name, value)
             if event_class in own:
                 raise ProjectionDefinitionError(
                     f"{own[event_class]}() and {name}() both project {event_class.__name__}; keep one",
@@ -75,7 +75,7 @@ def handlers_of(cls: type, inherited: dict[type, Handler]) -> dict[type, Handler
     return found
 
 
-def _refuse_pausing(cls: type, name: str, method: Any) -> None:
+def _require_plain_function(cls: type, name: str, method: Any) -> None:
     if can_be_paused(method):
         raise ProjectionDefinitionError(
             f"{name}() cannot be async or a generator: it runs inside a transaction; make it a plain def",
@@ -83,7 +83,7 @@ def _refuse_pausing(cls: type, name: str, method: Any) -> None:
         )
 
 
-def refuse_unrun(result: Any) -> None:
+def refuse_lazy_result(result: Any) -> None:
     """Raise UsageError if a handler returned a coroutine or generator, whose statements have not run."""
     if is_yet_to_run(result):
         raise UsageError(
@@ -96,7 +96,7 @@ class Tables:
 
     def __init__(self, projection: str, script: str) -> None:
         self._statements = _split(script)
-        self.names = tuple(found[1] for text in self._statements if (found := _created.match(text)))
+        self.names = tuple(found[1] for text in self._statements if (found := _CREATE_TABLE.match(text)))
         if not self.names:
             raise ProjectionDefinitionError(
                 "tables creates no table; write tables = 'CREATE TABLE {orders} (id TEXT PRIMARY KEY)', "
@@ -104,19 +104,21 @@ class Tables:
                 "between TABLE and the name",
                 projection=projection,
             )
-        refused = self._try_out()
+        refused = self._validate()
         if refused:
             raise ProjectionDefinitionError(refused, projection=projection)
 
-    def _try_out(self) -> str | None:
+    def _validate(self) -> str | None:
         """Create the tables in memory, and again as a rebuild would; return what is wrong, or None."""
         with closing(sqlite3.connect(":memory:")) as trial:
             try:
                 self.create(trial, "")
             except (sqlite3.Error, sqlite3.Warning) as error:
-                named = _table.search("".join(self.translate(each, "") for each in self._statements))
-                if named is not None and 'token: "{"' in str(error):
-                    table = named[1]
+                placeholder = _PLACEHOLDER.search(
+                    "".join(self.translate(each, "") for each in self._statements)
+                )
+                if placeholder is not None and 'token: "{"' in str(error):
+                    table = placeholder[1]
                     return (
                         f"tables names {{{table}}} but does not create it; write exactly "
                         f"CREATE TABLE {{{table}}}"
@@ -132,11 +134,10 @@ class Tables:
             for table in self.names:
                 trial.execute(f"DROP TABLE {table}")
                 trial.execute(f"DROP TABLE {table}__1")
-            left = trial.execute(_LEFT).fetchone()
-        if left:
-            return (
-                f"its {left[0]} {left[1]} would not be rebuilt with its tables; create it outside of tables"
-            )
+            remaining = trial.execute(_REMAINING).fetchone()
+        if remaining:
+            kind, name = remaining
+            return f"its {kind} {name} would not be rebuilt with its tables; create it outside of tables"
         return None
 
     def create(self, tx: Statements, suffix: str) -> None:
@@ -146,7 +147,7 @@ class Tables:
 
     def translate(self, sql: str, suffix: str) -> str:
         """Replace each ``{table}`` by the table's name and the suffix; leave other braces alone."""
-        return _table.sub(lambda found: found[1] + suffix if found[1] in self.names else found[0], sql)
+        return _PLACEHOLDER.sub(lambda found: found[1] + suffix if found[1] in self.names else found[0], sql)
 
 
 class ProjectionTransaction:
@@ -156,13 +157,13 @@ class ProjectionTransaction:
     Valid only until the handler returns. ``row`` is the event as stored.
     """
 
-    __slots__ = ("_known", "_suffix", "_tables", "_tx", "row")
+    __slots__ = ("_suffix", "_tables", "_translated_statements", "_tx", "row")
 
-    def __init__(self, tx: Statements, tables: Tables, suffix: str, known: dict[str, str]) -> None:
+    def __init__(self, tx: Statements, tables: Tables, suffix: str, translated: dict[str, str]) -> None:
         self._tx = tx
         self._tables = tables
         self._suffix = suffix
-        self._known = known
+        self._translated_statements = translated
         self.row: StoredRecord | None = None
         """The stored event that is being projected; None for one given to an in-memory projection."""
 
@@ -171,11 +172,11 @@ class ProjectionTransaction:
 
         If the handler raises an error, the whole batch is rolled back and the projection stops.
         """
-        return self._tx.execute(self._known.get(sql) or self._translated(sql), parameters)
+        return self._tx.execute(self._translated_statements.get(sql) or self._translate(sql), parameters)
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
         """Run one statement for many rows of parameters. Raises what ``execute`` does."""
-        return self._tx.executemany(self._known.get(sql) or self._translated(sql), rows)
+        return self._tx.executemany(self._translated_statements.get(sql) or self._translate(sql), rows)
 
     @property
     def envelope(self) -> Envelope:
@@ -187,10 +188,10 @@ class ProjectionTransaction:
             raise UsageError("an event given to an in-memory projection has no envelope")
         return to_envelope(self.row)
 
-    def _translated(self, sql: str) -> str:
-        if len(self._known) >= _KNOWN_MOST:
-            self._known.clear()
-        text = self._known[sql] = self._tables.translate(sql, self._suffix)
+    def _translate(self, sql: str) -> str:
+        if len(self._translated_statements) >= _MAX_CACHED_STATEMENTS:
+            self._translated_statements.clear()
+        text = self._translated_statements[sql] = self._tables.translate(sql, self._suffix)
         return text
 
 
@@ -202,7 +203,7 @@ class Task(NamedTuple):
     row: StoredRecord
 
 
-class Catalogue:
+class HandlerCatalogue:
     """Decide for each event type which handler takes it, or whether it is ignored or unknown."""
 
     def __init__(self, handlers: dict[type, Handler], matches: str, ignores: Iterable[type | str]) -> None:
@@ -228,7 +229,7 @@ class Catalogue:
             return not fnmatchcase(event_type, self._matches)
         return cls is not None
 
-    def sort(self, rows: Sequence[StoredRecord]) -> tuple[list[Task], list[StoredRecord]]:
+    def match_handlers(self, rows: Sequence[StoredRecord]) -> tuple[list[Task], list[StoredRecord]]:
         """Return decoded events that have a handler, and the rows of unknown types. Raises DecodeError."""
         tasks: list[Task] = []
         unknown: list[StoredRecord] = []
@@ -255,7 +256,7 @@ class Model(NamedTuple):
     name: str
     version: int
     tables: Tables
-    catalogue: Catalogue
+    catalogue: HandlerCatalogue
 
 
 def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
@@ -277,7 +278,7 @@ def model_of(cls: Any, handlers: dict[type, Handler]) -> Model:
         refuse(
             f"ignores is {cls.ignores!r:.60}; it must be a tuple of classes and names, as ('order.legacy',)"
         )
-    catalogue = Catalogue(handlers, cls.matches, cls.ignores)
+    catalogue = HandlerCatalogue(handlers, cls.matches, cls.ignores)
     return Model(cls.name, cls.version, Tables(cls.__qualname__, cls.tables), catalogue)
 
 

@@ -12,9 +12,9 @@ from pabal.domain.decider import DecidedAggregate, Decider, aggregate_of
 from pabal.domain.envelope import Receipt
 from pabal.errors import AggregateNotFoundError, ConcurrencyError, UsageError
 from pabal.eventsourcing.appending import Change, receipt_of, refuse_trimmed, storage_of, submit
-from pabal.eventsourcing.line import OvertakenError
-from pabal.eventsourcing.live import Live, LiveAggregates
+from pabal.eventsourcing.cache import AggregateCache, CachedAggregate
 from pabal.eventsourcing.loading import Loader
+from pabal.eventsourcing.pending import OvertakenError
 from pabal.eventsourcing.unit_of_work import Edit
 
 A = TypeVar("A", bound=Aggregate)
@@ -115,7 +115,7 @@ class Repository(Generic[A]):
         self.loader: Loader[A] = Loader(
             cls, self.storage, snapshot_every=snapshot_every, snapshot_when_slower=snapshot_when_slower
         )
-        self.lives: LiveAggregates[A] = LiveAggregates(keep)
+        self.cache: AggregateCache[A] = AggregateCache(keep)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -125,13 +125,13 @@ class Repository(Generic[A]):
         Raises AggregateNotFoundError if the log holds no event of it, CorruptLogError if its first events
         were trimmed, other StorageErrors, DecodeError, AggregateDefinitionError for an empty id.
         """
-        return self._existing((await self.loader.load(aggregate_id)).aggregate)
+        return self._require_existing((await self.loader.load(aggregate_id)).aggregate)
 
     async def exists(self, aggregate_id: str) -> bool:
         """Return whether any event is stored for this id. Raises the other errors of ``load``."""
         return (await self.loader.load(aggregate_id)).aggregate.version > 0
 
-    def _existing(self, aggregate: A) -> A:
+    def _require_existing(self, aggregate: A) -> A:
         if aggregate.version == 0:
             raise AggregateNotFoundError(aggregate_type=aggregate.aggregate_type, aggregate_id=aggregate.id)
         return aggregate
@@ -193,7 +193,7 @@ class Repository(Generic[A]):
         except ConcurrencyError as conflict:
             await refuse_trimmed(self.storage, conflict)
             raise
-        self.lives.overtaken(aggregate.id, aggregate.version)
+        self.cache.evict_older(aggregate.id, aggregate.version)
         return receipt_of([change], positions)
 
     # Two overloads, because mypy cannot infer an async function's result from ``R | Awaitable[R]``.
@@ -232,11 +232,11 @@ class Repository(Generic[A]):
         Raises ConcurrencyError after the last retry, AggregateNotFoundError, InvalidEventError, StorageError,
         DecodeError, and UsageError if a plain function returns an awaitable.
         """
-        pausing = iscoroutinefunction(change)
-        once = self._update_alone if pausing else self._update_in_line
+        is_async = iscoroutinefunction(change)
+        attempt = self._update_own_copy if is_async else self._update_cached
         while True:
             try:
-                return await once(aggregate_id, change, must_exist)
+                return await attempt(aggregate_id, change, must_exist)
             except OvertakenError:
                 continue
             except ConcurrencyError:
@@ -244,111 +244,111 @@ class Repository(Generic[A]):
                     raise
                 retries -= 1
 
-    async def _update_alone(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
+    async def _update_own_copy(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
         async with self.edit(aggregate_id, must_exist=must_exist) as aggregate:
             return await change(aggregate)
 
-    async def _update_in_line(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
+    async def _update_cached(self, aggregate_id: str, change: Callable[[A], Any], must_exist: bool) -> Any:
         self._refuse_other_loop()
-        kept = self.lives.get(aggregate_id)
-        live = kept or self.lives.put(await self.loader.load(aggregate_id))
-        aggregate = live.aggregate
+        from_cache = self.cache.get(aggregate_id)
+        cached = from_cache or self.cache.put(await self.loader.load(aggregate_id))
+        aggregate = cached.aggregate
         # No await from here to the append: the next update must find this state and expect its version.
         try:
             if must_exist:
-                self._existing(aggregate)
+                self._require_existing(aggregate)
             result = change(aggregate)
             if isawaitable(result):
                 if iscoroutine(result):
                     result.close()
                 raise UsageError(f"{change!r} returned an awaitable; pass an async function instead")
             if aggregate.stored_version != aggregate.version:
-                kept = None  # the append itself detects concurrent changes
-                return await self._append(live, result)
+                from_cache = None  # the append itself detects concurrent changes
+                return await self._append(cached, result)
             aggregate.refuse_if_spoiled()
         except BaseException as error:
             if aggregate.stored_version != aggregate.version or aggregate.is_spoiled:
-                self.lives.discard(live)
+                self.cache.discard(cached)
             if isinstance(error, Exception):  # not a cancellation
                 # The error may rest on events that are not stored yet and, if refused, never will be.
-                await live.settled()
-                await self._refuse_overtaken(kept)
+                await cached.settled()
+                await self._refuse_overtaken(from_cache)
             raise
-        await live.settled()
-        await self._refuse_overtaken(kept)
+        await cached.settled()
+        await self._refuse_overtaken(from_cache)
         return result
 
-    async def _refuse_overtaken(self, kept: Live[A] | None) -> None:
+    async def _refuse_overtaken(self, cached: CachedAggregate[A] | None) -> None:
         """Raise OvertakenError if another writer has changed an aggregate since its copy was cached.
 
         For decisions that store nothing, and so have no append that would detect it.
         """
-        if kept is None:
+        if cached is None:
             return
-        aggregate = kept.aggregate
+        aggregate = cached.aggregate
         rows = await self.storage.read_history(
             aggregate.aggregate_type, aggregate.id, aggregate.stored_version
         )
         # Compare with its current version: events stored meanwhile may come from this very copy.
         if rows and (rows[-1].stream_version or 0) > aggregate.stored_version:
-            self.lives.discard(kept)
+            self.cache.discard(cached)
             raise OvertakenError
 
     def _refuse_other_loop(self) -> None:
-        if not self.lives.belong_here():
+        if not self.cache.bind_to_running_loop():
             raise UsageError(
                 f"the repository of {self.aggregate_class.__name__} is used by another event "
                 "loop and cannot be awaited here; make one for each loop, on the same storage, or run the "
                 "call on that loop with asyncio.run_coroutine_threadsafe(…, loop)"
             )
 
-    async def _append(self, live: Live[A], result: R) -> R:
-        change = Change(live.aggregate)
-        live.last_event_id = change.last_event_id
-        line = live.open_line(self.storage, lambda: self.lives.discard(live))
-        live.waiting += 1
+    async def _append(self, cached: CachedAggregate[A], result: R) -> R:
+        change = Change(cached.aggregate)
+        cached.last_event_id = change.last_event_id
+        pending = cached.open_pending(self.storage, lambda: self.cache.discard(cached))
+        cached.waiting += 1
         try:
             try:
-                await asyncio.shield(line.join(change))
+                await asyncio.shield(pending.add(change))
             except ConcurrencyError as conflict:
                 await refuse_trimmed(self.storage, conflict)
                 raise
             # By now an edit may hold the aggregate and have recorded events that are not stored yet.
-            if live.is_settled and self.lives.get(live.aggregate.id) is live:
-                await self.loader.stored(live)
+            if cached.is_settled and self.cache.get(cached.aggregate.id) is cached:
+                await self.loader.snapshot_if_due(cached)
         finally:
-            live.waiting -= 1
-            self.lives.shrink()
+            cached.waiting -= 1
+            self.cache.shrink()
         return result
 
     # -- for units of work ----------------------------------------------------------------------------
 
-    async def check_out(self, aggregate_id: str, *, must_exist: bool) -> Live[A]:
+    async def check_out(self, aggregate_id: str, *, must_exist: bool) -> CachedAggregate[A]:
         """Return an aggregate that nothing else uses; called by ``UnitOfWork``."""
         self._refuse_other_loop()
-        live = await self._take_out(aggregate_id) or await self.loader.load(aggregate_id)
+        cached = await self._take_from_cache(aggregate_id) or await self.loader.load(aggregate_id)
         if must_exist:
-            self._existing(live.aggregate)
-        return live
+            self._require_existing(cached.aggregate)
+        return cached
 
-    async def _take_out(self, aggregate_id: str) -> Live[A] | None:
+    async def _take_from_cache(self, aggregate_id: str) -> CachedAggregate[A] | None:
         """Remove the cached copy and return it; None unless everything in it is stored."""
-        live = self.lives.get(aggregate_id)
-        if live is None:
+        cached = self.cache.get(aggregate_id)
+        if cached is None:
             return None
         try:
-            await live.settled()
-            if not self.lives.discard(live):
+            await cached.settled()
+            if not self.cache.discard(cached):
                 return None
             # Other tasks may have changed it before this one resumed; from here on none can reach it.
-            await live.settled()
+            await cached.settled()
         except (ConcurrencyError, OvertakenError):
             return None
-        return live if live.is_untouched else None
+        return cached if cached.is_untouched else None
 
-    async def check_in(self, live: Live[A]) -> None:
+    async def check_in(self, cached: CachedAggregate[A]) -> None:
         """Cache an aggregate again after its events were stored; called by ``UnitOfWork``."""
         # Another task may have loaded and cached an older copy meanwhile.
-        self.lives.overtaken(live.aggregate.id, live.aggregate.version)
-        self.lives.put(live)
-        await self.loader.stored(live)
+        self.cache.evict_older(cached.aggregate.id, cached.aggregate.version)
+        self.cache.put(cached)
+        await self.loader.snapshot_if_due(cached)

@@ -15,8 +15,13 @@ from pabal.errors import SnapshotError, SnapshotOfOtherClassError
 A = TypeVar("A", bound=Aggregate)
 _encode = msgspec.msgpack.encode
 _BYTES = (bytes, bytearray, memoryview)
-_NAMED = (inspect.StructType, inspect.DataclassType, inspect.NamedTupleType, inspect.TypedDictType)
-_FORM = 2
+_CLASSES_WITH_FIELDS = (
+    inspect.StructType,
+    inspect.DataclassType,
+    inspect.NamedTupleType,
+    inspect.TypedDictType,
+)
+_ENCODING_VERSION = 2
 """The version of the encoding; a snapshot with another one is ignored, and the events are replayed."""
 
 
@@ -48,14 +53,14 @@ def take_snapshot(aggregate: Aggregate, event_id: bytes) -> bytes:
     try:
         # Times as text: msgpack's own timestamps keep the instant but lose the offset, and so the local date.
         data = _encode(msgspec.to_builtins(state, builtin_types=_BYTES))
-        back = codec.decode(data)
+        restored = codec.decode(data)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise SnapshotError(reason=f"the state of {cls.__qualname__} cannot be encoded: {error}") from error
     for name, value in state.items():
-        if back[name] != value or type(back[name]) is not type(value):
+        if restored[name] != value or type(restored[name]) is not type(value):
             raise SnapshotError(
-                reason=f"{cls.__qualname__}.{name} would come back as {back[name]!r:.80}, not {value!r:.80}; "
-                "annotate it more exactly"
+                reason=f"{cls.__qualname__}.{name} would come back as {restored[name]!r:.80}, not "
+                f"{value!r:.80}; annotate it more exactly"
             )
     snapshot = Snapshot(
         cls.__qualname__, cls.snapshot_version, codec.layout, aggregate.stored_version, event_id, data
@@ -99,10 +104,10 @@ def restore(cls: type[A], aggregate_id: str, snapshot: Snapshot) -> A:
 
 
 def _state_of(aggregate: Aggregate) -> dict[str, Any]:
-    return {name: value for name, value in vars(aggregate).items() if name not in _OWN}
+    return {name: value for name, value in vars(aggregate).items() if name not in _BASE_ATTRIBUTES}
 
 
-_OWN = frozenset(vars(Aggregate("any")))
+_BASE_ATTRIBUTES = frozenset(vars(Aggregate("any")))
 
 
 class _Codec:
@@ -132,7 +137,7 @@ class _Codec:
             raise SnapshotError(
                 reason=f"{cls.__qualname__} has an attribute that cannot be encoded: {error}"
             ) from error
-        self.layout = crc32(repr([_FORM, *shapes]).encode())
+        self.layout = crc32(repr([_ENCODING_VERSION, *shapes]).encode())
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Return the attributes by name, each as its annotated type."""
@@ -145,7 +150,7 @@ def _shape_of(hint: Any) -> str:
     seen: set[type] = set()
 
     def shape(part: Any) -> Any:
-        if isinstance(part, _NAMED):
+        if isinstance(part, _CLASSES_WITH_FIELDS):
             if part.cls in seen:
                 return part.cls.__qualname__
             seen.add(part.cls)

@@ -19,8 +19,8 @@ async def stored_projections(storage: TableStorage) -> dict[str, list[Generation
     found: dict[str, list[Generation]] = {}
     if await storage.query(_HAS_ANY):
         for name, number, version, position, is_live, tables in await storage.query(_ALL):
-            made = Generation(number, version, position, bool(is_live), tuple(tables.split()), position)
-            found.setdefault(name, []).append(made)
+            generation = Generation(number, version, position, bool(is_live), tuple(tables.split()), position)
+            found.setdefault(name, []).append(generation)
     return found
 
 
@@ -29,10 +29,10 @@ def drop(tx: Statements, name: str, *, unfinished: bool = False) -> int:
 
     Return how many generations were dropped.
     """
-    going = [each for each in read_generations(tx, name) if not (unfinished and each.is_live)]
-    for generation in going:
+    dropped = [each for each in read_generations(tx, name) if not (unfinished and each.is_live)]
+    for generation in dropped:
         discard(tx, name, generation)
-    return len(going)
+    return len(dropped)
 
 
 def drop_known(tx: Statements, name: str, *, unfinished: bool) -> int:

@@ -9,7 +9,7 @@ from pabal.domain.aggregate import Aggregate
 from pabal.domain.envelope import Receipt
 from pabal.errors import ConcurrencyError, UsageError
 from pabal.eventsourcing.appending import Change, refuse_trimmed, storage_of, submit
-from pabal.eventsourcing.live import Live
+from pabal.eventsourcing.cache import CachedAggregate
 from pabal.ports.storage import AggregateStorage, StreamAppend
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class UnitOfWork:
 
     def __init__(self, bus_or_storage: Any) -> None:
         self._storage = storage_of(bus_or_storage)
-        self._lives: dict[tuple[str, str], tuple[Repository[Any], Live[Any]]] = {}
-        self._also: list[StreamAppend] = []
+        self._checked_out: dict[tuple[str, str], tuple[Repository[Any], CachedAggregate[Any]]] = {}
+        self._extra_requests: list[StreamAppend] = []
         self.receipt: Receipt | None = None
 
     @property
@@ -73,7 +73,7 @@ class UnitOfWork:
 
         ``request`` is a ``pabal.ports.storage.StreamAppend`` of at least one event.
         """
-        self._also.append(request)
+        self._extra_requests.append(request)
 
     async def edit(self, repository: Repository[A], aggregate_id: str, *, must_exist: bool = False) -> A:
         """Return an aggregate whose events are stored at the end; the same object for the same id.
@@ -87,14 +87,14 @@ class UnitOfWork:
                 "a unit of work writes to one log"
             )
         key = (repository.aggregate_class.aggregate_type, aggregate_id)
-        if key not in self._lives:
-            live = await repository.check_out(aggregate_id, must_exist=must_exist)
+        if key not in self._checked_out:
+            cached = await repository.check_out(aggregate_id, must_exist=must_exist)
             # Another task may have checked it out meanwhile.
-            self._lives.setdefault(key, (repository, live))
-        live = self._lives[key][1]
-        if not isinstance(live.aggregate, repository.aggregate_class):
-            raise UsageError(f"{live.aggregate!r} is already in this unit of work, as another class")
-        found: A = self._lives[key][1].aggregate
+            self._checked_out.setdefault(key, (repository, cached))
+        cached = self._checked_out[key][1]
+        if not isinstance(cached.aggregate, repository.aggregate_class):
+            raise UsageError(f"{cached.aggregate!r} is already in this unit of work, as another class")
+        found: A = self._checked_out[key][1].aggregate
         return found
 
     async def commit(self) -> Receipt | None:
@@ -105,32 +105,35 @@ class UnitOfWork:
         elsewhere since it was loaded, InvalidEventError, DuplicateEventError, StorageError,
         SpoiledAggregateError.
         """
-        checked_out, self._lives = list(self._lives.values()), {}
-        also, self._also = self._also, []
-        changed: list[tuple[Change, Live[Any]]] = []
-        for _, live in checked_out:
-            live.aggregate.refuse_if_spoiled()
-        for _, live in checked_out:
-            if live.aggregate.stored_version != live.aggregate.version:
-                changed.append((Change(live.aggregate), live))
-        requests = [*(change.request for change, _ in changed), *also]
+        checked_out, self._checked_out = list(self._checked_out.values()), {}
+        extra_requests, self._extra_requests = self._extra_requests, []
+        changed: list[tuple[Change, CachedAggregate[Any]]] = []
+        for _, cached in checked_out:
+            cached.aggregate.refuse_if_spoiled()
+        for _, cached in checked_out:
+            if cached.aggregate.stored_version != cached.aggregate.version:
+                changed.append((Change(cached.aggregate), cached))
+        requests = [*(change.request for change, _ in changed), *extra_requests]
         positions: list[int] = []
         if requests:
             positions = await self._submit(requests, changed)
             self.receipt = Receipt(requests[-1].events[-1].event_id, positions[-1])
-        stale: set[Live[Any]] = set()
-        for change, live in changed:
-            live.last_event_id = change.last_event_id
-            own, positions = positions[: len(change.request.events)], positions[len(change.request.events) :]
-            if not live.took_place(own):
-                stale.add(live)
-        for repository, live in checked_out:
-            if live not in stale:
-                await repository.check_in(live)
+        stale: set[CachedAggregate[Any]] = set()
+        for change, cached in changed:
+            cached.last_event_id = change.last_event_id
+            own_positions, positions = (
+                positions[: len(change.request.events)],
+                positions[len(change.request.events) :],
+            )
+            if not cached.note_positions(own_positions):
+                stale.add(cached)
+        for repository, cached in checked_out:
+            if cached not in stale:
+                await repository.check_in(cached)
         return self.receipt
 
     async def _submit(
-        self, requests: list[StreamAppend], changed: list[tuple[Change, Live[Any]]]
+        self, requests: list[StreamAppend], changed: list[tuple[Change, CachedAggregate[Any]]]
     ) -> list[int]:
         try:
             return await submit(self._storage, requests)
@@ -150,8 +153,8 @@ class UnitOfWork:
         """Store everything, unless the block raised."""
         if kind is None:
             await self.commit()
-        self._lives.clear()
-        self._also.clear()
+        self._checked_out.clear()
+        self._extra_requests.clear()
 
 
 class Edit(Generic[A]):

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TextIO
 
-from pabal.eventsourcing.pace import Measured, Pace
+from pabal.eventsourcing.pace import BuildProgress, Pace
 
 __all__ = ["show_progress"]
 
-Show = Callable[[Measured], object]
+Show = Callable[[BuildProgress], object]
 
 
-def describe(measured: Measured) -> str:
+def describe(measured: BuildProgress) -> str:
     """Return how far a build has come, in English.
 
-    >>> describe(Measured(120_000, 1_000_000, 28_000.0))
+    >>> describe(BuildProgress(120_000, 1_000_000, 28_000.0))
     '120,000 of 1,000,000 events, 28,000/s, 0:00:31 left'
     """
     text = f"{measured.position:,} of {measured.head:,} events"
@@ -33,7 +33,7 @@ def show_progress(
     *,
     stream: TextIO | None = None,
     every: float = 5.0,
-    tell: Callable[[Measured], str] = describe,
+    tell: Callable[[BuildProgress], str] = describe,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int, int], None]]:
     """Yield a ``progress`` callback for a projection's ``start`` or ``rebuild``; clear the display after.
@@ -64,11 +64,11 @@ def show_progress(
 
 
 def _lines(
-    label: str, stream: TextIO, every: float, tell: Callable[[Measured], str], clock: Callable[[], float]
+    label: str, stream: TextIO, every: float, tell: Callable[[BuildProgress], str], clock: Callable[[], float]
 ) -> Show:
     due = clock() + every
 
-    def show(measured: Measured) -> None:
+    def show(measured: BuildProgress) -> None:
         nonlocal due
         now = clock()
         if now >= due:
@@ -78,7 +78,7 @@ def _lines(
     return show
 
 
-def _bar(label: str, stream: TextIO, tell: Callable[[Measured], str], shown: ExitStack) -> Show | None:
+def _bar(label: str, stream: TextIO, tell: Callable[[BuildProgress], str], shown: ExitStack) -> Show | None:
     try:
         from rich.console import Console
         from rich.markup import escape
@@ -90,7 +90,7 @@ def _bar(label: str, stream: TextIO, tell: Callable[[Measured], str], shown: Exi
     bar = shown.enter_context(Progress(*columns, console=console, transient=True))
     task = bar.add_task(escape(label), total=None, told="")
 
-    def show(measured: Measured) -> None:
+    def show(measured: BuildProgress) -> None:
         bar.update(task, total=measured.head, completed=measured.position, told=tell(measured))
 
     return show

@@ -21,6 +21,7 @@ from pabal.errors import (
     UsageError,
 )
 from pabal.eventsourcing.projection import Progress, Projection
+from pabal.operations.filters import MAX_POSITION
 from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSource
 from pabal.ports.storage import Start
 
@@ -28,8 +29,6 @@ _PAGE = 500
 _AT_ONCE = 100
 """Dead letters to act on concurrently, to share a commit; not for retries by a bus in this process."""
 _LEFT = (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError)
-LAST = 2**63 - 1
-"""The highest possible position and id; some storages cannot be asked for a higher number."""
 
 
 class Actions:
@@ -258,7 +257,7 @@ class Actions:
 
 def letter_number(dead_letter_id: int) -> int:
     """Return the id of a dead letter. Raises DeadLetterNotFoundError for one that is out of range."""
-    if abs(dead_letter_id) > LAST:
+    if abs(dead_letter_id) > MAX_POSITION:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
     return dead_letter_id
 

@@ -10,7 +10,8 @@ from typing import Self
 
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
-from pabal.operations.actions import LAST, Actions, letter_number
+from pabal.operations.actions import Actions, letter_number
+from pabal.operations.filters import MAX_POSITION
 from pabal.operations.following import read_on
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
@@ -265,7 +266,7 @@ class Operations(Actions):
         Raises UsageError for a log on Redis.
         """
         found = await self._source.stream(
-            aggregate_id, aggregate_type, min(after_version, LAST), _checked(limit)
+            aggregate_id, aggregate_type, min(after_version, MAX_POSITION), _checked(limit)
         )
         return [self.masking.event(event) for event in found]
 
@@ -286,7 +287,7 @@ class Operations(Actions):
         """Return a page of dead letters, oldest first; ``after`` is the ``next`` of a page."""
         limit = _checked(limit)
         found = await self._source.dead_letters(
-            wanted or DeadLetterFilter(), after=min(after, LAST), limit=limit + 1
+            wanted or DeadLetterFilter(), after=min(after, MAX_POSITION), limit=limit + 1
         )
         page = tuple(self.masking.letter(letter) for letter in found[:limit])
         return DeadLetterPage(page, page[-1].id if len(found) > limit else None)
@@ -318,7 +319,7 @@ class Operations(Actions):
 
     async def audit(self, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
         """Return recorded actions, newest first; ``before`` is the last id of the previous page."""
-        below = None if before is None else min(before, LAST)
+        below = None if before is None else min(before, MAX_POSITION)
         return await self._source.audit(before=below, limit=_checked(limit))
 
     async def aclose(self) -> None:

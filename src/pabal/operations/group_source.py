@@ -11,8 +11,8 @@ import msgspec
 
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import UsageError
+from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import matcher, parse_place
-from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
 from pabal.operations.storage_source import EVERY_ACTION, entry_of
 from pabal.operations.views import delivery_view, event_view, letter_view

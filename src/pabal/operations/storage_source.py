@@ -11,9 +11,9 @@ import msgspec
 from pabal.bus.base import BaseEventBus
 from pabal.delivery.tracebacks import storable
 from pabal.errors import InvalidFilterError, SubscriptionInUseError
-from pabal.operations.filters import parse_position
+from pabal.operations.dead_letters import matching_letters, retry_elsewhere
+from pabal.operations.filters import MAX_POSITION, parse_position
 from pabal.operations.following import poll
-from pabal.operations.letters import matching_letters, retry_elsewhere
 from pabal.operations.log import find_rows, position_at
 from pabal.operations.projections import list_projections, remove_projection
 from pabal.operations.views import delivery_view, event_view, letter_view, subscription_view
@@ -40,8 +40,6 @@ from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
 
 EVERY_ACTION: frozenset[Action] = frozenset(get_args(Action))
-LAST = 2**63 - 1
-"""Beyond every position; the storage ends a replay at the subscription's own position."""
 
 
 class StorageSource:
@@ -221,7 +219,7 @@ class StorageSource:
         if self._running is not None:
             replay = await self._running.subscriptions.replay(name, first, last)
         else:
-            replay = await self._storage.request_replay(name, first, LAST if last is None else last)
+            replay = await self._storage.request_replay(name, first, MAX_POSITION if last is None else last)
         return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
 
     async def retry(self, dead_letter_id: int, payload: bytes | None) -> ActionResult:

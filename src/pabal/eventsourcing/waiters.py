@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Readers:
+class PositionWaiters:
     """Hold the waiting callers, each with the position it waits for."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Readers:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
-    def arrived(self, position: int) -> None:
+    def notify(self, position: int) -> None:
         """Wake the callers that wait for this position or a lower one."""
         waiting, self._waiting = self._waiting, []
         for wanted, future in waiting:

@@ -12,7 +12,7 @@ import pytest
 from pabal import CorruptLogError, SqliteEventStorage
 from pabal.errors import AggregateNotFoundError, ConcurrencyError, InvalidEventError, UsageError
 from pabal.eventsourcing import Repository, UnitOfWork
-from pabal.eventsourcing.live import Live
+from pabal.eventsourcing.cache import CachedAggregate
 from tests.eventsourcing.conftest import AnyStorage
 from tests.eventsourcing.samples import Account, Deposited
 
@@ -60,21 +60,21 @@ async def test_an_aggregate_on_its_way_to_the_log_stays_in_memory(storage: AnySt
     for name in "abc":
         assert (await accounts.load(name)).balance == Decimal(5)
     await accounts.update("d", lambda account: account.deposit(ONE))
-    assert len(accounts.lives) == 1, "those that are stored have given way"
+    assert len(accounts.cache) == 1, "those that are stored have given way"
 
 
 async def test_a_copy_that_was_replaced_takes_nothing_along(storage: AnyStorage) -> None:
     """A change that fails late would evict the valid copy that was loaded in the meantime."""
     accounts = Repository(Account, storage)
     await accounts.update("a", lambda account: account.deposit(ONE))
-    old = accounts.lives.get("a")
+    old = accounts.cache.get("a")
     assert old is not None
     async with accounts.edit("a") as account:  # this takes the aggregate out of the cache
         account.deposit(ONE)
-    fresh = accounts.lives.get("a")
+    fresh = accounts.cache.get("a")
     assert fresh is not None
-    accounts.lives.discard(old)
-    assert (accounts.lives.get("a") is fresh) == (old is not fresh)
+    accounts.cache.discard(old)
+    assert (accounts.cache.get("a") is fresh) == (old is not fresh)
     assert await accounts.update("a", lambda account: account.deposit(ONE)) == Decimal(3)
 
 
@@ -171,7 +171,7 @@ async def test_a_storm_over_many_aggregates_leaves_as_many_in_memory_as_are_kept
     accounts = Repository(Account, storage, keep=3, snapshot_every=1)
     names = [f"a{number}" for number in range(40)]
     await asyncio.gather(*(accounts.update(name, lambda account: account.deposit(ONE)) for name in names))
-    assert len(accounts.lives) == 3
+    assert len(accounts.cache) == 3
     saved = [await storage.load_snapshot("account", name) for name in names]
     assert None not in saved, "those that gave way had their snapshots taken before"
 
@@ -181,14 +181,14 @@ async def test_how_much_a_storm_costs_grows_with_its_size_alone(
 ) -> None:
     """Each of 8,000 updates would look at all 8,000 aggregates, and block the event loop for 40 s."""
     looked = 0
-    is_settled = vars(Live)["is_settled"].fget
+    is_settled = vars(CachedAggregate)["is_settled"].fget
 
-    def count(live: Live[Any]) -> bool:
+    def count(live: CachedAggregate[Any]) -> bool:
         nonlocal looked
         looked += 1
         return bool(is_settled(live))
 
-    monkeypatch.setattr(Live, "is_settled", property(count))
+    monkeypatch.setattr(CachedAggregate, "is_settled", property(count))
     accounts = Repository(Account, storage, keep=3)
     await asyncio.gather(
         *(accounts.update(f"a{number}", lambda account: account.deposit(ONE)) for number in range(200))

@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 
 from pabal.domain.aggregate import Aggregate
 from pabal.errors import DuplicateEventError, InvalidEventError
-from pabal.eventsourcing.line import Line, OvertakenError
+from pabal.eventsourcing.pending import OvertakenError, PendingChanges
 from pabal.ports.storage import AggregateStorage
 
 A = TypeVar("A", bound=Aggregate)
 
 
-class Live(Generic[A]):
-    """Hold one cached aggregate and its ``Line`` of changes that are not stored yet."""
+class CachedAggregate(Generic[A]):
+    """Hold one cached aggregate and its changes that are not stored yet."""
 
-    __slots__ = ("_position", "aggregate", "last_event_id", "line", "snapshot_at", "waiting")
+    __slots__ = ("_position", "aggregate", "last_event_id", "pending", "snapshot_at", "waiting")
 
     def __init__(self, aggregate: A, last_event_id: str | None, snapshot_at: int, position: int) -> None:
         self.aggregate = aggregate
@@ -28,7 +28,7 @@ class Live(Generic[A]):
         self._position = position
         self.snapshot_at = snapshot_at
         """The version of the newest snapshot."""
-        self.line: Line | None = None
+        self.pending: PendingChanges | None = None
         self.waiting = 0
         """The number of updates that wait for their changes to be stored, to take a snapshot then if due."""
 
@@ -40,7 +40,7 @@ class Live(Generic[A]):
     @property
     def is_settled(self) -> bool:
         """Return whether everything in the state is stored."""
-        return self.line is None or self.line.newest is None
+        return self.pending is None or self.pending.newest is None
 
     @property
     def is_untouched(self) -> bool:
@@ -53,37 +53,37 @@ class Live(Generic[A]):
 
         Raises ConcurrencyError, StorageError, or OvertakenError if a change in it could not be stored.
         """
-        newest = None if self.line is None else self.line.newest
+        newest = None if self.pending is None else self.pending.newest
         if newest is not None:
             try:
                 await asyncio.shield(newest)
             except (InvalidEventError, DuplicateEventError) as error:
                 raise OvertakenError from error  # that change's own caller gets the error
 
-    def took_place(self, positions: Sequence[int]) -> bool:
+    def note_positions(self, positions: Sequence[int]) -> bool:
         """Note the positions of its newest events; return False if the log already held one of them.
 
         An event whose id is already stored is not appended again, but the state has applied it twice.
         """
-        before, self._position = self._position, positions[-1]
-        return all(one < next_one for one, next_one in pairwise((before, *positions)))
+        previous, self._position = self._position, positions[-1]
+        return all(earlier < later for earlier, later in pairwise((previous, *positions)))
 
-    def open_line(self, storage: AggregateStorage, failed: Callable[[], object]) -> Line:
-        """Return the line. ``failed`` is called once if the state turns out to differ from the log."""
-        if self.line is None:
-            self.line = Line(storage, self.took_place, failed)
-        return self.line
+    def open_pending(self, storage: AggregateStorage, on_failure: Callable[[], object]) -> PendingChanges:
+        """Return its pending changes; ``on_failure`` is called once if the state differs from the log."""
+        if self.pending is None:
+            self.pending = PendingChanges(storage, self.note_positions, on_failure)
+        return self.pending
 
 
-class LiveAggregates(Generic[A]):
+class AggregateCache(Generic[A]):
     """Cache the ``size`` most recently used aggregates; with 0, keep each only while it is in use."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._lives: OrderedDict[str, Live[A]] = OrderedDict()
+        self._cached: OrderedDict[str, CachedAggregate[A]] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def belong_here(self) -> bool:
+    def bind_to_running_loop(self) -> bool:
         """Return whether the running event loop may use them, that is, no other running loop does."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -93,30 +93,30 @@ class LiveAggregates(Generic[A]):
         return True
 
     def __len__(self) -> int:
-        return len(self._lives)
+        return len(self._cached)
 
-    def get(self, aggregate_id: str) -> Live[A] | None:
+    def get(self, aggregate_id: str) -> CachedAggregate[A] | None:
         """Return a cached aggregate and mark it as used most recently.
 
         One with leftover recorded events is dropped instead: code that kept a reference after its change
         ended recorded them, and they must not be stored with the next change.
         """
-        live = self._lives.get(aggregate_id)
-        if live is None:
+        cached = self._cached.get(aggregate_id)
+        if cached is None:
             return None
-        if not live.is_untouched:
-            del self._lives[aggregate_id]
+        if not cached.is_untouched:
+            del self._cached[aggregate_id]
             return None
-        self._lives.move_to_end(aggregate_id)
-        return live
+        self._cached.move_to_end(aggregate_id)
+        return cached
 
-    def put(self, live: Live[A]) -> Live[A]:
+    def put(self, cached: CachedAggregate[A]) -> CachedAggregate[A]:
         """Cache an aggregate unless a copy is cached already; return the cached one."""
-        kept = self.get(live.aggregate.id)
-        if kept is None:
-            kept = self._lives[live.aggregate.id] = live
+        existing = self.get(cached.aggregate.id)
+        if existing is None:
+            existing = self._cached[cached.aggregate.id] = cached
         self.shrink()
-        return kept
+        return existing
 
     def shrink(self) -> None:
         """Evict the least recently used aggregates, down to the size.
@@ -124,26 +124,26 @@ class LiveAggregates(Generic[A]):
         Called when an aggregate is put and when events are stored. The loop stops at the first one that is
         still in use and leaves the rest to the next call, so each call looks at few, however many are cached.
         """
-        while len(self._lives) > max(1, self._size):
-            aggregate_id, oldest = next(iter(self._lives.items()))
+        while len(self._cached) > max(1, self._size):
+            aggregate_id, oldest = next(iter(self._cached.items()))
             if oldest.is_in_use:
                 # Evicting it would let the next load decide without its pending events. Move it to the end.
-                self._lives.move_to_end(aggregate_id)
+                self._cached.move_to_end(aggregate_id)
                 return
-            del self._lives[aggregate_id]
+            del self._cached[aggregate_id]
 
-    def overtaken(self, aggregate_id: str, version: int) -> None:
+    def evict_older(self, aggregate_id: str, version: int) -> None:
         """Drop a copy that is older than what was just stored of its aggregate.
 
         A copy with unsaved events is dropped later, when its own append is refused.
         """
-        kept = self._lives.get(aggregate_id)
-        if kept is not None and kept.is_settled and kept.aggregate.version < version:
-            del self._lives[aggregate_id]
+        cached = self._cached.get(aggregate_id)
+        if cached is not None and cached.is_settled and cached.aggregate.version < version:
+            del self._cached[aggregate_id]
 
-    def discard(self, live: Live[A]) -> bool:
+    def discard(self, cached: CachedAggregate[A]) -> bool:
         """Drop exactly this copy, whose state may differ from the log; return False if it is not cached."""
-        if self._lives.get(live.aggregate.id) is not live:
+        if self._cached.get(cached.aggregate.id) is not cached:
             return False
-        del self._lives[live.aggregate.id]
+        del self._cached[cached.aggregate.id]
         return True

@@ -23,7 +23,7 @@ class _Batch:
         self.futures: list[asyncio.Future[None]] = []
 
 
-class Line:
+class PendingChanges:
     """Hold the changes of one aggregate that are decided but not stored yet.
 
     One batch is being stored at a time while the next one gathers. The next is not sent before the first is
@@ -34,32 +34,32 @@ class Line:
     def __init__(
         self,
         storage: AggregateStorage,
-        took_place: Callable[[Sequence[int]], bool],
-        failed: Callable[[], object],
+        note_positions: Callable[[Sequence[int]], bool],
+        on_failure: Callable[[], object],
     ) -> None:
         self._storage = storage
-        self._took_place = took_place
-        self._failed = failed
-        self._gathering: _Batch | None = None
-        self._sent: _Batch | None = None
+        self._note_positions = note_positions
+        self._on_failure = on_failure
+        self._next: _Batch | None = None
+        self._in_flight: _Batch | None = None
 
     @property
     def newest(self) -> asyncio.Future[None] | None:
         """Return the future that completes when the newest change is stored, or None if all are stored."""
-        batch = self._gathering or self._sent
+        batch = self._next or self._in_flight
         return None if batch is None else batch.futures[-1]
 
-    def join(self, change: Change) -> asyncio.Future[None]:
+    def add(self, change: Change) -> asyncio.Future[None]:
         """Queue a change and return a future that completes when it is stored.
 
         The future raises ConcurrencyError or StorageError, an error of this change itself
         (InvalidEventError, DuplicateEventError), or OvertakenError.
         """
         loop = asyncio.get_running_loop()
-        batch = self._gathering
+        batch = self._next
         if batch is None:
-            batch = self._gathering = _Batch()
-            if self._sent is None:
+            batch = self._next = _Batch()
+            if self._in_flight is None:
                 # Sent at the end of this turn of the loop, so that changes made during it share the batch.
                 loop.call_soon(self._send)
         future: asyncio.Future[None] = loop.create_future()
@@ -68,10 +68,10 @@ class Line:
         return future
 
     def _send(self) -> None:
-        batch, self._gathering = self._gathering, None
+        batch, self._next = self._next, None
         if batch is None:
             return
-        self._sent = batch
+        self._in_flight = batch
         try:
             appended = asyncio.ensure_future(submit(self._storage, merge(batch.changes)))
         except PabalError as error:
@@ -87,21 +87,21 @@ class Line:
         if error is not None:
             self._fail(batch, error)
             return
-        self._sent = None
-        if not self._took_place(appended.result()):
-            self._failed()
+        self._in_flight = None
+        if not self._note_positions(appended.result()):
+            self._on_failure()
         for future in batch.futures:
             future.set_result(None)
         self._send()
 
     def _fail(self, batch: _Batch, error: BaseException) -> None:
-        self._failed()
-        self._sent = None
-        later, self._gathering = self._gathering, None
+        self._on_failure()
+        self._in_flight = None
+        later, self._next = self._next, None
         if isinstance(error, (InvalidEventError, DuplicateEventError)):
-            guilty = self._guilty(batch, error)
-            for number, future in enumerate(batch.futures):
-                _raise_in(future, error if number == guilty else OvertakenError())
+            invalid = self._index_of_invalid(batch, error)
+            for index, future in enumerate(batch.futures):
+                _raise_in(future, error if index == invalid else OvertakenError())
             error = OvertakenError()
         else:
             for future in batch.futures:
@@ -109,17 +109,17 @@ class Line:
         for future in () if later is None else later.futures:
             _raise_in(future, error)
 
-    def _guilty(self, batch: _Batch, error: PabalError) -> int:
+    def _index_of_invalid(self, batch: _Batch, error: PabalError) -> int:
         """Return the index of the change in the batch that could not be stored."""
         if len(batch.changes) > 1:
-            for number, change in enumerate(batch.changes):
+            for index, change in enumerate(batch.changes):
                 try:
                     for event in change.request.events:
                         if isinstance(error, DuplicateEventError) and event.event_id == error.event_id:
-                            return number
+                            return index
                         encode_event(event, self._storage.max_payload_bytes)
                 except InvalidEventError:
-                    return number
+                    return index
         return 0
 
 
