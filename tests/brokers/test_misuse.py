@@ -20,7 +20,7 @@ from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.wire import decode_entry
-from pabal.dashboard.report import without_quotes
+from pabal.dashboard.report import without_error_messages
 from pabal.delivery.retry import RetryPolicy
 from pabal.domain.envelope import encode_event
 from pabal.errors import (
@@ -306,7 +306,7 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
         overview = await operations_of(one).overview()
         assert (overview.health, [reason.code for reason in overview.reasons]) == ("degraded", ["group"])
         assert overview.reasons[0].text == one.health().reasons[0]
-        assert without_quotes(overview, ())[0] == overview
+        assert without_error_messages(overview, ())[0] == overview
         assert "파티션 4개에서 기다립니다" in in_korean(overview.reasons[0].text)
         two.subscribe(Moved, Noted(), name="billing")
         async with asyncio.timeout(30):

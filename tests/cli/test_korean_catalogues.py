@@ -35,10 +35,10 @@ from pabal.korean.errors import ERRORS
 from pabal.korean.findings import FINDINGS
 from pabal.korean.reasons import REASONS
 from pabal.operations.doctor import (
-    look_at_damage,
-    look_at_durability,
-    look_at_sqlite,
-    look_at_subscriptions,
+    check_durability,
+    check_sqlite,
+    check_subscriptions,
+    report_damage,
 )
 from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
@@ -176,16 +176,16 @@ def _record(**figures: Any) -> SubscriptionRecord:
 
 
 def _file_findings() -> Iterator[Any]:
-    yield from look_at_sqlite((3, 40, 1))
-    yield from look_at_durability("full")
-    yield from look_at_durability("normal")
-    yield from look_at_damage([])
-    yield from look_at_damage([str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))])
-    yield from look_at_subscriptions([], LogFigures(0, 0, 0, None), datetime.now(UTC))
+    yield from check_sqlite((3, 40, 1))
+    yield from check_durability("full")
+    yield from check_durability("normal")
+    yield from report_damage([])
+    yield from report_damage([str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))])
+    yield from check_subscriptions([], LogFigures(0, 0, 0, None), datetime.now(UTC))
     for head, parked, queued, days in product((0, 5), (0, 2), (0, 4), (0, 30)):
         record = _record(parked=parked, queued=queued)
         extent = LogFigures(min(1, head), head, 0, None)
-        yield from look_at_subscriptions([record], extent, record.updated_at + timedelta(days=days))
+        yield from check_subscriptions([record], extent, record.updated_at + timedelta(days=days))
 
 
 def test_everything_the_doctor_finds_has_korean(korean: None) -> None:

@@ -186,7 +186,7 @@ async def test_dead_letters_are_counted_less_often_where_that_takes_long(
         await hub.report()
         now[0] += 1
     assert counted == [1]
-    hub.changed()
+    hub.invalidate()
     await hub.report()
     assert counted == [2]
     now[0] += 61

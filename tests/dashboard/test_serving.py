@@ -19,7 +19,7 @@ import uvicorn
 
 from pabal import InMemoryEventStorage, SqliteEventStorage
 from pabal.dashboard import create_dashboard
-from pabal.dashboard.server import OnceInterrupted, listen, with_token
+from pabal.dashboard.server import QuietServer, ensure_token, listen
 from pabal.errors import MissingExtraError, UsageError
 from tests.dashboard.support import Shipped
 
@@ -80,7 +80,7 @@ def test_a_page_that_is_open_is_let_go_without_a_word(log: Path) -> None:
 
 def test_a_second_ctrl_c_breaks_nothing_off() -> None:
     """A user who presses it twice would see a traceback of the interrupted shutdown."""
-    server = OnceInterrupted(uvicorn.Config(create_dashboard(InMemoryEventStorage())))
+    server = QuietServer(uvicorn.Config(create_dashboard(InMemoryEventStorage())))
     for _ in range(2):
         server.handle_exit(signal.SIGINT, None)
     assert (server.should_exit, server.force_exit) == (True, False)
@@ -203,6 +203,6 @@ def test_a_port_that_is_none_is_said_so(port: Any) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
 def test_this_machine_needs_no_token(host: str) -> None:
     """Users would have to copy a token to look at their own file."""
-    assert with_token(host, {})[1] is None
-    assert with_token("shop.example.com", {})[1] is not None
-    assert with_token("0.0.0.0", {"token": "given"}) == ({"token": "given"}, "given")
+    assert ensure_token(host, {})[1] is None
+    assert ensure_token("shop.example.com", {})[1] is not None
+    assert ensure_token("0.0.0.0", {"token": "given"}) == ({"token": "given"}, "given")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pabal import DomainEvent, InMemoryEventBus, SqliteEventStorage
-from pabal.operations.doctor import examine, has_wal_reset_bug, look_at_sqlite, look_at_subscriptions
+from pabal.operations.doctor import check_sqlite, check_subscriptions, examine, has_wal_reset_bug
 from pabal.ports.inspection import LogFigures
 from pabal.ports.storage import SubscriptionRecord
 from pabal.storage.sqlite.transaction import Transaction
@@ -82,13 +82,13 @@ async def a_log(path: Path, *, poisonous: bool = False) -> None:
 def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, int], affected: bool) -> None:
     """A false 'ok' would let several processes share a file that SQLite itself may damage."""
     assert has_wal_reset_bug(version) is affected
-    assert look_at_sqlite(version)[0].level == ("warning" if affected else "ok")
+    assert check_sqlite(version)[0].level == ("warning" if affected else "ok")
 
 
 def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
     """The operator on call would not learn that events are waiting."""
     now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=30)
-    parked, abandoned, idle, busy = look_at_subscriptions(
+    parked, abandoned, idle, busy = check_subscriptions(
         [record(parked=2), record(frontier=5), record(), record(frontier=5, owner="somebody")], TEN, now
     )
     assert (parked.level, abandoned.level, idle.level, busy.level) == ("warning", "warning", "ok", "ok")
@@ -100,7 +100,7 @@ def test_dead_letters_and_abandoned_subscriptions_are_warnings() -> None:
 def test_a_subscription_that_has_halted_is_a_problem_whatever_else_it_has() -> None:
     """A halted log would be called healthy, or only its dead letters be mentioned."""
     why = "halted at event 1 at position 4: failed 1 of 1 attempts"
-    [halted] = look_at_subscriptions([record(parked=2, halted=why)], TEN, datetime(2026, 1, 1, tzinfo=UTC))
+    [halted] = check_subscriptions([record(parked=2, halted=why)], TEN, datetime(2026, 1, 1, tzinfo=UTC))
     assert (halted.level, halted.text) == ("problem", f"subscription 'scale' {why}")
 
 

@@ -113,12 +113,12 @@ def test_a_write_ahead_log_that_has_grown_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It costs disk space, and means that a reader never finishes."""
-    monkeypatch.setattr(doctor, "_LARGE_WAL", 1000)
+    monkeypatch.setattr(doctor, "_WAL_WARNING_BYTES", 1000)
     wal = tmp_path / "shop.db-wal"
     wal.write_bytes(bytes(1001))
-    finding = doctor._look_at_wal(tmp_path / "shop.db")
+    finding = doctor._check_wal(tmp_path / "shop.db")
     assert finding.level == "warning"
     assert finding.advice is not None
     assert "close readers" in finding.advice
     wal.write_bytes(bytes(1000))
-    assert doctor._look_at_wal(tmp_path / "shop.db").level == "ok"
+    assert doctor._check_wal(tmp_path / "shop.db").level == "ok"

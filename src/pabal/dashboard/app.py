@@ -14,8 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from pabal.bus.base import BaseEventBus
-from pabal.dashboard import acting, reading
-from pabal.dashboard.context import Context, Endpoint, bound
+from pabal.dashboard import actions, queries
+from pabal.dashboard.context import Context, Endpoint, as_endpoint
 from pabal.dashboard.guard import Guard
 from pabal.dashboard.live import Hub
 from pabal.dashboard.pages import page, static
@@ -25,31 +25,31 @@ from pabal.dashboard.settings import DashboardSettings
 from pabal.errors import MissingExtraError, PabalError, UsageError
 from pabal.operations import Operations, operations_of
 
-_READING: tuple[tuple[str, Endpoint], ...] = (
-    ("/session", reading.session),
-    ("/report", reading.report),
-    ("/series", reading.series),
-    ("/types", reading.types),
-    ("/events", reading.events),
-    ("/events/{event_id}", reading.event),
-    ("/streams", reading.streams),
-    ("/streams/{kind}/{identity:path}", reading.stream),
-    ("/projections", reading.projections),
-    ("/dead-letters", reading.dead_letters),
-    ("/dead-letters/groups", reading.dead_letter_groups),
-    ("/dead-letters/{number:int}", reading.dead_letter),
-    ("/subscriptions/reset", acting.plan_reset),
-    ("/audit", reading.audit),
+_GET_ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
+    ("/session", queries.session),
+    ("/report", queries.report),
+    ("/series", queries.series),
+    ("/types", queries.types),
+    ("/events", queries.events),
+    ("/events/{event_id}", queries.event),
+    ("/streams", queries.streams),
+    ("/streams/{kind}/{identity:path}", queries.stream),
+    ("/projections", queries.projections),
+    ("/dead-letters", queries.dead_letters),
+    ("/dead-letters/groups", queries.dead_letter_groups),
+    ("/dead-letters/{number:int}", queries.dead_letter),
+    ("/subscriptions/reset", actions.plan_reset),
+    ("/audit", queries.audit),
 )
-_ACTING: tuple[tuple[str, Endpoint], ...] = (
-    ("/login", acting.login),
-    ("/logout", acting.logout),
-    ("/subscriptions/pause", acting.pause),
-    ("/subscriptions/resume", acting.resume),
-    ("/subscriptions/reset", acting.reset),
-    ("/dead-letters/retry", acting.retry),
-    ("/dead-letters/discard", acting.discard),
-    ("/dead-letters/{number:int}/edit", acting.edit),
+_POST_ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
+    ("/login", actions.login),
+    ("/logout", actions.logout),
+    ("/subscriptions/pause", actions.pause),
+    ("/subscriptions/resume", actions.resume),
+    ("/subscriptions/reset", actions.reset),
+    ("/dead-letters/retry", actions.retry),
+    ("/dead-letters/discard", actions.discard),
+    ("/dead-letters/{number:int}/edit", actions.edit),
 )
 
 
@@ -110,6 +110,10 @@ def _api(context: Context) -> list[BaseRoute]:
 
     routes: list[BaseRoute] = [Route("/live", live)]
     # A path may have a GET and a POST route; Starlette tries the next route if the method does not match.
-    routes += [Route(path, bound(context, endpoint), methods=["POST"]) for path, endpoint in _ACTING]
-    routes += [Route(path, bound(context, endpoint), methods=["GET"]) for path, endpoint in _READING]
+    routes += [
+        Route(path, as_endpoint(context, endpoint), methods=["POST"]) for path, endpoint in _POST_ENDPOINTS
+    ]
+    routes += [
+        Route(path, as_endpoint(context, endpoint), methods=["GET"]) for path, endpoint in _GET_ENDPOINTS
+    ]
     return routes

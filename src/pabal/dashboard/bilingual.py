@@ -6,7 +6,7 @@ from pabal.korean import in_korean, outcome_in_korean
 from pabal.ports.operations import AuditEntry, DeadLetterView
 
 
-def in_both(name: str, sentence: str) -> dict[str, str]:
+def bilingual(name: str, sentence: str) -> dict[str, str]:
     """Return a field with a sentence, and a second field with its Korean translation.
 
     >>> in_both("reason", "the file is read-only")
@@ -15,11 +15,11 @@ def in_both(name: str, sentence: str) -> dict[str, str]:
     return {name: sentence, f"{name}_ko": in_korean(sentence)}
 
 
-def why_parked(letter: DeadLetterView) -> dict[str, str]:
+def failure_message(letter: DeadLetterView) -> dict[str, str]:
     """Return the message of the last failed attempt or, if there was none, the reason."""
-    return in_both("message", letter.attempts[-1].message if letter.attempts else letter.reason)
+    return bilingual("message", letter.attempts[-1].message if letter.attempts else letter.reason)
 
 
-def what_came_of(entry: AuditEntry) -> dict[str, str]:
+def audit_result(entry: AuditEntry) -> dict[str, str]:
     """Return the result of an action; empty while it is running."""
     return {"result": entry.result, "result_ko": outcome_in_korean(entry.result)}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pabal.dashboard.live import Hub
 
 T = TypeVar("T")
-_LARGEST_BODY = 4 << 20
+_MAX_BODY_BYTES = 4 << 20
 
 
 class Context:
@@ -46,16 +46,16 @@ class Context:
 Endpoint = Callable[[Context, Request], Any | Awaitable[Any]]
 
 
-def bound(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def as_endpoint(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     """Turn a function that returns plain values into a Starlette endpoint."""
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         result = endpoint(context, request)
         if inspect.isawaitable(result):
             result = await result
         return result if isinstance(result, Response) else as_json(result)
 
-    return answer
+    return respond
 
 
 def user_of(request: Request) -> str | None:
@@ -64,15 +64,15 @@ def user_of(request: Request) -> str | None:
     return user
 
 
-async def body_of(request: Request, shape: type[T]) -> T:
+async def parse_body(request: Request, shape: type[T]) -> T:
     """Parse a JSON body of the given shape. Raises Problem for anything else."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Problem(415, "content_type", "send the body as application/json")
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
-        if len(raw) > _LARGEST_BODY:
-            raise Problem(413, "too_large", f"the body is larger than {_LARGEST_BODY} bytes")
+        if len(raw) > _MAX_BODY_BYTES:
+            raise Problem(413, "too_large", f"the body is larger than {_MAX_BODY_BYTES} bytes")
     try:
         return msgspec.json.decode(raw, type=shape)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -27,10 +27,10 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-_PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-_SAFE = ("GET", "HEAD")
-_KNOWN_ONLY = ("/api/", "/metrics")
-_OPEN = ("/api/session", "/api/login")
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_SAFE_METHODS = ("GET", "HEAD")
+_PROTECTED_PREFIXES = ("/api/", "/metrics")
+_PUBLIC_PATHS = ("/api/session", "/api/login")
 """Paths allowed without a login. Pages and scripts are allowed too, because they contain no data."""
 
 
@@ -74,7 +74,7 @@ class Guard:
 
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host", "")
-        if not self._is_ours(_name_in(host)):
+        if not self._is_allowed_host(_hostname_of(host)):
             raise Problem(
                 421,
                 "unknown_host",
@@ -82,13 +82,13 @@ class Guard:
                 "right, add it to allowed_hosts (--allowed-host)",
             )
 
-    def _is_ours(self, name: str) -> bool:
+    def _is_allowed_host(self, name: str) -> bool:
         if name == "localhost" or _is_loopback(name):
             return True
         if name in (allowed.lower() for allowed in self._settings.allowed_hosts):
             return True
         # A numeric address cannot be abused for DNS rebinding: there is no name to point at this server.
-        return self._settings.asks_who and _is_address(name)
+        return self._settings.requires_user and _is_address(name)
 
     # -- origin --------------------------------------------------------------------------------------------
 
@@ -96,12 +96,14 @@ class Guard:
         """Refuse requests by scripts or forms on pages of other origins."""
         origin = request.headers.get("origin")
         if origin is not None:
-            foreign = _host_of(origin) != request.headers.get("host", "").lower()
+            is_cross_site = _netloc_of(origin) != request.headers.get("host", "").lower()
         else:
             site = request.headers.get("sec-fetch-site", "none")
-            navigates = request.method in _SAFE and request.headers.get("sec-fetch-mode") == "navigate"
-            foreign = site not in ("none", "same-origin") and not navigates
-        if foreign:
+            is_navigation = (
+                request.method in _SAFE_METHODS and request.headers.get("sec-fetch-mode") == "navigate"
+            )
+            is_cross_site = site not in ("none", "same-origin") and not is_navigation
+        if is_cross_site:
             raise Problem(
                 403, "cross_site", "this request comes from a page of another site; nothing was done"
             )
@@ -110,12 +112,12 @@ class Guard:
 
     async def _check_user(self, request: Request) -> None:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        user, by_header = await self._user_of(request)
+        user, has_bearer_token = await self._user_of(request)
         request.scope.setdefault("state", {})["user"] = user
-        if not path.startswith(_KNOWN_ONLY) or path in _OPEN:
+        if not path.startswith(_PROTECTED_PREFIXES) or path in _PUBLIC_PATHS:
             return
         if user is None:
-            if not self._settings.asks_who:
+            if not self._settings.requires_user:
                 raise Problem(
                     403,
                     "not_local",
@@ -125,9 +127,9 @@ class Guard:
                 )
             raise Problem(401, "login_required", "log in first")
         # Browsers send cookies automatically, so a cookie needs a CSRF token that only our page has.
-        if request.method not in _SAFE and not by_header:
-            given = request.headers.get("x-csrf-token", "")
-            if not self._sessions.csrf_matches(user, given):
+        if request.method not in _SAFE_METHODS and not has_bearer_token:
+            csrf_token = request.headers.get("x-csrf-token", "")
+            if not self._sessions.csrf_matches(user, csrf_token):
                 raise Problem(
                     403, "csrf", "the page is too old, or not the dashboard's own; reload it and try again"
                 )
@@ -140,18 +142,18 @@ class Guard:
         if self._settings.token is None:
             client = request.client
             # Behind a proxy every request comes from this machine, so forwarded ones are not trusted.
-            passed_on = any(name in request.headers for name in _PASSED_ON)
-            local = client is not None and _is_loopback(client.host) and not passed_on
-            return ("local" if local else None), False
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._sessions.pause() == 0.0:
-            if self._sessions.knows(given.strip()):
+            is_proxied = any(name in request.headers for name in _PROXY_HEADERS)
+            is_local = client is not None and _is_loopback(client.host) and not is_proxied
+            return ("local" if is_local else None), False
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._sessions.lockout_seconds() == 0.0:
+            if self._sessions.is_token(token.strip()):
                 return "token", True
-            self._sessions.failed()
+            self._sessions.record_failure()
         return self._sessions.user_of(request.cookies.get(COOKIE, "")), False
 
 
-def _host_of(origin: str) -> str | None:
+def _netloc_of(origin: str) -> str | None:
     """Return host and port of an Origin header in lower case, or None if it is invalid."""
     try:
         return urlsplit(origin).netloc.lower()
@@ -159,7 +161,7 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-def _name_in(host: str) -> str:
+def _hostname_of(host: str) -> str:
     """Return the name in a Host header, without port and brackets, in lower case; empty if it is invalid."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".") if "@" not in host else ""

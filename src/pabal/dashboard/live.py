@@ -11,32 +11,32 @@ from typing import Any
 
 import msgspec
 
-from pabal.dashboard.bilingual import in_both, why_parked
+from pabal.dashboard.bilingual import bilingual, failure_message
 from pabal.dashboard.problems import Problem
 from pabal.dashboard.report import (
-    Moment,
+    Counters,
+    CounterSnapshot,
     Rates,
-    Seen,
     compose,
     rates_between,
     sampled_rates,
     with_sample,
-    without_quotes,
+    without_error_messages,
 )
 from pabal.errors import DeadLetterNotFoundError, PabalError
 from pabal.operations import Operations
 from pabal.ports.samples import Sample
 
-_EVERY = 1.0
-_WINDOW = 10.0
+_REPORT_INTERVAL = 1.0
+_RATE_WINDOW = 10.0
 """Seconds over which rates are averaged."""
-_GROUPS_LAST = 2.0
-_PAUSES = 20
+_GROUPS_TTL = 2.0
+_RECOUNT_FACTOR = 20
 """The shortest time between two counts, as a multiple of how long the last one took."""
-_TYPES_LAST = 30.0
-_EXPLAINED = 30
-_SILENCE = 15.0
-_SAMPLES_LAST = timedelta(seconds=75)
+_TYPES_TTL = 30.0
+_MAX_EXPLAINED_GROUPS = 30
+_KEEPALIVE_INTERVAL = 15.0
+_SAMPLES_TTL = timedelta(seconds=75)
 """Samples older than this are ignored; an idle bus takes one a minute."""
 
 
@@ -58,9 +58,9 @@ class Hub:
         self._clock = clock
         self._listeners: set[asyncio.Queue[bytes | None]] = set()
         self._ticker: asyncio.Task[None] | None = None
-        self._moments: deque[Moment] = deque()
+        self._snapshots: deque[CounterSnapshot] = deque()
         self._latest: tuple[float, dict[str, Any]] | None = None
-        self._making = asyncio.Lock()
+        self._report_lock = asyncio.Lock()
         self._groups: tuple[float, int, list[dict[str, Any]], float] | None = None
         """When they were counted, of how many dead letters, and when that may be done again."""
         self._types: tuple[float, list[str]] | None = None
@@ -75,10 +75,10 @@ class Hub:
             self._ticker = asyncio.create_task(self._tick(), name="pabal-dashboard")
         try:
             yield b"retry: 2000\n\n"
-            yield await self._event()
+            yield await self._report_message()
             while True:
                 try:
-                    message = await asyncio.wait_for(queue.get(), _SILENCE)
+                    message = await asyncio.wait_for(queue.get(), _KEEPALIVE_INTERVAL)
                 except TimeoutError:
                     message = b": still here\n\n"
                 if message is None:
@@ -92,10 +92,10 @@ class Hub:
 
     async def _tick(self) -> None:
         while True:  # the last listener to leave cancels this task
-            await asyncio.sleep(_EVERY)
-            self._tell(await self._event())
+            await asyncio.sleep(_REPORT_INTERVAL)
+            self._broadcast(await self._report_message())
 
-    def _tell(self, message: bytes | None) -> None:
+    def _broadcast(self, message: bytes | None) -> None:
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()  # a slow page gets the newest report, not a backlog
@@ -105,13 +105,13 @@ class Hub:
         """End every stream: a server that shuts down would wait for them, then abort them with an error."""
         if self._ticker is not None:
             self._ticker.cancel()  # its next report would replace the end marker in the queues
-        self._tell(None)
+        self._broadcast(None)
 
-    async def _event(self) -> bytes:
+    async def _report_message(self) -> bytes:
         try:
             report = await self.report()
         except PabalError as error:
-            body = msgspec.json.encode(in_both("message", str(error)))
+            body = msgspec.json.encode(bilingual("message", str(error)))
             return b"event: trouble\ndata: " + body + b"\n\n"
         return b"event: report\ndata: " + msgspec.json.encode(report) + b"\n\n"
 
@@ -125,34 +125,36 @@ class Hub:
     @property
     def head(self) -> int:
         """Return the highest position in a report so far."""
-        return self._moments[-1].head if self._moments else 0
+        return self._snapshots[-1].head if self._snapshots else 0
 
     # -- reporting -----------------------------------------------------------------------------------------
 
-    def changed(self) -> None:
+    def invalidate(self) -> None:
         """Discard cached reports, because an action has just changed something."""
         self._latest = self._groups = None
 
     async def report(self) -> dict[str, Any]:
         """Return the current state of everything; a report less than half a second old is reused."""
-        async with self._making:
+        async with self._report_lock:
             now = self._clock()
-            if self._latest is not None and now - self._latest[0] < _EVERY / 2:
+            if self._latest is not None and now - self._latest[0] < _REPORT_INTERVAL / 2:
                 return self._latest[1]
             overview = await self._operations.overview()
             subscriptions = await self._operations.subscriptions()
             if self._operations.masking.mode != "full":
-                overview, subscriptions = without_quotes(overview, subscriptions)
+                overview, subscriptions = without_error_messages(overview, subscriptions)
             samples: list[Sample] = []
             if not overview.target.live:
-                samples = await self._operations.latest_samples(_SAMPLES_LAST)
+                samples = await self._operations.latest_samples(_SAMPLES_TTL)
                 subscriptions = [with_sample(view, samples) for view in subscriptions]
             groups = await self._recent_groups(now, overview.parked)
-            moment = Moment(now, overview.totals.head, {one.name: Seen.of(one) for one in subscriptions})
-            while self._moments and now - self._moments[0].at > _WINDOW:
-                self._moments.popleft()
-            rates = rates_between(self._moments[0] if self._moments else None, moment)
-            self._moments.append(moment)
+            snapshot = CounterSnapshot(
+                now, overview.totals.head, {view.name: Counters.of(view) for view in subscriptions}
+            )
+            while self._snapshots and now - self._snapshots[0].at > _RATE_WINDOW:
+                self._snapshots.popleft()
+            rates = rates_between(self._snapshots[0] if self._snapshots else None, snapshot)
+            self._snapshots.append(snapshot)
             if samples:
                 rates = Rates(rates.published, {**rates.by_subscription, **sampled_rates(samples)})
             report = compose(overview, subscriptions, groups, rates)
@@ -164,24 +166,24 @@ class Hub:
 
         They are counted less often where counting is slow: on Redis all dead letters are read for it.
         """
-        known = self._groups
-        if known is None or (now >= known[3] and (known[1] != parked or now - known[0] > _GROUPS_LAST)):
-            found = await self.dead_letter_groups() if parked else []
+        cached = self._groups
+        if cached is None or (now >= cached[3] and (cached[1] != parked or now - cached[0] > _GROUPS_TTL)):
+            groups = await self.dead_letter_groups() if parked else []
             counted_at = self._clock()
-            self._groups = known = (now, parked, found, counted_at + _PAUSES * (counted_at - now))
-        return known[2]
+            self._groups = cached = (now, parked, groups, counted_at + _RECOUNT_FACTOR * (counted_at - now))
+        return cached[2]
 
     async def dead_letter_groups(self) -> list[dict[str, Any]]:
         """Return the groups; the first ones include the message of their newest dead letter."""
         groups = [msgspec.structs.asdict(group) for group in await self._operations.dead_letter_groups()]
         for group in groups:
-            group.update(in_both("message", ""), event_types=())
-        for group in groups[:_EXPLAINED]:
+            group.update(bilingual("message", ""), event_types=())
+        for group in groups[:_MAX_EXPLAINED_GROUPS]:
             try:
                 letter = await self._operations.dead_letter(group["newest_id"])
             except DeadLetterNotFoundError:
                 continue  # it has just been retried or discarded
-            group.update(why_parked(letter), event_types=(letter.event.event_type,))
+            group.update(failure_message(letter), event_types=(letter.event.event_type,))
         return groups
 
     async def series(self, name: str) -> dict[str, Any]:
@@ -198,6 +200,6 @@ class Hub:
     async def types(self) -> list[str]:
         """Return the names of event types in the log."""
         now = self._clock()
-        if self._types is None or now - self._types[0] > _TYPES_LAST:
+        if self._types is None or now - self._types[0] > _TYPES_TTL:
             self._types = (now, await self._operations.types())
         return self._types[1]

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pabal.dashboard.bilingual import in_both
+from pabal.dashboard.bilingual import bilingual
 from pabal.errors import (
     ActionNotPossibleError,
     ConflictError,
@@ -40,11 +40,11 @@ class Problem(Exception):  # noqa: N818 - it is an answer, not a defect
 
     def response(self) -> Response:
         """Return the error as a JSON response."""
-        told = {"code": self.code, **in_both("message", self.message)}
-        return as_json({"error": {**self.fields, **told}}, self.status)
+        error = {"code": self.code, **bilingual("message", self.message)}
+        return as_json({"error": {**self.fields, **error}}, self.status)
 
 
-_ANSWERS: tuple[tuple[type[PabalError], int, str], ...] = (
+_RESPONSES: tuple[tuple[type[PabalError], int, str], ...] = (
     (InvalidFilterError, 400, "filter"),
     (EventNotFoundError, 404, "no_event"),
     (SubscriptionNotFoundError, 404, "no_subscription"),
@@ -65,7 +65,7 @@ _ANSWERS: tuple[tuple[type[PabalError], int, str], ...] = (
 
 def as_problem(error: PabalError) -> Problem:
     """Return the answer to a pabal error, with its message and those of its fields that are plain values."""
-    status, code = next((status, code) for kind, status, code in _ANSWERS if isinstance(error, kind))
+    status, code = next((status, code) for kind, status, code in _RESPONSES if isinstance(error, kind))
     plain = {name: value for name, value in error.fields.items() if isinstance(value, str | int | float)}
     return Problem(status, code, str(error), **plain)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from pabal.dashboard.bilingual import in_both
+from pabal.dashboard.bilingual import bilingual
 from pabal.ports.operations import Overview, Reason, SubscriptionView
 from pabal.ports.samples import Sample
 
 _LEVELS = {"degraded": "warn", "failing": "bad"}
-_TOLD = 100
+_MAX_TROUBLES = 100
 """The most troubles in a report: nobody reads more, and thousands would be a megabyte per second."""
 _HALTED = re.compile(
     r"(?P<where>halted at event \S+ at position \d+): .*?; the last error was (?P<kind>[A-Za-z_][\w.]*)",
@@ -22,7 +22,7 @@ _HALTED = re.compile(
 """Matches the engine's reason for a halt up to the error's type; the message after it is left out."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Counters(msgspec.Struct, frozen=True):
     """The counters of a subscription from which its rate is computed."""
 
     epoch: int
@@ -30,17 +30,17 @@ class Seen(msgspec.Struct, frozen=True):
     """Known only for a bus in this process; other processes report rates in their samples."""
 
     @classmethod
-    def of(cls, view: SubscriptionView) -> Seen:
+    def of(cls, view: SubscriptionView) -> Counters:
         """Copy the counters from a view."""
         return cls(view.epoch, view.handled)
 
 
-class Moment(msgspec.Struct, frozen=True):
+class CounterSnapshot(msgspec.Struct, frozen=True):
     """All counters at one time (seconds of a monotonic clock)."""
 
     at: float
     head: int
-    subscriptions: Mapping[str, Seen]
+    subscriptions: Mapping[str, Counters]
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Rates(msgspec.Struct, frozen=True):
     by_subscription: Mapping[str, float | None]
 
 
-def rates_between(first: Moment | None, last: Moment) -> Rates:
+def rates_between(first: CounterSnapshot | None, last: CounterSnapshot) -> Rates:
     """Return the rates between two moments. A pure function.
 
     >>> seen = {"risk": Seen(1, 10)}, {"risk": Seen(1, 30)}
@@ -61,13 +61,13 @@ def rates_between(first: Moment | None, last: Moment) -> Rates:
         return Rates(None, dict.fromkeys(last.subscriptions))
     seconds = last.at - first.at
     rates: dict[str, float | None] = {}
-    for name, now in last.subscriptions.items():
-        before = first.subscriptions.get(name)
+    for name, later in last.subscriptions.items():
+        earlier = first.subscriptions.get(name)
         # After a reset, a restart or a takeover the two counters are not comparable.
         rates[name] = None
-        if before is not None and before.epoch == now.epoch and before.handled is not None:
-            more = (now.handled or 0) - before.handled
-            rates[name] = more / seconds if more >= 0 else None
+        if earlier is not None and earlier.epoch == later.epoch and earlier.handled is not None:
+            handled = (later.handled or 0) - earlier.handled
+            rates[name] = handled / seconds if handled >= 0 else None
     return Rates(max(0, last.head - first.head) / seconds, rates)
 
 
@@ -75,21 +75,21 @@ def sampled_rates(samples: Sequence[Sample]) -> dict[str, float]:
     """Return the rates of subscriptions in other processes, from their latest samples. A pure function."""
     rates: dict[str, float] = {}
     for sample in samples:
-        for name, one in sample.subscriptions.items():
-            rates[name] = rates.get(name, 0.0) + one.handled / max(sample.seconds, 1.0)
+        for name, figures in sample.subscriptions.items():
+            rates[name] = rates.get(name, 0.0) + figures.handled / max(sample.seconds, 1.0)
     return rates
 
 
 def with_sample(view: SubscriptionView, samples: Sequence[Sample]) -> SubscriptionView:
     """Add to a subscription the figures in the latest sample of its bus. A pure function."""
     for sample in samples:
-        one = sample.subscriptions.get(view.name)
-        if one is not None and view.owner is not None:
+        figures = sample.subscriptions.get(view.name)
+        if figures is not None and view.owner is not None:
             return msgspec.structs.replace(
                 view,
-                in_flight=one.in_flight,
-                p50_ms=None if one.p50 is None else one.p50 * 1000,
-                p99_ms=None if one.p99 is None else one.p99 * 1000,
+                in_flight=figures.in_flight,
+                p50_ms=None if figures.p50 is None else figures.p50 * 1000,
+                p99_ms=None if figures.p99 is None else figures.p99 * 1000,
             )
     return view
 
@@ -132,7 +132,7 @@ def _row(view: SubscriptionView, rate: float | None, actions: Sequence[str]) -> 
     return {
         "name": view.name,
         "state": state,
-        **in_both("reason", view.reason),
+        **bilingual("reason", view.reason),
         "lag": view.lag,
         "rate": rate,
         "in_flight": view.in_flight,
@@ -156,7 +156,7 @@ def _latency(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     return {"p50": slowest["p50"], "p99": slowest["p99"], "of": slowest["name"]}
 
 
-def without_quotes(
+def without_error_messages(
     overview: Overview, subscriptions: Sequence[SubscriptionView]
 ) -> tuple[Overview, list[SubscriptionView]]:
     """Remove sentences that may quote an error, and with it a value of a payload. A pure function."""
@@ -164,11 +164,13 @@ def without_quotes(
         reason if reason.code == "group" else msgspec.structs.replace(reason, text=reason.code)
         for reason in overview.reasons  # those of a group quote nothing, and the code alone says too little
     )
-    views = [msgspec.structs.replace(view, reason=_unquoted(view.reason)) for view in subscriptions]
+    views = [
+        msgspec.structs.replace(view, reason=_without_error_message(view.reason)) for view in subscriptions
+    ]
     return msgspec.structs.replace(overview, reasons=reasons), views
 
 
-def _unquoted(reason: str) -> str:
+def _without_error_message(reason: str) -> str:
     """Return where a subscription halted and on what type of error, without the error's message."""
     found = _HALTED.match(reason)
     return "" if found is None else f"{found['where']}; the last error was {found['kind']}"
@@ -186,7 +188,7 @@ def _letters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "subscription": group["subscription"],
             "error_type": group["error_type"],
             "n": group["count"],
-            **in_both("detail", group["message"]),
+            **bilingual("detail", group["message"]),
             "since": group["first_parked_at"],
         }
         for group in groups
@@ -198,16 +200,18 @@ def _troubles(
 ) -> tuple[list[dict[str, Any]], int]:
     """Return troubles, first halts, then dead letters, then the rest; and the number of those left out."""
     # A failing bus reports the same as its halted subscription, which is closer to the cause.
-    known = {"parked", "bus"} if any(reason.code == "halted" for reason in reasons) else {"parked"}
+    reported_elsewhere = (
+        {"parked", "bus"} if any(reason.code == "halted" for reason in reasons) else {"parked"}
+    )
     by_name = {row["name"]: row for row in rows}
-    others = [reason for reason in reasons if reason.code not in known]
-    still = [reason for reason in others if reason.level == "failing"]
-    rest = [reason for reason in others if reason.level != "failing"]
+    others = [reason for reason in reasons if reason.code not in reported_elsewhere]
+    failing = [reason for reason in others if reason.level == "failing"]
+    degraded = [reason for reason in others if reason.level != "failing"]
     # Cut before formatting: this is sent to every open page, once a second.
-    told = [_trouble(reason, by_name) for reason in still[:_TOLD]]
-    told += _letters(groups[: _TOLD - len(told)])
-    told += [_trouble(reason, by_name) for reason in rest[: _TOLD - len(told)]]
-    return told, len(others) + len(groups) - len(told)
+    troubles = [_trouble(reason, by_name) for reason in failing[:_MAX_TROUBLES]]
+    troubles += _letters(groups[: _MAX_TROUBLES - len(troubles)])
+    troubles += [_trouble(reason, by_name) for reason in degraded[: _MAX_TROUBLES - len(troubles)]]
+    return troubles, len(others) + len(groups) - len(troubles)
 
 
 def _trouble(reason: Reason, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def _trouble(reason: Reason, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "level": _LEVELS.get(reason.level, "warn"),
         "subscription": reason.subscription,
         "n": reason.number,
-        **in_both("text", reason.text),
-        **in_both("detail", detail),
+        **bilingual("text", reason.text),
+        **bilingual("detail", detail),
         "since": None,
     }

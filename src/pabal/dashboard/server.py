@@ -13,28 +13,32 @@ import uvicorn
 from pabal.dashboard.app import build
 from pabal.observability.listening import resolve
 
-_GRACE = 1
+_SHUTDOWN_SECONDS = 1
 """Seconds that open streams get to end at shutdown: one that the client does not read never closes."""
 
 
 def run(target: Any, *, host: str, port: int, **options: Any) -> None:
     """Serve until Ctrl-C; see ``serve``."""
-    options, token = with_token(host, options)
+    options, token = ensure_token(host, options)
     app = build(target, **options)
     listener = listen(host, port)
     print(f"pabal dashboard: {address_of(host, listener.getsockname()[1], token)}", flush=True)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE, server_header=False
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        server_header=False,
     )
     try:
-        OnceInterrupted(config).run(sockets=[listener])
+        QuietServer(config).run(sockets=[listener])
     except KeyboardInterrupt:
         return  # the normal way to stop; uvicorn raises the signal again once everything is closed
     finally:
         listener.close()
 
 
-class OnceInterrupted(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """Shut down silently: on a second Ctrl-C or with an open page, uvicorn would print a traceback."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -48,7 +52,7 @@ class OnceInterrupted(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def with_token(host: str, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def ensure_token(host: str, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Return the options, with a generated token if machines other than this one have access."""
     token = options.get("token")
     if token is None and options.get("auth") is None and not _is_local(host):

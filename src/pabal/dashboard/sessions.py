@@ -11,7 +11,7 @@ from collections.abc import Callable
 COOKIE = "pabal_dashboard"
 LIFETIME = 12 * 3600
 """Seconds for which a login is valid."""
-_TRIES = 10
+_MAX_FAILURES = 10
 _WINDOW = 60.0
 
 
@@ -29,7 +29,7 @@ class Sessions:
         self._secret = secret.encode()
         self._token = token
         self._clock = clock
-        self._failures: deque[float] = deque(maxlen=_TRIES)
+        self._failures: deque[float] = deque(maxlen=_MAX_FAILURES)
 
     def issue(self, user: str) -> str:
         """Return a cookie for this user, valid for ``LIFETIME`` seconds."""
@@ -39,8 +39,8 @@ class Sessions:
     def user_of(self, cookie: str) -> str | None:
         """Return the user a cookie was issued to, or None if it is not ours or has expired."""
         claim, _, signature = cookie.rpartition(".")
-        user, _, until = claim.rpartition(".")
-        if not _same(signature, self._sign("session", claim)) or int(until) < self._clock():
+        user, _, expires_at = claim.rpartition(".")
+        if not _equals(signature, self._sign("session", claim)) or int(expires_at) < self._clock():
             return None
         return user
 
@@ -50,22 +50,22 @@ class Sessions:
 
     def csrf_matches(self, user: str, given: str) -> bool:
         """Return whether a change comes from a page that was served to this user."""
-        return _same(given, self.csrf_for(user))
+        return _equals(given, self.csrf_for(user))
 
-    def knows(self, token: str) -> bool:
+    def is_token(self, token: str) -> bool:
         """Return whether this is the dashboard's token."""
-        return self._token is not None and _same(token, self._token)
+        return self._token is not None and _equals(token, self._token)
 
     # -- failed logins
     # -----------------------------------------------------------------------------------------
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Record a login with a wrong token."""
         self._failures.append(self._clock())
 
-    def pause(self) -> float:
+    def lockout_seconds(self) -> float:
         """Return for how many seconds logins are refused, after ten wrong tokens within a minute."""
-        if len(self._failures) < _TRIES:
+        if len(self._failures) < _MAX_FAILURES:
             return 0.0
         return max(0.0, self._failures[0] + _WINDOW - self._clock())
 
@@ -75,5 +75,5 @@ class Sessions:
         return hmac.new(key, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
 
 
-def _same(first: str, second: str) -> bool:
+def _equals(first: str, second: str) -> bool:
     return hmac.compare_digest(first.encode(), second.encode())

@@ -44,12 +44,12 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"allowed_hosts is {self.allowed_hosts!r}; write a tuple of names")
 
     @property
-    def asks_who(self) -> bool:
+    def requires_user(self) -> bool:
         """Return whether a token or ``auth`` decides who has access, rather than the client's address."""
         return self.token is not None or self.auth is not None
 
     @property
     def masking(self) -> Masking:
         """Return the masking: by default, users on this machine see everything, and others less."""
-        mode = self.payloads or ("masked" if self.asks_who else "full")
+        mode = self.payloads or ("masked" if self.requires_user else "full")
         return Masking(mode, self.masked_fields)

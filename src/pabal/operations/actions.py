@@ -26,9 +26,9 @@ from pabal.ports.operations import ActionResult, DeadLetterFilter, OperationsSou
 from pabal.ports.storage import Start
 
 _PAGE = 500
-_AT_ONCE = 100
+_CONCURRENCY = 100
 """Dead letters to act on concurrently, to share a commit; not for retries by a bus in this process."""
-_LEFT = (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError)
+_SKIPPED_ERRORS = (DecodeError, SubscriptionError, DeadLetterNotFoundError, ActionNotPossibleError)
 
 
 class Actions:
@@ -111,13 +111,13 @@ class Actions:
 
         async def rebuild(storage: Any) -> int:
             try:
-                made = projection(storage)
+                instance = projection(storage)
             except TypeError as error:
                 raise UsageError(
                     f"{projection.__qualname__} cannot be created from a storage alone: {error}"
                 ) from error
-            await made.rebuild(progress=progress)
-            return made.position
+            await instance.rebuild(progress=progress)
+            return instance.position
 
         return await self._audited(
             "rebuild",
@@ -135,8 +135,8 @@ class Actions:
         (or, on a bus without log, no longer exists), DecodeError for a payload that still does not fit the
         event class, and BusNotRunningError on a stopped bus.
         """
-        number = letter_number(dead_letter_id)
-        return await self._audited("retry", str(number), None, lambda: self._source.retry(number, None))
+        letter_id = checked_letter_id(dead_letter_id)
+        return await self._audited("retry", str(letter_id), None, lambda: self._source.retry(letter_id, None))
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> ActionResult:
         """Replace a dead letter's payload and deliver it again.
@@ -145,20 +145,22 @@ class Actions:
         UnknownEventTypeError if this process has not imported that class, UnserializableEventError for values
         without a JSON form, and what ``retry`` raises; the dead letter then stays as it was.
         """
-        number = letter_number(dead_letter_id)
+        letter_id = checked_letter_id(dead_letter_id)
         try:
             encoded = encode_json(dict(payload))
         except (TypeError, ValueError) as error:
-            letter = await self._source.dead_letter(number)
+            letter = await self._source.dead_letter(letter_id)
             raise UnserializableEventError(
                 event_type=letter.event.event_type, event_id=letter.event.event_id, reason=str(error)
             ) from error
-        return await self._audited("edit", str(number), None, lambda: self._source.retry(number, encoded))
+        return await self._audited(
+            "edit", str(letter_id), None, lambda: self._source.retry(letter_id, encoded)
+        )
 
     async def discard(self, dead_letter_id: int) -> ActionResult:
         """Remove a dead letter for good and release the events behind it. Raises DeadLetterNotFoundError."""
-        number = letter_number(dead_letter_id)
-        return await self._audited("discard", str(number), None, lambda: self._source.discard(number))
+        letter_id = checked_letter_id(dead_letter_id)
+        return await self._audited("discard", str(letter_id), None, lambda: self._source.discard(letter_id))
 
     async def retry_matching(
         self, wanted: DeadLetterFilter, *, progress: Callable[[int], None] | None = None
@@ -170,9 +172,11 @@ class Actions:
         """
         return await self._audited(
             "retry",
-            _described(wanted),
+            _describe_filter(wanted),
             wanted,
-            lambda: self._each("retry", wanted, lambda one: self._source.retry(one, None), progress),
+            lambda: self._for_each_matching(
+                "retry", wanted, lambda letter_id: self._source.retry(letter_id, None), progress
+            ),
         )
 
     async def discard_matching(
@@ -181,15 +185,15 @@ class Actions:
         """Discard every dead letter that matches, for good; see ``retry_matching``."""
         return await self._audited(
             "discard",
-            _described(wanted),
+            _describe_filter(wanted),
             wanted,
-            lambda: self._each("discard", wanted, self._source.discard, progress),
+            lambda: self._for_each_matching("discard", wanted, self._source.discard, progress),
         )
 
     async def count_matching(self, wanted: DeadLetterFilter) -> int:
         """Return how many dead letters ``retry_matching`` and ``discard_matching`` would take."""
         if wanted.event_type is not None:
-            return len(await self._matching(wanted))
+            return len(await self._matching_ids(wanted))
         # The storage counts by group: do not read a hundred thousand dead letters for one number.
         return sum(
             group.count
@@ -198,7 +202,7 @@ class Actions:
             and wanted.error_type in (None, group.error_type)
         )
 
-    async def _each(
+    async def _for_each_matching(
         self,
         action: Literal["retry", "discard"],
         wanted: DeadLetterFilter,
@@ -206,68 +210,70 @@ class Actions:
         progress: Callable[[int], None] | None,
     ) -> ActionResult:
         # List them first, so that a dead letter that is parked again meanwhile is not taken twice.
-        numbers = await self._matching(wanted)
+        ids = await self._matching_ids(wanted)
         done = skipped = 0
         pending = False
         # A live bus starts retries in call order, so go one by one; otherwise the storage keeps the order.
-        together = 1 if action == "retry" and self._source.target.live else _AT_ONCE
-        for first in range(0, len(numbers), together):
-            group = numbers[first : first + together]
-            outcomes = await asyncio.gather(*map(act, group), return_exceptions=True)
-            for seen, outcome in enumerate(outcomes, first + 1):
+        batch_size = 1 if action == "retry" and self._source.target.live else _CONCURRENCY
+        for start in range(0, len(ids), batch_size):
+            batch = ids[start : start + batch_size]
+            outcomes = await asyncio.gather(*map(act, batch), return_exceptions=True)
+            for processed, outcome in enumerate(outcomes, start + 1):
                 if isinstance(outcome, ActionResult):
                     done += outcome.count
                     skipped += not outcome.count
                     pending = pending or outcome.pending
-                elif isinstance(outcome, _LEFT):
+                elif isinstance(outcome, _SKIPPED_ERRORS):
                     skipped += 1  # unchanged, or gone by now; acting on it alone raises the reason
                 else:
                     raise outcome
                 if progress is not None:
-                    progress(seen)
-        return ActionResult(action, _described(wanted), done, skipped, pending)
+                    progress(processed)
+        return ActionResult(action, _describe_filter(wanted), done, skipped, pending)
 
-    async def _matching(self, wanted: DeadLetterFilter) -> list[int]:
-        numbers: list[int] = []
+    async def _matching_ids(self, wanted: DeadLetterFilter) -> list[int]:
+        ids: list[int] = []
         after = 0
         while page := await self._source.dead_letters(wanted, after=after, limit=_PAGE):
-            numbers += [letter.id for letter in page]
-            after = numbers[-1]
+            ids += [letter.id for letter in page]
+            after = ids[-1]
             await asyncio.sleep(0)  # yield to the event loop: in-memory listing never does
-        return numbers
+        return ids
 
     # -- the audit log --------------------------------------------------------------------------------
 
     async def _audited(
         self, action: str, subject: str, details: Any, act: Callable[[], Awaitable[ActionResult]]
     ) -> ActionResult:
-        plain = msgspec.to_builtins(details)
-        number = await self._source.begin_action(self.actor, action, subject, plain)
+        plain_details = msgspec.to_builtins(details)
+        entry_id = await self._source.begin_action(self.actor, action, subject, plain_details)
         try:
             result = await act()
         except PabalError as error:
-            await self._source.finish_action(number, f"{type(error).__name__}: {error}", succeeded=False)
+            await self._source.finish_action(entry_id, f"{type(error).__name__}: {error}", succeeded=False)
             raise
         except BaseException as error:
-            await self._source.finish_action(number, type(error).__name__, succeeded=False)
+            await self._source.finish_action(entry_id, type(error).__name__, succeeded=False)
             raise
-        await self._source.finish_action(number, _told(result), succeeded=True)
+        await self._source.finish_action(entry_id, _describe_result(result), succeeded=True)
         return result
 
 
-def letter_number(dead_letter_id: int) -> int:
+def checked_letter_id(dead_letter_id: int) -> int:
     """Return the id of a dead letter. Raises DeadLetterNotFoundError for one that is out of range."""
     if abs(dead_letter_id) > MAX_POSITION:
         raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id)
     return dead_letter_id
 
 
-def _described(wanted: DeadLetterFilter) -> str:
-    chosen = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
-    return ", ".join(f"{name}={value}" for name, value in chosen.items()) or "all"
+def _describe_filter(wanted: DeadLetterFilter) -> str:
+    restrictions = {
+        name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None
+    }
+    return ", ".join(f"{name}={value}" for name, value in restrictions.items()) or "all"
 
 
-def _told(result: ActionResult) -> str:
+def _describe_result(result: ActionResult) -> str:
     text = f"{result.count} done"
     if result.skipped:
         text += f", {result.skipped} left unchanged"

@@ -12,7 +12,7 @@ import msgspec
 from pabal.bus.base import BaseEventBus
 from pabal.errors import ActionNotPossibleError, BusNotRunningError, SubscriptionNotFoundError, UsageError
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
-from pabal.operations.storage_source import EVERY_ACTION, entry_of, reasons_of, with_bus
+from pabal.operations.storage_source import ALL_ACTIONS, audit_entry, reasons_of, with_bus_counters
 from pabal.operations.views import shown_letter, with_figures
 from pabal.ports.operations import (
     Action,
@@ -35,8 +35,8 @@ from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
 
 _PAGE = 500
-_IN_MEMORY: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
-_ON_A_SERVER: frozenset[Action] = EVERY_ACTION - PROJECTION_ACTIONS
+_MEMORY_ACTIONS: frozenset[Action] = frozenset(("resume", "retry", "edit", "discard"))
+_SERVER_ACTIONS: frozenset[Action] = ALL_ACTIONS - PROJECTION_ACTIONS
 _NO_LOG = "this bus has no log; give it an event_storage"
 _NO_LOG_TO_FOLLOW = (
     "this bus has no log to follow; give it an event_storage, or follow the log of a "
@@ -55,7 +55,7 @@ class BusSource(NoProjections):
         self._has_server = bus.address is not None
         address = bus.address or "memory://"
         self._target = Target(address.partition(":")[0], address, live=True, has_log=False)
-        self._kept = bus.action_log
+        self._action_log = bus.action_log
         self._audit: list[AuditEntry] = []
 
     @property
@@ -66,17 +66,17 @@ class BusSource(NoProjections):
     @property
     def actions(self) -> frozenset[Action]:
         """Return the actions that this bus supports."""
-        return _ON_A_SERVER if self._has_server else _IN_MEMORY
+        return _SERVER_ACTIONS if self._has_server else _MEMORY_ACTIONS
 
     async def totals(self) -> Totals:
         """Return the totals over the whole bus."""
-        return with_bus(Totals(0, 0), self._bus)
+        return with_bus_counters(Totals(0, 0), self._bus)
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every subscription, by name."""
         parked: dict[str, int] = {}
-        for one in await self.dead_letter_groups():
-            parked[one.subscription] = parked.get(one.subscription, 0) + one.count
+        for group in await self.dead_letter_groups():
+            parked[group.subscription] = parked.get(group.subscription, 0) + group.count
         figures = self._bus.get_statistics()["subscriptions"]
         return [_view(name, figures[name], parked.get(name, 0)) for name in sorted(figures)]
 
@@ -174,10 +174,10 @@ class BusSource(NoProjections):
 
     async def replay(self, name: str, first: int | datetime, last: int | datetime | None) -> ActionResult:
         """Deliver a range of events again. Not possible in memory, where no events are kept."""
-        steered: Any = self._bus.subscriptions
+        subscriptions: Any = self._bus.subscriptions
         if not self._has_server:
             self._refuse("replay", name)
-        replay = await steered.replay(name, first, last)
+        replay = await subscriptions.replay(name, first, last)
         return ActionResult("replay", name, replay.last - replay.first + 1, pending=True)
 
     def _refuse(self, action: Action, name: str) -> NoReturn:
@@ -199,28 +199,31 @@ class BusSource(NoProjections):
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
         """Record the start of an action in the audit log."""
-        if self._kept is not None:
+        if self._action_log is not None:
             if not self._bus.is_running:
                 raise BusNotRunningError(action=action, state="stopped")
-            return await self._kept.begin_action(actor, action, subject, details)
+            return await self._action_log.begin_action(actor, action, subject, details)
         number = len(self._audit) + 1
         self._audit.append(AuditEntry(number, datetime.now(UTC), actor, action, subject, details, "", None))
         return number
 
     async def finish_action(self, number: int, result: str, *, succeeded: bool) -> None:
         """Record the result of an action in the audit log."""
-        if self._kept is not None:
-            await self._kept.finish_action(number, result, succeeded=succeeded)
+        if self._action_log is not None:
+            await self._action_log.finish_action(number, result, succeeded=succeeded)
             return
-        begun = self._audit[number - 1]
-        self._audit[number - 1] = msgspec.structs.replace(begun, result=result, succeeded=succeeded)
+        entry = self._audit[number - 1]
+        self._audit[number - 1] = msgspec.structs.replace(entry, result=result, succeeded=succeeded)
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
         """Return recorded actions, newest first."""
-        if self._kept is not None:
-            return [entry_of(record) for record in await self._kept.list_actions(before=before, limit=limit)]
-        known = self._audit if before is None else self._audit[: max(0, before - 1)]
-        return known[::-1][:limit]
+        if self._action_log is not None:
+            return [
+                audit_entry(record)
+                for record in await self._action_log.list_actions(before=before, limit=limit)
+            ]
+        entries = self._audit if before is None else self._audit[: max(0, before - 1)]
+        return entries[::-1][:limit]
 
     async def aclose(self) -> None:
         """Do nothing: the bus belongs to its application."""

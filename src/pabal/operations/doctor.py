@@ -19,8 +19,8 @@ from pabal.ports.views import lag_in
 
 Level = Literal["ok", "warning", "problem"]
 
-_LARGE_WAL = 64 * 1024 * 1024
-_LONG_AGO = timedelta(days=7)
+_WAL_WARNING_BYTES = 64 * 1024 * 1024
+_UNHANDLED_WARNING_AGE = timedelta(days=7)
 
 _FIXED_IN = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases with the fix for the WAL-reset bug, which older ones since 3.7.0 have.
@@ -93,19 +93,19 @@ async def examine(
     ``progress`` is called with the position up to which events are verified, and the last position.
     """
     where = await asyncio.to_thread(Path(path).absolute)
-    findings = [*look_at_sqlite(sqlite3.sqlite_version_info), await asyncio.to_thread(_look_at_wal, where)]
+    findings = [*check_sqlite(sqlite3.sqlite_version_info), await asyncio.to_thread(_check_wal, where)]
     try:
         extent = await storage.measure()
         findings.append(Finding("ok", f"the log has {extent.head:,} positions"))
-        findings += look_at_durability(await storage.noted_durability())
-        findings += look_at_subscriptions(await storage.list_subscriptions(), extent, datetime.now(UTC))
-        findings += look_at_damage(await storage.check(progress=progress))
+        findings += check_durability(await storage.noted_durability())
+        findings += check_subscriptions(await storage.list_subscriptions(), extent, datetime.now(UTC))
+        findings += report_damage(await storage.check(progress=progress))
     except StorageError as error:
         findings.append(Finding("problem", str(error), "restore a backup, or copy the intact events"))
     return Diagnosis(storable(str(where)), tuple(findings))
 
 
-def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
+def check_sqlite(version: Sequence[int]) -> list[Finding]:
     """Check the SQLite library that this Python uses for known bugs."""
     major, minor, patch = version[:3]
     text = f"SQLite {major}.{minor}.{patch}"
@@ -121,7 +121,7 @@ def look_at_sqlite(version: Sequence[int]) -> list[Finding]:
     ]
 
 
-def look_at_durability(noted: str | None) -> list[Finding]:
+def check_durability(noted: str | None) -> list[Finding]:
     """Describe what the log's durability mode can lose; return nothing if the mode is not known."""
     if noted == "full":
         return [Finding("ok", "durability 'full': an event is on disk before publish() returns")]
@@ -136,16 +136,16 @@ def look_at_durability(noted: str | None) -> list[Finding]:
     return []
 
 
-def look_at_subscriptions(
+def check_subscriptions(
     records: Sequence[SubscriptionRecord], extent: LogFigures, now: datetime
 ) -> list[Finding]:
     """Check the lag, dead letters and state of each subscription."""
     if not records:
         return [Finding("ok", "no durable subscription yet")]
-    return [_look_at(record, extent, now) for record in records]
+    return [_check_subscription(record, extent, now) for record in records]
 
 
-def _look_at(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> Finding:
+def _check_subscription(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> Finding:
     lag = lag_in(record, extent.first, extent.head)
     text = (
         f"subscription {record.name!r}: lag {lag:,}, {record.retries} retries, {record.parked} dead letters"
@@ -161,18 +161,18 @@ def _look_at(record: SubscriptionRecord, extent: LogFigures, now: datetime) -> F
     if record.parked:
         return Finding("warning", text, "look at bus.dead_letters, fix the cause, then retry or discard them")
     if lag and record.owner is None:
-        silent = now - record.updated_at
-        if silent > _LONG_AGO:
+        unhandled_for = now - record.updated_at
+        if unhandled_for > _UNHANDLED_WARNING_AGE:
             return Finding(
                 "warning",
-                f"{text}; no process has handled it for {silent.days} days",
+                f"{text}; no process has handled it for {unhandled_for.days} days",
                 "subscribe under this name again, otherwise its events are never handled",
             )
         return Finding("ok", f"{text}; no process handles it now")
     return Finding("ok", text)
 
 
-def look_at_damage(problems: Sequence[str]) -> list[Finding]:
+def report_damage(problems: Sequence[str]) -> list[Finding]:
     """Report what the scan of structure and checksums found."""
     if not problems:
         return [Finding("ok", "structure and all checksums are correct")]
@@ -182,11 +182,11 @@ def look_at_damage(problems: Sequence[str]) -> list[Finding]:
     ]
 
 
-def _look_at_wal(path: Path) -> Finding:
+def _check_wal(path: Path) -> Finding:
     wal = Path(f"{path}-wal")
     size = wal.stat().st_size if wal.exists() else 0
     text = f"write-ahead log {size / 1024 / 1024:.1f} MiB"
-    if size <= _LARGE_WAL:
+    if size <= _WAL_WARNING_BYTES:
         return Finding("ok", text)
     return Finding(
         "warning",

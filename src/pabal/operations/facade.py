@@ -10,9 +10,9 @@ from typing import Self
 
 from pabal.domain.envelope import to_microseconds
 from pabal.errors import EventNotFoundError, InvalidFilterError, SubscriptionNotFoundError
-from pabal.operations.actions import Actions, letter_number
+from pabal.operations.actions import Actions, checked_letter_id
 from pabal.operations.filters import MAX_POSITION
-from pabal.operations.following import read_on
+from pabal.operations.following import read_to_end
 from pabal.operations.health import judge
 from pabal.operations.masking import Masking
 from pabal.operations.trace import build_trace
@@ -37,11 +37,11 @@ from pabal.ports.operations import (
 )
 from pabal.ports.samples import Sample, Series
 
-_EVERYTHING = EventFilter()
-_MOST = 1000
-_TRACED = 5000
-_EFFECTS = 500
-_TOGETHER = 50
+_NO_FILTER = EventFilter()
+_MAX_LIMIT = 1000
+_MAX_TRACE_EVENTS = 5000
+_MAX_EFFECTS = 500
+_CONCURRENCY = 50
 _RATE_WINDOW = timedelta(seconds=60)
 
 
@@ -135,7 +135,7 @@ class Operations(Actions):
 
     async def events(
         self,
-        wanted: EventFilter = _EVERYTHING,
+        wanted: EventFilter = _NO_FILTER,
         *,
         before: str | None = None,
         after: str | None = None,
@@ -149,38 +149,44 @@ class Operations(Actions):
         them; with neither, the newest of all. Payloads are included only if ``payloads`` is true. Raises
         InvalidFilterError.
         """
-        limit = _checked(limit)
-        upwards = after is not None and before is None
+        limit = _checked_limit(limit)
+        is_ascending = after is not None and before is None
         found = await self._source.events(
-            wanted, before=before, after=after, limit=limit + 1, payloads=payloads, oldest_first=upwards
+            wanted, before=before, after=after, limit=limit + 1, payloads=payloads, oldest_first=is_ascending
         )
         more = len(found) > limit
         page = [self.masking.event(event) for event in found[:limit]]
-        if upwards:
+        if is_ascending:
             page.reverse()
         # If the source cut the search short, the next page continues where it stopped.
         cut = found.at if isinstance(found, CutShort) else None
         if not page:
-            return EventPage((), None if upwards else cut, cut if upwards else None)
-        older = page[-1].cursor if upwards or more else cut
-        newer = page[0].cursor if (more if upwards else before is not None) else cut if upwards else None
+            return EventPage((), None if is_ascending else cut, cut if is_ascending else None)
+        older = page[-1].cursor if is_ascending or more else cut
+        newer = (
+            page[0].cursor
+            if (more if is_ascending else before is not None)
+            else cut
+            if is_ascending
+            else None
+        )
         return EventPage(tuple(page), older, newer)
 
     async def read(
-        self, wanted: EventFilter = _EVERYTHING, *, after: str | None = None, limit: int | None = None
+        self, wanted: EventFilter = _NO_FILTER, *, after: str | None = None, limit: int | None = None
     ) -> AsyncGenerator[EventView, None]:
         """Iterate over matching events with their payloads, oldest first, up to the current end of the log.
 
         ``after`` is a cursor (None: from the beginning), ``limit`` the maximum number of events (None: all).
         Raises InvalidFilterError.
         """
-        async with aclosing(read_on(self._source, wanted, after, limit)) as events:
+        async with aclosing(read_to_end(self._source, wanted, after, limit)) as events:
             async for event in events:
                 yield self.masking.event(event)
 
     async def follow(
         self,
-        wanted: EventFilter = _EVERYTHING,
+        wanted: EventFilter = _NO_FILTER,
         *,
         after: str | None = None,
         every: float = 0.25,
@@ -208,7 +214,7 @@ class Operations(Actions):
             EventFilter(causation_id=event.event_id, correlation_id=event.correlation_id or event.event_id),
             before=None,
             after=event.cursor,
-            limit=_EFFECTS,
+            limit=_MAX_EFFECTS,
             payloads=False,
             oldest_first=True,
         )
@@ -220,7 +226,7 @@ class Operations(Actions):
             effects=tuple(effects),
         )
 
-    async def trace(self, correlation_id: str, *, limit: int = _TRACED) -> Trace:
+    async def trace(self, correlation_id: str, *, limit: int = _MAX_TRACE_EVENTS) -> Trace:
         """Return the causation tree of a correlation id, or of the chain that an event id belongs to.
 
         Reads up to ``limit`` events; ``complete`` is False if there are more. Raises EventNotFoundError if
@@ -250,7 +256,7 @@ class Operations(Actions):
         ``after`` is the ``next`` of a page. Raises InvalidFilterError, and UsageError for a log on Redis,
         which has no streams.
         """
-        return await self._source.streams(prefix, after, _checked(limit))
+        return await self._source.streams(prefix, after, _checked_limit(limit))
 
     async def stream(
         self,
@@ -266,7 +272,7 @@ class Operations(Actions):
         Raises UsageError for a log on Redis.
         """
         found = await self._source.stream(
-            aggregate_id, aggregate_type, min(after_version, MAX_POSITION), _checked(limit)
+            aggregate_id, aggregate_type, min(after_version, MAX_POSITION), _checked_limit(limit)
         )
         return [self.masking.event(event) for event in found]
 
@@ -285,7 +291,7 @@ class Operations(Actions):
         self, wanted: DeadLetterFilter | None = None, *, after: int = 0, limit: int = 50
     ) -> DeadLetterPage:
         """Return a page of dead letters, oldest first; ``after`` is the ``next`` of a page."""
-        limit = _checked(limit)
+        limit = _checked_limit(limit)
         found = await self._source.dead_letters(
             wanted or DeadLetterFilter(), after=min(after, MAX_POSITION), limit=limit + 1
         )
@@ -298,18 +304,18 @@ class Operations(Actions):
         The cost does not depend on the number of dead letters.
         """
         found: set[str] = set()
-        for first in range(0, len(events), _TOGETHER):
-            asked = events[first : first + _TOGETHER]
-            for event, came_to in zip(
-                asked, await asyncio.gather(*map(self._source.deliveries, asked)), strict=True
+        for first in range(0, len(events), _CONCURRENCY):
+            batch = events[first : first + _CONCURRENCY]
+            for event, deliveries in zip(
+                batch, await asyncio.gather(*map(self._source.deliveries, batch)), strict=True
             ):
-                if any(delivery.dead_letter_id is not None for delivery in came_to):
+                if any(delivery.dead_letter_id is not None for delivery in deliveries):
                     found.add(event.event_id)
         return found
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterView:
         """Return one dead letter. Raises DeadLetterNotFoundError."""
-        return self.masking.letter(await self._source.dead_letter(letter_number(dead_letter_id)))
+        return self.masking.letter(await self._source.dead_letter(checked_letter_id(dead_letter_id)))
 
     async def dead_letter_groups(self) -> list[DeadLetterGroup]:
         """Return the dead letters counted by subscription and error type, largest group first."""
@@ -320,7 +326,7 @@ class Operations(Actions):
     async def audit(self, *, before: int | None = None, limit: int = 50) -> list[AuditEntry]:
         """Return recorded actions, newest first; ``before`` is the last id of the previous page."""
         below = None if before is None else min(before, MAX_POSITION)
-        return await self._source.audit(before=below, limit=_checked(limit))
+        return await self._source.audit(before=below, limit=_checked_limit(limit))
 
     async def aclose(self) -> None:
         """Close what was opened for these operations; a bus or storage that was passed in stays open."""
@@ -335,7 +341,9 @@ class Operations(Actions):
         await self.aclose()
 
 
-def _checked(limit: int) -> int:
-    if not 1 <= limit <= _MOST:
-        raise InvalidFilterError(field="limit", value=str(limit), reason=f"it must be between 1 and {_MOST}")
+def _checked_limit(limit: int) -> int:
+    if not 1 <= limit <= _MAX_LIMIT:
+        raise InvalidFilterError(
+            field="limit", value=str(limit), reason=f"it must be between 1 and {_MAX_LIMIT}"
+        )
     return limit

@@ -15,7 +15,7 @@ from pabal.ports.storage import LogFilter
 MAX_POSITION = 2**63 - 1
 """The highest possible position and id; some storages cannot be asked for a higher number."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_TYPE = re.compile(r"[\w.*?:\-\[\]!/+]+")
+_TYPE_PATTERN = re.compile(r"[\w.*?:\-\[\]!/+]+")
 FIELDS = ("type", "aggregate", "correlation", "causation", "since", "until")
 
 
@@ -37,42 +37,42 @@ def parse_filter(texts: Mapping[str, str | Iterable[str]], now: datetime | None 
             field=unknown[0], value=str(given[unknown[0]]), reason=f"use one of {', '.join(FIELDS)}"
         )
     moment = now or datetime.now(UTC)
-    kind, identity = _aggregate(_one(given, "aggregate"))
-    since, until = (parse_moment(name, _one(given, name), moment) for name in ("since", "until"))
+    kind, identity = _parse_aggregate(_text_of(given, "aggregate"))
+    since, until = (parse_moment(name, _text_of(given, name), moment) for name in ("since", "until"))
     if since is not None and until is not None and since >= until:
         raise InvalidFilterError(
             field="until",
-            value=_one(given, "until"),
+            value=_text_of(given, "until"),
             reason=f"it is not later than since={since.isoformat()}",
         )
     return EventFilter(
-        types=_types(given.get("type", ())),
+        types=_parse_types(given.get("type", ())),
         aggregate_type=kind,
         aggregate_id=identity,
-        correlation_id=_one(given, "correlation") or None,
-        causation_id=_one(given, "causation") or None,
+        correlation_id=_text_of(given, "correlation") or None,
+        causation_id=_text_of(given, "causation") or None,
         since=since,
         until=until,
     )
 
 
-def _one(given: Mapping[str, str | Iterable[str]], name: str) -> str:
+def _text_of(given: Mapping[str, str | Iterable[str]], name: str) -> str:
     value = given.get(name, "")
     return (value if isinstance(value, str) else ",".join(value)).strip()
 
 
-def _types(value: str | Iterable[str]) -> tuple[str, ...]:
+def _parse_types(value: str | Iterable[str]) -> tuple[str, ...]:
     parts = [value] if isinstance(value, str) else list(value)
     names = [name.strip() for part in parts for name in part.split(",") if name.strip()]
     for name in names:
-        if not _TYPE.fullmatch(name):
+        if not _TYPE_PATTERN.fullmatch(name):
             raise InvalidFilterError(
                 field="type", value=name, reason="write names or patterns such as order.placed or order.*"
             )
     return tuple(dict.fromkeys(names))
 
 
-def _aggregate(value: str) -> tuple[str | None, str | None]:
+def _parse_aggregate(value: str) -> tuple[str | None, str | None]:
     if not value:
         return None, None
     kind, slash, identity = value.partition("/")
@@ -89,10 +89,10 @@ def parse_moment(field: str, value: str, now: datetime) -> datetime | None:
     """
     if not value:
         return None
-    ago = re.fullmatch(r"(\d{1,9})\s*([smhdw])", value)
+    age = re.fullmatch(r"(\d{1,9})\s*([smhdw])", value)
     try:
-        if ago:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        if age:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         moment = datetime.fromisoformat(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
@@ -130,20 +130,20 @@ def parse_place(field: str, value: str | None) -> Place | None:
 
 def matcher(wanted: EventFilter) -> Matches:
     """Return a predicate that tells whether a row matches the filter, apart from its time."""
-    known: dict[str, bool] = {}
+    type_matches: dict[str, bool] = {}
 
     def has_type(name: str) -> bool:
-        if name not in known:
-            known[name] = not wanted.types or bool(types_matching(wanted.types, [name]))
-        return known[name]
+        if name not in type_matches:
+            type_matches[name] = not wanted.types or bool(types_matching(wanted.types, [name]))
+        return type_matches[name]
 
-    rest = LogFilter(
+    other_criteria = LogFilter(
         aggregate_id=wanted.aggregate_id,
         aggregate_type=wanted.aggregate_type,
         correlation_id=wanted.correlation_id,
         causation_id=wanted.causation_id,
     )
-    return lambda row: has_type(row.event_type) and rest.admits(row)
+    return lambda row: has_type(row.event_type) and other_criteria.admits(row)
 
 
 def types_matching(patterns: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:

@@ -10,13 +10,13 @@ from pabal.ports.operations import CutShort, EventFilter, EventView, OperationsS
 _PAGE = 500
 
 
-async def read_on(
+async def read_to_end(
     source: OperationsSource, wanted: EventFilter, after: str | None, limit: int | None = None
 ) -> AsyncGenerator[EventView, None]:
     """Iterate over matching events with their payloads, oldest first, up to the current end of the log."""
-    left = limit
-    while left is None or left > 0:
-        size = _PAGE if left is None else min(_PAGE, left)
+    remaining = limit
+    while remaining is None or remaining > 0:
+        size = _PAGE if remaining is None else min(_PAGE, remaining)
         page = await source.events(
             wanted, before=None, after=after, limit=size, payloads=True, oldest_first=True
         )
@@ -28,7 +28,7 @@ async def read_on(
             return
         else:
             after = page[-1].cursor
-        left = None if left is None else left - len(page)
+        remaining = None if remaining is None else remaining - len(page)
 
 
 async def poll(
@@ -48,12 +48,12 @@ async def poll(
         # Continue from the head even if nothing matched, so that no event is searched twice.
         head = await newest()
         if head != after:
-            async for event in read_on(source, wanted, after):
+            async for event in read_to_end(source, wanted, after):
                 yield event
-                head = max(head, event.cursor, key=_rank)
+                head = max(head, event.cursor, key=_cursor_order)
             after = head
         await asyncio.sleep(every)
 
 
-def _rank(cursor: str) -> tuple[int, str]:
+def _cursor_order(cursor: str) -> tuple[int, str]:
     return (len(cursor), cursor)

@@ -14,7 +14,7 @@ from pabal.errors import UsageError
 from pabal.operations.dead_letters import matching_letters, retry_elsewhere
 from pabal.operations.filters import matcher, parse_place
 from pabal.operations.projections import PROJECTION_ACTIONS, NoProjections
-from pabal.operations.storage_source import EVERY_ACTION, entry_of
+from pabal.operations.storage_source import ALL_ACTIONS, audit_entry
 from pabal.operations.views import delivery_view, event_view, letter_view
 from pabal.ports.groups import GroupInspection, Place, Placed
 from pabal.ports.operations import (
@@ -36,7 +36,7 @@ from pabal.ports.operations import (
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
 
-_TYPES_OF = 500
+_TYPE_SAMPLE = 500
 _NO_STREAMS = (
     "a log on Redis keeps no streams of aggregates; list events with the filter aggregate=TYPE/ID, "
     "or keep a local storage and feed the bus with relay(storage, bus)"
@@ -46,7 +46,7 @@ _NO_STREAMS = (
 class GroupSource(NoProjections):
     """Inspect one group. Filters scan its log, which has no indexes; deliveries go on undisturbed."""
 
-    actions = EVERY_ACTION - PROJECTION_ACTIONS
+    actions = ALL_ACTIONS - PROJECTION_ACTIONS
 
     def __init__(self, group: GroupInspection) -> None:
         self._group = group
@@ -73,8 +73,8 @@ class GroupSource(NoProjections):
 
     async def types(self) -> list[str]:
         """Return the event types that occur among the newest events."""
-        found = await self._group.search(lambda row: True, limit=_TYPES_OF, oldest_first=False)
-        return sorted({one.row.event_type for one in found.events})
+        result = await self._group.search(lambda row: True, limit=_TYPE_SAMPLE, oldest_first=False)
+        return sorted({entry.row.event_type for entry in result.events})
 
     async def series(self, edges: Sequence[int]) -> Series | None:
         """Return None: no history of figures is stored."""
@@ -100,31 +100,31 @@ class GroupSource(NoProjections):
     ) -> list[EventView]:
         """Return up to ``limit`` events between two places, by the time at which they entered the log."""
         since = _moment(wanted.since)
-        behind = parse_place("after", after)
-        if oldest_first and behind is None and wanted.correlation_id is not None:
+        after_place = parse_place("after", after)
+        if oldest_first and after_place is None and wanted.correlation_id is not None:
             # A correlation id is the id of the chain's first event, so the search can start at that event.
             root = await self._group.find_event(wanted.correlation_id)
             since = since if root is None else max(since or 0, root.row.recorded_at)
-        found = await self._group.search(
+        result = await self._group.search(
             matcher(wanted),
             before=parse_place("before", before),
-            after=behind,
+            after=after_place,
             since=since,
             until=_moment(wanted.until),
             limit=limit,
             oldest_first=oldest_first,
         )
-        views = [_view(one, payload=payloads) for one in found.events]
-        return views if found.cut is None else CutShort(views, str(found.cut))
+        views = [_view(entry, payload=payloads) for entry in result.events]
+        return views if result.cut is None else CutShort(views, str(result.cut))
 
     async def follow(
         self, wanted: EventFilter, *, after: str | None, every: float
     ) -> AsyncGenerator[EventView, None]:
         """Iterate over matching events as they enter the log; the server notifies of them."""
         place = Place(0, 0) if after == "0" else parse_place("after", after)
-        async with aclosing(self._group.follow(matcher(wanted), place, _moment(wanted.since))) as coming:
-            async for one in coming:
-                yield _view(one, payload=True)
+        async with aclosing(self._group.follow(matcher(wanted), place, _moment(wanted.since))) as entries:
+            async for entry in entries:
+                yield _view(entry, payload=True)
 
     async def event(self, event_id: str) -> EventView | None:
         """Return one event with its payload, or None; the server indexes only each partition's newest ids."""
@@ -202,16 +202,16 @@ class GroupSource(NoProjections):
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
         """Return recorded actions, newest first."""
-        return [entry_of(record) for record in await self._group.list_actions(before=before, limit=limit)]
+        return [audit_entry(record) for record in await self._group.list_actions(before=before, limit=limit)]
 
     async def aclose(self) -> None:
         """Disconnect."""
         await self._group.aclose()
 
 
-def _view(one: Placed, *, payload: bool) -> EventView:
-    view = event_view(one.row, payload=payload)
-    return msgspec.structs.replace(view, cursor=str(Place(one.partition, one.row.position)))
+def _view(entry: Placed, *, payload: bool) -> EventView:
+    view = event_view(entry.row, payload=payload)
+    return msgspec.structs.replace(view, cursor=str(Place(entry.partition, entry.row.position)))
 
 
 def _moment(at: datetime | None) -> int | None:

@@ -9,7 +9,7 @@ from pabal.delivery.buffers import BUFFER_HIGH, BUFFER_LOW
 from pabal.ports.operations import Level, Reason, SubscriptionView, Target
 
 _STALE = timedelta(seconds=60)
-_GRAVITY: dict[Level, int] = {"ok": 0, "degraded": 1, "failing": 2}
+_SEVERITY: dict[Level, int] = {"ok": 0, "degraded": 1, "failing": 2}
 
 
 def judge(
@@ -18,17 +18,17 @@ def judge(
     """Return the most severe level and all reasons, most severe first. A pure function."""
     reasons = [*more]
     for view in subscriptions:
-        reasons += _of(target, view, now)
-    reasons.sort(key=lambda reason: -_GRAVITY[reason.level])
+        reasons += _reasons_of(target, view, now)
+    reasons.sort(key=lambda reason: -_SEVERITY[reason.level])
     return (reasons[0].level if reasons else "ok"), tuple(reasons)
 
 
-def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
+def _reasons_of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
     name = view.name
-    found: list[Reason] = []
+    reasons: list[Reason] = []
 
     def add(code: str, level: Level, text: str, number: int = 0) -> None:
-        found.append(Reason(code, level, f"subscription {name!r} {text}", name, number))
+        reasons.append(Reason(code, level, f"subscription {name!r} {text}", name, number))
 
     if view.state == "halted":
         add("halted", "failing", view.reason or "is halted")
@@ -62,7 +62,7 @@ def _of(target: Target, view: SubscriptionView, now: datetime) -> list[Reason]:
         )
     if view.skipped:
         add("skipped", "degraded", f"skipped {view.skipped:,} events of unregistered types", view.skipped)
-    return found
+    return reasons
 
 
 def _is_stale(view: SubscriptionView, now: datetime) -> bool:

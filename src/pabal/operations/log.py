@@ -10,7 +10,7 @@ from pabal.ports.inspection import InspectableStorage
 from pabal.ports.operations import EventFilter
 from pabal.ports.storage import LogFilter
 
-_STEP = 1000
+_SCAN_PAGE = 1000
 
 
 async def position_at(storage: InspectableStorage, moment: datetime, first: int, head: int) -> int:
@@ -40,15 +40,15 @@ async def find_rows(
     oldest_first: bool,
 ) -> list[StoredRecord]:
     """Return up to ``limit`` matching rows between two positions, oldest or newest first."""
-    alone = wanted.aggregate_type if wanted.aggregate_id is None else None
+    only_type = wanted.aggregate_type if wanted.aggregate_id is None else None
     types = wanted.types
-    if types or alone is not None:
+    if types or only_type is not None:
         types = types_matching(types or ("*",), await storage.list_event_types())
-        if alone is not None:
-            types = await _types_of(storage, types, alone)
+        if only_type is not None:
+            types = await _types_with_aggregate(storage, types, only_type)
         if not types:
             return []
-    chosen = LogFilter(
+    log_filter = LogFilter(
         types=types,
         aggregate_id=wanted.aggregate_id,
         aggregate_type=wanted.aggregate_type if wanted.aggregate_id is not None else None,
@@ -59,11 +59,11 @@ async def find_rows(
     )
     found: list[StoredRecord] = []
     while len(found) < limit:
-        size = limit if alone is None else _STEP
+        size = limit if only_type is None else _SCAN_PAGE
         rows = await storage.find_events(
-            chosen, after=after or 0, before=before, limit=size, newest_first=not oldest_first
+            log_filter, after=after or 0, before=before, limit=size, newest_first=not oldest_first
         )
-        found += rows if alone is None else [row for row in rows if row.aggregate_type == alone]
+        found += rows if only_type is None else [row for row in rows if row.aggregate_type == only_type]
         if len(rows) < size:
             break
         if oldest_first:
@@ -73,7 +73,7 @@ async def find_rows(
     return found[:limit]
 
 
-async def _types_of(
+async def _types_with_aggregate(
     storage: InspectableStorage, types: tuple[str, ...], aggregate_type: str
 ) -> tuple[str, ...]:
     """Return those event types whose first or last event belongs to an aggregate of this type.

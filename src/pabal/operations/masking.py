@@ -57,7 +57,7 @@ class Masking:
         if mode not in ("none", "masked", "full"):
             raise UsageError(f"payloads is {mode!r}; it must be 'none', 'masked' or 'full'")
         self.mode: Mode = mode
-        self._hidden = tuple(filter(None, map(_plain, fields)))
+        self._hidden_names = tuple(filter(None, map(_normalize, fields)))
 
     def of(self, value: Any) -> Any:
         """Return a payload with hidden values replaced."""
@@ -65,21 +65,21 @@ class Masking:
             return value
         if self.mode == "none":
             return dict.fromkeys(value, HIDDEN) if isinstance(value, dict) else HIDDEN
-        return self._masked(value)
+        return self._mask(value)
 
-    def _masked(self, value: Any) -> Any:
+    def _mask(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                name: HIDDEN if self._hides(name) else self._masked(inner) for name, inner in value.items()
+                name: HIDDEN if self._is_hidden(name) else self._mask(inner) for name, inner in value.items()
             }
         if isinstance(value, list):
-            return [self._masked(inner) for inner in value]
+            return [self._mask(inner) for inner in value]
         # Bytes that are not JSON cannot be searched for secret fields, so hide them all.
         return HIDDEN if isinstance(value, bytes) else value
 
-    def _hides(self, name: str) -> bool:
-        plain = _plain(name)
-        return any(hidden in plain for hidden in self._hidden)
+    def _is_hidden(self, name: str) -> bool:
+        normalized = _normalize(name)
+        return any(hidden in normalized for hidden in self._hidden_names)
 
     def event(self, event: EventView) -> EventView:
         """Return an event with hidden values replaced."""
@@ -114,5 +114,5 @@ def _without_messages(failures: tuple[AttemptFailure, ...]) -> tuple[AttemptFail
     return tuple(msgspec.structs.replace(failure, message=HIDDEN, traceback="") for failure in failures)
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[\W_]", "", name.casefold())

@@ -39,7 +39,7 @@ from pabal.ports.operations import (
 from pabal.ports.samples import Sample, Series
 from pabal.ports.storage import Start
 
-EVERY_ACTION: frozenset[Action] = frozenset(get_args(Action))
+ALL_ACTIONS: frozenset[Action] = frozenset(get_args(Action))
 
 
 class StorageSource:
@@ -68,7 +68,7 @@ class StorageSource:
     @property
     def actions(self) -> frozenset[Action]:
         """Return the supported actions: all of them."""
-        return EVERY_ACTION
+        return ALL_ACTIONS
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class StorageSource:
         extent = await self._storage.measure()
         events = extent.head - extent.first + 1 if extent.head else 0
         totals = Totals(events, extent.head, extent.scheduled, extent.size_bytes)
-        return totals if self._bus is None else with_bus(totals, self._bus)
+        return totals if self._bus is None else with_bus_counters(totals, self._bus)
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return every subscription, by name."""
@@ -154,7 +154,7 @@ class StorageSource:
 
     async def streams(self, prefix: str, after: str | None, limit: int) -> StreamPage:
         """Return aggregates whose id begins with ``prefix``."""
-        last = None if not after else _pair(after)
+        last = None if not after else _parse_stream_cursor(after)
         found = await self._storage.list_streams(prefix=prefix, after=last, limit=limit + 1)
         views = tuple(StreamView(*entry) for entry in found[:limit])
         more = msgspec.json.encode(found[limit - 1][:2]).decode() if len(found) > limit else None
@@ -193,13 +193,13 @@ class StorageSource:
 
     async def pause(self, name: str) -> ActionResult:
         """Stop delivering events to a subscription until it is resumed."""
-        steered = self._running.subscriptions.pause if self._running else self._storage.pause_subscription
-        return ActionResult("pause", name, int(await steered(name)))
+        pause = self._running.subscriptions.pause if self._running else self._storage.pause_subscription
+        return ActionResult("pause", name, int(await pause(name)))
 
     async def resume(self, name: str) -> ActionResult:
         """Resume a paused or halted subscription."""
-        steered = self._running.subscriptions.resume if self._running else self._storage.resume_subscription
-        return ActionResult("resume", name, int(await steered(name)))
+        resume = self._running.subscriptions.resume if self._running else self._storage.resume_subscription
+        return ActionResult("resume", name, int(await resume(name)))
 
     async def reset(self, name: str, to: Start) -> ActionResult:
         """Move a subscription's cursor; ``position`` of the result is its new position."""
@@ -265,7 +265,9 @@ class StorageSource:
 
     async def audit(self, *, before: int | None, limit: int) -> list[AuditEntry]:
         """Return recorded actions, newest first."""
-        return [entry_of(record) for record in await self._storage.list_actions(before=before, limit=limit)]
+        return [
+            audit_entry(record) for record in await self._storage.list_actions(before=before, limit=limit)
+        ]
 
     async def aclose(self) -> None:
         """Close the storage if this source owns it."""
@@ -273,7 +275,7 @@ class StorageSource:
             await self._storage.aclose()
 
 
-def with_bus(totals: Totals, bus: BaseEventBus) -> Totals:
+def with_bus_counters(totals: Totals, bus: BaseEventBus) -> Totals:
     """Add the counters of a live bus."""
     figures = bus.get_statistics()
     return msgspec.structs.replace(
@@ -295,7 +297,7 @@ def reasons_of(bus: BaseEventBus) -> list[Reason]:
     return [Reason("bus", "failing", text) for text in health.reasons[:1]]
 
 
-def _pair(cursor: str) -> tuple[str, str]:
+def _parse_stream_cursor(cursor: str) -> tuple[str, str]:
     try:
         return msgspec.json.decode(cursor, type=tuple[str, str])
     except (msgspec.DecodeError, UnicodeError):
@@ -304,7 +306,7 @@ def _pair(cursor: str) -> tuple[str, str]:
         ) from None
 
 
-def entry_of(record: ActionRecord) -> AuditEntry:
+def audit_entry(record: ActionRecord) -> AuditEntry:
     """Convert a stored action to a view."""
     return AuditEntry(
         record.id,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pabal.ports.operations import EventView, Trace, TraceNode
 
-_DEEPEST = 500
+_MAX_DEPTH = 500
 """Longer chains are cut, and continue as new roots, so that recursive readers do not overflow the stack."""
 
 
@@ -19,7 +19,7 @@ def build_trace(correlation_id: str, events: Sequence[EventView], *, complete: b
     for event in events:
         cause = event.causation_id
         # An event cannot be caused by a later one, and a cycle would not be a tree.
-        if cause is None or cause not in depth or depth[cause] >= _DEEPEST:
+        if cause is None or cause not in depth or depth[cause] >= _MAX_DEPTH:
             roots.append(event)
             depth[event.event_id] = 0
         else:
@@ -27,6 +27,6 @@ def build_trace(correlation_id: str, events: Sequence[EventView], *, complete: b
             depth[event.event_id] = depth[cause] + 1
     nodes: dict[str, TraceNode] = {}
     for event in sorted(known.values(), key=lambda event: -depth[event.event_id]):
-        below = tuple(nodes[effect.event_id] for effect in effects.get(event.event_id, ()))
-        nodes[event.event_id] = TraceNode(event, below)
+        children = tuple(nodes[effect.event_id] for effect in effects.get(event.event_id, ()))
+        nodes[event.event_id] = TraceNode(event, children)
     return Trace(correlation_id, tuple(nodes[root.event_id] for root in roots), len(known), complete)

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from pabal.dashboard.context import Context, body_of
+from pabal.dashboard.context import Context, parse_body
 from pabal.dashboard.problems import Problem, as_json
-from pabal.dashboard.reading import letter_filter
+from pabal.dashboard.queries import letter_filter
+from pabal.dashboard.serializers import restore_masked, revision_of
 from pabal.dashboard.sessions import COOKIE, LIFETIME
-from pabal.dashboard.shown import revision_of, unmasked
 from pabal.errors import PabalError
 from pabal.operations import Operations
 from pabal.ports.operations import ActionResult
@@ -21,7 +21,7 @@ from pabal.ports.storage import Start
 # -- login -------------------------------------------------------------------------------------------------
 
 
-class Login(msgspec.Struct):
+class LoginRequest(msgspec.Struct):
     """The body of a login: the token."""
 
     token: str
@@ -32,13 +32,13 @@ async def login(context: Context, request: Request) -> Any:
     sessions = context.sessions
     if context.settings.token is None:
         raise Problem(409, "no_login", "this dashboard has no token to log in with")
-    if pause := sessions.pause():
+    if lockout := sessions.lockout_seconds():
         raise Problem(
-            429, "too_many", f"too many wrong tokens; try again in {pause:.0f} s", seconds=round(pause)
+            429, "too_many", f"too many wrong tokens; try again in {lockout:.0f} s", seconds=round(lockout)
         )
-    given = await body_of(request, Login)
-    if not sessions.knows(given.token):
-        sessions.failed()
+    body = await parse_body(request, LoginRequest)
+    if not sessions.is_token(body.token):
+        sessions.record_failure()
         raise Problem(401, "wrong_token", "wrong token")
     response = as_json({})
     response.set_cookie(
@@ -61,7 +61,7 @@ def _cookie(request: Request) -> dict[str, Any]:
 # -- subscriptions -----------------------------------------------------------------------------------------
 
 
-class Named(msgspec.Struct):
+class SubscriptionRequest(msgspec.Struct):
     """A body that names a subscription."""
 
     name: str
@@ -69,17 +69,17 @@ class Named(msgspec.Struct):
 
 async def pause(context: Context, request: Request) -> Any:
     """Pause a subscription."""
-    given = await body_of(request, Named)
-    return await _changed(context, await context.acting(request).pause(given.name))
+    body = await parse_body(request, SubscriptionRequest)
+    return await _notify_changed(context, await context.acting(request).pause(body.name))
 
 
 async def resume(context: Context, request: Request) -> Any:
     """Resume a paused or halted subscription."""
-    given = await body_of(request, Named)
-    return await _changed(context, await context.acting(request).resume(given.name))
+    body = await parse_body(request, SubscriptionRequest)
+    return await _notify_changed(context, await context.acting(request).resume(body.name))
 
 
-class Reset(Named):
+class ResetRequest(SubscriptionRequest):
     """The body of a reset: ``watermark`` is the one the page showed, ``confirm`` the name, typed again."""
 
     start: str | int
@@ -89,11 +89,11 @@ class Reset(Named):
 
 async def plan_reset(context: Context, request: Request) -> Any:
     """Return what a reset would do: how many positions would be handled again, or skipped."""
-    asked = request.query_params
-    text = asked.get("start", "")
-    start = _start(int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else text)
-    view = await context.operations.subscription(asked.get("name", ""))
-    position = await _position(context, start)
+    query = request.query_params
+    text = query.get("start", "")
+    start = _parse_start(int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else text)
+    view = await context.operations.subscription(query.get("name", ""))
+    position = await _position_of(context, start)
     return {
         "watermark": view.watermark,
         "start": position,
@@ -104,38 +104,38 @@ async def plan_reset(context: Context, request: Request) -> Any:
 
 async def reset(context: Context, request: Request) -> Any:
     """Move a subscription's cursor."""
-    given = await body_of(request, Reset)
+    body = await parse_body(request, ResetRequest)
     operations = context.acting(request)
-    start = _start(given.start)
-    if given.confirm != given.name:
-        raise Problem(400, "confirm", "type the name of the subscription to confirm", name=given.name)
-    view = await operations.subscription(given.name)
-    if view.watermark != given.watermark:
+    start = _parse_start(body.start)
+    if body.confirm != body.name:
+        raise Problem(400, "confirm", "type the name of the subscription to confirm", name=body.name)
+    view = await operations.subscription(body.name)
+    if view.watermark != body.watermark:
         raise Problem(
             409,
             "moved",
-            f"{given.name!r} has moved on to {view.watermark} since the page was loaded; nothing was done",
-            name=given.name,
+            f"{body.name!r} has moved on to {view.watermark} since the page was loaded; nothing was done",
+            name=body.name,
             watermark=view.watermark,
         )
-    return await _changed(context, await operations.reset(given.name, start))
+    return await _notify_changed(context, await operations.reset(body.name, start))
 
 
-def _start(given: str | int) -> Start:
-    if given in ("beginning", "now") or (isinstance(given, int) and given >= 0):
-        return given  # type: ignore[return-value]
+def _parse_start(start: str | int) -> Start:
+    if start in ("beginning", "now") or (isinstance(start, int) and start >= 0):
+        return start  # type: ignore[return-value]
     try:
-        moment = datetime.fromisoformat(str(given))
+        moment = datetime.fromisoformat(str(start))
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise Problem(
             400,
             "start",
-            f"{given!r} is not a place to start: use beginning, now, a position or a time in ISO 8601",
+            f"{start!r} is not a place to start: use beginning, now, a position or a time in ISO 8601",
         ) from None
 
 
-async def _position(context: Context, start: Start) -> int:
+async def _position_of(context: Context, start: Start) -> int:
     head = (await context.operations.overview()).totals.head
     if start == "beginning":
         return 0
@@ -149,7 +149,7 @@ async def _position(context: Context, start: Start) -> int:
 # -- dead letters ------------------------------------------------------------------------------------------
 
 
-class Which(msgspec.Struct):
+class DeadLetterSelection(msgspec.Struct):
     """The dead letters to act on: by ids, or all that match a filter, of which the page showed ``count``."""
 
     ids: list[int] | None = None
@@ -159,61 +159,62 @@ class Which(msgspec.Struct):
 
 async def retry(context: Context, request: Request) -> Any:
     """Deliver dead letters again."""
-    given = await body_of(request, Which)
+    selection = await parse_body(request, DeadLetterSelection)
     operations = context.acting(request)
-    if given.ids is not None:
-        begun, left = await _each(given.ids, operations.retry)
-        if not begun and len(given.ids) == 1:
+    if selection.ids is not None:
+        begun, left = await _apply_to_each(selection.ids, operations.retry)
+        if not begun and len(selection.ids) == 1:
             raise Problem(409, "retrying", "this dead letter is already being retried")
     else:
-        wanted = letter_filter(given.filter or {})
-        await _check_count(operations, given)
+        wanted = letter_filter(selection.filter or {})
+        await _check_count(operations, selection)
         result = await operations.retry_matching(wanted)
         begun, left = result.count, result.skipped
-    context.hub.changed()
+    context.hub.invalidate()
     return {"begun": begun, "left": left}
 
 
 async def discard(context: Context, request: Request) -> Any:
     """Remove dead letters for good."""
-    given = await body_of(request, Which)
+    selection = await parse_body(request, DeadLetterSelection)
     operations = context.acting(request)
-    if given.ids is not None:
-        discarded, _ = await _each(given.ids, operations.discard)
+    if selection.ids is not None:
+        discarded, _ = await _apply_to_each(selection.ids, operations.discard)
     else:
-        await _check_count(operations, given)
-        result = await operations.discard_matching(letter_filter(given.filter or {}))
+        await _check_count(operations, selection)
+        result = await operations.discard_matching(letter_filter(selection.filter or {}))
         discarded = result.count
-    context.hub.changed()
+    context.hub.invalidate()
     return {"discarded": discarded}
 
 
-async def _check_count(operations: Operations, given: Which) -> None:
-    count = await operations.count_matching(letter_filter(given.filter or {}))
-    if count != given.count:
+async def _check_count(operations: Operations, selection: DeadLetterSelection) -> None:
+    count = await operations.count_matching(letter_filter(selection.filter or {}))
+    if count != selection.count:
         raise Problem(
             409,
             "stale",
-            f"{count} dead letters match now, the page showed {given.count}; check again, nothing was done",
+            f"{count} dead letters match now, the page showed {selection.count}; "
+            "check again, nothing was done",
             n=count,
         )
 
 
-async def _each(ids: list[int], act: Any) -> tuple[int, int]:
+async def _apply_to_each(ids: list[int], act: Any) -> tuple[int, int]:
     """Act on each dead letter. A single failure is raised; with several ids, failing ones are skipped."""
     if len(ids) == 1:
         result: ActionResult = await act(ids[0])
         return result.count, 0
     done = 0
-    for number in ids:
+    for letter_id in ids:
         try:
-            done += (await act(number)).count
+            done += (await act(letter_id)).count
         except PabalError:
             continue  # counted as left; acting on it alone raises the reason
     return done, len(ids) - done
 
 
-class Edit(msgspec.Struct):
+class EditRequest(msgspec.Struct):
     """The body of an edit: the new payload, and the revision of the dead letter it is based on."""
 
     payload: dict[str, Any]
@@ -222,18 +223,18 @@ class Edit(msgspec.Struct):
 
 async def edit(context: Context, request: Request) -> Any:
     """Replace a dead letter's payload and deliver it again."""
-    given = await body_of(request, Edit)
+    body = await parse_body(request, EditRequest)
     operations = context.acting(request)
     number = request.path_params["number"]
     letter = await operations.dead_letter(number)
     if letter.state == "retrying":
         raise Problem(409, "retrying", "this dead letter is already being retried")
-    if revision_of(letter) != given.revision:
+    if revision_of(letter) != body.revision:
         raise Problem(409, "changed", "this dead letter has changed since the page was loaded; reload it")
-    result = await operations.edit_and_retry(number, unmasked(given.payload, letter.event.payload))
-    return await _changed(context, result)
+    result = await operations.edit_and_retry(number, restore_masked(body.payload, letter.event.payload))
+    return await _notify_changed(context, result)
 
 
-async def _changed(context: Context, result: ActionResult) -> Any:
-    context.hub.changed()
+async def _notify_changed(context: Context, result: ActionResult) -> Any:
+    context.hub.invalidate()
     return result

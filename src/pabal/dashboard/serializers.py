@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pabal.dashboard.bilingual import in_both, why_parked
+from pabal.dashboard.bilingual import bilingual, failure_message
 from pabal.operations import HIDDEN, Masking
 from pabal.ports.operations import DeadLetterView, EventDetail, EventView, Trace, TraceNode
 
@@ -18,7 +18,7 @@ _PREVIEW = 160
 
 def event_row(event: EventView) -> dict[str, Any]:
     """Convert an event to a table row, with the beginning of its payload as a preview."""
-    row = _plain(event)
+    row = _event_fields(event)
     payload = row.pop("payload", None)
     row.pop("metadata", None)
     text = msgspec.json.encode(payload).decode()
@@ -26,7 +26,7 @@ def event_row(event: EventView) -> dict[str, Any]:
     return row
 
 
-def _plain(event: EventView) -> dict[str, Any]:
+def _event_fields(event: EventView) -> dict[str, Any]:
     fields = msgspec.structs.asdict(event)
     if isinstance(event.payload, bytes):
         fields["payload"] = {"base64": base64.b64encode(event.payload).decode()}
@@ -35,45 +35,47 @@ def _plain(event: EventView) -> dict[str, Any]:
     return fields
 
 
-def detail(found: EventDetail, masking: Masking) -> dict[str, Any]:
+def event_detail(detail: EventDetail, masking: Masking) -> dict[str, Any]:
     """Convert one event, with its delivery to each subscription."""
-    event = _plain(found.event)
+    event = _event_fields(detail.event)
     event["masked"] = masking.mode == "none" or HIDDEN in msgspec.json.encode(event.get("payload")).decode()
     deliveries = [
         {
-            "subscription": one.subscription,
-            "state": one.state,
-            "due_at": one.due_at,
-            "attempts": one.failures,
-            "finished_at": one.finished_at,
-            "dead_letter_id": one.dead_letter_id,
+            "subscription": delivery.subscription,
+            "state": delivery.state,
+            "due_at": delivery.due_at,
+            "attempts": delivery.failures,
+            "finished_at": delivery.finished_at,
+            "dead_letter_id": delivery.dead_letter_id,
         }
-        for one in found.deliveries
+        for delivery in detail.deliveries
     ]
     return {"event": event, "deliveries": deliveries}
 
 
-def chained(found: EventDetail, trace: Trace | None) -> list[EventView]:
+def chained_events(detail: EventDetail, trace: Trace | None) -> list[EventView]:
     """Return an event with its causes and effects, causes first."""
     if trace is None:
-        return [one for one in (found.cause, found.event, *found.effects) if one is not None]
-    return [node.event for node in _walked(trace)]
+        return [event for event in (detail.cause, detail.event, *detail.effects) if event is not None]
+    return [node.event for node in _nodes_of(trace)]
 
 
-def chain(found: EventDetail, trace: Trace | None, parked: Container[str]) -> dict[str, Any]:
+def causation_graph(detail: EventDetail, trace: Trace | None, parked: Container[str]) -> dict[str, Any]:
     """Convert the causes and effects of an event to nodes and (cause, effect) edges."""
-    events = chained(found, trace)
+    events = chained_events(detail, trace)
     if trace is None:
-        edges = [(one.causation_id, one.event_id) for one in events if one.causation_id is not None]
+        edges = [(event.causation_id, event.event_id) for event in events if event.causation_id is not None]
     else:
         edges = [
-            (node.event.event_id, effect.event.event_id) for node in _walked(trace) for effect in node.effects
+            (node.event.event_id, effect.event.event_id)
+            for node in _nodes_of(trace)
+            for effect in node.effects
         ]
     truncated = trace is not None and not trace.complete
-    return {"nodes": [_node(one, parked) for one in events], "edges": edges, "truncated": truncated}
+    return {"nodes": [_node(event, parked) for event in events], "edges": edges, "truncated": truncated}
 
 
-def _walked(trace: Trace) -> list[TraceNode]:
+def _nodes_of(trace: Trace) -> list[TraceNode]:
     nodes = list(trace.roots)
     for node in nodes:  # the list grows during the loop
         nodes += node.effects
@@ -102,7 +104,7 @@ def letter_row(letter: DeadLetterView) -> dict[str, Any]:
         "aggregate_id": event.aggregate_id,
         "position": event.position,
         "error_type": letter.error_type,
-        **why_parked(letter),
+        **failure_message(letter),
         "attempts": len(letter.attempts),
         "parked_at": letter.parked_at,
         "state": letter.state,
@@ -110,36 +112,41 @@ def letter_row(letter: DeadLetterView) -> dict[str, Any]:
     }
 
 
-def letter_detail(shown: DeadLetterView, whole: DeadLetterView) -> dict[str, Any]:
+def letter_detail(masked: DeadLetterView, unmasked: DeadLetterView) -> dict[str, Any]:
     """Convert one dead letter; ``revision`` changes when its state, parking time or payload does."""
-    payload = _plain(shown.event).get("payload")
+    payload = _event_fields(masked.event).get("payload")
     return {
-        **letter_row(shown),
+        **letter_row(masked),
         "payload": payload,
         "masked": HIDDEN in msgspec.json.encode(payload).decode(),
-        "attempts": shown.attempts,
-        **in_both("reason", shown.reason),
-        "key": shown.key,
-        "revision": revision_of(whole),
+        "attempts": masked.attempts,
+        **bilingual("reason", masked.reason),
+        "key": masked.key,
+        "revision": revision_of(unmasked),
     }
 
 
 def revision_of(letter: DeadLetterView) -> str:
     """Return a short text that changes whenever the dead letter does."""
-    content = msgspec.json.encode([letter.state, letter.parked_at, _plain(letter.event).get("payload")])
+    content = msgspec.json.encode(
+        [letter.state, letter.parked_at, _event_fields(letter.event).get("payload")]
+    )
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def unmasked(edited: Any, whole: Any) -> Any:
+def restore_masked(edited: Any, original: Any) -> Any:
     """Restore the masked values that the user left masked while editing.
 
     >>> unmasked({"email": "•••", "quantity": 2}, {"email": "kim@example.com", "quantity": 1})
     {'email': 'kim@example.com', 'quantity': 2}
     """
     if edited == HIDDEN:
-        return whole
-    if isinstance(edited, dict) and isinstance(whole, dict):
-        return {name: unmasked(value, whole.get(name, value)) for name, value in edited.items()}
-    if isinstance(edited, list) and isinstance(whole, list) and len(edited) == len(whole):
-        return [unmasked(value, before) for value, before in zip(edited, whole, strict=True)]
+        return original
+    if isinstance(edited, dict) and isinstance(original, dict):
+        return {name: restore_masked(value, original.get(name, value)) for name, value in edited.items()}
+    if isinstance(edited, list) and isinstance(original, list) and len(edited) == len(original):
+        return [
+            restore_masked(value, original_value)
+            for value, original_value in zip(edited, original, strict=True)
+        ]
     return edited

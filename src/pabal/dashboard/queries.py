@@ -8,35 +8,42 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from pabal.dashboard.bilingual import what_came_of
+from pabal.dashboard.bilingual import audit_result
 from pabal.dashboard.context import Context, user_of
 from pabal.dashboard.problems import Problem
-from pabal.dashboard.shown import chain, chained, detail, event_row, letter_detail, letter_row
+from pabal.dashboard.serializers import (
+    causation_graph,
+    chained_events,
+    event_detail,
+    event_row,
+    letter_detail,
+    letter_row,
+)
 from pabal.errors import EventNotFoundError
 from pabal.operations import parse_filter
 from pabal.ports.operations import DeadLetterFilter
 
 _PAGE = 50
-_CHAIN = 400
-_MARKED = 1000
-_FILTER = ("type", "aggregate", "correlation", "since", "until")
+_MAX_GRAPH_EVENTS = 400
+_MAX_MARKED_LETTERS = 1000
+_FILTER_FIELDS = ("type", "aggregate", "correlation", "since", "until")
 
 
 def session(context: Context, request: Request) -> Any:
     """Return the user and the dashboard's settings; the only endpoint besides login that needs no login."""
     user = user_of(request)
     settings = context.settings
-    known = {
+    public = {
         "user": user,
         "login": settings.token is not None,
         "version": version("pabal"),
         "title": settings.title,
     }
     if user is None:
-        return known
+        return public
     target = context.operations.target
     return {
-        **known,
+        **public,
         "csrf": context.sessions.csrf_for(user),
         "can_act": settings.allow_actions,
         "source": {"kind": target.kind, "name": target.address, "has_log": target.has_log},
@@ -64,10 +71,10 @@ async def types(context: Context, request: Request) -> Any:
 
 async def events(context: Context, request: Request) -> Any:
     """Return a page of matching events, newest first."""
-    asked = request.query_params
-    wanted = parse_filter({name: asked[name] for name in _FILTER if name in asked})
+    query = request.query_params
+    wanted = parse_filter({name: query[name] for name in _FILTER_FIELDS if name in query})
     page = await context.operations.events(
-        wanted, before=asked.get("before") or None, limit=_PAGE, payloads=True
+        wanted, before=query.get("before") or None, limit=_PAGE, payloads=True
     )
     return {
         "items": [event_row(event) for event in page.events],
@@ -82,16 +89,19 @@ async def events(context: Context, request: Request) -> Any:
 async def event(context: Context, request: Request) -> Any:
     """Return one event, its deliveries, and its chain of causes and effects."""
     event_id = request.path_params["event_id"]
-    found = await context.operations.event(event_id)
+    detail = await context.operations.event(event_id)
     try:
-        trace = await context.operations.trace(event_id, limit=_CHAIN)
+        trace = await context.operations.trace(event_id, limit=_MAX_GRAPH_EVENTS)
     except EventNotFoundError:  # it has just been trimmed
         trace = None
-    parked = await context.operations.dead_letters(limit=_MARKED)
+    parked = await context.operations.dead_letters(limit=_MAX_MARKED_LETTERS)
     marked = {letter.event.event_id for letter in parked.dead_letters}
     if parked.next is not None:  # up to 100,000: too many to read for one page
-        marked = await context.operations.parked(chained(found, trace))
-    return {**detail(found, context.operations.masking), "graph": chain(found, trace, marked)}
+        marked = await context.operations.parked(chained_events(detail, trace))
+    return {
+        **event_detail(detail, context.operations.masking),
+        "graph": causation_graph(detail, trace, marked),
+    }
 
 
 # -- streams -----------------------------------------------------------------------------------------------
@@ -99,8 +109,8 @@ async def event(context: Context, request: Request) -> Any:
 
 async def streams(context: Context, request: Request) -> Any:
     """Return a page of aggregates, by id."""
-    asked = request.query_params
-    page = await context.operations.streams(prefix=asked.get("prefix", ""), after=asked.get("after") or None)
+    query = request.query_params
+    page = await context.operations.streams(prefix=query.get("prefix", ""), after=query.get("after") or None)
     return {"items": page.streams, "next": page.next}
 
 
@@ -108,7 +118,7 @@ async def stream(context: Context, request: Request) -> Any:
     """Return a page of one aggregate's history; the type ``-`` means none."""
     kind, identity = request.path_params["kind"], request.path_params["identity"]
     kind = "" if kind == "-" else kind
-    after = _number(request, "after") or 0
+    after = _int_parameter(request, "after") or 0
     found = await context.operations.stream(identity, kind, after_version=after, limit=_PAGE + 1)
     items = [event_row(one) for one in found[:_PAGE]]
     more = items[-1]["stream_version"] if len(found) > _PAGE else None
@@ -144,7 +154,9 @@ async def dead_letter_groups(context: Context, request: Request) -> Any:
 async def dead_letters(context: Context, request: Request) -> Any:
     """Return a page of matching dead letters, oldest first, and how many match in total."""
     wanted = letter_filter(dict(request.query_params))
-    page = await context.operations.dead_letters(wanted, after=_number(request, "after") or 0, limit=_PAGE)
+    page = await context.operations.dead_letters(
+        wanted, after=_int_parameter(request, "after") or 0, limit=_PAGE
+    )
     return {
         "items": [letter_row(letter) for letter in page.dead_letters],
         "next": page.next,
@@ -152,18 +164,18 @@ async def dead_letters(context: Context, request: Request) -> Any:
     }
 
 
-def letter_filter(asked: dict[str, Any]) -> DeadLetterFilter:
+def letter_filter(values: dict[str, Any]) -> DeadLetterFilter:
     """Build the filter for dead letters from query parameters or a body."""
     names = DeadLetterFilter.__struct_fields__
-    return DeadLetterFilter(**{name: asked[name] for name in names if asked.get(name)})
+    return DeadLetterFilter(**{name: values[name] for name in names if values.get(name)})
 
 
 async def dead_letter(context: Context, request: Request) -> Any:
     """Return one dead letter with every failed attempt."""
     number = request.path_params["number"]
-    shown = await context.operations.dead_letter(number)
-    whole = await context.raw.dead_letter(number)
-    return {"letter": letter_detail(shown, whole)}
+    masked = await context.operations.dead_letter(number)
+    unmasked = await context.raw.dead_letter(number)
+    return {"letter": letter_detail(masked, unmasked)}
 
 
 # -- the audit log -----------------------------------------------------------------------------------------
@@ -171,12 +183,12 @@ async def dead_letter(context: Context, request: Request) -> Any:
 
 async def audit(context: Context, request: Request) -> Any:
     """Return recorded actions, newest first."""
-    found = await context.operations.audit(before=_number(request, "before"), limit=_PAGE + 1)
-    items = [{**msgspec.structs.asdict(entry), **what_came_of(entry)} for entry in found[:_PAGE]]
+    found = await context.operations.audit(before=_int_parameter(request, "before"), limit=_PAGE + 1)
+    items = [{**msgspec.structs.asdict(entry), **audit_result(entry)} for entry in found[:_PAGE]]
     return {"items": items, "next": found[_PAGE - 1].id if len(found) > _PAGE else None}
 
 
-def _number(request: Request, name: str) -> int | None:
+def _int_parameter(request: Request, name: str) -> int | None:
     text = request.query_params.get(name, "")
     if not text:
         return None

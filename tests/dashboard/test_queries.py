@@ -53,14 +53,16 @@ async def test_of_many_troubles_the_gravest_are_told_and_how_many_more_there_are
 
 async def test_a_rate_is_taken_between_two_reports(bus: InMemoryEventBus) -> None:
     """A subscription's rate would never be shown, or include events handled before the page was open."""
-    from pabal.dashboard.report import Moment, Seen, rates_between
+    from pabal.dashboard.report import Counters, CounterSnapshot, rates_between
 
-    first = Moment(0.0, 10, {"scale": Seen(1, 4), "gone": Seen(1, 1)})
-    last = Moment(5.0, 30, {"scale": Seen(1, 14), "new": Seen(1, 3)})
+    first = CounterSnapshot(0.0, 10, {"scale": Counters(1, 4), "gone": Counters(1, 1)})
+    last = CounterSnapshot(5.0, 30, {"scale": Counters(1, 14), "new": Counters(1, 3)})
     rates = rates_between(first, last)
     assert rates.published == 4.0
     assert rates.by_subscription == {"scale": 2.0, "new": None}
-    assert rates_between(last, Moment(9.0, 30, {"scale": Seen(2, 1)})).by_subscription == {"scale": None}
+    assert rates_between(last, CounterSnapshot(9.0, 30, {"scale": Counters(2, 1)})).by_subscription == {
+        "scale": None
+    }
 
 
 async def test_events_are_listed_newest_first_through_the_filter(bus: InMemoryEventBus) -> None:
