@@ -18,7 +18,7 @@ from pabal.brokers.redis.doctor import judge_server
 from pabal.cli import language
 from pabal.cli.korean.click_words import MISTAKES
 from pabal.cli.korean.demo import DEMO_ERRORS
-from pabal.cli.speaking import spoken, told
+from pabal.cli.translation import translate, translate_error
 from pabal.delivery.retry import GiveUp, RetryPolicy, decide_retry
 from pabal.domain import registry
 from pabal.domain.schema_check import check_schema
@@ -83,7 +83,7 @@ def test_a_sentence_in_korean_invents_no_field(english: str) -> None:
 
 def test_every_reason_that_the_library_gives_has_korean(korean: None) -> None:
     """Half of the message would be English."""
-    without = [(where, text) for where, text in sentences_of_errors() if not HANGUL.search(spoken(text))]
+    without = [(where, text) for where, text in sentences_of_errors() if not HANGUL.search(translate(text))]
     assert without == []
 
 
@@ -96,34 +96,38 @@ def test_why_a_delivery_was_given_up_has_korean(korean: None, error: Exception, 
     policy = RetryPolicy(max_attempts=3, never=(KeyError,), retry_on=(TimeoutError,))
     decision = decide_retry(policy, attempt, error, 0.5)
     assert isinstance(decision, GiveUp)
-    assert HANGUL.search(spoken(decision.reason))
+    assert HANGUL.search(translate(decision.reason))
 
 
 def test_an_error_is_told_by_its_fields_and_what_it_quotes_stays(korean: None) -> None:
     """A value that looks like a sentence would be translated, or a sentence within another one not."""
     error = StorageUnavailableError(path="not registered", reason="the file is read-only")
-    assert told(error).startswith("not registered: 읽기 전용 파일입니다. ")
-    assert told(CorruptLogError(path="a.db", position=3, reason="checksum mismatch")).startswith(
+    assert translate_error(error).startswith("not registered: 읽기 전용 파일입니다. ")
+    assert translate_error(CorruptLogError(path="a.db", position=3, reason="checksum mismatch")).startswith(
         "a.db: 로그의 위치 3이 손상되었습니다(체크섬 불일치)."
     )
-    assert told(DeadLetterNotFoundError(dead_letter_id=9)).startswith("데드 레터 9번이 없습니다.")
-    assert told(NotRetryableError("the exchange is closed")) == "the exchange is closed"
+    assert translate_error(DeadLetterNotFoundError(dead_letter_id=9)).startswith("데드 레터 9번이 없습니다.")
+    assert translate_error(NotRetryableError("the exchange is closed")) == "the exchange is closed"
 
 
 def test_an_error_inside_a_sentence_is_found_by_its_form(korean: None) -> None:
     """Errors quoted by `pabal check` and imports would stay English."""
     error = str(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
-    assert spoken(error) == told(CorruptLogError(path="a.db", position=3, reason="checksum mismatch"))
-    assert spoken(f"line 3: {DeadLetterNotFoundError(dead_letter_id=9)}").startswith("3행: 데드 레터 9번이")
+    assert translate(error) == translate_error(
+        CorruptLogError(path="a.db", position=3, reason="checksum mismatch")
+    )
+    assert translate(f"line 3: {DeadLetterNotFoundError(dead_letter_id=9)}").startswith(
+        "3행: 데드 레터 9번이"
+    )
 
 
 def test_nothing_is_translated_for_others() -> None:
     """English readers would find Korean in their logs."""
     language.choose("en")
     try:
-        assert spoken("the file is read-only") == "the file is read-only"
+        assert translate("the file is read-only") == "the file is read-only"
         error = DeadLetterNotFoundError(dead_letter_id=9)
-        assert told(error) == str(error)
+        assert translate_error(error) == str(error)
     finally:
         language.choose(None)
 
@@ -196,8 +200,10 @@ def test_everything_the_doctor_finds_has_korean(korean: None) -> None:
         for text in (finding.text, finding.advice)
     }
     known = re.compile(r"(Redis|SQLite|Valkey) [\d.]+|")
-    assert {text for text in texts if not HANGUL.search(spoken(text)) and not known.fullmatch(text)} == set()
-    assert [english for text in texts for english in english_in(spoken(text))] == []
+    assert {
+        text for text in texts if not HANGUL.search(translate(text)) and not known.fullmatch(text)
+    } == set()
+    assert [english for text in texts for english in english_in(translate(text))] == []
 
 
 @pytest.mark.parametrize(
@@ -229,8 +235,8 @@ def test_everything_the_schema_check_finds_has_korean(
         findings = [each for each in check_schema(snapshot) if each.event_type.startswith("korean.")]
     assert len(findings) == 2
     for text in (text for finding in findings for text in (finding.problem, finding.advice)):
-        assert HANGUL.search(spoken(text)), text
-        assert english_in(spoken(text)) == []
+        assert HANGUL.search(translate(text)), text
+        assert english_in(translate(text)) == []
 
 
 def test_a_sentence_that_quotes_a_whole_payload_stays_as_it_is() -> None:

@@ -182,7 +182,7 @@ def test_the_page_lists_exactly_the_metrics_there_are(page: str) -> None:
     """Users would build an alert on a metric that does not exist."""
     text = (ROOT / "docs" / page).read_text("utf-8")
     listed = set(re.findall(r"^\| `(pabal_\w+)`", text, re.MULTILINE))
-    measures = (*prometheus.OF_A_BUS, *prometheus.OF_A_SUBSCRIPTION)
+    measures = (*prometheus.BUS_METRICS, *prometheus.SUBSCRIPTION_METRICS)
     assert listed == {measure.name for measure in measures} | {
         prometheus.RESPONSIVE,
         prometheus.DURATION,

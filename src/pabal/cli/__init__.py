@@ -39,9 +39,9 @@ def _run() -> None:
         import click  # noqa: F401
         import rich  # noqa: F401
     except ImportError:
-        from pabal.cli.language import asked_for, choose, t
+        from pabal.cli.language import choose, requested_language, t
 
-        choose(asked_for(sys.argv[1:]))
+        choose(requested_language(sys.argv[1:]))
         print(t('pabal\'s commands need an optional dependency: pip install "pabal[cli]"'), file=sys.stderr)
         sys.exit(2)
     from pabal.cli.app import commands

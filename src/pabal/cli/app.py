@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 from pabal.cli import language
 from pabal.cli.command import Group
 
-_WHERE = {
+_MODULES = {
     "asyncapi": "asyncapi",
     "audit": "maintenance",
     "backup": "maintenance",
@@ -40,17 +40,17 @@ class _Commands(Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options before the command's name."""
         if not ctx.resilient_parsing:
-            language.choose(language.asked_for(args))
+            language.choose(language.requested_language(args))
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, including those not imported yet."""
-        return sorted({*self.commands, *_WHERE})
+        return sorted({*self.commands, *_MODULES})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, importing its module if necessary."""
-        if cmd_name not in self.commands and cmd_name in _WHERE:
-            module = import_module(f"pabal.cli.{_WHERE[cmd_name]}")
+        if cmd_name not in self.commands and cmd_name in _MODULES:
+            module = import_module(f"pabal.cli.{_MODULES[cmd_name]}")
             self.add_command(getattr(module, cmd_name.replace("-", "_")))
         return super().get_command(ctx, cmd_name)
 
@@ -80,6 +80,6 @@ def completion(shell: str) -> None:
 
     Example: pabal completion bash >> ~/.bashrc
     """
-    made = get_completion_class(shell)
-    assert made is not None
-    click.echo(made(commands, {}, "pabal", "_PABAL_COMPLETE").source())
+    shell_class = get_completion_class(shell)
+    assert shell_class is not None
+    click.echo(shell_class(commands, {}, "pabal", "_PABAL_COMPLETE").source())

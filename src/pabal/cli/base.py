@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pabal.cli.language import t
-from pabal.cli.speaking import told
+from pabal.cli.translation import translate_error
 from pabal.errors import PabalError, StorageError, UsageError
 from pabal.factory import open_operations
 from pabal.operations import Masking, Operations
@@ -36,9 +36,9 @@ WRONG_USAGE = 2
 UNAVAILABLE = 3
 """Exit code: the file is not a log, is damaged, or cannot be opened."""
 INTERRUPTED = 130
-_COLUMN = 6
+_MIN_COLUMN_WIDTH = 6
 """Minimum width of a column: if narrower, it may shrink to one place, but a Korean letter takes two."""
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that control a terminal, or change the direction of reading."""
 
 
@@ -85,7 +85,7 @@ filter_options = compose(
 )
 
 
-def wanted_events(
+def event_filter(
     types: Sequence[str], aggregate: str, correlation: str, since: str, until: str
 ) -> EventFilter:
     """Return the filter that the options describe. Raises InvalidFilterError."""
@@ -127,11 +127,11 @@ def errors_as_exit_codes() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        fail(told(error), WRONG_USAGE)
+        fail(translate_error(error), WRONG_USAGE)
     except StorageError as error:
-        fail(told(error), UNAVAILABLE)
+        fail(translate_error(error), UNAVAILABLE)
     except PabalError as error:
-        fail(told(error), REFUSED)
+        fail(translate_error(error), REFUSED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
@@ -167,7 +167,7 @@ def actor() -> str:
 
 def readable(text: str) -> str:
     """Return a text from elsewhere with the characters that control the terminal escaped."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def verbatim(text: str) -> str:
@@ -187,40 +187,40 @@ def print_json(value: Any) -> None:
 
 def table(*columns: str) -> Table:
     """Return a table with translated headings; ``>`` before a heading aligns its column to the right."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    new_table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: Any = "right" if column.startswith(">") else "left"
-        made.add_column(t(column.removeprefix(">")), justify=justify, overflow="fold")
-    return made
+        new_table.add_column(t(column.removeprefix(">")), justify=justify, overflow="fold")
+    return new_table
 
 
-def row(into: Table, *cells: Any) -> None:
+def row(filled: Table, *cells: Any) -> None:
     """Add a row of plain values."""
-    into.add_row(*(verbatim("" if cell is None else str(cell)) for cell in cells))
+    filled.add_row(*(verbatim("" if cell is None else str(cell)) for cell in cells))
 
 
-def show(into: Table, empty: str) -> None:
+def show(filled: Table, empty: str) -> None:
     """Print a table, or the sentence ``empty`` if it has no rows."""
-    if into.row_count:
+    if filled.row_count:
         out = Console(highlight=False)
         if not out.is_terminal:
             out = Console(highlight=False, width=240)
-        out.print(into if out.width >= _COLUMN * len(into.columns) else _upright(into))
+        out.print(filled if out.width >= _MIN_COLUMN_WIDTH * len(filled.columns) else _transposed(filled))
     else:
         click.echo(t(empty))
 
 
-def _upright(wide: Table) -> Table:
+def _transposed(original: Table) -> Table:
     """Return a table with one line per cell, after its heading, and an empty line between rows."""
-    made = Table(box=None, pad_edge=False, show_header=False)
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
-    for number, cells in enumerate(zip(*(column.cells for column in wide.columns), strict=True)):
+    transposed = Table(box=None, pad_edge=False, show_header=False)
+    transposed.add_column(style="bold", no_wrap=True)
+    transposed.add_column(overflow="fold")
+    for number, cells in enumerate(zip(*(column.cells for column in original.columns), strict=True)):
         if number:
-            made.add_row()
-        for column, cell in zip(wide.columns, cells, strict=True):
-            made.add_row(column.header, cell)
-    return made
+            transposed.add_row()
+        for column, cell in zip(original.columns, cells, strict=True):
+            transposed.add_row(column.header, cell)
+    return transposed
 
 
 def moment(at: datetime | None) -> str:
@@ -261,7 +261,7 @@ def confirm(question: str, *, yes: bool) -> None:
         click.echo(t("Error: {message}", message=t("answer y or n")))
 
 
-def only_say(question: str) -> None:
+def print_dry_run(question: str) -> None:
     """Print the question and that nothing was changed: a dry run does not wait for an answer."""
     click.echo(readable(question))
     click.echo(t("nothing was changed"))

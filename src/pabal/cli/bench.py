@@ -34,7 +34,7 @@ class BenchTick(DomainEvent):
         return self.key
 
 
-class Measured(msgspec.Struct, frozen=True):
+class BenchResult(msgspec.Struct, frozen=True):
     """The median and range of the events per second of one kind of bus."""
 
     way: str
@@ -60,36 +60,44 @@ def bench(events: int, rounds: int, directory: Path | None, as_json: bool) -> No
     Example: pabal bench --events 50000 --directory /var/lib/trading
     """
     with errors_as_exit_codes():
-        found = asyncio.run(_measure(events, rounds, directory))
+        results = asyncio.run(_run_rounds(events, rounds, directory))
     if as_json:
-        print_json(found)
+        print_json(results)
         return
-    made = table("storage", ">median", ">lowest", ">highest")
-    for one in found:
-        row(made, t(one.way), f"{one.median:,.0f}", f"{one.lowest:,.0f}", f"{one.highest:,.0f}")
-    show(made, "")
+    new_table = table("storage", ">median", ">lowest", ">highest")
+    for result in results:
+        row(
+            new_table,
+            t(result.way),
+            f"{result.median:,.0f}",
+            f"{result.lowest:,.0f}",
+            f"{result.highest:,.0f}",
+        )
+    show(new_table, "")
 
 
-async def _measure(events: int, rounds: int, directory: Path | None) -> list[Measured]:
+async def _run_rounds(events: int, rounds: int, directory: Path | None) -> list[BenchResult]:
     rates: dict[str, list[float]] = {}
     with progress(t("measuring"), rounds) as done:
         # Interleaved, so that other load on the machine affects all of them alike.
         for number in range(rounds):
-            await _measure_each(rates, events, directory)
+            await _run_round(rates, events, directory)
             done(number + 1)
-    return [Measured(way, statistics.median(all_), min(all_), max(all_)) for way, all_ in rates.items()]
+    return [
+        BenchResult(way, statistics.median(values), min(values), max(values)) for way, values in rates.items()
+    ]
 
 
-async def _measure_each(rates: dict[str, list[float]], events: int, directory: Path | None) -> None:
+async def _run_round(rates: dict[str, list[float]], events: int, directory: Path | None) -> None:
     memory = EventBusFactory.create_in_memory_event_bus(max_queue_size=events)
-    rates.setdefault("in memory", []).append(await _round(memory, events))
+    rates.setdefault("in memory", []).append(await _events_per_second(memory, events))
     for durability in ("normal", "full"):
         with tempfile.TemporaryDirectory(dir=directory) as folder:
             bus = EventBusFactory.create_default_event_bus(Path(folder, "bench.db"), durability=durability)
-            rates.setdefault(f"on disk, {durability}", []).append(await _round(bus, events))
+            rates.setdefault(f"on disk, {durability}", []).append(await _events_per_second(bus, events))
 
 
-async def _round(bus: InMemoryEventBus, events: int) -> float:
+async def _events_per_second(bus: InMemoryEventBus, events: int) -> float:
     async def handle(event: BenchTick) -> None:
         pass
 

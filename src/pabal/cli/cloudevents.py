@@ -20,8 +20,8 @@ from pabal.integrations.cloudevents import from_cloudevent, view_to_cloudevent
 from pabal.ports.operations import EventView
 from pabal.storage.sqlite.storage import SqliteEventStorage
 
-_TOGETHER = 500
-_READABLE = click.File(encoding="utf-8-sig")  # files from Windows may begin with a byte order mark
+_BATCH = 500
+_TEXT_FILE = click.File(encoding="utf-8-sig")  # files from Windows may begin with a byte order mark
 
 format_option = click.option(
     "--format",
@@ -41,13 +41,13 @@ source_option = click.option(
 
 def line_of(event: EventView, form: str, source: str) -> str:
     """Return an event as one line of JSON in the chosen format."""
-    shown: Any = view_to_cloudevent(event, source) if form == "cloudevents" else event
-    return msgspec.json.encode(shown).decode()
+    value: Any = view_to_cloudevent(event, source) if form == "cloudevents" else event
+    return msgspec.json.encode(value).decode()
 
 
 @click.command("import", cls=Command)
 @target_argument
-@click.option("--input", "-i", "lines", type=_READABLE, default="-", help="File to read from.")
+@click.option("--input", "-i", "lines", type=_TEXT_FILE, default="-", help="File to read from.")
 @import_option
 def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
     """Import CloudEvents, one line of JSON each; events that are already stored are left unchanged.
@@ -62,28 +62,28 @@ def import_events(target: str, lines: TextIO, modules: tuple[str, ...]) -> None:
             import_module(module)
         # No progress bar while the user types the lines: it would be drawn over them.
         with nullcontext() if lines.isatty() else progress(t("importing"), None):
-            stored, known = asyncio.run(_store(target, lines))
-    said = t("{count} events stored", count=stored)
-    click.echo(f"{said}, {t('{count} were there already', count=known)}" if known else said, err=True)
+            stored, existing = asyncio.run(_store(target, lines))
+    text = t("{count} events stored", count=stored)
+    click.echo(f"{text}, {t('{count} were there already', count=existing)}" if existing else text, err=True)
 
 
 async def _store(target: str, lines: TextIO) -> tuple[int, int]:
     """Store the events that are new; return how many were stored, and how many were there already."""
-    stored = known = 0
+    stored = existing = 0
     storage = open_log(target) if "://" in target else SqliteEventStorage(target)
     async with storage:
         head = await storage.head()
-        events = _events_of(lines)
-        while batch := list(islice(events, _TOGETHER)):
+        events = _parse_events(lines)
+        while batch := list(islice(events, _BATCH)):
             positions = await storage.store_events(batch)
             new = len({position for position in positions if position > head})
             stored += new
-            known += len(batch) - new
+            existing += len(batch) - new
             head = max(head, *positions)
-    return stored, known
+    return stored, existing
 
 
-def _events_of(lines: TextIO) -> Iterator[Any]:
+def _parse_events(lines: TextIO) -> Iterator[Any]:
     number = 0
     while True:
         number += 1

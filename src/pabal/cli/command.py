@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from pabal.cli.korean.click_words import EXTRAS, METAVARS
 from pabal.cli.language import language, t
-from pabal.cli.speaking import spoken
+from pabal.cli.translation import translate
 
 
 class _Formatter(click.HelpFormatter):
@@ -31,17 +31,17 @@ class _Formatter(click.HelpFormatter):
         if language() == "en":
             super().write_dl(rows, col_max, col_spacing)
             return
-        told = [(_metavar(first), _extras(second)) for first, second in rows]
-        column = min(max((cell_len(first) for first, _ in told), default=0), col_max) + col_spacing
-        for first, second in told:
+        translated = [(_translate_metavar(first), _translate_extras(second)) for first, second in rows]
+        column = min(max((cell_len(first) for first, _ in translated), default=0), col_max) + col_spacing
+        for first, second in translated:
             self.write(f"{'':{self.current_indent}}{first}")
-            room = column - cell_len(first)
-            lines = _wrapped(second, self.width - self.current_indent - column)
-            if room < col_spacing and lines:
+            gap = column - cell_len(first)
+            lines = _wrap(second, self.width - self.current_indent - column)
+            if gap < col_spacing and lines:
                 self.write(f"\n{'':{self.current_indent}}")
-                room = column
+                gap = column
             margin = "\n" + " " * (self.current_indent + column)
-            self.write(" " * room + margin.join(lines) + "\n" if lines else "\n")
+            self.write(" " * gap + margin.join(lines) + "\n" if lines else "\n")
 
     def write_text(self, text: str) -> None:
         if language() == "en":
@@ -49,11 +49,11 @@ class _Formatter(click.HelpFormatter):
             return
         margin = " " * self.current_indent
         paragraphs = text.split("\n\n")
-        wrapped = [_wrapped(paragraph, self.width - self.current_indent) for paragraph in paragraphs]
+        wrapped = [_wrap(paragraph, self.width - self.current_indent) for paragraph in paragraphs]
         self.write("\n\n".join("\n".join(f"{margin}{line}" for line in lines) for lines in wrapped) + "\n")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     """Wrap a text between words; a Korean letter takes two places, which Click does not consider."""
     lines: list[str] = []
     for word in re.findall(r"\S+\s*", text):
@@ -64,7 +64,7 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _metavar(text: str) -> str:
+def _translate_metavar(text: str) -> str:
     names, space, metavar = text.partition(" ") if ", " not in text else _after_last_comma(text)
     return f"{names}{space}{METAVARS.get(metavar, metavar)}"
 
@@ -75,7 +75,7 @@ def _after_last_comma(text: str) -> tuple[str, str, str]:
     return f"{before}{comma}{name}", space, metavar
 
 
-def _extras(text: str) -> str:
+def _translate_extras(text: str) -> str:
     """Translate the text in the last brackets, where Click puts defaults and ranges."""
     found = re.search(r"\s\s\[([^\]]*)\]$", text)
     if found is None:
@@ -90,19 +90,19 @@ class _Context(click.Context):
     formatter_class = _Formatter
 
 
-class Spoken(click.Command):
+class TranslatedCommand(click.Command):
     """A command whose help page and usage errors are translated."""
 
     context_class = _Context
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help page."""
-        with _translated(self):
+        with _translated_help(self):
             super().format_help(ctx, formatter)
 
     def get_short_help_str(self, limit: int = 72) -> str:
         """Return the first sentence of the help text."""
-        return spoken_help(self.help).partition("\n")[0].rstrip(".")
+        return translated_help(self.help).partition("\n")[0].rstrip(".")
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """Return the ``--help`` option."""
@@ -129,7 +129,7 @@ class Spoken(click.Command):
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.ClickException as error:
-            _show(error)
+            _show_error(error)
             sys.exit(error.exit_code)
         except click.Abort as error:
             click.echo(t("Aborted!"), err=True)
@@ -142,7 +142,7 @@ class Spoken(click.Command):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _show(error: click.ClickException) -> None:
+def _show_error(error: click.ClickException) -> None:
     # The help page of a group called without a command arrives as an error; it is translated already.
     if language() == "en" or type(error).__name__ == "NoArgsIsHelpError":
         error.show()
@@ -153,40 +153,40 @@ def _show(error: click.ClickException) -> None:
         option = max(ctx.help_option_names, key=len)
         click.echo(t("Try '{command} {option}' for help.", command=ctx.command_path, option=option), err=True)
         click.echo(err=True)
-    click.echo(t("Error: {message}", message=spoken(error.format_message())), err=True)
+    click.echo(t("Error: {message}", message=translate(error.format_message())), err=True)
 
 
-def spoken_help(text: str | None) -> str:
+def translated_help(text: str | None) -> str:
     """Translate a help text paragraph by paragraph; examples stay as they are."""
-    told: list[str] = []
+    translated: list[str] = []
     for paragraph in inspect.cleandoc(text or "").split("\n\n"):
         joined = " ".join(paragraph.split("\n"))
         label, colon, example = joined.partition(":")
         is_example = label == "Example" and colon
-        told.append(f"{t('Example:')}{example}" if is_example else t(joined))
-    return "\n\n".join(told)
+        translated.append(f"{t('Example:')}{example}" if is_example else t(joined))
+    return "\n\n".join(translated)
 
 
 @contextmanager
-def _translated(command: click.Command) -> Iterator[None]:
+def _translated_help(command: click.Command) -> Iterator[None]:
     options = [param for param in command.params if isinstance(param, click.Option)]
-    kept = [command.help, *(option.help for option in options)]
-    command.help = spoken_help(command.help)
+    originals = [command.help, *(option.help for option in options)]
+    command.help = translated_help(command.help)
     for option in options:
         option.help = t(option.help) if option.help else option.help
     try:
         yield
     finally:
-        command.help = kept[0]
-        for option, text in zip(options, kept[1:], strict=True):
+        command.help = originals[0]
+        for option, text in zip(options, originals[1:], strict=True):
             option.help = text
 
 
-class Command(Spoken):
+class Command(TranslatedCommand):
     """A command in the chosen language."""
 
 
-class Group(Spoken, click.Group):
+class Group(TranslatedCommand, click.Group):
     """A group in the chosen language, whose commands are too."""
 
     command_class = Command

@@ -10,7 +10,7 @@ import click
 
 from pabal.cli.base import UNAVAILABLE, WRONG_USAGE, import_module
 from pabal.cli.command import Command
-from pabal.cli.speaking import told
+from pabal.cli.translation import translate_error
 from pabal.dashboard import serve
 from pabal.errors import PabalError, StorageError
 from pabal.factory import open_operations
@@ -53,5 +53,5 @@ def dashboard(
         finally:
             asyncio.run(operations.aclose())
     except (PabalError, OSError) as error:
-        click.echo(f"pabal dashboard: {told(error)}", err=True)
+        click.echo(f"pabal dashboard: {translate_error(error)}", err=True)
         sys.exit(UNAVAILABLE if isinstance(error, StorageError | OSError) else WRONG_USAGE)

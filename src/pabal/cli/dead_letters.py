@@ -21,8 +21,8 @@ from pabal.cli.base import (
     json_option,
     limit_option,
     moment,
-    only_say,
     payloads_option,
+    print_dry_run,
     print_json,
     print_result,
     progress,
@@ -36,12 +36,12 @@ from pabal.cli.base import (
 )
 from pabal.cli.command import Group
 from pabal.cli.language import t
-from pabal.cli.speaking import spoken, told
+from pabal.cli.translation import translate, translate_error
 from pabal.errors import UnknownEventTypeError
 from pabal.operations import Operations
 from pabal.ports.operations import ActionResult, DeadLetterFilter, DeadLetterView
 
-_choosing = compose(
+_filter_options = compose(
     click.option("--subscription", help="Only those of this subscription."),
     click.option("--type", "event_type", help="Only those of this event type."),
     click.option("--error", "error_type", help="Only those whose last attempt ended with this error type."),
@@ -55,11 +55,11 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @target_argument
-@compose(_choosing, limit_option, payloads_option, json_option)
+@compose(_filter_options, limit_option, payloads_option, json_option)
 @click.option("--after", type=click.IntRange(0), default=0, help="Begin after this number.")
 @click.option("--groups", is_flag=True, help="Count them by subscription and error instead.")
 def list_letters(
-    target: str, limit: int, payloads: str, as_json: bool, after: int, groups: bool, **chosen: Any
+    target: str, limit: int, payloads: str, as_json: bool, after: int, groups: bool, **criteria: Any
 ) -> None:
     """List dead letters, oldest first, or count them by subscription and error.
 
@@ -68,7 +68,7 @@ def list_letters(
     if groups:
         _list_groups(target, as_json=as_json)
         return
-    wanted = DeadLetterFilter(**chosen)
+    wanted = DeadLetterFilter(**criteria)
     page = run(
         target,
         lambda operations: operations.dead_letters(wanted, after=after, limit=limit),
@@ -77,19 +77,19 @@ def list_letters(
     if as_json:
         print_json(page)
         return
-    made = table(">number", "subscription", "event", "error", ">attempts", "parked at", "state")
+    letters = table(">number", "subscription", "event", "error", ">attempts", "parked at", "state")
     for letter in page.dead_letters:
         row(
-            made,
+            letters,
             letter.id,
             letter.subscription,
             letter.event.event_type,
-            letter.error_type or spoken(letter.reason),
+            letter.error_type or translate(letter.reason),
             len(letter.attempts),
             moment(letter.parked_at),
             t(letter.state),
         )
-    show(made, "no dead letter matches")
+    show(letters, "no dead letter matches")
     if page.next is not None:
         click.echo(t("next: --after {cursor}", cursor=page.next), err=True)
 
@@ -99,11 +99,11 @@ def _list_groups(target: str, *, as_json: bool) -> None:
     if as_json:
         print_json(groups)
         return
-    made = table(">count", "subscription", "error", "first", "last", ">newest")
-    for one in groups:
-        first, last = moment(one.first_parked_at), moment(one.last_parked_at)
-        row(made, one.count, one.subscription, one.error_type, first, last, one.newest_id)
-    show(made, "no dead letter matches")
+    listed = table(">count", "subscription", "error", "first", "last", ">newest")
+    for group in groups:
+        first, last = moment(group.first_parked_at), moment(group.last_parked_at)
+        row(listed, group.count, group.subscription, group.error_type, first, last, group.newest_id)
+    show(listed, "no dead letter matches")
 
 
 @dead_letters.command("show")
@@ -125,7 +125,7 @@ def show_letter(target: str, number: int, payloads: str, as_json: bool) -> None:
 def _print_letter(letter: DeadLetterView) -> None:
     out = console()
     event = letter.event
-    state = f"{letter.subscription}: {t(letter.state)}, {spoken(letter.reason)}"
+    state = f"{letter.subscription}: {t(letter.state)}, {translate(letter.reason)}"
     out.print(f"[bold]{letter.id}[/] {verbatim(state)}")
     out.print(f"[bold]{verbatim(event.event_type)}[/] {event.event_id}  {t('position')} {event.position}")
     out.print(verbatim(msgspec.json.format(msgspec.json.encode(event.payload)).decode()))
@@ -141,7 +141,7 @@ def _print_letter(letter: DeadLetterView) -> None:
 Act = Callable[[Operations], Awaitable[ActionResult]]
 
 
-def _one_or_all(
+def _act_on_matching(
     target: str,
     action: Literal["retry", "discard"],
     number: int | None,
@@ -153,8 +153,8 @@ def _one_or_all(
     modules: tuple[str, ...] = (),
 ) -> None:
     """Act on one dead letter, or on all that match, after confirming their number."""
-    restricted = wanted != DeadLetterFilter()
-    if (number is not None) + (restricted or everything) != 1:
+    has_filter = wanted != DeadLetterFilter()
+    if (number is not None) + (has_filter or everything) != 1:
         fail(t("name one dead letter, or choose with --subscription, --type, --error or --all"), WRONG_USAGE)
     if number is not None:
         letter = run(target, lambda operations: operations.dead_letter(number), modules=modules)
@@ -167,7 +167,7 @@ def _one_or_all(
         click.echo(t("no dead letter matches"))
         sys.exit(REFUSED)
     if dry_run:
-        only_say(question)
+        print_dry_run(question)
         return
     if number is None or action == "discard":
         confirm(question, yes=yes)
@@ -176,8 +176,8 @@ def _one_or_all(
         if number is not None:
             return await (operations.retry(number) if action == "retry" else operations.discard(number))
         with progress(t("working"), count) as done:
-            chosen = operations.retry_matching if action == "retry" else operations.discard_matching
-            return await chosen(wanted, progress=done)
+            act_on_all = operations.retry_matching if action == "retry" else operations.discard_matching
+            return await act_on_all(wanted, progress=done)
 
     result = run(target, act)
     print_result(result, as_json=as_json)
@@ -191,9 +191,9 @@ _QUESTIONS = {
     ("discard", "one"): "Discard dead letter {number} ({event}) for good?",
     ("discard", "all"): "Discard {count} dead letters for good?",
 }
-_acting = compose(
+_action_options = compose(
     click.argument("number", type=click.IntRange(1), required=False),
-    _choosing,
+    _filter_options,
     click.option("--all", "everything", is_flag=True, help="All dead letters."),
     dry_run_option,
     yes_option,
@@ -203,7 +203,7 @@ _acting = compose(
 
 @dead_letters.command("retry")
 @target_argument
-@compose(_acting, import_option)
+@compose(_action_options, import_option)
 def retry(
     target: str,
     number: int | None,
@@ -216,12 +216,14 @@ def retry(
 
     Example: pabal dead-letters retry trading.db --subscription send-mail --error TimeoutError
     """
-    _one_or_all(target, "retry", number, DeadLetterFilter(subscription, event_type, error_type), **options)
+    _act_on_matching(
+        target, "retry", number, DeadLetterFilter(subscription, event_type, error_type), **options
+    )
 
 
 @dead_letters.command("discard")
 @target_argument
-@_acting
+@_action_options
 def discard(
     target: str,
     number: int | None,
@@ -234,7 +236,9 @@ def discard(
 
     Example: pabal dead-letters discard trading.db 3
     """
-    _one_or_all(target, "discard", number, DeadLetterFilter(subscription, event_type, error_type), **options)
+    _act_on_matching(
+        target, "discard", number, DeadLetterFilter(subscription, event_type, error_type), **options
+    )
 
 
 @dead_letters.command("edit")
@@ -255,7 +259,7 @@ def edit(
     """
     letter = run(target, lambda operations: operations.dead_letter(number), modules=modules)
     before = letter.event.payload
-    payload = _with_fields(before, fields) if fields else _edited(before)
+    payload = _with_fields(before, fields) if fields else _edit_payload(before)
     if payload is None or payload == before:
         fail(t("nothing was changed"), REFUSED)
     if dry_run:
@@ -267,7 +271,7 @@ def edit(
             return await operations.edit_and_retry(number, payload)
         except UnknownEventTypeError as error:
             hint = t("name the module of the event class with --import")
-            raise click.ClickException(f"{told(error)} ({hint})") from error
+            raise click.ClickException(f"{translate_error(error)} ({hint})") from error
 
     result = run(target, act)
     print_result(result, as_json=as_json)
@@ -278,8 +282,8 @@ def edit(
 def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
     changed = dict(payload) if isinstance(payload, dict) else {}
     for field in fields:
-        name, equals, text = field.partition("=")
-        if not equals or name not in changed:
+        name, separator, text = field.partition("=")
+        if not separator or name not in changed:
             known = ", ".join(changed) or t("none")
             fail(
                 t("{field} is not FIELD=JSON; the fields are {known}", field=repr(field), known=known),
@@ -292,11 +296,11 @@ def _with_fields(payload: Any, fields: tuple[str, ...]) -> Any:
     return changed
 
 
-def _edited(payload: Any) -> Any:
+def _edit_payload(payload: Any) -> Any:
     text = click.edit(msgspec.json.format(msgspec.json.encode(payload)).decode() + "\n", extension=".json")
     if text is None:
         return None
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        fail(t("this is not a JSON object: {reason}", reason=told(error)), WRONG_USAGE)
+        fail(t("this is not a JSON object: {reason}", reason=translate_error(error)), WRONG_USAGE)

@@ -20,7 +20,7 @@ from pabal.cli.demo_files import fresh_path, latest_path, resume_command
 from pabal.cli.demo_summary import print_summary
 from pabal.cli.demo_view import LiveView, PlainView, View
 from pabal.cli.language import t
-from pabal.cli.speaking import told
+from pabal.cli.translation import translate_error
 from pabal.demo.app import TradingDemo
 from pabal.demo.errors import RunError
 from pabal.demo.events import RunStarted
@@ -66,10 +66,10 @@ class Speed(_Text):
         """Return the text if it is valid. Raises BadParameter."""
         text = str(value)
         try:
-            is_good = text == "max" or 0 < float(text) < float("inf")
+            is_valid = text == "max" or 0 < float(text) < float("inf")
         except ValueError:
-            is_good = False
-        if not is_good:
+            is_valid = False
+        if not is_valid:
             problem = t("{text} is neither a positive number of events per second nor 'max'", text=repr(text))
             self.fail(problem, param, ctx)
         return text
@@ -116,26 +116,26 @@ class Speed(_Text):
 )
 @click.option("--json", is_flag=True, help="Print the summary as JSON; progress goes to stderr.")
 @click.option("--plain", is_flag=True, help="Print plain lines, as when the output is not a terminal.")
-def demo(**options: Any) -> None:
+def demo(**arguments: Any) -> None:
     """Play a small trading application on the durable bus.
 
     Ticks go in; candles, signals, orders, fills and positions are derived from one another over the bus.
     Kill it with kill -9 at any time, and continue with --resume: it ends with the same orders, fills and
     positions as a run that was not killed.
     """
-    asked = Options(**options)
-    if asked.resume and asked.new:
+    options = Options(**arguments)
+    if options.resume and options.new:
         raise click.UsageError(t("--resume continues an old run, --new starts a new one; use one of them"))
     try:
-        summary = asyncio.run(_until_told(_play(asked)))
+        summary = asyncio.run(_run_until_terminated(_play(options)))
     except PabalError as error:
-        click.echo(f"pabal demo: {told(error)}", err=True)
+        click.echo(f"pabal demo: {translate_error(error)}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(_stopped(asked, _INTERRUPTED))
+        sys.exit(_report_stopped(options, _INTERRUPTED))
     except _TerminatedError:
-        sys.exit(_stopped(asked, _TERMINATED))
-    if asked.json:
+        sys.exit(_report_stopped(options, _TERMINATED))
+    if options.json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
     else:
         print_summary(Console(), summary)
@@ -147,14 +147,14 @@ class _TerminatedError(Exception):
     """SIGTERM ended the run."""
 
 
-async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
+async def _run_until_terminated(work: Coroutine[Any, Any, Summary]) -> Summary:
     """Run ``work`` so that SIGTERM stops it as cleanly as Ctrl-C."""
     task = asyncio.ensure_future(work)
-    told = False
+    is_terminated = False
 
     def terminate() -> None:
-        nonlocal told
-        told = True
+        nonlocal is_terminated
+        is_terminated = True
         task.cancel()
 
     try:
@@ -164,82 +164,84 @@ async def _until_told(work: Coroutine[Any, Any, Summary]) -> Summary:
     try:
         return await task
     except asyncio.CancelledError:
-        if told:
+        if is_terminated:
             raise _TerminatedError from None
         raise
 
 
-def _stopped(asked: Options, code: int) -> int:
-    resume = resume_command(asked.file)
+def _report_stopped(options: Options, code: int) -> int:
+    resume = resume_command(options.file)
     click.echo(
         t("Stopped; all published events are stored. Continue with: {resume}", resume=resume), err=True
     )
     return code
 
 
-async def _play(asked: Options) -> Summary:
-    if asked.resume:
-        path = asked.file or latest_path()
+async def _play(options: Options) -> Summary:
+    if options.resume:
+        path = options.file or latest_path()
         if not path.exists():
             raise RunError(path=str(path), reason="there is nothing to resume; start without --resume")
-        storage = SqliteEventStorage(path, durability=asked.durability)
+        storage = SqliteEventStorage(path, durability=options.durability)
         async with storage:
             stored, _ = await find_run(storage)
-            run, tape = _new_run(asked) if stored is None else _stored_run(asked, stored, str(path))
-            return await _watch(asked, storage, run, tape, path)
+            run, tape = _new_run(options) if stored is None else _stored_run(options, stored, str(path))
+            return await _play_and_show(options, storage, run, tape, path)
     # Read the tape first, so that an invalid one leaves no file behind.
-    run, tape = _new_run(asked)
-    path = await fresh_path(asked.file, asked.new)
-    async with SqliteEventStorage(path, durability=asked.durability) as storage:
-        return await _watch(asked, storage, run, tape, path)
+    run, tape = _new_run(options)
+    path = await fresh_path(options.file, options.new)
+    async with SqliteEventStorage(path, durability=options.durability) as storage:
+        return await _play_and_show(options, storage, run, tape, path)
 
 
-def _new_run(asked: Options) -> tuple[RunStarted, Tape]:
-    seed = DEFAULT_SEED if asked.seed is None else asked.seed
-    tape = load_tape(asked.tape, seed, asked.events)
-    return plan(tape, seed, asked.events), tape
+def _new_run(options: Options) -> tuple[RunStarted, Tape]:
+    seed = DEFAULT_SEED if options.seed is None else options.seed
+    tape = load_tape(options.tape, seed, options.events)
+    return plan(tape, seed, options.events), tape
 
 
-def _stored_run(asked: Options, run: RunStarted, path: str) -> tuple[RunStarted, Tape]:
+def _stored_run(options: Options, run: RunStarted, path: str) -> tuple[RunStarted, Tape]:
     """Return a stored run with its tape. Raises RunError if the given options contradict it."""
-    for name, said, stored in (
-        ("seed", asked.seed, run.settings.seed),
-        ("events", asked.events, run.row_limit),
+    for name, option, stored in (
+        ("seed", options.seed, run.settings.seed),
+        ("events", options.events, run.row_limit),
     ):
-        if said is not None and said != stored:
-            was = "without it" if stored is None else f"with --{name} {stored}"
-            raise RunError(path=path, reason=f"its run was started {was}; leave --{name} out to resume it")
-    return run, tape_of(run, path, asked.tape)
+        if option is not None and option != stored:
+            original = "without it" if stored is None else f"with --{name} {stored}"
+            raise RunError(
+                path=path, reason=f"its run was started {original}; leave --{name} out to resume it"
+            )
+    return run, tape_of(run, path, options.tape)
 
 
-async def _watch(
-    asked: Options, storage: SqliteEventStorage, run: RunStarted, tape: Tape, path: Path
+async def _play_and_show(
+    options: Options, storage: SqliteEventStorage, run: RunStarted, tape: Tape, path: Path
 ) -> Summary:
     """Play the run, and show it meanwhile."""
-    if asked.speed is None:
+    if options.speed is None:
         speed = SIMULATED_SPEED if tape.simulated else None
     else:
-        speed = None if asked.speed == "max" else float(asked.speed)
+        speed = None if options.speed == "max" else float(options.speed)
     trading = TradingDemo(storage, run, tape, speed)
-    view = _view(asked, run, path)
-    playing = asyncio.create_task(trading.play())
+    view = _make_view(options, run, path)
+    play_task = asyncio.create_task(trading.play())
     try:
         with view:
-            while not playing.done():
+            while not play_task.done():
                 view.show(trading.snapshot())
-                await asyncio.wait({playing}, timeout=view.interval)
-            if playing.exception() is None:
+                await asyncio.wait({play_task}, timeout=view.interval)
+            if play_task.exception() is None:
                 view.show(trading.snapshot())
     finally:
-        playing.cancel()
-        await asyncio.wait({playing})
-    return msgspec.structs.replace(playing.result(), file=str(path))
+        play_task.cancel()
+        await asyncio.wait({play_task})
+    return msgspec.structs.replace(play_task.result(), file=str(path))
 
 
-def _view(asked: Options, run: RunStarted, path: Path) -> View:
-    stream = sys.stderr if asked.json else sys.stdout
+def _make_view(options: Options, run: RunStarted, path: Path) -> View:
+    stream = sys.stderr if options.json else sys.stdout
     console = Console(file=stream)
-    resume = resume_command(asked.file)
-    if asked.plain or not stream.isatty() or console.is_dumb_terminal:
+    resume = resume_command(options.file)
+    if options.plain or not stream.isatty() or console.is_dumb_terminal:
         return PlainView(Console(file=stream, soft_wrap=True), run, path, os.getpid(), resume)
     return LiveView(console, run, os.getpid(), resume)

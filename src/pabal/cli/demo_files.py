@@ -16,10 +16,10 @@ DEFAULT_FILE = Path("pabal-demo.db")
 
 def resume_command(file: Path | None) -> str:
     """Return the command that resumes a run, with the program named as it was called."""
-    return typed([*_called(), "demo", "--resume", *(() if file is None else ("--file", str(file)))])
+    return typed([*_program(), "demo", "--resume", *(() if file is None else ("--file", str(file)))])
 
 
-def _called() -> list[str]:
+def _program() -> list[str]:
     program = Path(sys.argv[0])
     found = shutil.which(program.name)
     if program.name == "__main__.py":
@@ -30,7 +30,7 @@ def _called() -> list[str]:
     return [sys.argv[0]]
 
 
-def numbered(number: int) -> Path:
+def default_path(number: int) -> Path:
     """Return the default file name of the first, second … run."""
     return DEFAULT_FILE if number == 1 else DEFAULT_FILE.with_stem(f"{DEFAULT_FILE.stem}-{number}")
 
@@ -38,33 +38,33 @@ def numbered(number: int) -> Path:
 def latest_path() -> Path:
     """Return the default file of the latest run, or of the first if there was none."""
     number = 1
-    while numbered(number + 1).exists():
+    while default_path(number + 1).exists():
         number += 1
-    return numbered(number)
+    return default_path(number)
 
 
-async def fresh_path(asked: Path | None, beside_unfinished: bool) -> Path:
+async def fresh_path(requested: Path | None, beside_unfinished: bool) -> Path:
     """Return a path for a new run: the given one, or the next default one.
 
     Raises RunError if there is an unfinished run that the user may not know of, or if the path is taken.
     """
-    path = asked or latest_path()
+    path = requested or latest_path()
     if not path.exists():
         return path
     async with SqliteEventStorage(path) as storage:
         run, is_finished = await find_run(storage)
     if run is None:
         return path
-    if asked is not None:
+    if requested is not None:
         state = "a finished run" if is_finished else "an unfinished run; add --resume to continue it"
         raise RunError(path=str(path), reason=f"this file holds {state}. For a new run choose another --file")
     if not is_finished and not beside_unfinished:
-        resume, new = resume_command(None), typed([*_called(), "demo", "--new"])
+        resume, new = resume_command(None), typed([*_program(), "demo", "--new"])
         raise RunError(
             path=str(path),
             reason=f"there is an unfinished run. Continue it: {resume}. Or start a new one beside it: {new}",
         )
     number = 2
-    while numbered(number).exists():
+    while default_path(number).exists():
         number += 1
-    return numbered(number)
+    return default_path(number)

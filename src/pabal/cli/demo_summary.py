@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pabal.cli.demo_tables import NAMES, READS, holdings_table, money, table
 from pabal.cli.language import counted, t
-from pabal.cli.speaking import spoken
+from pabal.cli.translation import translate
 from pabal.demo.report import DeadLetterLine, Summary
 
 
@@ -47,7 +47,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         )
     )
     for letter in summary.dead_letters:
-        write(_told(letter))
+        write(_describe_letter(letter))
     write()
     write(
         t(
@@ -65,31 +65,31 @@ def print_summary(console: Console, summary: Summary) -> None:
     )
 
 
-def _told(letter: DeadLetterLine) -> str:
-    told = t(
+def _describe_letter(letter: DeadLetterLine) -> str:
+    text = t(
         "dead letter: {subscription} gave up {event} after {attempts}: {error}",
         subscription=letter.subscription,
         event=f"{letter.event_type} {letter.event_id}",
         attempts=counted(letter.attempts, "attempt"),
-        error=spoken(letter.error),
+        error=translate(letter.error),
     )
-    return f"{told} ({t('the demo put this event there to show it')})" if letter.injected else told
+    return f"{text} ({t('the demo put this event there to show it')})" if letter.injected else text
 
 
 def _events_table(summary: Summary) -> Table:
-    made = table("events in the log", "type", "count", left=2)
-    for event_type, count in _in_order(summary.by_type):
-        made.add_row(t(NAMES.get(event_type, "")), Text(event_type, style="dim"), f"{count:,}")
-    return made
+    events = table("events in the log", "type", "count", left=2)
+    for event_type, count in _in_flow_order(summary.by_type):
+        events.add_row(t(NAMES.get(event_type, "")), Text(event_type, style="dim"), f"{count:,}")
+    return events
 
 
-def _in_order(by_type: dict[str, int]) -> list[tuple[str, int]]:
+def _in_flow_order(by_type: dict[str, int]) -> list[tuple[str, int]]:
     known = [(name, by_type[name]) for name in NAMES if name in by_type]
     return known + [(name, count) for name, count in sorted(by_type.items()) if name not in NAMES]
 
 
 def _figures_table(summary: Summary) -> Table:
-    made = Table.grid(padding=(0, 2, 0, 0))
+    figures = Table.grid(padding=(0, 2, 0, 0))
     pace = t("paced; --speed max removes the limit") if summary.paced_at else t("as fast as possible")
     p50, p99 = summary.latency_p50, summary.latency_p99
     latency = (
@@ -104,20 +104,20 @@ def _figures_table(summary: Summary) -> Table:
         (t("events/s"), f"{summary.events_per_second:,.0f}", pace),
         (t("publish → handled"), latency, t("waits for retries included")),
     ):
-        made.add_row(name, Text(value, style="bold"), Text(note, style="dim"))
-    return made
+        figures.add_row(name, Text(value, style="bold"), Text(note, style="dim"))
+    return figures
 
 
 def _subscriptions_table(summary: Summary) -> Table:
-    made = table("subscription", "reads", "handled", "retried", "parked", "p50 ms", "p99 ms", left=2)
-    for one in summary.subscriptions:
-        made.add_row(
-            one.name,
-            Text(t(READS[one.name]), style="dim"),
-            f"{one.handled:,}",
-            f"{one.retried:,}",
-            f"{one.parked:,}",
-            "-" if one.latency_p50 is None else f"{one.latency_p50:.1f}",
-            "-" if one.latency_p99 is None else f"{one.latency_p99:.1f}",
+    subscriptions = table("subscription", "reads", "handled", "retried", "parked", "p50 ms", "p99 ms", left=2)
+    for subscription in summary.subscriptions:
+        subscriptions.add_row(
+            subscription.name,
+            Text(t(READS[subscription.name]), style="dim"),
+            f"{subscription.handled:,}",
+            f"{subscription.retried:,}",
+            f"{subscription.parked:,}",
+            "-" if subscription.latency_p50 is None else f"{subscription.latency_p50:.1f}",
+            "-" if subscription.latency_p99 is None else f"{subscription.latency_p99:.1f}",
         )
-    return made
+    return subscriptions

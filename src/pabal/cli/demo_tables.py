@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pabal.cli.language import t
-from pabal.cli.speaking import spoken
+from pabal.cli.translation import translate
 from pabal.demo.portfolio import Holding
 
 NAMES = {
@@ -40,7 +40,7 @@ def seconds(at: float, width: int = 0) -> str:
 def error_line(text: str) -> str:
     """Return ``name: error`` with the error translated."""
     name, colon, error = text.partition(": ")
-    return f"{name}{colon}{spoken(error)}" if colon else spoken(text)
+    return f"{name}{colon}{translate(error)}" if colon else translate(text)
 
 
 def money(value: Decimal) -> str:
@@ -58,9 +58,11 @@ def table(*columns: str, left: int) -> Table:
 
 def holdings_table(holdings: tuple[Holding, ...]) -> Table:
     """Return a table of positions and their profit."""
-    made = table("symbol", "fills", "held", "average price", "last price", "profit (paper money)", left=1)
+    new_table = table(
+        "symbol", "fills", "held", "average price", "last price", "profit (paper money)", left=1
+    )
     for one in holdings:
-        made.add_row(
+        new_table.add_row(
             Text(one.symbol),
             Text(f"{one.fills:,}"),
             Text(f"{one.quantity.normalize():f}"),
@@ -68,4 +70,4 @@ def holdings_table(holdings: tuple[Holding, ...]) -> Table:
             Text("-" if one.last_price is None else f"{one.last_price:,.2f}"),
             Text(money(one.profit), style="green" if one.profit >= 0 else "red"),
         )
-    return made
+    return new_table

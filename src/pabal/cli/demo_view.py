@@ -15,12 +15,12 @@ from rich.text import Text
 
 from pabal.cli.demo_tables import NAMES, READS, error_line, holdings_table, seconds, table
 from pabal.cli.language import counted, t
-from pabal.cli.speaking import spoken
+from pabal.cli.translation import translate
 from pabal.demo.events import RunStarted
 from pabal.demo.meter import News
 from pabal.demo.report import Phase, Snapshot
 
-_RATE_OVER = 2.0
+_RATE_WINDOW = 2.0
 
 
 class View(Protocol):
@@ -28,7 +28,7 @@ class View(Protocol):
 
     interval: float
 
-    def show(self, now: Snapshot) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
         ...
 
@@ -47,23 +47,23 @@ class Rates:
     """Compute events per second from the latest snapshots."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, dict[str, int]]] = deque()
+        self._samples: deque[tuple[float, dict[str, int]]] = deque()
 
-    def note(self, now: Snapshot) -> None:
+    def note(self, snapshot: Snapshot) -> None:
         """Add a snapshot."""
-        if now.phase == "starting":
+        if snapshot.phase == "starting":
             return  # what the log already holds is not counted yet, and not this run's throughput
-        counts = {one.name: one.handled for one in now.subscriptions}
-        counts[""] = now.fed
-        self._seen.append((now.elapsed, counts))
-        while len(self._seen) > 2 and now.elapsed - self._seen[1][0] >= _RATE_OVER:
-            self._seen.popleft()
+        counts = {one.name: one.handled for one in snapshot.subscriptions}
+        counts[""] = snapshot.fed
+        self._samples.append((snapshot.elapsed, counts))
+        while len(self._samples) > 2 and snapshot.elapsed - self._samples[1][0] >= _RATE_WINDOW:
+            self._samples.popleft()
 
     def of(self, name: str) -> float:
         """Return the rate of a subscription, or of the feed if ``name`` is empty."""
-        if not self._seen:
+        if not self._samples:
             return 0.0
-        (began, first), (ended, last) = self._seen[0], self._seen[-1]
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
         if ended <= began:
             return 0.0
         return (last[name] - first.get(name, 0)) / (ended - began)
@@ -91,7 +91,7 @@ class PlainView:
         self._process = process
         self._resume = resume
         self._rates = Rates()
-        self._told = -1.0
+        self._last_printed_at = -1.0
         self._phase: Phase = "starting"
 
     def __enter__(self) -> Self:
@@ -112,29 +112,33 @@ class PlainView:
     ) -> None:
         """Do nothing: the printed lines stay."""
 
-    def show(self, now: Snapshot) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Print a line about a snapshot."""
-        if now.phase == self._phase == "finished":
+        if snapshot.phase == self._phase == "finished":
             return
-        self._phase = now.phase
-        self._rates.note(now)
-        for news in now.news:
-            if news.kind == "dead letter" and news.at > self._told:
-                what, then = error_line(news.what), spoken(news.then)
+        self._phase = snapshot.phase
+        self._rates.note(snapshot)
+        for news in snapshot.news:
+            if news.kind == "dead letter" and news.at > self._last_printed_at:
+                what, then = error_line(news.what), translate(news.then)
                 self._print(f"{seconds(news.at, 6)}  {t('DEAD LETTER')}  {what}; {then}")
-                self._told = news.at
-        lags = ", ".join(f"{one.name} {one.lag}" for one in now.subscriptions if one.lag)
+                self._last_printed_at = news.at
+        lags = ", ".join(
+            f"{subscription.name} {subscription.lag}"
+            for subscription in snapshot.subscriptions
+            if subscription.lag
+        )
         played = t(
             "{phase}: {fed} of {length} events, {rate}/s; lag: {lags}; {retries}, {letters}",
-            phase=t(now.phase),
-            fed=f"{now.fed:,}",
-            length=f"{now.length:,}",
+            phase=t(snapshot.phase),
+            fed=f"{snapshot.fed:,}",
+            length=f"{snapshot.length:,}",
             rate=f"{self._rates.of(''):,.0f}",
             lags=lags or t("none"),
-            retries=counted(now.retries, "retry", "retries"),
-            letters=counted(now.dead_letters, "dead letter"),
+            retries=counted(snapshot.retries, "retry", "retries"),
+            letters=counted(snapshot.dead_letters, "dead letter"),
         )
-        self._print(f"{seconds(now.elapsed, 6)}  {played}")
+        self._print(f"{seconds(snapshot.elapsed, 6)}  {played}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, emoji=False)
@@ -171,57 +175,59 @@ class LiveView:
         """Clear the live view; the summary takes its place."""
         self._live.stop()
 
-    def show(self, now: Snapshot) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Draw a snapshot."""
-        self._rates.note(now)
-        self._live.update(self.render(now), refresh=True)
+        self._rates.note(snapshot)
+        self._live.update(self.render(snapshot), refresh=True)
 
-    def render(self, now: Snapshot) -> RenderableType:
+    def render(self, snapshot: Snapshot) -> RenderableType:
         """Return the whole screen for a snapshot."""
         parts: list[RenderableType] = [
-            self._head(now),
-            self._progress(now),
+            self._head(snapshot),
+            self._progress(snapshot),
             Text(),
-            self._subscriptions(now),
+            self._subscriptions(snapshot),
             Text(),
-            _flow(now),
+            _flow(snapshot),
             Text(),
-            holdings_table(now.holdings),
+            holdings_table(snapshot.holdings),
             Text(),
-            *_news(now.news),
+            *_news(snapshot.news),
             self._foot(),
             Text(),  # the shell writes its prompt here after kill -9
         ]
         return Group(*parts)
 
-    def _head(self, now: Snapshot) -> Text:
+    def _head(self, snapshot: Snapshot) -> Text:
         head = Text.assemble(("pabal demo", "bold"), "  ", no_wrap=True, overflow="ellipsis")
         head.append(title_of(self._run), style="bold yellow" if self._run.simulated else "bold green")
-        head.append(f"  {t(now.phase)}, {seconds(now.elapsed)}", style="dim")
+        head.append(f"  {t(snapshot.phase)}, {seconds(snapshot.elapsed)}", style="dim")
         return head
 
-    def _progress(self, now: Snapshot) -> Table:
+    def _progress(self, snapshot: Snapshot) -> Table:
         line = Table.grid(padding=(0, 2))
         line.add_row(
-            ProgressBar(total=now.length, completed=now.fed, width=34),
-            Text(t("{fed} of {length} events", fed=f"{now.fed:,}", length=f"{now.length:,}")),
+            ProgressBar(total=snapshot.length, completed=snapshot.fed, width=34),
+            Text(t("{fed} of {length} events", fed=f"{snapshot.fed:,}", length=f"{snapshot.length:,}")),
             Text(t("{rate}/s", rate=f"{self._rates.of(''):,.0f}")),
         )
         return line
 
-    def _subscriptions(self, now: Snapshot) -> Table:
-        made = table("subscription", "reads", "handled", "per second", "lag", "retried", "parked", left=2)
-        for one in now.subscriptions:
-            made.add_row(
-                Text(one.name),
-                Text(t(READS[one.name]), style="dim"),
-                Text(f"{one.handled:,}"),
-                Text(f"{self._rates.of(one.name):,.0f}"),
-                Text(f"{one.lag:,}", style="yellow" if one.lag else "dim"),
-                Text(f"{one.retried:,}", style="yellow" if one.retried else "dim"),
-                Text(f"{one.parked:,}", style="bold red" if one.parked else "dim"),
+    def _subscriptions(self, snapshot: Snapshot) -> Table:
+        subscriptions = table(
+            "subscription", "reads", "handled", "per second", "lag", "retried", "parked", left=2
+        )
+        for subscription in snapshot.subscriptions:
+            subscriptions.add_row(
+                Text(subscription.name),
+                Text(t(READS[subscription.name]), style="dim"),
+                Text(f"{subscription.handled:,}"),
+                Text(f"{self._rates.of(subscription.name):,.0f}"),
+                Text(f"{subscription.lag:,}", style="yellow" if subscription.lag else "dim"),
+                Text(f"{subscription.retried:,}", style="yellow" if subscription.retried else "dim"),
+                Text(f"{subscription.parked:,}", style="bold red" if subscription.parked else "dim"),
             )
-        return made
+        return subscriptions
 
     def _foot(self) -> Text:
         foot = Text(style="dim", no_wrap=True, overflow="ellipsis")
@@ -232,13 +238,13 @@ class LiveView:
         return foot
 
 
-def _flow(now: Snapshot) -> Text:
+def _flow(snapshot: Snapshot) -> Text:
     """Show how many events of each type the log holds."""
     flow = Text(no_wrap=False)
     for event_type, name in NAMES.items():
-        if event_type in now.by_type or flow:
+        if event_type in snapshot.by_type or flow:
             flow.append(" / " if name == "rejected" else " → " if flow else "", style="dim")
-            flow.append(f"{now.by_type.get(event_type, 0):,}", style="bold")
+            flow.append(f"{snapshot.by_type.get(event_type, 0):,}", style="bold")
             flow.append(f" {t(name)}")
     return flow
 
@@ -248,11 +254,12 @@ def _news(news: tuple[News, ...]) -> list[Text]:
     letters = [one for one in news if one.kind == "dead letter"][-1:]
     retries = [one for one in news if one.kind == "retry"][-(1 if letters else 3) :]
     lines = [
-        _line(one.at, t("retry"), "yellow", f"{error_line(one.what)}; {spoken(one.then)}") for one in retries
+        _line(one.at, t("retry"), "yellow", f"{error_line(one.what)}; {translate(one.then)}")
+        for one in retries
     ]
     for one in letters:
         lines.append(_line(one.at, t("DEAD LETTER"), "bold red", error_line(one.what)))
-        lines.append(Text(f"{'':9}{spoken(one.then)}", no_wrap=True, overflow="ellipsis"))
+        lines.append(Text(f"{'':9}{translate(one.then)}", no_wrap=True, overflow="ellipsis"))
     return lines + [Text()] * (3 - len(lines))
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from pabal.cli.base import progress, readable, verbatim
 from pabal.cli.command import Command
 from pabal.cli.language import t
-from pabal.cli.speaking import spoken, told
+from pabal.cli.translation import translate, translate_error
 from pabal.errors import PabalError
 from pabal.factory import examine_redis, open_log
 from pabal.operations.doctor import Diagnosis, examine
@@ -38,21 +38,21 @@ def doctor(target: str, namespace: str, as_json: bool) -> None:
     """
     on_server = "://" in target and not target.startswith("sqlite:")
     try:
-        examining = examine_redis(target, namespace) if on_server else _examine(target)
-        diagnosis = asyncio.run(examining)
+        examination = examine_redis(target, namespace) if on_server else _examine_file(target)
+        diagnosis = asyncio.run(examination)
     except PabalError as error:
-        click.echo(readable(f"{t('problem')}  {told(error)}"), err=True)
+        click.echo(readable(f"{t('problem')}  {translate_error(error)}"), err=True)
         sys.exit(_EXIT["problem"])
     if as_json:
         findings = msgspec.to_builtins(diagnosis.findings)
         report = {"path": diagnosis.path, "level": diagnosis.level, "findings": findings}
         click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
-        _show(diagnosis)
+        _print_diagnosis(diagnosis)
     sys.exit(_EXIT[diagnosis.level])
 
 
-async def _examine(target: str) -> Diagnosis:
+async def _examine_file(target: str) -> Diagnosis:
     async with open_log(target) as storage:
         with progress(t("checking"), 100) as percent:
             return await examine(
@@ -62,15 +62,17 @@ async def _examine(target: str) -> Diagnosis:
             )
 
 
-def _show(diagnosis: Diagnosis) -> None:
+def _print_diagnosis(diagnosis: Diagnosis) -> None:
     console = Console(highlight=False)
     console.print(verbatim(diagnosis.path), soft_wrap=True)
     for finding in diagnosis.findings:
-        mark, level = _COLORS[finding.level], t(finding.level)
-        console.print(f"[{mark}]{level}[/]{_room(level)} {verbatim(spoken(finding.text))}", soft_wrap=True)
+        color, level = _COLORS[finding.level], t(finding.level)
+        console.print(
+            f"[{color}]{level}[/]{_padding_after(level)} {verbatim(translate(finding.text))}", soft_wrap=True
+        )
         if finding.advice:
-            console.print(f"         → {verbatim(spoken(finding.advice))}", style="dim", soft_wrap=True)
+            console.print(f"         → {verbatim(translate(finding.advice))}", style="dim", soft_wrap=True)
 
 
-def _room(level: str) -> str:
+def _padding_after(level: str) -> str:
     return " " * (7 - cell_len(level))

@@ -16,6 +16,7 @@ from pabal.cli.base import (
     REFUSED,
     compose,
     console,
+    event_filter,
     fail,
     filter_options,
     json_option,
@@ -30,7 +31,6 @@ from pabal.cli.base import (
     table,
     target_argument,
     verbatim,
-    wanted_events,
 )
 from pabal.cli.cloudevents import format_option, import_events, line_of, source_option
 from pabal.cli.command import Command, Group
@@ -57,41 +57,41 @@ def list_events(
     limit: int,
     payloads: str,
     as_json: bool,
-    **chosen: Any,
+    **criteria: Any,
 ) -> None:
     """List events, newest first, a page at a time.
 
     Example: pabal events list trading.db --type 'order.*' --since 2h
     """
 
-    async def page(operations: Operations) -> EventPage:
-        wanted = wanted_events(**chosen)
+    async def fetch(operations: Operations) -> EventPage:
+        wanted = event_filter(**criteria)
         return await operations.events(wanted, before=before, after=after, limit=limit, payloads=as_json)
 
-    found = run(target, page, payloads=payloads)
+    page = run(target, fetch, payloads=payloads)
     if as_json:
-        print_json(found)
+        print_json(page)
         return
-    show(_table(found.events), "no event matches")
-    upwards = after is not None and before is None
-    if upwards and found.newer is not None:
-        click.echo(t("newer: --after {cursor}", cursor=found.newer), err=True)
-    elif not upwards and found.older is not None:
-        click.echo(t("older: --before {cursor}", cursor=found.older), err=True)
+    show(_table(page.events), "no event matches")
+    is_ascending = after is not None and before is None
+    if is_ascending and page.newer is not None:
+        click.echo(t("newer: --after {cursor}", cursor=page.newer), err=True)
+    elif not is_ascending and page.older is not None:
+        click.echo(t("older: --before {cursor}", cursor=page.older), err=True)
 
 
-def _table(found: Sequence[EventView]) -> Any:
-    made = table(">position", "recorded", "type", "aggregate", "event id")
-    for event in found:
+def _table(events: Sequence[EventView]) -> Any:
+    event_table = table(">position", "recorded", "type", "aggregate", "event id")
+    for event in events:
         row(
-            made,
+            event_table,
             event.cursor,
             moment(event.recorded_at),
             event.event_type,
             _aggregate(event),
             event.event_id,
         )
-    return made
+    return event_table
 
 
 def _aggregate(event: EventView) -> str:
@@ -161,10 +161,10 @@ def _print_trace(trace: Trace) -> None:
     out = console()
     for root in trace.roots:
         tree = Tree(_label(root.event))
-        waiting: list[tuple[Tree, TraceNode]] = [(tree, root)]
-        while waiting:
-            branch, node = waiting.pop()
-            waiting += [(branch.add(_label(effect.event)), effect) for effect in node.effects]
+        stack: list[tuple[Tree, TraceNode]] = [(tree, root)]
+        while stack:
+            branch, node = stack.pop()
+            stack += [(branch.add(_label(effect.event)), effect) for effect in node.effects]
         out.print(tree)
     if not trace.complete:
         click.echo(t("there are more events than these {count}", count=trace.count), err=True)
@@ -198,7 +198,7 @@ def export_events(
     form: str,
     source: str,
     payloads: str,
-    **chosen: Any,
+    **criteria: Any,
 ) -> None:
     """Write events as lines of JSON, oldest first.
 
@@ -206,14 +206,14 @@ def export_events(
     """
 
     async def write(operations: Operations) -> int:
-        wanted = wanted_events(**chosen)
+        wanted = event_filter(**criteria)
         count = 0
-        with progress(t("exporting"), limit) as done:
+        with progress(t("exporting"), limit) as update_progress:
             async for event in operations.read(wanted, after=after, limit=limit):
                 output.write(line_of(event, form, source) + "\n")
                 count += 1
                 if not count % 500:
-                    done(count)
+                    update_progress(count)
         return count
 
     count = run(target, write, payloads=payloads)
@@ -237,7 +237,7 @@ def tail(
     every: float,
     payloads: str,
     as_json: bool,
-    **chosen: Any,
+    **criteria: Any,
 ) -> None:
     """Show events as they enter the log, until Ctrl-C; continues across restarts of the application.
 
@@ -245,14 +245,14 @@ def tail(
     """
 
     async def follow(operations: Operations) -> None:
-        wanted = wanted_events(**chosen)
+        wanted = event_filter(**criteria)
         start = after if after is not None or wanted.since is None else "0"
-        left = count
-        async with contextlib.aclosing(operations.follow(wanted, after=start, every=every)) as coming:
-            async for event in coming:
+        remaining = count
+        async with contextlib.aclosing(operations.follow(wanted, after=start, every=every)) as events:
+            async for event in events:
                 _print_tailed(event, as_json=as_json)
-                left = None if left is None else left - 1
-                if left == 0:
+                remaining = None if remaining is None else remaining - 1
+                if remaining == 0:
                     return
 
     # Ctrl-C is the normal way to end this.
@@ -293,10 +293,10 @@ def list_streams(target: str, prefix: str, after: str | None, limit: int, as_jso
     if as_json:
         print_json(page)
         return
-    made = table("aggregate", "type", ">version")
+    streams = table("aggregate", "type", ">version")
     for stream in page.streams:
-        row(made, stream.aggregate_id, stream.aggregate_type, stream.version)
-    show(made, "no aggregate matches")
+        row(streams, stream.aggregate_id, stream.aggregate_type, stream.version)
+    show(streams, "no aggregate matches")
     if page.next is not None:
         click.echo(t("next: --after {cursor}", cursor=typed([page.next])), err=True)
 
@@ -322,14 +322,16 @@ def show_stream(
     """
 
     async def history(operations: Operations) -> list[EventView] | None:
-        found = await operations.stream(
+        events = await operations.stream(
             aggregate_id, aggregate_type, after_version=after_version, limit=limit
         )
-        is_known = found or (after_version and await operations.stream(aggregate_id, aggregate_type, limit=1))
-        return found if is_known else None
+        is_known = events or (
+            after_version and await operations.stream(aggregate_id, aggregate_type, limit=1)
+        )
+        return events if is_known else None
 
-    found = run(target, history, payloads=payloads)
-    if found is None:
+    events = run(target, history, payloads=payloads)
+    if events is None:
         if "/" in aggregate_id:  # type/id, as ``events list`` prints it and ``--aggregate`` accepts it
             fail(
                 t("this aggregate has no events; give its id alone, and its type with --aggregate-type"),
@@ -337,13 +339,15 @@ def show_stream(
             )
         fail(t("this aggregate has no events"), REFUSED)
     if as_json:
-        print_json(found)
+        print_json(events)
         return
     # If aggregates of several types share the id, show the type beside each version.
-    several = len({event.aggregate_type for event in found}) > 1
-    made = table(*(["aggregate"] if several else []), ">version", "recorded", "type", "payload")
-    for event in found:
+    has_several_types = len({event.aggregate_type for event in events}) > 1
+    event_table = table(
+        *(["aggregate"] if has_several_types else []), ">version", "recorded", "type", "payload"
+    )
+    for event in events:
         payload = msgspec.json.encode(event.payload).decode()
         cells = (event.stream_version, moment(event.recorded_at), event.event_type, payload)
-        row(made, *([f"{event.aggregate_type}/{aggregate_id}"] if several else []), *cells)
-    show(made, "this aggregate has no events above that version")
+        row(event_table, *([f"{event.aggregate_type}/{aggregate_id}"] if has_several_types else []), *cells)
+    show(event_table, "this aggregate has no events above that version")

@@ -25,13 +25,13 @@ def choose(language: str | None) -> None:
     _Language.chosen = language
 
 
-def asked_for(arguments: Sequence[str]) -> str | None:
+def requested_language(arguments: Sequence[str]) -> str | None:
     """Return the language in a ``--lang`` option before the command's name; None if there is none."""
-    waiting = iter(arguments)
-    for argument in waiting:
-        name, equals, value = argument.partition("=")
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, separator, value = argument.partition("=")
         if name == "--lang":
-            value = value if equals else next(waiting, "")
+            value = value if separator else next(remaining, "")
             return value if value in LANGUAGES else None
         if not argument.startswith("-"):
             break
@@ -45,12 +45,12 @@ def language() -> str:
     for name in ("PABAL_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = os.environ.get(name)
         if value:
-            return _of(value)
+            return _language_of(value)
     # Windows sets no such variable; Python set the character locale from the system's when it started.
-    return _of(locale.setlocale(locale.LC_CTYPE))
+    return _language_of(locale.setlocale(locale.LC_CTYPE))
 
 
-def _of(name: str) -> str:
+def _language_of(name: str) -> str:
     return "ko" if name.lower().startswith("ko") else "en"
 
 

@@ -36,7 +36,7 @@ from pabal.cli.base import (
 )
 from pabal.cli.command import Command
 from pabal.cli.language import language, t
-from pabal.cli.speaking import spoken
+from pabal.cli.translation import translate
 from pabal.delivery.tracebacks import storable
 from pabal.errors import PabalError
 from pabal.factory import open_log
@@ -67,20 +67,20 @@ def _on_file(
         return asyncio.run(main())
 
 
-async def _written_down(
-    storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]], told: Callable[[T], str]
+async def _audited(
+    storage: SqliteEventStorage, action: str, act: Callable[[], Awaitable[T]], describe: Callable[[T], str]
 ) -> T:
-    """Run ``act`` and record it in the audit log, with the text that ``told`` makes of its result."""
-    number = await storage.begin_action(actor(), action, storable(storage.path), None)
+    """Run ``act`` and record it in the audit log, with the text that ``describe`` makes of its result."""
+    entry_id = await storage.begin_action(actor(), action, storable(storage.path), None)
     try:
         done = await act()
     except PabalError as error:
-        await storage.finish_action(number, f"{type(error).__name__}: {error}", succeeded=False)
+        await storage.finish_action(entry_id, f"{type(error).__name__}: {error}", succeeded=False)
         raise
     except BaseException as error:
-        await storage.finish_action(number, type(error).__name__, succeeded=False)
+        await storage.finish_action(entry_id, type(error).__name__, succeeded=False)
         raise
-    await storage.finish_action(number, told(done), succeeded=True)
+    await storage.finish_action(entry_id, describe(done), succeeded=True)
     return done
 
 
@@ -109,7 +109,7 @@ def check(target: str, as_json: bool) -> None:
         print_json({"problems": problems})
     else:
         for problem in problems:
-            click.echo(readable(spoken(problem)))
+            click.echo(readable(translate(problem)))
         if not problems:
             click.echo(t("structure and all checksums are correct"))
     sys.exit(REFUSED if problems else 0)
@@ -140,7 +140,7 @@ def retention(
     """
     if max_age is None and max_events is None and max_bytes is None:
         fail(t("choose what to delete: --max-age, --max-events or --max-bytes"), WRONG_USAGE)
-    age = None if max_age is None else _age(max_age)
+    age = None if max_age is None else _parse_age(max_age)
 
     def trim(storage: SqliteEventStorage, progress: Progress | None = None) -> Awaitable[Trimmed]:
         return storage.trim(
@@ -155,7 +155,7 @@ def retention(
     total = run(target, lambda operations: operations.overview()).totals.events
     question = t("Delete the {count} oldest of {total} events?", count=f"{due.deleted:,}", total=f"{total:,}")
     if dry_run:
-        _say(due, question, as_json=as_json)
+        _print_trimmed(due, question, as_json=as_json)
         if not as_json:
             click.echo(t("nothing was changed"))
         return
@@ -164,19 +164,19 @@ def retention(
     done = _on_file(
         target,
         t("deleting"),
-        lambda storage, progress: _written_down(
-            storage, "retention", lambda: trim(storage, progress), _trimmed
+        lambda storage, progress: _audited(
+            storage, "retention", lambda: trim(storage, progress), _describe_trimmed
         ),
     )
-    _say(done, t("{count} events deleted", count=f"{done.deleted:,}"), as_json=as_json)
+    _print_trimmed(done, t("{count} events deleted", count=f"{done.deleted:,}"), as_json=as_json)
 
 
-def _trimmed(done: Trimmed) -> str:
+def _describe_trimmed(done: Trimmed) -> str:
     held = f", held back by {', '.join(done.held_back_by)}" if done.held_back_by else ""
     return f"{done.deleted:,} events deleted{held}"
 
 
-def _say(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
+def _print_trimmed(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(trimmed)
         return
@@ -185,7 +185,7 @@ def _say(trimmed: Trimmed, text: str, *, as_json: bool) -> None:
         click.echo(readable(t("held back by {names}", names=", ".join(trimmed.held_back_by))))
 
 
-def _age(text: str) -> timedelta:
+def _parse_age(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if found is None:
         fail(t("{text} is not an age; write 12h, 30d or 8w", text=repr(text)), WRONG_USAGE)
@@ -202,7 +202,7 @@ def vacuum(target: str) -> None:
     done = _on_file(
         target,
         t("giving space back"),
-        lambda storage, _: _written_down(
+        lambda storage, _: _audited(
             storage, "vacuum", storage.vacuum, lambda done: f"{done.freed_bytes:,} bytes given back"
         ),
         None,
@@ -223,13 +223,13 @@ def audit(target: str, limit: int, as_json: bool, before: int | None) -> None:
     if as_json:
         print_json(found)
         return
-    made = table(">number", "time", "who", "action", "subject", "result")
+    entries = table(">number", "time", "who", "action", "subject", "result")
     for entry in found:
-        row(made, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, _came_of(entry))
-    show(made, "the audit log is empty")
+        row(entries, entry.id, moment(entry.at), entry.actor, entry.action, entry.subject, _result_of(entry))
+    show(entries, "the audit log is empty")
 
 
-def _came_of(entry: AuditEntry) -> str:
+def _result_of(entry: AuditEntry) -> str:
     if entry.succeeded is None:
         return t("not finished")
     return entry.result if language() == "en" else outcome_in_korean(entry.result)

@@ -18,7 +18,7 @@ from pabal.cli.base import (
     import_module,
     import_option,
     json_option,
-    only_say,
+    print_dry_run,
     print_json,
     print_result,
     progress,
@@ -38,7 +38,7 @@ from pabal.integrations.progress import show_progress
 from pabal.operations import Operations
 from pabal.ports.operations import ActionResult, ProjectionView
 
-_LINE_EVERY = 2.0
+_PROGRESS_LINE_INTERVAL = 2.0
 """Seconds between progress lines if there is no terminal."""
 
 
@@ -66,13 +66,21 @@ def list_projections(target: str, rows: bool, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    made = table("projection", ">version", ">position", ">lag", "tables", "rebuild")
+    projections = table("projection", ">version", ">position", ">lag", "tables", "rebuild")
     for view in found:
-        row(made, view.name, view.version, view.position, view.lag, _tables(view), _rebuild(view))
-    show(made, "there is no projection")
+        row(
+            projections,
+            view.name,
+            view.version,
+            view.position,
+            view.lag,
+            _tables_cell(view),
+            _rebuild_cell(view),
+        )
+    show(projections, "there is no projection")
 
 
-def _tables(view: ProjectionView) -> str:
+def _tables_cell(view: ProjectionView) -> str:
     counted = view.rows or {}
     return ", ".join(
         t("{table} ({count} rows)", table=each, count=f"{counted[each]:,}") if each in counted else each
@@ -80,7 +88,7 @@ def _tables(view: ProjectionView) -> str:
     )
 
 
-def _rebuild(view: ProjectionView) -> str:
+def _rebuild_cell(view: ProjectionView) -> str:
     if view.rebuild is None:
         return ""
     return t(
@@ -104,7 +112,7 @@ def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_jso
     Example: pabal projections rebuild trading.db shop.models:OpenOrders
     """
     with errors_as_exit_codes():
-        projection = _projection(model)
+        projection = _load_projection(model)
     live = run(target, lambda operations: _version_of(operations, projection.name))
     if live is not None and live != projection.version:
         question = t(
@@ -116,13 +124,15 @@ def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_jso
         confirm(question, yes=yes)
 
     async def act(operations: Operations) -> ActionResult:
-        with show_progress(projection.name, every=_LINE_EVERY, tell=_told) as progress:
+        with show_progress(
+            projection.name, every=_PROGRESS_LINE_INTERVAL, tell=_describe_progress
+        ) as progress:
             return await operations.rebuild_projection(projection, progress=progress)
 
     print_result(run(target, act, modules=modules), as_json=as_json)
 
 
-def _projection(model: str) -> type[Projection]:
+def _load_projection(model: str) -> type[Projection]:
     module_name, _, class_name = model.partition(":")
     if not module_name or not class_name:
         raise UsageError("name a class: MODULE:CLASS")
@@ -137,7 +147,7 @@ async def _version_of(operations: Operations, name: str) -> int | None:
     return next((view.version for view in await operations.projections() if view.name == name), None)
 
 
-def _told(measured: BuildProgress) -> str:
+def _describe_progress(measured: BuildProgress) -> str:
     fields = {"position": f"{measured.position:,}", "head": f"{measured.head:,}"}
     if measured.per_second is None:
         return t("{position} of {head} events", **fields)
@@ -157,11 +167,11 @@ def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, a
 
     Example: pabal projections remove trading.db open_orders
     """
-    question = run(target, lambda operations: _question(operations, name, unfinished))
+    question = run(target, lambda operations: _removal_question(operations, name, unfinished))
     if question is None:
         fail(t("there is no unfinished rebuild of {name}", name=repr(name)), REFUSED)
     if dry_run:
-        only_say(question)
+        print_dry_run(question)
         return
     confirm(question, yes=yes)
     result = run(target, lambda operations: operations.remove_projection(name, unfinished=unfinished))
@@ -170,7 +180,7 @@ def remove(target: str, name: str, unfinished: bool, dry_run: bool, yes: bool, a
         fail(t("there is no unfinished rebuild of {name}", name=repr(name)), REFUSED)
 
 
-async def _question(operations: Operations, name: str, unfinished: bool) -> str | None:
+async def _removal_question(operations: Operations, name: str, unfinished: bool) -> str | None:
     """Return the question to confirm, or None if there is nothing to drop."""
     views = {view.name: view for view in await operations.projections()}
     if name not in views:

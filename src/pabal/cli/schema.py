@@ -21,7 +21,7 @@ from pabal.cli.base import (
 )
 from pabal.cli.command import Group
 from pabal.cli.language import counted, t
-from pabal.cli.speaking import spoken, told
+from pabal.cli.translation import translate, translate_error
 from pabal.domain.schema_check import SchemaFinding, check_schema
 from pabal.domain.schema_export import export_schema
 
@@ -53,7 +53,7 @@ def export(modules: tuple[str, ...], output: Path | None) -> None:
         try:
             output.write_text(text, "utf-8")
         except OSError as error:
-            fail(told(error), WRONG_USAGE)
+            fail(translate_error(error), WRONG_USAGE)
 
 
 @schema.command()
@@ -73,9 +73,9 @@ def check(snapshot: Path, modules: tuple[str, ...], as_json: bool) -> None:
         try:
             findings = check_schema(msgspec.json.decode(snapshot.read_bytes()))
         except OSError as error:
-            fail(f"{snapshot}: {spoken(error.strerror or str(error))}", WRONG_USAGE)
+            fail(f"{snapshot}: {translate(error.strerror or str(error))}", WRONG_USAGE)
         except msgspec.DecodeError as error:
-            fail(f"{snapshot}: {told(error)}", WRONG_USAGE)
+            fail(f"{snapshot}: {translate_error(error)}", WRONG_USAGE)
     failures = sum(finding.level == "failure" for finding in findings)
     if as_json:
         print_json({"ok": not failures, "findings": findings})
@@ -90,6 +90,6 @@ def _show(findings: list[SchemaFinding], failures: int) -> None:
         place = finding.event_type + (f".{finding.field}" if finding.field else "")
         style = _MARKS[finding.level]
         level = t("failure") if finding.level == "failure" else t("note")
-        out.print(f"[{style}]{level}[/] {verbatim(f'{place}: {spoken(finding.problem)}')}")
-        out.print(f"  → {verbatim(spoken(finding.advice))}", style="dim")
+        out.print(f"[{style}]{level}[/] {verbatim(f'{place}: {translate(finding.problem)}')}")
+        out.print(f"  → {verbatim(translate(finding.advice))}", style="dim")
     out.print(counted(failures, "failure") if failures else t("all stored events can be read"))

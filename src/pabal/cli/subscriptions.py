@@ -17,7 +17,7 @@ from pabal.cli.base import (
     fail,
     json_option,
     moment,
-    only_say,
+    print_dry_run,
     print_json,
     print_result,
     readable,
@@ -30,13 +30,13 @@ from pabal.cli.base import (
 )
 from pabal.cli.command import Command, Group
 from pabal.cli.language import counted, language, t
-from pabal.cli.speaking import spoken
+from pabal.cli.translation import translate
 from pabal.operations import Operations
 from pabal.operations.filters import parse_moment
 from pabal.ports.operations import Reason
 from pabal.ports.storage import Start
 
-_TOLD = 50
+_MAX_REASONS = 50
 """The most reasons that ``status`` prints; more would say no more, and scroll the health off the screen."""
 _HEALTH = {"ok": 0, "degraded": 0, "failing": REFUSED}
 
@@ -55,9 +55,9 @@ def status(target: str, as_json: bool) -> None:
         sys.exit(_HEALTH[overview.health])
     totals = overview.totals
     click.echo(f"{overview.target.address}: {t(overview.health)}")
-    for reason in overview.reasons[:_TOLD]:
-        click.echo(f"  {_told(reason)}")
-    more = len(overview.reasons) - _TOLD
+    for reason in overview.reasons[:_MAX_REASONS]:
+        click.echo(f"  {_describe_reason(reason)}")
+    more = len(overview.reasons) - _MAX_REASONS
     if more > 0:
         click.echo(f"  {t('and {count} more; --json has them all', count=f'{more:,}')}")
     click.echo(
@@ -95,9 +95,9 @@ _REASONS = {
 }
 
 
-def _told(reason: Reason) -> str:
+def _describe_reason(reason: Reason) -> str:
     if language() == "en" or reason.code not in _REASONS:
-        return readable(spoken(reason.text))
+        return readable(translate(reason.text))
     return t(_REASONS[reason.code], name=repr(reason.subscription), number=f"{reason.number:,}")
 
 
@@ -118,12 +118,12 @@ def list_subscriptions(target: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    made = table(
+    subscriptions = table(
         "subscription", "state", ">position", ">lag", ">retries", ">dead letters", ">queued", "updated"
     )
     for view in found:
         row(
-            made,
+            subscriptions,
             view.name,
             t(view.state),
             view.watermark,
@@ -133,7 +133,7 @@ def list_subscriptions(target: str, as_json: bool) -> None:
             view.queued,
             moment(view.updated_at),
         )
-    show(made, "there is no durable subscription")
+    show(subscriptions, "there is no durable subscription")
 
 
 @subscriptions.command("pause")
@@ -181,7 +181,7 @@ def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bo
     Example: pabal subscriptions reset trading.db build-report --to beginning
     """
     with errors_as_exit_codes():
-        start = _start(to)
+        start = _parse_start(to)
     view = run(target, lambda operations: operations.subscription(name))
     question = t(
         "Move {name} from position {position} to {to}? Later events are delivered again.",
@@ -190,13 +190,13 @@ def reset(target: str, name: str, to: str, dry_run: bool, yes: bool, as_json: bo
         to=to,
     )
     if dry_run:
-        only_say(question)
+        print_dry_run(question)
         return
     confirm(question, yes=yes)
     print_result(run(target, lambda operations: operations.reset(name, start)), as_json=as_json)
 
 
-def _start(text: str) -> Start:
+def _parse_start(text: str) -> Start:
     if text == "beginning" or text == "now":
         return "beginning" if text == "beginning" else "now"
     if text.isascii() and text.isdecimal():
@@ -206,7 +206,7 @@ def _start(text: str) -> Start:
     return at
 
 
-class _Place(click.IntRange):
+class _PositionOrTime(click.IntRange):
     """Accept a position from 1, or any other text, which the command parses as a time."""
 
     name = "place"
@@ -220,7 +220,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not (value.isascii() and value.isdecimal())
 
 
-def _end(option: str, given: int | str) -> int | datetime:
+def _parse_bound(option: str, given: int | str) -> int | datetime:
     if isinstance(given, int):
         return given
     at = parse_moment(option, given or " ", datetime.now(UTC))
@@ -234,7 +234,7 @@ def _end(option: str, given: int | str) -> int | datetime:
 @click.option(
     "--from",
     "first",
-    type=_Place(1),
+    type=_PositionOrTime(1),
     default=1,
     show_default=True,
     help="First position, an age such as 2h, or a time.",
@@ -242,7 +242,7 @@ def _end(option: str, given: int | str) -> int | datetime:
 @click.option(
     "--to",
     "last",
-    type=_Place(1),
+    type=_PositionOrTime(1),
     help="Last position, or an age or time to stop before; by default the position the subscription has "
     "reached.",
 )
@@ -261,7 +261,7 @@ def replay(
     Example: pabal replay trading.db build-report --from 1000 --to 2000
     """
     with errors_as_exit_codes():
-        begin, end = _end("from", first), None if last is None else _end("to", last)
+        begin, end = _parse_bound("from", first), None if last is None else _parse_bound("to", last)
     view = run(target, lambda operations: operations.subscription(name))
     upto = last if isinstance(last, str) else min(last or view.frontier, view.frontier)
     ends = {"first": first, "last": upto, "name": repr(name)}
@@ -270,7 +270,7 @@ def replay(
     else:
         question = t("Deliver positions {first} to {last} to {name} again?", **ends)
     if dry_run:
-        only_say(question)
+        print_dry_run(question)
         return
     confirm(question, yes=yes)
     print_result(run(target, lambda operations: operations.replay(name, begin, end)), **show_as)

@@ -96,8 +96,8 @@ class _Tracing:
         self._link_after = link_after
 
     def publishing(self, events: list[DomainEvent]) -> Any:
-        names = {registry.schema_of(kind_of(event)).event_type for event in events}
-        name = names.pop() if len(names) == 1 else "events"
+        types = {registry.schema_of(kind_of(event)).event_type for event in events}
+        name = types.pop() if len(types) == 1 else "events"
         attributes: dict[str, Any] = {
             "messaging.system": "pabal",
             "messaging.operation.type": "send",
@@ -126,7 +126,7 @@ class _Tracing:
     async def attempt(
         self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
     ) -> Any:
-        parent, links = self._origin(event)
+        parent, links = self._parent_and_links(event)
         attributes: dict[str, Any] = {
             "messaging.system": "pabal",
             "messaging.operation.type": "process",
@@ -146,16 +146,16 @@ class _Tracing:
         with self._span(name, context=parent, kind=SpanKind.CONSUMER, attributes=attributes, links=links):
             return await call_next()
 
-    def _origin(self, event: Any) -> tuple[Context, list[Link]]:
+    def _parent_and_links(self, event: Any) -> tuple[Context, list[Link]]:
         """Return the context to continue, or an empty one and links to the spans of the publishes."""
         if isinstance(event, list):
             return Context(), [link for one in event for link in _links_to(one)]
-        mark = current_event.get()
-        if not isinstance(mark, DomainEvent):
+        event_in_progress = current_event.get()
+        if not isinstance(event_in_progress, DomainEvent):
             return Context(), []
-        if (datetime.now(UTC) - mark.occurred_at).total_seconds() > self._link_after:
-            return Context(), _links_to(mark)
-        return _context_of(mark), []
+        if (datetime.now(UTC) - event_in_progress.occurred_at).total_seconds() > self._link_after:
+            return Context(), _links_to(event_in_progress)
+        return _context_of(event_in_progress), []
 
 
 def _context_of(event: DomainEvent) -> Context:

@@ -39,7 +39,7 @@ class Measure(NamedTuple):
     value: Callable[[Figures], float | None]
 
 
-def _key(name: str) -> Callable[[Figures], float | None]:
+def _figure(name: str) -> Callable[[Figures], float | None]:
     def read(figures: Figures) -> float | None:
         value = figures.get(name)
         # Absent on some buses: the watermark without a log, or on Redis, where each partition has its own.
@@ -48,36 +48,45 @@ def _key(name: str) -> Callable[[Figures], float | None]:
     return read
 
 
-OF_A_BUS = (
-    Measure("pabal_bus_running", "gauge", "1 while the bus is running", _key("is_running")),
-    Measure("pabal_bus_uptime_seconds", "gauge", "Seconds since the bus started", _key("uptime_seconds")),
-    Measure("pabal_workers", "gauge", "Running workers", _key("worker_count")),
-    Measure("pabal_events_published_total", "counter", "Events accepted", _key("events_published")),
-    Measure("pabal_events_scheduled", "gauge", "Delayed events kept in memory", _key("events_scheduled")),
-    Measure("pabal_queue_deliveries", "gauge", "Unfinished deliveries in memory", _key("queue_size")),
-    Measure("pabal_dead_letters", "gauge", "Current dead letters", _key("failed_events_count")),
-    Measure("pabal_events_lost_total", "counter", "Events lost on the server unhandled", _key("events_lost")),
+BUS_METRICS = (
+    Measure("pabal_bus_running", "gauge", "1 while the bus is running", _figure("is_running")),
+    Measure("pabal_bus_uptime_seconds", "gauge", "Seconds since the bus started", _figure("uptime_seconds")),
+    Measure("pabal_workers", "gauge", "Running workers", _figure("worker_count")),
+    Measure("pabal_events_published_total", "counter", "Events accepted", _figure("events_published")),
+    Measure("pabal_events_scheduled", "gauge", "Delayed events kept in memory", _figure("events_scheduled")),
+    Measure("pabal_queue_deliveries", "gauge", "Unfinished deliveries in memory", _figure("queue_size")),
+    Measure("pabal_dead_letters", "gauge", "Current dead letters", _figure("failed_events_count")),
+    Measure(
+        "pabal_events_lost_total", "counter", "Events lost on the server unhandled", _figure("events_lost")
+    ),
 )
 """Metrics with the label ``bus``."""
 
-OF_A_SUBSCRIPTION = (
-    Measure("pabal_deliveries_handled_total", "counter", "Deliveries handled", _key("handled")),
-    Measure("pabal_deliveries_filtered_total", "counter", "Deliveries rejected by where", _key("filtered")),
-    Measure("pabal_deliveries_retried_total", "counter", "Deliveries to be retried", _key("retried")),
+SUBSCRIPTION_METRICS = (
+    Measure("pabal_deliveries_handled_total", "counter", "Deliveries handled", _figure("handled")),
     Measure(
-        "pabal_deliveries_parked_total", "counter", "Deliveries that became dead letters", _key("parked")
+        "pabal_deliveries_filtered_total", "counter", "Deliveries rejected by where", _figure("filtered")
     ),
-    Measure("pabal_deliveries_dropped_total", "counter", "Deliveries dropped by a full bus", _key("dropped")),
+    Measure("pabal_deliveries_retried_total", "counter", "Deliveries to be retried", _figure("retried")),
     Measure(
-        "pabal_deliveries_skipped_total", "counter", "Skipped events of unregistered types", _key("skipped")
+        "pabal_deliveries_parked_total", "counter", "Deliveries that became dead letters", _figure("parked")
     ),
-    Measure("pabal_attempts_failed_total", "counter", "Attempts that failed", _key("failed_attempts")),
-    Measure("pabal_deliveries_in_flight", "gauge", "Handlers running now", _key("in_flight")),
-    Measure("pabal_deliveries_retrying", "gauge", "Failed deliveries, not finished", _key("retrying")),
-    Measure("pabal_blocked_keys", "gauge", "Keys blocked by a dead letter", _key("blocked_keys")),
-    Measure("pabal_subscription_lag", "gauge", "Unfinished positions or deliveries", _key("lag")),
     Measure(
-        "pabal_subscription_watermark", "gauge", "Position up to which all is finished", _key("watermark")
+        "pabal_deliveries_dropped_total", "counter", "Deliveries dropped by a full bus", _figure("dropped")
+    ),
+    Measure(
+        "pabal_deliveries_skipped_total",
+        "counter",
+        "Skipped events of unregistered types",
+        _figure("skipped"),
+    ),
+    Measure("pabal_attempts_failed_total", "counter", "Attempts that failed", _figure("failed_attempts")),
+    Measure("pabal_deliveries_in_flight", "gauge", "Handlers running now", _figure("in_flight")),
+    Measure("pabal_deliveries_retrying", "gauge", "Failed deliveries, not finished", _figure("retrying")),
+    Measure("pabal_blocked_keys", "gauge", "Keys blocked by a dead letter", _figure("blocked_keys")),
+    Measure("pabal_subscription_lag", "gauge", "Unfinished positions or deliveries", _figure("lag")),
+    Measure(
+        "pabal_subscription_watermark", "gauge", "Position up to which all is finished", _figure("watermark")
     ),
     Measure(
         "pabal_subscription_active",
@@ -88,7 +97,7 @@ OF_A_SUBSCRIPTION = (
 )
 """Metrics with the labels ``bus`` and ``subscription``."""
 
-_ANSWERED = "1 if the event loop answered the scrape"
+_RESPONSIVE_HELP = "1 if the event loop answered the scrape"
 RESPONSIVE = "pabal_bus_responsive"
 """The gauge that is 0 if the event loop did not answer a scrape from another thread in time."""
 DURATION = "pabal_attempt_duration_seconds"
@@ -137,9 +146,9 @@ class PrometheusExporter:
             raise UsageError(f"a bus named {name!r} is watched already; give this one another name")
         self._buses[name] = bus
         if durations:
-            self._measure(bus, name)
+            self._add_duration_middleware(bus, name)
 
-    def _measure(self, bus: BaseEventBus, name: str) -> None:
+    def _add_duration_middleware(self, bus: BaseEventBus, name: str) -> None:
         if self._durations is None:
             labels = ["bus", "subscription", "outcome"]
             self._durations = Histogram(
@@ -147,7 +156,7 @@ class PrometheusExporter:
             )
         durations = self._durations
 
-        async def measured(
+        async def measure_duration(
             event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
         ) -> Any:
             started, outcome = perf_counter(), "failed"
@@ -158,7 +167,7 @@ class PrometheusExporter:
             finally:
                 durations.labels(name, context.subscription, outcome).observe(perf_counter() - started)
 
-        bus.use(measured)
+        bus.use(measure_duration)
 
     def text(self) -> str:
         """Return all metrics in Prometheus's text format. Call it on the buses' event loop."""
@@ -189,30 +198,30 @@ class PrometheusExporter:
     def describe(self) -> list[Metric]:
         """Return every metric without values; the registry uses this to refuse a second exporter."""
         return [
-            GaugeMetricFamily(RESPONSIVE, _ANSWERED, labels=["bus"]),
-            *(_family(measure, ["bus"]) for measure in OF_A_BUS),
-            *(_family(measure, ["bus", "subscription"]) for measure in OF_A_SUBSCRIPTION),
+            GaugeMetricFamily(RESPONSIVE, _RESPONSIVE_HELP, labels=["bus"]),
+            *(_family(measure, ["bus"]) for measure in BUS_METRICS),
+            *(_family(measure, ["bus", "subscription"]) for measure in SUBSCRIPTION_METRICS),
         ]
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric with its values; called by the registry at each scrape, from any thread."""
         figures = self._read()
-        answered = GaugeMetricFamily(RESPONSIVE, _ANSWERED, labels=["bus"])
+        responsive = GaugeMetricFamily(RESPONSIVE, _RESPONSIVE_HELP, labels=["bus"])
         for name in self._buses:
-            answered.add_metric([name], float(name in figures))
-        yield answered
-        for measure in OF_A_BUS:
+            responsive.add_metric([name], float(name in figures))
+        yield responsive
+        for measure in BUS_METRICS:
             family = _family(measure, ["bus"])
-            for name, of_bus in figures.items():
-                value = measure.value(of_bus)
+            for name, bus_figures in figures.items():
+                value = measure.value(bus_figures)
                 if value is not None:
                     family.add_metric([name], value)
             yield family
-        for measure in OF_A_SUBSCRIPTION:
+        for measure in SUBSCRIPTION_METRICS:
             family = _family(measure, ["bus", "subscription"])
-            for name, of_bus in figures.items():
-                for subscription, of_one in of_bus["subscriptions"].items():
-                    value = measure.value(of_one)
+            for name, bus_figures in figures.items():
+                for subscription, subscription_figures in bus_figures["subscriptions"].items():
+                    value = measure.value(subscription_figures)
                     if value is not None:
                         family.add_metric([name, subscription], value)
             yield family
@@ -221,7 +230,7 @@ class PrometheusExporter:
         """Read the statistics on the loop that changes them; return none if it does not answer in time."""
         loop = self._loop
         if loop is None or not loop.is_running() or loop is _running_loop():
-            return self._read_here()
+            return self._read_statistics()
 
         # Not a task: a closing loop cancels its tasks, and a scrape at that moment should be answered too.
         answer: Future[dict[str, Figures]] = Future()
@@ -229,21 +238,21 @@ class PrometheusExporter:
         def read() -> None:
             if answer.set_running_or_notify_cancel():
                 try:
-                    answer.set_result(self._read_here())
+                    answer.set_result(self._read_statistics())
                 except BaseException as error:
                     answer.set_exception(error)
 
         try:
             loop.call_soon_threadsafe(read)
         except RuntimeError:  # closed meanwhile
-            return self._read_here()
+            return self._read_statistics()
         try:
             return answer.result(self._timeout)
         except TimeoutError:
             answer.cancel()
-            return {} if loop.is_running() else self._read_here()
+            return {} if loop.is_running() else self._read_statistics()
 
-    def _read_here(self) -> dict[str, Figures]:
+    def _read_statistics(self) -> dict[str, Figures]:
         return {name: bus.get_statistics() for name, bus in self._buses.items()}
 
 

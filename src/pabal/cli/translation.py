@@ -16,11 +16,11 @@ def _korean() -> Sentences:
     return Sentences({**OWN, **DEMO_SAID, **MISTAKES}, DEMO_ERRORS)
 
 
-def told(error: BaseException) -> str:
+def translate_error(error: BaseException) -> str:
     """Return the message of an error in the chosen language."""
     return str(error) if language() == "en" else _korean().told(error)
 
 
-def spoken(sentence: str) -> str:
+def translate(sentence: str) -> str:
     """Return a sentence of the library or of Click in the chosen language; unknown ones stay unchanged."""
     return sentence if language() == "en" else _korean().spoken(sentence)
