@@ -15,7 +15,7 @@ from benchmarks import machine, report
 from benchmarks.goals import judge
 from benchmarks.harness import ROOT, Settings, say
 from benchmarks.model import Outcome
-from benchmarks.report import Book, Measured
+from benchmarks.report import Measured, Report
 from benchmarks.scenarios import (
     catch_up,
     commands,
@@ -105,20 +105,20 @@ def main(words: Sequence[str] | None = None) -> int:
     measured = [_measure(name, settings) for name in SCENARIOS if name in chosen]
     if options.save or options.out or not (options.scenario or options.only):
         folder = options.out or (QUICK if options.quick else DOCS)
-        book = report.merged(report.load(folder), measured, list(SCENARIOS))
-        report.write(book, folder)
-        _write_goals(book, folder)
-        print(report.goals_table(judge(book.outcomes())))
+        merged = report.merge(report.load(folder), measured, list(SCENARIOS))
+        report.write(merged, folder)
+        _write_goals(merged, folder)
+        print(report.goals_table(judge(merged.outcomes())))
         say(f"written: {folder / report.MARKDOWN}")
     failures = [one for m in measured for one in m.outcome.series if one.note.startswith("failed:")]
     return 1 if failures else 0
 
 
-def _write_goals(book: Book, folder: Path) -> None:
+def _write_goals(new: Report, folder: Path) -> None:
     """Write the goals into the pages. A Korean page that was up to date is then marked as such again."""
     translations = [sys.executable, str(DOCS / "translations.py")]
     lagging = subprocess.run(translations, capture_output=True, text=True, check=False).stdout
-    for page in report.write_goals(book, folder):
+    for page in report.write_goals(new, folder):
         if page.parent == DOCS and page.name.endswith(".ko.md") and page.name not in lagging:
             subprocess.run([*translations, "accept", str(page)], check=True)
 

@@ -18,16 +18,16 @@ class ChildError(Exception):
 
 def call(function: str, **arguments: Any) -> dict[str, float]:
     """Call ``module:function`` in a fresh interpreter and return its figures. Raises ChildError."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        raise ChildError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    if completed.returncode != 0:
+        raise ChildError((completed.stderr.strip() or f"exit code {completed.returncode}").splitlines()[-1])
+    figures: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
     return figures
 
 

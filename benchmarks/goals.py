@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     met: bool | None
 
 
-class Spot(NamedTuple):
+class SeriesKey(NamedTuple):
     """Identify one series."""
 
     scenario: str
@@ -64,8 +64,8 @@ class Quotient(NamedTuple):
     """Require one figure to be at least, or at most, ``factor`` times another figure of the same run."""
 
     scenario: str
-    mine: Spot
-    theirs: Spot
+    mine: SeriesKey
+    theirs: SeriesKey
     factor: float
     words: str
     at_most: bool = False
@@ -89,80 +89,80 @@ class Bound(NamedTuple):
     """Require a figure to be at most, or at least, ``limit``."""
 
     scenario: str
-    spot: Spot
+    key: SeriesKey
     limit: float
     words: str
     at_least: bool = False
 
     def judge(self, outcomes: Outcomes) -> Verdict:
         """Compare the median with the limit."""
-        series = self.spot.find(outcomes)
+        series = self.key.find(outcomes)
         if series is None:
             return Verdict(self.scenario, self.words, "", None)
-        measured = f"{short(series.median)} ({short(series.low)}–{short(series.high)}) {self.spot.metric}"
+        measured = f"{short(series.median)} ({short(series.low)}–{short(series.high)}) {self.key.metric}"
         met = series.median >= self.limit if self.at_least else series.median <= self.limit
         return Verdict(self.scenario, self.words, measured, met)
 
 
-def _in_memory(rival: str, handlers: int = 1, keys: int = 1) -> Spot:
-    return Spot(in_memory.NAME, in_memory.case_name(handlers, keys, "asyncio"), rival, in_memory.METRIC)
+def _in_memory(rival: str, handlers: int = 1, keys: int = 1) -> SeriesKey:
+    return SeriesKey(in_memory.NAME, in_memory.case_name(handlers, keys, "asyncio"), rival, in_memory.METRIC)
 
 
-def _durable(rival: str, publishers: int) -> Spot:
-    return Spot(durable.NAME, durable.case_name(publishers, "full"), rival, durable.METRIC)
+def _durable(rival: str, publishers: int) -> SeriesKey:
+    return SeriesKey(durable.NAME, durable.case_name(publishers, "full"), rival, durable.METRIC)
 
 
 def _sourcing(case: str, metric: str) -> Quotient:
-    mine, theirs = (Spot(sourcing.NAME, case, rival, metric) for rival in (PABAL, sourcing.THEIRS))
+    mine, theirs = (SeriesKey(sourcing.NAME, case, rival, metric) for rival in (PABAL, sourcing.THEIRS))
     return Quotient(case, mine, theirs, 3, "eventsourcing")
 
 
-def _batched(rival: str) -> Spot:
-    return Spot(durable.BATCH_NAME, durable.case_name(4, "full", 1_000), rival, durable.METRIC)
+def _batched(rival: str) -> SeriesKey:
+    return SeriesKey(durable.BATCH_NAME, durable.case_name(4, "full", 1_000), rival, durable.METRIC)
 
 
-def _restarted(metric: str) -> Spot:
-    return Spot(recovery.NAME, recovery.STOPPED, PABAL, metric)
+def _restarted(metric: str) -> SeriesKey:
+    return SeriesKey(recovery.NAME, recovery.STOPPED, PABAL, metric)
 
 
-def _between_processes(metric: str) -> Spot:
-    return Spot(processes.NAME, processes.CASE, PABAL, metric)
+def _between_processes(metric: str) -> SeriesKey:
+    return SeriesKey(processes.NAME, processes.CASE, PABAL, metric)
 
 
-def _latency(metric: str) -> Spot:
-    return Spot(latency.NAME, latency.case_name(20_000), PABAL, metric)
+def _latency(metric: str) -> SeriesKey:
+    return SeriesKey(latency.NAME, latency.case_name(20_000), PABAL, metric)
 
 
-def _batch_publish(rival: str) -> Spot:
-    return Spot(in_memory.BATCH_NAME, in_memory.case_name(1, 1_000, "asyncio"), rival, in_memory.METRIC)
+def _batch_publish(rival: str) -> SeriesKey:
+    return SeriesKey(in_memory.BATCH_NAME, in_memory.case_name(1, 1_000, "asyncio"), rival, in_memory.METRIC)
 
 
 def _growth(active: int) -> Quotient:
     case = growth.case_name(active)
     return Quotient(
         f"cost at 5,000,000 events, {case}",
-        Spot(growth.NAME, case, growth.LARGE, growth.METRIC),
-        Spot(growth.NAME, case, growth.SMALL, growth.METRIC),
+        SeriesKey(growth.NAME, case, growth.LARGE, growth.METRIC),
+        SeriesKey(growth.NAME, case, growth.SMALL, growth.METRIC),
         1.3,
         "the cost at 100,000",
         at_most=True,
     )
 
 
-def _beside(case: str, neighbour: str, metric: str) -> Spot:
-    return Spot(isolation.NAME, case, neighbour, metric)
+def _beside(case: str, neighbour: str, metric: str) -> SeriesKey:
+    return SeriesKey(isolation.NAME, case, neighbour, metric)
 
 
-def _through(rival: str) -> Spot:
-    return Spot(redis_streams.NAME, redis_streams.THROUGH, rival, redis_streams.RATE)
+def _through(rival: str) -> SeriesKey:
+    return SeriesKey(redis_streams.NAME, redis_streams.THROUGH, rival, redis_streams.RATE)
 
 
-def _shared(rival: str) -> Spot:
-    return Spot(redis_streams.NAME, redis_streams.SHARED, rival, redis_streams.RATE)
+def _shared(rival: str) -> SeriesKey:
+    return SeriesKey(redis_streams.NAME, redis_streams.SHARED, rival, redis_streams.RATE)
 
 
-def _queued(case: str) -> Spot:
-    return Spot(memory.NAME, case, PABAL, memory.PER_EVENT)
+def _queued(case: str) -> SeriesKey:
+    return SeriesKey(memory.NAME, case, PABAL, memory.PER_EVENT)
 
 
 _ONE = "in memory, 1 handler, 1 key"
@@ -230,14 +230,14 @@ GOALS: tuple[Goal, ...] = (
     ),
     Quotient(
         "catch-up with a batch handler",
-        Spot(catch_up.NAME, catch_up.CASE, catch_up.BATCHED, catch_up.METRIC),
-        Spot(catch_up.NAME, catch_up.CASE, catch_up.RAW, catch_up.METRIC),
+        SeriesKey(catch_up.NAME, catch_up.CASE, catch_up.BATCHED, catch_up.METRIC),
+        SeriesKey(catch_up.NAME, catch_up.CASE, catch_up.RAW, catch_up.METRIC),
         0.5,
         "raw select + decode",
     ),
     Bound(
         "catch-up with a batch handler",
-        Spot(catch_up.NAME, catch_up.CASE, catch_up.BATCHED, catch_up.METRIC),
+        SeriesKey(catch_up.NAME, catch_up.CASE, catch_up.BATCHED, catch_up.METRIC),
         100_000,
         "≥ 100,000 events/s",
         at_least=True,
@@ -250,20 +250,23 @@ GOALS: tuple[Goal, ...] = (
     _sourcing(sourcing.LOAD, sourcing.LOADS),
     Bound(
         "rebuild a read model from 1,000,000 events",
-        Spot(sourcing.NAME, sourcing.REBUILD, PABAL, sourcing.EVENTS),
+        SeriesKey(sourcing.NAME, sourcing.REBUILD, PABAL, sourcing.EVENTS),
         50_000,
         "≥ 50,000 events/s",
         at_least=True,
     ),
     Bound(
-        "a command to its handler", Spot(commands.NAME, commands.NAME, PABAL, commands.METRIC), 2, "≤ 2 µs"
+        "a command to its handler",
+        SeriesKey(commands.NAME, commands.NAME, PABAL, commands.METRIC),
+        2,
+        "≤ 2 µs",
     ),
     _growth(growth.ACTIVE[0]),
     _growth(growth.ACTIVE[1]),
     Quotient(
         "publishing while 1,000,000 events are deleted, on disk",
-        Spot(retention.NAME, retention.CASE, retention.TRIMMING, retention.P99),
-        Spot(retention.NAME, retention.CASE, retention.ALONE, retention.P99),
+        SeriesKey(retention.NAME, retention.CASE, retention.TRIMMING, retention.P99),
+        SeriesKey(retention.NAME, retention.CASE, retention.ALONE, retention.P99),
         3,
         "p99 without it",
         at_most=True,
@@ -285,13 +288,13 @@ GOALS: tuple[Goal, ...] = (
     ),
     Bound(
         "through Redis, 2,000 events/s",
-        Spot(redis_streams.NAME, redis_streams.PACED, PABAL, redis_streams.P99),
+        SeriesKey(redis_streams.NAME, redis_streams.PACED, PABAL, redis_streams.P99),
         10,
         "p99 publish→handler ≤ 10 ms",
     ),
     Bound(
         "kill -9 of a process on Redis",
-        Spot(redis_streams.NAME, redis_streams.KILLED, PABAL, redis_streams.SECONDS),
+        SeriesKey(redis_streams.NAME, redis_streams.KILLED, PABAL, redis_streams.SECONDS),
         redis_streams.LEASE + 1,
         "another has handled everything within the lease (2 s) + 1 s",
     ),
@@ -306,26 +309,26 @@ GOALS: tuple[Goal, ...] = (
     ),
     Bound(
         "1,000,000 events through a full queue",
-        Spot(memory.NAME, memory.THROUGH, PABAL, memory.GROWTH),
+        SeriesKey(memory.NAME, memory.THROUGH, PABAL, memory.GROWTH),
         20,
         "memory grows by less than 20 MB",
     ),
-    Bound("import pabal", Spot(importing.NAME, importing.CASE, PABAL, importing.METRIC), 60, "≤ 60 ms"),
+    Bound("import pabal", SeriesKey(importing.NAME, importing.CASE, PABAL, importing.METRIC), 60, "≤ 60 ms"),
     Bound(
         "import pabal.domain",
-        Spot(importing.NAME, importing.CASE, importing.DOMAIN, importing.HEAVY),
+        SeriesKey(importing.NAME, importing.CASE, importing.DOMAIN, importing.HEAVY),
         0,
         "no event loop or database module loaded",
     ),
     Bound(
         "1,000 events in memory",
-        Spot(specification.NAME, specification.CASE, specification.IN_MEMORY, specification.TIME),
+        SeriesKey(specification.NAME, specification.CASE, specification.IN_MEMORY, specification.TIME),
         20,
         "under 20 ms (the specification: 2,040 ms)",
     ),
     Bound(
         "1,000 events in memory",
-        Spot(specification.NAME, specification.CASE, specification.IN_MEMORY, specification.GROWTH),
+        SeriesKey(specification.NAME, specification.CASE, specification.IN_MEMORY, specification.GROWTH),
         1,
         "memory grows by less than 1 MB (the specification: 1.12 MB)",
     ),

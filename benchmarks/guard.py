@@ -61,21 +61,21 @@ class Finding(NamedTuple):
 def by_callgrind(command: Sequence[str]) -> int:
     """Run a command under callgrind; return the instructions it executed."""
     with tempfile.TemporaryDirectory() as folder:
-        said = _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", *command])
-    found = re.search(r"Collected\s*:\s*(\d+)", said)
+        output = _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", *command])
+    found = re.search(r"Collected\s*:\s*(\d+)", output)
     if found is None:
-        raise CountError(f"callgrind said nothing of instructions: {said[-500:]}")
+        raise CountError(f"callgrind said nothing of instructions: {output[-500:]}")
     return int(found[1])
 
 
 def by_perf(command: Sequence[str]) -> int:
     """Run a command under perf; return the instructions it executed outside the kernel."""
-    said = _run(["perf", "stat", "-x", ",", "-e", "instructions:u", *command])
-    for line in said.splitlines():
+    output = _run(["perf", "stat", "-x", ",", "-e", "instructions:u", *command])
+    for line in output.splitlines():
         value, *rest = line.split(",")
         if any("instructions" in field for field in rest) and value.isdecimal():
             return int(value)
-    raise CountError(f"perf counted nothing: {said.strip()[-500:]}")
+    raise CountError(f"perf counted nothing: {output.strip()[-500:]}")
 
 
 def _run(command: Sequence[str]) -> str:

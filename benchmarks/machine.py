@@ -93,13 +93,13 @@ def sync_latencies(folder: Path) -> list[float]:
     sync = getattr(os, "fdatasync", os.fsync)
     file = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
-        taken: list[float] = []
+        latencies: list[float] = []
         for number in range(_SYNCS):
             start = time.perf_counter()
             os.pwrite(file, _BLOCK, number * len(_BLOCK))
             sync(file)
-            taken.append((time.perf_counter() - start) * 1e6)
-        return taken
+            latencies.append((time.perf_counter() - start) * 1e6)
+        return latencies
     finally:
         os.close(file)
         path.unlink()

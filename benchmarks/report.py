@@ -31,7 +31,7 @@ class Measured(msgspec.Struct, frozen=True):
     environment: Environment
 
 
-class Book(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True):
     """All outcomes of a report, in order."""
 
     scenarios: tuple[Measured, ...]
@@ -41,32 +41,32 @@ class Book(msgspec.Struct, frozen=True):
         return {measured.outcome.scenario: measured.outcome for measured in self.scenarios}
 
 
-def merged(old: Book | None, new: Sequence[Measured], order: Sequence[str]) -> Book:
+def merge(old: Report | None, new: Sequence[Measured], order: Sequence[str]) -> Report:
     """Replace old outcomes by new ones; old ones from another machine or Python are dropped."""
-    known = {measured.outcome.scenario: measured for measured in new}
+    outcomes = {measured.outcome.scenario: measured for measured in new}
     for measured in old.scenarios if old is not None else ():
-        if all(measured.environment.is_like(fresh.environment) for fresh in new):
-            known.setdefault(measured.outcome.scenario, measured)
-    return Book(tuple(known[name] for name in order if name in known))
+        if all(measured.environment.is_like(measured_now.environment) for measured_now in new):
+            outcomes.setdefault(measured.outcome.scenario, measured)
+    return Report(tuple(outcomes[name] for name in order if name in outcomes))
 
 
-def load(folder: Path) -> Book | None:
+def load(folder: Path) -> Report | None:
     """Read the figures of an earlier report, or return None."""
     try:
-        return msgspec.json.decode((folder / JSON).read_bytes(), type=Book)
+        return msgspec.json.decode((folder / JSON).read_bytes(), type=Report)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def write(book: Book, folder: Path) -> None:
+def write(report: Report, folder: Path) -> None:
     """Write the page in both languages, the figures, and the charts."""
     charts = folder / CHARTS
     charts.mkdir(parents=True, exist_ok=True)
-    (folder / JSON).write_bytes(msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
-    (folder / MARKDOWN).write_text(markdown(book), "utf-8")
-    korean = f"<!-- revision: {revision_of(folder / MARKDOWN)} of {MARKDOWN} -->\n{markdown(book, KOREAN)}"
+    (folder / JSON).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    (folder / MARKDOWN).write_text(markdown(report), "utf-8")
+    korean = f"<!-- revision: {revision_of(folder / MARKDOWN)} of {MARKDOWN} -->\n{markdown(report, KOREAN)}"
     (folder / KOREAN_MARKDOWN).write_text(korean, "utf-8")
-    for measured in book.scenarios:
+    for measured in report.scenarios:
         for table in measured.outcome.tables:
             if table.chart:
                 (charts / f"{table.chart}.svg").write_text(chart(measured, table), "utf-8")
@@ -82,11 +82,11 @@ def chart(measured: Measured, table: Table) -> str:
     return bar_chart(table.title, subtitle, _of_metric(measured.outcome, table.metrics[0]), PABAL)
 
 
-def markdown(book: Book, words: PageWords = ENGLISH) -> str:
+def markdown(report: Report, words: PageWords = ENGLISH) -> str:
     """Return the whole report in one language."""
-    goals = goals_table(judge(book.outcomes()), words.of_goals)
-    parts = [words.introduction, _machine(book, words), f"## {words.goals}\n", goals]
-    for measured in book.scenarios:
+    goals = goals_table(judge(report.outcomes()), words.of_goals)
+    parts = [words.introduction, _machine(report, words), f"## {words.goals}\n", goals]
+    for measured in report.scenarios:
         outcome = measured.outcome
         title, text = words.scenarios.get(outcome.scenario, (outcome.title, outcome.text))
         parts.append(f"## {title}\n\n{text}\n")
@@ -100,10 +100,10 @@ def markdown(book: Book, words: PageWords = ENGLISH) -> str:
     return "\n".join(parts)
 
 
-def _machine(book: Book, words: PageWords) -> str:
-    if not book.scenarios:
+def _machine(report: Report, words: PageWords) -> str:
+    if not report.scenarios:
         return ""
-    one = book.scenarios[-1].environment
+    one = report.scenarios[-1].environment
     versions = " · ".join(f"{name} {version}" for name, version in one.versions.items())
     return (
         f"## {words.machine}\n\n{one.cpu}, {one.cores} cores, {one.memory_gib:.0f} GiB · {one.system} · "
@@ -119,7 +119,7 @@ def goals_table(verdicts: Iterable[Verdict], words: GoalWords = ENGLISH_GOALS) -
     return "\n".join([words.head, "|---|---|---|---|", *rows, ""])
 
 
-def write_goals(book: Book, folder: Path) -> list[Path]:
+def write_goals(report: Report, folder: Path) -> list[Path]:
     """Write the table of goals between the markers in the pages on performance; return the pages."""
     written: list[Path] = []
     for name, words in GOAL_PAGES.items():
@@ -128,7 +128,7 @@ def write_goals(book: Book, folder: Path) -> list[Path]:
         before, begin, rest = text.partition(GOALS_BEGIN)
         _, end, after = rest.partition(GOALS_END)
         if begin and end:
-            table = goals_table(judge(book.outcomes()), words)
+            table = goals_table(judge(report.outcomes()), words)
             page.write_text(f"{before}{begin}\n\n{table}\n{end}{after}", "utf-8")
             written.append(page)
     return written

@@ -30,7 +30,7 @@ _STEP = 10e-6
 """Seconds by which the workers' clock advances at each reading: so little that their slices are full."""
 
 
-def events_again_and_again(number: int) -> Iterator[OrderPlaced]:
+def repeated_events(number: int) -> Iterator[OrderPlaced]:
     """Return this many events, of which only 1,000 are created."""
     return islice(cycle(make_events(1_000, _KEYS)), number)
 
@@ -41,7 +41,7 @@ async def publish(events: int) -> None:
     bus = InMemoryEventBus()
     bus.subscribe(OrderPlaced, handle, name="handler")
     async with bus:
-        for event in events_again_and_again(events):
+        for event in repeated_events(events):
             await bus.publish(event)
     expect_handled("publish", count(), events)
 
@@ -54,17 +54,17 @@ async def publish_batch(events: int) -> None:
         handle, count = counting_handler()
         counts.append(count)
         bus.subscribe(OrderPlaced, handle, name=f"handler-{number}")
-    again = events_again_and_again(events)
+    repeated = repeated_events(events)
     async with bus:
         for _ in range(events // _BATCH):
-            await bus.publish_batch(list(islice(again, _BATCH)))
+            await bus.publish_batch(list(islice(repeated, _BATCH)))
     expect_handled("publish_batch", sum(count() for count in counts), events * 3)
 
 
 async def encode_and_decode(events: int) -> None:
     """Encode events as log rows and decode them: the cost of every stored event apart from SQLite itself."""
     equal = 0
-    for position, event in enumerate(events_again_and_again(events), 1):
+    for position, event in enumerate(repeated_events(events), 1):
         record = encode_event(event, _MAX_PAYLOAD)
         checksum = checksum_at(record[10], position, position, 1)
         row = StoredRecord(position, *record[:10], checksum, position, 1)
@@ -76,12 +76,12 @@ async def encode_and_decode(events: int) -> None:
 async def gauge(events: int) -> None:
     """Hand events over through a deque for each key, without pabal."""
     handle, count = counting_handler()
-    waiting: dict[str, deque[OrderPlaced]] = {}
-    again = events_again_and_again(events)
+    queues: dict[str, deque[OrderPlaced]] = {}
+    repeated = repeated_events(events)
     for _ in range(events // _BATCH):
-        for event in islice(again, _BATCH):
-            waiting.setdefault(event.order_id, deque()).append(event)
-        for lane in waiting.values():
+        for event in islice(repeated, _BATCH):
+            queues.setdefault(event.order_id, deque()).append(event)
+        for lane in queues.values():
             while lane:
                 await handle(lane.popleft())
     expect_handled("gauge", count(), events)

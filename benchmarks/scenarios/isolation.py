@@ -28,7 +28,7 @@ async def _fail(event: OrderPlaced) -> None:
     raise ValueError("always")
 
 
-async def _dawdle(event: OrderPlaced) -> None:
+async def _handle_slowly(event: OrderPlaced) -> None:
     await asyncio.sleep(1)
 
 
@@ -36,7 +36,7 @@ def _add_neighbour(bus: InMemoryEventBus, neighbour: str) -> None:
     if neighbour == FAILING:
         bus.subscribe(OrderPlaced, _fail, name="failing", retry_count=0)
     elif neighbour == SLOW:
-        bus.subscribe(OrderPlaced, _dawdle, name="slow", ordering=lambda event: "one at a time")
+        bus.subscribe(OrderPlaced, _handle_slowly, name="slow", ordering=lambda event: "one at a time")
 
 
 async def latency(events: Sequence[OrderPlaced], neighbour: str) -> Metrics:
@@ -51,10 +51,10 @@ async def latency(events: Sequence[OrderPlaced], neighbour: str) -> Metrics:
     bus.subscribe(OrderPlaced, healthy, name="healthy")
     _add_neighbour(bus, neighbour)
     async with bus:
-        first_due = await pace(events, _PER_SECOND, bus.publish)
+        first_due_at = await pace(events, _PER_SECOND, bus.publish)
     expect_handled("the healthy subscription", sum(at > 0 for at in started), len(events))
     interval = 1e9 / _PER_SECOND
-    waits = sorted((at - first_due - number * interval) / 1e6 for number, at in enumerate(started))
+    waits = sorted((at - first_due_at - number * interval) / 1e6 for number, at in enumerate(started))
     return {P99: percentile(waits, 0.99), P50: percentile(waits, 0.5)}
 
 

@@ -29,16 +29,16 @@ async def latencies(rival: Rival, events: Sequence[OrderPlaced], rate: int) -> M
         started[event.sequence] = now()
 
     async with rival.open(handler) as publish:
-        first_due = await pace(events, rate, publish)
+        first_due_at = await pace(events, rate, publish)
     expect_handled(rival.name, sum(at > 0 for at in started), len(events))
     interval = 1e9 / rate
-    waits = sorted((at - first_due - int(number * interval)) / 1e6 for number, at in enumerate(started))
+    waits = sorted((at - first_due_at - int(number * interval)) / 1e6 for number, at in enumerate(started))
     return {
         "p50 ms": percentile(waits, 0.5),
         "p99 ms": percentile(waits, 0.99),
         "p99.9 ms": percentile(waits, 0.999),
         "max ms": waits[-1],
-        "events/s reached": len(events) / ((max(started) - first_due) / 1e9),
+        "events/s reached": len(events) / ((max(started) - first_due_at) / 1e9),
     }
 
 

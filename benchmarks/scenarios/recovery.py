@@ -73,7 +73,7 @@ def crash(path: Path, events: int) -> None:
     expect_handled("the process to be killed", done.returncode, _KILLED)
 
 
-async def _publish_and_die(path: Path, events: int) -> None:
+async def _publish_and_exit(path: Path, events: int) -> None:
     bus, _ = EventBusFactory.create_complete_event_system(path)
     for name in names(_SUBSCRIPTIONS):
         bus.subscribe(OrderPlaced, _never, name=name)
@@ -154,4 +154,4 @@ def measure(settings: Settings) -> Outcome:
 
 
 if __name__ == "__main__":
-    asyncio.run(_publish_and_die(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(_publish_and_exit(Path(sys.argv[1]), int(sys.argv[2])))

@@ -76,7 +76,7 @@ def server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Role:
+class RoleProcess:
     """Run one role in its own process, and end it with the ``with`` block."""
 
     def __init__(self, name: str, url: str, events: int, number: float = 0.0) -> None:
@@ -89,9 +89,9 @@ class Role:
             text=True,
         )
 
-    def __enter__(self) -> Role:
+    def __enter__(self) -> RoleProcess:
         """Wait until the process is ready."""
-        if self.hear() != "ready":
+        if self.read_line() != "ready":
             self.__exit__()
             raise IncompleteError(f"{self._name} did not start")
         return self
@@ -105,12 +105,12 @@ class Role:
                 self.process.kill()
         self.process.communicate()
 
-    def hear(self) -> str:
+    def read_line(self) -> str:
         """Return the next line of its output; '' when it has ended."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def tell(self) -> None:
+    def send_line(self) -> None:
         """Send a line, so that it continues."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
@@ -121,65 +121,67 @@ def end_to_end(rival: str, events: int) -> Metrics:
     """Return the rate from the first publish until the last event is handled and acknowledged."""
     with (
         server() as url,
-        Role(f"{rival}_consumer", url, events) as consumer,
-        Role(f"{rival}_publisher", url, events) as publisher,
+        RoleProcess(f"{rival}_consumer", url, events) as consumer,
+        RoleProcess(f"{rival}_publisher", url, events) as publisher,
     ):
-        publisher.tell()
-        begun = float(publisher.hear())
-        heard = json.loads(consumer.hear())
-        consumer.tell()
-        expect_handled(rival, heard["handled"], events)
-    return {RATE: events / (heard["ended"] - begun)}
+        publisher.send_line()
+        begun = float(publisher.read_line())
+        reported = json.loads(consumer.read_line())
+        consumer.send_line()
+        expect_handled(rival, reported["handled"], events)
+    return {RATE: events / (reported["ended"] - begun)}
 
 
-def shared_out(consumers: int, events: int) -> Metrics:
+def scaled_out(consumers: int, events: int) -> Metrics:
     """Return the rate of several processes whose handler takes 1 ms."""
     with server() as url, ExitStack() as stack:
-        roles = [stack.enter_context(Role("pabal_consumer", url, events + 1, 1.0)) for _ in range(consumers)]
+        roles = [
+            stack.enter_context(RoleProcess("pabal_consumer", url, events + 1, 1.0)) for _ in range(consumers)
+        ]
         time.sleep(2.0)  # until the partitions are distributed
-        publisher = stack.enter_context(Role("pabal_publisher", url, events))
-        publisher.tell()
-        begun = float(publisher.hear())
+        publisher = stack.enter_context(RoleProcess("pabal_publisher", url, events))
+        publisher.send_line()
+        begun = float(publisher.read_line())
         publisher.process.wait()
         for role in roles:
-            role.tell()
-        heard = [json.loads(role.hear()) for role in roles]
-        expect_handled(PABAL, sum(one["handled"] for one in heard), events)
-    return {RATE: events / (max(one["ended"] for one in heard) - begun)}
+            role.send_line()
+        reported = [json.loads(role.read_line()) for role in roles]
+        expect_handled(PABAL, sum(one["handled"] for one in reported), events)
+    return {RATE: events / (max(one["ended"] for one in reported) - begun)}
 
 
 def latencies(rival: str, events: int, rate: float) -> Metrics:
     """Return the median and 99th percentile of the time from an event's creation to its handler."""
     with (
         server() as url,
-        Role(f"{rival}_timing_consumer", url, events) as consumer,
-        Role(f"{rival}_publisher", url, events, rate) as publisher,
+        RoleProcess(f"{rival}_timing_consumer", url, events) as consumer,
+        RoleProcess(f"{rival}_publisher", url, events, rate) as publisher,
     ):
-        publisher.tell()
-        publisher.hear()
-        heard = json.loads(consumer.hear())
-        consumer.tell()
-        expect_handled(rival, heard["handled"], events)
-    return {P50: 1000 * heard["p50"], P99: 1000 * heard["p99"]}
+        publisher.send_line()
+        publisher.read_line()
+        reported = json.loads(consumer.read_line())
+        consumer.send_line()
+        expect_handled(rival, reported["handled"], events)
+    return {P50: 1000 * reported["p50"], P99: 1000 * reported["p99"]}
 
 
 def takeover(events: int) -> Metrics:
     """Return the seconds from the kill of one of two processes until the other has handled the new events."""
     with (
         server() as url,
-        Role("pabal_consumer", url, 10**9) as victim,
-        Role("pabal_consumer", url, 10**9) as other,
-        Role("pabal_publisher", url, events) as publisher,
+        RoleProcess("pabal_consumer", url, 10**9) as victim,
+        RoleProcess("pabal_consumer", url, 10**9) as other,
+        RoleProcess("pabal_publisher", url, events) as publisher,
     ):
         time.sleep(2.0)  # until the partitions are distributed
         victim.process.send_signal(signal.SIGKILL)
         killed = time.time()
-        publisher.tell()
+        publisher.send_line()
         publisher.process.wait()
-        other.tell()
-        heard = json.loads(other.hear())
-        expect_handled(PABAL, heard["handled"], events)
-    return {SECONDS: heard["ended"] - killed}
+        other.send_line()
+        reported = json.loads(other.read_line())
+        expect_handled(PABAL, reported["handled"], events)
+    return {SECONDS: reported["ended"] - killed}
 
 
 def _entry(
@@ -210,8 +212,8 @@ def measure(settings: Settings) -> Outcome:
         _entry(THROUGH, PABAL, (RATE,), partial(end_to_end, "pabal", through), through),
         _entry(THROUGH, LOOP, (RATE,), partial(end_to_end, "raw", through), through),
         _entry(THROUGH, FASTSTREAM, (RATE,), partial(end_to_end, "faststream", few), few),
-        _entry(SHARED, ONE, (RATE,), partial(shared_out, 1, shared), shared),
-        _entry(SHARED, TWO, (RATE,), partial(shared_out, 2, shared), shared),
+        _entry(SHARED, ONE, (RATE,), partial(scaled_out, 1, shared), shared),
+        _entry(SHARED, TWO, (RATE,), partial(scaled_out, 2, shared), shared),
         _entry(PACED, PABAL, (P50, P99), partial(latencies, "pabal", paced, 2_000.0), paced),
         _entry(PACED, LOOP, (P50, P99), partial(latencies, "raw", paced, 2_000.0), paced),
         _entry(KILLED, PABAL, (SECONDS,), partial(takeover, left), left),

@@ -14,7 +14,7 @@ from benchmarks.charts import bar_chart, scale_for, short
 from benchmarks.goals import GOALS, judge
 from benchmarks.machine import Environment, describe
 from benchmarks.model import Outcome, Series, Table
-from benchmarks.report import Book, Measured
+from benchmarks.report import Measured, Report
 from benchmarks.scenarios import in_memory, sourcing
 from benchmarks.words import KOREAN
 from docs.translations import revision_of
@@ -38,7 +38,7 @@ def measured(rival: str, *samples: float, note: str = "") -> Series:
 
 def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) -> None:
     """A figure without its range and number of runs is an anecdote."""
-    book = Book(
+    book = Report(
         (
             Measured(
                 outcome(measured("pabal", 3e6, 2e6, 4e6), measured(in_memory.REFERENCE, 1e6, 1e6, 1e6)),
@@ -55,7 +55,7 @@ def test_a_row_shows_median_range_runs_and_quotient(environment: Environment) ->
 
 def test_a_rival_that_is_not_installed_is_shown_as_such(environment: Environment) -> None:
     """Leaving it out, or showing a zero, would both be misleading."""
-    book = Book((Measured(outcome(measured("pyee", note="not installed")), environment),))
+    book = Report((Measured(outcome(measured("pyee", note="not installed")), environment),))
 
     assert "| pyee | 1.0 | memory | 1,000 | not installed | – |" in report.markdown(book)
 
@@ -96,10 +96,10 @@ def test_what_is_written_can_be_read_and_one_scenario_replaced(
 ) -> None:
     """Measuring one scenario again must not discard the others."""
     other = msgspec.structs.replace(outcome(measured("pabal", 1.0)), scenario="durable")
-    old = Book((Measured(outcome(measured("pabal", 1.0)), environment), Measured(other, environment)))
+    old = Report((Measured(outcome(measured("pabal", 1.0)), environment), Measured(other, environment)))
     report.write(old, tmp_path)
 
-    new = report.merged(
+    new = report.merge(
         report.load(tmp_path),
         [Measured(outcome(measured("pabal", 2.0)), environment)],
         ["in-memory", "durable"],
@@ -113,9 +113,9 @@ def test_what_is_written_can_be_read_and_one_scenario_replaced(
 def test_figures_of_another_machine_are_not_mixed_in(environment: Environment) -> None:
     """A report of two machines would compare processors, not libraries."""
     elsewhere = msgspec.structs.replace(environment, cpu="another")
-    old = Book((Measured(msgspec.structs.replace(outcome(), scenario="durable"), elsewhere),))
+    old = Report((Measured(msgspec.structs.replace(outcome(), scenario="durable"), elsewhere),))
 
-    new = report.merged(old, [Measured(outcome(), environment)], ["in-memory", "durable"])
+    new = report.merge(old, [Measured(outcome(), environment)], ["in-memory", "durable"])
 
     assert [one.outcome.scenario for one in new.scenarios] == ["in-memory"]
 
@@ -164,7 +164,7 @@ def test_the_goals_are_put_into_both_pages_and_nothing_else_of_them_changes(
     for name in report.GOAL_PAGES:
         (tmp_path / name).write_text(f"before\n{room}\nafter\n", "utf-8")
     series = measured("pabal", 3e6, 3e6), measured(in_memory.REFERENCE, 1e6, 1e6)
-    book = Book((Measured(outcome(*series), environment),))
+    book = Report((Measured(outcome(*series), environment),))
 
     for _ in range(2):
         assert {page.name for page in report.write_goals(book, tmp_path)} == set(report.GOAL_PAGES)
@@ -181,7 +181,7 @@ def test_a_page_without_room_for_the_goals_is_left_alone(environment: Environmen
     """A report written to another folder must not need these pages, or damage pages of another structure."""
     (tmp_path / "performance.md").write_text("no room here\n", "utf-8")
 
-    assert report.write_goals(Book((Measured(outcome(), environment),)), tmp_path) == []
+    assert report.write_goals(Report((Measured(outcome(), environment),)), tmp_path) == []
     assert (tmp_path / "performance.md").read_text("utf-8") == "no room here\n"
 
 
@@ -189,7 +189,7 @@ def test_the_korean_page_has_words_for_every_scenario_and_says_which_english_one
     tmp_path: Path, environment: Environment
 ) -> None:
     """An untranslated scenario would be in English on the Korean page; an outdated page would pass."""
-    book = Book((Measured(outcome(measured("pabal", 2e6)), environment),))
+    book = Report((Measured(outcome(measured("pabal", 2e6)), environment),))
 
     report.write(book, tmp_path)
 

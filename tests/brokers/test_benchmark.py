@@ -18,7 +18,7 @@ def test_the_clock_stops_when_every_event_is_handled(rival: str) -> None:
 
 def test_a_role_that_does_not_start_gives_no_figure() -> None:
     """Otherwise a broken rival would hang the whole suite."""
-    role = redis_streams.Role("nobody", "redis://127.0.0.1:1/0", 1)
+    role = redis_streams.RoleProcess("nobody", "redis://127.0.0.1:1/0", 1)
     with pytest.raises(IncompleteError, match="did not start"):
         role.__enter__()
     assert role.process.returncode

@@ -24,7 +24,7 @@ from pabal.ports.storage import (
     SubscriptionRecord,
 )
 from pabal.testing.conformance import PORTS, Case, cases_for
-from pabal.testing.conformance.case import StorageFactory, cases_of, check, equal, refused
+from pabal.testing.conformance.case import StorageFactory, cases_of, check, expect_equal, expect_error
 
 SIMPLEST = Capabilities(persistent=False, shared=False, aggregates=True, inspectable=True)
 
@@ -392,14 +392,14 @@ async def test_what_is_wrong_is_said_with_what_was_expected() -> None:
         raise KeyError("x")
 
     with pytest.raises(AssertionError, match="the sum: expected 4, got 5"):
-        equal(5, 4, "the sum")
+        expect_equal(5, 4, "the sum")
     with pytest.raises(AssertionError, match="it rains"):
         check(False, "it rains")
     with pytest.raises(AssertionError, match="expected ValueError, but it returned 5"):
-        await refused(ValueError, answer(), "a call")
+        await expect_error(ValueError, answer(), "a call")
     with pytest.raises(AssertionError, match=r"expected ValueError, got KeyError\('x'\)"):
-        await refused(ValueError, fail(), "a call")
-    assert isinstance(await refused(KeyError, fail(), "a call"), KeyError)
+        await expect_error(ValueError, fail(), "a call")
+    assert isinstance(await expect_error(KeyError, fail(), "a call"), KeyError)
 
 
 def test_helpers_of_a_module_are_no_cases() -> None:

@@ -63,7 +63,7 @@ async def test_trouble_with_the_storage_is_told_and_does_not_end_the_stream(bus:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make each report as soon as the one before was sent."""
-    monkeypatch.setattr("pabal.dashboard.live._EVERY", 0.0)
+    monkeypatch.setattr("pabal.dashboard.live._REPORT_INTERVAL", 0.0)
 
 
 @pytest.mark.usefixtures("quick")
@@ -91,7 +91,7 @@ async def test_a_stream_in_which_nothing_happens_says_that_it_is_there(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy would close the connection, and the page say that the server is gone."""
-    monkeypatch.setattr("pabal.dashboard.live._SILENCE", 0.0)
+    monkeypatch.setattr("pabal.dashboard.live._KEEPALIVE_INTERVAL", 0.0)
     hub = Hub(operations_of(bus))
     stream = hub.listen()
     await anext(stream)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pabal import InMemoryEventBus, InMemoryEventStorage
-from pabal.dashboard import reading
+from pabal.dashboard import queries
 from pabal.errors import EventNotFoundError
 from pabal.operations import Operations
 from pabal.ports.operations import Trace
@@ -102,7 +102,7 @@ async def test_dead_letters_are_marked_in_a_chain_however_many_there_are(
     bus: InMemoryEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With more than a thousand, an event whose handler gave up looked like one that was handled."""
-    monkeypatch.setattr(reading, "_MARKED", 1)
+    monkeypatch.setattr(queries, "_MAX_MARKED_LETTERS", 1)
     async with client(bus) as http:
         letters = (await http.get("/api/dead-letters")).json()["items"]
         marked = []

@@ -45,19 +45,19 @@ def arm(point: str, fuse: Fuse) -> None:
 
         SqliteEventStorage._notify = committed  # type: ignore[method-assign]
     elif place in ("handling", "handled"):
-        around = Meter.around
+        measure = Meter.measure
 
         async def handle(self: Any, event: Any, context: Any, call_next: Any) -> Any:
             one = event[0] if isinstance(event, Sequence) else event
             mine = one.event_type == event_type and context.subscription != "portfolio"
             if mine and place == "handling":
                 fuse.burn()
-            result = await around(self, event, context, call_next)
+            result = await measure(self, event, context, call_next)
             if mine and place == "handled":
                 fuse.burn()
             return result
 
-        Meter.around = handle  # type: ignore[method-assign]
+        Meter.measure = handle  # type: ignore[method-assign]
     elif place in ("saving", "saved"):
         save = SqliteEventStorage.save_progress
 

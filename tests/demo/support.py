@@ -16,7 +16,7 @@ from pabal import SqliteEventStorage
 from pabal.demo.app import TradingDemo
 from pabal.demo.events import CandleClosed, OrderPlaced, Side, TickReceived
 from pabal.demo.report import Summary
-from pabal.demo.runs import OUTCOME, find_run, plan, tape_of
+from pabal.demo.runs import RESULT_EVENTS, find_run, plan, tape_of
 from pabal.demo.tape import Tape
 from tests import warm
 
@@ -81,7 +81,7 @@ async def _outcome(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Return a log's orders, fills and positions, by symbol and kind, in the order of the log."""
     found: dict[str, list[dict[str, Any]]] = {}
     async with SqliteEventStorage(path) as storage:
-        async for envelope in storage.read(types=OUTCOME):
+        async for envelope in storage.read(types=RESULT_EVENTS):
             event = envelope.event
             kind = "order" if event.event_type in ("order.placed", "order.rejected") else event.event_type
             said = {"id": event.event_id, "type": event.event_type, **event.to_dict()["payload"]}

@@ -20,7 +20,7 @@ from pabal.demo.events import (
     SignalRaised,
     TickReceived,
 )
-from pabal.demo.exchange import OUTAGE_MOST, execute, is_unavailable
+from pabal.demo.exchange import MAX_OUTAGE_ATTEMPTS, execute, is_unavailable
 from pabal.demo.positions import Position, book
 from pabal.demo.risk import Exposure, check
 from pabal.demo.strategy import Trend, follow
@@ -181,8 +181,8 @@ def test_a_fill_is_never_better_than_asked_for_and_follows_from_the_order_alone(
     for number in range(50):
         side: Side = "buy" if number % 2 else "sell"
         asked = order(f"o-{number}", side)
-        fill = execute(asked, OUTAGE_MOST + 1, RULES, RUN)
-        again = execute(asked, OUTAGE_MOST + 2, RULES, RUN)
+        fill = execute(asked, MAX_OUTAGE_ATTEMPTS + 1, RULES, RUN)
+        again = execute(asked, MAX_OUTAGE_ATTEMPTS + 2, RULES, RUN)
         assert (fill, fill.event_id) == (again, again.event_id)
         assert fill.price >= 100 if side == "buy" else fill.price <= 100
         assert abs(fill.price - 100) <= Decimal("0.03")
@@ -193,7 +193,7 @@ def test_the_exchange_fails_about_as_often_as_set_and_never_for_good() -> None:
     orders = [f"o-{number}" for number in range(1000)]
     refused = sum(is_unavailable(one, 1, RULES) for one in orders)
     assert 60 < refused < 140
-    assert not any(is_unavailable(one, OUTAGE_MOST + 1, RULES) for one in orders)
+    assert not any(is_unavailable(one, MAX_OUTAGE_ATTEMPTS + 1, RULES) for one in orders)
     with pytest.raises(ExchangeUnavailableError, match="unavailable for order"):
         execute(order(next(one for one in orders if is_unavailable(one, 1, RULES))), 1, RULES, RUN)
 

@@ -34,11 +34,11 @@ async def test_a_latency_runs_from_the_making_of_an_event_to_the_end_of_its_hand
             *(getattr(event, name) for name in ("symbol", "sequence", "at", "price", "quantity", "side")),
             occurred_at=event.occurred_at + timedelta(seconds=seconds),
         )
-        await meter.around(made, CONTEXT, nothing)
+        await meter.measure(made, CONTEXT, nothing)
     assert 0 <= meter.latencies["candles"][0] < 1
     assert meter.latencies["candles"][1] == 0  # created after it was handled, by the clock: never negative
     with pytest.raises(ValueError, match="bad"):
-        await meter.around(tick(1, 100), CONTEXT, fail)
+        await meter.measure(tick(1, 100), CONTEXT, fail)
     assert len(meter.latencies["candles"]) == 2
 
 
@@ -47,7 +47,7 @@ async def test_what_an_earlier_process_published_has_no_latency_here() -> None:
     meter = Meter()
     old = tick(1, 100)
     meter.started_at += 60
-    await meter.around([old, old], CONTEXT, nothing)
+    await meter.measure([old, old], CONTEXT, nothing)
     assert len(meter.latencies["candles"]) == 0
     assert meter.percentile(99) is None
 

@@ -9,7 +9,7 @@ from pabal.ports.operations import AuditEntry, DeadLetterView
 def bilingual(name: str, sentence: str) -> dict[str, str]:
     """Return a field with a sentence, and a second field with its Korean translation.
 
-    >>> in_both("reason", "the file is read-only")
+    >>> bilingual("reason", "the file is read-only")
     {'reason': 'the file is read-only', 'reason_ko': '읽기 전용 파일입니다'}
     """
     return {name: sentence, f"{name}_ko": in_korean(sentence)}

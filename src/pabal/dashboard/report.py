@@ -53,8 +53,8 @@ class Rates(msgspec.Struct, frozen=True):
 def rates_between(first: CounterSnapshot | None, last: CounterSnapshot) -> Rates:
     """Return the rates between two moments. A pure function.
 
-    >>> seen = {"risk": Seen(1, 10)}, {"risk": Seen(1, 30)}
-    >>> rates_between(Moment(0.0, 5, seen[0]), Moment(10.0, 25, seen[1]))
+    >>> seen = {"risk": Counters(1, 10)}, {"risk": Counters(1, 30)}
+    >>> rates_between(CounterSnapshot(0.0, 5, seen[0]), CounterSnapshot(10.0, 25, seen[1]))
     Rates(published=2.0, by_subscription={'risk': 2.0})
     """
     if first is None or last.at <= first.at:

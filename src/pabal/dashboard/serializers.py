@@ -137,7 +137,7 @@ def revision_of(letter: DeadLetterView) -> str:
 def restore_masked(edited: Any, original: Any) -> Any:
     """Restore the masked values that the user left masked while editing.
 
-    >>> unmasked({"email": "•••", "quantity": 2}, {"email": "kim@example.com", "quantity": 1})
+    >>> restore_masked({"email": "•••", "quantity": 2}, {"email": "kim@example.com", "quantity": 1})
     {'email': 'kim@example.com', 'quantity': 2}
     """
     if edited == HIDDEN:

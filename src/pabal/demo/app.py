@@ -34,7 +34,7 @@ from pabal.demo.report import (
     Summary,
 )
 from pabal.demo.risk import Exposure, check
-from pabal.demo.runs import finished, result_of
+from pabal.demo.runs import result_of, run_finished
 from pabal.demo.strategy import Trend, follow
 from pabal.demo.tape import Tape
 
@@ -91,11 +91,15 @@ class TradingDemo:
         # All events of one symbol in order, even across retries: its orders are filled as they were placed.
         options: dict[str, Any] = {"start": "beginning", "ordering": lambda event: event.symbol}
         for component in self._components:
-            bus.subscribe(component.takes, component.handle, name=component.name, retry=_RETRY, **options)
+            bus.subscribe(
+                component.event_class, component.handle, name=component.name, retry=_RETRY, **options
+            )
         bus.subscribe(OrderPlaced, self._exchange, name="exchange", retry=_EXCHANGE_RETRY, **options)
         portfolio = self._portfolio
-        bus.subscribe(portfolio.takes, portfolio.handle, name="portfolio", batch=256, start="beginning")
-        bus.use(self._meter.around)
+        bus.subscribe(
+            portfolio.event_classes, portfolio.handle, name="portfolio", batch=256, start="beginning"
+        )
+        bus.use(self._meter.measure)
         bus.listen(self._meter.listen, logs=True)
 
     async def _exchange(self, order: OrderPlaced, context: DeliveryContext) -> None:
@@ -115,11 +119,11 @@ class TradingDemo:
         fed = before["events_by_type"].get(source.event_type, 0)
         self._feed.published = fed
         self._resumed_at = fed or None
-        await self._recall()
+        await self._replay_states()
         self._subscribe()
-        with self._counted(before["events_by_type"]):
+        with self._counting(before["events_by_type"]):
             async with self._bus:
-                self._refuse_company()
+                self._refuse_other_player()
                 if fed:
                     self._phase = "catching up"
                     await self._bus.drain()
@@ -130,12 +134,12 @@ class TradingDemo:
                 self._refuse_halted()
                 seconds = self._meter.elapsed
                 result = await result_of(self._storage)
-                await self._bus.publish(finished(self._run, result))
+                await self._bus.publish(run_finished(self._run, result))
                 self._phase = "finished"
                 return await self._summary(result, seconds)
 
     @contextmanager
-    def _counted(self, before: dict[str, int]) -> Iterator[None]:
+    def _counting(self, before: dict[str, int]) -> Iterator[None]:
         self._meter.begin(before)
         remove: Callable[[], None] = self._storage.add_listener(self._meter.count)
         try:
@@ -143,7 +147,7 @@ class TradingDemo:
         finally:
             remove()
 
-    async def _recall(self) -> None:
+    async def _replay_states(self) -> None:
         """Fold what earlier processes handled into the components' states, in one pass over the log."""
         records = {record.name: record for record in await self._storage.list_subscriptions()}
         self._parked = sum(record.parked for record in records.values())
@@ -152,16 +156,16 @@ class TradingDemo:
             component.resume_from(records[component.name].watermark)
         if not replayed:
             return
-        types = {*(component.takes for component in replayed), *self._portfolio.takes}
+        types = {*(component.event_class for component in replayed), *self._portfolio.event_classes}
         async for envelope in self._storage.read(types=types):
             for component in replayed:
                 component.replay(envelope)
-            if isinstance(envelope.event, self._portfolio.takes):
+            if isinstance(envelope.event, self._portfolio.event_classes):
                 self._portfolio.apply(envelope.event)
 
-    def _refuse_company(self) -> None:
+    def _refuse_other_player(self) -> None:
         figures = self._bus.get_statistics()["subscriptions"].values()
-        if any(one["state"] == "standby" for one in figures):
+        if any(figure["state"] == "standby" for figure in figures):
             raise RunError(
                 path=self._storage.path,
                 reason="another process is playing this file; wait until it has finished, or choose another "
@@ -186,9 +190,9 @@ class TradingDemo:
             by_type=dict(self._meter.committed),
             subscriptions=subscriptions,
             retries=self._meter.retries,
-            dead_letters=self._parked + sum(one.parked for one in subscriptions),
+            dead_letters=self._parked + sum(subscription.parked for subscription in subscriptions),
             news=self._meter.news,
-            holdings=tuple(self._portfolio.listed()),
+            holdings=tuple(self._portfolio.sorted_holdings()),
         )
 
     def _figures(self) -> tuple[SubscriptionFigures, ...]:
@@ -209,7 +213,7 @@ class TradingDemo:
         meter = self._meter
         subscriptions = self._figures()
         letters = await self._dead_letters()
-        holdings = tuple(self._portfolio.listed())
+        holdings = tuple(self._portfolio.sorted_holdings())
         by_type = (await self._storage.get_event_statistics())["events_by_type"]
         return Summary(
             tape=self._run.tape,

@@ -40,9 +40,9 @@ def add_tick(
     opened_at = interval_of(tick.at, seconds)
     if candle is None or opened_at > candle.opened_at:
         number = 1 if candle is None else candle.number + 1
-        fresh = Candle(number, opened_at, price, price, price, price, tick.quantity)
-        return fresh, None if candle is None else close(candle, tick.symbol, seconds, run)
-    grown = Candle(
+        new_candle = Candle(number, opened_at, price, price, price, price, tick.quantity)
+        return new_candle, None if candle is None else close(candle, tick.symbol, seconds, run)
+    updated_candle = Candle(
         candle.number,
         candle.opened_at,
         candle.open,
@@ -51,13 +51,13 @@ def add_tick(
         price,
         candle.volume + tick.quantity,
     )
-    return grown, None
+    return updated_candle, None
 
 
 def interval_of(moment: datetime, seconds: int) -> datetime:
     """Return the start of the interval of ``seconds`` (counted from 1970) that contains ``moment``."""
-    whole = int(moment.timestamp())
-    return datetime.fromtimestamp(whole - whole % seconds, UTC)
+    timestamp = int(moment.timestamp())
+    return datetime.fromtimestamp(timestamp - timestamp % seconds, UTC)
 
 
 def close(candle: Candle, symbol: str, seconds: int, run: str) -> CandleClosed:

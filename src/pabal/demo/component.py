@@ -28,7 +28,7 @@ class Component(Generic[S]):
     def __init__(
         self,
         name: str,
-        takes: type[DomainEvent],
+        event_class: type[DomainEvent],
         decide: Decide[S],
         initial: S,
         *,
@@ -36,7 +36,7 @@ class Component(Generic[S]):
         storage: EventStorage,
     ) -> None:
         self.name = name
-        self.takes = takes
+        self.event_class = event_class
         self._decide = decide
         self._initial = initial
         self._storage = storage
@@ -44,7 +44,7 @@ class Component(Generic[S]):
         self._watermark = 0
         self._states: dict[str, tuple[int, S]] = {}
         """For each symbol: the state, and the position of the last event included in it."""
-        self._in_step: set[str] = set()
+        self._caught_up: set[str] = set()
         """Symbols of which this process has handled an event, so their state is up to date."""
 
     def resume_from(self, watermark: int) -> None:
@@ -53,15 +53,15 @@ class Component(Generic[S]):
 
     def replay(self, envelope: Envelope) -> None:
         """Fold an event that was handled before this process started."""
-        if envelope.position <= self._watermark and type(envelope.event) is self.takes:
-            self._fold(envelope)
+        if envelope.position <= self._watermark and type(envelope.event) is self.event_class:
+            self._apply(envelope)
 
-    def _fold(self, envelope: Envelope) -> None:
+    def _apply(self, envelope: Envelope) -> None:
         symbol = envelope.event.symbol
         _, state = self._states.get(symbol, (0, self._initial))
-        self._states[symbol] = (envelope.position, self._after(state, envelope.event))
+        self._states[symbol] = (envelope.position, self._state_after(state, envelope.event))
 
-    def _after(self, state: S, event: Any) -> S:
+    def _state_after(self, state: S, event: Any) -> S:
         try:
             return self._decide(state, event)[0]
         except (ImpossiblePriceError, OversoldError):
@@ -71,37 +71,37 @@ class Component(Generic[S]):
         """Decide on an event and publish the result."""
         assert context.position is not None
         symbol, position = event.symbol, context.position
-        if symbol not in self._in_step:
-            await self._step_up_to(position, symbol)
-        known, state = self._states.get(symbol, (0, self._initial))
-        is_late = known >= position
-        if is_late:
+        if symbol not in self._caught_up:
+            await self._catch_up(position, symbol)
+        last_position, state = self._states.get(symbol, (0, self._initial))
+        is_out_of_order = last_position >= position
+        if is_out_of_order:
             state = await self._state_at(position, symbol)
-        after, output = self._decide(state, event)
+        new_state, output = self._decide(state, event)
         if output is not None:
             await self._bus.publish(output)
-        if not is_late:
-            self._states[symbol] = (position, after)
+        if not is_out_of_order:
+            self._states[symbol] = (position, new_state)
 
-    async def _step_up_to(self, position: int, symbol: str) -> None:
+    async def _catch_up(self, position: int, symbol: str) -> None:
         """Fold the events between the watermark and a symbol's first event delivered to this process.
 
         Events of this symbol above the watermark may be finished already, if another symbol's event held the
         watermark back. They are not delivered again, but they belong to the state.
         """
-        async for envelope in self._storage.read(self._watermark, types=[self.takes]):
+        async for envelope in self._storage.read(self._watermark, types=[self.event_class]):
             if envelope.position >= position:
                 break
             if envelope.event.symbol == symbol:
-                self._fold(envelope)
-        self._in_step.add(symbol)
+                self._apply(envelope)
+        self._caught_up.add(symbol)
 
     async def _state_at(self, position: int, symbol: str) -> S:
         """Return the state before an event delivered out of order, such as a retried dead letter."""
         state = self._initial
-        async for envelope in self._storage.read(types=[self.takes]):
+        async for envelope in self._storage.read(types=[self.event_class]):
             if envelope.position >= position:
                 break
             if envelope.event.symbol == symbol:
-                state = self._after(state, envelope.event)
+                state = self._state_after(state, envelope.event)
         return state

@@ -190,7 +190,7 @@ class PositionChanged(DomainEvent):
         return self.symbol
 
 
-WAY_OF_A_TICK: tuple[type[DomainEvent], ...] = (
+EVENT_FLOW: tuple[type[DomainEvent], ...] = (
     TickReceived,
     CandleClosed,
     SignalRaised,

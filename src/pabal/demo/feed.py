@@ -14,7 +14,7 @@ READ_AHEAD = 512
 """The feed waits while the slowest subscription has this many unfinished events or more."""
 
 _BATCHES_PER_SECOND = 50
-_LOOK_AGAIN = 0.02
+_POLL_INTERVAL = 0.02
 
 
 class Feed:
@@ -40,7 +40,7 @@ class Feed:
         if self._speed is not None:
             size = max(1, min(BATCH, round(self._speed / _BATCHES_PER_SECOND)))
         while self.published < self._tape.length:
-            await self._room()
+            await self._wait_for_room()
             upto = min(self.published + size, self._tape.length)
             numbers = range(self.published + 1, upto + 1)
             await self._bus.publish_batch([self._tape.event(number, self._run) for number in numbers])
@@ -49,19 +49,19 @@ class Feed:
                 ahead = (upto - after) / self._speed - (monotonic() - began)
                 await asyncio.sleep(max(0.0, ahead))
 
-    async def _room(self) -> None:
+    async def _wait_for_room(self) -> None:
         """Wait until the slowest subscription has caught up enough."""
-        while self._lag() >= READ_AHEAD:
+        while self._largest_lag() >= READ_AHEAD:
             self._meter.pulse.clear()
             try:
                 # Time out regularly: the lag also shrinks without a pulse when a subscription skips events.
                 # (Not ``wait_for``: in Python 3.11 it may swallow a cancellation that coincides with the
                 # pulse.)
-                async with asyncio.timeout(_LOOK_AGAIN):
+                async with asyncio.timeout(_POLL_INTERVAL):
                     await self._meter.pulse.wait()
             except TimeoutError:
                 continue
 
-    def _lag(self) -> int:
+    def _largest_lag(self) -> int:
         figures = self._bus.get_statistics()["subscriptions"].values()
         return max((one["lag"] or 0 for one in figures), default=0)

@@ -16,7 +16,7 @@ from pabal import DeliveryContext, DomainEvent
 from pabal.ports.storage import Committed
 from pabal.ports.telemetry import AttemptFailed, EventParked, Report
 
-_NEWS_KEPT = 50
+_MAX_NEWS = 50
 
 
 class News(msgspec.Struct, frozen=True):
@@ -44,8 +44,8 @@ class Meter:
         """For each subscription: seconds from the creation of an event, right before it was published, to the
         end of its handling."""
         self.retries = 0
-        self._letters: deque[News] = deque(maxlen=_NEWS_KEPT)
-        self._retries: deque[News] = deque(maxlen=_NEWS_KEPT)
+        self._letters: deque[News] = deque(maxlen=_MAX_NEWS)
+        self._retries: deque[News] = deque(maxlen=_MAX_NEWS)
         self.pulse = asyncio.Event()
         self._last_error = ""
 
@@ -59,23 +59,23 @@ class Meter:
         """Return the seconds since the run began."""
         return time.time() - self.started_at
 
-    async def around(
+    async def measure(
         self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
     ) -> Any:
         """Time one handling; used as middleware."""
         result = await call_next()
-        self._note(context.subscription, event if isinstance(event, Sequence) else (event,))
+        self._record_latencies(context.subscription, event if isinstance(event, Sequence) else (event,))
         self.pulse.set()
         return result
 
-    def _note(self, subscription: str, events: Sequence[DomainEvent]) -> None:
+    def _record_latencies(self, subscription: str, events: Sequence[DomainEvent]) -> None:
         now = time.time()
         latencies = self.latencies.setdefault(subscription, array("d"))
         for event in events:
-            made_at = event.occurred_at.timestamp()
+            created_at = event.occurred_at.timestamp()
             # Events left by an earlier process waited for this process to start, not for the bus.
-            if made_at >= self.started_at:
-                latencies.append(max(0.0, now - made_at))
+            if created_at >= self.started_at:
+                latencies.append(max(0.0, now - created_at))
 
     def count(self, batch: Committed) -> None:
         """Count the events of a commit; called from the storage's thread."""
@@ -88,14 +88,14 @@ class Meter:
             self._last_error = str(report.error)
             if report.delay is not None:
                 self.retries += 1
-                self._tell(
+                self._add_news(
                     self._retries,
                     "retry",
                     f"{report.subscription}: {report.error}",
                     f"again in {report.delay * 1000:.0f} ms",
                 )
         elif isinstance(report, EventParked):
-            self._tell(
+            self._add_news(
                 self._letters,
                 "dead letter",
                 f"{report.subscription}: {self._last_error}",
@@ -104,7 +104,9 @@ class Meter:
             )
             self.pulse.set()
 
-    def _tell(self, where: deque[News], kind: Literal["retry", "dead letter"], what: str, then: str) -> None:
+    def _add_news(
+        self, where: deque[News], kind: Literal["retry", "dead letter"], what: str, then: str
+    ) -> None:
         where.append(News(self.elapsed, kind, what, then))
 
     @property
@@ -114,8 +116,10 @@ class Meter:
 
     def percentile(self, percent: int, subscription: str | None = None) -> float | None:
         """Return a percentile of the latencies in milliseconds, of one subscription or of all."""
-        chosen = self.latencies.values() if subscription is None else [self.latencies.get(subscription, ())]
-        ordered = sorted(chain.from_iterable(chosen))
+        latencies = (
+            self.latencies.values() if subscription is None else [self.latencies.get(subscription, ())]
+        )
+        ordered = sorted(chain.from_iterable(latencies))
         if not ordered:
             return None
         return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -37,7 +37,7 @@ class Holding(msgspec.Struct):
 class Portfolio:
     """Track positions and prices. Later events replace earlier ones, so handling one twice does no harm."""
 
-    takes = (PositionChanged, CandleClosed)
+    event_classes = (PositionChanged, CandleClosed)
 
     def __init__(self) -> None:
         self.holdings: dict[str, Holding] = {}
@@ -61,6 +61,6 @@ class Portfolio:
         holding.realized = event.realized
         holding.fees = event.fees
 
-    def listed(self) -> list[Holding]:
+    def sorted_holdings(self) -> list[Holding]:
         """Return the holdings, sorted by symbol."""
         return [self.holdings[symbol] for symbol in sorted(self.holdings)]

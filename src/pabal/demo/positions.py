@@ -36,15 +36,15 @@ def book(position: Position, fill: OrderFilled, run: str) -> tuple[Position, Pos
         quantity -= fill.quantity
         if quantity == 0:
             average = Decimal(0)
-    after = Position(position.fills + 1, quantity, average, realized, position.fees + fill.fee)
+    new_position = Position(position.fills + 1, quantity, average, realized, position.fees + fill.fee)
     changed = PositionChanged(
         fill.symbol,
         fill.order_id,
-        after.fills,
-        after.quantity,
-        after.average_price,
-        after.realized,
-        after.fees,
-        event_id=derived_id(run, "position", fill.symbol, after.fills),
+        new_position.fills,
+        new_position.quantity,
+        new_position.average_price,
+        new_position.realized,
+        new_position.fees,
+        event_id=derived_id(run, "position", fill.symbol, new_position.fills),
     )
-    return after, changed
+    return new_position, changed

@@ -19,7 +19,7 @@ from pabal.demo.events import (
 from pabal.demo.tape import DEFAULT_LENGTH, Tape, read_tape, simulate_tape
 from pabal.ports.storage import EventStorage
 
-OUTCOME = (OrderPlaced, OrderRejected, OrderFilled, PositionChanged)
+RESULT_EVENTS = (OrderPlaced, OrderRejected, OrderFilled, PositionChanged)
 """The events that make up a run's result: orders, fills and positions."""
 
 _TRADES_WINDOWS = (3, 8)
@@ -88,7 +88,7 @@ def finish_id(run: RunStarted) -> str:
     return derived_id(run.event_id, "finished")
 
 
-def finished(run: RunStarted, result: str) -> RunFinished:
+def run_finished(run: RunStarted, result: str) -> RunFinished:
     """Return the event that ends a run."""
     return RunFinished(result, event_id=finish_id(run))
 
@@ -99,13 +99,13 @@ async def result_of(storage: EventStorage) -> str:
     Two runs of one tape with the same settings have the same fingerprint, however often either was killed.
     """
     digests: dict[str, bytes] = {}
-    async for envelope in storage.read(types=OUTCOME):
+    async for envelope in storage.read(types=RESULT_EVENTS):
         event = envelope.event
         kind = "position" if isinstance(event, PositionChanged) else event.event_type
         line = f"{event.event_id} {sorted(event.to_dict()['payload'].items())}".encode()
         key = f"{kind}/{event.symbol}"
         digests[key] = sha256(digests.get(key, b"") + line).digest()
-    whole = sha256()
+    digest = sha256()
     for key in sorted(digests):
-        whole.update(key.encode() + digests[key])
-    return whole.hexdigest()[:16]
+        digest.update(key.encode() + digests[key])
+    return digest.hexdigest()[:16]

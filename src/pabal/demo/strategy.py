@@ -40,9 +40,9 @@ def follow(
     if fast_average == slow_average:
         return Trend(closes, trend.fast_above), None
     above = fast_average > slow_average
-    after = Trend(closes, above)
+    new_trend = Trend(closes, above)
     if trend.fast_above is None or above == trend.fast_above:
-        return after, None
+        return new_trend, None
     signal = SignalRaised(
         candle.symbol,
         candle.number,
@@ -52,4 +52,4 @@ def follow(
         slow_average,
         event_id=derived_id(run, "signal", candle.symbol, candle.number),
     )
-    return after, signal
+    return new_trend, signal

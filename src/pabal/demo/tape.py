@@ -103,12 +103,12 @@ def _event(row: Trade | Bar, sequence: int, seconds: int, run: str) -> TickRecei
 
 def _poison(row: Trade | Bar, sequence: int, seconds: int, run: str) -> TickReceived | CandleClosed:
     """Make an event that no handler can process. It is in no tape, and its metadata says so."""
-    bad: Trade | Bar
+    invalid_row: Trade | Bar
     if isinstance(row, Trade):
-        bad = msgspec.structs.replace(row, price=Decimal(-1))
+        invalid_row = msgspec.structs.replace(row, price=Decimal(-1))
     else:
-        bad = msgspec.structs.replace(row, high=row.low, low=row.high + 1)
-    event = _event(bad, sequence, seconds, run)
+        invalid_row = msgspec.structs.replace(row, high=row.low, low=row.high + 1)
+    event = _event(invalid_row, sequence, seconds, run)
     return msgspec.structs.replace(event, metadata={"injected": "by the demo"})
 
 
@@ -165,7 +165,7 @@ def _parse(path: Path, text: str) -> tuple[list[Trade | Bar], TapeKind]:
             line = _Line(path, reader.line_num, index, cells, len(header))
             row = build(symbol, line)
             if rows and row.at < rows[-1].at:
-                raise line.broken("timestamp", f"is earlier than the line before ({rows[-1].at})")
+                raise line.cell_error("timestamp", f"is earlier than the line before ({rows[-1].at})")
             rows.append(row)
     except csv.Error as error:
         raise TapeError(path=str(path), line=reader.line_num, reason=f"this is not CSV ({error})") from error
@@ -177,20 +177,20 @@ def _parse(path: Path, text: str) -> tuple[list[Trade | Bar], TapeKind]:
 def _columns(path: Path, header: list[str]) -> tuple[TapeKind, dict[str, int]]:
     """Return the kind of tape that has this header, and the index of each column."""
     kind: TapeKind = "trades"
-    wanted: tuple[str, ...] = _TRADE_COLUMNS
+    required: tuple[str, ...] = _TRADE_COLUMNS
     if {"open", "high", "low", "close"} & set(header):
-        kind, wanted = "candles", _CANDLE_COLUMNS
-    for name in wanted:
+        kind, required = "candles", _CANDLE_COLUMNS
+    for name in required:
         if header.count(name) != 1:
             problem = "is missing" if name not in header else "appears twice"
             raise TapeError(
                 path=str(path),
                 line=1,
                 column=name,
-                reason=f"the column {problem}; a tape of {kind} needs {', '.join(wanted)}, "
+                reason=f"the column {problem}; a tape of {kind} needs {', '.join(required)}, "
                 f"and this one has {', '.join(header) or 'none'}",
             )
-    return kind, {name: header.index(name) for name in wanted}
+    return kind, {name: header.index(name) for name in required}
 
 
 class _Line:
@@ -206,7 +206,7 @@ class _Line:
                 path=str(path), line=number, reason=f"{len(cells)} cells, where the header has {width}"
             )
 
-    def broken(self, column: str, problem: str) -> TapeError:
+    def cell_error(self, column: str, problem: str) -> TapeError:
         """Return the error for an invalid cell."""
         return TapeError(
             path=str(self._path),
@@ -223,10 +223,10 @@ class _Line:
         """Return a cell as a number, which must be above zero, or at least ``least``."""
         text = self.text(column)
         if not _NUMBER.fullmatch(text):
-            raise self.broken(column, "is not a number such as 39432.48")
+            raise self.cell_error(column, "is not a number such as 39432.48")
         value = Decimal(text)
         if value < least if least is not None else value <= 0:
-            raise self.broken(column, "is not above zero" if least is None else f"is below {least}")
+            raise self.cell_error(column, "is not above zero" if least is None else f"is below {least}")
         return value
 
     def moment(self) -> datetime:
@@ -235,22 +235,22 @@ class _Line:
             moment = datetime.fromisoformat(self.text("timestamp"))
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
-            raise self.broken("timestamp", "is not a time such as 2021-01-08T00:00:00.278Z") from None
+            raise self.cell_error("timestamp", "is not a time such as 2021-01-08T00:00:00.278Z") from None
 
 
 def _trade(symbol: str, line: _Line) -> Trade:
     side = line.text("side").lower()
     if side not in ("buy", "sell"):
-        raise line.broken("side", "is neither buy nor sell")
+        raise line.cell_error("side", "is neither buy nor sell")
     return Trade(symbol, line.moment(), line.number("price"), line.number("quantity"), side)  # type: ignore[arg-type]
 
 
 def _bar(symbol: str, line: _Line) -> Bar:
     opened, high, low, closed = (line.number(name) for name in ("open", "high", "low", "close"))
     if high < max(opened, closed, low):
-        raise line.broken("high", "is not the highest of the four prices")
+        raise line.cell_error("high", "is not the highest of the four prices")
     if low > min(opened, closed):
-        raise line.broken("low", "is not the lowest of the four prices")
+        raise line.cell_error("low", "is not the lowest of the four prices")
     volume = line.number("volume", least=Decimal(0))
     return Bar(symbol, line.moment(), opened, high, low, closed, volume)
 

@@ -45,16 +45,16 @@ def asyncapi_document(
     >>> document["components"]["schemas"]["asyncapi.bell_rung"]["properties"]
     {'tower': {'type': 'string'}}
     """
-    known = sorted((name, cls) for name, cls in registry.names() if name.startswith(event_types))
-    described = [registry.schema_of(cls) for _, cls in known]
-    payloads, found = describe_payloads(
-        [schema.payload_type for schema in described], ref_template="#/components/schemas/{name}"
+    named_classes = sorted((name, cls) for name, cls in registry.names() if name.startswith(event_types))
+    event_schemas = [registry.schema_of(cls) for _, cls in named_classes]
+    payloads, nested = describe_payloads(
+        [schema.payload_type for schema in event_schemas], ref_template="#/components/schemas/{name}"
     )
-    components = dict(found)
+    components = dict(nested)
     schemas: dict[str, EventSchema] = {}
-    for schema, payload in zip(described, payloads, strict=True):
+    for schema, payload in zip(event_schemas, payloads, strict=True):
         # Avoid the names of nested types, which are referred to; the payload's own name may be reused.
-        taken = schemas.keys() | (found.keys() - {_named(payload)})
+        taken = schemas.keys() | (nested.keys() - {_component_name(payload)})
         schemas[_identifier(schema.event_type, taken)] = schema
     messages: dict[str, Any] = {}
     channels: dict[str, Any] = {}
@@ -82,7 +82,7 @@ def asyncapi_document(
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,
-        "components": {"messages": messages, "schemas": _used(components, schemas)},
+        "components": {"messages": messages, "schemas": _only_referenced(components, schemas)},
     }
 
 
@@ -110,35 +110,35 @@ def _operation(action: str, key: str) -> dict[str, Any]:
 
 def _resolved(payload: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     """Return the schema that a payload's reference points to, to be listed under the event's own name."""
-    name = _named(payload)
+    name = _component_name(payload)
     if name is None:
         return payload
-    described: dict[str, Any] = components[name]
-    return described
+    schema: dict[str, Any] = components[name]
+    return schema
 
 
-def _named(payload: dict[str, Any]) -> str | None:
+def _component_name(payload: dict[str, Any]) -> str | None:
     """Return the name of a payload's schema among the components, or None if it is inline."""
     reference: str | None = payload.get("$ref")
     return None if reference is None else reference.rpartition("/")[2]
 
 
-def _used(components: dict[str, Any], roots: Iterable[str]) -> dict[str, Any]:
+def _only_referenced(components: dict[str, Any], roots: Iterable[str]) -> dict[str, Any]:
     """Drop the components that nothing refers to any more: the payload classes under their own names."""
     used: set[str] = set()
-    ahead = list(roots)
-    while ahead:
-        name = ahead.pop()
+    queue = list(roots)
+    while queue:
+        name = queue.pop()
         if name not in used:
             used.add(name)
-            ahead += _references(components[name])
+            queue += _references(components[name])
     return {name: components[name] for name in sorted(used)}
 
 
 def _references(node: Any) -> list[str]:
     if isinstance(node, dict):
-        own = [node["$ref"].rpartition("/")[2]] if isinstance(node.get("$ref"), str) else []
-        return own + [name for value in node.values() for name in _references(value)]
+        names = [node["$ref"].rpartition("/")[2]] if isinstance(node.get("$ref"), str) else []
+        return names + [name for value in node.values() for name in _references(value)]
     if isinstance(node, list):
         return [name for value in node for name in _references(value)]
     return []
@@ -146,9 +146,9 @@ def _references(node: Any) -> list[str]:
 
 def _identifier(name: str, taken: Container[str]) -> str:
     """Return a unique key that AsyncAPI allows, made from a name."""
-    wanted = key = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    base = key = re.sub(r"[^A-Za-z0-9._-]", "-", name)
     number = 1
     while key in taken:
         number += 1
-        key = f"{wanted}-{number}"
+        key = f"{base}-{number}"
     return key

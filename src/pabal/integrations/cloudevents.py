@@ -17,8 +17,8 @@ from pabal.ports.operations import EventView
 
 __all__ = ["from_cloudevent", "to_cloudevent", "view_to_cloudevent"]
 
-_TRACE = ("traceparent", "tracestate")
-_REQUIRED = ("specversion", "id", "source", "type")
+_TRACE_ATTRIBUTES = ("traceparent", "tracestate")
+_REQUIRED_ATTRIBUTES = ("specversion", "id", "source", "type")
 
 
 def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def to_cloudevent(event: Any, source: str) -> dict[str, Any]:
     """
     event = adopt(event)
     schema = registry.schema_of(kind_of(event))
-    return _document(
+    return _make_document(
         source,
         event_id=event.event_id,
         event_type=schema.event_type,
@@ -61,7 +61,7 @@ def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
     payload, as from ``events(payloads=False)``, gives a document without ``data``. Raises InvalidEventError
     for an empty ``source``. ``to_cloudevent`` shows an example of the result.
     """
-    return _document(
+    return _make_document(
         source,
         event_id=view.event_id,
         event_type=view.event_type,
@@ -75,7 +75,7 @@ def view_to_cloudevent(view: EventView, source: str) -> dict[str, Any]:
     )
 
 
-def _document(
+def _make_document(
     source: str,
     *,
     event_id: str,
@@ -107,7 +107,7 @@ def _document(
         "partitionkey": aggregate_id or None,
         "correlationid": correlation_id,
         "causationid": causation_id,
-        **{name: metadata.pop(name) for name in _TRACE if isinstance(metadata.get(name), str)},
+        **{name: metadata.pop(name) for name in _TRACE_ATTRIBUTES if isinstance(metadata.get(name), str)},
         "pabalversion": version,
         "pabalmetadata": encode_json(metadata).decode() if metadata else None,
         "data": data,
@@ -135,7 +135,9 @@ def from_cloudevent(document: Mapping[str, Any]) -> Any:
     ('front', '7')
     """
     document = {name: value for name, value in document.items() if value is not None}  # null is unset
-    missing = [name for name in _REQUIRED if not isinstance(document.get(name), str) or not document[name]]
+    missing = [
+        name for name in _REQUIRED_ATTRIBUTES if not isinstance(document.get(name), str) or not document[name]
+    ]
     if missing:
         raise InvalidEventError(f"this is not a CloudEvent: {', '.join(missing)} missing or not text")
     if document["specversion"] != "1.0":
@@ -163,11 +165,11 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("id", "source"):
             document[name].encode()  # JSON can contain a lone surrogate, which is not valid text
         if "time" in document:
-            header["occurred_at"] = _time_of(document["time"])
+            header["occurred_at"] = _parse_time(document["time"])
         metadata = msgspec.json.decode(document.get("pabalmetadata", "{}"), type=dict[str, Any])
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidEventError(f"CloudEvent {document['id']!r} has a broken attribute: {error}") from error
-    metadata.update({name: document[name] for name in _TRACE if name in document})
+    metadata.update({name: document[name] for name in _TRACE_ATTRIBUTES if name in document})
     try:
         header["event_id"] = str(UUID(document["id"]))
     except ValueError:
@@ -183,7 +185,7 @@ def _header_of(document: Mapping[str, Any]) -> dict[str, Any]:
     return header
 
 
-def _time_of(text: Any) -> datetime:
+def _parse_time(text: Any) -> datetime:
     """Parse an RFC 3339 time, which may be in lower case. Raises ValueError, TypeError, OverflowError."""
     time = datetime.fromisoformat(text.upper() if isinstance(text, str) else text)
     # Near the first and last possible date, some offsets have no equivalent in UTC.

@@ -12,7 +12,7 @@ from pabal.eventsourcing.pace import BuildProgress, Pace
 
 __all__ = ["show_progress"]
 
-Show = Callable[[BuildProgress], object]
+Display = Callable[[BuildProgress], object]
 
 
 def describe(measured: BuildProgress) -> str:
@@ -48,37 +48,39 @@ def show_progress(
     """
     out: TextIO | None = sys.stderr if stream is None else stream
     pace = Pace(clock)
-    with ExitStack() as shown:
-        show: Show | None = None
+    with ExitStack() as stack:
+        show: Display | None = None
 
         def progress(position: int, head: int) -> None:
             nonlocal show
             if out is None:
                 return  # a program without a console on Windows has no standard error
             if show is None:
-                bar = _bar(label, out, tell, shown) if out.isatty() else None
-                show = bar or _lines(label, out, every, tell, clock)
+                bar = _make_bar_display(label, out, tell, stack) if out.isatty() else None
+                show = bar or _make_line_display(label, out, every, tell, clock)
             show(pace.measure(position, head))
 
         yield progress
 
 
-def _lines(
+def _make_line_display(
     label: str, stream: TextIO, every: float, tell: Callable[[BuildProgress], str], clock: Callable[[], float]
-) -> Show:
-    due = clock() + every
+) -> Display:
+    next_at = clock() + every
 
     def show(measured: BuildProgress) -> None:
-        nonlocal due
+        nonlocal next_at
         now = clock()
-        if now >= due:
-            due = now + every
+        if now >= next_at:
+            next_at = now + every
             print(f"{label}: {tell(measured)}", file=stream, flush=True)
 
     return show
 
 
-def _bar(label: str, stream: TextIO, tell: Callable[[BuildProgress], str], shown: ExitStack) -> Show | None:
+def _make_bar_display(
+    label: str, stream: TextIO, tell: Callable[[BuildProgress], str], stack: ExitStack
+) -> Display | None:
     try:
         from rich.console import Console
         from rich.markup import escape
@@ -87,7 +89,7 @@ def _bar(label: str, stream: TextIO, tell: Callable[[BuildProgress], str], shown
         return None
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}")]
     console = Console(file=stream, highlight=False)
-    bar = shown.enter_context(Progress(*columns, console=console, transient=True))
+    bar = stack.enter_context(Progress(*columns, console=console, transient=True))
     task = bar.add_task(escape(label), total=None, told="")
 
     def show(measured: BuildProgress) -> None:

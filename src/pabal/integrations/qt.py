@@ -34,12 +34,12 @@ def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
     except ImportError as error:
         raise MissingExtraError(feature="run_in_qt", extra="qt") from error
     application: Any = qasync.QApplication.instance() or qasync.QApplication(sys.argv[:1])
-    quits = application.quitOnLastWindowClosed()
+    quit_on_last_window = application.quitOnLastWindowClosed()
     application.setQuitOnLastWindowClosed(False)  # the loop must outlive the windows, to stop the bus
     loop = qasync.QEventLoop(application)
     closed = asyncio.Event()
 
-    async def live() -> None:
+    async def run_bus() -> None:
         async with bus:
             windows = show()
             if inspect.isawaitable(windows):
@@ -49,7 +49,7 @@ def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
 
     application.lastWindowClosed.connect(closed.set)
     try:
-        task = loop.create_task(live())
+        task = loop.create_task(run_bus())
         task.add_done_callback(lambda _: loop.stop())
         interrupted = _cancel_on_interrupt(loop, task)
         # Not run_until_complete(): after a quit() it would resume tasks outside of a running loop.
@@ -61,7 +61,7 @@ def run_in_qt(bus: BaseEventBus, show: Callable[[], Any]) -> None:
         task.result()
     finally:
         application.lastWindowClosed.disconnect(closed.set)
-        application.setQuitOnLastWindowClosed(quits)
+        application.setQuitOnLastWindowClosed(quit_on_last_window)
         loop.close()
 
 
@@ -71,10 +71,10 @@ def _cancel_on_interrupt(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Non
     Python's own handler would run only when Qt next calls Python, and raise there; Qt then prints and drops
     the exception, and the program keeps running.
     """
-    came: list[int] = []
+    received: list[int] = []
 
     def cancel() -> None:
-        came.append(signal.SIGINT)
+        received.append(signal.SIGINT)
         task.cancel()
 
     if (
@@ -83,4 +83,4 @@ def _cancel_on_interrupt(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Non
     ):
         with contextlib.suppress(NotImplementedError):  # not available on Windows
             loop.add_signal_handler(signal.SIGINT, cancel)
-    return came
+    return received

@@ -18,40 +18,42 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 """The type of ``lifespan`` in Starlette and FastAPI: a function that takes the application."""
 
 
-_users: WeakKeyDictionary[BaseEventBus, int] = WeakKeyDictionary()
+_use_counts: WeakKeyDictionary[BaseEventBus, int] = WeakKeyDictionary()
 """How many running applications use each bus."""
-_ending: WeakKeyDictionary[BaseEventBus, asyncio.Event] = WeakKeyDictionary()
+_stopping: WeakKeyDictionary[BaseEventBus, asyncio.Event] = WeakKeyDictionary()
 """The buses that are stopping, each with an event that is set when it has stopped."""
 
 
 @asynccontextmanager
-async def _running(bus: BaseEventBus) -> AsyncIterator[None]:
-    while bus in _ending:
-        await _ending[bus].wait()  # starting it now would let the pending stop end it under this application
-    _users[bus] = _users.get(bus, 0) + 1
+async def _use(bus: BaseEventBus) -> AsyncIterator[None]:
+    while bus in _stopping:
+        await _stopping[
+            bus
+        ].wait()  # starting it now would let the pending stop end it under this application
+    _use_counts[bus] = _use_counts.get(bus, 0) + 1
     try:
         await bus.start()
     except BaseException:
-        _users[bus] -= 1
+        _use_counts[bus] -= 1
         raise
     async with AsyncExitStack() as stack:
-        stack.push_async_exit(partial(_leave, bus))
+        stack.push_async_exit(partial(_release, bus))
         yield
 
 
-async def _leave(
+async def _release(
     bus: BaseEventBus,
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> None:
-    _users[bus] -= 1
-    if not _users[bus]:
-        ended = _ending[bus] = asyncio.Event()
+    _use_counts[bus] -= 1
+    if not _use_counts[bus]:
+        ended = _stopping[bus] = asyncio.Event()
         try:
             await bus.__aexit__(kind, error, trace)
         finally:
-            del _ending[bus]
+            del _stopping[bus]
             ended.set()
 
 
@@ -68,7 +70,7 @@ def bus_lifespan(bus: BaseEventBus, inner: Lifespan | None = None) -> Lifespan:
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
-        async with _running(bus):
+        async with _use(bus):
             app.state.bus = bus
             if inner is None:
                 yield

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pabal.testing.recorder import Delivery, EventRecorder
     from pabal.testing.scenario import Scenario, given
 
-_HOMES = {
+_MODULES = {
     "Delivery": "pabal.testing.recorder",
     "EventRecorder": "pabal.testing.recorder",
     "ProcessScenario": "pabal.testing.process_scenario",
@@ -32,7 +32,7 @@ __all__ = ["Delivery", "EventRecorder", "ProcessScenario", "Scenario", "VirtualC
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
+    home = _MODULES.get(name)
     if home is None:
         raise AttributeError(f"module 'pabal.testing' has no attribute {name!r}")
     value = getattr(import_module(home), name)

@@ -10,7 +10,7 @@ from itertools import count
 
 from pabal.errors import UsageError
 
-_TURNS = 25
+_LOOP_TURNS = 25
 """Turns of the event loop after each timer: enough for everything it triggers in memory to finish."""
 
 
@@ -104,5 +104,5 @@ class VirtualClock:
 
     async def settle(self) -> None:
         """Run the event loop for a few turns, until everything that was ready has run."""
-        for _ in range(_TURNS):
+        for _ in range(_LOOP_TURNS):
             await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher, ndiff
 
 from pabal.errors import UsageError
 
-_MOST = 4_000_000
+_MAX_COMPARED = 4_000_000
 """The product of both sides' characters up to which similar lines are matched, in about a second."""
 
 
@@ -27,19 +27,19 @@ def refuse_lists(call: str, given: Iterable[object]) -> None:
             raise UsageError(f"{call}() was given a {kind}; pass its items one by one, as {call}(…, *{kind})")
 
 
-def compare(wanted: Sequence[str], found: Sequence[str]) -> str:
+def compare(expected: Sequence[str], found: Sequence[str]) -> str:
     """Return the lines of both, with ``-`` before missing ones and ``+`` before unexpected ones.
 
     Unless there are too many, similar lines are shown together, with the differences marked.
     """
-    if sum(map(len, wanted)) * sum(map(len, found)) <= _MOST:
-        return "\n".join(line.removesuffix("\n") for line in ndiff(wanted, found))
+    if sum(map(len, expected)) * sum(map(len, found)) <= _MAX_COMPARED:
+        return "\n".join(line.removesuffix("\n") for line in ndiff(expected, found))
     lines: list[str] = []
-    matcher = SequenceMatcher(None, wanted, found, autojunk=False)
-    for kind, begin, end, there, until in matcher.get_opcodes():
+    matcher = SequenceMatcher(None, expected, found, autojunk=False)
+    for kind, begin, end, found_begin, found_end in matcher.get_opcodes():
         if kind == "equal":
-            lines += (f"  {line}" for line in wanted[begin:end])
+            lines += (f"  {line}" for line in expected[begin:end])
         else:
-            lines += (f"- {line}" for line in wanted[begin:end])
-            lines += (f"+ {line}" for line in found[there:until])
+            lines += (f"- {line}" for line in expected[begin:end])
+            lines += (f"+ {line}" for line in found[found_begin:found_end])
     return "\n".join(lines)

@@ -81,34 +81,36 @@ class ProcessScenario:
                 raise UsageError(
                     f"then() was given {each!r:.60}, which is not a Command; a process sends only commands"
                 )
-        self._compare("commands were sent", map(_line, commands), map(_line, self._process.sent))
+        self._compare(
+            "commands were sent", map(_format_command, commands), map(_format_command, self._process.sent)
+        )
         return self
 
     def then_timeouts(self, **seconds: float | None) -> ProcessScenario:
         """Expect exactly these timeouts, by name and seconds; None means a cancelled one."""
         expected = {name: None if value is None else float(value) for name, value in seconds.items()}
-        self._compare("timeouts were set", _pairs(expected), _pairs(self._process.timeouts))
+        self._compare("timeouts were set", _format_values(expected), _format_values(self._process.timeouts))
         return self
 
     def then_state(self, **attributes: Any) -> ProcessScenario:
         """Expect these values of the process's attributes, which include ``ended``."""
         found = {name: getattr(self._process, name) for name in attributes}
         if found != attributes:
-            self._compare("attributes are there", _pairs(attributes), _pairs(found))
+            self._compare("attributes are there", _format_values(attributes), _format_values(found))
         return self
 
     def _compare(self, what: str, expected: Iterable[str], found: Iterable[str]) -> None:
-        wanted, there = list(expected), list(found)
-        if wanted != there:
-            raise AssertionError(f"other {what}:\n" + compare(wanted, there))
+        expected_lines, found_lines = list(expected), list(found)
+        if expected_lines != found_lines:
+            raise AssertionError(f"other {what}:\n" + compare(expected_lines, found_lines))
 
 
-def _line(command: Command[Any]) -> str:
+def _format_command(command: Command[Any]) -> str:
     fields = msgspec.structs.asdict(command)
     del fields["command_id"]
     shown = ", ".join(f"{name}={value!r}" for name, value in fields.items())
     return f"{type(command).__name__}({shown})"
 
 
-def _pairs(values: dict[str, Any]) -> list[str]:
+def _format_values(values: dict[str, Any]) -> list[str]:
     return sorted(f"{name} = {value!r}" for name, value in values.items())

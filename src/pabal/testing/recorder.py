@@ -60,13 +60,13 @@ class EventRecorder:
             # A recorder may be attached before any event class is defined.
             warnings.simplefilter("ignore", PatternMatchesNothingWarning)
             # A single ordering key keeps the recorded order the same as the published order.
-            bus.subscribe("*", self._note, name=self.NAME, ordering=lambda event: self.NAME)
-        bus.use(self._watch)
+            bus.subscribe("*", self._record_event, name=self.NAME, ordering=lambda event: self.NAME)
+        bus.use(self._record_attempt)
 
-    async def _note(self, event: Any) -> None:
+    async def _record_event(self, event: Any) -> None:
         self.published.append(event)
 
-    async def _watch(
+    async def _record_attempt(
         self, event: Any, context: DeliveryContext, call_next: Callable[[], Awaitable[Any]]
     ) -> Any:
         error: BaseException | None = None

@@ -73,7 +73,7 @@ class Scenario:
                 "aggregate, such as when(lambda order: order.fill(4))"
             )
         self._expect_no_error()
-        earlier = len(self._state.pending) if isinstance(self._state, Aggregate) else 0
+        pending_before = len(self._state.pending) if isinstance(self._state, Aggregate) else 0
         self._recorded = []
         result: Any = None
         try:
@@ -86,9 +86,9 @@ class Scenario:
                 result = change(self._state)
         except Exception as error:
             self._raised = error
-        _refuse_pausing(command, result)
+        _refuse_awaitable(command, result)
         if isinstance(self._state, Aggregate):
-            self._recorded = list(self._state.pending[earlier:])
+            self._recorded = list(self._state.pending[pending_before:])
         return self
 
     def then(self, *events: Any) -> Scenario:
@@ -187,14 +187,14 @@ def given(subject: Any, *events: Any, aggregate_id: str | None = None) -> Scenar
     refuse_classes("given", events)
     if not isinstance(subject, Decider):
         refuse_lists("given", events)
-    found = getattr(events[0], "aggregate_id", None) if events else None
+    first_id = getattr(events[0], "aggregate_id", None) if events else None
     if isinstance(subject, type) and issubclass(subject, ProcessManager):
         key = subject.key_of(events[0]) if events else None
         return ProcessScenario(subject, events, aggregate_id or key or "test")
-    return Scenario(subject, events, aggregate_id or found or "test")
+    return Scenario(subject, events, aggregate_id or first_id or "test")
 
 
-def _refuse_pausing(command: Any, result: Any) -> None:
+def _refuse_awaitable(command: Any, result: Any) -> None:
     if isawaitable(result):
         if iscoroutine(result):
             result.close()
@@ -203,15 +203,18 @@ def _refuse_pausing(command: Any, result: Any) -> None:
 
 def _difference(expected: Iterable[Any], found: Iterable[Any]) -> str:
     """Return the differing lines: ``-`` before missing ones and ``+`` before unexpected ones."""
-    return compare([_line(each) for each in expected], [_line(each) for each in found]) or "(nothing)"
+    return (
+        compare([_format_item(each) for each in expected], [_format_item(each) for each in found])
+        or "(nothing)"
+    )
 
 
-def _line(thing: Any) -> str:
+def _format_item(item: Any) -> str:
     """Show an event by its type and payload, the parts that are compared."""
-    if isinstance(thing, str):
-        return thing
-    schema_of = getattr(thing, "to_dict", None)
-    if schema_of is None:
-        return repr(thing)
-    fields = ", ".join(f"{name}={value!r}" for name, value in schema_of()["payload"].items())
-    return f"{type(thing).__name__}({fields})"
+    if isinstance(item, str):
+        return item
+    to_dict = getattr(item, "to_dict", None)
+    if to_dict is None:
+        return repr(item)
+    fields = ", ".join(f"{name}={value!r}" for name, value in to_dict()["payload"].items())
+    return f"{type(item).__name__}({fields})"

@@ -10,7 +10,7 @@ from pabal.domain.envelope import decode_event
 from pabal.errors import ConcurrencyError, DuplicateEventError, PayloadTooLargeError
 from pabal.eventsourcing import Repository
 from pabal.ports.storage import Committed, StreamAppend
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_equal, expect_error, opened
 from pabal.testing.conformance.events import Audited, Deposited, Ticked, deposits, everything
 
 NEEDS = ("versioned", "aggregates")
@@ -50,7 +50,7 @@ async def history(storage: Any, account: str, after: int = 0, kind: str = "accou
     found: list[tuple[int, Any]] = []
     for row in rows:
         event: Any = decode_event(row)
-        equal((row.aggregate_type, row.aggregate_id), (kind, account), "the stream that a row names")
+        expect_equal((row.aggregate_type, row.aggregate_id), (kind, account), "the stream that a row names")
         found.append((row.stream_version, event.number))
     return found
 
@@ -65,13 +65,13 @@ async def several_streams_grow_in_one_append(factory: StorageFactory) -> None:
         await storage.store_events(deposits("a", range(2)))
         audit = StreamAppend("audit", "a", 0, (Audited("a", 9),))
         positions = await append(storage, to_account("a", 2, 2, 3), to_account("b", 0, 4), audit)
-        equal(len(positions), 4, "positions of 4 events")
+        expect_equal(len(positions), 4, "positions of 4 events")
         check(positions == sorted(set(positions)), f"positions must grow: {positions}")
         stored = [*deposits("a", range(4)), Deposited("b", 4), Audited("a", 9)]
-        equal(await everything(storage), stored, "the log")
-        equal(await history(storage, "a"), [(n + 1, n) for n in range(4)], "the history of account/a")
-        equal(await history(storage, "b"), [(1, 4)], "the history of account/b")
-        equal(await history(storage, "a", kind="audit"), [(1, 9)], "the history of audit/a")
+        expect_equal(await everything(storage), stored, "the log")
+        expect_equal(await history(storage, "a"), [(n + 1, n) for n in range(4)], "the history of account/a")
+        expect_equal(await history(storage, "b"), [(1, 4)], "the history of account/b")
+        expect_equal(await history(storage, "a", kind="audit"), [(1, 9)], "the history of audit/a")
 
 
 @case()
@@ -85,17 +85,17 @@ async def one_stream_elsewhere_leaves_nothing_of_any(factory: StorageFactory) ->
                 (to_account("b", expected, 9), to_account("new", 5, 9), to_account("a", 1, 7)),
             ):
                 what = f"an append that takes account/b, which is at 2, to be at {expected}"
-                error = await refused(ConcurrencyError, append(storage, *changes), what)
+                error = await expect_error(ConcurrencyError, append(storage, *changes), what)
                 found = (error.aggregate_type, error.aggregate_id, error.expected_version)
-                equal(found, ("account", "b", expected), f"what the error says of {what}")
-                equal(error.actual_version, 2, f"the version that the error of {what} names")
+                expect_equal(found, ("account", "b", expected), f"what the error says of {what}")
+                expect_equal(error.actual_version, 2, f"the version that the error of {what} names")
         stored = [Deposited("a", 0), Deposited("b", 1), Deposited("b", 2)]
-        equal(await everything(storage), stored, "the log after refused appends")
-        equal(await history(storage, "new"), [], "the history of a stream that was never begun")
+        expect_equal(await everything(storage), stored, "the log after refused appends")
+        expect_equal(await history(storage, "new"), [], "the history of a stream that was never begun")
         await append(storage, to_account("b", 2, 3), to_account("a", 1, 4), to_account("new", 0, 5))
-        equal(await history(storage, "a"), [(1, 0), (2, 4)], "the history of account/a")
-        equal(await history(storage, "b"), [(1, 1), (2, 2), (3, 3)], "the history of account/b")
-        equal(await history(storage, "new"), [(1, 5)], "the history of account/new")
+        expect_equal(await history(storage, "a"), [(1, 0), (2, 4)], "the history of account/a")
+        expect_equal(await history(storage, "b"), [(1, 1), (2, 2), (3, 3)], "the history of account/b")
+        expect_equal(await history(storage, "new"), [(1, 5)], "the history of account/new")
 
 
 @case()
@@ -109,11 +109,11 @@ async def one_bad_event_leaves_nothing_of_any_stream(factory: StorageFactory) ->
         for kind, event in ((DuplicateEventError, other), (PayloadTooLargeError, large)):
             change = StreamAppend("account", event.account, 0, (event,))
             call = append(storage, to_account("a", 1, 7), to_account("c", 0, 8), change)
-            await refused(kind, call, f"an append with an event of {kind.__name__}")
-        equal(await everything(storage), [known], "the log after refused appends")
+            await expect_error(kind, call, f"an append with an event of {kind.__name__}")
+        expect_equal(await everything(storage), [known], "the log after refused appends")
         await append(storage, to_account("a", 1, 1), to_account("c", 0, 2))
-        equal(await history(storage, "a"), [(1, 0), (2, 1)], "the history of account/a")
-        equal(await history(storage, "c"), [(1, 2)], "the history of account/c")
+        expect_equal(await history(storage, "a"), [(1, 0), (2, 1)], "the history of account/a")
+        expect_equal(await history(storage, "c"), [(1, 2)], "the history of account/c")
 
 
 @case()
@@ -122,8 +122,8 @@ async def the_same_append_to_several_streams_succeeds_again(factory: StorageFact
     changes = (to_account("a", 0, 0, 1), to_account("b", 0, 2))
     async with opened(factory) as storage:
         first = await append(storage, *changes)
-        equal(await append(storage, *changes), first, "positions of the same append again")
-        equal(len(await everything(storage)), 3, "events in the log")
+        expect_equal(await append(storage, *changes), first, "positions of the same append again")
+        expect_equal(len(await everything(storage)), 3, "events in the log")
 
 
 @case()
@@ -134,8 +134,10 @@ async def appends_count_in_the_order_of_their_calls(factory: StorageFactory) -> 
             storage.append_streams((to_account("a", n, n), to_account("b", 2 * n, n, n))) for n in range(30)
         ]
         check(all([await call for call in calls]), "every append returns positions")
-        equal(await history(storage, "a"), [(n + 1, n) for n in range(30)], "the history of account/a")
-        equal(await history(storage, "b"), [(n + 1, n // 2) for n in range(60)], "the history of account/b")
+        expect_equal(await history(storage, "a"), [(n + 1, n) for n in range(30)], "the history of account/a")
+        expect_equal(
+            await history(storage, "b"), [(n + 1, n // 2) for n in range(60)], "the history of account/b"
+        )
 
 
 @case()
@@ -153,9 +155,9 @@ async def what_stands_on_a_refused_append_is_refused(factory: StorageFactory) ->
         ]
         results = await asyncio.gather(*calls, return_exceptions=True)
         stored = [isinstance(result, list) for result in results]
-        equal(stored, [False, False, True, True], f"which of four appends were stored ({results})")
-        equal(await history(storage, "a"), [(1, 2), (2, 3)], "the history of account/a")
-        equal(await history(storage, "b"), [(1, 2), (2, 3)], "the history of account/b")
+        expect_equal(stored, [False, False, True, True], f"which of four appends were stored ({results})")
+        expect_equal(await history(storage, "a"), [(1, 2), (2, 3)], "the history of account/a")
+        expect_equal(await history(storage, "b"), [(1, 2), (2, 3)], "the history of account/b")
 
 
 @case()
@@ -166,10 +168,12 @@ async def of_appends_that_share_a_stream_one_wins(factory: StorageFactory) -> No
         results = await asyncio.gather(*calls, return_exceptions=True)
         won = [n for n, result in enumerate(results) if isinstance(result, list)]
         lost = [result for result in results if isinstance(result, ConcurrencyError)]
-        equal((len(won), len(lost)), (1, 9), "how many of ten appends won and lost")
-        equal(await history(storage, "shared"), [(1, won[0])], "the history of account/shared")
+        expect_equal((len(won), len(lost)), (1, 9), "how many of ten appends won and lost")
+        expect_equal(await history(storage, "shared"), [(1, won[0])], "the history of account/shared")
         for n in range(10):
-            equal(await history(storage, f"own-{n}"), [(1, n)] if n in won else [], f"of account/own-{n}")
+            expect_equal(
+                await history(storage, f"own-{n}"), [(1, n)] if n in won else [], f"of account/own-{n}"
+            )
 
 
 @case()
@@ -180,10 +184,12 @@ async def listeners_hear_an_append_to_several_streams(factory: StorageFactory) -
         storage.add_listener(heard.append)
         positions = await append(storage, to_account("a", 0, 0, 1), to_account("b", 0, 2))
         known = {one.first + at: event for one in heard for at, event in enumerate(one.events)}
-        equal([known.get(p) for p in positions], [*deposits("a", range(2)), Deposited("b", 2)], "heard")
+        expect_equal(
+            [known.get(p) for p in positions], [*deposits("a", range(2)), Deposited("b", 2)], "heard"
+        )
         call = append(storage, to_account("a", 2, 7), to_account("b", 0, 8))
-        await refused(ConcurrencyError, call, "an append at a version that has passed")
-        equal(sum(len(one.events) for one in heard), 3, "events heard")
+        await expect_error(ConcurrencyError, call, "an append at a version that has passed")
+        expect_equal(sum(len(one.events) for one in heard), 3, "events heard")
 
 
 # -- history ------------------------------------------------------------------------------------------------
@@ -198,13 +204,17 @@ async def a_history_is_read_from_a_version_on(factory: StorageFactory) -> None:
             await storage.store_events([Deposited("a", number), *strangers])
         for after in (0, 1, 20, 39):
             found = await history(storage, "a", after)
-            equal(found, [(n + 1, n) for n in range(after, 40)], f"the history above version {after}")
+            expect_equal(found, [(n + 1, n) for n in range(after, 40)], f"the history above version {after}")
         for after in (40, 41, 1000):
-            equal(await history(storage, "a", after), [], f"the history above version {after} of 40")
+            expect_equal(await history(storage, "a", after), [], f"the history above version {after} of 40")
         for stream in (("account", "nobody"), ("nothing", "a")):
-            equal(await storage.read_history(*stream), [], f"the history of {stream}, which does not exist")
+            expect_equal(
+                await storage.read_history(*stream), [], f"the history of {stream}, which does not exist"
+            )
         await storage.store_event(Deposited("a", 40))
-        equal(await history(storage, "a", 39), [(40, 39), (41, 40)], "the history after another append")
+        expect_equal(
+            await history(storage, "a", 39), [(40, 39), (41, 40)], "the history after another append"
+        )
 
 
 @case()
@@ -216,9 +226,9 @@ async def ids_are_told_apart_to_the_last_letter(factory: StorageFactory) -> None
             await storage.save_snapshot("account", name, 1, str(n).encode())
         await append(storage, *(to_account(name, 1, n) for n, name in enumerate(IDS)))
         for n, name in enumerate(IDS):
-            equal(await history(storage, name), [(1, n), (2, n)], f"the history of account/{name:.20}")
+            expect_equal(await history(storage, name), [(1, n), (2, n)], f"the history of account/{name:.20}")
             kept = await storage.load_snapshot("account", name)
-            equal(kept, str(n).encode(), f"the snapshot of account/{name:.20}")
+            expect_equal(kept, str(n).encode(), f"the snapshot of account/{name:.20}")
 
 
 @case("persistent")
@@ -229,11 +239,15 @@ async def aggregates_are_there_after_closing(factory: StorageFactory) -> None:
         await storage.save_snapshot("account", "a", 2, b"two")
     async with opened(factory) as storage:
         call = append(storage, to_account("b", 1, 8), to_account("a", 1, 9))
-        await refused(ConcurrencyError, call, "an append at a version that has passed, after opening again")
+        await expect_error(
+            ConcurrencyError, call, "an append at a version that has passed, after opening again"
+        )
         await append(storage, to_account("b", 1, 3), to_account("a", 2, 4))
-        equal(await history(storage, "a", 1), [(2, 1), (3, 4)], "the history of account/a above version 1")
-        equal(await history(storage, "b"), [(1, 2), (2, 3)], "the history of account/b")
-        equal(await storage.load_snapshot("account", "a"), b"two", "the snapshot")
+        expect_equal(
+            await history(storage, "a", 1), [(2, 1), (3, 4)], "the history of account/a above version 1"
+        )
+        expect_equal(await history(storage, "b"), [(1, 2), (2, 3)], "the history of account/b")
+        expect_equal(await storage.load_snapshot("account", "a"), b"two", "the snapshot")
 
 
 @case("shared")
@@ -243,13 +257,15 @@ async def aggregates_are_the_same_for_all(factory: StorageFactory) -> None:
         await append(left, to_account("a", 0, 0), to_account("b", 0, 1))
         await append(right, to_account("b", 1, 2))
         call = append(left, to_account("a", 1, 8), to_account("b", 1, 9))
-        await refused(ConcurrencyError, call, "an append at a version that the other moved past")
+        await expect_error(ConcurrencyError, call, "an append at a version that the other moved past")
         await append(left, to_account("a", 1, 3), to_account("b", 2, 4))
         await left.save_snapshot("account", "a", 2, b"left")
         for one in (left, right):
-            equal(await history(one, "a"), [(1, 0), (2, 3)], "the history of account/a as each sees it")
-            equal(await history(one, "b", 1), [(2, 2), (3, 4)], "of account/b as each sees it")
-            equal(await one.load_snapshot("account", "a"), b"left", "the snapshot as each sees it")
+            expect_equal(
+                await history(one, "a"), [(1, 0), (2, 3)], "the history of account/a as each sees it"
+            )
+            expect_equal(await history(one, "b", 1), [(2, 2), (3, 4)], "of account/b as each sees it")
+            expect_equal(await one.load_snapshot("account", "a"), b"left", "the snapshot as each sees it")
 
 
 # -- snapshots ----------------------------------------------------------------------------------------------
@@ -259,17 +275,17 @@ async def aggregates_are_the_same_for_all(factory: StorageFactory) -> None:
 async def the_last_snapshot_is_kept(factory: StorageFactory) -> None:
     """Return the bytes saved last for each type and id, whatever their version; None after a removal."""
     async with opened(factory) as storage:
-        equal(await storage.load_snapshot("account", "a"), None, "a snapshot that was never saved")
+        expect_equal(await storage.load_snapshot("account", "a"), None, "a snapshot that was never saved")
         await storage.save_snapshot("account", "a", 1, None)
         await storage.save_snapshot("audit", "a", 1, b"audit")
         for version, data in ((5, b"five"), (9, b""), (3, bytes(range(256)) * 4096), (3, b"\x00again")):
             await storage.save_snapshot("account", "a", version, data)
             kept = await storage.load_snapshot("account", "a")
-            equal(kept, data, f"the snapshot of version {version}")
+            expect_equal(kept, data, f"the snapshot of version {version}")
         await storage.save_snapshot("account", "a", 3, None)
-        equal(await storage.load_snapshot("account", "a"), None, "a snapshot that was removed")
-        equal(await storage.load_snapshot("audit", "a"), b"audit", "the snapshot of another type")
-        equal(await everything(storage), [], "the log: a snapshot is no event")
+        expect_equal(await storage.load_snapshot("account", "a"), None, "a snapshot that was removed")
+        expect_equal(await storage.load_snapshot("audit", "a"), b"audit", "the snapshot of another type")
+        expect_equal(await everything(storage), [], "the log: a snapshot is no event")
 
 
 def account_class(meaning: int = 1) -> type[Any]:
@@ -304,8 +320,10 @@ async def an_aggregate_goes_on_from_its_snapshot(factory: StorageFactory) -> Non
             async with accounts.edit("a") as account:
                 account.deposit(number)
         check(await storage.load_snapshot("account", "a"), "a snapshot is saved after 5 events")
-        equal(await total_of(storage), (15, 5), "total and version from snapshot and events")
-        equal(await total_of(storage, meaning=2), (15, 5), "total and version of a class that changed since")
+        expect_equal(await total_of(storage), (15, 5), "total and version from snapshot and events")
+        expect_equal(
+            await total_of(storage, meaning=2), (15, 5), "total and version of a class that changed since"
+        )
 
 
 @case()
@@ -323,4 +341,6 @@ async def a_snapshot_that_is_no_good_is_passed_over(factory: StorageFactory) -> 
             for data in (foreign, foreign[:-1], b"", b"\x00" * 40):
                 await storage.save_snapshot("account", "a", 2, data)
                 found = await total_of(storage)
-                equal(found, (sum(range(version + 1)), version), f"total and version over {data[:8]!r}")
+                expect_equal(
+                    found, (sum(range(version + 1)), version), f"total and version over {data[:8]!r}"
+                )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pabal.bus.in_memory import InMemoryEventBus
 from pabal.testing.clock import VirtualClock
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_count, expect_equal, opened
 from pabal.testing.conformance.events import Audited, Deposited, Ticked, deposits
 from pabal.testing.conformance.running import Handler, running, settled
 
@@ -19,14 +19,14 @@ async def what_is_published_is_stored_and_handled(factory: StorageFactory) -> No
     async with opened(factory) as storage, running(storage, handler) as bus:
         receipt = await bus.publish(Deposited("a", 0))
         found = await storage.get_event(receipt.event_id)
-        equal(found, Deposited("a", 0), "the event in the storage when publish returned")
+        expect_equal(found, Deposited("a", 0), "the event in the storage when publish returned")
         receipts = await bus.publish_batch([Deposited("b", 1), Ticked(2), Audited("a", 3)])
         check(all(one.position for one in receipts), f"each receipt must have a position: {receipts}")
         await settled(bus)
-        equal(sorted(handler.numbers()), [0, 1, 2, 3], "numbers of the events handled")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(sorted(handler.numbers()), [0, 1, 2, 3], "numbers of the events handled")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
         head = await storage.head()
-        equal((record.watermark, record.frontier), (head, head), "the saved cursor after draining")
+        expect_equal((record.watermark, record.frontier), (head, head), "the saved cursor after draining")
 
 
 @case()
@@ -41,7 +41,7 @@ async def a_restart_repeats_nothing_and_misses_nothing(factory: StorageFactory) 
         async with running(storage, handler) as bus:
             await bus.publish(Deposited("a", 6))
             await settled(bus)
-        equal(handler.numbers(), list(range(7)), "numbers of the events handled over two runs")
+        expect_equal(handler.numbers(), list(range(7)), "numbers of the events handled over two runs")
 
 
 @case()
@@ -55,15 +55,17 @@ async def order_holds_per_aggregate_across_failures(factory: StorageFactory) -> 
         ]
         await bus.publish_batch(events)
         await settled(bus)
-        equal(handler.numbers("a"), [0], "events of the first account before its retry")
-        equal(handler.numbers("b"), [10, 11, 12], "events of the second account before its retry")
+        expect_equal(handler.numbers("a"), [0], "events of the first account before its retry")
+        expect_equal(handler.numbers("b"), [10, 11, 12], "events of the second account before its retry")
         await clock.advance(10)
         await settled(bus)
-        equal(handler.numbers("b"), [10, 11, 12, 13, 14], "events of the second account after its retry")
+        expect_equal(
+            handler.numbers("b"), [10, 11, 12, 13, 14], "events of the second account after its retry"
+        )
         await clock.advance(10)
         await settled(bus)
-        equal(handler.numbers("a"), [0, 1, 2, 3, 4], "events of the first account after two retries")
-        equal(handler.attempts.count(1), 3, "attempts on the event that failed twice")
+        expect_equal(handler.numbers("a"), [0, 1, 2, 3, 4], "events of the first account after two retries")
+        expect_equal(handler.attempts.count(1), 3, "attempts on the event that failed twice")
 
 
 @case()
@@ -79,16 +81,16 @@ async def a_retry_keeps_its_time_over_a_restart(factory: StorageFactory) -> None
         async with running(storage, handler, clock) as bus:
             await clock.advance(5)
             await settled(bus)
-            equal(handler.attempts, [1], "attempts 9 s after the first one failed")
+            expect_equal(handler.attempts, [1], "attempts 9 s after the first one failed")
             await clock.advance(1.5)
             await settled(bus)
-            equal(handler.attempts, [1, 1], "attempts 10.5 s after the first one failed")
+            expect_equal(handler.attempts, [1, 1], "attempts 10.5 s after the first one failed")
         async with running(storage, handler, clock) as bus:
             await clock.advance(10)
             await settled(bus)
-            equal(handler.attempts, [1, 1, 1], "attempts after the second retry")
-            [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
-            equal(
+            expect_equal(handler.attempts, [1, 1, 1], "attempts after the second retry")
+            [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
+            expect_equal(
                 [failure.attempt for failure in letter.attempts],
                 [1, 2, 3],
                 "attempts that the dead letter tells of",
@@ -106,11 +108,13 @@ async def what_is_parked_lets_the_others_pass(factory: StorageFactory) -> None:
         for _ in range(2):
             await clock.advance(10)
             await settled(bus)
-        equal(handler.numbers(), [0, 1, 3, 4], "numbers of the events handled")
-        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
-        equal((letter.event, letter.subscription), (Deposited("a", 2), "sub"), "the dead letter")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal((record.watermark, record.parked), (await storage.head(), 1), "the cursor, and what is parked")
+        expect_equal(handler.numbers(), [0, 1, 3, 4], "numbers of the events handled")
+        [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
+        expect_equal((letter.event, letter.subscription), (Deposited("a", 2), "sub"), "the dead letter")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(
+            (record.watermark, record.parked), (await storage.head(), 1), "the cursor, and what is parked"
+        )
 
 
 @case()
@@ -125,14 +129,14 @@ async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFac
             for _ in range(2):
                 await clock.advance(10)
                 await settled(bus)
-            equal(handler.numbers("a"), [0], "events of the key that are handled")
-            equal(handler.numbers("b"), [100], "events of another key")
+            expect_equal(handler.numbers("a"), [0], "events of the key that are handled")
+            expect_equal(handler.numbers("b"), [100], "events of another key")
         async with running(storage, handler, clock, on_exhausted="park_key") as bus:
             await bus.publish(Deposited("a", 4))
             await settled(bus)
-            equal(handler.numbers("a"), [0], "events of the key after a restart")
-            [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
-            equal(
+            expect_equal(handler.numbers("a"), [0], "events of the key after a restart")
+            [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
+            expect_equal(
                 (letter.key, letter.queued),
                 ("account/a", 3),
                 "the key of the dead letter, and what is behind it",
@@ -140,8 +144,8 @@ async def what_queues_behind_a_parked_event_follows_in_order(factory: StorageFac
             await bus.dead_letters.retry(letter.id)
             await bus.publish(Deposited("a", 5))
             await settled(bus)
-            equal(handler.numbers("a"), [0, 1, 2, 3, 4, 5], "events of the key after the retry")
-            equal(await bus.dead_letters.list(), [], "dead letters after the retry")
+            expect_equal(handler.numbers("a"), [0, 1, 2, 3, 4, 5], "events of the key after the retry")
+            expect_equal(await bus.dead_letters.list(), [], "dead letters after the retry")
 
 
 @case()
@@ -153,16 +157,16 @@ async def a_subscription_that_stops_stays_where_it_is(factory: StorageFactory) -
         async with running(storage, handler, clock, on_exhausted="stop", retry_count=0, retry=None) as bus:
             await bus.publish_batch(deposits("a", range(3)))
             await settled(bus)
-            equal(handler.numbers(), [0], "events handled before the subscription stopped")
-            equal(bus.health().status, "failing", "the health of the bus")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal(record.watermark, 1, "the watermark of the subscription that stopped")
+            expect_equal(handler.numbers(), [0], "events handled before the subscription stopped")
+            expect_equal(bus.health().status, "failing", "the health of the bus")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(record.watermark, 1, "the watermark of the subscription that stopped")
         handler.failures.clear()
         async with running(storage, handler, clock, on_exhausted="stop") as bus:
             await settled(bus)
             await clock.advance(10)
             await settled(bus)
-            equal(handler.numbers(), [0, 1, 2], "events handled after the restart")
+            expect_equal(handler.numbers(), [0, 1, 2], "events handled after the restart")
 
 
 @case()
@@ -177,10 +181,10 @@ async def a_late_subscription_sees_what_it_says(factory: StorageFactory) -> None
         await bus.publish(Deposited("a", 8))
         await settled(bus)
         seen = [len(handler.handled) for handler in late.values()]
-        equal(seen, [9, 6, 2], "how many events each late subscription handled")
+        expect_equal(seen, [9, 6, 2], "how many events each late subscription handled")
         for start, handler in late.items():
             stream = await storage.get_events_by_aggregate("a", "account")
-            equal(
+            expect_equal(
                 handler.handled,
                 stream[9 - len(handler.handled) :],
                 f"what a subscription from {start} handled",
@@ -200,7 +204,9 @@ async def a_name_subscribed_again_goes_on(factory: StorageFactory) -> None:
         bus.subscribe(Deposited, after, name="comes-and-goes", start="now")
         await bus.publish(Deposited("a", 4))
         await settled(bus)
-        equal((before.numbers(), after.numbers()), ([0], [1, 2, 3, 4]), "numbers handled before and after")
+        expect_equal(
+            (before.numbers(), after.numbers()), ([0], [1, 2, 3, 4]), "numbers handled before and after"
+        )
 
 
 @case()
@@ -226,17 +232,17 @@ async def a_scheduled_event_is_delivered_when_it_is_due(factory: StorageFactory)
     async with opened(factory) as storage:
         async with running(storage, handler, clock) as bus:
             receipt = await bus.publish(Deposited("a", 1), delay=60)
-            equal(receipt.position, None, "the position of an event that is scheduled")
+            expect_equal(receipt.position, None, "the position of an event that is scheduled")
             await clock.advance(30)
             await settled(bus)
-            equal(handler.numbers(), [], "events handled after half of the delay")
+            expect_equal(handler.numbers(), [], "events handled after half of the delay")
         async with running(storage, handler, clock) as bus:
             await clock.advance(29)
             await settled(bus)
-            equal(handler.numbers(), [], "events handled just before it is due")
+            expect_equal(handler.numbers(), [], "events handled just before it is due")
             await clock.advance(2)
             await settled(bus)
-            equal(handler.numbers(), [1], "events handled after the delay")
+            expect_equal(handler.numbers(), [1], "events handled after the delay")
 
 
 @case()
@@ -246,7 +252,7 @@ async def waiting_for_an_event_looks_back(factory: StorageFactory) -> None:
         receipt = await bus.publish(Deposited("a", 0))
         await bus.publish_batch(deposits("a", range(1, 4)))
         found = await bus.wait_for(Deposited, where=lambda event: event.number > 1, since=receipt)
-        equal(found, Deposited("a", 2), "the first event after the receipt that matches")
+        expect_equal(found, Deposited("a", 2), "the first event after the receipt that matches")
 
 
 @case("persistent")
@@ -264,10 +270,10 @@ async def a_bus_goes_on_after_the_storage_was_closed(factory: StorageFactory) ->
             running(storage, handler, clock, on_exhausted="park_key") as bus,
         ):
             await settled(bus)
-    equal(handler.numbers("a"), [0, 1, 2], "events of the account whose second event failed once")
-    equal(handler.numbers("b"), [10], "events of the account whose second event is parked")
+    expect_equal(handler.numbers("a"), [0, 1, 2], "events of the account whose second event failed once")
+    expect_equal(handler.numbers("b"), [10], "events of the account whose second event is parked")
     async with opened(factory) as storage, running(storage, handler, clock, on_exhausted="park_key") as bus:
-        equal(await bus.dead_letters.retry("all"), 1, "dead letters retried")
+        expect_equal(await bus.dead_letters.retry("all"), 1, "dead letters retried")
         await settled(bus)
-        equal(handler.numbers("b"), [10, 11, 12], "events of that account after the retry")
-        equal(handler.numbers().count(20), 1, "how often the event of no account was handled")
+        expect_equal(handler.numbers("b"), [10, 11, 12], "events of that account after the retry")
+        expect_equal(handler.numbers().count(20), 1, "how often the event of no account was handled")

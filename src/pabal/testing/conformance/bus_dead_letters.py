@@ -7,7 +7,14 @@ from typing import Any
 
 from pabal.errors import SubscriptionError
 from pabal.testing.clock import VirtualClock
-from pabal.testing.conformance.case import StorageFactory, case, equal, exactly, opened, refused
+from pabal.testing.conformance.case import (
+    StorageFactory,
+    case,
+    expect_count,
+    expect_equal,
+    expect_error,
+    opened,
+)
 from pabal.testing.conformance.events import Deposited, Ticked, deposits
 from pabal.testing.conformance.running import Handler, running, settled
 
@@ -21,11 +28,11 @@ async def an_edited_dead_letter_is_handled_as_edited(factory: StorageFactory) ->
     async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
         await bus.publish(Deposited("a", 1))
         await settled(bus)
-        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
+        [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.edit_and_retry(letter.id, {**letter.payload, "number": 7})
         await settled(bus)
-        equal(handler.numbers(), [7], "numbers of the events handled")
-        equal(await bus.dead_letters.list(), [], "dead letters after the retry")
+        expect_equal(handler.numbers(), [7], "numbers of the events handled")
+        expect_equal(await bus.dead_letters.list(), [], "dead letters after the retry")
 
 
 @case()
@@ -37,16 +44,18 @@ async def a_dead_letter_that_is_edited_into_another_key_lets_its_own_go(factory:
     async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
         await bus.publish_batch([*deposits("a", range(1, 4)), *deposits("b", range(11, 14))])
         await settled(bus)
-        first, second = exactly(2, await bus.dead_letters.list(), "dead letters")
+        first, second = expect_count(2, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.edit_and_retry(first.id, {**first.payload, "account": "x", "number": 7})
         await settled(bus)
-        equal(handler.numbers("x"), [7], "events of the key that the event was moved to")
-        equal(handler.numbers("a"), [2, 3], "events of the key that it came from")
+        expect_equal(handler.numbers("x"), [7], "events of the key that the event was moved to")
+        expect_equal(handler.numbers("a"), [2, 3], "events of the key that it came from")
         await bus.dead_letters.edit_and_retry(second.id, {**second.payload, "account": "y"})
         await settled(bus)
-        equal(handler.numbers("b"), [12, 13], "events of the key that a parked event came from")
-        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
-        equal((letter.id, letter.key), (second.id, "account/y"), "the dead letter, and the key it blocks now")
+        expect_equal(handler.numbers("b"), [12, 13], "events of the key that a parked event came from")
+        [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
+        expect_equal(
+            (letter.id, letter.key), (second.id, "account/y"), "the dead letter, and the key it blocks now"
+        )
 
 
 @case()
@@ -58,10 +67,10 @@ async def a_discarded_dead_letter_lets_its_key_go_on(factory: StorageFactory) ->
     async with opened(factory) as storage, running(storage, handler, clock, **options) as bus:
         await bus.publish_batch(deposits("a", range(4)))
         await settled(bus)
-        equal(handler.numbers(), [0], "events handled while one is parked")
-        equal(await bus.dead_letters.discard("all"), 1, "dead letters discarded")
+        expect_equal(handler.numbers(), [0], "events handled while one is parked")
+        expect_equal(await bus.dead_letters.discard("all"), 1, "dead letters discarded")
         await settled(bus)
-        equal(handler.numbers(), [0, 2, 3], "events handled after it was discarded")
+        expect_equal(handler.numbers(), [0, 2, 3], "events handled after it was discarded")
 
 
 @case()
@@ -75,23 +84,27 @@ async def a_dead_letter_discarded_during_its_retry_is_attempted_no_more(factory:
         for _ in range(2):
             await clock.advance(10)
             await settled(bus)
-        equal(await bus.dead_letters.retry("all"), 2, "retries begun")
+        expect_equal(await bus.dead_letters.retry("all"), 2, "retries begun")
         await settled(bus)
         await bus.publish(Deposited("a", 2))
         await settled(bus)
-        equal((handler.attempts.count(1), handler.attempts.count(20)), (4, 4), "attempts before discarding")
-        equal(await bus.dead_letters.discard("all"), 2, "dead letters discarded")
+        expect_equal(
+            (handler.attempts.count(1), handler.attempts.count(20)), (4, 4), "attempts before discarding"
+        )
+        expect_equal(await bus.dead_letters.discard("all"), 2, "dead letters discarded")
         await settled(bus)
-        equal(handler.numbers(), [2], "events handled after discarding")
+        expect_equal(handler.numbers(), [2], "events handled after discarding")
         for _ in range(3):
             await clock.advance(10)
             await settled(bus)
-        equal((handler.attempts.count(1), handler.attempts.count(20)), (4, 4), "attempts after discarding")
-        equal(await bus.dead_letters.list(), [], "dead letters at the end")
-        equal(bus.health().status, "ok", "the health of the bus")
+        expect_equal(
+            (handler.attempts.count(1), handler.attempts.count(20)), (4, 4), "attempts after discarding"
+        )
+        expect_equal(await bus.dead_letters.list(), [], "dead letters at the end")
+        expect_equal(bus.health().status, "ok", "the health of the bus")
         statistics = bus.get_statistics()
         left = (statistics["queue_size"], statistics["retry_queue_size"])
-        equal(left, (0, 0), "deliveries and retries that are left")
+        expect_equal(left, (0, 0), "deliveries and retries that are left")
 
 
 @case()
@@ -110,16 +123,16 @@ async def a_dead_letter_discarded_under_its_handler_is_parked_no_more(factory: S
     async with opened(factory) as storage, running(storage, handle, clock, retry=None, retry_count=0) as bus:
         await bus.publish_batch([Deposited("a", 1)])
         await settled(bus)
-        [letter] = exactly(1, await bus.dead_letters.list(), "dead letters")
+        [letter] = expect_count(1, await bus.dead_letters.list(), "dead letters")
         await bus.dead_letters.retry(letter.id)
         await bus.publish(Deposited("a", 2))
         await entered.wait()
         await bus.dead_letters.discard(letter.id)
         leave.set()
         await settled(bus)
-        equal(handler.attempts, [1, 1, 2], "attempts made")
-        equal(await bus.dead_letters.list(), [], "dead letters at the end")
-        equal(bus.get_statistics()["queue_size"], 0, "deliveries that are left")
+        expect_equal(handler.attempts, [1, 1, 2], "attempts made")
+        expect_equal(await bus.dead_letters.list(), [], "dead letters at the end")
+        expect_equal(bus.get_statistics()["queue_size"], 0, "deliveries that are left")
 
 
 @case()
@@ -134,16 +147,16 @@ async def a_queue_whose_dead_letter_is_gone_goes_on_after_a_restart(factory: Sto
             for _ in range(2):
                 await clock.advance(10)
                 await settled(bus)
-            equal(await bus.dead_letters.discard("all"), 1, "dead letters discarded")
+            expect_equal(await bus.dead_letters.discard("all"), 1, "dead letters discarded")
             await settled(bus)
-            equal(handler.numbers(), [0], "events handled while the next one waits for its retry")
+            expect_equal(handler.numbers(), [0], "events handled while the next one waits for its retry")
         async with running(storage, handler, clock, on_exhausted="park_key") as bus:
             await clock.advance(10)
             await settled(bus)
-            equal(handler.numbers(), [0, 2, 3], "events handled after the restart")
+            expect_equal(handler.numbers(), [0, 2, 3], "events handled after the restart")
             await bus.publish(Deposited("a", 4))
             await settled(bus)
-            equal(handler.numbers(), [0, 2, 3, 4], "events handled once the queue is empty")
+            expect_equal(handler.numbers(), [0, 2, 3, 4], "events handled once the queue is empty")
 
 
 @case()
@@ -158,10 +171,12 @@ async def retrying_all_leaves_out_what_nobody_subscribes(factory: StorageFactory
         await bus.publish(Deposited("a", 1))
         await settled(bus)
         bus.unsubscribe(subscription)
-        equal(await bus.dead_letters.retry("all"), 1, "retries begun of two dead letters")
+        expect_equal(await bus.dead_letters.retry("all"), 1, "retries begun of two dead letters")
         await settled(bus)
-        equal(handler.numbers(), [1], "numbers handled by the name that is subscribed")
-        [left] = exactly(1, await bus.dead_letters.list(), "dead letters")
-        equal((left.subscription, left.state), ("a-gone-one", "parked"), "the dead letter that is left")
+        expect_equal(handler.numbers(), [1], "numbers handled by the name that is subscribed")
+        [left] = expect_count(1, await bus.dead_letters.list(), "dead letters")
+        expect_equal(
+            (left.subscription, left.state), ("a-gone-one", "parked"), "the dead letter that is left"
+        )
         call = bus.dead_letters.retry(left.id)
-        await refused(SubscriptionError, call, "a retry for a name that is not subscribed")
+        await expect_error(SubscriptionError, call, "a retry for a name that is not subscribed")

@@ -92,19 +92,19 @@ def check(condition: object, what: str) -> None:
         raise AssertionError(what)
 
 
-def equal(actual: Any, expected: Any, what: str) -> None:
+def expect_equal(actual: Any, expected: Any, what: str) -> None:
     """Raise AssertionError unless two values are equal."""
     if actual != expected:
         raise AssertionError(f"{what}: expected {expected!r}, got {actual!r}")
 
 
-def exactly(count: int, found: Sequence[T], what: str) -> Sequence[T]:
+def expect_count(count: int, found: Sequence[T], what: str) -> Sequence[T]:
     """Return ``found``. Raises AssertionError unless it holds ``count`` elements."""
-    equal(len(found), count, f"how many {what} there are")
+    expect_equal(len(found), count, f"how many {what} there are")
     return found
 
 
-async def refused(kind: type[X], call: Awaitable[Any], what: str) -> X:
+async def expect_error(kind: type[X], call: Awaitable[Any], what: str) -> X:
     """Await a call that must raise an error of ``kind``, and return the error."""
     try:
         result = await call

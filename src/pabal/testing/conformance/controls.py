@@ -6,7 +6,15 @@ from typing import Any
 
 from pabal.errors import SubscriptionInUseError, SubscriptionNotFoundError, UsageError
 from pabal.ports.storage import Control, ParkedDelivery, PendingRetry, Progress, Replay
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened, refused
+from pabal.testing.conformance.case import (
+    StorageFactory,
+    case,
+    check,
+    expect_count,
+    expect_equal,
+    expect_error,
+    opened,
+)
 from pabal.testing.conformance.subscriptions import again, take, ticks
 
 NEEDS = ("steered",)
@@ -14,7 +22,7 @@ NEEDS = ("steered",)
 
 async def control_of(storage: Any, name: str = "sub") -> Control:
     """Return the requests for a subscription."""
-    [control] = exactly(1, await storage.read_controls([name]), "controls")
+    [control] = expect_count(1, await storage.read_controls([name]), "controls")
     return control  # type: ignore[no-any-return]
 
 
@@ -29,16 +37,16 @@ async def a_pause_is_kept_until_it_is_lifted(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         cursor = await take(storage)
         check(not cursor.paused, "a new subscription must not be paused")
-        equal(await storage.pause_subscription("sub"), True, "pausing")
-        equal(await storage.pause_subscription("sub"), False, "pausing what is paused")
-        equal((await control_of(storage)).paused, True, "what is asked of it")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal(record.paused, True, "what the list of subscriptions says")
+        expect_equal(await storage.pause_subscription("sub"), True, "pausing")
+        expect_equal(await storage.pause_subscription("sub"), False, "pausing what is paused")
+        expect_equal((await control_of(storage)).paused, True, "what is asked of it")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(record.paused, True, "what the list of subscriptions says")
         cursor = await again(storage, cursor)
-        equal(cursor.paused, True, "what its next holder is told")
-        equal(await storage.resume_subscription("sub"), True, "resuming")
-        equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
-        equal((await again(storage, cursor)).paused, False, "what the holder after that is told")
+        expect_equal(cursor.paused, True, "what its next holder is told")
+        expect_equal(await storage.resume_subscription("sub"), True, "resuming")
+        expect_equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
+        expect_equal((await again(storage, cursor)).paused, False, "what the holder after that is told")
 
 
 @case()
@@ -46,22 +54,24 @@ async def a_halt_is_seen_until_it_is_lifted(factory: StorageFactory) -> None:
     """Show why a subscription has halted, until it is resumed or opened again."""
     async with opened(factory) as storage:
         cursor = await take(storage)
-        equal(await storage.note_halt("sub", cursor.epoch + 1, "no"), False, "a halt in another epoch")
-        equal((await control_of(storage)).halted, False, "what is written down before it has halted")
-        equal(await storage.note_halt("sub", cursor.epoch, "halted at 3"), True, "a halt")
-        equal((await control_of(storage)).halted, True, "what is written down of it")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal(record.halted, "halted at 3", "the reason in the list of subscriptions")
-        equal(await storage.resume_subscription("sub"), True, "resuming")
-        equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
-        equal((await control_of(storage)).halted, False, "what is written down once it is resumed")
+        expect_equal(await storage.note_halt("sub", cursor.epoch + 1, "no"), False, "a halt in another epoch")
+        expect_equal((await control_of(storage)).halted, False, "what is written down before it has halted")
+        expect_equal(await storage.note_halt("sub", cursor.epoch, "halted at 3"), True, "a halt")
+        expect_equal((await control_of(storage)).halted, True, "what is written down of it")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(record.halted, "halted at 3", "the reason in the list of subscriptions")
+        expect_equal(await storage.resume_subscription("sub"), True, "resuming")
+        expect_equal(await storage.resume_subscription("sub"), False, "resuming what goes on")
+        expect_equal((await control_of(storage)).halted, False, "what is written down once it is resumed")
         await storage.note_halt("sub", cursor.epoch, "halted at 4")
         earlier, cursor = cursor, await again(storage, cursor)
-        equal(await storage.note_halt("sub", earlier.epoch, "late"), False, "a halt in an epoch that is over")
+        expect_equal(
+            await storage.note_halt("sub", earlier.epoch, "late"), False, "a halt in an epoch that is over"
+        )
         await storage.note_halt("sub", cursor.epoch, "halted at 5")
         await storage.release_subscription("sub", cursor.epoch)
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal(record.halted, "", "the reason once it is given up")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(record.halted, "", "the reason once it is given up")
 
 
 @case()
@@ -76,10 +86,10 @@ async def unknown_subscriptions_cannot_be_steered(factory: StorageFactory) -> No
             ("replay", storage.request_replay("sub", 1, 2)),
             ("cancel replays", storage.cancel_replays("sub")),
         ):
-            error = await refused(SubscriptionNotFoundError, call, f"{what} of an unknown subscription")
-            equal((error.name, error.known), ("sub", "known"), f"the names in the error of {what}")
-        equal(await storage.read_controls(["sub"]), [], "what is asked of an unknown subscription")
-        equal(await storage.forget_subscription("sub"), False, "forgetting an unknown subscription")
+            error = await expect_error(SubscriptionNotFoundError, call, f"{what} of an unknown subscription")
+            expect_equal((error.name, error.known), ("sub", "known"), f"the names in the error of {what}")
+        expect_equal(await storage.read_controls(["sub"]), [], "what is asked of an unknown subscription")
+        expect_equal(await storage.forget_subscription("sub"), False, "forgetting an unknown subscription")
 
 
 @case()
@@ -94,10 +104,10 @@ async def listeners_hear_what_is_asked(factory: StorageFactory) -> None:
         await storage.pause_subscription("sub")
         await storage.request_replay("sub", 1, 2)
         await storage.cancel_replays("sub")
-        equal(len(heard), 3, "how often a listener was called")
+        expect_equal(len(heard), 3, "how often a listener was called")
         remove()
         await storage.resume_subscription("sub")
-        equal(len(heard), 3, "how often after it was taken away")
+        expect_equal(len(heard), 3, "how often after it was taken away")
 
 
 @case()
@@ -112,14 +122,14 @@ async def a_reset_moves_the_cursor_and_forgets_the_exceptions(factory: StorageFa
         await storage.save_progress([change])
         await storage.request_replay("sub", 1, 3)
         await storage.release_subscription("sub", cursor.epoch)
-        equal(await storage.reset_subscription("sub", positions[2]), 3, "where it was reset to")
+        expect_equal(await storage.reset_subscription("sub", positions[2]), 3, "where it was reset to")
         cursor = await take(storage)
         found = (cursor.watermark, cursor.frontier, cursor.unfinished, cursor.retries, cursor.replays)
-        equal(found, (3, 3, (), (), ()), "the cursor after a reset")
-        equal(cursor.blocked_keys, (), "keys that wait after a reset")
-        equal(await storage.queued_positions("sub", "a", 10), [], "what queues after a reset")
+        expect_equal(found, (3, 3, (), (), ()), "the cursor after a reset")
+        expect_equal(cursor.blocked_keys, (), "keys that wait after a reset")
+        expect_equal(await storage.queued_positions("sub", "a", 10), [], "what queues after a reset")
         letters = await storage.list_dead_letters()
-        equal([(one.position, one.key) for one in letters], [(2, None)], "dead letters after a reset")
+        expect_equal([(one.position, one.key) for one in letters], [(2, None)], "dead letters after a reset")
 
 
 @case()
@@ -131,9 +141,11 @@ async def a_reset_knows_every_place_that_a_start_knows(factory: StorageFactory) 
         cursor = await take(storage)
         await storage.release_subscription("sub", cursor.epoch)
         for to, expected in (("now", 4), ("beginning", 0), (2, 2), (99, 4), (recorded[0], 0)):
-            equal(await storage.reset_subscription("sub", to), expected, f"where reset to {to!r} leads")
-            [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-            equal((record.watermark, record.frontier), (expected, expected), f"the cursor at {to!r}")
+            expect_equal(
+                await storage.reset_subscription("sub", to), expected, f"where reset to {to!r} leads"
+            )
+            [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+            expect_equal((record.watermark, record.frontier), (expected, expected), f"the cursor at {to!r}")
 
 
 @case()
@@ -148,11 +160,13 @@ async def what_is_held_is_not_reset_or_forgotten_by_others(factory: StorageFacto
             ("reset under another epoch", storage.reset_subscription("sub", 1, epoch=cursor.epoch + 1)),
             ("forget", storage.forget_subscription("sub")),
         ):
-            error = await refused(SubscriptionInUseError, call, what)
-            equal(error.name, "sub", f"the name in the error of {what}")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal(record.watermark, 3, "the watermark after what was refused")
-        equal(await storage.reset_subscription("sub", 1, epoch=cursor.epoch), 1, "a reset by the holder")
+            error = await expect_error(SubscriptionInUseError, call, what)
+            expect_equal(error.name, "sub", f"the name in the error of {what}")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(record.watermark, 3, "the watermark after what was refused")
+        expect_equal(
+            await storage.reset_subscription("sub", 1, epoch=cursor.epoch), 1, "a reset by the holder"
+        )
 
 
 @case()
@@ -166,13 +180,13 @@ async def a_forgotten_subscription_begins_anew(factory: StorageFactory) -> None:
         await storage.save_progress([change])
         await storage.request_replay("sub", 1, 2)
         await storage.release_subscription("sub", cursor.epoch)
-        equal(await storage.forget_subscription("sub"), True, "forgetting")
-        equal(await storage.list_subscriptions(), [], "subscriptions that are left")
-        equal(len(await storage.list_dead_letters()), 1, "dead letters that are left")
+        expect_equal(await storage.forget_subscription("sub"), True, "forgetting")
+        expect_equal(await storage.list_subscriptions(), [], "subscriptions that are left")
+        expect_equal(len(await storage.list_dead_letters()), 1, "dead letters that are left")
         cursor = await take(storage)
         found = (cursor.watermark, cursor.retries, cursor.replays)
-        equal(found, (0, (), ()), "the cursor of the same name, opened as a new one")
-        equal(cursor.epoch, 1, "its epoch, by which who held it before sees that it was forgotten")
+        expect_equal(found, (0, (), ()), "the cursor of the same name, opened as a new one")
+        expect_equal(cursor.epoch, 1, "its epoch, by which who held it before sees that it was forgotten")
 
 
 @case()
@@ -184,19 +198,21 @@ async def replays_wait_in_the_cursor_until_they_are_done(factory: StorageFactory
         await storage.save_progress([Progress("sub", cursor.epoch, 8, 8)])
         first = await storage.request_replay("sub", 2, 5)
         second = await storage.request_replay("sub", -3, 99)
-        equal(first, Replay(first.id, "sub", 2, 5, 1), "the replay of a range")
-        equal(second, Replay(second.id, "sub", 1, 8, 0), "a range cut to what the subscription has finished")
+        expect_equal(first, Replay(first.id, "sub", 2, 5, 1), "the replay of a range")
+        expect_equal(
+            second, Replay(second.id, "sub", 1, 8, 0), "a range cut to what the subscription has finished"
+        )
         cursor = await again(storage, cursor)
-        equal(cursor.replays, (first, second), "replays in the cursor")
+        expect_equal(cursor.replays, (first, second), "replays in the cursor")
         await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 4),))])
         cursor = await again(storage, cursor)
-        equal([one.watermark for one in cursor.replays], [4, 0], "how far replays have come")
+        expect_equal([one.watermark for one in cursor.replays], [4, 0], "how far replays have come")
         await storage.save_progress([Progress("sub", cursor.epoch, 8, 8, replayed=((first.id, 5),))])
-        equal((await control_of(storage)).replays, (second,), "replays that are left")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
-        equal(record.replays, (second,), "replays in the list of subscriptions")
-        equal(await storage.cancel_replays("sub"), 1, "replays called off")
-        equal((await again(storage, cursor)).replays, (), "replays after that")
+        expect_equal((await control_of(storage)).replays, (second,), "replays that are left")
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(record.replays, (second,), "replays in the list of subscriptions")
+        expect_equal(await storage.cancel_replays("sub"), 1, "replays called off")
+        expect_equal((await again(storage, cursor)).replays, (), "replays after that")
 
 
 @case()
@@ -207,8 +223,10 @@ async def an_empty_range_is_not_replayed(factory: StorageFactory) -> None:
         cursor = await take(storage)
         await storage.save_progress([Progress("sub", cursor.epoch, 3, 3)])
         for first, last in ((3, 2), (4, 5), (1, 0)):
-            await refused(UsageError, storage.request_replay("sub", first, last), f"replay {first} to {last}")
-        equal((await control_of(storage)).replays, (), "replays after what was refused")
+            await expect_error(
+                UsageError, storage.request_replay("sub", first, last), f"replay {first} to {last}"
+            )
+        expect_equal((await control_of(storage)).replays, (), "replays after what was refused")
 
 
 @case()
@@ -221,8 +239,8 @@ async def positions_of_dead_letters_are_told_within_a_range(factory: StorageFact
             change = Progress(name, cursor.epoch, 6, 6)
             change.parked = tuple(parked(p) for p in ((1, 3, 5) if name == "sub" else (2,)))
             await storage.save_progress([change])
-        equal(await storage.parked_positions("sub", 1, 5), [3, 5], "parked in (1, 5]")
-        equal(await storage.parked_positions("other", 0, 1), [], "parked in (0, 1] of another")
+        expect_equal(await storage.parked_positions("sub", 1, 5), [3, 5], "parked in (1, 5]")
+        expect_equal(await storage.parked_positions("other", 0, 1), [], "parked in (0, 1] of another")
 
 
 @case("shared")
@@ -233,9 +251,9 @@ async def others_notice_what_is_asked(factory: StorageFactory) -> None:
         storage.poll_head()
         storage.poll_controls()
         storage.poll_head()
-        equal(storage.poll_controls(), False, "polling while nobody asked")
+        expect_equal(storage.poll_controls(), False, "polling while nobody asked")
         await other.pause_subscription("sub")
         storage.poll_head()
-        equal(storage.poll_controls(), True, "polling after another asked")
+        expect_equal(storage.poll_controls(), True, "polling after another asked")
         storage.poll_head()
-        equal(storage.poll_controls(), False, "polling again")
+        expect_equal(storage.poll_controls(), False, "polling again")

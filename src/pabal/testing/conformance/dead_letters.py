@@ -10,7 +10,15 @@ import msgspec
 from pabal.domain.envelope import decode_event
 from pabal.errors import DeadLetterNotFoundError, DecodeError
 from pabal.ports.storage import Cursor, DeadLetterRecord, ParkedDelivery, Progress
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened, refused
+from pabal.testing.conformance.case import (
+    StorageFactory,
+    case,
+    check,
+    expect_count,
+    expect_equal,
+    expect_error,
+    opened,
+)
 from pabal.testing.conformance.events import Deposited, Ticked
 from pabal.testing.conformance.subscriptions import again, failure, retry, take
 
@@ -39,7 +47,7 @@ async def park(storage: Any, *letters: ParkedDelivery, name: str = "sub") -> Cur
 async def only(storage: Any) -> DeadLetterRecord:
     """Return the only dead letter."""
     found = await storage.list_dead_letters()
-    equal(len(found), 1, "how many dead letters there are")
+    expect_equal(len(found), 1, "how many dead letters there are")
     return found[0]  # type: ignore[no-any-return]
 
 
@@ -50,15 +58,15 @@ async def a_parked_delivery_is_kept_whole(factory: StorageFactory) -> None:
         await storage.store_events([Ticked(1), Deposited("a", 2, metadata={"desk": "x"})])
         await park(storage, parked(2))
         letter = await only(storage)
-        equal(
+        expect_equal(
             (letter.subscription, letter.position, letter.reason), ("sub", 2, "reason 2"), "the dead letter"
         )
-        equal((letter.state, letter.key, letter.queued), ("parked", None, 0), "state, key and queue")
-        equal(letter.failures, (failure(1), failure(2)), "its failures")
-        equal(letter.parked_at, datetime.fromtimestamp(PARKED_AT, UTC), "when it was parked")
-        [row] = exactly(1, await storage.read_positions([2]), "rows")
-        equal(letter.record, row, "its row, as it stands in the log")
-        equal(await storage.get_dead_letter(letter.id), letter, "the same dead letter by its id")
+        expect_equal((letter.state, letter.key, letter.queued), ("parked", None, 0), "state, key and queue")
+        expect_equal(letter.failures, (failure(1), failure(2)), "its failures")
+        expect_equal(letter.parked_at, datetime.fromtimestamp(PARKED_AT, UTC), "when it was parked")
+        [row] = expect_count(1, await storage.read_positions([2]), "rows")
+        expect_equal(letter.record, row, "its row, as it stands in the log")
+        expect_equal(await storage.get_dead_letter(letter.id), letter, "the same dead letter by its id")
 
 
 @case()
@@ -71,7 +79,7 @@ async def dead_letters_are_listed_by_id_and_filtered(factory: StorageFactory) ->
         letters = await storage.list_dead_letters()
         ids = [letter.id for letter in letters]
         check(ids == sorted(set(ids)), f"ids must ascend: {ids}")
-        equal([letter.position for letter in letters], [1, 2, 3, 4], "positions of all dead letters")
+        expect_equal([letter.position for letter in letters], [1, 2, 3, 4], "positions of all dead letters")
         for filters, expected in (
             ({"subscription": "sub"}, [1, 2]),
             ({"subscription": "nobody"}, []),
@@ -83,7 +91,7 @@ async def dead_letters_are_listed_by_id_and_filtered(factory: StorageFactory) ->
             ({"after": ids[0], "limit": 1, "event_type": "conformance.ticked"}, [3]),
         ):
             found = [letter.position for letter in await storage.list_dead_letters(**filters)]
-            equal(found, expected, f"dead letters that match {filters}")
+            expect_equal(found, expected, f"dead letters that match {filters}")
 
 
 @case()
@@ -95,15 +103,15 @@ async def an_unknown_dead_letter_is_an_error(factory: StorageFactory) -> None:
             ("begin_retry", storage.begin_retry(7, None, NOW)),
             ("discard", storage.discard_dead_letter(7)),
         ):
-            error = await refused(DeadLetterNotFoundError, call, f"{what} of an unknown dead letter")
-            equal(error.dead_letter_id, 7, f"the id that the error of {what} names")
+            error = await expect_error(DeadLetterNotFoundError, call, f"{what} of an unknown dead letter")
+            expect_equal(error.dead_letter_id, 7, f"the id that the error of {what} names")
         for beyond in (2**63, -(2**63) - 1, 10**30):
             for what, call in (
                 ("get", storage.get_dead_letter(beyond)),
                 ("begin_retry", storage.begin_retry(beyond, None, NOW)),
                 ("discard", storage.discard_dead_letter(beyond)),
             ):
-                await refused(DeadLetterNotFoundError, call, f"{what} of a dead letter {beyond}")
+                await expect_error(DeadLetterNotFoundError, call, f"{what} of a dead letter {beyond}")
 
 
 @case()
@@ -116,12 +124,14 @@ async def a_retry_is_begun_once(factory: StorageFactory) -> None:
         begun = await storage.begin_retry(letter.id, None, NOW)
         check(begun is not None and begun.state == "retrying", f"the retry must have begun: {begun}")
         assert begun is not None
-        equal(begun.record, letter.record, "the row to deliver again")
-        equal(await storage.begin_retry(letter.id, None, NOW), None, "beginning a retry that is under way")
-        [pending] = exactly(1, (await again(storage, cursor)).retries, "retries")
+        expect_equal(begun.record, letter.record, "the row to deliver again")
+        expect_equal(
+            await storage.begin_retry(letter.id, None, NOW), None, "beginning a retry that is under way"
+        )
+        [pending] = expect_count(1, (await again(storage, cursor)).retries, "retries")
         found = (pending.position, pending.attempts, pending.due_at, pending.from_dead_letter)
-        equal(found, (1, 0, NOW, True), "the retry in the cursor")
-        equal(pending.failures, letter.failures, "the failures that the retry goes on from")
+        expect_equal(found, (1, 0, NOW, True), "the retry in the cursor")
+        expect_equal(pending.failures, letter.failures, "the failures that the retry goes on from")
 
 
 @case()
@@ -130,11 +140,11 @@ async def a_retry_that_succeeds_removes_the_dead_letter(factory: StorageFactory)
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
-        first, second = exactly(2, await storage.list_dead_letters(), "dead letters")
+        first, second = expect_count(2, await storage.list_dead_letters(), "dead letters")
         await storage.begin_retry(first.id, None, NOW)
         await storage.save_progress([Progress("sub", cursor.epoch, 2, 2, cleared=(1, 2))])
-        equal((await only(storage)).id, second.id, "the dead letter that is left")
-        equal((await again(storage, cursor)).retries, (), "retries that are left")
+        expect_equal((await only(storage)).id, second.id, "the dead letter that is left")
+        expect_equal((await again(storage, cursor)).retries, (), "retries that are left")
 
 
 @case()
@@ -148,9 +158,13 @@ async def a_retry_that_fails_is_parked_under_the_same_id(factory: StorageFactory
         worse = ParkedDelivery(1, "still wrong", (*letter.failures, failure(3)), NOW, None)
         await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, parked=(worse,))])
         found = await only(storage)
-        equal((found.id, found.state, found.reason), (letter.id, "parked", "still wrong"), "the dead letter")
-        equal((found.failures, found.record), (worse.failures, letter.record), "its failures and its row")
-        equal((await again(storage, cursor)).retries, (), "retries that are left")
+        expect_equal(
+            (found.id, found.state, found.reason), (letter.id, "parked", "still wrong"), "the dead letter"
+        )
+        expect_equal(
+            (found.failures, found.record), (worse.failures, letter.record), "its failures and its row"
+        )
+        expect_equal((await again(storage, cursor)).retries, (), "retries that are left")
         check(
             await storage.begin_retry(letter.id, None, NOW) is not None,
             "it must be possible to retry it again",
@@ -167,16 +181,18 @@ async def a_payload_is_edited_before_a_retry(factory: StorageFactory) -> None:
         letter = await only(storage)
         payload = b'{"account":"a","number":2,"amount":"7.00"}'
         begun = await storage.begin_retry(letter.id, payload, NOW)
-        equal(
+        expect_equal(
             decode_event(begun.record).to_dict()["payload"],
             msgspec.json.decode(payload),
             "the payload to deliver",
         )
-        equal(begun.record.event_id, letter.record and letter.record.event_id, "the id of the edited event")
+        expect_equal(
+            begun.record.event_id, letter.record and letter.record.event_id, "the id of the edited event"
+        )
         await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, parked=(parked(1),))])
         found = (await only(storage)).record
-        equal(found and found.payload, payload, "the payload after it was parked again")
-        equal(await storage.get_event(event.event_id), event, "the event in the log")
+        expect_equal(found and found.payload, payload, "the payload after it was parked again")
+        expect_equal(await storage.get_event(event.event_id), event, "the event in the log")
 
 
 @case()
@@ -188,8 +204,8 @@ async def a_payload_that_does_not_fit_changes_nothing(factory: StorageFactory) -
         letter = await only(storage)
         for payload in (b'{"account":5}', b"{", b"[]"):
             call = storage.begin_retry(letter.id, payload, NOW)
-            await refused(DecodeError, call, f"a retry with the payload {payload!r}")
-            equal(await only(storage), letter, "the dead letter after a refused edit")
+            await expect_error(DecodeError, call, f"a retry with the payload {payload!r}")
+            expect_equal(await only(storage), letter, "the dead letter after a refused edit")
 
 
 @case()
@@ -198,13 +214,15 @@ async def a_discarded_dead_letter_is_gone(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         await storage.store_events([Ticked(1), Ticked(2)])
         cursor = await park(storage, parked(1), parked(2))
-        first, second = exactly(2, await storage.list_dead_letters(), "dead letters")
+        first, second = expect_count(2, await storage.list_dead_letters(), "dead letters")
         await storage.begin_retry(first.id, None, NOW)
         gone = await storage.discard_dead_letter(first.id)
-        equal((gone.id, gone.position), (first.id, 1), "the dead letter that was discarded")
-        equal((await only(storage)).id, second.id, "the dead letter that is left")
-        await refused(DeadLetterNotFoundError, storage.discard_dead_letter(first.id), "discarding it again")
-        equal((await again(storage, cursor)).retries, (), "retries that are left")
+        expect_equal((gone.id, gone.position), (first.id, 1), "the dead letter that was discarded")
+        expect_equal((await only(storage)).id, second.id, "the dead letter that is left")
+        await expect_error(
+            DeadLetterNotFoundError, storage.discard_dead_letter(first.id), "discarding it again"
+        )
+        expect_equal((await again(storage, cursor)).retries, (), "retries that are left")
 
 
 @case()
@@ -218,16 +236,16 @@ async def a_blocking_dead_letter_counts_what_waits_behind_it(factory: StorageFac
         queued = (("account/a", 2), ("account/a", 3))
         await storage.save_progress([Progress("sub", epoch, 3, 3, parked=(letter,), queued=queued)])
         found = await only(storage)
-        equal((found.key, found.queued), ("account/a", 2), "its key, and how many wait behind it")
-        equal(await storage.get_dead_letter(found.id), found, "the same dead letter by its id")
+        expect_equal((found.key, found.queued), ("account/a", 2), "its key, and how many wait behind it")
+        expect_equal(await storage.get_dead_letter(found.id), found, "the same dead letter by its id")
         cursor = await again(storage, cursor)
-        equal(cursor.blocked_keys, ("account/a",), "blocked keys while it is parked")
+        expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys while it is parked")
         await storage.begin_retry(found.id, None, NOW)
         await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(1,))])
         cursor = await again(storage, cursor)
-        equal(cursor.blocked_keys, ("account/a",), "blocked keys while others still wait")
+        expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys while others still wait")
         await storage.save_progress([Progress("sub", cursor.epoch, 3, 3, cleared=(2, 3))])
-        equal((await again(storage, cursor)).blocked_keys, (), "blocked keys when nothing waits")
+        expect_equal((await again(storage, cursor)).blocked_keys, (), "blocked keys when nothing waits")
 
 
 @case()
@@ -240,10 +258,14 @@ async def parking_ends_retry_and_queue_place(factory: StorageFactory) -> None:
         await storage.save_progress([first])
         await storage.save_progress([Progress("sub", cursor.epoch, 2, 2, parked=(parked(1), parked(2)))])
         cursor = await again(storage, cursor)
-        equal((cursor.retries, cursor.blocked_keys), ((), ()), "retries and blocked keys after parking")
-        [record] = exactly(1, await storage.list_subscriptions(), "subscriptions")
+        expect_equal(
+            (cursor.retries, cursor.blocked_keys), ((), ()), "retries and blocked keys after parking"
+        )
+        [record] = expect_count(1, await storage.list_subscriptions(), "subscriptions")
         figures = (record.parked, record.retries, record.queued)
-        equal(figures, (2, 0, 0), "dead letters, retries and queued deliveries in the list of subscriptions")
+        expect_equal(
+            figures, (2, 0, 0), "dead letters, retries and queued deliveries in the list of subscriptions"
+        )
 
 
 @case("persistent")
@@ -257,8 +279,10 @@ async def dead_letters_survive_closing(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         after = await storage.list_dead_letters()
         expected = [msgspec.structs.replace(before[0], state="retrying"), before[1]]
-        equal(after, expected, "dead letters after opening again")
+        expect_equal(after, expected, "dead letters after opening again")
         cursor = await take(storage)
-        equal([pending.position for pending in cursor.retries], [1], "retries after opening again")
-        equal(cursor.blocked_keys, ("account/a",), "blocked keys after opening again")
-        equal(await storage.begin_retry(before[0].id, None, NOW), None, "beginning a retry that is under way")
+        expect_equal([pending.position for pending in cursor.retries], [1], "retries after opening again")
+        expect_equal(cursor.blocked_keys, ("account/a",), "blocked keys after opening again")
+        expect_equal(
+            await storage.begin_retry(before[0].id, None, NOW), None, "beginning a retry that is under way"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pabal.ports.inspection import DeliveryRecord
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, RecoveredDelivery
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_count, expect_equal, opened
 from pabal.testing.conformance.dead_letters import NOW, only, park, parked
 from pabal.testing.conformance.subscriptions import again, failure, retry, take, ticks
 
@@ -24,7 +24,7 @@ def recovered(position: int, failed: int = 1, *, finished_at: float = DONE_AT) -
 async def delivery(storage: Any, position: int) -> DeliveryRecord:
     """Return the only delivery stored for a position."""
     found = await storage.deliveries_at(position)
-    equal(len(found), 1, f"how many deliveries of position {position} are shown")
+    expect_equal(len(found), 1, f"how many deliveries of position {position} are shown")
     return found[0]  # type: ignore[no-any-return]
 
 
@@ -39,7 +39,7 @@ async def each_subscription_has_one_delivery_with_its_state(factory: StorageFact
             "sub", cursor.epoch, 1, 4, (2,), (retry(2, 2),), parked=(parked(3, key="k"),), queued=(("k", 4),)
         )
         await storage.save_progress([change, Progress("other", other.epoch, 5, 5)])
-        [letter] = exactly(1, await storage.list_dead_letters(), "dead letters")
+        [letter] = expect_count(1, await storage.list_dead_letters(), "dead letters")
         waiting = retry(2, 2)
         for position, expected in (
             (1, DeliveryRecord("sub", "finished")),
@@ -49,7 +49,7 @@ async def each_subscription_has_one_delivery_with_its_state(factory: StorageFact
             (5, DeliveryRecord("sub", "pending")),
         ):
             shown = await storage.deliveries_at(position)
-            equal(shown, [DeliveryRecord("other", "finished"), expected], f"deliveries of {position}")
+            expect_equal(shown, [DeliveryRecord("other", "finished"), expected], f"deliveries of {position}")
 
 
 @case()
@@ -65,8 +65,8 @@ async def a_delivery_that_recovered_keeps_its_failed_attempts(factory: StorageFa
         for position, failed in ((1, 2), (2, 1)):
             failures = recovered(position, failed).failures
             expected = DeliveryRecord("sub", "finished", failed + 1, failures=failures, finished_at=DONE_AT)
-            equal(await delivery(storage, position), expected, f"the delivery of {position}")
-        equal(await delivery(storage, 3), DeliveryRecord("sub", "finished"), "one that never failed")
+            expect_equal(await delivery(storage, position), expected, f"the delivery of {position}")
+        expect_equal(await delivery(storage, 3), DeliveryRecord("sub", "finished"), "one that never failed")
 
 
 @case()
@@ -79,8 +79,8 @@ async def a_dead_letter_that_recovered_keeps_its_failed_attempts(factory: Storag
         change = Progress("sub", cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1, 2),))
         await storage.save_progress([change])
         shown = await delivery(storage, 1)
-        equal((shown.state, shown.dead_letter_id), ("finished", None), "its state and its dead letter")
-        equal((shown.attempts, shown.failures), (3, parked(1).failures), "its attempts")
+        expect_equal((shown.state, shown.dead_letter_id), ("finished", None), "its state and its dead letter")
+        expect_equal((shown.attempts, shown.failures), (3, parked(1).failures), "its attempts")
 
 
 @case()
@@ -91,9 +91,9 @@ async def what_recovered_under_an_epoch_that_is_over_is_not_kept(factory: Storag
         cursor = await take(storage)
         await storage.save_progress([Progress("sub", cursor.epoch, 0, 1, (1,), (retry(1),))])
         late = Progress("sub", cursor.epoch + 7, 1, 1, cleared=(1,), recovered=(recovered(1),))
-        equal(await storage.save_progress([late]), ["sub"], "names whose lease is lost")
+        expect_equal(await storage.save_progress([late]), ["sub"], "names whose lease is lost")
         shown = await delivery(storage, 1)
-        equal((shown.state, shown.attempts, shown.finished_at), ("retrying", 1, None), "the delivery")
+        expect_equal((shown.state, shown.attempts, shown.finished_at), ("retrying", 1, None), "the delivery")
 
 
 @case()
@@ -108,11 +108,13 @@ async def a_delivery_that_recovered_again_shows_both_times(factory: StorageFacto
         shown = await delivery(storage, 1)
         failures = (failure(1), failure(1), failure(2))
         found = (shown.state, shown.attempts, shown.failures, shown.finished_at)
-        equal(found, ("finished", 5, failures, DONE_AT + 60), "the delivery after a replay")
+        expect_equal(found, ("finished", 5, failures, DONE_AT + 60), "the delivery after a replay")
         await storage.save_progress([Progress("sub", cursor.epoch, 1, 1, retries=(retry(1),))])
         shown = await delivery(storage, 1)
         found = (shown.state, shown.attempts, shown.failures, shown.finished_at)
-        equal(found, ("retrying", 6, (*failures, failure(1)), None), "the delivery while a replay is retried")
+        expect_equal(
+            found, ("retrying", 6, (*failures, failure(1)), None), "the delivery while a replay is retried"
+        )
 
 
 @case()
@@ -129,9 +131,11 @@ async def the_newest_that_recovered_are_kept(factory: StorageFactory) -> None:
         await save(recovered(1), recovered(2))
         await save(*[plain] * (RECOVERIES_KEPT - 1))
         shown = [(await delivery(storage, position)).attempts for position in (1, 2, 3)]
-        equal(shown, [0, 2, 2 * (RECOVERIES_KEPT - 1)], "attempts that are shown of three positions")
+        expect_equal(shown, [0, 2, 2 * (RECOVERIES_KEPT - 1)], "attempts that are shown of three positions")
         await save(plain)
-        equal((await delivery(storage, 2)).attempts, 0, "attempts of what is no longer among the newest")
+        expect_equal(
+            (await delivery(storage, 2)).attempts, 0, "attempts of what is no longer among the newest"
+        )
 
 
 @case("steered")
@@ -144,11 +148,13 @@ async def what_recovered_is_forgotten_with_its_subscription(factory: StorageFact
             change = Progress(name, cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1),))
             await storage.save_progress([change])
             await storage.release_subscription(name, cursor.epoch)
-        equal(await storage.forget_subscription("sub"), True, "whether there was one to forget")
-        equal([one.subscription for one in await storage.deliveries_at(1)], ["other"], "who shows a delivery")
+        expect_equal(await storage.forget_subscription("sub"), True, "whether there was one to forget")
+        expect_equal(
+            [one.subscription for one in await storage.deliveries_at(1)], ["other"], "who shows a delivery"
+        )
         await take(storage, "sub", "now")
         attempts = {one.subscription: one.attempts for one in await storage.deliveries_at(1)}
-        equal(attempts, {"other": 2, "sub": 0}, "attempts, once the name is taken again")
+        expect_equal(attempts, {"other": 2, "sub": 0}, "attempts, once the name is taken again")
 
 
 @case("persistent")
@@ -160,7 +166,7 @@ async def what_recovered_is_there_after_opening_again(factory: StorageFactory) -
         change = Progress("sub", cursor.epoch, 1, 1, cleared=(1,), recovered=(recovered(1),))
         await storage.save_progress([change])
     async with opened(factory) as storage:
-        equal((await delivery(storage, 1)).failures, (failure(1),), "its failed attempts")
+        expect_equal((await delivery(storage, 1)).failures, (failure(1),), "its failed attempts")
 
 
 @case("steered")
@@ -170,20 +176,20 @@ async def a_reset_is_asked_of_whoever_holds_the_subscription(factory: StorageFac
         await ticks(storage, 5)
         cursor = await take(storage)
         await storage.save_progress([Progress("sub", cursor.epoch, 4, 4, retries=(retry(5, 2),))])
-        equal(await storage.request_reset("sub", "beginning"), None, "a reset of what is held")
-        equal(await storage.request_reset("sub", 2), None, "a second one, before the first was obeyed")
-        [control] = exactly(1, await storage.read_controls(["sub"]), "controls")
+        expect_equal(await storage.request_reset("sub", "beginning"), None, "a reset of what is held")
+        expect_equal(await storage.request_reset("sub", 2), None, "a second one, before the first was obeyed")
+        [control] = expect_count(1, await storage.read_controls(["sub"]), "controls")
         check(control.move is not None and control.move.start == 2, "who holds it must see the last request")
         check(control.reopenings > cursor.reopenings, "to be asked to move is to be asked to take it up anew")
         cursor = await again(storage, cursor)
-        equal((cursor.watermark, cursor.retries), (2, ()), "the cursor that it is taken anew with")
+        expect_equal((cursor.watermark, cursor.retries), (2, ()), "the cursor that it is taken anew with")
         await storage.save_progress([Progress("sub", cursor.epoch, 5, 5)])
         cursor = await again(storage, cursor)
-        equal(cursor.watermark, 5, "the cursor after that")
+        expect_equal(cursor.watermark, 5, "the cursor after that")
         await storage.release_subscription("sub", cursor.epoch)
-        equal(await storage.request_reset("sub", 1), 1, "a reset of what nobody holds")
-        [control] = exactly(1, await storage.read_controls(["sub"]), "controls")
-        equal(control.move, None, "what is asked for once it is done")
+        expect_equal(await storage.request_reset("sub", 1), 1, "a reset of what nobody holds")
+        [control] = expect_count(1, await storage.read_controls(["sub"]), "controls")
+        expect_equal(control.move, None, "what is asked for once it is done")
 
 
 @case("steered")
@@ -194,4 +200,4 @@ async def a_reset_to_now_that_is_obeyed_later_repeats_nothing(factory: StorageFa
         cursor = await take(storage)
         await storage.request_reset("sub", "now")
         await ticks(storage, 3)
-        equal((await again(storage, cursor)).watermark, 5, "where it stands")
+        expect_equal((await again(storage, cursor)).watermark, 5, "where it stands")

@@ -15,7 +15,7 @@ from pabal.errors import (
     UnregisteredEventError,
 )
 from pabal.ports.storage import Committed
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_equal, expect_error, opened
 from pabal.testing.conformance.events import Audited, Deposited, Remarked, Ticked, deposits, everything
 
 
@@ -24,26 +24,28 @@ async def positions_start_at_1_and_grow(factory: StorageFactory) -> None:
     """Give the first event position 1, and each next one a higher position."""
     async with opened(factory) as storage:
         first = await storage.store_event(Ticked(1))
-        equal(first, 1, "the first position")
+        expect_equal(first, 1, "the first position")
         rest = await storage.store_events(map(Ticked, range(2, 6)))
-        equal(len(rest), 4, "positions returned for 4 events")
+        expect_equal(len(rest), 4, "positions returned for 4 events")
         check([first, *rest] == sorted({first, *rest}), f"positions must grow: {first}, then {rest}")
-        equal(await storage.head(), rest[-1], "the head after the last append")
+        expect_equal(await storage.head(), rest[-1], "the head after the last append")
 
 
 @case()
 async def an_empty_log_has_nothing(factory: StorageFactory) -> None:
     """Answer every question about an empty log without an error."""
     async with opened(factory) as storage:
-        equal(await storage.head(), 0, "the head of an empty log")
-        equal(await everything(storage), [], "what an empty log holds")
-        equal((await storage.read_page(0, limit=10)).rows, (), "the first page of an empty log")
-        equal(await storage.read_positions([1, 2]), [], "rows at positions that do not exist")
-        equal(await storage.get_unprocessed_events(), [], "unprocessed events of an empty log")
-        equal(await storage.get_event(Ticked(1).event_id), None, "an event that was never stored")
-        equal(await storage.get_event("no-uuid"), None, "an event of an id that is no UUID")
-        equal((await storage.get_event_statistics())["total_events"], 0, "events counted in an empty log")
-        equal(await storage.store_events([]), [], "positions of no events")
+        expect_equal(await storage.head(), 0, "the head of an empty log")
+        expect_equal(await everything(storage), [], "what an empty log holds")
+        expect_equal((await storage.read_page(0, limit=10)).rows, (), "the first page of an empty log")
+        expect_equal(await storage.read_positions([1, 2]), [], "rows at positions that do not exist")
+        expect_equal(await storage.get_unprocessed_events(), [], "unprocessed events of an empty log")
+        expect_equal(await storage.get_event(Ticked(1).event_id), None, "an event that was never stored")
+        expect_equal(await storage.get_event("no-uuid"), None, "an event of an id that is no UUID")
+        expect_equal(
+            (await storage.get_event_statistics())["total_events"], 0, "events counted in an empty log"
+        )
+        expect_equal(await storage.store_events([]), [], "positions of no events")
 
 
 @case()
@@ -60,8 +62,8 @@ async def an_event_comes_back_as_it_was(factory: StorageFactory) -> None:
         await storage.store_events(stored)
         for event in stored:
             again = await storage.get_event(event.event_id)
-            equal(again, event, "the payload read back")
-            equal(again.to_dict(), event.to_dict(), "the event read back with its header")
+            expect_equal(again, event, "the payload read back")
+            expect_equal(again.to_dict(), event.to_dict(), "the event read back with its header")
 
 
 @case()
@@ -72,9 +74,11 @@ async def the_log_is_read_in_order_from_any_position(factory: StorageFactory) ->
         before = datetime.now(UTC)
         positions = await storage.store_events(stored)
         envelopes = [envelope async for envelope in storage.read()]
-        equal([one.event for one in envelopes], stored, "the whole log")
-        equal([one.position for one in envelopes], positions, "the positions of the whole log")
-        equal([one.event_id for one in envelopes], [event.event_id for event in stored], "the event ids")
+        expect_equal([one.event for one in envelopes], stored, "the whole log")
+        expect_equal([one.position for one in envelopes], positions, "the positions of the whole log")
+        expect_equal(
+            [one.event_id for one in envelopes], [event.event_id for event in stored], "the event ids"
+        )
         for one in envelopes:
             recorded = one.recorded_at
             check(recorded.utcoffset() == timedelta(), f"recorded_at must be UTC, it is {recorded!r}")
@@ -91,7 +95,7 @@ async def the_log_is_read_in_order_from_any_position(factory: StorageFactory) ->
             (0, [], None, []),
         ):
             found = [one.event async for one in storage.read(after, types=types, limit=limit)]
-            equal(found, expected, f"read({after}, types={types}, limit={limit})")
+            expect_equal(found, expected, f"read({after}, types={types}, limit={limit})")
 
 
 @case()
@@ -121,8 +125,8 @@ async def pages_cover_the_log_without_gap_or_overlap(factory: StorageFactory) ->
                     if page.upto == after:
                         break
                     after = page.upto
-                equal(found, wanted, f"positions over pages of {limit} with types={types}")
-                equal(after, positions[-1], f"where the pages of {limit} with types={types} end")
+                expect_equal(found, wanted, f"positions over pages of {limit} with types={types}")
+                expect_equal(after, positions[-1], f"where the pages of {limit} with types={types} end")
 
 
 @case()
@@ -132,8 +136,10 @@ async def rows_are_found_by_position(factory: StorageFactory) -> None:
         positions = await storage.store_events(map(Ticked, range(1, 6)))
         asked = [positions[3], positions[-1] + 7, positions[0], positions[3]]
         rows = await storage.read_positions(asked)
-        equal([row.position for row in rows], [positions[0], positions[3]], "positions of the rows found")
-        equal([decode_event(row) for row in rows], [Ticked(1), Ticked(4)], "events of the rows found")
+        expect_equal(
+            [row.position for row in rows], [positions[0], positions[3]], "positions of the rows found"
+        )
+        expect_equal([decode_event(row) for row in rows], [Ticked(1), Ticked(4)], "events of the rows found")
 
 
 @case()
@@ -142,11 +148,13 @@ async def the_same_event_again_is_stored_once(factory: StorageFactory) -> None:
     first, second = Deposited("a", 1), Deposited("a", 2)
     async with opened(factory) as storage:
         position = await storage.store_event(first)
-        equal(await storage.store_event(first), position, "the position of an event that was stored before")
+        expect_equal(
+            await storage.store_event(first), position, "the position of an event that was stored before"
+        )
         again = await storage.store_events([first, second, second])
         check(again[0] == position < again[1] == again[2], f"positions of [old, new, the same new]: {again}")
-        equal(await everything(storage), [first, second], "the log")
-        equal(await storage.get_events_by_aggregate("a", "account"), [first, second], "the stream")
+        expect_equal(await everything(storage), [first, second], "the log")
+        expect_equal(await storage.get_events_by_aggregate("a", "account"), [first, second], "the stream")
 
 
 @case()
@@ -154,10 +162,14 @@ async def an_aggregate_without_a_type_is_found_by_the_empty_type(factory: Storag
     """Return its events for the type ``""``, and without a type; not those of another type."""
     async with opened(factory) as storage:
         await storage.store_events([Remarked("a"), Deposited("a", 1), Remarked("b")])
-        equal(await storage.get_events_by_aggregate("a", ""), [Remarked("a")], "events of a, of no type")
+        expect_equal(
+            await storage.get_events_by_aggregate("a", ""), [Remarked("a")], "events of a, of no type"
+        )
         both = await storage.get_events_by_aggregate("a")
-        equal(both, [Remarked("a"), Deposited("a", 1)], "events of a, of any type")
-        equal(await storage.get_events_by_aggregate("b", "account"), [], "events of b, of another type")
+        expect_equal(both, [Remarked("a"), Deposited("a", 1)], "events of a, of any type")
+        expect_equal(
+            await storage.get_events_by_aggregate("b", "account"), [], "events of b, of another type"
+        )
 
 
 @case()
@@ -173,12 +185,14 @@ async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
         position = await storage.store_event(event)
         for other in others:
             what = f"{other!r} under the id of {event!r}"
-            error = await refused(DuplicateEventError, storage.store_events([Ticked(1), other]), what)
-            equal((error.event_id, error.position), (event.event_id, position), "what the error names")
+            error = await expect_error(DuplicateEventError, storage.store_events([Ticked(1), other]), what)
+            expect_equal((error.event_id, error.position), (event.event_id, position), "what the error names")
         twins = [Ticked(1), Ticked(2, event_id=Ticked(3).event_id)]
         twins.append(Ticked(4, event_id=twins[1].event_id))
-        await refused(DuplicateEventError, storage.store_events(twins), "two contents of one id in one batch")
-        equal(await everything(storage), [event], "the log")
+        await expect_error(
+            DuplicateEventError, storage.store_events(twins), "two contents of one id in one batch"
+        )
+        expect_equal(await everything(storage), [event], "the log")
 
 
 @case()
@@ -192,9 +206,9 @@ async def a_batch_with_a_bad_event_leaves_nothing(factory: StorageFactory) -> No
     async with opened(factory) as storage:
         for kind, event in bad:
             what = f"a batch with what must raise {kind.__name__}"
-            await refused(kind, storage.store_events([Ticked(1), event, Ticked(2)]), what)
-        equal(await everything(storage), [], "the log after refused batches")
-        equal(await storage.store_event(Ticked(1)), 1, "the position of the first good event")
+            await expect_error(kind, storage.store_events([Ticked(1), event, Ticked(2)]), what)
+        expect_equal(await everything(storage), [], "the log after refused batches")
+        expect_equal(await storage.store_event(Ticked(1)), 1, "the position of the first good event")
 
 
 @case()
@@ -207,13 +221,15 @@ async def listeners_hear_every_commit_in_order(factory: StorageFactory) -> None:
         for batch in ([old], [Ticked(1), Ticked(2)], [old, Ticked(3)]):
             positions = await storage.store_events(batch)
             known = {one.first + at: event for one in heard for at, event in enumerate(one.events)}
-            equal([known.get(p) for p in positions], batch, "heard before the append returned")
+            expect_equal([known.get(p) for p in positions], batch, "heard before the append returned")
         firsts = [one.first for one in heard]
-        equal(firsts, sorted(firsts), "the order in which commits were heard")
-        equal(sum(len(one.events) for one in heard), 4, "events heard, each once")
+        expect_equal(firsts, sorted(firsts), "the order in which commits were heard")
+        expect_equal(sum(len(one.events) for one in heard), 4, "events heard, each once")
         remove()
         await storage.store_event(Ticked(9))
-        equal(sum(len(one.events) for one in heard), 4, "events heard after the listener was taken away")
+        expect_equal(
+            sum(len(one.events) for one in heard), 4, "events heard after the listener was taken away"
+        )
 
 
 @case()
@@ -229,11 +245,11 @@ async def concurrent_appends_keep_the_order_of_each_caller(factory: StorageFacto
         flat = sorted(position for positions in given for position in positions)
         check(len(set(flat)) == 200, "two events were given one position")
         envelopes = [envelope async for envelope in storage.read()]
-        equal([one.position for one in envelopes], flat, "positions as read")
+        expect_equal([one.position for one in envelopes], flat, "positions as read")
         for account, positions in zip(accounts, given, strict=True):
             check(positions == sorted(positions), f"positions of one publisher must grow: {positions}")
             stream = await storage.get_events_by_aggregate(account, "account")
-            equal(stream, deposits(account, range(10)), f"the stream of {account}")
+            expect_equal(stream, deposits(account, range(10)), f"the stream of {account}")
 
 
 @case()
@@ -249,8 +265,8 @@ async def a_cancelled_append_is_there_once_or_not_at_all(factory: StorageFactory
             await asyncio.gather(task, return_exceptions=True)
             positions = await storage.store_events(events)
             found = [one.event for one in [e async for e in storage.read()] if one.position in positions]
-            equal(found, events, "what lies at the positions of the second try")
-        equal(len(await everything(storage)), 16, "events in the log")
+            expect_equal(found, events, "what lies at the positions of the second try")
+        expect_equal(len(await everything(storage)), 16, "events in the log")
 
 
 @case()
@@ -266,14 +282,14 @@ async def statistics_count_what_is_there(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         positions = await storage.store_events(stored)
         figures = await storage.get_event_statistics()
-        equal(figures["total_events"], 4, "total_events")
+        expect_equal(figures["total_events"], 4, "total_events")
         types = {"conformance.audited": 1, "conformance.deposited": 2, "conformance.ticked": 1}
-        equal(figures["events_by_type"], types, "events_by_type")
-        equal(figures["events_by_aggregate"], {"account": 2, "audit": 1}, "events_by_aggregate")
+        expect_equal(figures["events_by_type"], types, "events_by_type")
+        expect_equal(figures["events_by_aggregate"], {"account": 2, "audit": 1}, "events_by_aggregate")
         ends = figures["first_position"], figures["last_position"]
-        equal(ends, (positions[0], positions[-1]), "first_position and last_position")
+        expect_equal(ends, (positions[0], positions[-1]), "first_position and last_position")
         times = figures["first_occurred_at"], figures["last_occurred_at"]
-        equal(times, (early, late), "first_occurred_at and last_occurred_at")
+        expect_equal(times, (early, late), "first_occurred_at and last_occurred_at")
 
 
 @case()
@@ -282,13 +298,17 @@ async def events_are_marked_as_processed_by_hand(factory: StorageFactory) -> Non
     stored = [Ticked(number) for number in range(4)]
     async with opened(factory) as storage:
         await storage.store_events(stored)
-        equal(await storage.mark_event_processed(stored[1].event_id, "sent"), True, "marking an event")
-        equal(await storage.mark_event_processed(stored[1].event_id), True, "marking it again")
-        equal(await storage.mark_event_processed(Ticked(9).event_id), False, "marking an unknown event")
-        equal(await storage.mark_event_processed("no-uuid"), False, "marking an id that is no UUID")
+        expect_equal(await storage.mark_event_processed(stored[1].event_id, "sent"), True, "marking an event")
+        expect_equal(await storage.mark_event_processed(stored[1].event_id), True, "marking it again")
+        expect_equal(
+            await storage.mark_event_processed(Ticked(9).event_id), False, "marking an unknown event"
+        )
+        expect_equal(await storage.mark_event_processed("no-uuid"), False, "marking an id that is no UUID")
         left = [stored[0], stored[2], stored[3]]
-        equal(await storage.get_unprocessed_events(), left, "unprocessed events")
-        equal(await storage.get_unprocessed_events(limit=2), left[:2], "the first two unprocessed events")
+        expect_equal(await storage.get_unprocessed_events(), left, "unprocessed events")
+        expect_equal(
+            await storage.get_unprocessed_events(limit=2), left[:2], "the first two unprocessed events"
+        )
 
 
 @case()
@@ -297,7 +317,7 @@ async def a_closed_storage_refuses(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         await storage.store_event(Ticked(1))
         await storage.aclose()
-        await refused(StorageClosedError, storage.store_event(Ticked(2)), "an append after closing")
+        await expect_error(StorageClosedError, storage.store_event(Ticked(2)), "an append after closing")
         await storage.aclose()
 
 
@@ -307,8 +327,8 @@ async def the_log_survives_closing(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         positions = await storage.store_events([Deposited("a", 1), Ticked(2)])
     async with opened(factory) as storage:
-        equal(await storage.head(), positions[-1], "the head after opening again")
-        equal(await everything(storage), [Deposited("a", 1), Ticked(2)], "the log after opening again")
+        expect_equal(await storage.head(), positions[-1], "the head after opening again")
+        expect_equal(await everything(storage), [Deposited("a", 1), Ticked(2)], "the log after opening again")
         check(
             await storage.store_event(Ticked(3)) > positions[-1], "positions must go on after opening again"
         )
@@ -321,8 +341,8 @@ async def the_same_event_again_is_known_after_closing(factory: StorageFactory) -
     async with opened(factory) as storage:
         position = await storage.store_event(event)
     async with opened(factory) as storage:
-        equal(await storage.store_event(event), position, "the position of an event stored before")
-        equal(await everything(storage), [event], "the log")
+        expect_equal(await storage.store_event(event), position, "the position of an event stored before")
+        expect_equal(await everything(storage), [event], "the log")
 
 
 @case("shared")
@@ -332,12 +352,14 @@ async def what_one_writes_the_other_reads(factory: StorageFactory) -> None:
         for number in range(1, 7):
             writer, reader = (left, right) if number % 2 else (right, left)
             position = await writer.store_event(Deposited("a", number))
-            equal(position, number, "positions given in turn by two storages")
-            equal(await reader.head(), position, "the head as the other sees it")
+            expect_equal(position, number, "positions given in turn by two storages")
+            expect_equal(await reader.head(), position, "the head as the other sees it")
         expected = deposits("a", range(1, 7))
         for one in (left, right):
-            equal(await everything(one), expected, "the log as each sees it")
-            equal(await one.get_events_by_aggregate("a", "account"), expected, "the stream as each sees it")
+            expect_equal(await everything(one), expected, "the log as each sees it")
+            expect_equal(
+                await one.get_events_by_aggregate("a", "account"), expected, "the stream as each sees it"
+            )
 
 
 @case("shared")
@@ -346,7 +368,7 @@ async def the_head_is_polled_for_what_others_wrote(factory: StorageFactory) -> N
     async with opened(factory) as left, opened(factory) as right:
         await left.store_event(Ticked(1))
         right.poll_head()
-        equal(right.poll_head(), None, "polling when nothing was written")
+        expect_equal(right.poll_head(), None, "polling when nothing was written")
         position = await left.store_event(Ticked(2))
-        equal(right.poll_head(), position, "polling after the other wrote")
-        equal(right.poll_head(), None, "polling again")
+        expect_equal(right.poll_head(), position, "polling after the other wrote")
+        expect_equal(right.poll_head(), None, "polling again")

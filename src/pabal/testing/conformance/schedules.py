@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pabal.domain.event import adopt
 from pabal.errors import DuplicateEventError, InvalidEventError, UsageError
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_equal, expect_error, opened
 from pabal.testing.conformance.events import Deposited, Ticked, everything
 
 T = 1_700_000_000.0
@@ -14,8 +14,8 @@ T = 1_700_000_000.0
 async def nothing_is_due_where_nothing_is_scheduled(factory: StorageFactory) -> None:
     """Return None, and append nothing."""
     async with opened(factory) as storage:
-        equal(await storage.release_due(T), None, "when the next event is due")
-        equal(await storage.head(), 0, "the head")
+        expect_equal(await storage.release_due(T), None, "when the next event is due")
+        expect_equal(await storage.head(), 0, "the head")
 
 
 @case()
@@ -24,14 +24,16 @@ async def events_enter_the_log_when_they_are_due(factory: StorageFactory) -> Non
     async with opened(factory) as storage:
         for number, due in ((3, T + 3.5), (1, T + 1), (2, T + 2)):
             await storage.schedule_event(Ticked(number), due)
-        equal(await storage.head(), 0, "the head before anything is due")
-        equal(await storage.release_due(T + 0.999), T + 1, "when the next event is due, at first")
-        equal(await storage.head(), 0, "the head just before the first is due")
-        equal(await storage.release_due(T + 2), T + 3.5, "when the next event is due, after two")
-        equal(await everything(storage), [Ticked(1), Ticked(2)], "the log after two were due")
-        equal(await storage.release_due(T + 2), T + 3.5, "when the next event is due, asked again")
-        equal(await storage.release_due(T + 100), None, "when the next event is due, after all")
-        equal(await everything(storage), [Ticked(1), Ticked(2), Ticked(3)], "the log after all were due")
+        expect_equal(await storage.head(), 0, "the head before anything is due")
+        expect_equal(await storage.release_due(T + 0.999), T + 1, "when the next event is due, at first")
+        expect_equal(await storage.head(), 0, "the head just before the first is due")
+        expect_equal(await storage.release_due(T + 2), T + 3.5, "when the next event is due, after two")
+        expect_equal(await everything(storage), [Ticked(1), Ticked(2)], "the log after two were due")
+        expect_equal(await storage.release_due(T + 2), T + 3.5, "when the next event is due, asked again")
+        expect_equal(await storage.release_due(T + 100), None, "when the next event is due, after all")
+        expect_equal(
+            await everything(storage), [Ticked(1), Ticked(2), Ticked(3)], "the log after all were due"
+        )
 
 
 @case("versioned")
@@ -45,10 +47,10 @@ async def an_event_that_is_due_is_the_event_that_was_scheduled(factory: StorageF
         storage.add_listener(lambda batch: heard.extend(batch.events))
         await storage.release_due(T)
         found = await storage.get_event(event.event_id)
-        equal(found.to_dict(), event.to_dict(), "the event that entered the log")
+        expect_equal(found.to_dict(), event.to_dict(), "the event that entered the log")
         envelopes = [envelope async for envelope in storage.read()]
-        equal([one.stream_version for one in envelopes], [1, 2], "versions of the stream")
-        equal(heard, [event], "what a listener heard")
+        expect_equal([one.stream_version for one in envelopes], [1, 2], "versions of the stream")
+        expect_equal(heard, [event], "what a listener heard")
 
 
 @case()
@@ -60,9 +62,9 @@ async def the_same_event_is_scheduled_once(factory: StorageFactory) -> None:
         await storage.schedule_event(stored, T)
         for due in (T + 1, T + 2):
             await storage.schedule_event(event, due)
-        equal(await storage.release_due(T), T + 1, "when the next event is due")
-        equal(await storage.release_due(T + 9), None, "when the next event is due, after all")
-        equal(await everything(storage), [stored, event], "the log")
+        expect_equal(await storage.release_due(T), T + 1, "when the next event is due")
+        expect_equal(await storage.release_due(T + 9), None, "when the next event is due, after all")
+        expect_equal(await everything(storage), [stored, event], "the log")
 
 
 @case()
@@ -75,10 +77,10 @@ async def one_id_with_other_content_is_refused(factory: StorageFactory) -> None:
         for event in (scheduled, stored):
             for other in (Ticked(9, event_id=event.event_id), Deposited("a", 1, event_id=event.event_id)):
                 call = storage.schedule_event(other, T)
-                error = await refused(DuplicateEventError, call, f"{other!r} under the id of {event!r}")
-                equal(error.event_id, event.event_id, "the id that the error names")
+                error = await expect_error(DuplicateEventError, call, f"{other!r} under the id of {event!r}")
+                expect_equal(error.event_id, event.event_id, "the id that the error names")
         await storage.release_due(T)
-        equal(await everything(storage), [stored, scheduled], "the log")
+        expect_equal(await everything(storage), [stored, scheduled], "the log")
 
 
 @case()
@@ -90,10 +92,10 @@ async def a_scheduled_event_that_was_stored_meanwhile_stays_one(factory: Storage
             await storage.schedule_event(scheduled, T + number)
         position = await storage.store_event(event)
         await storage.store_event(Ticked(9, event_id=other.event_id))
-        equal(await storage.release_due(T + 9), None, "when the next event is due, after all")
+        expect_equal(await storage.release_due(T + 9), None, "when the next event is due, after all")
         found = [one.number for one in await everything(storage)]
-        equal(found, [1, 9, 3], "numbers of the events in the log")
-        equal(position, 1, "the position of the event that was stored first")
+        expect_equal(found, [1, 9, 3], "numbers of the events in the log")
+        expect_equal(position, 1, "the position of the event that was stored first")
 
 
 @case()
@@ -101,10 +103,12 @@ async def what_cannot_be_stored_cannot_be_scheduled(factory: StorageFactory) -> 
     """Refuse a bad event when it is scheduled, not when it is due; refuse a time that never comes."""
     async with opened(factory) as storage:
         for bad in (Ticked(1, float("inf")), Deposited("x" * 3_000_000, 1)):
-            await refused(InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling a bad event")
+            await expect_error(
+                InvalidEventError, storage.schedule_event(adopt(bad), T), "scheduling a bad event"
+            )
         for never in (float("nan"), float("inf"), 10**400):
-            await refused(UsageError, storage.schedule_event(Ticked(2), never), "scheduling for no time")
-        equal(await storage.release_due(T + 9), None, "when the next event is due")
+            await expect_error(UsageError, storage.schedule_event(Ticked(2), never), "scheduling for no time")
+        expect_equal(await storage.release_due(T + 9), None, "when the next event is due")
 
 
 @case()
@@ -116,8 +120,8 @@ async def many_that_are_due_at_once_all_enter(factory: StorageFactory) -> None:
         while await storage.release_due(T + 9) is not None:
             check(await storage.head() < 60, "an event must not be said to be due when all have entered")
         found = [event.number // 20 for event in await everything(storage)]
-        equal(found, sorted(found), "events in the order of their time")
-        equal(len(found), 60, "events in the log")
+        expect_equal(found, sorted(found), "events in the order of their time")
+        expect_equal(len(found), 60, "events in the log")
 
 
 @case("persistent")
@@ -127,5 +131,5 @@ async def schedules_survive_closing(factory: StorageFactory) -> None:
         await storage.schedule_event(Deposited("a", 1), T)
         await storage.schedule_event(Deposited("a", 2), T + 1)
     async with opened(factory) as storage:
-        equal(await storage.release_due(T), T + 1, "when the next event is due, after opening again")
-        equal(await everything(storage), [Deposited("a", 1)], "the log after opening again")
+        expect_equal(await storage.release_due(T), T + 1, "when the next event is due, after opening again")
+        expect_equal(await everything(storage), [Deposited("a", 1)], "the log after opening again")

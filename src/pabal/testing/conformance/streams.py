@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from pabal.errors import ConcurrencyError, InvalidEventError
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, opened, refused
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_equal, expect_error, opened
 from pabal.testing.conformance.events import Audited, Deposited, Ticked, deposits, everything
 
 NEEDS = ("versioned",)
@@ -24,7 +24,7 @@ async def versions_count_from_1_in_each_stream(factory: StorageFactory) -> None:
         await storage.store_events([Deposited("a", 1), Deposited("b", 1), Ticked(1), Deposited("a", 2)])
         await storage.store_event(Deposited("a", 3))
         expected = [("a", 1), ("b", 1), (None, None), ("a", 2), ("a", 3)]
-        equal(await versions(storage), expected, "aggregate ids and versions")
+        expect_equal(await versions(storage), expected, "aggregate ids and versions")
 
 
 @case()
@@ -33,12 +33,18 @@ async def a_stream_is_read_in_version_order(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         await storage.store_events([Deposited("a", 1), Audited("a", 2), Deposited("b", 3), Deposited("a", 4)])
         stream = await storage.get_events_by_aggregate("a", "account")
-        equal(stream, [Deposited("a", 1), Deposited("a", 4)], "the stream account/a")
-        equal(await storage.get_events_by_aggregate("a", "audit"), [Audited("a", 2)], "the stream audit/a")
+        expect_equal(stream, [Deposited("a", 1), Deposited("a", 4)], "the stream account/a")
+        expect_equal(
+            await storage.get_events_by_aggregate("a", "audit"), [Audited("a", 2)], "the stream audit/a"
+        )
         both = await storage.get_events_by_aggregate("a")
-        equal([event.number for event in both], [1, 2, 4], "events of every aggregate type with the id a")
-        equal(await storage.get_events_by_aggregate("nobody", "account"), [], "a stream that does not exist")
-        equal(await storage.get_events_by_aggregate("a", "nothing"), [], "a type that does not exist")
+        expect_equal(
+            [event.number for event in both], [1, 2, 4], "events of every aggregate type with the id a"
+        )
+        expect_equal(
+            await storage.get_events_by_aggregate("nobody", "account"), [], "a stream that does not exist"
+        )
+        expect_equal(await storage.get_events_by_aggregate("a", "nothing"), [], "a type that does not exist")
 
 
 @case()
@@ -47,7 +53,7 @@ async def streams_of_one_id_and_two_types_are_two_streams(factory: StorageFactor
     async with opened(factory) as storage:
         await storage.append("account", "a", [Deposited("a", 1)], expected_version=0)
         await storage.append("audit", "a", [Audited("a", 2)], expected_version=0)
-        equal(await versions(storage), [("a", 1), ("a", 1)], "versions of account/a and audit/a")
+        expect_equal(await versions(storage), [("a", 1), ("a", 1)], "versions of account/a and audit/a")
 
 
 @case()
@@ -58,7 +64,7 @@ async def an_append_at_the_version_seen_succeeds(factory: StorageFactory) -> Non
         second = await storage.append("account", "a", [Deposited("a", 2)], expected_version=2)
         check([*first, *second] == sorted({*first, *second}), f"positions must grow: {first}, then {second}")
         stream = await storage.get_events_by_aggregate("a", "account")
-        equal(stream, deposits("a", range(3)), "the stream")
+        expect_equal(stream, deposits("a", range(3)), "the stream")
 
 
 @case()
@@ -71,14 +77,14 @@ async def an_append_at_another_version_is_refused(factory: StorageFactory) -> No
             call = storage.append(
                 "account", account, deposits(account, range(9, 11)), expected_version=expected
             )
-            error = await refused(ConcurrencyError, call, what)
+            error = await expect_error(ConcurrencyError, call, what)
             found = (error.aggregate_type, error.aggregate_id, error.expected_version, error.actual_version)
-            equal(
+            expect_equal(
                 found,
                 ("account", account, expected, 3 if account == "a" else 0),
                 f"what the error says of {what}",
             )
-        equal(await everything(storage), deposits("a", range(3)), "the log after refused appends")
+        expect_equal(await everything(storage), deposits("a", range(3)), "the log after refused appends")
 
 
 @case()
@@ -87,7 +93,9 @@ async def an_append_without_a_version_asks_for_none(factory: StorageFactory) -> 
     async with opened(factory) as storage:
         for numbers in (range(2), range(2, 4)):
             await storage.append("account", "a", deposits("a", numbers), expected_version=None)
-        equal(await storage.get_events_by_aggregate("a", "account"), deposits("a", range(4)), "the stream")
+        expect_equal(
+            await storage.get_events_by_aggregate("a", "account"), deposits("a", range(4)), "the stream"
+        )
 
 
 @case()
@@ -96,8 +104,8 @@ async def an_event_of_another_aggregate_is_refused(factory: StorageFactory) -> N
     async with opened(factory) as storage:
         for stranger in (Deposited("b", 1), Audited("a", 1), Ticked(1)):
             call = storage.append("account", "a", [Deposited("a", 1), stranger], expected_version=0)
-            await refused(InvalidEventError, call, f"{stranger!r} in the stream account/a")
-        equal(await everything(storage), [], "the log after refused appends")
+            await expect_error(InvalidEventError, call, f"{stranger!r} in the stream account/a")
+        expect_equal(await everything(storage), [], "the log after refused appends")
 
 
 @case()
@@ -107,8 +115,8 @@ async def the_same_append_again_succeeds(factory: StorageFactory) -> None:
     async with opened(factory) as storage:
         first = await storage.append("account", "a", events, expected_version=0)
         again = await storage.append("account", "a", events, expected_version=0)
-        equal(again, first, "positions of the same append again")
-        equal(await everything(storage), events, "the log")
+        expect_equal(again, first, "positions of the same append again")
+        expect_equal(await everything(storage), events, "the log")
 
 
 @case()
@@ -123,8 +131,8 @@ async def of_two_that_saw_one_version_one_wins(factory: StorageFactory) -> None:
         results = await asyncio.gather(*calls, return_exceptions=True)
         won = [number for number, result in enumerate(results, 1) if isinstance(result, list)]
         lost = [result for result in results if isinstance(result, ConcurrencyError)]
-        equal((len(won), len(lost)), (1, 9), "how many of ten appends won and lost")
-        equal(await everything(storage), [Deposited("a", 0), Deposited("a", won[0])], "the log")
+        expect_equal((len(won), len(lost)), (1, 9), "how many of ten appends won and lost")
+        expect_equal(await everything(storage), [Deposited("a", 0), Deposited("a", won[0])], "the log")
 
 
 @case()
@@ -138,7 +146,9 @@ async def a_refused_neighbour_disturbs_nobody(factory: StorageFactory) -> None:
             else:
                 calls.append(storage.store_event(Deposited("a", number)))
         await asyncio.gather(*calls, return_exceptions=True)
-        equal(await versions(storage), [("a", number) for number in range(1, 11)], "versions of the stream")
+        expect_equal(
+            await versions(storage), [("a", number) for number in range(1, 11)], "versions of the stream"
+        )
         await storage.append("account", "a", [Deposited("a", 20)], expected_version=10)
 
 
@@ -149,10 +159,12 @@ async def versions_go_on_after_closing(factory: StorageFactory) -> None:
         await storage.store_events([*deposits("a", range(2)), Audited("a", 9)])
     async with opened(factory) as storage:
         call = storage.append("account", "a", [Deposited("a", 2)], expected_version=1)
-        await refused(ConcurrencyError, call, "an append at a version that has passed, after opening again")
+        await expect_error(
+            ConcurrencyError, call, "an append at a version that has passed, after opening again"
+        )
         await storage.append("account", "a", [Deposited("a", 2)], expected_version=2)
         stream = await storage.get_events_by_aggregate("a", "account")
-        equal(stream, deposits("a", range(3)), "the stream after opening again")
+        expect_equal(stream, deposits("a", range(3)), "the stream after opening again")
 
 
 @case("shared")
@@ -162,9 +174,9 @@ async def versions_are_checked_against_what_others_wrote(factory: StorageFactory
         await left.append("account", "a", [Deposited("a", 1)], expected_version=0)
         await right.append("account", "a", [Deposited("a", 2)], expected_version=1)
         call = left.append("account", "a", [Deposited("a", 9)], expected_version=1)
-        error = await refused(ConcurrencyError, call, "an append at a version that the other moved past")
-        equal(error.actual_version, 2, "the version that the error names")
+        error = await expect_error(ConcurrencyError, call, "an append at a version that the other moved past")
+        expect_equal(error.actual_version, 2, "the version that the error names")
         await left.append("account", "a", [Deposited("a", 3)], expected_version=2)
         for one in (left, right):
             stream = await one.get_events_by_aggregate("a", "account")
-            equal(stream, deposits("a", range(1, 4)), "the stream as each sees it")
+            expect_equal(stream, deposits("a", range(1, 4)), "the stream as each sees it")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pabal.ports.storage import AttemptFailure, Cursor, PendingRetry, Progress
-from pabal.testing.conformance.case import StorageFactory, case, check, equal, exactly, opened
+from pabal.testing.conformance.case import StorageFactory, case, check, expect_count, expect_equal, opened
 from pabal.testing.conformance.events import Ticked
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -64,12 +64,14 @@ async def a_new_name_begins_where_it_says(factory: StorageFactory) -> None:
             )
         ):
             cursor = await take(storage, f"sub-{number}", start)
-            equal((cursor.watermark, cursor.frontier), (expected, expected), f"where start={start!r} begins")
+            expect_equal(
+                (cursor.watermark, cursor.frontier), (expected, expected), f"where start={start!r} begins"
+            )
             rest = (cursor.unfinished, cursor.retries, cursor.blocked_keys)
-            equal(rest, ((), (), ()), "what a new subscription has left to do")
-            equal(cursor.name, f"sub-{number}", "the name of the cursor")
+            expect_equal(rest, ((), (), ()), "what a new subscription has left to do")
+            expect_equal(cursor.name, f"sub-{number}", "the name of the cursor")
             check(cursor.number >= 1, f"the number must be from 1: {cursor}")
-            equal(cursor.epoch, 1, "the epoch of a new name")
+            expect_equal(cursor.epoch, 1, "the epoch of a new name")
 
 
 @case()
@@ -81,7 +83,9 @@ async def the_place_of_a_new_name_is_settled_at_the_call(factory: StorageFactory
         position = await storage.store_event(Ticked(9))
         cursor = await opening
         check(cursor is not None, "a new subscription must be free")
-        equal(cursor.watermark, position - 1, "the watermark of a subscription opened before the append")
+        expect_equal(
+            cursor.watermark, position - 1, "the watermark of a subscription opened before the append"
+        )
 
 
 @case()
@@ -89,8 +93,10 @@ async def names_are_numbered_apart(factory: StorageFactory) -> None:
     """Give each name its own number, and keep it."""
     async with opened(factory) as storage:
         cursors = [await take(storage, name) for name in ("one", "two", "three")]
-        equal(len({cursor.number for cursor in cursors}), 3, "distinct numbers of three subscriptions")
-        equal((await again(storage, cursors[1])).number, cursors[1].number, "the number after opening again")
+        expect_equal(len({cursor.number for cursor in cursors}), 3, "distinct numbers of three subscriptions")
+        expect_equal(
+            (await again(storage, cursors[1])).number, cursors[1].number, "the number after opening again"
+        )
 
 
 @case()
@@ -104,7 +110,7 @@ async def a_known_name_goes_on_where_it_was(factory: StorageFactory) -> None:
         for start in ("now", 5, "beginning"):
             cursor = await take(storage, start=start)
             found = (cursor.watermark, cursor.frontier, cursor.unfinished)
-            equal(found, (2, 4, (3,)), f"the cursor opened again with start={start!r}")
+            expect_equal(found, (2, 4, (3,)), f"the cursor opened again with start={start!r}")
             await storage.release_subscription("sub", cursor.epoch)
 
 
@@ -113,7 +119,7 @@ async def one_at_a_time_holds_a_subscription(factory: StorageFactory) -> None:
     """Return None while a subscription is held, and a higher epoch to the next holder."""
     async with opened(factory) as storage:
         first = await take(storage)
-        equal(await storage.open_subscription("sub", "now"), None, "opening what is held")
+        expect_equal(await storage.open_subscription("sub", "now"), None, "opening what is held")
         await take(storage, "other")
         second = await again(storage, first)
         check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
@@ -127,21 +133,23 @@ async def its_holder_takes_it_anew_without_giving_it_up(factory: StorageFactory)
         first = await take(storage)
         await storage.save_progress([Progress("sub", first.epoch, 2, 4, (3,), (retry(3),))])
         wrong = await storage.open_subscription("sub", "now", epoch=first.epoch + 1)
-        equal(wrong, None, "opening what is held, with another epoch")
+        expect_equal(wrong, None, "opening what is held, with another epoch")
         second = await storage.open_subscription("sub", "now", epoch=first.epoch)
         if second is None:
             raise AssertionError("its holder must get a subscription anew, with the epoch it has")
         found = (second.number, second.watermark, second.frontier, second.unfinished, second.retries)
-        equal(found, (first.number, 2, 4, (3,), (retry(3),)), "the cursor taken anew")
+        expect_equal(found, (first.number, 2, 4, (3,), (retry(3),)), "the cursor taken anew")
         check(second.epoch > first.epoch, f"the epoch must grow: {first.epoch}, then {second.epoch}")
-        equal(await storage.open_subscription("sub", "now"), None, "opening what was taken anew")
+        expect_equal(await storage.open_subscription("sub", "now"), None, "opening what was taken anew")
         late = await storage.open_subscription("sub", "now", epoch=first.epoch)
-        equal(late, None, "opening what was taken anew, with the epoch before")
-        equal(await storage.save_progress([Progress("sub", first.epoch, 5, 5)]), ["sub"], "names refused")
+        expect_equal(late, None, "opening what was taken anew, with the epoch before")
+        expect_equal(
+            await storage.save_progress([Progress("sub", first.epoch, 5, 5)]), ["sub"], "names refused"
+        )
         await storage.release_subscription("sub", first.epoch)
-        equal(await storage.open_subscription("sub", "now"), None, "a release of the epoch before")
+        expect_equal(await storage.open_subscription("sub", "now"), None, "a release of the epoch before")
         given_up = await again(storage, second)
-        equal(given_up.watermark, 2, "where it goes on after a release")
+        expect_equal(given_up.watermark, 2, "where it goes on after a release")
         await storage.release_subscription("sub", given_up.epoch)
         free = await storage.open_subscription("sub", "now", epoch=given_up.epoch)
         check(free is not None, "what is free must be given, whatever the epoch is that it was held in")
@@ -157,7 +165,7 @@ async def of_many_who_open_at_once_one_gets_it(factory: StorageFactory) -> None:
                 await storage.release_subscription(name, cursor.epoch)
             openings = [storage.open_subscription(name, "now") for _ in range(10)]
             cursors = [cursor for cursor in await asyncio.gather(*openings) if cursor is not None]
-            equal(len(cursors), 1, f"how many of ten hold the {name} subscription")
+            expect_equal(len(cursors), 1, f"how many of ten hold the {name} subscription")
 
 
 @case()
@@ -172,23 +180,25 @@ async def everything_saved_comes_back(factory: StorageFactory) -> None:
         change = Progress(
             "sub", cursor.epoch, positions[3], positions[32], unfinished, retries, queued=queued
         )
-        equal(await storage.save_progress([change]), [], "subscriptions lost at a save")
+        expect_equal(await storage.save_progress([change]), [], "subscriptions lost at a save")
         cursor = await again(storage, cursor)
         found = (cursor.watermark, cursor.frontier, cursor.unfinished)
-        equal(
+        expect_equal(
             found, (positions[3], positions[32], unfinished), "watermark, frontier and unfinished positions"
         )
-        equal(cursor.retries, retries, "retries, by position")
-        equal(sorted(cursor.blocked_keys), ["k/1", "k/2"], "keys that something waits behind")
-        equal(
+        expect_equal(cursor.retries, retries, "retries, by position")
+        expect_equal(sorted(cursor.blocked_keys), ["k/1", "k/2"], "keys that something waits behind")
+        expect_equal(
             await storage.queued_positions("sub", "k/1", 10),
             [positions[10], positions[12]],
             "the queue of k/1",
         )
-        equal(
+        expect_equal(
             await storage.queued_positions("sub", "k/1", 1), [positions[10]], "the first of the queue of k/1"
         )
-        equal(await storage.queued_positions("sub", "k/9", 10), [], "the queue of a key that is not blocked")
+        expect_equal(
+            await storage.queued_positions("sub", "k/9", 10), [], "the queue of a key that is not blocked"
+        )
 
 
 @case()
@@ -202,9 +212,11 @@ async def later_saves_replace_earlier_ones(factory: StorageFactory) -> None:
         await storage.save_progress([first])
         await storage.save_progress([Progress("sub", epoch, 0, 2, (1,), (retry(1, 2),), cleared=(2, 3, 5))])
         cursor = await again(storage, cursor)
-        equal(cursor.retries, (retry(1, 2),), "retries after one was made again and one was cleared")
-        equal(cursor.blocked_keys, ("k",), "blocked keys after one queue was cleared")
-        equal(await storage.queued_positions("sub", "k", 10), [4], "the queue after one place was cleared")
+        expect_equal(cursor.retries, (retry(1, 2),), "retries after one was made again and one was cleared")
+        expect_equal(cursor.blocked_keys, ("k",), "blocked keys after one queue was cleared")
+        expect_equal(
+            await storage.queued_positions("sub", "k", 10), [4], "the queue after one place was cleared"
+        )
 
 
 @case()
@@ -214,10 +226,12 @@ async def one_save_carries_several_subscriptions(factory: StorageFactory) -> Non
         await ticks(storage, 9)
         held = [await take(storage, name) for name in ("one", "two")]
         changes = [Progress(c.name, c.epoch, at, at, (), (retry(at + 1),)) for at, c in enumerate(held, 3)]
-        equal(await storage.save_progress(changes), [], "subscriptions lost at a save")
+        expect_equal(await storage.save_progress(changes), [], "subscriptions lost at a save")
         for at, cursor in enumerate(held, 3):
             found = await again(storage, cursor)
-            equal((found.watermark, found.retries), (at, (retry(at + 1),)), f"the cursor of {cursor.name!r}")
+            expect_equal(
+                (found.watermark, found.retries), (at, (retry(at + 1),)), f"the cursor of {cursor.name!r}"
+            )
 
 
 @case()
@@ -229,23 +243,23 @@ async def progress_of_an_epoch_that_is_over_is_refused(factory: StorageFactory) 
         other = await take(storage, "other")
         await storage.release_subscription("sub", old.epoch)
         late = Progress("sub", old.epoch, 5, 5, (), (retry(6),), queued=(("k", 7),))
-        equal(await storage.save_progress([late]), ["sub"], "names refused after the release")
+        expect_equal(await storage.save_progress([late]), ["sub"], "names refused after the release")
         new = await take(storage)
         both = [late, Progress("other", other.epoch, 4, 4)]
-        equal(await storage.save_progress(both), ["sub"], "names refused after another took it")
+        expect_equal(await storage.save_progress(both), ["sub"], "names refused after another took it")
         await storage.release_subscription("sub", old.epoch)
-        equal(
+        expect_equal(
             await storage.open_subscription("sub", "now"),
             None,
             "a release of an old epoch must change nothing",
         )
         found = await again(storage, new)
-        equal(
+        expect_equal(
             (found.watermark, found.retries, found.blocked_keys),
             (0, (), ()),
             "the cursor after refused saves",
         )
-        equal((await again(storage, other)).watermark, 4, "the cursor of the other name")
+        expect_equal((await again(storage, other)).watermark, 4, "the cursor of the other name")
 
 
 @case()
@@ -253,16 +267,16 @@ async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -
     """Show all durable names, sorted, held or not, with their unfinished work."""
     async with opened(factory) as storage:
         await ticks(storage, 9)
-        equal(await storage.list_subscriptions(), [], "subscriptions before any was opened")
+        expect_equal(await storage.list_subscriptions(), [], "subscriptions before any was opened")
         busy = await take(storage, "busy")
         idle = await take(storage, "an idle one", "now")
         await storage.release_subscription(idle.name, idle.epoch)
         change = Progress("busy", busy.epoch, 1, 6, (2, 4), (retry(2), retry(4)), queued=(("k", 3), ("k", 5)))
         await storage.save_progress([change])
-        first, second = exactly(2, await storage.list_subscriptions(), "subscriptions")
+        first, second = expect_count(2, await storage.list_subscriptions(), "subscriptions")
         figures = (first.name, first.watermark, first.frontier, first.unfinished, first.retries, first.queued)
-        equal(figures, ("an idle one", 9, 9, 0, 0, 0), "figures of a subscription with nothing to do")
-        equal(first.owner, None, "the owner of a subscription that nobody holds")
+        expect_equal(figures, ("an idle one", 9, 9, 0, 0, 0), "figures of a subscription with nothing to do")
+        expect_equal(first.owner, None, "the owner of a subscription that nobody holds")
         figures = (
             second.name,
             second.watermark,
@@ -271,9 +285,9 @@ async def subscriptions_are_listed_with_their_figures(factory: StorageFactory) -
             second.retries,
             second.queued,
         )
-        equal(figures, ("busy", 1, 6, 4, 2, 2), "figures of a subscription with much to do")
+        expect_equal(figures, ("busy", 1, 6, 4, 2, 2), "figures of a subscription with much to do")
         check(second.owner is not None, "a subscription that is held must have an owner")
-        equal(second.epoch, busy.epoch, "the epoch of a subscription that is held")
+        expect_equal(second.epoch, busy.epoch, "the epoch of a subscription that is held")
         near = abs(second.updated_at - datetime.now(UTC)) < timedelta(minutes=1)
         check(near, f"updated_at must be when it was saved: {second.updated_at}")
 
@@ -291,18 +305,18 @@ async def unprocessed_is_what_some_subscription_has_not_finished(factory: Storag
             ]
         )
         found = [event.number + 1 for event in await storage.get_unprocessed_events()]
-        equal(found, [3, 5, 6, 9, 10], "positions that are not finished")
+        expect_equal(found, [3, 5, 6, 9, 10], "positions that are not finished")
         found = [event.number + 1 for event in await storage.get_unprocessed_events(limit=3)]
-        equal(found, [3, 5, 6], "the first three positions that are not finished")
+        expect_equal(found, [3, 5, 6], "the first three positions that are not finished")
 
 
 @case()
 async def leases_of_what_is_held_are_kept(factory: StorageFactory) -> None:
     """Lose no lease at a renewal if no other storage has opened the subscription."""
     async with opened(factory) as storage:
-        equal(await storage.renew_leases(), [], "leases lost before any was taken")
+        expect_equal(await storage.renew_leases(), [], "leases lost before any was taken")
         await take(storage)
-        equal(await storage.renew_leases(), [], "leases lost while nobody else is there")
+        expect_equal(await storage.renew_leases(), [], "leases lost while nobody else is there")
 
 
 @case("persistent")
@@ -316,14 +330,14 @@ async def cursors_survive_closing(factory: StorageFactory) -> None:
         )
     async with opened(factory) as storage:
         found = await take(storage, start="now")
-        equal(
+        expect_equal(
             (found.watermark, found.frontier, found.unfinished),
             (2, 6, (3, 5)),
             "the cursor after opening again",
         )
-        equal(found.retries, (retry(3), retry(5, 2)), "the retries after opening again")
-        equal(found.blocked_keys, ("k",), "the blocked keys after opening again")
-        equal(found.number, cursor.number, "the number after opening again")
+        expect_equal(found.retries, (retry(3), retry(5, 2)), "the retries after opening again")
+        expect_equal(found.blocked_keys, ("k",), "the blocked keys after opening again")
+        expect_equal(found.number, cursor.number, "the number after opening again")
         check(found.epoch > cursor.epoch, f"the epoch must grow: {cursor.epoch}, then {found.epoch}")
 
 
@@ -333,13 +347,17 @@ async def another_storage_waits_until_it_is_released(factory: StorageFactory) ->
     async with opened(factory) as left, opened(factory) as right:
         await ticks(left, 5)
         cursor = await take(left)
-        equal(await right.open_subscription("sub", "now"), None, "opening what another storage holds")
+        expect_equal(await right.open_subscription("sub", "now"), None, "opening what another storage holds")
         await left.save_progress([Progress("sub", cursor.epoch, 3, 3)])
         await left.release_subscription("sub", cursor.epoch)
         taken = await take(right)
-        equal(taken.watermark, 3, "where the other storage goes on")
+        expect_equal(taken.watermark, 3, "where the other storage goes on")
         late = [Progress("sub", cursor.epoch, 4, 4)]
-        equal(await left.save_progress(late), ["sub"], "names refused to the former holder")
-        equal(await left.open_subscription("sub", "now"), None, "opening what the other storage holds now")
+        expect_equal(await left.save_progress(late), ["sub"], "names refused to the former holder")
+        expect_equal(
+            await left.open_subscription("sub", "now"), None, "opening what the other storage holds now"
+        )
         await right.save_progress([Progress("sub", taken.epoch, 5, 5)])
-        equal((await again(right, taken)).watermark, 5, "the cursor after the former holder's refused save")
+        expect_equal(
+            (await again(right, taken)).watermark, 5, "the cursor after the former holder's refused save"
+        )
