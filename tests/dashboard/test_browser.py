@@ -109,7 +109,7 @@ def test_a_group_is_retried_from_the_overview(chromium: Browser, base: str, stag
         stage.mended = True
         trouble.get_by_role("button", name=re.compile("Retry")).click()
         page.get_by_role("dialog").get_by_role("button", name=re.compile("^Retry")).click()
-        expect(page.locator(".toast")).to_contain_text("begun")
+        expect(page.locator(".toast")).to_contain_text("started")
         expect(trouble).to_have_count(0)
         window.open("audit")
         expect(page.locator("tbody tr").first).to_contain_text("subscription=mail")
@@ -152,7 +152,7 @@ def test_a_dead_letter_is_edited_and_retried(chromium: Browser, base: str) -> No
         before = editor.input_value()
         send = page.get_by_role("button", name="Retry with this payload")
         editor.fill(before[:-1])
-        expect(page.locator(".fault")).to_contain_text("no JSON")
+        expect(page.locator(".fault")).to_contain_text("not valid JSON")
         expect(send).to_be_disabled()
         editor.fill(re.sub(r'"quantity": "[^"]+"', '"quantity": "much"', before))
         window.faults.clear()

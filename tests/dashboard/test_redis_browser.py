@@ -63,7 +63,7 @@ def test_a_reset_offers_what_a_group_can_do(url: str) -> None:
         page = window.open("subscriptions")
         row = page.locator("tbody tr", has_text="pack")
         row.get_by_role("button", name="Reset pack").click()
-        choice = page.get_by_label("Where to")
+        choice = page.get_by_label("Move to")
         assert choice.locator("option").evaluate_all("all => all.map(one => one.value)") == [
             "beginning",
             "now",
