@@ -207,7 +207,7 @@ async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing
         bus.unsubscribe("dead")
     slips: list[Any] = [note, None, 1]
     for slip in slips:
-        with pytest.raises(UsageError, match=r"is no subscription; pass what subscribe\(\) returned"):
+        with pytest.raises(UsageError, match=r"is not a subscription; pass what subscribe\(\) returned"):
             bus.unsubscribe(slip)
     assert bus.get_statistics()["subscription_count"] == 1
 

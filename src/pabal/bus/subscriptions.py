@@ -10,7 +10,7 @@ from pabal.errors import InsideHandlerError, SubscriptionNotFoundError, UsageErr
 from pabal.ports.control import SubscriptionAdmin
 from pabal.ports.records import Replay, Start, SubscriptionRecord
 
-_TAKEN = "pass what subscribe() returned or subscriptions.attached() holds, or the id of that"
+_TAKEN = "pass the one that subscribe() returned or subscriptions.attached() holds, or its id"
 
 
 class Subscriptions:
@@ -129,7 +129,7 @@ def end_subscription(engine: Engine, given: Subscription | str) -> bool:
     """End a subscription, given as object or by its id; False if unknown. Raises UsageError for a name."""
     identity = given.id if isinstance(given, Subscription) else given
     if not isinstance(identity, str):
-        raise UsageError(f"{given!r} is no subscription; {_TAKEN}")
+        raise UsageError(f"{given!r} is not a subscription; {_TAKEN}")
     ended = engine.remove(identity)
     if not ended and identity in engine.consumers:
         raise UsageError(f"{identity!r} is the name of a subscription; {_TAKEN}")
