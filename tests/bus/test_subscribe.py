@@ -203,11 +203,11 @@ async def test_unsubscribe_refuses_a_name_and_a_handler_instead_of_doing_nothing
     @bus.on(Moved, name="dead")
     async def note(event: Moved) -> None: ...
 
-    with pytest.raises(UsageError, match=r"'dead' is the name of a subscription; pass what .*attached\(\)"):
+    with pytest.raises(UsageError, match=r"'dead' is the name of a subscription; pass .*attached\(\)"):
         bus.unsubscribe("dead")
     slips: list[Any] = [note, None, 1]
     for slip in slips:
-        with pytest.raises(UsageError, match=r"is not a subscription; pass what subscribe\(\) returned"):
+        with pytest.raises(UsageError, match=r"is not a subscription; pass the one that subscribe"):
             bus.unsubscribe(slip)
     assert bus.get_statistics()["subscription_count"] == 1
 
