@@ -115,7 +115,7 @@ def test_the_words_are_the_applications(clock: _Clock) -> None:
     """A Korean operator would find English in between."""
     stream = StringIO()
     with show_progress(
-        "주문", stream=stream, every=0, tell=lambda measured: f"{measured.head}개", clock=clock
+        "주문", stream=stream, every=0, formatter=lambda measured: f"{measured.head}개", clock=clock
     ) as p:
         p(5, 10)
     assert stream.getvalue() == "주문: 10개\n"

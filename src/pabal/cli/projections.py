@@ -125,7 +125,7 @@ def rebuild(target: str, model: str, modules: tuple[str, ...], yes: bool, as_jso
 
     async def act(operations: Operations) -> ActionResult:
         with show_progress(
-            projection.name, every=_PROGRESS_LINE_INTERVAL, tell=_describe_progress
+            projection.name, every=_PROGRESS_LINE_INTERVAL, formatter=_describe_progress
         ) as progress:
             return await operations.rebuild_projection(projection, progress=progress)
 

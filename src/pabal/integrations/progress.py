@@ -33,15 +33,15 @@ def show_progress(
     *,
     stream: TextIO | None = None,
     every: float = 5.0,
-    tell: Callable[[BuildProgress], str] = describe,
+    formatter: Callable[[BuildProgress], str] = describe,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int, int], None]]:
     """Yield a ``progress`` callback for a projection's ``start`` or ``rebuild``; clear the display after.
 
     On a terminal, with ``pabal[cli]`` installed, it shows a bar with events per second and the time left;
     otherwise it prints a line every ``every`` seconds. It shows nothing if nothing is built, or if the build
-    ends before the first line is due. ``stream`` defaults to standard error; ``tell`` makes the text, and
-    ``clock`` returns seconds.
+    ends before the first line is due. ``stream`` defaults to standard error; ``formatter`` makes the
+    text, and ``clock`` returns seconds.
 
     >>> with show_progress("open_orders") as progress:
     ...     pass  # await open_orders.start(progress=progress)
@@ -56,15 +56,19 @@ def show_progress(
             if out is None:
                 return  # a program without a console on Windows has no standard error
             if show is None:
-                bar = _make_bar_display(label, out, tell, stack) if out.isatty() else None
-                show = bar or _make_line_display(label, out, every, tell, clock)
+                bar = _make_bar_display(label, out, formatter, stack) if out.isatty() else None
+                show = bar or _make_line_display(label, out, every, formatter, clock)
             show(pace.measure(position, head))
 
         yield progress
 
 
 def _make_line_display(
-    label: str, stream: TextIO, every: float, tell: Callable[[BuildProgress], str], clock: Callable[[], float]
+    label: str,
+    stream: TextIO,
+    every: float,
+    formatter: Callable[[BuildProgress], str],
+    clock: Callable[[], float],
 ) -> Display:
     next_at = clock() + every
 
@@ -73,13 +77,13 @@ def _make_line_display(
         now = clock()
         if now >= next_at:
             next_at = now + every
-            print(f"{label}: {tell(measured)}", file=stream, flush=True)
+            print(f"{label}: {formatter(measured)}", file=stream, flush=True)
 
     return show
 
 
 def _make_bar_display(
-    label: str, stream: TextIO, tell: Callable[[BuildProgress], str], stack: ExitStack
+    label: str, stream: TextIO, formatter: Callable[[BuildProgress], str], stack: ExitStack
 ) -> Display | None:
     try:
         from rich.console import Console
@@ -87,12 +91,12 @@ def _make_bar_display(
         from rich.progress import BarColumn, Progress, TextColumn
     except ImportError:
         return None
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}")]
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}")]
     console = Console(file=stream, highlight=False)
     bar = stack.enter_context(Progress(*columns, console=console, transient=True))
-    task = bar.add_task(escape(label), total=None, told="")
+    task = bar.add_task(escape(label), total=None, text="")
 
     def show(measured: BuildProgress) -> None:
-        bar.update(task, total=measured.head, completed=measured.position, told=tell(measured))
+        bar.update(task, total=measured.head, completed=measured.position, text=formatter(measured))
 
     return show

@@ -5,49 +5,49 @@ import { get, post, session } from "./api.js";
 import { t } from "./i18n.js";
 import { number } from "./format.js";
 import { Dialog } from "./components/dialog.js";
-import { say } from "./components/toasts.js";
+import { showToast } from "./components/toasts.js";
 
-export const mayAct = () => Boolean(session.get()?.can_act);
+export const canAct = () => Boolean(session.get()?.can_act);
 
 /** Return why a button is disabled, or nothing if it is enabled. */
-export const whyNot = (possible = true, reason = "") =>
-  !mayAct() ? t("why.read-only") : possible ? undefined : t(reason);
+export const disabledReason = (possible = true, reason = "") =>
+  !canAct() ? t("why.read-only") : possible ? undefined : t(reason);
 
 // -- dead letters ------------------------------------------------------------------------------------------------
 
-/** `which`: {ids} or {filter, count}; the count is the one on the page, so that a stale page changes nothing. */
-export function RetryDialog({ which, onDone, onClose }) {
-  const n = which.ids?.length ?? which.count;
+/** `selection`: {ids} or {filter, count}; the count is the one on the page, so that a stale page changes nothing. */
+export function RetryDialog({ selection, onDone, onClose }) {
+  const n = selection.ids?.length ?? selection.count;
   const send = async () => {
-    const { begun, left } = await post("dead-letters/retry", which);
-    say(left ? t("retry.some", { n: begun, left }) : t("retry.done", { n: begun }));
+    const { begun, left } = await post("dead-letters/retry", selection);
+    showToast(left ? t("retry.some", { n: begun, left }) : t("retry.done", { n: begun }));
     onDone?.();
   };
   return html`
     <${Dialog} title=${t("retry.title", { n })} submit=${t("retry.do", { n })} onSubmit=${send} onClose=${onClose}>
-      <${Scope} which=${which} />
+      <${FilterSummary} selection=${selection} />
       <p class="soft">${t("retry.about")}</p>
     <//>
   `;
 }
 
-export function DiscardDialog({ which, onDone, onClose }) {
-  const n = which.ids?.length ?? which.count;
+export function DiscardDialog({ selection, onDone, onClose }) {
+  const n = selection.ids?.length ?? selection.count;
   const send = async () => {
-    const { discarded } = await post("dead-letters/discard", which);
-    say(t("discard.done", { n: discarded }));
+    const { discarded } = await post("dead-letters/discard", selection);
+    showToast(t("discard.done", { n: discarded }));
     onDone?.();
   };
   return html`
     <${Dialog} title=${t("discard.title", { n })} submit=${t("discard.do", { n })} kind="danger" onSubmit=${send} onClose=${onClose}>
-      <${Scope} which=${which} />
+      <${FilterSummary} selection=${selection} />
       <p class="soft">${t("discard.about")}</p>
     <//>
   `;
 }
 
-const Scope = ({ which }) => {
-  const { subscription, error_type: error, event_type: type } = which.filter ?? {};
+const FilterSummary = ({ selection }) => {
+  const { subscription, error_type: error, event_type: type } = selection.filter ?? {};
   if (!subscription && !error && !type) return null;
   return html`
     <dl class="facts">
@@ -70,7 +70,7 @@ export function EditDialog({ letter, onDone, onClose }) {
   }
   const send = async () => {
     await post(`dead-letters/${letter.id}/edit`, { payload, revision: letter.revision });
-    say(t("edit.done"));
+    showToast(t("edit.done"));
     onDone?.();
   };
   return html`
@@ -98,12 +98,12 @@ export function EditDialog({ letter, onDone, onClose }) {
 
 export async function pause(name) {
   await post("subscriptions/pause", { name });
-  say(t("pause.done", { name }));
+  showToast(t("pause.done", { name }));
 }
 
 export async function resume(name) {
   await post("subscriptions/resume", { name });
-  say(t("resume.done", { name }));
+  showToast(t("resume.done", { name }));
 }
 
 const STARTS = ["beginning", "now", "position", "time"];
@@ -112,7 +112,7 @@ const hasPositions = () => ["sqlite", "memory"].includes(session.get()?.source.k
 
 export function ResetDialog({ subscription, onDone, onClose }) {
   const { name, watermark } = subscription;
-  const [where, setWhere] = useState("beginning");
+  const [startKind, setStartKind] = useState("beginning");
   const [position, setPosition] = useState("");
   const [time, setTime] = useState("");
   const [typed, setTyped] = useState("");
@@ -122,7 +122,7 @@ export function ResetDialog({ subscription, onDone, onClose }) {
     now: "now",
     position: /^\d+$/.test(position) ? Number(position) : null,
     time: time ? new Date(time).toISOString() : null,
-  }[where];
+  }[startKind];
   const change = (setter) => (event) => {
     setter(event.target.value);
     setPlan(null);
@@ -133,33 +133,33 @@ export function ResetDialog({ subscription, onDone, onClose }) {
       return false;
     }
     await post("subscriptions/reset", { name, start, watermark, confirm: typed });
-    say(t("reset.done", { name }));
+    showToast(t("reset.done", { name }));
     onDone?.();
     return true;
   };
-  const ready = start !== null && (plan === null || typed === name);
+  const isReady = start !== null && (plan === null || typed === name);
   return html`
     <${Dialog}
       title=${t("reset.title", { name })}
       submit=${plan === null ? t("reset.look") : t("reset.do")}
       kind=${plan === null ? "primary" : "danger"}
-      blocked=${!ready}
+      blocked=${!isReady}
       onSubmit=${send}
       onClose=${onClose}
     >
       <p class="soft">${t("reset.about")}</p>
       <div class="field">
         <label for="reset-where">${t("reset.where")}</label>
-        <select id="reset-where" class="input" value=${where} onChange=${change(setWhere)}>
-          ${STARTS.filter((one) => one !== "position" || hasPositions()).map((one) => html`<option value=${one}>${t(`reset.${one}`)}</option>`)}
+        <select id="reset-where" class="input" value=${startKind} onChange=${change(setStartKind)}>
+          ${STARTS.filter((kind) => kind !== "position" || hasPositions()).map((kind) => html`<option value=${kind}>${t(`reset.${kind}`)}</option>`)}
         </select>
       </div>
-      ${where === "position" &&
+      ${startKind === "position" &&
       html`<div class="field">
         <label for="reset-position">${t("reset.after")}</label>
         <input id="reset-position" class="input" inputmode="numeric" value=${position} onInput=${change(setPosition)} />
       </div>`}
-      ${where === "time" &&
+      ${startKind === "time" &&
       html`<div class="field">
         <label for="reset-time">${t("reset.since")}</label>
         <input id="reset-time" class="input" type="datetime-local" step="1" value=${time} onInput=${change(setTime)} />

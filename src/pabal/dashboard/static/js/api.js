@@ -14,7 +14,7 @@ export class ApiError extends Error {
   }
 }
 
-export function address(path, params = {}) {
+export function apiUrl(path, params = {}) {
   const url = new URL(`api/${path}`, document.baseURI);
   for (const [name, value] of Object.entries(params)) {
     if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
@@ -22,7 +22,7 @@ export function address(path, params = {}) {
   return url;
 }
 
-async function ask(url, options) {
+async function request(url, options) {
   let response;
   try {
     response = await fetch(url, { credentials: "same-origin", ...options });
@@ -39,16 +39,16 @@ async function ask(url, options) {
   if (response.ok) return body;
   const error = body?.error ?? {};
   if (response.status === 401) {
-    const known = session.get();
-    if (known?.user) session.set({ ...known, user: null });
+    const loggedIn = session.get();
+    if (loggedIn?.user) session.set({ ...loggedIn, user: null });
   }
   throw new ApiError(response.status, error.code ?? "unknown", error.message ?? response.statusText, error);
 }
 
-export const get = (path, params, signal) => ask(address(path, params), { signal });
+export const get = (path, params, signal) => request(apiUrl(path, params), { signal });
 
 export const post = (path, body = {}) =>
-  ask(address(path), {
+  request(apiUrl(path), {
     method: "POST",
     headers: { "content-type": "application/json", "x-csrf-token": session.get()?.csrf ?? "" },
     body: JSON.stringify(body),
@@ -65,20 +65,20 @@ export async function loadSession() {
  * request is used. `every` reloads after this many milliseconds, while the page is visible.
  */
 export function useLoaded(path, params = {}, { every = 0, fresh = false } = {}) {
-  const key = path === null ? null : address(path, params).href;
+  const key = path === null ? null : apiUrl(path, params).href;
   const [state, setState] = useState({ key: null, data: null, error: null, loading: true });
-  const running = useRef(null);
+  const current = useRef(null);
   const load = useCallback(async () => {
     if (key === null) return;
-    running.current?.abort();
-    const control = new AbortController();
-    running.current = control;
+    current.current?.abort();
+    const controller = new AbortController();
+    current.current = controller;
     setState((before) => ({ ...before, loading: true }));
     try {
-      const data = await ask(key, { signal: control.signal });
+      const data = await request(key, { signal: controller.signal });
       setState({ key, data, error: null, loading: false });
     } catch (error) {
-      if (control.signal.aborted) return;
+      if (controller.signal.aborted) return;
       setState((before) => ({
         key,
         data: before.key === key ? before.data : null,
@@ -89,7 +89,7 @@ export function useLoaded(path, params = {}, { every = 0, fresh = false } = {}) 
   }, [key]);
   useEffect(() => {
     load();
-    return () => running.current?.abort();
+    return () => current.current?.abort();
   }, [load]);
   useEffect(() => {
     if (!every) return undefined;
@@ -98,12 +98,12 @@ export function useLoaded(path, params = {}, { every = 0, fresh = false } = {}) 
     }, every);
     return () => clearInterval(timer);
   }, [load, every]);
-  const mine = state.key === key;
-  const shown = mine || !fresh;
+  const isCurrent = state.key === key;
+  const isVisible = isCurrent || !fresh;
   return {
-    data: shown ? state.data : null,
-    error: mine ? state.error : null,
-    loading: state.loading || !mine,
+    data: isVisible ? state.data : null,
+    error: isCurrent ? state.error : null,
+    loading: state.loading || !isCurrent,
     reload: load,
   };
 }

@@ -2,19 +2,19 @@
 
 import { language, t } from "./i18n.js";
 
-const made = new Map();
+const formatters = new Map();
 
-function maker(kind, options) {
+function formatter(kind, options) {
   const key = language.get() + kind.name + JSON.stringify(options);
-  if (!made.has(key)) made.set(key, new kind(language.get(), options));
-  return made.get(key);
+  if (!formatters.has(key)) formatters.set(key, new kind(language.get(), options));
+  return formatters.get(key);
 }
 
 const NONE = "–";
 
 export function number(value) {
   if (value === null || value === undefined) return NONE;
-  return maker(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(value);
+  return formatter(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(value);
 }
 
 /** The place of an event: a position, or on a server a partition and the position in it. */
@@ -26,18 +26,18 @@ export function place(cursor) {
 export function short(value) {
   if (value === null || value === undefined) return NONE;
   if (Math.abs(value) < 100_000) return number(value);
-  return maker(Intl.NumberFormat, { notation: "compact", maximumFractionDigits: 1 }).format(value);
+  return formatter(Intl.NumberFormat, { notation: "compact", maximumFractionDigits: 1 }).format(value);
 }
 
 export function rate(value) {
   if (value === null || value === undefined) return NONE;
   const digits = value >= 100 || value === 0 ? 0 : value >= 10 ? 1 : 2;
   if (value >= 100_000) return short(value);
-  return maker(Intl.NumberFormat, { maximumFractionDigits: digits }).format(value);
+  return formatter(Intl.NumberFormat, { maximumFractionDigits: digits }).format(value);
 }
 
 /** A duration in seconds, in its two largest useful units. */
-export function span(seconds) {
+export function duration(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   if (seconds < 0.001) return t("unit.us", { v: Math.round(seconds * 1e6) });
   if (seconds < 1) return t("unit.ms", { v: round(seconds * 1e3) });
@@ -50,21 +50,21 @@ export function span(seconds) {
 }
 
 /** A number and its unit separately, for the large figures. */
-export function spanParts(seconds) {
-  const text = span(seconds);
-  const cut = /^([\d.,–]+)\s*(.*)$/.exec(text);
-  return cut ? [cut[1], cut[2]] : [text, ""];
+export function durationParts(seconds) {
+  const text = duration(seconds);
+  const match = /^([\d.,–]+)\s*(.*)$/.exec(text);
+  return match ? [match[1], match[2]] : [text, ""];
 }
 
 function round(value) {
-  return maker(Intl.NumberFormat, { maximumSignificantDigits: value < 100 ? 2 : 3 }).format(value);
+  return formatter(Intl.NumberFormat, { maximumSignificantDigits: value < 100 ? 2 : 3 }).format(value);
 }
 
 export function clock(iso, { millis = false } = {}) {
   if (!iso) return NONE;
   const options = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
   if (millis) options.fractionalSecondDigits = 3;
-  return maker(Intl.DateTimeFormat, options).format(new Date(iso));
+  return formatter(Intl.DateTimeFormat, options).format(new Date(iso));
 }
 
 /** The time; for other days than today, with the date. */
@@ -72,20 +72,20 @@ export function moment(iso, { millis = false } = {}) {
   if (!iso) return NONE;
   const date = new Date(iso);
   if (date.toDateString() === new Date().toDateString()) return clock(iso, { millis });
-  const day = maker(Intl.DateTimeFormat, { year: "numeric", month: "2-digit", day: "2-digit" }).format(date);
+  const day = formatter(Intl.DateTimeFormat, { year: "numeric", month: "2-digit", day: "2-digit" }).format(date);
   return `${day} ${clock(iso, { millis })}`;
 }
 
 export function full(iso) {
   if (!iso) return "";
-  return maker(Intl.DateTimeFormat, { dateStyle: "full", timeStyle: "long" }).format(new Date(iso));
+  return formatter(Intl.DateTimeFormat, { dateStyle: "full", timeStyle: "long" }).format(new Date(iso));
 }
 
 export function ago(iso, now = Date.now()) {
   if (!iso) return NONE;
   const seconds = (now - new Date(iso).getTime()) / 1000;
   if (Math.abs(seconds) < 5) return t("time.now");
-  const relative = maker(Intl.RelativeTimeFormat, { numeric: "always", style: "narrow" });
+  const relative = formatter(Intl.RelativeTimeFormat, { numeric: "always", style: "narrow" });
   const units = [
     ["day", 86400],
     ["hour", 3600],

@@ -6,13 +6,13 @@ import { ko } from "./i18n/ko.js";
 
 const texts = { en, ko };
 
-function first() {
-  const kept = remembered("pabal.language");
-  if (kept in texts) return kept;
+function initialLanguage() {
+  const saved = loadPreference("pabal.language");
+  if (saved in texts) return saved;
   return navigator.languages.some((one) => one.toLowerCase().startsWith("ko")) ? "ko" : "en";
 }
 
-export function remembered(name) {
+export function loadPreference(name) {
   try {
     return localStorage.getItem(name);
   } catch {
@@ -20,7 +20,7 @@ export function remembered(name) {
   }
 }
 
-export function remember(name, value) {
+export function savePreference(name, value) {
   try {
     localStorage.setItem(name, value);
   } catch {
@@ -28,11 +28,11 @@ export function remember(name, value) {
   }
 }
 
-export const language = new Store(first());
+export const language = new Store(initialLanguage());
 document.documentElement.lang = language.get();
 
-export function speak(code) {
-  remember("pabal.language", code);
+export function setLanguage(code) {
+  savePreference("pabal.language", code);
   document.documentElement.lang = code;
   language.set(code);
 }
@@ -47,6 +47,6 @@ export function t(key, values = {}) {
 }
 
 /** Return a sentence from the server, which sends a Korean translation with each. */
-export const said = (one, name) => (language.get() === "ko" && one[`${name}_ko`]) || one[name];
+export const localized = (one, name) => (language.get() === "ko" && one[`${name}_ko`]) || one[name];
 
 export const has = (key) => key in texts[language.get()];

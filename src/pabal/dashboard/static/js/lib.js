@@ -10,7 +10,7 @@ export { render, Fragment, useEffect, useLayoutEffect, useMemo, useRef, useState
 /** A store: a value that components can subscribe to. */
 export class Store {
   #value;
-  #followers = new Set();
+  #subscribers = new Set();
 
   constructor(value) {
     this.#value = value;
@@ -23,29 +23,29 @@ export class Store {
   set(value) {
     if (Object.is(value, this.#value)) return;
     this.#value = value;
-    for (const follower of [...this.#followers]) follower(value);
+    for (const subscriber of [...this.#subscribers]) subscriber(value);
   }
 
-  follow(follower) {
-    this.#followers.add(follower);
-    return () => this.#followers.delete(follower);
+  subscribe(subscriber) {
+    this.#subscribers.add(subscriber);
+    return () => this.#subscribers.delete(subscriber);
   }
 }
 
 /** Return a store's value, and render again when it changes. */
 export function useStore(store) {
-  const [, turn] = useState(0);
+  const [, rerender] = useState(0);
   useEffect(() => {
-    let seen = store.get();
-    const look = () => {
-      if (!Object.is(seen, store.get())) {
-        seen = store.get();
-        turn((n) => n + 1);
+    let lastValue = store.get();
+    const update = () => {
+      if (!Object.is(lastValue, store.get())) {
+        lastValue = store.get();
+        rerender((n) => n + 1);
       }
     };
-    const leave = store.follow(look);
-    look();
-    return leave;
+    const unsubscribe = store.subscribe(update);
+    update();
+    return unsubscribe;
   }, [store]);
   return store.get();
 }

@@ -1,7 +1,7 @@
 // Live reports: the server sends the current state once a second, over server-sent events.
 
 import { Store } from "./lib.js";
-import { address, session } from "./api.js";
+import { apiUrl, session } from "./api.js";
 
 /** The last report, or null before the first. */
 export const report = new Store(null);
@@ -11,27 +11,27 @@ export const link = new Store("connecting");
 export const unreadable = new Store(null);
 
 let source = null;
-let patience = 0;
+let lostTimer = 0;
 
 function open() {
   close();
-  source = new EventSource(address("live"));
+  source = new EventSource(apiUrl("live"));
   source.addEventListener("report", (event) => {
     report.set(JSON.parse(event.data));
-    heard(null);
+    markLive(null);
   });
-  source.addEventListener("trouble", (event) => heard(JSON.parse(event.data)));
+  source.addEventListener("trouble", (event) => markLive(JSON.parse(event.data)));
   source.addEventListener("error", () => {
     // It reconnects automatically; tell the user only if that takes a while.
-    patience ||= setTimeout(() => link.set("lost"), 2500);
-    if (source?.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+    lostTimer ||= setTimeout(() => link.set("lost"), 2500);
+    if (source?.readyState === EventSource.CLOSED) setTimeout(updateConnection, 3000);
   });
 }
 
-function heard(fault) {
-  clearTimeout(patience);
-  patience = 0;
-  unreadable.set(fault);
+function markLive(problem) {
+  clearTimeout(lostTimer);
+  lostTimer = 0;
+  unreadable.set(problem);
   link.set("live");
 }
 
@@ -41,12 +41,12 @@ function close() {
 }
 
 /** Listen while the user is logged in and the page is visible. */
-export function follow() {
+export function updateConnection() {
   if (session.get()?.user && !document.hidden) {
     if (!source || source.readyState === EventSource.CLOSED) open();
   } else close();
 }
 
-document.addEventListener("visibilitychange", follow);
-session.follow(follow);
+document.addEventListener("visibilitychange", updateConnection);
+session.subscribe(updateConnection);
 window.addEventListener("pagehide", close);

@@ -3,12 +3,12 @@
 import { html, render, useEffect, useRef, useState, useStore } from "./lib.js";
 import { loadSession, session } from "./api.js";
 import { language, t } from "./i18n.js";
-import { follow } from "./live.js";
-import { go, to, useRoute } from "./router.js";
+import { updateConnection } from "./live.js";
+import { navigate, to, useRoute } from "./router.js";
 import "./theme.js";
-import { Blank, Fault } from "./components/basics.js";
+import { EmptyState, ErrorNotice } from "./components/basics.js";
 import { Dialog } from "./components/dialog.js";
-import { PLACES, Shell } from "./components/shell.js";
+import { SECTIONS, Shell } from "./components/shell.js";
 import { Audit } from "./screens/audit.js";
 import { DeadLetter, DeadLetters } from "./screens/dead_letters.js";
 import { Event } from "./screens/event.js";
@@ -33,7 +33,7 @@ function screenOf({ parts: [place, first, second], query }) {
   if (place === "dead-letters" && first) return [place, html`<${DeadLetter} key=${first} id=${first} />`];
   if (place === "dead-letters") return [place, html`<${DeadLetters} query=${query} />`];
   if (place === "audit") return [place, html`<${Audit} query=${query} />`];
-  return ["", html`<${Blank} icon="search" title=${t("nowhere")} action=${html`<a class="button" href=${to([])}>${t("nav.overview")}</a>`} />`];
+  return ["", html`<${EmptyState} icon="search" title=${t("nowhere")} action=${html`<a class="button" href=${to([])}>${t("nav.overview")}</a>`} />`];
 }
 
 const KEYS = [
@@ -49,9 +49,9 @@ const KEYS = [
   ["k", "keys.up"],
   ["?", "keys.help"],
 ];
-const JUMPS = { o: "overview", s: "subscriptions", e: "events", t: "streams", p: "projections", d: "dead-letters", a: "audit" };
+const SECTION_KEYS = { o: "overview", s: "subscriptions", e: "events", t: "streams", p: "projections", d: "dead-letters", a: "audit" };
 
-const Keys = ({ onClose }) => html`
+const ShortcutsDialog = ({ onClose }) => html`
   <${Dialog} title=${t("keys")} onSubmit=${() => undefined} onClose=${onClose}>
     <dl class="keys">
       ${KEYS.map(([keys, text]) => html`<dt>${keys.split(" ").map((key) => html`<kbd>${key}</kbd>${" "}`)}</dt><dd>${t(text)}</dd>`)}
@@ -59,30 +59,30 @@ const Keys = ({ onClose }) => html`
   <//>
 `;
 
-function step(direction) {
+function moveFocus(direction) {
   const links = [...document.querySelectorAll("main .row-link")];
   const at = links.indexOf(document.activeElement);
   links[Math.max(0, Math.min(links.length - 1, at + direction))]?.focus();
 }
 
-function useKeys(onHelp) {
-  const begun = useRef(0);
+function useShortcuts(onHelp) {
+  const prefixPressedAt = useRef(0);
   useEffect(() => {
     const press = (event) => {
       if (event.metaKey || event.ctrlKey || event.altKey || event.defaultPrevented) return;
       if (event.target.closest("input, textarea, select, dialog")) return;
-      const jumping = Date.now() - begun.current < 1200;
-      begun.current = 0;
-      if (jumping && JUMPS[event.key]) {
-        go(to(PLACES.find(([name]) => name === JUMPS[event.key])[1]));
-      } else if (event.key === "g") begun.current = Date.now();
+      const hasPrefix = Date.now() - prefixPressedAt.current < 1200;
+      prefixPressedAt.current = 0;
+      if (hasPrefix && SECTION_KEYS[event.key]) {
+        navigate(to(SECTIONS.find(([name]) => name === SECTION_KEYS[event.key])[1]));
+      } else if (event.key === "g") prefixPressedAt.current = Date.now();
       else if (event.key === "/") {
         const first = document.querySelector("[data-first]");
         if (!first) return;
         event.preventDefault();
         first.focus();
-      } else if (event.key === "j") step(1);
-      else if (event.key === "k") step(-1);
+      } else if (event.key === "j") moveFocus(1);
+      else if (event.key === "k") moveFocus(-1);
       else if (event.key === "?") onHelp();
     };
     document.addEventListener("keydown", press);
@@ -92,29 +92,29 @@ function useKeys(onHelp) {
 
 function App() {
   const route = useRoute();
-  const mine = useStore(session);
-  const spoken = useStore(language);
+  const currentSession = useStore(session);
+  const currentLanguage = useStore(language);
   const [help, setHelp] = useState(false);
   const path = route.parts.join("/");
-  const before = useRef(path);
-  useKeys(() => setHelp(true));
+  const previousPath = useRef(path);
+  useShortcuts(() => setHelp(true));
   const [place, screen] = screenOf(route);
   useEffect(() => {
     document.title = `${place ? t(`nav.${place}`) : t("nowhere")} · pabal`;
-    if (before.current !== path) {
-      before.current = path;
+    if (previousPath.current !== path) {
+      previousPath.current = path;
       document.querySelector("main h1")?.focus({ preventScroll: true });
     }
-  }, [path, spoken]);
-  if (!mine.user) return html`<${Login} fault=${mine.fault} />`;
+  }, [path, currentLanguage]);
+  if (!currentSession.user) return html`<${Login} fault=${currentSession.fault} />`;
   return html`
     <${Shell} place=${place} onKeys=${() => setHelp(true)}>${screen}<//>
-    ${help && html`<${Keys} onClose=${() => setHelp(false)} />`}
+    ${help && html`<${ShortcutsDialog} onClose=${() => setHelp(false)} />`}
   `;
 }
 
 /** The link printed at start has the token after a #, which is sent to no server and appears in no log. */
-async function enter() {
+async function loadSessionOrLogin() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
   await loadSession();
@@ -129,15 +129,15 @@ async function enter() {
 
 const root = document.getElementById("root");
 
-async function begin() {
+async function start() {
   try {
-    await enter();
+    await loadSessionOrLogin();
   } catch (error) {
-    render(html`<main class="alone"><${Fault} error=${error} retry=${begin} /></main>`, root);
+    render(html`<main class="alone"><${ErrorNotice} error=${error} retry=${start} /></main>`, root);
     return;
   }
   render(html`<${App} />`, root);
-  follow();
+  updateConnection();
 }
 
-begin();
+start();

@@ -28,7 +28,7 @@ export function to(parts, query = {}) {
   return base + path + (text ? `?${text}` : "");
 }
 
-export function go(href, { replace = false } = {}) {
+export function navigate(href, { replace = false } = {}) {
   if (replace) history.replaceState(null, "", href);
   else history.pushState(null, "", href);
   const before = route.get();
@@ -48,5 +48,5 @@ document.addEventListener("click", (event) => {
   const url = new URL(href, document.baseURI);
   if (url.origin !== location.origin || !url.pathname.startsWith(base) || url.hash) return;
   event.preventDefault();
-  go(url.pathname + url.search);
+  navigate(url.pathname + url.search);
 });

@@ -1,7 +1,7 @@
 // The small components used on every screen.
 
 import { html, useEffect, useRef, useState } from "../lib.js";
-import { has, said, t } from "../i18n.js";
+import { has, localized, t } from "../i18n.js";
 import { ago, clock, full, moment } from "../format.js";
 import { to } from "../router.js";
 import { Icon } from "./icons.js";
@@ -19,7 +19,7 @@ export const Card = ({ title, about, right, kind = "", busy = false, children, l
   </section>
 `;
 
-export const Head = ({ title, about, right, crumb }) => html`
+export const PageHeader = ({ title, about, right, crumb }) => html`
   <div class="head">
     <div>
       ${crumb && html`<nav class="crumb" aria-label=${t("crumb")}>${crumb}</nav>`}
@@ -30,11 +30,11 @@ export const Head = ({ title, about, right, crumb }) => html`
   </div>
 `;
 
-export const Bones = ({ lines = 6 }) => html`
+export const Skeleton = ({ lines = 6 }) => html`
   <div class="bones" role="status" aria-label=${t("loading")}>${Array.from({ length: lines }, () => html`<span></span>`)}</div>
 `;
 
-export const Blank = ({ icon = "empty", title, children, action }) => html`
+export const EmptyState = ({ icon = "empty", title, children, action }) => html`
   <div class="blank">
     <${Icon} name=${icon} />
     <strong>${title}</strong>
@@ -43,33 +43,33 @@ export const Blank = ({ icon = "empty", title, children, action }) => html`
 `;
 
 /** Describe an error in the user's language if there is a translation, else as the server did. */
-export function reasonOf(error) {
+export function errorText(error) {
   const key = `error.${error.code}`;
-  return has(key) ? t(key, error.fields) : said(error, "message");
+  return has(key) ? t(key, error.fields) : localized(error, "message");
 }
 
-export const Fault = ({ error, retry }) => html`
+export const ErrorNotice = ({ error, retry }) => html`
   <div class="notice bad" role="alert">
     <${Icon} name="warning" />
-    <div>${reasonOf(error)}</div>
+    <div>${errorText(error)}</div>
     ${retry && html`<button type="button" class="button" onClick=${retry}>${t("again")}</button>`}
   </div>
 `;
 
-/** Show a skeleton while loading, the error, the blank if there is nothing, or the content. */
+/** Show a skeleton while loading, the error, `blank` if there is nothing, or the content. */
 export function Loaded({ loaded, empty, blank, lines, children }) {
   const { data, error, reload } = loaded;
-  if (error && !data) return html`<div class="body"><${Fault} error=${error} retry=${reload} /></div>`;
-  if (!data) return html`<${Bones} lines=${lines} />`;
+  if (error && !data) return html`<div class="body"><${ErrorNotice} error=${error} retry=${reload} /></div>`;
+  if (!data) return html`<${Skeleton} lines=${lines} />`;
   if (empty?.(data)) return blank;
   return children(data);
 }
 
 /** A relative time such as "2 min ago", which updates itself, with the exact time in its title. */
-export function Ago({ at }) {
-  const [, turn] = useState(0);
+export function RelativeTime({ at }) {
+  const [, rerender] = useState(0);
   useEffect(() => {
-    const timer = setInterval(() => turn((n) => n + 1), 10_000);
+    const timer = setInterval(() => rerender((n) => n + 1), 10_000);
     return () => clearInterval(timer);
   }, []);
   if (!at) return html`<span class="faint">–</span>`;
@@ -86,7 +86,7 @@ export const Button = ({ icon, kind = "", children, ...rest }) => html`
   <button type="button" class=${`button ${kind}`} ...${rest}>${icon && html`<${Icon} name=${icon} />`}${children}</button>
 `;
 
-export const Segments = ({ label, value, options, onChange }) => html`
+export const SegmentedControl = ({ label, value, options, onChange }) => html`
   <div class="segments" role="group" aria-label=${label}>
     ${options.map(
       ([key, text]) => html`
@@ -96,7 +96,7 @@ export const Segments = ({ label, value, options, onChange }) => html`
   </div>
 `;
 
-export function Copy({ text }) {
+export function CopyButton({ text }) {
   const [done, setDone] = useState(false);
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);

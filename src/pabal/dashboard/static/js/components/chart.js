@@ -5,7 +5,7 @@ import { language } from "../i18n.js";
 import { clock } from "../format.js";
 
 /** Incremented when the theme changes, because canvases have to be repainted then. */
-export const themed = new Store(0);
+export const themeVersion = new Store(0);
 
 const sync = Plot.sync("overview");
 const HEIGHT = 176;
@@ -53,28 +53,28 @@ function options(width, lines, show, onHover) {
 
 /** `lines`: [{label, tone, fill}], `columns`: [times in seconds, values of the first line, …]. */
 export function Chart({ title, lines, columns, show }) {
-  const place = useRef(null);
+  const container = useRef(null);
   const plot = useRef(null);
   const [hovered, setHovered] = useState(null);
-  const turn = useStore(themed);
-  const spoken = useStore(language);
+  const themeChanges = useStore(themeVersion);
+  const currentLanguage = useStore(language);
   const shown = useRef(columns);
   shown.current = columns;
 
   useEffect(() => {
-    const node = place.current;
-    const make = () => new Plot(options(node.clientWidth, lines, show, setHovered), shown.current, node);
-    plot.current = make();
-    const watcher = new ResizeObserver(() => {
+    const node = container.current;
+    const makePlot = () => new Plot(options(node.clientWidth, lines, show, setHovered), shown.current, node);
+    plot.current = makePlot();
+    const resizeObserver = new ResizeObserver(() => {
       if (node.clientWidth) plot.current.setSize({ width: node.clientWidth, height: HEIGHT });
     });
-    watcher.observe(node);
+    resizeObserver.observe(node);
     return () => {
-      watcher.disconnect();
+      resizeObserver.disconnect();
       plot.current.destroy();
       plot.current = null;
     };
-  }, [turn, spoken]);
+  }, [themeChanges, currentLanguage]);
 
   useEffect(() => {
     plot.current?.setData(columns);
@@ -82,7 +82,7 @@ export function Chart({ title, lines, columns, show }) {
 
   const last = columns[0].length - 1;
   const at = hovered !== null && hovered <= last ? hovered : latest(columns);
-  const said = lines.map(({ label }, index) => `${label} ${show(columns[index + 1][at] ?? null)}`).join(", ");
+  const currentValues = lines.map(({ label }, index) => `${label} ${show(columns[index + 1][at] ?? null)}`).join(", ");
   return html`
     <section class="card">
       <header>
@@ -95,7 +95,7 @@ export function Chart({ title, lines, columns, show }) {
           )}
         </div>
       </header>
-      <div class="chart" role="img" aria-label=${`${title}: ${said}`}><div ref=${place}></div></div>
+      <div class="chart" role="img" aria-label=${`${title}: ${currentValues}`}><div ref=${container}></div></div>
     </section>
   `;
 }

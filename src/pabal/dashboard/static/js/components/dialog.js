@@ -2,7 +2,7 @@
 
 import { html, useEffect, useId, useRef, useState } from "../lib.js";
 import { t } from "../i18n.js";
-import { reasonOf } from "./basics.js";
+import { errorText } from "./basics.js";
 
 /** If `onSubmit` throws, the dialog stays open with the error and the input; if it returns false, it stays too. */
 export function Dialog({ title, submit, kind = "primary", broad, blocked, onSubmit, onClose, children }) {
@@ -35,7 +35,7 @@ export function Dialog({ title, submit, kind = "primary", broad, blocked, onSubm
     <dialog ref=${box} class=${broad ? "broad" : ""} aria-labelledby=${id} onCancel=${cancel}>
       <form onSubmit=${send}>
         <h2 id=${id}>${title}</h2>
-        ${children} ${error && html`<p class="fault" role="alert">${reasonOf(error)}</p>`}
+        ${children} ${error && html`<p class="fault" role="alert">${errorText(error)}</p>`}
         <div class="actions">
           <button type="button" class="button" onClick=${onClose}>${submit ? t("cancel") : t("close")}</button>
           ${submit &&

@@ -2,7 +2,7 @@
 
 import { html, useStore } from "../lib.js";
 import { post, loadSession, session } from "../api.js";
-import { language, said, speak, t } from "../i18n.js";
+import { language, localized, setLanguage, t } from "../i18n.js";
 import { short } from "../format.js";
 import { link, report, unreadable } from "../live.js";
 import { to } from "../router.js";
@@ -10,7 +10,7 @@ import { toggleTheme, theme } from "../theme.js";
 import { Icon, Mark } from "./icons.js";
 import { Toasts } from "./toasts.js";
 
-export const PLACES = [
+export const SECTIONS = [
   ["overview", [], "overview"],
   ["subscriptions", ["subscriptions"], "subscriptions"],
   ["events", ["events"], "events"],
@@ -24,7 +24,7 @@ const TONE = { ok: "ok", degraded: "warn", failing: "bad" };
 
 const Nav = ({ place, letters }) => html`
   <nav class="nav" aria-label=${t("nav")}>
-    ${PLACES.map(
+    ${SECTIONS.map(
       ([name, parts, icon]) => html`
         <a href=${to(parts)} aria-current=${place === name ? "page" : undefined}>
           <${Icon} name=${icon} />
@@ -40,16 +40,16 @@ const Nav = ({ place, letters }) => html`
 
 function Tools({ onKeys }) {
   const dark = useStore(theme) === "dark";
-  const other = useStore(language) === "ko" ? "en" : "ko";
+  const otherLanguage = useStore(language) === "ko" ? "en" : "ko";
   const { login } = session.get();
-  const leave = async () => {
+  const logOut = async () => {
     await post("logout");
     await loadSession();
   };
-  const name = other === "ko" ? "한국어" : "English";
+  const name = otherLanguage === "ko" ? "한국어" : "English";
   return html`
     <div class="side-tools">
-      <button type="button" class="button plain" lang=${other} onClick=${() => speak(other)}>${name}</button>
+      <button type="button" class="button plain" lang=${otherLanguage} onClick=${() => setLanguage(otherLanguage)}>${name}</button>
       <button
         type="button"
         class="button plain icon-only"
@@ -63,7 +63,7 @@ function Tools({ onKeys }) {
         <${Icon} name="keyboard" />
       </button>
       ${login &&
-      html`<button type="button" class="button plain icon-only" aria-label=${t("logout")} title=${t("logout")} onClick=${leave}>
+      html`<button type="button" class="button plain icon-only" aria-label=${t("logout")} title=${t("logout")} onClick=${logOut}>
         <${Icon} name="exit" />
       </button>`}
     </div>
@@ -78,9 +78,9 @@ function skip(event) {
 export function Shell({ place, onKeys, children }) {
   const now = useStore(report);
   const problem = useStore(unreadable);
-  const reached = useStore(link);
-  const state = problem && reached === "live" ? "old" : reached;
-  const mine = useStore(session);
+  const connection = useStore(link);
+  const state = problem && connection === "live" ? "old" : connection;
+  const currentSession = useStore(session);
   const status = now?.health.status;
   return html`
     <div class="frame">
@@ -90,7 +90,7 @@ export function Shell({ place, onKeys, children }) {
         <${Nav} place=${place} letters=${now?.totals.dead_letters ?? 0} />
         <div class="side-foot">
           <${Tools} onKeys=${onKeys} />
-          <span>pabal ${mine.version} · ${t(mine.can_act ? "may-act" : "read-only")}</span>
+          <span>pabal ${currentSession.version} · ${t(currentSession.can_act ? "may-act" : "read-only")}</span>
         </div>
       </aside>
       <div class="page">
@@ -98,7 +98,7 @@ export function Shell({ place, onKeys, children }) {
           ${status &&
           !problem &&
           html`<a class=${`badge ${TONE[status]}`} href=${to([])}><span class=${`dot ${TONE[status]}`}></span>${t(`health.${status}`)}</a>`}
-          <span class="source clip" title=${mine.source.name}>${mine.title || mine.source.name}</span>
+          <span class="source clip" title=${currentSession.source.name}>${currentSession.title || currentSession.source.name}</span>
           <span class="right" role="status">
             ${state === "lost" || state === "old"
               ? html`<span class="badge warn"><span class="dot warn"></span>${t(`live.${state}`)}</span>`
@@ -113,7 +113,7 @@ export function Shell({ place, onKeys, children }) {
           html`
             <div class="notice bad" role="alert">
               <${Icon} name="warning" />
-              <div><strong>${t("live.trouble")}</strong><br />${said(problem, "message")}</div>
+              <div><strong>${t("live.trouble")}</strong><br />${localized(problem, "message")}</div>
             </div>
           `}
           ${children}

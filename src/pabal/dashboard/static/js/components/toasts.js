@@ -2,19 +2,19 @@
 
 import { Store, html, useStore } from "../lib.js";
 import { t } from "../i18n.js";
-import { reasonOf } from "./basics.js";
+import { errorText } from "./basics.js";
 import { Icon } from "./icons.js";
 
 const toasts = new Store([]);
 let last = 0;
 
-export function say(text, kind = "ok") {
+export function showToast(text, kind = "ok") {
   const id = ++last;
   toasts.set([...toasts.get().slice(-3), { id, text, kind }]);
   if (kind === "ok") setTimeout(() => drop(id), 6000);
 }
 
-export const sayFault = (error) => say(reasonOf(error), "bad");
+export const showError = (error) => showToast(errorText(error), "bad");
 
 const drop = (id) => toasts.set(toasts.get().filter((toast) => toast.id !== id));
 

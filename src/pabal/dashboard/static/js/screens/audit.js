@@ -2,18 +2,18 @@
 
 import { html } from "../lib.js";
 import { useLoaded } from "../api.js";
-import { has, said, t } from "../i18n.js";
+import { has, localized, t } from "../i18n.js";
 import { to } from "../router.js";
-import { Badge, Blank, Card, Head, Loaded, Time } from "../components/basics.js";
+import { Badge, Card, EmptyState, Loaded, PageHeader, Time } from "../components/basics.js";
 
 const name = (action) => (has(`action.${action}`) ? t(`action.${action}`) : action);
 
 export function Audit({ query }) {
   const loaded = useLoaded("audit", { before: query.before }, { every: 5000 });
   return html`
-    <${Head} title=${t("nav.audit")} about=${t("audit.about")} />
+    <${PageHeader} title=${t("nav.audit")} about=${t("audit.about")} />
     <${Card}>
-      <${Loaded} loaded=${loaded} empty=${(data) => !data.items.length} blank=${html`<${Blank} icon="audit" title=${t("audit.none")}>${t("audit.none.about")}<//>`}>
+      <${Loaded} loaded=${loaded} empty=${(data) => !data.items.length} blank=${html`<${EmptyState} icon="audit" title=${t("audit.none")}>${t("audit.none.about")}<//>`}>
         ${(data) => html`
           <div class="scroll" tabindex="0" role="region" aria-label=${t("nav.audit")}>
             <table class="cards">
@@ -34,7 +34,7 @@ export function Audit({ query }) {
                       <td class="tight" data-label=${t("who")}>${row.actor}</td>
                       <td class="nowrap" data-label=${t("action")}>${name(row.action)}</td>
                       <td class="whole mono small">${row.subject}</td>
-                      <td class="whole"><${Badge} kind=${row.succeeded === null ? "warn" : row.succeeded ? "ok" : "bad"}>${said(row, "result") || t("outcome.open")}<//></td>
+                      <td class="whole"><${Badge} kind=${row.succeeded === null ? "warn" : row.succeeded ? "ok" : "bad"}>${localized(row, "result") || t("outcome.open")}<//></td>
                     </tr>
                   `,
                 )}

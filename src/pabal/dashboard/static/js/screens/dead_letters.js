@@ -2,11 +2,11 @@
 
 import { html, useState } from "../lib.js";
 import { useLoaded } from "../api.js";
-import { said, t } from "../i18n.js";
+import { localized, t } from "../i18n.js";
 import { number } from "../format.js";
-import { go, to } from "../router.js";
-import { DiscardDialog, EditDialog, mayAct, RetryDialog, whyNot } from "../actions.js";
-import { Ago, Badge, Blank, Button, Card, EventLink, Fault, Head, Loaded, StreamLink, Time } from "../components/basics.js";
+import { navigate, to } from "../router.js";
+import { canAct, disabledReason, DiscardDialog, EditDialog, RetryDialog } from "../actions.js";
+import { Badge, Button, Card, EmptyState, ErrorNotice, EventLink, Loaded, PageHeader, RelativeTime, StreamLink, Time } from "../components/basics.js";
 import { Json } from "../components/json.js";
 import { Attempt } from "./event.js";
 
@@ -16,9 +16,9 @@ const filterOf = (query) => Object.fromEntries(FIELDS.filter((name) => query[nam
 const LetterState = ({ row }) =>
   row.state === "retrying" ? html`<${Badge} kind="info">${t("letter.retrying")}<//>` : html`<${Badge} kind="bad">${t("letter.parked")}<//>`;
 
-function Ask({ asked, onDone, onClose }) {
-  if (!asked) return null;
-  const { kind, ...rest } = asked;
+function ActionDialog({ pendingAction, onDone, onClose }) {
+  if (!pendingAction) return null;
+  const { kind, ...rest } = pendingAction;
   const Question = { retry: RetryDialog, discard: DiscardDialog, edit: EditDialog }[kind];
   return html`<${Question} ...${rest} onDone=${onDone} onClose=${onClose} />`;
 }
@@ -27,7 +27,7 @@ function Ask({ asked, onDone, onClose }) {
 
 const Group = ({ group, onAsk }) => {
   const filter = { subscription: group.subscription, error_type: group.error_type };
-  const which = { filter, count: group.count };
+  const selection = { filter, count: group.count };
   return html`
     <article class="card group" aria-label=${`${group.subscription}: ${group.error_type}`}>
       <header>
@@ -36,17 +36,17 @@ const Group = ({ group, onAsk }) => {
             <a class="row-link" href=${to(["dead-letters"], filter)}>${group.subscription}</a>
             ${" "}<span class="error">${group.error_type ?? t("no-error")}</span>
           </h2>
-          <p class="message">${said(group, "message")}</p>
+          <p class="message">${localized(group, "message")}</p>
           <p class="small faint">
-            ${group.event_types.map((type) => html`<span class="tag">${type}</span>${" "}`)} ${t("group.first")} <${Ago} at=${group.first_parked_at} />
-            ${group.count > 1 && html`, ${t("group.last")} <${Ago} at=${group.last_parked_at} />`}
+            ${group.event_types.map((type) => html`<span class="tag">${type}</span>${" "}`)} ${t("group.first")} <${RelativeTime} at=${group.first_parked_at} />
+            ${group.count > 1 && html`, ${t("group.last")} <${RelativeTime} at=${group.last_parked_at} />`}
           </p>
         </div>
         <div class="right">
           <span class="badge bad">${t("group.count", { n: group.count })}</span>
           <a class="button" href=${to(["dead-letters"], filter)}>${t("look")}</a>
-          <${Button} icon="trash" kind="danger" disabled=${!mayAct()} title=${whyNot()} onClick=${() => onAsk({ kind: "discard", which })}>${t("discard")}<//>
-          <${Button} icon="retry" kind="primary" disabled=${!mayAct()} title=${whyNot()} onClick=${() => onAsk({ kind: "retry", which })}>
+          <${Button} icon="trash" kind="danger" disabled=${!canAct()} title=${disabledReason()} onClick=${() => onAsk({ kind: "discard", selection })}>${t("discard")}<//>
+          <${Button} icon="retry" kind="primary" disabled=${!canAct()} title=${disabledReason()} onClick=${() => onAsk({ kind: "retry", selection })}>
             ${t("retry.all", { n: group.count })}
           <//>
         </div>
@@ -56,30 +56,30 @@ const Group = ({ group, onAsk }) => {
 };
 
 const NoLetters = () => html`
-  <${Card}><${Blank} icon="check" title=${t("dead-letters.none")}>${t("dead-letters.none.about")}<//><//>
+  <${Card}><${EmptyState} icon="check" title=${t("dead-letters.none")}>${t("dead-letters.none.about")}<//><//>
 `;
 
 function Groups() {
   const loaded = useLoaded("dead-letters/groups", {}, { every: 3000 });
-  const [asked, setAsked] = useState(null);
+  const [pendingAction, setPendingAction] = useState(null);
   const total = loaded.data?.total ?? 0;
   const all = { filter: {}, count: total };
   return html`
-    <${Head}
+    <${PageHeader}
       title=${t("nav.dead-letters")}
       about=${t("dead-letters.about")}
       right=${total > 0 &&
       html`
         <a class="button" href=${to(["dead-letters"], { view: "list" })}>${t("dead-letters.list")}</a>
-        <${Button} icon="retry" disabled=${!mayAct()} title=${whyNot()} onClick=${() => setAsked({ kind: "retry", which: all })}>
+        <${Button} icon="retry" disabled=${!canAct()} title=${disabledReason()} onClick=${() => setPendingAction({ kind: "retry", selection: all })}>
           ${t("retry.everything", { n: total })}
         <//>
       `}
     />
     <${Loaded} loaded=${loaded} empty=${(data) => !data.groups.length} blank=${html`<${NoLetters} />`}>
-      ${(data) => data.groups.map((group) => html`<${Group} key=${`${group.subscription} ${group.error_type}`} group=${group} onAsk=${setAsked} />`)}
+      ${(data) => data.groups.map((group) => html`<${Group} key=${`${group.subscription} ${group.error_type}`} group=${group} onAsk=${setPendingAction} />`)}
     <//>
-    <${Ask} asked=${asked} onDone=${loaded.reload} onClose=${() => setAsked(null)} />
+    <${ActionDialog} pendingAction=${pendingAction} onDone=${loaded.reload} onClose=${() => setPendingAction(null)} />
   `;
 }
 
@@ -89,7 +89,7 @@ function Letters({ query }) {
   const filter = filterOf(query);
   const loaded = useLoaded("dead-letters", { ...filter, after: query.after }, { every: 3000 });
   const [chosen, setChosen] = useState(() => new Set());
-  const [asked, setAsked] = useState(null);
+  const [pendingAction, setPendingAction] = useState(null);
   const items = loaded.data?.items ?? [];
   const picked = items.filter((row) => chosen.has(row.id)).map((row) => row.id);
   const matching = loaded.data?.count ?? 0;
@@ -103,27 +103,27 @@ function Letters({ query }) {
     setChosen(new Set());
     loaded.reload();
   };
-  const which = picked.length ? { ids: picked } : { filter, count: matching };
+  const selection = picked.length ? { ids: picked } : { filter, count: matching };
   const many = picked.length || matching;
   const crumb = html`<a href=${to(["dead-letters"])}>${t("nav.dead-letters")}</a><span>/</span>`;
   const title = filter.subscription ?? t("dead-letters.list");
   return html`
-    <${Head}
+    <${PageHeader}
       title=${title}
       crumb=${crumb}
       about=${html`${filter.error_type && html`<span class="tag">${filter.error_type}</span> `}${filter.event_type && html`<span class="tag">${filter.event_type}</span> `}${t("group.count", { n: matching })}`}
       right=${items.length > 0 &&
       html`
-        <${Button} icon="trash" kind="danger" disabled=${!mayAct()} title=${whyNot()} onClick=${() => setAsked({ kind: "discard", which })}>
+        <${Button} icon="trash" kind="danger" disabled=${!canAct()} title=${disabledReason()} onClick=${() => setPendingAction({ kind: "discard", selection })}>
           ${t(picked.length ? "discard.picked" : "discard.matching", { n: many })}
         <//>
-        <${Button} icon="retry" kind="primary" disabled=${!mayAct()} title=${whyNot()} onClick=${() => setAsked({ kind: "retry", which })}>
+        <${Button} icon="retry" kind="primary" disabled=${!canAct()} title=${disabledReason()} onClick=${() => setPendingAction({ kind: "retry", selection })}>
           ${t(picked.length ? "retry.picked" : "retry.matching", { n: many })}
         <//>
       `}
     />
     <${Card}>
-      <${Loaded} loaded=${loaded} empty=${(data) => !data.items.length} blank=${html`<${Blank} icon="check" title=${t("dead-letters.gone")}>${t("dead-letters.gone.about")}<//>`}>
+      <${Loaded} loaded=${loaded} empty=${(data) => !data.items.length} blank=${html`<${EmptyState} icon="check" title=${t("dead-letters.gone")}>${t("dead-letters.gone.about")}<//>`}>
         ${(data) => html`
           <div class="scroll" tabindex="0" role="region" aria-label=${t("nav.dead-letters")}>
             <table class="cards">
@@ -152,9 +152,9 @@ function Letters({ query }) {
                         ${!filter.subscription && html`<div class="small faint">${row.subscription}</div>`}
                       </td>
                       <td class="whole"><${StreamLink} type=${row.aggregate_type} id=${row.aggregate_id} /></td>
-                      <td class="whole"><span class="fault">${row.error_type ?? ""}</span> <span class="soft">${said(row, "message")}</span></td>
+                      <td class="whole"><span class="fault">${row.error_type ?? ""}</span> <span class="soft">${localized(row, "message")}</span></td>
                       <td class="right" data-label=${t("attempts")}>${number(row.attempts)}</td>
-                      <td class="tight" data-label=${t("parked")}><${Ago} at=${row.parked_at} /></td>
+                      <td class="tight" data-label=${t("parked")}><${RelativeTime} at=${row.parked_at} /></td>
                       <td class="tight"><${LetterState} row=${row} /></td>
                     </tr>
                   `,
@@ -172,7 +172,7 @@ function Letters({ query }) {
         `}
       <//>
     <//>
-    <${Ask} asked=${asked} onDone=${done} onClose=${() => setAsked(null)} />
+    <${ActionDialog} pendingAction=${pendingAction} onDone=${done} onClose=${() => setPendingAction(null)} />
   `;
 }
 
@@ -183,15 +183,15 @@ export const DeadLetters = ({ query }) =>
 
 export function DeadLetter({ id }) {
   const loaded = useLoaded(`dead-letters/${encodeURIComponent(id)}`, {}, { every: 2000, fresh: true });
-  const [asked, setAsked] = useState(null);
+  const [pendingAction, setPendingAction] = useState(null);
   const { data, error } = loaded;
   const crumb = html`<a href=${to(["dead-letters"])}>${t("nav.dead-letters")}</a><span>/</span>${data &&
   html`<a href=${to(["dead-letters"], { subscription: data.letter.subscription })}>${data.letter.subscription}</a><span>/</span>`}`;
   if (error?.code === "gone") {
     return html`
-      <${Head} title=${t("dead-letter", { id })} crumb=${crumb} />
+      <${PageHeader} title=${t("dead-letter", { id })} crumb=${crumb} />
       <${Card}>
-        <${Blank} icon="check" title=${t("letter.gone")} action=${html`<a class="button" href=${to(["dead-letters"])}>${t("nav.dead-letters")}</a>`}>
+        <${EmptyState} icon="check" title=${t("letter.gone")} action=${html`<a class="button" href=${to(["dead-letters"])}>${t("nav.dead-letters")}</a>`}>
           ${t("letter.gone.about")}
         <//>
       <//>
@@ -199,23 +199,23 @@ export function DeadLetter({ id }) {
   }
   const letter = data?.letter;
   const busy = letter?.state === "retrying";
-  const act = (kind, rest) => () => setAsked({ kind, ...rest });
+  const act = (kind, rest) => () => setPendingAction({ kind, ...rest });
   const after = () => {
-    if (asked.kind === "discard") go(to(["dead-letters"]));
+    if (pendingAction.kind === "discard") navigate(to(["dead-letters"]));
     else loaded.reload();
   };
   return html`
-    <${Head}
+    <${PageHeader}
       title=${letter?.event_type ?? t("dead-letter", { id })}
       crumb=${crumb}
       right=${letter &&
       html`
-        <${Button} icon="trash" kind="danger" disabled=${!mayAct()} title=${whyNot()} onClick=${act("discard", { which: { ids: [letter.id] } })}>${t("discard")}<//>
-        <${Button} icon="edit" disabled=${!mayAct() || busy} title=${whyNot(!busy, "why.retrying")} onClick=${act("edit", { letter })}>${t("edit")}<//>
-        <${Button} icon="retry" kind="primary" disabled=${!mayAct() || busy} title=${whyNot(!busy, "why.retrying")} onClick=${act("retry", { which: { ids: [letter.id] } })}>${t("retry")}<//>
+        <${Button} icon="trash" kind="danger" disabled=${!canAct()} title=${disabledReason()} onClick=${act("discard", { selection: { ids: [letter.id] } })}>${t("discard")}<//>
+        <${Button} icon="edit" disabled=${!canAct() || busy} title=${disabledReason(!busy, "why.retrying")} onClick=${act("edit", { letter })}>${t("edit")}<//>
+        <${Button} icon="retry" kind="primary" disabled=${!canAct() || busy} title=${disabledReason(!busy, "why.retrying")} onClick=${act("retry", { selection: { ids: [letter.id] } })}>${t("retry")}<//>
       `}
     />
-    ${error && data && html`<${Fault} error=${error} />`}
+    ${error && data && html`<${ErrorNotice} error=${error} />`}
     <${Loaded} loaded=${loaded} lines=${10}>
       ${({ letter }) => html`
         <div class="columns wide-left">
@@ -223,7 +223,7 @@ export function DeadLetter({ id }) {
             <${Card} title=${t("attempts.failed")} right=${html`<${LetterState} row=${letter} />`}>
               ${letter.attempts.length
                 ? html`<div class="body"><ol class="attempts">${letter.attempts.map((attempt) => html`<${Attempt} attempt=${attempt} />`)}</ol></div>`
-                : html`<div class="body soft">${said(letter, "reason")}</div>`}
+                : html`<div class="body soft">${localized(letter, "reason")}</div>`}
             <//>
             <${Card} title=${t("payload")} about=${letter.masked ? t("payload.masked") : ""}><${Json} value=${letter.payload} /><//>
           </div>
@@ -233,7 +233,7 @@ export function DeadLetter({ id }) {
                 <dt>${t("subscription")}</dt>
                 <dd><a href=${to(["dead-letters"], { subscription: letter.subscription })}>${letter.subscription}</a></dd>
                 <dt>${t("reason")}</dt>
-                <dd>${said(letter, "reason")}</dd>
+                <dd>${localized(letter, "reason")}</dd>
                 <dt>${t("event")}</dt>
                 <dd><${EventLink} id=${letter.event_id} cls="mono">${letter.event_id}<//></dd>
                 <dt>${t("position")}</dt>
@@ -249,6 +249,6 @@ export function DeadLetter({ id }) {
         </div>
       `}
     <//>
-    <${Ask} asked=${asked} onDone=${after} onClose=${() => setAsked(null)} />
+    <${ActionDialog} pendingAction=${pendingAction} onDone=${after} onClose=${() => setPendingAction(null)} />
   `;
 }

@@ -5,7 +5,7 @@ import { useLoaded } from "../api.js";
 import { t } from "../i18n.js";
 import { number, place } from "../format.js";
 import { to } from "../router.js";
-import { Ago, Badge, Blank, Card, Copy, EventLink, Head, Loaded, StreamLink, Time } from "../components/basics.js";
+import { Badge, Card, CopyButton, EmptyState, EventLink, Loaded, PageHeader, RelativeTime, StreamLink, Time } from "../components/basics.js";
 import { Graph } from "../components/graph.js";
 import { Json } from "../components/json.js";
 
@@ -31,7 +31,7 @@ const Delivery = ({ delivery }) => html`
     <div class="row">
       <strong>${delivery.subscription}</strong>
       <${Badge} kind=${TONE[delivery.state] ?? ""}>${t(`delivery.${delivery.state}`)}<//>
-      ${delivery.due_at && html`<span class="small soft">${t("due")} <${Ago} at=${delivery.due_at} /></span>`}
+      ${delivery.due_at && html`<span class="small soft">${t("due")} <${RelativeTime} at=${delivery.due_at} /></span>`}
       ${delivery.dead_letter_id &&
       html`<a class="small push" href=${to(["dead-letters", String(delivery.dead_letter_id)])}>${t("to-dead-letter")}</a>`}
     </div>
@@ -46,7 +46,7 @@ const Delivery = ({ delivery }) => html`
 const Facts = ({ event }) => html`
   <dl class="facts">
     <dt>${t("event-id")}</dt>
-    <dd class="row with-copy"><span class="mono">${event.event_id}</span><${Copy} text=${event.event_id} /></dd>
+    <dd class="row with-copy"><span class="mono">${event.event_id}</span><${CopyButton} text=${event.event_id} /></dd>
     <dt>${t("position")}</dt>
     <dd class="num">${place(event.cursor)}</dd>
     <dt>${t("stream")}</dt>
@@ -83,19 +83,19 @@ function Content({ data }) {
   return html`
     <div class="columns wide-left">
       <div class="stack">
-        <${Card} title=${t("payload")} about=${event.masked ? t("payload.masked") : ""} right=${!event.masked && html`<${Copy} text=${JSON.stringify(event.payload, null, 2)} />`}>
+        <${Card} title=${t("payload")} about=${event.masked ? t("payload.masked") : ""} right=${!event.masked && html`<${CopyButton} text=${JSON.stringify(event.payload, null, 2)} />`}>
           <${Json} value=${event.payload} />
         <//>
         <${Card} title=${t("deliveries")} about=${t("deliveries.about")}>
           ${deliveries.length
             ? html`<ul class="deliveries">${deliveries.map((delivery) => html`<${Delivery} delivery=${delivery} />`)}</ul>`
-            : html`<${Blank} icon="subscriptions" title=${t("deliveries.none")} />`}
+            : html`<${EmptyState} icon="subscriptions" title=${t("deliveries.none")} />`}
         <//>
       </div>
       <${Card} title=${t("about-event")}><div class="body"><${Facts} event=${event} /></div><//>
     </div>
     <${Card} title=${t("event.graph")} about=${t(graph.truncated ? "graph.truncated" : "graph.about", { n: graph.nodes.length })}>
-      ${graph.nodes.length > 1 ? html`<${Graph} graph=${graph} here=${event.event_id} />` : html`<${Blank} icon="link" title=${t("graph.alone")} />`}
+      ${graph.nodes.length > 1 ? html`<${Graph} graph=${graph} here=${event.event_id} />` : html`<${EmptyState} icon="link" title=${t("graph.alone")} />`}
     <//>
   `;
 }
@@ -104,7 +104,7 @@ export function Event({ id }) {
   const loaded = useLoaded(`events/${encodeURIComponent(id)}`, {}, { fresh: true });
   const crumb = html`<a href=${to(["events"])}>${t("nav.events")}</a><span>/</span>`;
   return html`
-    <${Head} title=${loaded.data?.event.event_type ?? t("event")} crumb=${crumb} />
+    <${PageHeader} title=${loaded.data?.event.event_type ?? t("event")} crumb=${crumb} />
     <${Loaded} loaded=${loaded} lines=${10}>${(data) => html`<${Content} data=${data} />`}<//>
   `;
 }

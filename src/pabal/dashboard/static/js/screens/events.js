@@ -5,8 +5,8 @@ import { useLoaded } from "../api.js";
 import { t } from "../i18n.js";
 import { number, place } from "../format.js";
 import { report } from "../live.js";
-import { go, to } from "../router.js";
-import { Blank, Button, Card, EventLink, Head, Loaded, StreamLink, Time, shortId } from "../components/basics.js";
+import { navigate, to } from "../router.js";
+import { Button, Card, EmptyState, EventLink, Loaded, PageHeader, shortId, StreamLink, Time } from "../components/basics.js";
 
 const FIELDS = ["type", "aggregate", "since", "until", "correlation"];
 
@@ -44,7 +44,7 @@ export const EventTable = ({ rows, stream }) => html`
 `;
 
 /** A `datetime-local` value has no zone: it is in the user's own. */
-const local = (iso) => {
+const toLocalInput = (iso) => {
   if (!iso) return "";
   const date = new Date(iso);
   if (Number.isNaN(date.getTime())) return "";
@@ -63,43 +63,43 @@ function Filters({ query, types }) {
   const [draft, setDraft] = useState(query);
   const key = FIELDS.map((name) => query[name] ?? "").join("\n");
   useEffect(() => setDraft(query), [key]);
-  const put = (name) => (event) => setDraft({ ...draft, [name]: event.target.value });
-  const putTime = (name) => (event) => {
+  const setField = (name) => (event) => setDraft({ ...draft, [name]: event.target.value });
+  const setTimeField = (name) => (event) => {
     const { value } = event.target;
     setDraft({ ...draft, [name]: value ? new Date(value).toISOString() : "" });
   };
   const apply = (event) => {
     event.preventDefault();
-    go(to(["events"], Object.fromEntries(FIELDS.map((name) => [name, (draft[name] ?? "").trim()]))));
+    navigate(to(["events"], Object.fromEntries(FIELDS.map((name) => [name, (draft[name] ?? "").trim()]))));
   };
-  const set = FIELDS.some((name) => query[name]);
+  const isFiltered = FIELDS.some((name) => query[name]);
   return html`
     <form class="filters" onSubmit=${apply} role="search" aria-label=${t("filter")}>
       <${Field} name="type" label=${t("event-type")}>
-        <input id="filter-type" class="input mono" list="types" autocomplete="off" placeholder="order.*" value=${draft.type ?? ""} onInput=${put("type")} data-first />
+        <input id="filter-type" class="input mono" list="types" autocomplete="off" placeholder="order.*" value=${draft.type ?? ""} onInput=${setField("type")} data-first />
         <datalist id="types">${types.map((one) => html`<option value=${one}></option>`)}</datalist>
       <//>
       <${Field} name="aggregate" label=${t("filter.aggregate")}>
-        <input id="filter-aggregate" class="input mono" autocomplete="off" placeholder="order/o-1" value=${draft.aggregate ?? ""} onInput=${put("aggregate")} />
+        <input id="filter-aggregate" class="input mono" autocomplete="off" placeholder="order/o-1" value=${draft.aggregate ?? ""} onInput=${setField("aggregate")} />
       <//>
       <${Field} name="correlation" label=${t("filter.correlation")}>
-        <input id="filter-correlation" class="input mono" autocomplete="off" placeholder="0198…" value=${draft.correlation ?? ""} onInput=${put("correlation")} />
+        <input id="filter-correlation" class="input mono" autocomplete="off" placeholder="0198…" value=${draft.correlation ?? ""} onInput=${setField("correlation")} />
       <//>
       <${Field} name="since" label=${t("filter.since")}>
-        <input id="filter-since" class="input" type="datetime-local" step="1" value=${local(draft.since)} onInput=${putTime("since")} />
+        <input id="filter-since" class="input" type="datetime-local" step="1" value=${toLocalInput(draft.since)} onInput=${setTimeField("since")} />
       <//>
       <${Field} name="until" label=${t("filter.until")}>
-        <input id="filter-until" class="input" type="datetime-local" step="1" value=${local(draft.until)} onInput=${putTime("until")} />
+        <input id="filter-until" class="input" type="datetime-local" step="1" value=${toLocalInput(draft.until)} onInput=${setTimeField("until")} />
       <//>
       <div class="row">
         <button type="submit" class="button primary">${t("filter.apply")}</button>
-        ${set && html`<a class="button plain" href=${to(["events"])}>${t("filter.clear")}</a>`}
+        ${isFiltered && html`<a class="button plain" href=${to(["events"])}>${t("filter.clear")}</a>`}
       </div>
     </form>
   `;
 }
 
-function News({ since, query }) {
+function NewEventsButton({ since, query }) {
   const now = useStore(report);
   const fresh = now && since !== null ? now.head - since : 0;
   if (fresh <= 0 || query.before) return null;
@@ -110,28 +110,28 @@ function News({ since, query }) {
 export function Events({ query }) {
   const params = Object.fromEntries([...FIELDS, "before", "after"].map((name) => [name, query[name]]));
   const loaded = useLoaded("events", params);
-  const kinds = useLoaded("types");
+  const types = useLoaded("types");
   useEffect(() => {
     window.addEventListener("pabal:reload", loaded.reload);
     return () => window.removeEventListener("pabal:reload", loaded.reload);
   }, [loaded.reload]);
   const { data } = loaded;
   const page = (more) => to(["events"], { ...params, before: "", after: "", ...more });
-  const set = FIELDS.some((name) => query[name]);
+  const isFiltered = FIELDS.some((name) => query[name]);
   return html`
-    <${Head} title=${t("nav.events")} about=${t("events.about")} right=${html`<${News} since=${data?.head ?? null} query=${query} />`} />
-    <${Card}><${Filters} query=${query} types=${kinds.data?.types ?? []} /><//>
+    <${PageHeader} title=${t("nav.events")} about=${t("events.about")} right=${html`<${NewEventsButton} since=${data?.head ?? null} query=${query} />`} />
+    <${Card}><${Filters} query=${query} types=${types.data?.types ?? []} /><//>
     <${Card} busy=${loaded.loading && data !== null}>
       <${Loaded}
         loaded=${loaded}
         lines=${14}
         empty=${(found) => !found.items.length && found.complete}
-        blank=${html`<${Blank}
-          icon=${set ? "search" : "events"}
-          title=${t(set ? "events.nothing" : "events.none")}
-          action=${set && html`<a class="button" href=${to(["events"])}>${t("filter.clear")}</a>`}
+        blank=${html`<${EmptyState}
+          icon=${isFiltered ? "search" : "events"}
+          title=${t(isFiltered ? "events.nothing" : "events.none")}
+          action=${isFiltered && html`<a class="button" href=${to(["events"])}>${t("filter.clear")}</a>`}
         >
-          ${t(set ? "events.nothing.about" : "events.none.about")}
+          ${t(isFiltered ? "events.nothing.about" : "events.none.about")}
         <//>`}
       >
         ${(found) => html`

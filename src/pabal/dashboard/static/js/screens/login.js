@@ -3,7 +3,7 @@
 import { html, useState } from "../lib.js";
 import { loadSession, post } from "../api.js";
 import { t } from "../i18n.js";
-import { reasonOf } from "../components/basics.js";
+import { errorText } from "../components/basics.js";
 import { Mark } from "../components/icons.js";
 
 export async function login(token) {
@@ -46,7 +46,7 @@ export function Login({ fault }) {
               onInput=${(event) => setToken(event.target.value)}
             />
           </div>
-          ${error && html`<p class="fault" role="alert">${reasonOf(error)}</p>`}
+          ${error && html`<p class="fault" role="alert">${errorText(error)}</p>`}
           <button type="submit" class="button primary" disabled=${busy}>${t("login.do")}</button>
         </form>
       </section>

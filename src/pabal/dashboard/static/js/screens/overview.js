@@ -2,42 +2,42 @@
 
 import { html, useMemo, useState, useStore } from "../lib.js";
 import { useLoaded } from "../api.js";
-import { has, said, t } from "../i18n.js";
-import { rate, short, span, spanParts } from "../format.js";
+import { has, localized, t } from "../i18n.js";
+import { duration, durationParts, rate, short } from "../format.js";
 import { report, unreadable } from "../live.js";
-import { go, to } from "../router.js";
-import { mayAct, resume, RetryDialog, whyNot } from "../actions.js";
-import { Ago, Blank, Bones, Button, Card, Fault, Head, Segments } from "../components/basics.js";
+import { navigate, to } from "../router.js";
+import { canAct, disabledReason, resume, RetryDialog } from "../actions.js";
+import { Button, Card, EmptyState, ErrorNotice, PageHeader, RelativeTime, SegmentedControl, Skeleton } from "../components/basics.js";
 import { Chart } from "../components/chart.js";
-import { sayFault } from "../components/toasts.js";
+import { showError } from "../components/toasts.js";
 import { SubscriptionTable } from "./subscriptions.js";
 
 const RANGES = ["15m", "1h", "6h", "24h", "7d"];
 const TONE = { ok: "ok", degraded: "warn", failing: "bad" };
 
-function Mend({ trouble, onRetry }) {
+function TroubleActions({ trouble, onRetry }) {
   const { subscription, error_type: error } = trouble;
   const letters = to(["dead-letters"], { subscription, error_type: error });
   if (trouble.code === "dead-letters" || trouble.code === "queued") {
     return html`
       <a class="button" href=${letters}>${t("mend.look")}</a>
       ${trouble.code === "dead-letters" &&
-      html`<${Button} icon="retry" kind="primary" disabled=${!mayAct()} title=${whyNot()} onClick=${onRetry}>
+      html`<${Button} icon="retry" kind="primary" disabled=${!canAct()} title=${disabledReason()} onClick=${onRetry}>
         ${t("mend.retry", { n: trouble.n })}
       <//>`}
     `;
   }
   if (trouble.code === "halted" || trouble.code === "paused") {
-    const again = () => resume(subscription).catch(sayFault);
+    const resumeSubscription = () => resume(subscription).catch(showError);
     return html`
       <a class="button" href=${to(["subscriptions"])}>${t("mend.look")}</a>
-      <${Button} icon="play" kind="primary" disabled=${!mayAct()} title=${whyNot()} onClick=${again}>${t("mend.resume")}<//>
+      <${Button} icon="play" kind="primary" disabled=${!canAct()} title=${disabledReason()} onClick=${resumeSubscription}>${t("mend.resume")}<//>
     `;
   }
   return subscription ? html`<a class="button" href=${to(["subscriptions"])}>${t("mend.look")}</a>` : null;
 }
 
-const sentence = (trouble) => (has(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`, trouble) : said(trouble, "text"));
+const sentence = (trouble) => (has(`trouble.${trouble.code}`) ? t(`trouble.${trouble.code}`, trouble) : localized(trouble, "text"));
 
 function Troubles({ now }) {
   const [retrying, setRetrying] = useState(null);
@@ -60,11 +60,11 @@ function Troubles({ now }) {
               <div>
                 <div class="what">${sentence(trouble)}</div>
                 <div class="why">
-                  ${trouble.error_type && html`<span class="tag">${trouble.error_type}</span> `}${said(trouble, "detail")}
-                  ${trouble.since && html`${trouble.detail || trouble.error_type ? " · " : ""}<${Ago} at=${trouble.since} />`}
+                  ${trouble.error_type && html`<span class="tag">${trouble.error_type}</span> `}${localized(trouble, "detail")}
+                  ${trouble.since && html`${trouble.detail || trouble.error_type ? " · " : ""}<${RelativeTime} at=${trouble.since} />`}
                 </div>
               </div>
-              <div class="row"><${Mend} trouble=${trouble} onRetry=${() => setRetrying(trouble)} /></div>
+              <div class="row"><${TroubleActions} trouble=${trouble} onRetry=${() => setRetrying(trouble)} /></div>
             </li>
           `,
         )}
@@ -72,7 +72,7 @@ function Troubles({ now }) {
       </ul>
       ${retrying &&
       html`<${RetryDialog}
-        which=${{ filter: { subscription: retrying.subscription, error_type: retrying.error_type }, count: retrying.n }}
+        selection=${{ filter: { subscription: retrying.subscription, error_type: retrying.error_type }, count: retrying.n }}
         onClose=${() => setRetrying(null)}
       />`}
     </section>
@@ -89,22 +89,22 @@ const Tile = ({ label, value, unit, then, kind = "" }) => html`
 
 function Tiles({ now }) {
   const { totals, rates, latency } = now;
-  const [p99, unit] = spanParts(latency?.p99);
+  const [p99, unit] = durationParts(latency?.p99);
   return html`
     <dl class="tiles" aria-label=${t("figures")}>
       <${Tile} label=${t("tile.throughput")} value=${rate(rates.published)} unit=${t("per-second")} then=${t("tile.handled", { v: rate(rates.handled) })} />
       <${Tile} label=${t("tile.lag")} value=${short(totals.lag)} then=${t("tile.in-flight", { n: totals.in_flight })} kind=${totals.lag > 10_000 ? "warn" : ""} />
-      <${Tile} label=${t("tile.latency")} value=${p99} unit=${unit} then=${latency ? t("tile.p50", { v: span(latency.p50) }) : t("tile.no-latency")} />
+      <${Tile} label=${t("tile.latency")} value=${p99} unit=${unit} then=${latency ? t("tile.p50", { v: duration(latency.p50) }) : t("tile.no-latency")} />
       <${Tile} label=${t("tile.retries")} value=${short(totals.retrying)} then=${t("tile.retries.then")} kind=${totals.retrying ? "warn" : ""} />
       <${Tile} label=${t("tile.dead-letters")} value=${short(totals.dead_letters)} then=${t("tile.dead-letters.then")} kind=${totals.dead_letters ? "bad" : ""} />
     </dl>
   `;
 }
 
-const EVERY = { "15m": 5000, "1h": 10_000, "6h": 30_000, "24h": 60_000, "7d": 60_000 };
+const REFRESH_MILLIS = { "15m": 5000, "1h": 10_000, "6h": 30_000, "24h": 60_000, "7d": 60_000 };
 
 function Charts({ range }) {
-  const { data, error, reload } = useLoaded("series", { range }, { every: EVERY[range] });
+  const { data, error, reload } = useLoaded("series", { range }, { every: REFRESH_MILLIS[range] });
   const series = data?.series;
   const columns = useMemo(() => {
     if (!series) return null;
@@ -116,9 +116,9 @@ function Charts({ range }) {
       trouble: of("retrying", "dead_letters"),
     };
   }, [series]);
-  if (error && !data) return html`<${Fault} error=${error} retry=${reload} />`;
-  if (data && !series) return html`<${Card}><${Blank} icon="overview" title=${t("chart.none")}>${t("chart.none.about")}<//><//>`;
-  if (!columns) return html`<div class="columns">${[1, 2, 3, 4].map(() => html`<div class="card"><${Bones} lines=${7} /></div>`)}</div>`;
+  if (error && !data) return html`<${ErrorNotice} error=${error} retry=${reload} />`;
+  if (data && !series) return html`<${Card}><${EmptyState} icon="overview" title=${t("chart.none")}>${t("chart.none.about")}<//><//>`;
+  if (!columns) return html`<div class="columns">${[1, 2, 3, 4].map(() => html`<div class="card"><${Skeleton} lines=${7} /></div>`)}</div>`;
   const lines = {
     throughput: Object.assign([{ label: t("line.published"), tone: 1, fill: true }, { label: t("line.handled"), tone: 2 }], { floor: 1 }),
     lag: Object.assign([{ label: t("line.lag"), tone: 3, fill: true }], { floor: 10 }),
@@ -129,7 +129,7 @@ function Charts({ range }) {
     <div class="columns">
       <${Chart} title=${t("chart.throughput")} lines=${lines.throughput} columns=${columns.throughput} show=${rate} />
       <${Chart} title=${t("chart.lag")} lines=${lines.lag} columns=${columns.lag} show=${short} />
-      <${Chart} title=${t("chart.latency")} lines=${lines.latency} columns=${columns.latency} show=${span} />
+      <${Chart} title=${t("chart.latency")} lines=${lines.latency} columns=${columns.latency} show=${duration} />
       <${Chart} title=${t("chart.trouble")} lines=${lines.trouble} columns=${columns.trouble} show=${short} />
     </div>
   `;
@@ -139,14 +139,14 @@ export function Overview({ query }) {
   const now = useStore(report);
   const isOld = useStore(unreadable) !== null; // the last known health says nothing about the present
   const range = RANGES.includes(query.range) ? query.range : "15m";
-  const pick = (one) => go(to([], { range: one === "15m" ? "" : one }), { replace: true });
+  const selectRange = (one) => navigate(to([], { range: one === "15m" ? "" : one }), { replace: true });
   return html`
-    <${Head} title=${t("nav.overview")} />
-    ${now ? html`${!isOld && html`<${Troubles} now=${now} />`}<${Tiles} now=${now} />` : html`<div class="card"><${Bones} lines=${4} /></div>`}
+    <${PageHeader} title=${t("nav.overview")} />
+    ${now ? html`${!isOld && html`<${Troubles} now=${now} />`}<${Tiles} now=${now} />` : html`<div class="card"><${Skeleton} lines=${4} /></div>`}
     <div class="head">
       <h2>${t("over-time")}</h2>
       <div class="right">
-        <${Segments} label=${t("range")} value=${range} options=${RANGES.map((one) => [one, t(`range.${one}`)])} onChange=${pick} />
+        <${SegmentedControl} label=${t("range")} value=${range} options=${RANGES.map((one) => [one, t(`range.${one}`)])} onChange=${selectRange} />
       </div>
     </div>
     <${Charts} range=${range} />

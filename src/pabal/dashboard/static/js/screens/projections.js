@@ -4,9 +4,9 @@ import { html } from "../lib.js";
 import { useLoaded } from "../api.js";
 import { t } from "../i18n.js";
 import { number, short } from "../format.js";
-import { Badge, Blank, Card, Head, Loaded } from "../components/basics.js";
+import { Badge, Card, EmptyState, Loaded, PageHeader } from "../components/basics.js";
 
-const Reach = ({ name, lag, head }) => {
+const ProgressBar = ({ name, lag, head }) => {
   const done = head ? Math.max(0, Math.min(1, 1 - lag / head)) : 1;
   const text = `${Math.floor(done * 1000) / 10}%`;
   return html`<progress class="reach" max="1" value=${done} title=${text} aria-label=${t("reach", { name, v: text })}></progress>`;
@@ -18,18 +18,18 @@ const Rebuild = ({ row, head }) =>
     : html`<span class="row">
         <${Badge} kind="info">${t("projections.version", { v: row.rebuild.version })}<//>
         <span class="small nowrap">${t("projections.at", { n: number(row.rebuild.position) })}</span>
-        <${Reach} name=${t("projections.rebuild.of", row)} lag=${row.rebuild.lag} head=${head} />
+        <${ProgressBar} name=${t("projections.rebuild.of", row)} lag=${row.rebuild.lag} head=${head} />
       </span>`;
 
 export function Projections() {
   const loaded = useLoaded("projections", {}, { every: 5000 });
   return html`
-    <${Head} title=${t("nav.projections")} about=${t("projections.about")} />
+    <${PageHeader} title=${t("nav.projections")} about=${t("projections.about")} />
     <${Card}>
       <${Loaded}
         loaded=${loaded}
         empty=${(data) => !data.items.length}
-        blank=${html`<${Blank} icon="projections" title=${t("projections.none")}>${t("projections.none.about")}<//>`}
+        blank=${html`<${EmptyState} icon="projections" title=${t("projections.none")}>${t("projections.none.about")}<//>`}
       >
         ${(data) => html`
           <div class="scroll" tabindex="0" role="region" aria-label=${t("nav.projections")}>
@@ -53,7 +53,7 @@ export function Projections() {
                       <td class="right" data-label=${t("version")}>${number(row.version)}</td>
                       <td class="right" data-label=${t("position")}>${number(row.position)}</td>
                       <td class="right" data-label=${t("lag")}>${short(row.lag)}</td>
-                      <td class="tight wide-only reach-column"><${Reach} name=${row.name} lag=${row.lag} head=${data.head} /></td>
+                      <td class="tight wide-only reach-column"><${ProgressBar} name=${row.name} lag=${row.lag} head=${data.head} /></td>
                       <td class="whole mono small" data-label=${t("projections.tables")}>${row.tables.join(", ") || "–"}</td>
                       <td class="whole" data-label=${t("projections.rebuild")}><${Rebuild} row=${row} head=${data.head} /></td>
                     </tr>

@@ -4,8 +4,8 @@ import { html, useEffect, useState } from "../lib.js";
 import { useLoaded } from "../api.js";
 import { t } from "../i18n.js";
 import { number } from "../format.js";
-import { go, to } from "../router.js";
-import { Blank, Card, Head, Loaded, StreamLink } from "../components/basics.js";
+import { navigate, to } from "../router.js";
+import { Card, EmptyState, Loaded, PageHeader, StreamLink } from "../components/basics.js";
 import { EventTable } from "./events.js";
 
 function Search({ query }) {
@@ -13,7 +13,7 @@ function Search({ query }) {
   useEffect(() => setText(query.prefix ?? ""), [query.prefix]);
   const apply = (event) => {
     event.preventDefault();
-    go(to(["streams"], { prefix: text.trim() }));
+    navigate(to(["streams"], { prefix: text.trim() }));
   };
   return html`
     <form class="filters" role="search" onSubmit=${apply} aria-label=${t("filter")}>
@@ -32,14 +32,14 @@ function Search({ query }) {
 export function Streams({ query }) {
   const loaded = useLoaded("streams", { prefix: query.prefix, after: query.after });
   return html`
-    <${Head} title=${t("nav.streams")} about=${t("streams.about")} />
+    <${PageHeader} title=${t("nav.streams")} about=${t("streams.about")} />
     <${Card}><${Search} query=${query} /><//>
     <${Card} busy=${loaded.loading && loaded.data !== null}>
       <${Loaded}
         loaded=${loaded}
         lines=${10}
         empty=${(data) => !data.items.length}
-        blank=${html`<${Blank} icon="streams" title=${t(query.prefix ? "streams.nothing" : "streams.none")}>
+        blank=${html`<${EmptyState} icon="streams" title=${t(query.prefix ? "streams.nothing" : "streams.none")}>
           ${t(query.prefix ? "streams.nothing.about" : "streams.none.about")}
         <//>`}
       >
@@ -82,9 +82,9 @@ export function Stream({ type, id, query }) {
   const loaded = useLoaded(path, { after: query.after });
   const crumb = html`<a href=${to(["streams"])}>${t("nav.streams")}</a><span>/</span>${type !== "-" && html`<span>${type}</span>`}`;
   return html`
-    <${Head} title=${id} crumb=${crumb} about=${loaded.data ? t("stream.about", { n: loaded.data.version }) : ""} />
+    <${PageHeader} title=${id} crumb=${crumb} about=${loaded.data ? t("stream.about", { n: loaded.data.version }) : ""} />
     <${Card} busy=${loaded.loading && loaded.data !== null}>
-      <${Loaded} loaded=${loaded} lines=${10} empty=${(data) => !data.items.length} blank=${html`<${Blank} icon="streams" title=${t("stream.none")} />`}>
+      <${Loaded} loaded=${loaded} lines=${10} empty=${(data) => !data.items.length} blank=${html`<${EmptyState} icon="streams" title=${t("stream.none")} />`}>
         ${(data) => html`
           <${EventTable} rows=${data.items} stream />
           <div class="pager">
