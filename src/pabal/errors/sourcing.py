@@ -115,7 +115,7 @@ class ProjectionHandlerError(ProjectionError):
     """
 
     event_type: str
-    position: int | None
+    position: int
     template = (
         "projection {projection!r} stopped before position {position}: its handler for {event_type!r} "
         "raised {reason}; nothing of the batch was written. Fix the handler, raise the projection's version "
@@ -130,7 +130,7 @@ class EventNotProjectedError(ProjectionError):
     """
 
     event_type: str
-    position: int | None
+    position: int
     template = (
         "projection {projection!r} cannot be rebuilt: {reason} {event_type!r} at position {position}. "
         "Import its class, add a @projects method, or list it under ignores"

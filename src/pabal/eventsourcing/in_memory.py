@@ -42,22 +42,28 @@ class InMemoryProjection:
         self._statements = _Statements(self._connection)
         finalize(self, self._connection.close)
         self._model.tables.create(self._connection, "")
+        self._position = 0
+        """The position that the last event would have in a log of all events applied."""
         self.apply(*events)
 
     def apply(self, *events: Any) -> None:
         """Project events, in order, each whole or not at all; those before one that fails stay projected.
 
         Raises EventNotProjectedError for an unknown event, as a rebuild does, ProjectionHandlerError for a
-        method that raises, UnregisteredEventError for what is no event.
+        method that raises, UnregisteredEventError for what is no event. Positions count the events applied.
         """
         for event in events:
+            self._position += 1
             name = registry.schema_of(type(event)).event_type
             handler = self._model.catalogue.handler_of(type(event))
             if handler is None:
                 if self._model.catalogue.knows(name, type(event)):
                     continue
                 raise EventNotProjectedError(
-                    projection=self._model.name, event_type=name, position=None, reason="unknown event"
+                    projection=self._model.name,
+                    event_type=name,
+                    position=self._position,
+                    reason="unknown event",
                 )
             self._connection.execute("BEGIN")
             try:
@@ -68,7 +74,10 @@ class InMemoryProjection:
                 if not isinstance(error, Exception):
                     raise  # pytest.skip() or an interrupt inside a handler
                 raise ProjectionHandlerError(
-                    projection=self._model.name, event_type=name, position=None, reason=repr_of(error)
+                    projection=self._model.name,
+                    event_type=name,
+                    position=self._position,
+                    reason=repr_of(error),
                 ) from error
             self._connection.execute("COMMIT")
 
