@@ -115,6 +115,23 @@ async def test_a_missing_row_is_a_damage_and_missing_first_rows_are_not(path: Pa
             await storage.get_events_by_aggregate("A", "symbol")
 
 
+async def test_a_read_that_fails_leaves_no_snapshot_behind(path: Path) -> None:
+    """Later reads would see the log as it was then. A subscription that halted there would not find its own
+    record, take itself for resumed, and halt again, hundreds of times a second.
+    """
+    await filled(path)
+    alter(path, ALTERATIONS["payload"])
+    kept = []
+    async with SqliteEventStorage(path) as storage:
+        for number in range(4):  # in whichever thread
+            with pytest.raises(CorruptLogError) as caught:
+                await read_into([], storage)
+            kept.append(caught.value)
+            note = Note(f"note {number}")
+            await storage.store_event(note)
+            assert await storage.get_event(note.event_id) == note
+
+
 BY_HAND = """
     INSERT INTO events SELECT ?, randomblob(16), event_type, schema_version, aggregate_type, aggregate_id,
         occurred_at, correlation_id, causation_id, metadata, payload, checksum, stream_version, recorded_at

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -102,7 +103,7 @@ class Reader:
         with translated(str(self._path)):
             try:
                 with readable(str(self._path)), storable():
-                    return query(connection)
+                    return _ended(query, connection)
             except sqlite3.OperationalError as error:
                 if not str(error).startswith(UNDECODABLE):
                     raise
@@ -110,7 +111,7 @@ class Reader:
             connection.text_factory = decode_text
             try:
                 with readable(str(self._path)):
-                    return query(connection)
+                    return _ended(query, connection)
             finally:
                 connection.text_factory = str
 
@@ -120,6 +121,22 @@ class Reader:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
+
+
+def _ended(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    """Run a query, and end its statements also if it fails.
+
+    A statement that was not read to its end keeps its snapshot for as long as the error refers to its cursor:
+    all later reads of the connection would see the log as it was then.
+    """
+    try:
+        return query(connection)
+    except BaseException as error:
+        failed: BaseException | None = error
+        while failed is not None:
+            clear_frames(failed.__traceback__)
+            failed = failed.__context__
+        raise
 
 
 def read_rows(connection: sqlite3.Connection, sql: str, parameters: Any) -> list[Any]:
