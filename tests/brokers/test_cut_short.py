@@ -12,7 +12,7 @@ import pytest
 
 from pabal.brokers.redis import RedisEventBus, pages
 from pabal.brokers.redis.doctor import examine_server
-from pabal.brokers.redis.extent import measured
+from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.inspector import GroupInspector
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.scripts import script
@@ -111,10 +111,10 @@ async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Serve
                 number += 8
             await bus.drain(timeout=30)
             assert bus._coordinator is not None
-            [before] = await bus._front.list_subscriptions()
+            [before] = await bus._group_log.list_subscriptions()
             await bus._coordinator.trim()
             lost += bus.get_statistics()["events_lost"]
-            [after] = await bus._front.list_subscriptions()
+            [after] = await bus._group_log.list_subscriptions()
             assert (before.watermark, after.watermark) == (number, number)
             left = [entry for part in range(2) for entry in await bus._log.read_entries(part, 0, 100)]
             assert len({row.event_id for entry in left for row in entry.rows}) >= min(6, number)
@@ -127,7 +127,7 @@ async def test_restarts_leave_no_more_behind_than_is_needed(shared_server: Serve
         for part in range(2):
             fields = await bus._log.link.call("HKEYS", bus._log.keys.part(part))
             assert len([one for one in fields if one.startswith(b"jump:")]) == 1
-        [after] = await bus._front.list_subscriptions()
+        [after] = await bus._group_log.list_subscriptions()
         assert (after.watermark, lost, bus.get_statistics()["events_lost"]) == (number + 8, 0, 0)
     assert sorted(noted.numbers) == list(range(number + 8))
 
@@ -146,7 +146,7 @@ async def test_what_a_server_lost_before_two_restarts_is_counted_once(
         for name, value in facts.items():
             await log.link.call("HSET", part, name, value)
         await log.link.run(script("known"), (part,), 2 * base + 2)
-        [extent] = await measured(log.link, log.keys, [0])
+        [extent] = await measure_extents(log.link, log.keys, [0])
         assert extent.given(0, extent.head) == facts[f"jump:{3 * base}"] + 2
 
 

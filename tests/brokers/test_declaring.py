@@ -118,7 +118,7 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
 ) -> None:
     """Promise 43. If a new process numbers subscriptions first, the old one would halt them as forgotten."""
     held, declared, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    turn, look = Coordinator._turn, Membership.look
+    turn, look = Coordinator._run_round, Membership.read_view
 
     async def turn_later(coordinator: Coordinator) -> None:
         if coordinator is one._coordinator and is_flushed:
@@ -140,7 +140,7 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
             bus.subscribe(Moved, noted[name], name=name)
     restorations: list[GroupRestored] = []
     one.listen(lambda report: restorations.append(report) if isinstance(report, GroupRestored) else None)
-    monkeypatch.setattr(Coordinator, "_turn", turn_later)
+    monkeypatch.setattr(Coordinator, "_run_round", turn_later)
     async with one:
         await one.publish_batch(moves(20, 40))
         await one.drain(timeout=30)
@@ -148,7 +148,7 @@ async def test_who_declares_first_after_a_flush_does_not_halt_who_was_there_befo
         await held.wait()
         await one._log.link.call("FLUSHALL")
         if restored:  # two has declared by then, and has taken no partition
-            monkeypatch.setattr(Membership, "look", look_later)
+            monkeypatch.setattr(Membership, "read_view", look_later)
             starting = asyncio.create_task(two.start())
             await until(lambda: bool(restorations))
             go_on.set()
@@ -176,7 +176,7 @@ async def test_no_two_have_one_number_after_a_flush(
 ) -> None:
     """Promise 6. Notes of attempts contain the number, so a death would count for another's event."""
     held, go_on = asyncio.Event(), asyncio.Event()
-    turn = Coordinator._turn
+    turn = Coordinator._run_round
 
     async def turn_later(coordinator: Coordinator) -> None:
         if is_flushed:
@@ -185,7 +185,7 @@ async def test_no_two_have_one_number_after_a_flush(
         await turn(coordinator)
 
     is_flushed = False
-    monkeypatch.setattr(Coordinator, "_turn", turn_later)
+    monkeypatch.setattr(Coordinator, "_run_round", turn_later)
     async with make(own_server, namespace, Noted(), partitions=1) as bus:
         bus.subscribe(Moved, Noted(), name="sub-2")
         await bus.drain(timeout=30)

@@ -48,7 +48,7 @@ async def test_a_dead_letter_that_cannot_be_read_hides_no_other(
             assert "cannot be read" in damaged.reason
         else:
             assert (damaged.event_type, damaged.payload) == ("(unreadable)", content)
-        assert sum(group.count for group in await bus._front.group_dead_letters()) == 4
+        assert sum(group.count for group in await bus._group_log.group_dead_letters()) == 4
         url = f"{shared_server.url}?namespace={namespace}&group=g"
         async with open_operations(url) as operations:
             shown = await operations.dead_letters(DeadLetterFilter())
@@ -82,7 +82,7 @@ async def test_entries_of_a_foreign_hand_hide_no_dead_letter_and_can_be_discarde
             await bus._log.link.call(*command)
         letters = await bus.dead_letters.list()
         assert [(letter.id, letter.subscription) for letter in letters] == [(1, "sub"), (2, "sub"), (7, "")]
-        assert len(await bus._front.list_subscriptions()) == 1
+        assert len(await bus._group_log.list_subscriptions()) == 1
         with pytest.raises(SubscriptionError, match="belongs to ''"):
             await bus.dead_letters.retry(7)
         url = f"{shared_server.url}?namespace={namespace}&group=g"

@@ -156,12 +156,12 @@ async def test_drain_waits_for_what_handlers_publish_meanwhile(
 ) -> None:
     """It sometimes returned within a chain, when the engine did not know of the next event yet."""
     # Make the bus learn of its own events later than it saves its progress.
-    heard = RedisEventBus._heard
+    heard = RedisEventBus._note_head
 
     def hear_late(self: RedisEventBus, partition: int, head: int) -> None:
         asyncio.get_running_loop().call_later(0.05, heard, self, partition, head)
 
-    monkeypatch.setattr(RedisEventBus, "_heard", hear_late)
+    monkeypatch.setattr(RedisEventBus, "_note_head", hear_late)
     monkeypatch.setattr(PartitionStorage, "appended", lambda self, first, events: None)
     bus = make(shared_server, namespace)
     seen: list[int] = []

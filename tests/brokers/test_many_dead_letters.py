@@ -10,7 +10,7 @@ import pytest
 from pabal import NotRetryableError
 from pabal.brokers.redis.pages import Pages
 from pabal.brokers.redis.reports import EventsLost
-from pabal.brokers.redis.standing import read_standing
+from pabal.brokers.redis.standing import read_subscriptions
 from pabal.ports.telemetry import EventParked, Report
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server
@@ -74,7 +74,7 @@ async def test_others_have_the_event_loop_while_the_dead_letters_of_names_are_co
         async with turns_counted() as turns:
             [hkeys] = [await bus._log.link.call("HKEYS", bus._keys.letter_index)]
             alone = turns.count
-            await read_standing(bus._log.link, bus._keys, [])
+            await read_subscriptions(bus._log.link, bus._keys, [])
             assert turns.count - alone >= 4000 // 256
     assert len(hkeys) == 4000
 

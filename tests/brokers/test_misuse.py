@@ -300,7 +300,7 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
         view = coordinator.view
         assert view is not None
         for _ in range(2):  # at the first look, the other process may just be taking its partitions
-            await coordinator.peers.look(["billing"], view)
+            await coordinator.peers.check(["billing"], view)
         assert one.health().status == "degraded"
         assert "'billing' makes no progress in 4 partitions" in one.health().reasons[0]
         overview = await operations_of(one).overview()
@@ -311,7 +311,7 @@ async def test_processes_of_a_group_that_subscribe_to_different_things_are_told(
         two.subscribe(Moved, Noted(), name="billing")
         async with asyncio.timeout(30):
             while one.health().status != "ok":
-                await coordinator.peers.look(["billing"], view)
+                await coordinator.peers.check(["billing"], view)
 
 
 def owned_by_others(coordinator: Coordinator) -> list[str]:

@@ -167,7 +167,7 @@ async def test_now_repeats_nothing_that_was_handled_until_it_is_obeyed(
         await bus.publish_batch([Moved(f"k{number % 16}", number) for number in range(30, 50)])
         await bus.drain(timeout=30)
         for running in bus._group_engine.running.values():
-            running.storage.heard.tell()
+            running.storage.control_listeners.notify()
         inspector = GroupInspector(shared_server.url, group="g", namespace=namespace)
         async with asyncio.timeout(30):
             while await inspector.is_moving("sub"):  # noqa: ASYNC110

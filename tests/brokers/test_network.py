@@ -180,13 +180,13 @@ async def test_the_dead_are_known_by_heartbeats_that_stand_still(
     async with make(shared_server, namespace) as bus:
         one = Membership(bus._log, bus._keys, "one", lease=0.2)
         two = Membership(bus._log, bus._keys, "two", lease=0.2)
-        await one.look()
-        assert (await two.look()).living == ("one", "two")
+        await one.read_view()
+        assert (await two.read_view()).living == ("one", "two")
         await asyncio.sleep(0.3)
-        view = await two.look()
+        view = await two.read_view()
         assert (view.living, view.dead) == (("two",), ("one",))
-        await one.look()
-        assert (await two.look()).living == ("one", "two")
+        await one.read_view()
+        assert (await two.read_view()).living == ("one", "two")
 
 
 @pytest.mark.redis

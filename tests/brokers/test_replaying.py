@@ -181,7 +181,7 @@ async def test_a_reset_forgets_the_replays_asked_before_it_and_none_asked_later(
             assert [len(record.replays) for record in await bus.subscriptions.list()] == [0]
             assert (await operations.replay("sub")).count == 30
         for running in bus._group_engine.running.values():
-            running.storage.heard.tell()
+            running.storage.control_listeners.notify()
         await until(lambda: len(noted.numbers) == 60)
         await bus.drain(timeout=30)
     assert Counter(noted.numbers) == dict.fromkeys(range(30), 2)

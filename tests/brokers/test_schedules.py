@@ -24,7 +24,7 @@ async def test_many_that_are_due_at_once_travel_together(own_server: Server, nam
     due = datetime.now(UTC) - timedelta(days=1)
     async with make(own_server, namespace) as publisher:  # does not look for due events itself
         for number in range(400):
-            await publisher._front._schedule.add(Moved("k", number), due.timestamp())
+            await publisher._group_log._schedule.add(Moved("k", number), due.timestamp())
     with Redis.from_url(own_server.url) as client:
         client.config_resetstat()
         async with make(own_server, namespace, noted):

@@ -112,7 +112,7 @@ async def test_attempts_are_noted_again_after_the_server_was_away(own_server: Se
     async with make(own_server, namespace, attempts.handle, partitions=1) as bus:
         await until(lambda: bool(attempts.numbers))
         assert bus._coordinator is not None
-        line = bus._coordinator._line
+        line = bus._coordinator._note_connection
 
         def is_known_to_be_broken() -> bool:
             line.erase(7)  # a broken connection is noticed only when something is sent

@@ -90,7 +90,7 @@ async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path)
     """Ctrl-C during a check of a large file would take effect minutes later, and so would closing."""
     begun = threading.Event()
 
-    def count_for_ever(connection: sqlite3.Connection, given_up: threading.Event) -> None:
+    def count_for_ever(connection: sqlite3.Connection, cancelled: threading.Event) -> None:
         begun.set()
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
@@ -108,16 +108,16 @@ async def test_a_long_query_ends_when_nobody_waits_for_it_any_longer(path: Path)
 def test_a_backup_that_is_broken_off_leaves_no_file(path: Path, tmp_path: Path, steps: None) -> None:
     """Half a copy would remain under the name of a backup."""
     SqliteEventStorage(path).close()
-    given_up, copied = threading.Event(), tmp_path / "copy.db"
+    cancelled, copied = threading.Event(), tmp_path / "copy.db"
 
     def give_up(done: int, total: int) -> None:
         assert copied.exists()
         assert 0 < done < total
-        given_up.set()
+        cancelled.set()
 
     connection = connect_reader(path)
-    with pytest.raises(maintenance.GivenUpError):
-        maintenance.copy(connection, copied, give_up, given_up)
+    with pytest.raises(maintenance.CopyCancelledError):
+        maintenance.copy(connection, copied, give_up, cancelled)
     assert not copied.exists()
     maintenance.copy(connection, copied, lambda done, total: None, threading.Event())
     connection.close()
@@ -129,15 +129,15 @@ def test_a_backup_that_cannot_be_removed_still_says_why_it_was_broken_off(
 ) -> None:
     """On Windows a file that a virus scanner has open cannot be removed; that must not hide the reason."""
     SqliteEventStorage(path).close()
-    given_up = threading.Event()
+    cancelled = threading.Event()
 
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "it is being used by another process")
 
     monkeypatch.setattr(Path, "unlink", refuse)
     connection = connect_reader(path)
-    with pytest.raises(maintenance.GivenUpError):
-        maintenance.copy(connection, tmp_path / "copy.db", lambda done, total: given_up.set(), given_up)
+    with pytest.raises(maintenance.CopyCancelledError):
+        maintenance.copy(connection, tmp_path / "copy.db", lambda done, total: cancelled.set(), cancelled)
     connection.close()
 
 
@@ -332,7 +332,7 @@ async def test_a_rebuild_for_which_there_is_no_room_at_all_leaves_no_file(
     async with SqliteEventStorage(path) as storage:
         await storage.store_events(ticks(3))
         with monkeypatch.context() as patch:
-            patch.setattr(schema, "_bring_up_to_date", _raising(full))
+            patch.setattr(schema, "_migrate", _raising(full))
             with pytest.raises(StorageUnavailableError, match="full"):
                 await storage.rebuild(target)
         assert not target.exists()

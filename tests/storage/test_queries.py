@@ -10,7 +10,7 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageUnavailableError
-from pabal.storage.sqlite.unmarked import Unmarked
+from pabal.storage.sqlite.unmarked import UnprocessedCache
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 
@@ -123,7 +123,7 @@ def _steps_to_ask_again(path: Path) -> int:
     connection.execute(
         "INSERT OR IGNORE INTO processed SELECT position, NULL, 0 FROM events WHERE position > 1"
     )
-    unmarked = Unmarked()
+    unmarked = UnprocessedCache()
     assert unmarked.first(connection, 100) == [1]
     connection.set_progress_handler(step, 1)
     assert unmarked.first(connection, 100) == [1]

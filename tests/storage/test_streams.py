@@ -236,7 +236,7 @@ async def test_more_streams_than_the_map_of_heads_holds_keep_their_versions(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The map is cleared when it is full; what the current transaction added must survive that."""
-    monkeypatch.setattr(appender, "_HEADS_MOST", 3)
+    monkeypatch.setattr(appender, "_MAX_CACHED_HEADS", 3)
     async with SqliteEventStorage(path) as storage:
         batch = [Tick(symbol, number) for number in range(1, 5) for symbol in "ABCDEFGH"]
         await storage.store_events(batch)

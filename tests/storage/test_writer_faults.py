@@ -184,7 +184,7 @@ async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Pat
             self.lock = lock
 
         def __enter__(self) -> None:
-            storage._writer._gate = self.lock
+            storage._writer._lock = self.lock
             closing = threading.Thread(target=storage.close)
             closing.start()
             closing.join()
@@ -193,7 +193,7 @@ async def test_a_publisher_that_loses_the_race_against_closing_is_told(path: Pat
         def __exit__(self, *error: object) -> None:
             self.lock.release()
 
-    storage._writer._gate = CloseFirst(storage._writer._gate)  # type: ignore[assignment]
+    storage._writer._lock = CloseFirst(storage._writer._lock)  # type: ignore[assignment]
     with pytest.raises(StorageClosedError):
         await storage.store_event(Tick("A"))
     with SqliteEventStorage(path) as again:

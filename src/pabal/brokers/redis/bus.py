@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from pabal.brokers.redis.actions import GroupActions
-from pabal.brokers.redis.coordinator import Coordinator, moments_left
-from pabal.brokers.redis.figures import collected, judged
-from pabal.brokers.redis.front import LogFront
+from pabal.brokers.redis.coordinator import Coordinator, seconds_left
+from pabal.brokers.redis.figures import collect_statistics, judge_health
+from pabal.brokers.redis.front import GroupLog
 from pabal.brokers.redis.group import GroupEngine
 from pabal.brokers.redis.keys import GroupKeys, check_name
 from pabal.brokers.redis.log import RedisLog
-from pabal.brokers.redis.notes import NoteLine
+from pabal.brokers.redis.notes import NoteConnection
 from pabal.brokers.redis.reports import ConnectionLost
 from pabal.brokers.redis.subscriptions import GroupSubscriptions
 from pabal.brokers.redis.tail import Tail
@@ -106,17 +106,17 @@ class RedisEventBus(BaseEventBus):
             answer_within=max(2.0, lease),
         )
         self._keys = GroupKeys(self._log.keys, group)
-        self._front = LogFront(self._log, self._keys)
+        self._group_log = GroupLog(self._log, self._keys)
         self._group_engine = GroupEngine(
             worker_count=at_least_one("worker_count", worker_count), clock=clock, seed=seed
         )
         super().__init__(
             self._group_engine,
-            self._front,
+            self._group_log,
             max_queue_size=max_queue_size,
             backpressure=backpressure,
             subscriptions=GroupSubscriptions(
-                self._group_engine, self._front, self._check_running, lambda: self._coordinator
+                self._group_engine, self._group_log, self._check_running, lambda: self._coordinator
             ),
         )
         self._coordinator: Coordinator | None = None
@@ -156,7 +156,9 @@ class RedisEventBus(BaseEventBus):
     async def _begin(self) -> None:
         await self._log.open()
         await self._group_engine.start(None)
-        self._tail = Tail(self._url, self._log.link, self._log.keys.log, self._heard, patience=self._patience)
+        self._tail = Tail(
+            self._url, self._log.link, self._log.keys.log, self._note_head, patience=self._patience
+        )
         await self._tail.start()
         member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._coordinator = Coordinator(
@@ -168,7 +170,7 @@ class RedisEventBus(BaseEventBus):
             member=member,
             lease=self._lease,
             keep=self._keep,
-            line=NoteLine(self._url, self._keys.notes, member),
+            note_connection=NoteConnection(self._url, self._keys.notes, member),
             on_due=self._intake.has_released,
         )
         await self._coordinator.start()
@@ -179,7 +181,7 @@ class RedisEventBus(BaseEventBus):
             await self._log.link.close()  # nothing more can be sent or read, as if the process had died
         self._intake.is_open = False
         await self._inbox.empty(deadline)
-        await engine.rest_all(deadline)
+        await engine.stop_handlers(deadline)
         if self._coordinator is not None:
             await self._coordinator.stop(deadline)
         await engine.stop(deadline)
@@ -187,16 +189,16 @@ class RedisEventBus(BaseEventBus):
             await self._tail.stop()
         self._inbox.close()
         self._expectations.stop()
-        await self._log.close(moments_left(deadline, engine.clock))
+        await self._log.close(seconds_left(deadline, engine.clock))
         self._loop = None
         self._tail = self._coordinator = None
         self._state = "stopped"
 
     # -- callbacks of the log -------------------------------------------------------------------------
 
-    def _heard(self, partition: int, head: int) -> None:
+    def _note_head(self, partition: int, head: int) -> None:
         if self._coordinator is not None:
-            self._coordinator.heard(partition, head)
+            self._coordinator.note_head(partition, head)
 
     def _appended(self, partition: int, first: int, events: tuple[Any, ...]) -> None:
         self._appended_upto[partition] = first + len(events) - 1
@@ -227,7 +229,7 @@ class RedisEventBus(BaseEventBus):
         self._check_running("drain")
         assert self._coordinator is not None
         try:
-            async with asyncio.timeout(timeout), self._asking("drain"):
+            async with asyncio.timeout(timeout), self._convert_closed_error("drain"):
                 await whole_group_drained(
                     self._log,
                     self._group_engine,
@@ -240,11 +242,11 @@ class RedisEventBus(BaseEventBus):
             raise out_of_time(self._group_engine.engines(), timeout) from None
 
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
-        async with self._asking("wait_for"):
+        async with self._convert_closed_error("wait_for"):
             return await first_match(self._log, event_type, where, since)
 
     @asynccontextmanager
-    async def _asking(self, action: str) -> AsyncIterator[None]:
+    async def _convert_closed_error(self, action: str) -> AsyncIterator[None]:
         """Raise BusNotRunningError, naming ``action``, if the bus is stopped while the server is asked."""
         try:
             yield
@@ -265,7 +267,7 @@ class RedisEventBus(BaseEventBus):
         engine = self._group_engine
         uptime = engine.clock.monotonic() - self._started_at if self.is_running else 0.0
         coordinator = self._coordinator
-        figures = collected(
+        figures = collect_statistics(
             engine,
             () if coordinator is None else coordinator.controls.paused,
             uptime=uptime,
@@ -285,7 +287,7 @@ class RedisEventBus(BaseEventBus):
         coordinator = self._coordinator
         if coordinator is not None and coordinator.trouble is not None and not troubles:
             troubles.append(f"the group's partitions cannot be looked after: {coordinator.trouble}")
-        return judged(self._group_engine, self.is_running, troubles, self.remarks())
+        return judge_health(self._group_engine, self.is_running, troubles, self.remarks())
 
     def remarks(self) -> list[str]:
         """Return problems that no subscription's figures show: lost events, and events nobody handles."""
@@ -293,8 +295,8 @@ class RedisEventBus(BaseEventBus):
         if coordinator is None:
             return []
         lost = coordinator.lost_events
-        told = [f"{lost} events were lost on the server before they were handled"] if lost else []
-        return told + coordinator.peers.remarks()
+        messages = [f"{lost} events were lost on the server before they were handled"] if lost else []
+        return messages + coordinator.peers.remarks()
 
 
 def _check(

@@ -34,7 +34,7 @@ class Group(NamedTuple):
 class StoredControls:
     """Pause, resume and forget subscriptions, and cancel replays; refuse queries that need an index."""
 
-    async def _steering(self) -> Group:
+    async def _resolve_group(self) -> Group:
         """Return how to reach the group, with an open connection."""
         raise NotImplementedError
 
@@ -47,21 +47,21 @@ class StoredControls:
         return await self._set_paused(name, False)
 
     async def _set_paused(self, name: str, paused: bool) -> bool:
-        group = await self._steering()
+        group = await self._resolve_group()
         epochs = (group.keys.of(part).epochs for part in range(group.partitions))
         keys = (group.keys.names, group.keys.controls, *epochs)
         changed = await group.link.run(script("pause"), keys, name, int(paused))
         if changed < 0:
             raise await unknown(group, name)
         if changed:
-            self._asked()
+            self._notify_controls()
         return bool(changed)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
         """Return the state requested for each of these subscriptions; unknown names are left out."""
         if not names:
             return []
-        link, _, keys, _ = await self._steering()
+        link, _, keys, _ = await self._resolve_group()
         fields = [field for name in names for field in (name, f"{name}\0moves")]
         known, asked = link.call("HMGET", keys.names, *names), link.call("HMGET", keys.controls, *fields)
         numbers, values = await known, await asked
@@ -77,13 +77,13 @@ class StoredControls:
 
     async def cancel_replays(self, name: str) -> int:
         """Cancel the undelivered rest of a subscription's replays; return how many replays it had."""
-        group = await self._steering()
+        group = await self._resolve_group()
         keys = replay_keys(group)
         count = await group.link.run(script("cancel"), keys, group.keys.group, name)
         if count < 0:
             raise await unknown(group, name)
         if count:
-            self._asked()
+            self._notify_controls()
         return int(count)
 
     async def forget_subscription(self, name: str) -> bool:
@@ -91,7 +91,7 @@ class StoredControls:
 
         Raises SubscriptionInUseError while a process holds it in any partition.
         """
-        group = await self._steering()
+        group = await self._resolve_group()
         keys: list[str] = [group.keys.names, group.keys.controls]
         for part in range(group.partitions):
             of = group.keys.of(part)
@@ -102,7 +102,7 @@ class StoredControls:
             raise SubscriptionInUseError(name=name)
         return bool(gone)
 
-    def _asked(self) -> None:
+    def _notify_controls(self) -> None:
         """Do nothing: processes notice a request at their next look."""
 
     async def find_events(self, wanted: Any, **where: Any) -> list[StoredRecord]:
@@ -114,20 +114,20 @@ class StoredControls:
         _refuse("list event types", "keep a local storage and feed the bus with relay(storage, bus)")
 
 
-class SeenControls:
+class ControlListeners:
     """Tell listeners in this process about control requests."""
 
     def __init__(self) -> None:
-        self._asked: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], None]] = []
 
     def add(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Add a listener; return a function that removes it."""
-        self._asked.append(listener)
-        return lambda: self._asked.remove(listener)
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Call all listeners."""
-        for listener in tuple(self._asked):
+        for listener in tuple(self._listeners):
             listener()
 
 
@@ -150,7 +150,7 @@ class ControlWatch:
             name.decode() for name, value in self._known.items() if value == PAUSED and b"\0" not in name
         )
 
-    async def look(self, version: int) -> bool:
+    async def refresh(self, version: int) -> bool:
         """Return whether there are new requests since the last look; ``version`` is the server's."""
         if version == self._seen:
             return False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pabal.brokers.redis.control import HELD, Group, SeenControls, StoredControls, unknown
+from pabal.brokers.redis.control import HELD, ControlListeners, Group, StoredControls, unknown
 from pabal.brokers.redis.cursors import decode_cursor, field, replays_of
 from pabal.brokers.redis.group_control import move, places_of
 from pabal.brokers.redis.keys import GroupKeys
@@ -26,22 +26,22 @@ class ControlledPartition(PartitionLog, StoredControls):
         self, log: RedisLog, keys: GroupKeys, partition: int, *, on_lost: Lost | None = None
     ) -> None:
         super().__init__(log, keys, partition, on_lost=on_lost)
-        self.heard = SeenControls()
+        self.control_listeners = ControlListeners()
 
-    async def _steering(self) -> Group:
+    async def _resolve_group(self) -> Group:
         return Group(self.log.link, self.log.keys, self._group_keys, self.log.partitions)
 
-    def _asked(self) -> None:
-        self.heard.tell()
+    def _notify_controls(self) -> None:
+        self.control_listeners.notify()
 
     def add_control_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` after a control request, made here or by another process; return its remover."""
-        return self.heard.add(listener)
+        return self.control_listeners.add(listener)
 
     async def read_controls(self, names: Sequence[str]) -> list[Control]:
         """Return the state requested for each of these subscriptions; unknown names are left out."""
         controls = await super().read_controls(names)
-        stored = await read_replays(await self._steering(), self.partition)
+        stored = await read_replays(await self._resolve_group(), self.partition)
         if not controls:
             return []
         held = [field(control.name, "held") for control in controls]
@@ -69,20 +69,20 @@ class ControlledPartition(PartitionLog, StoredControls):
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move the cursor in this partition only. Raises SubscriptionInUseError if another epoch holds it."""
-        group = await self._steering()
+        group = await self._resolve_group()
         if not await group.link.call("HEXISTS", group.keys.names, name):
             raise await unknown(group, name)
         place = await move(group, self.partition, name, await self.place(start), epoch or "")
         if place == -1:
             raise SubscriptionInUseError(name=name)
-        self._asked()
+        self._notify_controls()
         return int(place)
 
     # -- replays --------------------------------------------------------------------------------------
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
         """Request that a range of this partition is delivered again. Raises UsageError if it is empty."""
-        group = await self._steering()
+        group = await self._resolve_group()
         saved = await group.link.call("HGET", self._keys.cursors, name)
         if saved is None:
             raise await unknown(group, name)
@@ -94,7 +94,7 @@ class ControlledPartition(PartitionLog, StoredControls):
                 f"{name!r} has reached position {frontier}, and later events are delivered anyway"
             )
         number = await ask_for_replay(group, name, {self.partition: (first, last)})
-        self._asked()
+        self._notify_controls()
         return Replay(number, name, first, last, first - 1)
 
     async def parked_positions(self, name: str, after: int, upto: int) -> list[int]:
@@ -104,7 +104,7 @@ class ControlledPartition(PartitionLog, StoredControls):
         found = [int(at[len(prefix) :]) for at in fields if at.startswith(prefix)]
         return sorted(position for position in found if after < position <= upto)
 
-    async def _without_called_off(self, cursor: Cursor) -> Cursor:
+    async def _without_cancelled_replays(self, cursor: Cursor) -> Cursor:
         """Delete retries left over from cancelled replays, which nothing delivers any more."""
         left = [
             retry.position

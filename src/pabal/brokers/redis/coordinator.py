@@ -20,7 +20,7 @@ from pabal.brokers.redis.heartbeat import Heartbeat
 from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.membership import Membership, Plan, View, make_plan
-from pabal.brokers.redis.notes import NoteLine, SuspectJournal, deaths_in, forget_notes
+from pabal.brokers.redis.notes import NoteConnection, SuspectJournal, deaths_in, forget_notes
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.peers import Peers
 from pabal.brokers.redis.reports import (
@@ -58,7 +58,7 @@ class Coordinator:
         member: str,
         lease: float,
         keep: int,
-        line: NoteLine,
+        note_connection: NoteConnection,
         on_due: Callable[[], Awaitable[bool]],
     ) -> None:
         self._log = log
@@ -67,14 +67,14 @@ class Coordinator:
         self._tail = tail
         self._group = group
         self._keep = keep
-        self._line = line
+        self._note_connection = note_connection
         self._on_due = on_due
         self.membership = Membership(log, keys, member, lease)
         self.declarations = Declarations(log, keys, group)
         self.controls = ControlWatch(log, keys)
         self.peers = Peers(log.link, keys, member)
         self._tick = min(lease / 3, _LONGEST_TICK)
-        self.heartbeat = Heartbeat(lease, self._tick, self.membership.send_heartbeat, self._let_go)
+        self.heartbeat = Heartbeat(lease, self._tick, self.membership.send_heartbeat, self._release_all)
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Event | None = None
         self._inherited: set[int] = set()
@@ -95,7 +95,7 @@ class Coordinator:
         await self._log.link.run(script("enter"), (self._log.keys.groups,), self._group)
         self.heartbeat.start()
         try:
-            await self._turn()
+            await self._run_round()
         except BaseException:
             await self.heartbeat.stop()
             raise
@@ -112,15 +112,15 @@ class Coordinator:
             if running.ending is None and self._log.link.is_connected
         ]
         if handing:
-            _, late = await asyncio.wait(handing, timeout=moments_left(deadline, self._engine.clock))
+            _, late = await asyncio.wait(handing, timeout=seconds_left(deadline, self._engine.clock))
             await end_tasks(*late)
         # Partitions that cannot be saved now are taken over when the lease expires, and deliver again.
         for running in tuple(self._engine.running.values()):
             await self._engine.abandon(running)
-        self._line.close()
+        self._note_connection.close()
         try:
             if self._log.link.is_connected:
-                async with asyncio.timeout(moments_left(deadline, self._engine.clock)):
+                async with asyncio.timeout(seconds_left(deadline, self._engine.clock)):
                     await self.membership.leave()
         except (BrokerError, TimeoutError):
             return  # the other processes notice the missing heartbeats
@@ -135,7 +135,7 @@ class Coordinator:
                 pass
             self._wake.clear()
             try:
-                await self._turn()
+                await self._run_round()
                 self.trouble = None
             except StorageClosedError:
                 return
@@ -145,57 +145,57 @@ class Coordinator:
             except Exception:
                 _log.exception("taking or renewing partitions failed; trying again")
 
-    async def _let_go(self) -> None:
+    async def _release_all(self) -> None:
         """Stop delivering: heartbeats are overdue, so others may have taken this process's partitions."""
         held = [running for running in self._engine.running.values() if running.is_open]
         # Concurrently, because each may have to wait for the answer to its last save.
-        for error in await asyncio.gather(*map(self._lose, held), return_exceptions=True):
+        for error in await asyncio.gather(*map(self._drop_partition, held), return_exceptions=True):
             if error is not None:
                 _log.error("a partition could not be released properly", exc_info=error)
 
     # -- one look, and acting on it -------------------------------------------------------------------
 
-    async def _turn(self) -> None:
+    async def _run_round(self) -> None:
         subscriptions = [consumer.subscription for consumer in self._engine.consumers.values()]
         for subscription in subscriptions:
             await self.declarations.declare(subscription)
         if not subscriptions:
-            self.heartbeat.not_needed()
+            self.heartbeat.suspend()
             return
         sent_at = time.monotonic()
-        view = self.view = await self.membership.look()
+        view = self.view = await self.membership.read_view()
         if not view.same_log:
             await self._log.rejoin()
-        self.heartbeat.confirmed(sent_at)
+        self.heartbeat.note_confirmed(sent_at)
         self._engine.count_parked(view.dead_letters)
-        if await self.controls.look(view.asked):
+        if await self.controls.refresh(view.control_version):
             for running in self._engine.running.values():
-                running.storage.heard.tell()
+                running.storage.control_listeners.notify()
         mine = {number for number, running in self._engine.running.items()}
-        await self._carry_out(make_plan(self.membership.member, view, mine))
+        await self._apply_plan(make_plan(self.membership.member, view, mine))
         for running in tuple(self._engine.running.values()):
             if running.has_jumped:
-                await self._go_on_above(running)
+                await self._resume_partition(running)
             if running.engine.feed is not None:
-                running.engine.feed.moved(running.storage.pages.end)  # ``heard`` may have deferred this
+                running.engine.feed.moved(running.storage.pages.end)  # ``note_head`` may have deferred this
         for partition in view.called:
             await self._answer_calls(partition)
         owners = {lease.owner for lease in view.leases}
         for name in view.dead:
             if name not in owners:
                 await forget_notes(self._log, self._keys, name)
-                await self.membership.bury(name)
+                await self.membership.remove_member(name)
         if time.monotonic() >= self._trim_at:
             self._trim_at = time.monotonic() + 5.0
             await self.trim()  # before releasing due events, because a full server needs the room
-            await self.peers.look(self._engine.consumers, view)
+            await self.peers.check(self._engine.consumers, view)
         if view.next_due is not None and view.next_due <= self._engine.clock.time():
             await self._on_due()
 
-    async def _carry_out(self, plan: Plan) -> None:
+    async def _apply_plan(self, plan: Plan) -> None:
         mine = dict(self._engine.running)
         for partition in plan.lost:
-            await self._lose(mine[partition])
+            await self._drop_partition(mine[partition])
         for partition in plan.forgotten:
             await self._restore(mine[partition])
         for partition in plan.give:
@@ -204,8 +204,8 @@ class Coordinator:
                 one.ending = asyncio.create_task(self._hand_over(one), name="pabal-redis-handover")
                 self._engine.background.spawn(one.ending)
         self._inherited.update(partition for partition, owner in plan.take if self._is_other(owner))
-        if self._inherited or self._line.is_broken:
-            await self._line.open()
+        if self._inherited or self._note_connection.is_broken:
+            await self._note_connection.open()
         # Concurrently, because each answer takes long while handlers keep the loop busy.
         taking = [self._take_over(partition, owner) for partition, owner in plan.take]
         for error in await asyncio.gather(*taking, return_exceptions=True):
@@ -239,8 +239,8 @@ class Coordinator:
         pages = storage.pages
         head = await pages.follow()
         if partition in self._inherited:
-            storage.journal = SuspectJournal(self._line, partition, head)
-        pages.on_follow = self._tail.look
+            storage.journal = SuspectJournal(self._note_connection, partition, head)
+        pages.on_follow = self._tail.refresh
         known = dict(self.declarations.numbers)
         running = await self._engine.take(partition, epoch, storage, known)
         for consumer in running.engine.consumers.values():
@@ -254,19 +254,19 @@ class Coordinator:
 
     async def _hand_over(self, running: Running, deadline: float = float("inf")) -> None:
         await self._engine.hand_over(running, deadline)
-        self._tail.leave(running.partition)
+        self._tail.unfollow(running.partition)
         try:
             await running.storage.give_up()
         except StorageError:
             return  # the partition is taken over when the lease expires
         self._engine.report(PartitionGivenUp("", running.partition))
 
-    async def _lose(self, running: Running) -> None:
+    async def _drop_partition(self, running: Running) -> None:
         """Stop handling a partition without saving, unless it is already being let go or handed over."""
         if running.ending is not None:
             return
         running.ending = asyncio.current_task()
-        self._tail.leave(running.partition)
+        self._tail.unfollow(running.partition)
         await self._engine.abandon(running)
         _log.warning(
             "partition %d was released because another process has taken it over, or may have",
@@ -288,7 +288,7 @@ class Coordinator:
                 engine.feed.controls.note_halts()
             running.has_jumped = True
         else:
-            await self._lose(running)
+            await self._drop_partition(running)
 
     async def positions_jumped(self) -> None:
         """Continue in a new incarnation of the log, and record how far the previous one had come."""
@@ -297,9 +297,9 @@ class Coordinator:
             running.has_jumped = True
         with suppress(StorageError):  # the next look continues with those that failed
             for running in jumped:
-                await self._go_on_above(running)
+                await self._resume_partition(running)
 
-    async def _go_on_above(self, running: Running) -> None:
+    async def _resume_partition(self, running: Running) -> None:
         feed = running.engine.feed
         if feed is None:
             return
@@ -356,7 +356,7 @@ class Coordinator:
         ]
         await asyncio.gather(*trimming)  # in one round trip, so that heartbeats do not wait behind many
 
-    def heard(self, partition: int, head: int) -> None:
+    def note_head(self, partition: int, head: int) -> None:
         """Tell a partition's engine that its head has moved."""
         if self.heartbeat.is_overdue:
             # This process was suspended, and others may have taken its partitions: look before delivering.
@@ -379,6 +379,6 @@ class Coordinator:
         return places
 
 
-def moments_left(deadline: float, clock: Clock) -> float:
+def seconds_left(deadline: float, clock: Clock) -> float:
     """Return the seconds until a quarter second after a deadline (monotonic), but at least 0.05."""
     return max(0.05, deadline + 0.25 - clock.monotonic())

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from pabal.brokers.redis.cursors import as_pairs, decode_cursor
-from pabal.brokers.redis.extent import measured
+from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.link import Link
 from pabal.errors import BrokerError
@@ -138,7 +138,7 @@ async def _judge_log(link: Link, keys: LogKeys) -> list[Finding]:
     count = int(await link.call("HGET", keys.meta, "partitions") or 0)
     if not count:
         return [Finding("ok", f"there is no log under {keys.base[1:-2]!r} yet")]
-    extents = await measured(link, keys, range(count))
+    extents = await measure_extents(link, keys, range(count))
     found = [Finding("ok", f"a log of {count} partitions")]
     for group in sorted(name.decode() for name in await link.call("SMEMBERS", keys.groups)):
         of_group = GroupKeys(keys, group)

@@ -54,7 +54,7 @@ class Extent(NamedTuple):
         return self.head if self.since is None else self.since
 
 
-async def measured(
+async def measure_extents(
     link: Link, keys: LogKeys, partitions: Iterable[int], since: int | None = None
 ) -> list[Extent]:
     """Return the extents of partitions, with the place of a time (microseconds since 1970) in each."""

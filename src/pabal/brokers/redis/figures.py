@@ -14,7 +14,7 @@ _OF_SUBSCRIPTION = ("in_flight", "retrying", "blocked_keys", "lag")
 _COUNTED = ("handled", "filtered", "failed_attempts", "retried", "parked", "dropped", "skipped")
 
 
-def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict[str, Any]:
+def collect_statistics(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict[str, Any]:
     """Return the figures of ``get_statistics``; watermarks are given per owned partition.
 
     Positions that were trimmed ahead of a subscription, as after a reset to the beginning, count as lag until
@@ -62,7 +62,7 @@ def collected(engine: GroupEngine, paused: Container[str], **facts: Any) -> dict
     return total
 
 
-def judged(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: list[str]) -> Health:
+def judge_health(engine: GroupEngine, is_running: bool, troubles: list[str], remarks: list[str]) -> Health:
     """Return the health of a process; ``troubles`` make it failing, ``remarks`` degraded."""
     if not is_running:
         return NOT_RUNNING

@@ -198,7 +198,7 @@ class GroupEngine(Engine):
                 mine.figures.timed += consumer.figures.timed
                 mine.figures.busy_seconds += consumer.figures.busy_seconds
 
-    async def rest_all(self, deadline: float) -> None:
+    async def stop_handlers(self, deadline: float) -> None:
         """Start no more handlers; let running ones end until ``deadline`` (monotonic), then cancel them."""
         self.halting = True
         for running in self.running.values():

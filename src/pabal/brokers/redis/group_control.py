@@ -14,7 +14,7 @@ from typing import Any
 
 from pabal.brokers.redis.control import Group, StoredControls, unknown
 from pabal.brokers.redis.cursors import decode_cursor
-from pabal.brokers.redis.extent import Extent, measured
+from pabal.brokers.redis.extent import Extent, measure_extents
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.replays import Range, ask_for_replay
@@ -36,7 +36,7 @@ class GroupControl(StoredControls):
         Owners of partitions obey within moments, once the subscription's handlers have ended. Raises
         UsageError for a position if the log has several partitions.
         """
-        group = await self._steering()
+        group = await self._resolve_group()
         _check(group, name, start)
         found = await measure(group, start if isinstance(start, datetime) else None)
         keys: list[str] = [group.keys.names, group.keys.controls]
@@ -57,7 +57,7 @@ class GroupControl(StoredControls):
         are left out. Positions of the replay are counted over all partitions. Raises UsageError for an empty
         range, and for positions if the log has several partitions.
         """
-        group = await self._steering()
+        group = await self._resolve_group()
         if group.partitions > 1 and _says_nothing(first, last):
             raise UsageError(
                 f"positions have no meaning in a log of {group.partitions} partitions, because "
@@ -90,7 +90,7 @@ class GroupControl(StoredControls):
 
     async def is_moving(self, name: str) -> bool:
         """Return whether a requested reset is still to be carried out in any partition."""
-        group = await self._steering()
+        group = await self._resolve_group()
         calls = [
             group.link.call("HEXISTS", group.keys.of(part).moves, name) for part in range(group.partitions)
         ]
@@ -100,7 +100,7 @@ class GroupControl(StoredControls):
 async def measure(group: Group, since: datetime | None = None) -> list[Extent]:
     """Return the extent of each partition, with the place of a time in it."""
     moment = None if since is None else to_microseconds(since)
-    return await measured(group.link, group.log, range(group.partitions), moment)
+    return await measure_extents(group.link, group.log, range(group.partitions), moment)
 
 
 async def places_of(
@@ -108,7 +108,7 @@ async def places_of(
 ) -> Sequence[int | str]:
     """Return the position after which a new subscription begins in each partition, or "now"."""
     if isinstance(start, datetime):
-        return [one.below for one in await measured(link, keys, partitions, to_microseconds(start))]
+        return [one.below for one in await measure_extents(link, keys, partitions, to_microseconds(start))]
     return [0 if start == "beginning" else start] * len(partitions)
 
 

@@ -11,7 +11,7 @@ from pabal.errors import PabalError
 
 
 class Heartbeat:
-    """Send heartbeats regularly; call ``too_late`` when the last confirmed one is older than the lease.
+    """Send heartbeats regularly; call ``on_overdue`` when the last confirmed one is older than the lease.
 
     Every look of the coordinator is a heartbeat. More are needed between looks, because acting on a look can
     take longer than the lease while handlers keep the event loop busy.
@@ -22,23 +22,23 @@ class Heartbeat:
         lease: float,
         pause: float,
         send: Callable[[], Awaitable[None]],
-        too_late: Callable[[], Awaitable[None]],
+        on_overdue: Callable[[], Awaitable[None]],
     ) -> None:
         self._lease = lease
         self._pause = pause
         self._send = send
-        self._too_late = too_late
+        self._on_overdue = on_overdue
         self._confirmed_at = 0.0
         """When the last heartbeat that the server has confirmed was sent (monotonic)."""
-        self._counts = False
+        self._is_active = False
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start sending heartbeats between looks, and watching the age of the last one."""
         self._confirmed_at = time.monotonic()
-        self._counts = False
+        self._is_active = False
         self.tasks = [
-            asyncio.create_task(self._go_on(), name="pabal-redis-heartbeat"),
+            asyncio.create_task(self._send_regularly(), name="pabal-redis-heartbeat"),
             asyncio.create_task(self._watch(), name="pabal-redis-guard"),
         ]
 
@@ -46,24 +46,24 @@ class Heartbeat:
         """Stop sending and watching heartbeats."""
         await end_tasks(*self.tasks)
 
-    def confirmed(self, sent_at: float) -> None:
+    def note_confirmed(self, sent_at: float) -> None:
         """Note that the server has confirmed a heartbeat sent at ``sent_at`` (monotonic)."""
         self._confirmed_at = max(self._confirmed_at, sent_at)
-        self._counts = True
+        self._is_active = True
 
-    def not_needed(self) -> None:
+    def suspend(self) -> None:
         """Note that this process owns no partitions and will not take any, so it needs no heartbeats."""
         self._confirmed_at = time.monotonic()
-        self._counts = False
+        self._is_active = False
 
     @property
     def is_overdue(self) -> bool:
         """Return whether other processes may have taken this one's partitions."""
         return time.monotonic() - self._confirmed_at > self._lease
 
-    async def _go_on(self) -> None:
+    async def _send_regularly(self) -> None:
         while True:
-            if self.is_overdue or not self._counts:
+            if self.is_overdue or not self._is_active:
                 await asyncio.sleep(self._pause)  # only a look can tell which partitions we still own
                 continue
             left = self._confirmed_at + self._lease / 3 - time.monotonic()
@@ -76,12 +76,12 @@ class Heartbeat:
             except PabalError:
                 await asyncio.sleep(self._pause)  # the next look reports what is wrong
             else:
-                self.confirmed(sent_at)
+                self.note_confirmed(sent_at)
 
     async def _watch(self) -> None:
         """Watch independently of looks, because a look may wait for its answer longer than the lease."""
         while True:
             if self.is_overdue:
-                await self._too_late()
+                await self._on_overdue()
             left = self._confirmed_at + self._lease - time.monotonic()
             await asyncio.sleep(left if left > 0 else self._pause)

@@ -19,7 +19,7 @@ from pabal.brokers.redis.group_control import GroupControl, measure
 from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
-from pabal.brokers.redis.standing import count_over_all, head_of, read_standing
+from pabal.brokers.redis.standing import head_of, read_subscriptions, sum_partitions
 from pabal.domain.envelope import id_to_bytes
 from pabal.errors import BrokerError, InvalidEventError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed
@@ -132,25 +132,25 @@ class GroupInspector(GroupControl):
 
     async def totals(self) -> Totals:
         """Return how many events the log holds, its head and its scheduled events, over all partitions."""
-        found = await measure(await self._steering())
+        found = await measure(await self._resolve_group())
         scheduled = await self.link.call("ZCARD", self._log.schedule)
         held = sum(one.given(one.first - 1, one.head) for one in found if one.first)
         return Totals(held, sum(one.given(0, one.head) for one in found), int(scheduled))
 
     async def published_since(self, moment: datetime) -> int:
         """Return how many events were published since ``moment``, of those still in the log."""
-        found = await measure(await self._steering(), moment)
+        found = await measure(await self._resolve_group(), moment)
         return sum(one.given(one.since, one.head) for one in found if one.since is not None)
 
     async def subscriptions(self) -> list[SubscriptionView]:
         """Return the durable subscriptions of the group, ordered by name, summed over the partitions."""
-        found = await measure(await self._steering())
+        found = await measure(await self._resolve_group())
         living = {name.decode() for name in await self._living()}
-        standing = await read_standing(self.link, self._keys, range(self._partitions))
+        standing = await read_subscriptions(self.link, self._keys, range(self._partitions))
         head = head_of(found)
-        return [stored_view(record, 0, head) for record in count_over_all(standing, found, living)]
+        return [stored_view(record, 0, head) for record in sum_partitions(standing, found, living)]
 
-    async def _steering(self) -> Group:
+    async def _resolve_group(self) -> Group:
         return Group(await self._ready(), self._log, self._keys, self._partitions)
 
     async def _living(self) -> set[bytes]:

@@ -93,7 +93,7 @@ class Link:
         self._on_loss = on_loss
         self._connection: Any = None
         self._buffer: list[bytes] = []
-        self._held: deque[tuple[float, bytes, asyncio.Future[Any]]] = deque()
+        self._queued: deque[tuple[float, bytes, asyncio.Future[Any]]] = deque()
         """Calls made while there is no connection: when they expire, the encoded command, the future."""
         self._pending: deque[asyncio.Future[Any]] = deque()
         self._flushing = False
@@ -121,8 +121,8 @@ class Link:
         elif self.is_connected:
             self._send(pack(args), future)
         else:
-            self._held.append((loop.time() + self._patience, pack(args), future))
-            loop.call_later(self._patience, self._expire_held)
+            self._queued.append((loop.time() + self._patience, pack(args), future))
+            loop.call_later(self._patience, self._expire_queued)
         return future
 
     async def run(self, script: Script, keys: tuple[str, ...], *args: Argument) -> Any:
@@ -206,12 +206,12 @@ class Link:
             bury(task)  # its loop was closed, and so was that of all pending calls, which is the same
             self._connection = None
             self._pending.clear()
-            self._held.clear()
+            self._queued.clear()
             self._buffer.clear()
             self._flushing = False
             return
         await end_tasks(task)
-        self._fail(StorageClosedError(path=self.address, reason="closed"), held=True)
+        self._fail(StorageClosedError(path=self.address, reason="closed"), queued=True)
         await self._drop()
 
     async def _run(self) -> None:
@@ -231,7 +231,7 @@ class Link:
                 self._open = False
                 await self._drop()
                 is_final = _is_final(error) and not self.connections
-                self._fail(lost, held=is_final)
+                self._fail(lost, queued=is_final)
                 if is_final:
                     raise (error if isinstance(error, PartitionCountError) else lost) from error.__cause__
                 if self._on_loss is not None and self.connections > before:
@@ -251,27 +251,27 @@ class Link:
         tasks = [
             asyncio.create_task(self._read(connection), name="pabal-redis-answers"),
             asyncio.create_task(self._watch(connection), name="pabal-redis-watch"),
-            asyncio.create_task(self._greet(), name="pabal-redis-greeting"),
+            asyncio.create_task(self._prepare(), name="pabal-redis-greeting"),
         ]
         try:
             await _first_of(tasks)
-            self._established()
+            self._mark_connected()
             await _first_of(tasks[:2])
         finally:
             await end_tasks(*tasks)
 
-    def _established(self) -> None:
+    def _mark_connected(self) -> None:
         self.connections += 1
         self.trouble = None
         self._open = True
-        held, self._held = self._held, deque()
-        for _, data, future in held:
+        queued, self._queued = self._queued, deque()
+        for _, data, future in queued:
             if not future.done():
                 self._send(data, future)
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 
-    async def _greet(self) -> None:
+    async def _prepare(self) -> None:
         """Load the scripts and run ``on_connect``, before other callers' commands are sent."""
         wanted = scripts() if self._loads_scripts else []
         for loading in [self._call_now("SCRIPT", "LOAD", script.text) for script in wanted]:
@@ -290,7 +290,7 @@ class Link:
             self._heard_at = loop.time()
             future = self._pending.popleft()
             if isinstance(answer, Exception):
-                _refuse(future, self._described(answer))
+                _refuse(future, self._to_broker_error(answer))
             elif not future.done():
                 future.set_result(answer)
 
@@ -303,7 +303,7 @@ class Link:
                 connection._writer.transport.abort()
                 raise TimeoutError
 
-    def _described(self, error: Exception) -> BrokerError:
+    def _to_broker_error(self, error: Exception) -> BrokerError:
         is_transient = isinstance(error, _TRANSIENT) or _NOT_NOW.match(str(error))
         kind = BrokerUnavailableError if is_transient else BrokerError
         described = kind(path=self.address, reason=f"the server refused: {_reason(error)}")
@@ -319,19 +319,19 @@ class Link:
             except (OSError, RedisError):
                 pass
 
-    def _fail(self, error: Exception, *, held: bool = False) -> None:
+    def _fail(self, error: Exception, *, queued: bool = False) -> None:
         pending, self._pending = self._pending, deque()
         for future in pending:
             _refuse(future, error)
-        if held:
-            waiting, self._held = self._held, deque()
+        if queued:
+            waiting, self._queued = self._queued, deque()
             for _, _, future in waiting:
                 _refuse(future, error)
 
-    def _expire_held(self) -> None:
+    def _expire_queued(self) -> None:
         now = asyncio.get_running_loop().time()
-        while self._held and self._held[0][0] <= now:
-            future = self._held.popleft()[2]
+        while self._queued and self._queued[0][0] <= now:
+            future = self._queued.popleft()[2]
             _refuse(future, BrokerUnavailableError(path=self.address, reason=_reason(self.trouble)))
 
 
@@ -373,5 +373,5 @@ def _reason(error: Exception | None) -> str:
         return str(error).removeprefix(f"{error.path}: ")
     if error is None or isinstance(error, TimeoutError):
         return "no answer in time"
-    said = f"{error}".rstrip(".") or type(error).__name__
-    return _NOT_ALLOWED.sub("the user has no permissions", said)
+    message = f"{error}".rstrip(".") or type(error).__name__
+    return _NOT_ALLOWED.sub("the user has no permissions", message)

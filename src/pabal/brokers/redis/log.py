@@ -12,7 +12,7 @@ from typing import Any
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Call, Link
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.units import Flush, Unit, without_twins
+from pabal.brokers.redis.units import Flush, Unit, reject_conflicts
 from pabal.brokers.redis.wire import Entry, PartitionKey, aggregate_key, decode_entry, partition_of
 from pabal.delivery.shutdown import end_tasks, is_dead
 from pabal.domain.envelope import EventRecord, encode_event
@@ -72,13 +72,13 @@ class RedisLog:
         self.incarnation = -1
         self.token = ""
         self.run = ""
-        self._wanted = partitions or 0
+        self._wanted_partitions = partitions or 0
         self._partition_key = partition_key
         self._patience = patience
         self._fail_at_once = when_disconnected == "fail"
         self._queue: deque[Unit] = deque()
-        self._pump: asyncio.Task[None] | None = None
-        self._gates: set[asyncio.Future[Any]] = set()
+        self._append_task: asyncio.Task[None] | None = None
+        self._blockers: set[asyncio.Future[Any]] = set()
         self.on_appended: Appended | None = None
         self.on_raised: Callable[[], None] | None = None
         """Called after joining another incarnation of the log than the last one (see ``join.lua``)."""
@@ -96,12 +96,12 @@ class RedisLog:
 
     async def close(self, within: float | None = None) -> None:
         """Finish accepted appends, if the server answers within ``within`` seconds, and disconnect."""
-        pump = self._pump
-        if pump is not None:
-            if self.link.is_connected and not is_dead(pump):
-                await asyncio.wait([pump], timeout=within)
-            await end_tasks(pump)
-            self._pump = None
+        task = self._append_task
+        if task is not None:
+            if self.link.is_connected and not is_dead(task):
+                await asyncio.wait([task], timeout=within)
+            await end_tasks(task)
+            self._append_task = None
         self._refuse(StorageClosedError(path=self.path, reason="closed"))
         await self.link.close()
 
@@ -115,16 +115,18 @@ class RedisLog:
             script("join").text,
             len(keys),
             *keys,
-            self._wanted or self.partitions,
+            self._wanted_partitions or self.partitions,
             self.run,
             uuid.uuid4().hex,
             self.incarnation,
             self.token,
-            self.partitions or self._wanted or DEFAULT_PARTITIONS,
+            self.partitions or self._wanted_partitions or DEFAULT_PARTITIONS,
             self.keys.parts,
         )
         if what == b"mismatch":
-            raise PartitionCountError(path=self.path, found=count, wanted=self._wanted or self.partitions)
+            raise PartitionCountError(
+                path=self.path, found=count, wanted=self._wanted_partitions or self.partitions
+            )
         raised = self.incarnation >= 0 and token.decode() != self.token
         self.partitions, self.incarnation, self.token = count, incarnation, token.decode()
         if raised and self.on_raised is not None:
@@ -183,8 +185,8 @@ class RedisLog:
             unit.future.set_result([])
         else:
             self._queue.append(unit)
-            if self._pump is None:
-                self._pump = asyncio.create_task(self._run(), name="pabal-redis-append")
+            if self._append_task is None:
+                self._append_task = asyncio.create_task(self._run(), name="pabal-redis-append")
         return unit.future
 
     def refusal(self) -> Exception | None:
@@ -219,28 +221,28 @@ class RedisLog:
 
     def hold_appends_for(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
         """Make appends from now on wait until ``work`` is done; return its future."""
-        gate = asyncio.ensure_future(work)
-        self._gates.add(gate)
-        gate.add_done_callback(self._gates.discard)
-        return gate
+        blocker = asyncio.ensure_future(work)
+        self._blockers.add(blocker)
+        blocker.add_done_callback(self._blockers.discard)
+        return blocker
 
     async def _run(self) -> None:
         try:
             while self._queue:
-                if self._gates:
-                    await asyncio.wait(set(self._gates))
+                if self._blockers:
+                    await asyncio.wait(set(self._blockers))
                 units = self._take()
                 try:
                     await self._flush(units)
                 except BaseException as error:
                     for unit in units:
-                        unit.fail(self._as_failure(error))
+                        unit.fail(self._to_pabal_error(error))
                     if not isinstance(error, Exception):
                         raise
         finally:
-            self._pump = None
+            self._append_task = None
 
-    def _as_failure(self, error: BaseException) -> BaseException:
+    def _to_pabal_error(self, error: BaseException) -> BaseException:
         if isinstance(error, PabalError):
             return error
         return BrokerUnavailableError(path=self.path, reason=f"the append was interrupted: {error!r}")
@@ -259,7 +261,7 @@ class RedisLog:
 
     async def _flush(self, units: list[Unit]) -> None:
         """Send units until each one is stored, already stored, or failed."""
-        units = without_twins(units)
+        units = reject_conflicts(units)
         while units:
             try:
                 units = await self._attempt(units)
@@ -272,7 +274,7 @@ class RedisLog:
         """Make one call for all events without a position yet; return the units to send again."""
         flush = Flush(units)
         if flush.batches:
-            keys, arguments = flush.laid_out(self.keys)
+            keys, arguments = flush.build_arguments(self.keys)
             answer = await self.link.run(
                 script("append"), (self.keys.meta, *keys), self.token, _GENERATION, *arguments
             )

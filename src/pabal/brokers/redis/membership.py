@@ -39,7 +39,7 @@ class View(NamedTuple):
     leases: tuple[Lease, ...]
     called: tuple[int, ...] = ()
     """Partitions with dead letters that were retried or discarded, for their owners to act on."""
-    asked: int = 0
+    control_version: int = 0
     """The number of control requests made to the group's subscriptions so far."""
 
 
@@ -99,7 +99,7 @@ class Membership:
         self._beats: dict[str, tuple[int, float]] = {}
         self.living: tuple[str, ...] = ()
 
-    async def look(self) -> View:
+    async def read_view(self) -> View:
         """Send a heartbeat and return the state of the group. Raises BrokerError."""
         keys: tuple[str, ...] = (
             self._keys.members,
@@ -111,7 +111,7 @@ class Membership:
         )
         for partition in range(self._log.partitions):
             keys += (self._keys.of(partition).lease, self._keys.of(partition).calls)
-        same, due, letters, members, leases, asked = await self._log.link.run(
+        same, due, letters, members, leases, control_version = await self._log.link.run(
             script("survey"), keys, self.member, self._log.token, self._keys.group
         )
         living, dead = self._judge({name.decode(): int(beat) for name, beat in as_pairs(members).items()})
@@ -127,7 +127,7 @@ class Membership:
                 for owner, epoch in zip(leases[::3], leases[1::3], strict=True)
             ),
             tuple(partition for partition, calls in enumerate(leases[2::3]) if calls),
-            int(asked),
+            int(control_version),
         )
 
     async def send_heartbeat(self) -> None:
@@ -161,7 +161,7 @@ class Membership:
             )
         )
 
-    async def bury(self, member: str) -> None:
+    async def remove_member(self, member: str) -> None:
         """Remove a dead process that owns no partition any more from the group."""
         await self._log.link.call("HDEL", self._keys.members, member)
 

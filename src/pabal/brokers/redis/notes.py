@@ -49,7 +49,7 @@ _decode = msgspec.msgpack.Decoder(Note).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class NoteLine:
+class NoteConnection:
     """The connection on which a process sends notes without answers; ``open`` connects it when needed."""
 
     def __init__(self, url: str, key: str, member: str) -> None:
@@ -107,8 +107,8 @@ class NoteLine:
 class SuspectJournal:
     """Note attempts on events of one partition that a dead process may not have finished: up to ``upto``."""
 
-    def __init__(self, line: NoteLine, partition: int, upto: int) -> None:
-        self._line = line
+    def __init__(self, note_connection: NoteConnection, partition: int, upto: int) -> None:
+        self._note_connection = note_connection
         self._partition = partition
         self._upto = upto
         self._noted: set[int] = set()
@@ -117,7 +117,7 @@ class SuspectJournal:
         """Note that ``slot`` starts an attempt on positions ``first`` to ``last``, if they are suspect."""
         if first <= self._upto:
             self._noted.add(slot)
-            self._line.write(slot, Note(self._partition, subscription, first, last, attempt))
+            self._note_connection.write(slot, Note(self._partition, subscription, first, last, attempt))
 
     def reserve(self, slots: int) -> int:
         """Return 0: slots are the numbers of the process's workers, and need no space reserved."""
@@ -127,7 +127,7 @@ class SuspectJournal:
         """Delete the note of the slot's attempt, which is over."""
         if slot in self._noted:
             self._noted.discard(slot)
-            self._line.erase(slot)
+            self._note_connection.erase(slot)
 
 
 def _note_of(data: bytes) -> Note | None:

@@ -25,7 +25,7 @@ _REMEMBERED = 20_000
 Lost = Callable[[int, int], None]
 
 
-class _Held:
+class _CachedEntry:
     """An entry, decoded only when its rows are read: decoding many at once would block the event loop."""
 
     __slots__ = ("_fields", "_id", "first", "last", "rows", "size")
@@ -47,15 +47,15 @@ class _Held:
 class Pages:
     """Serve the rows of a partition in order, mostly from memory.
 
-    ``_run`` holds consecutive entries: those read last, and those received since, as long as the readers keep
-    up. ``follows`` means that the next entry received continues it, without a gap.
+    ``_cached`` holds consecutive entries: those read last, and those received since, as long as the readers
+    keep up. ``follows`` means that the next entry received continues it, without a gap.
     """
 
     def __init__(self, log: RedisLog, partition: int, on_lost: Lost) -> None:
         self._log = log
         self._partition = partition
         self._on_lost = on_lost
-        self._run: list[_Held] = []
+        self._cached: list[_CachedEntry] = []
         self._rows = self._bytes = 0
         self._recent: dict[bytes, int] = {}
         self._older: dict[bytes, int] = {}
@@ -80,7 +80,7 @@ class Pages:
             if self._rows > _CACHED_ROWS or self._bytes > _CACHED_BYTES:
                 self.follows = False  # readers are too far behind; they read these from the server later
                 break
-            entry = _Held(entry_id, fields)
+            entry = _CachedEntry(entry_id, fields)
             if entry.first != self.end + 1:
                 self.follows = False
                 break
@@ -90,8 +90,8 @@ class Pages:
     async def follow(self) -> int:
         """Start following at the head, and return it; earlier entries are read from the server on demand."""
         self.end = await self.measure()
-        self._drop(len(self._run))
-        self._followed()
+        self._drop(len(self._cached))
+        self._start_following()
         return self.end
 
     async def measure(self) -> int:
@@ -100,29 +100,29 @@ class Pages:
         self.extent = extent_of(as_pairs(facts))
         return self.extent.head
 
-    def _followed(self) -> None:
+    def _start_following(self) -> None:
         if not self.follows:
             self.follows = True
             self.on_follow()
 
-    def _append(self, entry: _Held) -> None:
-        self._run.append(entry)
+    def _append(self, entry: _CachedEntry) -> None:
+        self._cached.append(entry)
         self._rows += entry.last - entry.first + 1
         self._bytes += entry.size
         self.end = entry.last
 
     def _drop(self, count: int) -> None:
-        for done in self._run[:count]:
+        for done in self._cached[:count]:
             self._rows -= done.last - done.first + 1
             self._bytes -= done.size
-        del self._run[:count]
+        del self._cached[:count]
 
-    def _rows_of(self, entry: _Held) -> tuple[StoredRecord, ...]:
+    def _rows_of(self, entry: _CachedEntry) -> tuple[StoredRecord, ...]:
         if entry.rows is None:
-            entry.rows = self._without_known(entry.decode(self._log.path))
+            entry.rows = self._drop_duplicates(entry.decode(self._log.path))
         return entry.rows
 
-    def _without_known(self, rows: tuple[StoredRecord, ...]) -> tuple[StoredRecord, ...]:
+    def _drop_duplicates(self, rows: tuple[StoredRecord, ...]) -> tuple[StoredRecord, ...]:
         """Drop rows of events that were appended before, and remember the ids of the others."""
         places = {row.event_id: row.position for row in reversed(rows)}
         new = self._recent.keys().isdisjoint(places) and self._older.keys().isdisjoint(places)
@@ -151,7 +151,7 @@ class Pages:
                 return Page((), after)
         rows: list[StoredRecord] = []
         upto = after
-        for entry in self._run[index:]:
+        for entry in self._cached[index:]:
             if len(rows) >= limit:
                 break
             wanted: Sequence[StoredRecord] = self._rows_of(entry)
@@ -167,7 +167,7 @@ class Pages:
         return Page(tuple(rows), upto)
 
     def _index_of(self, position: int) -> int | None:
-        for index, entry in enumerate(self._run):
+        for index, entry in enumerate(self._cached):
             if entry.first <= position <= entry.last:
                 return index
         return None
@@ -178,18 +178,18 @@ class Pages:
         about = call("HGETALL", self._log.keys.part(self._partition))
         found = call("XRANGE", self._log.keys.log(self._partition), f"{after + 1}-0", "+", "COUNT", _ENTRIES)
         facts, raw = as_pairs(await about), await found
-        entries = [_Held(entry_id, fields) for entry_id, fields in raw]
+        entries = [_CachedEntry(entry_id, fields) for entry_id, fields in raw]
         self.extent = extent_of(facts)
         head = self.extent.head
         begin = entries[0].first if entries else head + 1
-        self._drop(len(self._run))
+        self._drop(len(self._cached))
         self.end = max(after, head) if not entries else after
         self.on_head(head)  # also if it is beyond a hole: otherwise the engine would not read past the hole
         if begin > after + 1:
             self._report_hole(after + 1, begin - 1)
             self.follows = False
             if not entries:
-                self._followed()  # the hole ends at the head, so there is nothing more to read
+                self._start_following()  # the hole ends at the head, so there is nothing more to read
             return begin - 1
         for entry in entries:
             if entry.first > max(self.end + 1, entries[0].first):
@@ -197,7 +197,7 @@ class Pages:
             self._append(entry)
         else:
             if len(entries) < _ENTRIES:
-                self._followed()
+                self._start_following()
         return 0
 
     def _report_hole(self, first: int, last: int) -> None:

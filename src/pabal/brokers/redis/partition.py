@@ -19,7 +19,7 @@ from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.standing import read_standing
+from pabal.brokers.redis.standing import read_subscriptions
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.settlement import progress_of
@@ -112,12 +112,12 @@ class PartitionStorage(ControlledPartition):
                     break  # otherwise the subscription was forgotten in between: declare it again
             if opened is not None and opened[-1]:
                 # A reset was requested, and no other process can be handling the subscription: carry it out.
-                await move(await self._steering(), self.partition, name, epoch=opened[0])
+                await move(await self._resolve_group(), self.partition, name, epoch=opened[0])
                 opened = await self._take(name)
             if opened is None:
                 return None
             epoch = opened[0]
-            cursor = await self._without_called_off(cursors.opened_cursor(name, number, opened))
+            cursor = await self._without_cancelled_replays(cursors.opened_cursor(name, number, opened))
             self._held[name] = epoch
             return cursor
         finally:
@@ -286,7 +286,7 @@ class PartitionStorage(ControlledPartition):
 
     async def list_subscriptions(self) -> list[SubscriptionRecord]:
         """Return every durable subscription of the group as it stands in this partition."""
-        [records] = await read_standing(self.log.link, self._group_keys, [self.partition])
+        [records] = await read_subscriptions(self.log.link, self._group_keys, [self.partition])
         return records
 
     async def queued_positions(self, name: str, key: str, limit: int) -> list[int]:

@@ -20,9 +20,9 @@ class Peers:
         self._keys = keys
         self._member = member
         self._suspected: set[tuple[str, int, str]] = set()
-        self._lacking: set[tuple[str, int, str]] = set()
+        self._missing: set[tuple[str, int, str]] = set()
 
-    async def look(self, names: Iterable[str], view: View) -> None:
+    async def check(self, names: Iterable[str], view: View) -> None:
         """Check which of these names other living processes hold in their partitions. Raises BrokerError."""
         theirs = [
             (partition, lease.owner, self._link.call("HKEYS", self._keys.of(partition).epochs))
@@ -30,17 +30,17 @@ class Peers:
             if lease.owner != self._member and lease.owner in view.living
         ]
         marks = {name: f"{name}\0held".encode() for name in names}
-        lacking: set[tuple[str, int, str]] = set()
+        missing: set[tuple[str, int, str]] = set()
         for partition, owner, call in theirs:
             held = set(await call)
-            lacking.update((name, partition, owner) for name, mark in marks.items() if mark not in held)
-        self._lacking = lacking & self._suspected
-        self._suspected = lacking
+            missing.update((name, partition, owner) for name, mark in marks.items() if mark not in held)
+        self._missing = missing & self._suspected
+        self._suspected = missing
 
     def remarks(self) -> list[str]:
         """Return a sentence for each subscription that waits in some partition."""
         return [
-            f"subscription {name!r} makes no progress in {sum(name == one for one, _, _ in self._lacking)} "
+            f"subscription {name!r} makes no progress in {sum(name == one for one, _, _ in self._missing)} "
             "partitions whose processes do not have it; all processes of a group need the same subscriptions"
-            for name in sorted({name for name, _, _ in self._lacking})
+            for name in sorted({name for name, _, _ in self._missing})
         ]

@@ -11,7 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from pabal.brokers.redis.extent import measured
+from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.keys import LogKeys
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.wire import Known, decode_entry
@@ -28,7 +28,7 @@ _END = 2**62
 """A position above all others."""
 
 
-class _Stretch:
+class _PartitionScan:
     """The rows of one partition between two positions, read from either end."""
 
     def __init__(self, log: LogReader, partition: int, after: int, upto: int, *, newest_first: bool) -> None:
@@ -46,12 +46,12 @@ class _Stretch:
         """Read more rows if none are left; tell whether there are any now. Raises CorruptLogError."""
         while not self.rows and self._after < self._upto:
             after, upto = self._after, self._upto
-            found = await (self._downwards() if self._newest_first else self._upwards())
+            found = await (self._read_backward() if self._newest_first else self._read_forward())
             # An entry's id is its last position, so the outermost entries may reach beyond the range.
             self.rows.extend(row for row in found if after < row.position <= upto)
         return bool(self.rows)
 
-    async def _upwards(self) -> list[StoredRecord]:
+    async def _read_forward(self) -> list[StoredRecord]:
         entries = await self._log.entries(self.partition, self._after, "+", self._limit())
         if not entries:
             self._after = self._upto
@@ -59,7 +59,7 @@ class _Stretch:
         self._after = entries[-1][-1].position
         return [row for entry in entries for row in entry]
 
-    async def _downwards(self) -> list[StoredRecord]:
+    async def _read_backward(self) -> list[StoredRecord]:
         start = self._start or await self._log.start_at(self.partition, self._upto)
         entries = await self._log.entries(
             self.partition, self._after, start, self._limit(), newest_first=True
@@ -148,13 +148,13 @@ class LogReader:
         ``upto`` holds the highest position to look at in each partition.
         """
         low, high = await self._bounds(before, after, since, until, upto)
-        stretches = [
-            _Stretch(self, part, low[part], high[part], newest_first=not oldest_first)
+        scans = [
+            _PartitionScan(self, part, low[part], high[part], newest_first=not oldest_first)
             for part in self._partitions
         ]
-        filled = await asyncio.gather(*(one.fill() for one in stretches))
+        filled = await asyncio.gather(*(one.fill() for one in scans))
         sign = 1 if oldest_first else -1
-        heap = [_rank(one, sign) for one, has_rows in zip(stretches, filled, strict=True) if has_rows]
+        heap = [_sort_key(one, sign) for one, has_rows in zip(scans, filled, strict=True) if has_rows]
         heapq.heapify(heap)
         found: list[Placed] = []
         looked = 0
@@ -164,13 +164,13 @@ class LogReader:
                 return Found(tuple(found), last)
             looked += 1
             part = sign * heap[0][1]
-            stretch = stretches[part]
-            row = stretch.rows.popleft()
+            scan = scans[part]
+            row = scan.rows.popleft()
             last = Place(part, row.position)
-            if _within(row, since, until) and matches(row):
+            if _is_within(row, since, until) and matches(row):
                 found.append(Placed(part, row))
-            if stretch.rows or await stretch.fill():
-                heapq.heapreplace(heap, _rank(stretch, sign))
+            if scan.rows or await scan.fill():
+                heapq.heapreplace(heap, _sort_key(scan, sign))
             else:
                 heapq.heappop(heap)
         return Found(tuple(found), None)
@@ -188,16 +188,16 @@ class LogReader:
         if since is not None:
             low = await self._below(since)
         if until is not None:
-            high = _each(min, high, await self._below(until))
+            high = _combine(min, high, await self._below(until))
         if after is not None and after.position:
-            low = _each(max, low, await self._sides(after))
+            low = _combine(max, low, await self._positions_before(after))
         if before is not None:
-            there = await self._sides(before)
+            there = await self._positions_before(before)
             there[before.partition] -= 1
-            high = _each(min, high, there)
+            high = _combine(min, high, there)
         return low, high
 
-    async def _sides(self, place: Place) -> list[int]:
+    async def _positions_before(self, place: Place) -> list[int]:
         """Return for each partition the highest position that is before a place, or is the place itself."""
         if place.partition not in self._partitions:
             raise InvalidFilterError(
@@ -217,7 +217,7 @@ class LogReader:
 
     async def _below(self, moment: int) -> list[int]:
         """Return for each partition the highest position recorded before a time (microseconds since 1970)."""
-        found = await measured(self._link, self._keys, self._partitions, moment)
+        found = await measure_extents(self._link, self._keys, self._partitions, moment)
         return [_END if one.since is None else one.since for one in found]
 
     # -- following ------------------------------------------------------------------------------------
@@ -248,14 +248,14 @@ class LogReader:
                 yield one
 
 
-def _rank(stretch: _Stretch, sign: int) -> tuple[int, int, int]:
-    row = stretch.rows[0]
-    return sign * row.recorded_at, sign * stretch.partition, sign * row.position
+def _sort_key(scan: _PartitionScan, sign: int) -> tuple[int, int, int]:
+    row = scan.rows[0]
+    return sign * row.recorded_at, sign * scan.partition, sign * row.position
 
 
-def _within(row: StoredRecord, since: int | None, until: int | None) -> bool:
+def _is_within(row: StoredRecord, since: int | None, until: int | None) -> bool:
     return (since is None or row.recorded_at >= since) and (until is None or row.recorded_at < until)
 
 
-def _each(choose: Callable[[int, int], int], one: Sequence[int], other: Sequence[int]) -> list[int]:
+def _combine(choose: Callable[[int, int], int], one: Sequence[int], other: Sequence[int]) -> list[int]:
     return [choose(*pair) for pair in zip(one, other, strict=True)]

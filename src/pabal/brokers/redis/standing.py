@@ -19,7 +19,7 @@ from pabal.ports.storage import SubscriptionRecord
 _SUMMED = ("watermark", "frontier", "unfinished", "retries", "parked", "queued")
 
 
-async def read_standing(
+async def read_subscriptions(
     link: Link, keys: GroupKeys, partitions: Iterable[int]
 ) -> list[list[SubscriptionRecord]]:
     """Return the subscriptions of each partition, ordered by name; positions are those of the partition."""
@@ -27,10 +27,10 @@ async def read_standing(
     async for some in in_turns(await link.call("HKEYS", keys.letter_index)):
         letters.update(place[:2] for place in map(letter_place, some) if place is not None)
     controls = as_pairs(await link.call("HGETALL", keys.controls))
-    return [await _in_partition(link, keys, part, letters, controls) for part in partitions]
+    return [await _read_partition(link, keys, part, letters, controls) for part in partitions]
 
 
-async def _in_partition(
+async def _read_partition(
     link: Link,
     group: GroupKeys,
     part: int,
@@ -73,7 +73,7 @@ async def _in_partition(
     return records
 
 
-def count_over_all(
+def sum_partitions(
     parts: Sequence[Sequence[SubscriptionRecord]],
     extents: Sequence[Extent],
     living: Collection[str] | None = None,
@@ -88,16 +88,16 @@ def count_over_all(
     owners: dict[str, set[str]] = {}
     for records, extent in zip(parts, extents, strict=True):
         for record in records:
-            lives = record.owner is not None and (living is None or record.owner in living)
+            is_alive = record.owner is not None and (living is None or record.owner in living)
             counted = msgspec.structs.replace(
                 record,
-                halted=record.halted if lives else "",
+                halted=record.halted if is_alive else "",
                 watermark=extent.given(0, extent.passed(record.watermark)),
                 frontier=extent.given(0, extent.passed(record.frontier)),
             )
             total = totals.get(record.name)
             totals[record.name] = counted if total is None else _sum(total, counted)
-            if lives:
+            if is_alive:
                 owners.setdefault(record.name, set()).add(str(record.owner))
     return [
         msgspec.structs.replace(record, owner=", ".join(sorted(owners.get(name, ()))) or None)

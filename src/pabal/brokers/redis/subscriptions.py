@@ -108,8 +108,8 @@ class GroupSubscriptions(Subscriptions):
         await self._declare(name)
         for engine in self._group.engines():
             await engine.settlement.flush()  # the replay's range ends at the saved cursor
-        front: Any = self._storage("replay events")
-        replay: Replay = await front.request_replay(name, first, last)
+        group_log: Any = self._storage("replay events")
+        replay: Replay = await group_log.request_replay(name, first, last)
         await self._obey()
         return replay
 

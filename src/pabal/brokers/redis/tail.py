@@ -14,9 +14,9 @@ from pabal.errors import BrokerError, StorageClosedError
 _BLOCK_MS = 2000
 _ENTRIES = 16
 _PAUSE = 0.1
-_MOMENT = 0.01
+_RETRY_DELAY = 0.01
 
-Heard = Callable[[int, int], None]
+HeadCallback = Callable[[int, int], None]
 
 
 class Tail:
@@ -26,12 +26,12 @@ class Tail:
     """
 
     def __init__(
-        self, url: str, link: Link, name_of: Callable[[int], str], on_heard: Heard, *, patience: float
+        self, url: str, link: Link, name_of: Callable[[int], str], on_head: HeadCallback, *, patience: float
     ) -> None:
-        self._link = Link(url, patience=patience, on_connect=self._introduce, loads_scripts=False)
+        self._link = Link(url, patience=patience, on_connect=self._load_client_id, loads_scripts=False)
         self._unblock = link
         self._name_of = name_of
-        self._on_heard = on_heard
+        self._on_head = on_head
         self._followed: dict[int, Pages] = {}
         self._client = 0
         self._waiting: asyncio.Future[Any] | None = None
@@ -54,38 +54,38 @@ class Tail:
     def follow(self, partition: int, pages: Pages) -> None:
         """Listen to a partition, while its ``pages.follows`` is true."""
         self._followed[partition] = pages
-        self.look()
+        self.refresh()
 
-    def leave(self, partition: int) -> None:
+    def unfollow(self, partition: int) -> None:
         """Stop listening to a partition."""
         self._followed.pop(partition, None)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Determine again which partitions to listen to, ending the blocked call."""
         if self._changed is not None:
             self._changed.set()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            self._end(waiting)
+            self._end_call(waiting)
 
-    def _end(self, waiting: asyncio.Future[Any]) -> None:
+    def _end_call(self, waiting: asyncio.Future[Any]) -> None:
         """Make the server end a blocked call; try again if the call has not reached the server yet."""
         if waiting.done():
             return
         if not (self._unblock.is_connected and self._link.is_connected):
-            self._end_soon(waiting)
+            self._end_call_later(waiting)
             return
 
         def answered(ended: asyncio.Future[Any]) -> None:
             if not _has_ended(ended):
-                self._end_soon(waiting)
+                self._end_call_later(waiting)
 
         self._unblock.call("CLIENT", "UNBLOCK", self._client).add_done_callback(answered)
 
-    def _end_soon(self, waiting: asyncio.Future[Any]) -> None:
-        asyncio.get_running_loop().call_later(_MOMENT, self._end, waiting)
+    def _end_call_later(self, waiting: asyncio.Future[Any]) -> None:
+        asyncio.get_running_loop().call_later(_RETRY_DELAY, self._end_call, waiting)
 
-    async def _introduce(self, call: Call) -> None:
+    async def _load_client_id(self, call: Call) -> None:
         self._client = await call("CLIENT", "ID")
 
     async def _run(self) -> None:
@@ -118,7 +118,7 @@ class Tail:
                 if self._followed.get(partition) is pages:
                     last = int(entries[-1][0].split(b"-")[0])
                     pages.offer(entries)
-                    self._on_heard(partition, last)
+                    self._on_head(partition, last)
 
 
 def _has_ended(answer: asyncio.Future[Any]) -> bool:

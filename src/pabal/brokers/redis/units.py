@@ -18,13 +18,13 @@ from pabal.errors import DuplicateEventError
 class Unit:
     """The events of one call to append: all of them are stored, or none."""
 
-    __slots__ = ("events", "future", "parts", "positions", "prints", "records", "since", "size")
+    __slots__ = ("events", "fingerprints", "future", "parts", "positions", "records", "since", "size")
 
     def __init__(self, events: Sequence[DomainEvent], records: list[EventRecord], parts: list[int]) -> None:
         self.events = events
         self.records = records
         self.parts = parts
-        self.prints = [fingerprint(record) for record in records]
+        self.fingerprints = [fingerprint(record) for record in records]
         self.positions: list[int | None] = [None] * len(records)
         self.size = sum([len(record.payload) for record in records]) + 100 * len(records)
         self.since = time.monotonic()
@@ -45,29 +45,29 @@ Place = tuple[Unit, int]
 """A unit, and the index of one of its events."""
 
 
-def without_twins(units: list[Unit]) -> list[Unit]:
+def reject_conflicts(units: list[Unit]) -> list[Unit]:
     """Fail units that use an id of the same flush for other content; return the rest.
 
     The same event may occur several times.
     """
     seen: dict[bytes, int] = {}
-    good: list[Unit] = []
+    accepted: list[Unit] = []
     for unit in units:
         ids = [record.event_id for record in unit.records]
-        own = dict(zip(ids, unit.prints, strict=True))
-        clashes: list[int] = []
+        own = dict(zip(ids, unit.fingerprints, strict=True))
+        conflicts: list[int] = []
         if len(own) < len(ids) or not seen.keys().isdisjoint(own):
-            clashes = [
+            conflicts = [
                 index
-                for index, (event_id, print_) in enumerate(zip(ids, unit.prints, strict=True))
-                if own[event_id] != print_ or seen.get(event_id, print_) != print_
+                for index, (event_id, crc) in enumerate(zip(ids, unit.fingerprints, strict=True))
+                if own[event_id] != crc or seen.get(event_id, crc) != crc
             ]
-        if clashes:
-            unit.fail_as_duplicate(clashes[0], 0)
+        if conflicts:
+            unit.fail_as_duplicate(conflicts[0], 0)
         else:
             seen.update(own)
-            good.append(unit)
-    return good
+            accepted.append(unit)
+    return accepted
 
 
 class Flush:
@@ -77,7 +77,7 @@ class Flush:
         self._units = units
         self.batches: dict[int, dict[bytes, Place]] = {}
         """The events for each partition, by id."""
-        self._twins: list[tuple[Place, Place]] = []
+        self._repeats: list[tuple[Place, Place]] = []
         """The first and a further occurrence of the same event."""
         for unit in units:
             positions = unit.positions
@@ -90,9 +90,9 @@ class Flush:
                 place = (unit, index)
                 first = batch.setdefault(unit.records[index].event_id, place)
                 if first is not place:
-                    self._twins.append((first, place))
+                    self._repeats.append((first, place))
 
-    def laid_out(self, keys: LogKeys) -> tuple[list[str], list[Any]]:
+    def build_arguments(self, keys: LogKeys) -> tuple[list[str], list[Any]]:
         """Return the keys and arguments for the script ``append``."""
         names: list[str] = []
         arguments: list[Any] = []
@@ -100,7 +100,7 @@ class Flush:
             names += keys.append_keys(partition)
             count = len(batch)
             marks = [0] * (2 * count)
-            marks[0::2] = [unit.prints[index] for unit, index in batch.values()]
+            marks[0::2] = [unit.fingerprints[index] for unit, index in batch.values()]
             marks[1::2] = range(count - 1, -1, -1)
             arguments += (
                 count,
@@ -117,7 +117,7 @@ class Flush:
             for position, (unit, index) in enumerate(batch.values(), first):
                 unit.positions[index] = position
             stored.append((partition, first, tuple([unit.events[index] for unit, index in batch.values()])))
-        self._note_twins()
+        self._note_repeats()
         return stored
 
     def note_known(self, answer: Any) -> list[Unit]:
@@ -129,13 +129,13 @@ class Flush:
         for part, number, value in zip(answer[1::3], answer[2::3], answer[3::3], strict=True):
             unit, index = numbered[part][number]
             known = Known.of(value)
-            if known.fingerprint == unit.prints[index]:
+            if known.fingerprint == unit.fingerprints[index]:
                 unit.positions[index] = known.position
             else:
                 unit.fail_as_duplicate(index, known.position)
-        self._note_twins()
+        self._note_repeats()
         return [unit for unit in self._units if not unit.future.done()]
 
-    def _note_twins(self) -> None:
-        for (first, index), (unit, own) in self._twins:
+    def _note_repeats(self) -> None:
+        for (first, index), (unit, own) in self._repeats:
             unit.positions[own] = first.positions[index]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pabal.brokers.redis.coordinator import Coordinator
-from pabal.brokers.redis.extent import measured
+from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
 from pabal.bus.draining import is_at_rest
@@ -41,7 +41,7 @@ async def first_match(
         entries = await log.read_entries(partition, position - 1, 1)
         if entries:  # otherwise the event was trimmed, and none followed it in its partition
             moment = entries[0].rows[0].recorded_at
-            extents = await measured(log.link, log.keys, range(log.partitions), moment)
+            extents = await measure_extents(log.link, log.keys, range(log.partitions), moment)
             places = [extent.below for extent in extents]
         places[partition] = position
     pause = _PAUSE
@@ -90,7 +90,7 @@ async def whole_group_drained(
 
     def is_done(running: Running) -> bool:
         # A partition that is being handed over is checked by its saved progress, in `_others_drained`.
-        return not _is_at_work(running) or is_at_rest(running.engine, head(running.partition), retries)
+        return not _is_running(running) or is_at_rest(running.engine, head(running.partition), retries)
 
     while True:
         for running in tuple(engine.running.values()):
@@ -105,7 +105,7 @@ async def whole_group_drained(
         pause = min(_LONGEST_PAUSE, pause * 2)
 
 
-def _is_at_work(running: Running) -> bool:
+def _is_running(running: Running) -> bool:
     """Return whether this process fully runs a partition; else only saved progress tells how far it is."""
     return running.is_open and running.ending is None and not running.engine.halting
 
@@ -121,7 +121,7 @@ async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
 
 async def _others_drained(engine: GroupEngine, coordinator: Coordinator, heads: list[int]) -> bool:
     """Return whether the partitions not run here are finished up to these heads, by their saved progress."""
-    owned = {partition for partition, running in engine.running.items() if _is_at_work(running)}
+    owned = {partition for partition, running in engine.running.items() if _is_running(running)}
     if len(owned) == len(heads) or not engine.consumers:
         return True
     cursors = await coordinator.cursors()

@@ -42,8 +42,8 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, value: bytes) -> Known:
         """Decode the server's value: fingerprint, number of later events in the entry, its last position."""
-        print_, behind = _mark.unpack_from(value)
-        return cls(int(value[8:]) - behind, print_)
+        crc, behind = _mark.unpack_from(value)
+        return cls(int(value[8:]) - behind, crc)
 
 
 @lru_cache(maxsize=16_384)

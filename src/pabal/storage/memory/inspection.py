@@ -31,7 +31,7 @@ class MemoryInspection:
         _subscriptions: MemorySubscriptions
         _actions: list[ActionRecord]
 
-        def _asked(self, result: T) -> T: ...
+        def _notify_controls(self, result: T) -> T: ...
 
     async def measure(self) -> LogFigures:
         """Return the extent of the log; it has no size in bytes."""
@@ -81,11 +81,11 @@ class MemoryInspection:
 
     async def request_reset(self, name: str, start: Start) -> int | None:
         """Move a cursor and return its position, or None if it is held and its holder is asked to move it."""
-        return self._asked(self._subscriptions.request_reset(name, start))
+        return self._notify_controls(self._subscriptions.request_reset(name, start))
 
     async def request_reopening(self, name: str) -> None:
         """Ask the holder of a subscription, if there is one, to take it again from its stored state."""
-        self._asked(self._subscriptions.request_reopening(name))
+        self._notify_controls(self._subscriptions.request_reopening(name))
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
         """Record the start of an operator's action in the audit log and return its number."""

@@ -84,7 +84,7 @@ class MemorySubscriptionCalls:
 
     async def pause_subscription(self, name: str) -> bool:
         """Stop deliveries to a subscription until it is resumed; False if it is paused already."""
-        return self._asked(self._subscriptions.pause(name))
+        return self._notify_controls(self._subscriptions.pause(name))
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
         """Record why a subscription has halted; False if ``epoch`` is over."""
@@ -92,7 +92,7 @@ class MemorySubscriptionCalls:
 
     async def resume_subscription(self, name: str) -> bool:
         """Continue deliveries to a paused or halted subscription; False if it is neither."""
-        return self._asked(self._subscriptions.resume(name))
+        return self._notify_controls(self._subscriptions.resume(name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move a cursor and return its new position; everything above it is delivered (again).
@@ -100,15 +100,15 @@ class MemorySubscriptionCalls:
         Raises SubscriptionNotFoundError, and SubscriptionInUseError if the subscription is held in an epoch
         other than ``epoch``.
         """
-        return self._asked(self._subscriptions.reset(name, start, epoch))
+        return self._notify_controls(self._subscriptions.reset(name, start, epoch))
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
         """Request that positions ``first`` to ``last``, inclusive, are delivered to a subscription again."""
-        return self._asked(self._subscriptions.request_replay(name, first, last))
+        return self._notify_controls(self._subscriptions.request_replay(name, first, last))
 
     async def cancel_replays(self, name: str) -> int:
         """Cancel the undelivered rest of a subscription's replays; return how many replays it had."""
-        return self._asked(self._subscriptions.cancel_replays(name))
+        return self._notify_controls(self._subscriptions.cancel_replays(name))
 
     async def forget_subscription(self, name: str) -> bool:
         """Delete a subscription that no bus handles; its dead letters stay. False if it is unknown."""
@@ -127,7 +127,7 @@ class MemorySubscriptionCalls:
         self._control_listeners.append(listener)
         return lambda: self._control_listeners.remove(listener)
 
-    def _asked(self, result: T) -> T:
+    def _notify_controls(self, result: T) -> T:
         for listener in tuple(self._control_listeners):
             listener()
         return result

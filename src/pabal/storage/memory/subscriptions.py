@@ -45,7 +45,7 @@ class MemorySubscription:
         self.replays: dict[int, Replay] = {}
         self.created_at = self.updated_at = datetime.now(UTC)
 
-    def forget_called_off(self) -> None:
+    def drop_cancelled_replays(self) -> None:
         """Delete retries left over from cancelled replays, which nothing delivers any more."""
         alive = {*self.unfinished, *(p for positions in self.queued.values() for p in positions)}
         for position, retry in list(self.retries.items()):
@@ -106,7 +106,7 @@ class MemorySubscriptions:
         if known.move is not None:
             self._move(name, known, self._start_position(known.move.start))
         known.epoch += 1
-        known.forget_called_off()
+        known.drop_cancelled_replays()
         waiting = {key for key, positions in known.queued.items() if positions}
         blocked = waiting | self._letters.blocking_keys(name)
         return Cursor(

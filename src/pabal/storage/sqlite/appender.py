@@ -24,7 +24,7 @@ _INDEX_AT_MOST = 3
 """Factor by which the tail may exceed ``_INDEX_EVERY`` while its rows belong to very many streams."""
 _SHARING = 6
 """Tail rows per stream to wait for: SQLite rewrites a whole index page for one new entry as for six."""
-_HEADS_MOST = 200_000
+_MAX_CACHED_HEADS = 200_000
 
 
 class Expected(NamedTuple):
@@ -60,12 +60,12 @@ class Appender:
         self._recorded = 0
         """When the newest event was recorded. Never decreases, so positions can be found by time."""
         self._heads: dict[Stream, int] = {}
-        self._part: list[tuple[Stream, int, int]] = []
-        self._group: list[tuple[Stream, int, int]] = []
-        self._part_head = 0
+        self._savepoint_rows: list[tuple[Stream, int, int]] = []
+        self._transaction_rows: list[tuple[Stream, int, int]] = []
+        self._savepoint_head = 0
         self._data_version: int | None = None
         self._durability = "full"
-        self._noting = self._noted = False
+        self._durability_written = self._durability_committed = False
         """Whether the file records our durability: written in this transaction, and committed."""
 
     # -- life of a transaction ------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Appender:
         if version != self._data_version:
             self._data_version = version
             self._catch_up()
-        self._head = self._part_head = self.known
+        self._head = self._savepoint_head = self.known
 
     def _catch_up(self) -> None:
         one = self._connection.execute
@@ -90,7 +90,7 @@ class Appender:
         head = one(self._sql["head"]).fetchone()[0]
         if indexed != self.indexed_upto or head != self.known:
             self._heads.clear()
-            self.indexed(indexed)
+            self.note_indexed(indexed)
             rows = one(self._sql["unindexed"], (max(indexed, self.known),))
             for aggregate_id, aggregate_type, version, position in rows:
                 self.tail.setdefault((aggregate_id, aggregate_type), []).append((version, position))
@@ -98,50 +98,50 @@ class Appender:
             row = one(self._sql["last_recorded"]).fetchone()
             self._recorded = max(self._recorded, row[0] if row else 0)
 
-    def keep_part(self) -> None:
+    def note_savepoint_release(self) -> None:
         """Keep the rows inserted since the last part ended: their savepoint is released."""
-        self._group += self._part
-        self._part = []
-        self._part_head = self._head
+        self._transaction_rows += self._savepoint_rows
+        self._savepoint_rows = []
+        self._savepoint_head = self._head
 
-    def undo_part(self) -> None:
+    def note_savepoint_rollback(self) -> None:
         """Forget the rows inserted since the last part ended: their savepoint is rolled back."""
-        undone = {stream for stream, _, _ in self._part}
+        undone = {stream for stream, _, _ in self._savepoint_rows}
         for stream in undone:
             self._heads.pop(stream, None)
-        for stream, version, _ in self._group:
+        for stream, version, _ in self._transaction_rows:
             if stream in undone:
                 self._heads[stream] = version
-        self._part = []
-        self._head = self._part_head
-        self._noting = False
+        self._savepoint_rows = []
+        self._head = self._savepoint_head
+        self._durability_written = False
 
-    def committed(self) -> None:
+    def note_commit(self) -> None:
         """Add the rows of the committed transaction to the tail."""
-        for stream, version, position in self._group:
+        for stream, version, position in self._transaction_rows:
             self.tail.setdefault(stream, []).append((version, position))
-        self._group = []
+        self._transaction_rows = []
         self.known = self._head
-        self._noted = self._noted or self._noting
+        self._durability_committed = self._durability_committed or self._durability_written
 
-    def rolled_back(self) -> None:
+    def note_rollback(self) -> None:
         """Forget everything since ``begin``: the transaction is rolled back."""
-        self._group = []
-        self._part = []
+        self._transaction_rows = []
+        self._savepoint_rows = []
         self._heads.clear()
         self._data_version = None
-        self._noting = False
+        self._durability_written = False
 
     # -- appending ------------------------------------------------------------------------------------
 
     def insert(self, records: Sequence[EventRecord]) -> int:
         """Insert records; return the first one's position. Raises sqlite3.IntegrityError for a stored id."""
-        if not (self._noted or self._noting):
+        if not (self._durability_committed or self._durability_written):
             self._connection.execute(self._sql["note_durability"], (self._durability,))
-            self._noting = True
+            self._durability_written = True
         now = self._recorded = max(self._recorded, time.time_ns() // 1000)
         first = position = self._head + 1
-        heads, part = self._heads, self._part
+        heads, savepoint_rows = self._heads, self._savepoint_rows
         values: list[object] = []
         for record in records:
             version = None
@@ -149,7 +149,7 @@ class Appender:
             if aggregate_id is not None:
                 stream = (aggregate_id, record[3] or "")
                 version = heads[stream] = (heads.get(stream) or self._version(stream)) + 1
-                part.append((stream, version, position))
+                savepoint_rows.append((stream, version, position))
             checksum = checksum_at(record[10], position, version, now)
             values += (position, *record[:10], checksum, version, now)
             position += 1
@@ -234,10 +234,10 @@ class Appender:
             else:
                 row = self._connection.execute(self._sql["stream_version"], stream).fetchone()
                 version = row[0] or 0
-            if len(self._heads) >= _HEADS_MOST:
+            if len(self._heads) >= _MAX_CACHED_HEADS:
                 self._heads.clear()
                 # Keep what this transaction added: neither the tail nor the index has it yet.
-                for added, number, _ in (*self._group, *self._part):
+                for added, number, _ in (*self._transaction_rows, *self._savepoint_rows):
                     self._heads[added] = number
             self._heads[stream] = self._heads.get(stream, version)
             version = self._heads[stream]
@@ -260,11 +260,11 @@ class Appender:
         self._connection.execute(self._sql["set_indexed_upto"], (upto,))
         return upto
 
-    def index_failed(self) -> None:
+    def note_index_failure(self) -> None:
         """Wait for another ``_INDEX_EVERY`` events before the next attempt."""
         self._index_above = self.known
 
-    def indexed(self, upto: int) -> None:
+    def note_indexed(self, upto: int) -> None:
         """Remove the rows that are now in the index from the tail."""
         self.indexed_upto = upto
         gone: list[Stream] = []

@@ -101,7 +101,7 @@ def take(tx: Transaction, name: str, start: Start, owner: str, database: Path) -
     tx.execute(sql["end_halt"], (name,))
     unfinished = unpack_positions(watermark, packed)
     replays = read_replays(tx, name)
-    _forget_called_off(tx, name, frontier, unfinished, replays)
+    _drop_cancelled_replays(tx, name, frontier, unfinished, replays)
     retries = tuple(
         PendingRetry(position, attempts, due_at, decode_failures(failures), bool(from_letter))
         for position, attempts, due_at, failures, from_letter in tx.execute(sql["retries"], (name,))
@@ -132,7 +132,7 @@ def read_move(connection: Any, name: str) -> Move | None:
     return None if row is None else Move(row[0])
 
 
-def _forget_called_off(
+def _drop_cancelled_replays(
     tx: Transaction, name: str, frontier: int, unfinished: Sequence[int], replays: Sequence[Replay]
 ) -> None:
     """Delete retries left over from cancelled replays, which nothing delivers any more."""

@@ -32,7 +32,7 @@ class Doorbell:
         self._prefix = f"{database.name}-bell-"
         self._owner = owner[:12]
         self._own: set[str] = set()
-        self._made = 0
+        self._socket_count = 0
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._others: tuple[str, ...] = ()
@@ -41,51 +41,51 @@ class Doorbell:
 
     # -- hearing --------------------------------------------------------------------------------------
 
-    def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` in the running event loop when another process rings; return a function to stop."""
+    def listen(self, on_ring: Callable[[], object]) -> Callable[[], None]:
+        """Call ``on_ring`` in the running loop when another process rings; return a function to stop."""
         loop = asyncio.get_running_loop()
-        bell = self._hang()
-        if bell is None:
+        receiver = self._bind_receiver()
+        if receiver is None:
             return _nothing
-        name = bell.getsockname()
+        name = receiver.getsockname()
 
         def ring() -> None:
             try:
-                while bell.recv(16):
+                while receiver.recv(16):
                     pass
             except OSError:
                 pass  # all pending datagrams are read
-            heard()
+            on_ring()
 
         def end() -> None:
             if not loop.is_closed():
-                loop.remove_reader(bell)
-            bell.close()
+                loop.remove_reader(receiver)
+            receiver.close()
             _remove(name)
             self._own.discard(name)
 
         try:
-            loop.add_reader(bell, ring)
+            loop.add_reader(receiver, ring)
         except NotImplementedError:
-            bell.close()
+            receiver.close()
             _remove(name)
             return _nothing
         return end
 
-    def _hang(self) -> socket.socket | None:
-        self._made += 1
-        name = str(self._folder / f"{self._prefix}{self._owner}-{self._made}")
-        bell = None if len(os.fsencode(name)) > _LONGEST_PATH else _socket()
-        if bell is None:
+    def _bind_receiver(self) -> socket.socket | None:
+        self._socket_count += 1
+        name = str(self._folder / f"{self._prefix}{self._owner}-{self._socket_count}")
+        receiver = None if len(os.fsencode(name)) > _LONGEST_PATH else _socket()
+        if receiver is None:
             return None
         try:
             self._own.add(name)
-            bell.bind(name)
+            receiver.bind(name)
         except OSError:
-            bell.close()
+            receiver.close()
             self._own.discard(name)
             return None
-        return bell
+        return receiver
 
     # -- ringing --------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Doorbell:
         """Ring all other listeners. Never blocks; costs a few microseconds if there are none."""
         with self._lock:
             for name in self._listeners():
-                self._ring_at(name)
+                self._send_to(name)
 
     def _listeners(self) -> tuple[str, ...]:
         now = time.monotonic()
@@ -112,7 +112,7 @@ class Doorbell:
             return ()
         return self._others
 
-    def _ring_at(self, name: str) -> None:
+    def _send_to(self, name: str) -> None:
         if self._socket is None:
             self._socket = _socket()
             if self._socket is None:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _log = logging.getLogger("pabal")
 
 
-def _located(path: str | Path) -> Path:
+def _resolve_path(path: str | Path) -> Path:
     """Return a file's real path, links resolved, so that every process finds the journals beside the file."""
     try:
         if b"\0" in os.fsencode(path):
@@ -66,7 +66,7 @@ class DatabaseFile:
             raise UsageError(
                 "':memory:' cannot be the file of a log; for a bus with nothing on disk, write memory://"
             )
-        self._path = _located(path)
+        self._path = _resolve_path(path)
         self.path = str(self._path)
         self.durability = durability
         self.max_payload_bytes = max_payload_bytes
@@ -112,7 +112,7 @@ class DatabaseFile:
         self._leases = Leases(self._writer, self._path, owner)
         self._watch = Watch(self._path)
         self._is_open = True
-        forks.enter(self._path, self._writer, self._reader, journal)
+        forks.register(self._path, self._writer, self._reader, journal)
 
     def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]:
         def do(tx: Transaction) -> T:
@@ -131,7 +131,7 @@ class DatabaseFile:
         for listener in tuple(self._listeners):
             self._call(listener, batch)
 
-    def _asked(self) -> None:
+    def _notify_controls(self) -> None:
         self._bell.ring()
         for listener in tuple(self._control_listeners):
             self._call(listener)
@@ -161,7 +161,7 @@ class DatabaseFile:
         """
         if self._writer.is_inherited:
             return  # this is a forked child: everything belongs to the parent
-        if self._writer.is_here:
+        if self._writer.is_current_thread:
             raise UsageError(
                 "close() was called inside transact() or a commit listener; call it outside of them"
             )
@@ -171,7 +171,7 @@ class DatabaseFile:
     def _close(self) -> None:
         self._writer.finish()
         self._is_open = False
-        forks.leave(self._writer, self._reader, self.journal)
+        forks.unregister(self._writer, self._reader, self.journal)
         self._reader.close()
         self._watch.close()
         # The writing connection closes last, because SQLite then copies the write-ahead log into the file.

@@ -16,7 +16,7 @@ from pabal.errors import StorageUnavailableError
 _REASON = "this process was forked while the file was open; close it before a fork, or open it after one"
 
 
-class Opened(Protocol):
+class Forkable(Protocol):
     """An object that holds a file's connections or journal open; in a forked child, ``forked`` is called."""
 
     def forked(self) -> None:
@@ -24,10 +24,10 @@ class Opened(Protocol):
         ...
 
 
-_opened: WeakKeyDictionary[Opened, Path] = WeakKeyDictionary()
-_inherited: list[Opened] = []
+_opened: WeakKeyDictionary[Forkable, Path] = WeakKeyDictionary()
+_inherited: list[Forkable] = []
 """Kept alive for ever: if a connection were freed in the child, it would touch the parent's file."""
-_places: set[tuple[int, int]] = set()
+_forked_files: set[tuple[int, int]] = set()
 """Device and inode number of every file that was open at a fork."""
 
 
@@ -36,12 +36,12 @@ def refusal(path: str) -> StorageUnavailableError:
     return StorageUnavailableError(path=path, reason=_REASON)
 
 
-def enter(path: Path, *holders: Opened) -> None:
+def register(path: Path, *holders: Forkable) -> None:
     """Register the objects that hold a file open."""
     _opened.update(dict.fromkeys(holders, path))
 
 
-def leave(*holders: Opened) -> None:
+def unregister(*holders: Forkable) -> None:
     """Unregister objects that have closed their file."""
     for holder in holders:
         _opened.pop(holder, None)
@@ -49,11 +49,11 @@ def leave(*holders: Opened) -> None:
 
 def check(path: Path) -> None:
     """Raise StorageUnavailableError for a file that was open when this process was forked."""
-    if _places and _place(path) in _places:
+    if _forked_files and _file_id(path) in _forked_files:
         raise refusal(str(path))
 
 
-def _place(path: Path) -> tuple[int, int] | None:
+def _file_id(path: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
@@ -61,15 +61,15 @@ def _place(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _in_child() -> None:
+def _after_fork_in_child() -> None:
     for holder, path in tuple(_opened.items()):
         holder.forked()
         _inherited.append(holder)
-        place = _place(path)
-        if place is not None:
-            _places.add(place)
+        file_id = _file_id(path)
+        if file_id is not None:
+            _forked_files.add(file_id)
     _opened.clear()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

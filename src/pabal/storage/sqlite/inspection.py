@@ -37,7 +37,7 @@ class SqliteInspection:
         _writer: Writer
 
         def _do(self, action: Callable[[Transaction], T]) -> asyncio.Future[T]: ...
-        async def _ask(self, action: Callable[[Transaction], T]) -> T: ...
+        async def _submit_control(self, action: Callable[[Transaction], T]) -> T: ...
 
     async def measure(self) -> LogFigures:
         """Return the extent of the log, at a cost that does not grow with its size."""
@@ -78,11 +78,11 @@ class SqliteInspection:
 
     async def request_reset(self, name: str, start: Start) -> int | None:
         """Move a cursor and return its position, or None if it is held and its holder is asked to move it."""
-        return await self._ask(lambda tx: control.request_reset(tx, Path(self.path), name, start))
+        return await self._submit_control(lambda tx: control.request_reset(tx, Path(self.path), name, start))
 
     async def request_reopening(self, name: str) -> None:
         """Ask the holder of a subscription, if there is one, to take it again from its stored state."""
-        await self._ask(lambda tx: control.request_reopening(tx, name))
+        await self._submit_control(lambda tx: control.request_reopening(tx, name))
 
     async def begin_action(self, actor: str, action: str, subject: str, details: Any) -> int:
         """Record the start of an operator's action in the audit log and return its number."""

@@ -58,7 +58,7 @@ class MappedJournal:
         try:
             self._file = open(unlocked, "w+b", buffering=0)  # noqa: SIM115 - open while the object lives
         except OSError as error:
-            raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
+            raise StorageUnavailableError(path=str(self.path), reason=_describe_error(error)) from error
         try:
             lifelock.hold(self._file)
             if unlocked != self.path:
@@ -66,7 +66,7 @@ class MappedJournal:
         except OSError as error:
             self._file.close()
             remove_journal(unlocked)
-            raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
+            raise StorageUnavailableError(path=str(self.path), reason=_describe_error(error)) from error
 
     def reserve(self, slots: int) -> int:
         """Add this many slots and return the number of the first.
@@ -86,7 +86,7 @@ class MappedJournal:
                 self._file.write(bytes(size - self._file.tell()))
             grown = mmap.mmap(self._file.fileno(), size)
         except OSError as error:
-            raise StorageUnavailableError(path=str(self.path), reason=_said(error)) from error
+            raise StorageUnavailableError(path=str(self.path), reason=_describe_error(error)) from error
         if self._map is not None:
             self._map.close()
         self._map = grown
@@ -131,7 +131,7 @@ def remove_journal(path: Path) -> None:
         pass  # left behind, it does no harm: nothing in it counts any more
 
 
-def _said(error: OSError) -> str:
+def _describe_error(error: OSError) -> str:
     return error.strerror or str(error)
 
 

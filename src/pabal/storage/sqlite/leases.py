@@ -41,7 +41,7 @@ class Leases:
         def take(tx: Transaction) -> Cursor | None:
             # Decide in the writer thread, where nothing can happen in between.
             for earlier in taken:  # also by an earlier run of this job, undone because another job failed
-                self._let_go(name, earlier)
+                self._forget(name, earlier)
             taken[:] = held
             if name in self._held:
                 return None
@@ -76,7 +76,7 @@ class Leases:
         def given_back(future: asyncio.Future[None]) -> None:
             if not future.cancelled() and future.exception() is not None:
                 for epoch in taken:  # nobody waits for this failure; the lease expires by itself
-                    self._let_go(name, epoch)
+                    self._forget(name, epoch)
 
         try:
             giving_back = self._writer.submit(Job(action=give_back))
@@ -92,13 +92,13 @@ class Leases:
         try:
             await self._writer.submit(Job(action=lambda tx: self._release(tx, name, epoch)))
         finally:
-            self._let_go(name, epoch)
+            self._forget(name, epoch)
 
     def _release(self, tx: Transaction, name: str, epoch: int) -> None:
-        self._let_go(name, epoch)
+        self._forget(name, epoch)
         cursors.release(tx, name, epoch, self._owner)
 
-    def _let_go(self, name: str, epoch: int) -> None:
+    def _forget(self, name: str, epoch: int) -> None:
         """Forget that a subscription is held, unless this object has since taken it in another epoch."""
         if self._held.get(name) == epoch:
             self._held.pop(name, None)
@@ -123,7 +123,7 @@ class Leases:
         )
         lost = [name for name in lost if self._held.get(name) == held[name]]
         for name in lost:
-            self._let_go(name, held[name])
+            self._forget(name, held[name])
         return lost
 
     async def save(self, changes: Sequence[Progress]) -> list[str]:
@@ -133,5 +133,5 @@ class Leases:
         )
         for change in changes:
             if change.name in lost:
-                self._let_go(change.name, change.epoch)
+                self._forget(change.name, change.epoch)
         return lost

@@ -24,11 +24,13 @@ _PAGE = 1000
 _STEP_PAGES = 1024
 
 
-class GivenUpError(Exception):
+class CopyCancelledError(Exception):
     """The caller was cancelled, so the work is broken off."""
 
 
-def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given_up: threading.Event) -> None:
+def copy(
+    connection: sqlite3.Connection, target: Path, progress: Progress, cancelled: threading.Event
+) -> None:
     """Copy the database, as it is at this moment, to a new file; leave no file if that fails."""
     name = str(target.absolute())  # SQLite takes a bare ":memory:" for no file at all
     if os.path.exists(target):
@@ -41,8 +43,8 @@ def copy(connection: sqlite3.Connection, target: Path, progress: Progress, given
 
     def step_done(status: int, left: int, pages: int) -> None:
         progress((pages - left) * size, pages * size)
-        if given_up.is_set():
-            raise GivenUpError
+        if cancelled.is_set():
+            raise CopyCancelledError
 
     # Hold a read transaction: without one, a commit of the writer between two steps restarts the copy.
     connection.execute("BEGIN")

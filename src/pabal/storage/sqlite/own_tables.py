@@ -37,13 +37,15 @@ class OwnTables:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._own = own_tables()
-        self._guards = False
+        self._is_guarding = False
         self._refused = ""
-        connection.set_authorizer(self._judge)
+        connection.set_authorizer(self._authorize)
 
-    def keep(self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any) -> sqlite3.Cursor:
+    def execute_guarded(
+        self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any
+    ) -> sqlite3.Cursor:
         """Run an application's statement. Raises UsageError if it writes one of pabal's tables."""
-        self._guards, self._refused = True, ""
+        self._is_guarding, self._refused = True, ""
         try:
             return call(sql, parameters)
         except sqlite3.DatabaseError as error:
@@ -55,16 +57,16 @@ class OwnTables:
                 "own tables"
             ) from error
         finally:
-            self._guards = False
+            self._is_guarding = False
 
-    def lift(self) -> None:
+    def suspend(self) -> None:
         """Allow pabal's own statements: ``executemany`` may append events while it iterates over its rows."""
-        self._guards = False
+        self._is_guarding = False
 
-    def _judge(
+    def _authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
     ) -> int:
-        if self._guards and action in _TABLE_AT:
+        if self._is_guarding and action in _TABLE_AT:
             table = (first, second)[_TABLE_AT[action]]
             if table is not None and table.lower() in self._own and database in ("main", None):
                 self._refused = table

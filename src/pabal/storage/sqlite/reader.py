@@ -28,14 +28,14 @@ from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, st
 from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
-from pabal.storage.sqlite.unmarked import Unmarked
+from pabal.storage.sqlite.unmarked import UnprocessedCache
 
 T = TypeVar("T")
 _THREADS = 2
 PAGE_BYTES = 16 << 20
 """Bytes of payload after which a page ends, however few rows it has: a thousand rows may be a gigabyte."""
 STEPS = 10_000
-"""SQLite instructions between two checks of ``given_up``; they take about a tenth of a millisecond."""
+"""SQLite instructions between two checks of ``cancelled``; they take about a tenth of a millisecond."""
 
 
 class Connection(Protocol):
@@ -55,7 +55,7 @@ class Reader:
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(_THREADS, "pabal-reader")
         self._is_inherited = False
-        self._unmarked = Unmarked()
+        self._unprocessed = UnprocessedCache()
 
     def forked(self) -> None:
         """Refuse queries in a forked child: the connections and threads belong to its parent."""
@@ -74,26 +74,26 @@ class Reader:
 
     async def unprocessed(self, limit: int) -> list[StoredRecord]:
         """Return events that some subscription has not finished, or, without subscriptions, unmarked ones."""
-        return await self.run(lambda c: read_unprocessed(c, str(self._path), limit, self._unmarked))
+        return await self.run(lambda c: read_unprocessed(c, str(self._path), limit, self._unprocessed))
 
     async def run_long(self, query: Callable[[sqlite3.Connection, threading.Event], T]) -> T:
-        """Run ``query(connection, given_up)``, and interrupt it if this call is cancelled.
+        """Run ``query(connection, cancelled)``, and interrupt it if this call is cancelled.
 
-        After that its statements fail, and ``given_up`` is set; whatever else it does must check that.
+        After that its statements fail, and ``cancelled`` is set; whatever else it does must check that.
         """
-        given_up = threading.Event()
+        cancelled = threading.Event()
 
-        def breakable(connection: sqlite3.Connection) -> T:
-            connection.set_progress_handler(given_up.is_set, STEPS)
+        def interruptible(connection: sqlite3.Connection) -> T:
+            connection.set_progress_handler(cancelled.is_set, STEPS)
             try:
-                return query(connection, given_up)
+                return query(connection, cancelled)
             finally:
                 connection.set_progress_handler(None, 0)
 
         try:
-            return await self.run(breakable)
+            return await self.run(interruptible)
         finally:
-            given_up.set()
+            cancelled.set()
 
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -306,7 +306,7 @@ def _tail_of(
 
 
 def read_unprocessed(
-    connection: sqlite3.Connection, path: str, limit: int, unmarked: Unmarked
+    connection: sqlite3.Connection, path: str, limit: int, unmarked: UnprocessedCache
 ) -> list[StoredRecord]:
     """Return events that some subscription has not finished, or, without subscriptions, unmarked ones."""
     check_bounds(limit)

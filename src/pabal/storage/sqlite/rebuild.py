@@ -33,7 +33,7 @@ _TABLES = (
 """Tables copied besides events and projections; index tables are built again from the events."""
 
 
-def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threading.Event) -> int:
+def rebuild(source: sqlite3.Connection, path: str, target: Path, cancelled: threading.Event) -> int:
     """Copy the log and all delivery state into ``target``; return the number of events.
 
     Raises CorruptLogError if an event is damaged or missing, and StorageUnavailableError.
@@ -44,7 +44,7 @@ def rebuild(source: sqlite3.Connection, path: str, target: Path, given_up: threa
     connection: sqlite3.Connection | None = None
     try:
         connection = connect(target, durability="normal")
-        connection.set_progress_handler(given_up.is_set, STEPS)
+        connection.set_progress_handler(cancelled.is_set, STEPS)
         with translated(str(target)):
             # One transaction on each side, so that the copy is of one moment.
             source.execute("BEGIN")

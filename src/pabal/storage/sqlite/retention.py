@@ -132,7 +132,7 @@ def _unneeded(tx: Transaction, upto: int) -> int:
     return min([upto, *needed] if slowest is None else [upto, slowest, *needed])
 
 
-async def delete_upto(upto: int, do: Do, gone_so_far: Callable[[int], object]) -> int:
+async def delete_upto(upto: int, do: Do, on_deleted: Callable[[int], object]) -> int:
     """Delete the oldest events up to a position in small commits; return how many were deleted.
 
     In most indexes, the entries of old events are adjacent and are deleted with the events. In the index of
@@ -146,7 +146,7 @@ async def delete_upto(upto: int, do: Do, gone_so_far: Callable[[int], object]) -
     while True:
         gone = await pace.commit(partial(trim_slice, upto=upto, size=pace.size))
         deleted += len(gone)
-        gone_so_far(deleted)
+        on_deleted(deleted)
         for entry in gone:
             if entry[2] is not None:
                 heappush(heap, entry)

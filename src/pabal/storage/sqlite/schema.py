@@ -71,7 +71,7 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
             connection.execute("PRAGMA cache_size = -65536")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute("PRAGMA journal_size_limit = 67108864")
-            _bring_up_to_date(connection)
+            _migrate(connection)
     except BaseException:
         connection.close()
         raise
@@ -195,7 +195,7 @@ def _check_identity(connection: sqlite3.Connection, name: str) -> None:
         )
 
 
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")

@@ -315,7 +315,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         leaves no file. Raises StorageUnavailableError if the new file exists or cannot be written.
         """
         told = _in_the_loop(progress)
-        await self._reader.run_long(lambda c, given_up: maintenance.copy(c, Path(path), told, given_up))
+        await self._reader.run_long(lambda c, cancelled: maintenance.copy(c, Path(path), told, cancelled))
 
     async def check(self, *, progress: Progress | None = None) -> list[str]:
         """Verify the file's structure and every event's checksum; return a sentence for each problem.
@@ -324,7 +324,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         ``progress(position, head)`` is called from time to time once the structure has been verified.
         """
         told = _in_the_loop(progress)
-        return await self._reader.run_long(lambda c, given_up: maintenance.check(c, self.path, told))
+        return await self._reader.run_long(lambda c, cancelled: maintenance.check(c, self.path, told))
 
     async def trim(
         self,
@@ -353,11 +353,11 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         if dry_run:
             return Trimmed(bound.events, bound.held_back_by)
 
-        def gone_so_far(deleted: int) -> None:
+        def on_deleted(deleted: int) -> None:
             if progress is not None:
                 progress(deleted, max(deleted, bound.events))
 
-        deleted = await retention.delete_upto(bound.upto, self._do, gone_so_far)
+        deleted = await retention.delete_upto(bound.upto, self._do, on_deleted)
         return Trimmed(deleted, bound.held_back_by)
 
     async def vacuum(self) -> Vacuumed:
@@ -383,7 +383,7 @@ class SqliteEventStorage(SubscriptionCalls, SqliteInspection, SqliteSamples):
         or cannot be written.
         """
         return await self._reader.run_long(
-            lambda c, given_up: rebuild.rebuild(c, self.path, Path(path), given_up)
+            lambda c, cancelled: rebuild.rebuild(c, self.path, Path(path), cancelled)
         )
 
 

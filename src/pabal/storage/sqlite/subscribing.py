@@ -85,7 +85,7 @@ class SubscriptionCalls(DatabaseFile):
 
         This works across processes. Raises SubscriptionNotFoundError.
         """
-        return await self._ask(lambda tx: control.pause(tx, name))
+        return await self._submit_control(lambda tx: control.pause(tx, name))
 
     async def note_halt(self, name: str, epoch: int, reason: str) -> bool:
         """Record why a subscription has halted, for all processes; False if ``epoch`` is over."""
@@ -96,7 +96,7 @@ class SubscriptionCalls(DatabaseFile):
 
         This works across processes. Raises SubscriptionNotFoundError.
         """
-        return await self._ask(lambda tx: control.resume(tx, name))
+        return await self._submit_control(lambda tx: control.resume(tx, name))
 
     async def reset_subscription(self, name: str, start: Start, *, epoch: int | None = None) -> int:
         """Move a cursor and return its new position; everything above it is delivered (again).
@@ -106,18 +106,18 @@ class SubscriptionCalls(DatabaseFile):
         be delivered again. Raises SubscriptionNotFoundError, and SubscriptionInUseError while a bus handles
         the subscription, unless ``epoch`` is that holder's own.
         """
-        return await self._ask(lambda tx: control.reset(tx, self._path, name, start, epoch))
+        return await self._submit_control(lambda tx: control.reset(tx, self._path, name, start, epoch))
 
     async def request_replay(self, name: str, first: int, last: int) -> Replay:
         """Request that positions ``first`` to ``last``, inclusive, are delivered to a subscription again.
 
         The request survives restarts. Raises SubscriptionNotFoundError, UsageError for an empty range.
         """
-        return await self._ask(lambda tx: control.request_replay(tx, name, first, last))
+        return await self._submit_control(lambda tx: control.request_replay(tx, name, first, last))
 
     async def cancel_replays(self, name: str) -> int:
         """Cancel the undelivered rest of a subscription's replays; return how many replays it had."""
-        return await self._ask(lambda tx: control.cancel_replays(tx, name))
+        return await self._submit_control(lambda tx: control.cancel_replays(tx, name))
 
     async def forget_subscription(self, name: str) -> bool:
         """Delete an abandoned subscription, so that it no longer holds back ``trim``; False if unknown.
@@ -140,10 +140,10 @@ class SubscriptionCalls(DatabaseFile):
         self._control_listeners.append(listener)
         return lambda: self._control_listeners.remove(listener)
 
-    async def _ask(self, action: Callable[[Transaction], T]) -> T:
+    async def _submit_control(self, action: Callable[[Transaction], T]) -> T:
         def ask(tx: Transaction) -> T:
             result = action(tx)
-            tx.after_commit.append(self._asked)
+            tx.after_commit.append(self._notify_controls)
             return result
 
         return await self._do(ask)

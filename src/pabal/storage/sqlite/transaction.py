@@ -52,7 +52,7 @@ class Transaction:
     def _run(self, call: Callable[..., sqlite3.Cursor], sql: str, parameters: Any) -> sqlite3.Cursor:
         if not self._is_users:
             return call(sql, parameters)
-        return self._appender.own_tables.keep(call, sql, parameters)
+        return self._appender.own_tables.execute_guarded(call, sql, parameters)
 
     def store_event(self, event: Any) -> int:
         """Append an event and return its position; it is delivered after the transaction is committed.
@@ -75,7 +75,7 @@ class Transaction:
     ) -> list[int]:
         """Append encoded events; with ``announce=False``, buses are not handed them and read the log."""
         assert self._open
-        self._appender.own_tables.lift()
+        self._appender.own_tables.suspend()
         positions, added = self._appender.append(events, records)
         if announce:
             self.added += added
@@ -85,7 +85,7 @@ class Transaction:
         """Extend the stream index to the end of the log, unless it covers ``position`` already."""
         if position > self._appender.indexed_upto:
             upto = self._appender.index_streams()
-            self.after_commit.append(lambda: self._appender.indexed(upto))
+            self.after_commit.append(lambda: self._appender.note_indexed(upto))
 
     def checkpoint_from(self, pages: int) -> None:
         """Make this commit checkpoint the write-ahead log as soon as it holds ``pages``, fewer than usual."""

@@ -9,7 +9,7 @@ import msgspec
 from pabal.storage.sqlite.statements import statements
 
 
-class Unmarked:
+class UnprocessedCache:
     """Remember how far the log was looked through, and what of it was unmarked; marks are never taken back.
 
     Who asks and marks in turn would otherwise pass over all that is marked, each time from the beginning.

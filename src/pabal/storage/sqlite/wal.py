@@ -35,7 +35,7 @@ class WalKeeper:
         self.is_large = False
         """Whether the log is above ``LIMIT``; the writer thread then calls ``look`` again after ``PAUSE``."""
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Truncate the log if it is too large. Cheap: checks at most once per ``PAUSE``."""
         now = time.monotonic()
         if now - self._looked_at < PAUSE:

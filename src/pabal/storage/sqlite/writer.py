@@ -32,7 +32,7 @@ _log = logging.getLogger("pabal")
 _GROUP_ROWS = 10_000
 """Rows after which a group is committed although more jobs wait, so that no commit takes very long."""
 
-_WORTH_A_GROUP = 250
+_LARGE_BATCH = 250
 """Rows of one caller that take several times longer to write than to sync: no need to wait for others."""
 
 _LONGEST_WAIT = 10.0
@@ -61,11 +61,11 @@ class Writer:
         self._path = path
         self._notify = notify
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
-        self._gathered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        self._buffered: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         """Jobs that each event loop submitted in its current iteration; only that loop's thread uses them."""
         self._last_group = 1
         """How many jobs the last group had."""
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = self.is_inherited = False
         self._after_commit: list[Callable[[], object]] = []
         self._thread = threading.Thread(target=self._run, name=f"pabal-writer {path}", daemon=True)
@@ -73,7 +73,7 @@ class Writer:
         self._wal = WalKeeper(connection, path)
         self.announced = 0
         """The highest position that listeners have been told of, or are about to be."""
-        self._place: tuple[int, int] | None = None
+        self._file_id: tuple[int, int] | None = None
         """Device and inode number of the open file."""
 
     def start(self) -> None:
@@ -83,11 +83,11 @@ class Writer:
         # ahead: with eight processes some waited two seconds. In 5 ms it tries thrice; `_begin` repeats that.
         self._connection.execute("PRAGMA busy_timeout = 5")
         self.announced = self.appender.known
-        self._place = self._look()
+        self._file_id = self._stat_file()
         self._thread.start()
 
     @property
-    def is_here(self) -> bool:
+    def is_current_thread(self) -> bool:
         """Return whether the current thread is the writer thread, which cannot wait for its own end."""
         return threading.current_thread() is self._thread
 
@@ -99,23 +99,23 @@ class Writer:
         """
         if self._closed:
             raise self._refusal()
-        gathered = self._gathered.get(job.loop)
-        if gathered is None:
-            gathered = self._gathered[job.loop] = []
-            job.loop.call_soon(self._hand_over, job.loop)
-        gathered.append(job)
-        if len(gathered) >= self._last_group or len(job.records) >= _WORTH_A_GROUP:
+        buffered = self._buffered.get(job.loop)
+        if buffered is None:
+            buffered = self._buffered[job.loop] = []
+            job.loop.call_soon(self._flush_buffered, job.loop)
+        buffered.append(job)
+        if len(buffered) >= self._last_group or len(job.records) >= _LARGE_BATCH:
             # As many as in the last group: probably no more are coming, so the writer can start while this
             # loop goes on with its deliveries. A large batch keeps it busy while others are being encoded.
-            self._hand_over(job.loop)
+            self._flush_buffered(job.loop)
         return job.future
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        jobs = self._gathered.pop(loop, None)
+    def _flush_buffered(self, loop: asyncio.AbstractEventLoop) -> None:
+        jobs = self._buffered.pop(loop, None)
         if jobs is None:
             return
         # Without the lock, jobs could be queued behind the None that ends the thread, and never resolve.
-        with self._gate:
+        with self._lock:
             if not self._closed:
                 self._queue.put(jobs)
                 return
@@ -131,13 +131,13 @@ class Writer:
     def forked(self) -> None:
         """Refuse new jobs in a forked child: the thread runs in the parent, and the lock may be taken."""
         self._closed = self.is_inherited = True
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
 
     def finish(self) -> None:
         """Finish all submitted jobs and end the thread. Blocks; harmless when it has ended."""
-        for loop in list(self._gathered):
-            self._hand_over(loop)
-        with self._gate:
+        for loop in list(self._buffered):
+            self._flush_buffered(loop)
+        with self._lock:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
@@ -157,8 +157,8 @@ class Writer:
             if jobs:
                 self._write(jobs)
             if self.appender.index_is_due(final=ended):
-                self._tend()
-            self._wal.look()
+                self._extend_index()
+            self._wal.check()
 
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for jobs and take all that are queued; return them, and True if they are the last."""
@@ -195,7 +195,7 @@ class Writer:
             self._abort(jobs, caught)
             added = []
         else:
-            self.appender.committed()
+            self.appender.note_commit()
             for follow_up in self._after_commit:
                 follow_up()
         self._after_commit.clear()
@@ -203,7 +203,7 @@ class Writer:
             self._notify(batch)
         resolve(jobs)
 
-    def _look(self) -> tuple[int, int] | None:
+    def _stat_file(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self._path)
         except OSError:
@@ -212,7 +212,7 @@ class Writer:
 
     def _refuse_if_gone(self) -> None:
         """Raise if the file was moved or deleted: a commit would be acknowledged, then lost at close."""
-        if self._look() != self._place:
+        if self._stat_file() != self._file_id:
             raise StorageUnavailableError(
                 path=self._path,
                 reason="the file was moved or deleted while open; put it back, or open this path again",
@@ -237,29 +237,29 @@ class Writer:
         are avoided because every statement may have to wait for the interpreter's lock. A function given to
         ``transact`` must run only once, so its group has savepoints from the start.
         """
-        careful = any(job.runs_once for job in jobs)
+        use_savepoints = any(job.runs_once for job in jobs)
         while True:
             self._begin()
             try:
-                return self._run_jobs(jobs, careful)
+                return self._run_jobs(jobs, use_savepoints)
             except TransactionEndedError as ended:
                 jobs = [job for job in jobs if job is not ended.job]
-                self._start_over(jobs)
+                self._prepare_retry(jobs)
             except Exception as error:
-                if careful or is_fault(error):
+                if use_savepoints or is_fault(error):
                     raise
-                careful = True
-                self._start_over(jobs)
+                use_savepoints = True
+                self._prepare_retry(jobs)
 
-    def _start_over(self, jobs: list[Job]) -> None:
+    def _prepare_retry(self, jobs: list[Job]) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-        self.appender.rolled_back()
+        self.appender.note_rollback()
         self._after_commit.clear()
         for job in jobs:
             job.error = None
 
-    def _run_jobs(self, jobs: list[Job], careful: bool) -> list[Committed]:
+    def _run_jobs(self, jobs: list[Job], use_savepoints: bool) -> list[Committed]:
         added: list[Committed] = []
         index = 0
         while index < len(jobs):
@@ -267,56 +267,56 @@ class Writer:
             while stop < len(jobs) and jobs[stop].is_plain_append:
                 stop += 1
             if stop > index:
-                added += self._append_together(jobs[index:stop], careful)
+                added += self._append_together(jobs[index:stop], use_savepoints)
                 index = stop
-            elif careful:
-                added += self._alone(jobs[index])
+            elif use_savepoints:
+                added += self._run_in_savepoint(jobs[index])
                 index += 1
             else:
-                added += self._without_savepoint(jobs[index])
+                added += self._run_without_savepoint(jobs[index])
                 index += 1
         return _joined(added)
 
-    def _append_together(self, jobs: list[Job], careful: bool) -> list[Committed]:
+    def _append_together(self, jobs: list[Job], use_savepoints: bool) -> list[Committed]:
         records = [record for job in jobs for record in job.records]
         if not records:
             for job in jobs:
                 job.result = []
             return []
-        if careful:
+        if use_savepoints:
             self._connection.execute("SAVEPOINT part")
         try:
             first = self.appender.insert(records)
         except Exception as error:
-            if is_fault(error) or not careful:
+            if is_fault(error) or not use_savepoints:
                 raise
             # An id is already stored or occurs twice, or a value does not fit: append one job at a time.
-            self._undo_part()
-            return [batch for job in jobs for batch in self._alone(job)]
-        if careful:
+            self._roll_back_savepoint()
+            return [batch for job in jobs for batch in self._run_in_savepoint(job)]
+        if use_savepoints:
             self._connection.execute("RELEASE part")
-        self.appender.keep_part()
+        self.appender.note_savepoint_release()
         position = first
         for job in jobs:
             job.result = list(range(position, position + len(job.records)))
             position += len(job.records)
         return [Committed(first, tuple(event for job in jobs for event in job.events))]
 
-    def _without_savepoint(self, job: Job) -> list[Committed]:
+    def _run_without_savepoint(self, job: Job) -> list[Committed]:
         try:
-            added = self._do(job)
+            added = self._run_job(job)
         except ConflictError as error:
             if job.action is not None:
                 raise
             job.error = error  # raised before anything was written, so there is nothing to undo
             return []
-        self.appender.keep_part()
+        self.appender.note_savepoint_release()
         return added
 
-    def _alone(self, job: Job) -> list[Committed]:
+    def _run_in_savepoint(self, job: Job) -> list[Committed]:
         self._connection.execute("SAVEPOINT part")
         try:
-            added = self._do(job)
+            added = self._run_job(job)
         except BaseException as error:
             if is_fault(error):
                 raise  # the file or disk is in trouble, so the whole group fails
@@ -326,19 +326,19 @@ class Writer:
                 job.error = RuntimeError("the function given to transact() raised StopIteration")
             if not self._connection.in_transaction:
                 raise TransactionEndedError(job) from error
-            self._undo_part()
+            self._roll_back_savepoint()
             return []
         self._connection.execute("RELEASE part")
-        self.appender.keep_part()
+        self.appender.note_savepoint_release()
         return added
 
-    def _do(self, job: Job) -> list[Committed]:
+    def _run_job(self, job: Job) -> list[Committed]:
         if job.action is not None:
-            return self._act(job, job.action)
+            return self._run_action(job, job.action)
         job.result, added = self.appender.append(job.events, job.records, job.expected)
         return added
 
-    def _act(self, job: Job, action: Action) -> list[Committed]:
+    def _run_action(self, job: Job, action: Action) -> list[Committed]:
         transaction = Transaction(self._connection, self.appender, is_users=job.runs_once)
         try:
             job.result = action(transaction)
@@ -349,10 +349,10 @@ class Writer:
         self._after_commit += transaction.after_commit
         return transaction.added
 
-    def _undo_part(self) -> None:
+    def _roll_back_savepoint(self) -> None:
         self._connection.execute("ROLLBACK TO part")
         self._connection.execute("RELEASE part")
-        self.appender.undo_part()
+        self.appender.note_savepoint_rollback()
 
     def _abort(self, jobs: list[Job], caught: BaseException) -> None:
         """Roll back, and give every job that has no error yet this one."""
@@ -370,21 +370,21 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
                 pass  # SQLite has already rolled back, and the caller has the error that caused it
-        self.appender.rolled_back()
+        self.appender.note_rollback()
 
-    def _tend(self) -> None:
+    def _extend_index(self) -> None:
         """Extend the stream index to the events committed so far."""
         try:
             self._begin()
             upto = self.appender.index_streams()
             self._connection.execute("COMMIT")
-            self.appender.committed()
-            self.appender.indexed(upto)
+            self.appender.note_commit()
+            self.appender.note_indexed(upto)
         except (sqlite3.Error, StorageError) as error:
             # The index falls further behind; the appender's `tail` still covers the rest, and we try later.
             _log.warning("%s: the index of streams could not be extended: %s", self._path, error)
             self._roll_back()
-            self.appender.index_failed()
+            self.appender.note_index_failure()
 
 
 def _joined(batches: list[Committed]) -> list[Committed]:
