@@ -10,7 +10,7 @@ import pytest
 from pabal import NotRetryableError
 from pabal.brokers.redis.pages import Pages
 from pabal.brokers.redis.reports import EventsLost
-from pabal.brokers.redis.standing import read_subscriptions
+from pabal.brokers.redis.subscription_reading import read_subscriptions
 from pabal.ports.telemetry import EventParked, Report
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.server import Server

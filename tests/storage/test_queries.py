@@ -10,7 +10,7 @@ import pytest
 
 from pabal import InMemoryEventBus, SqliteEventStorage
 from pabal.errors import StorageUnavailableError
-from pabal.storage.sqlite.unmarked import UnprocessedCache
+from pabal.storage.sqlite.unprocessed import UnprocessedCache
 from tests.storage.events import Note, Recorder, Tick, ticks
 
 

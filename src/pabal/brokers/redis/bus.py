@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pabal.brokers.redis.actions import GroupActions
 from pabal.brokers.redis.coordinator import Coordinator, seconds_left
 from pabal.brokers.redis.figures import collect_statistics, judge_health
-from pabal.brokers.redis.front import GroupLog
 from pabal.brokers.redis.group import GroupEngine
+from pabal.brokers.redis.group_log import GroupLog
 from pabal.brokers.redis.keys import GroupKeys, check_name
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.notes import NoteConnection

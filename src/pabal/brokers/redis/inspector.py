@@ -19,7 +19,7 @@ from pabal.brokers.redis.group_control import GroupControl, measure
 from pabal.brokers.redis.keys import GroupKeys, LogKeys, check_name
 from pabal.brokers.redis.link import Link
 from pabal.brokers.redis.reader import MOST_SEARCHED, LogReader
-from pabal.brokers.redis.standing import head_of, read_subscriptions, sum_partitions
+from pabal.brokers.redis.subscription_reading import head_of, read_subscriptions, sum_partitions
 from pabal.domain.envelope import id_to_bytes
 from pabal.errors import BrokerError, InvalidEventError, UsageError
 from pabal.ports.groups import Found, Matches, Place, Placed

@@ -19,7 +19,7 @@ from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.pages import Lost
 from pabal.brokers.redis.schedule import Schedule
 from pabal.brokers.redis.scripts import script
-from pabal.brokers.redis.standing import read_subscriptions
+from pabal.brokers.redis.subscription_reading import read_subscriptions
 from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.consumer import HALTED, Consumer
 from pabal.delivery.settlement import progress_of

@@ -28,7 +28,7 @@ from pabal.storage.sqlite.faults import UNDECODABLE, is_corruption, readable, st
 from pabal.storage.sqlite.places import check_gap, read_number
 from pabal.storage.sqlite.schema import connect_reader, decode_text
 from pabal.storage.sqlite.statements import statements
-from pabal.storage.sqlite.unmarked import UnprocessedCache
+from pabal.storage.sqlite.unprocessed import UnprocessedCache
 
 T = TypeVar("T")
 _THREADS = 2

@@ -11,7 +11,7 @@ from pabal.brokers.redis.keys import GroupKeys
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.partition import PartitionStorage
 from pabal.brokers.redis.schedule import Schedule
-from pabal.brokers.redis.standing import read_subscriptions, sum_partitions
+from pabal.brokers.redis.subscription_reading import read_subscriptions, sum_partitions
 from pabal.domain.event import DomainEvent
 from pabal.ports.storage import SubscriptionRecord
 
