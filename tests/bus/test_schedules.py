@@ -195,7 +195,8 @@ async def test_a_clock_that_is_set_back_makes_scheduled_events_late_not_lost(sto
     await bus.publish(Noted(1), delay=60)
     clock.behind = 1.0
     await clock.advance(60.5)
-    await bus._engine.background.until(lambda: not bus._engine.background.tasks)  # the timer is set again
+    # The timer is set again.
+    await bus._engine.background.wait_until(lambda: not bus._engine.background.tasks)
     await bus.drain(60)
     assert seen == []
     await clock.advance(1.0)

@@ -38,7 +38,7 @@ async def test_a_subscription_that_nothing_handles_here_can_be_reset_too(stored:
     await bus.publish_batch([Moved("rook", n) for n in range(1, 6)])
     await bus.drain(60)
     bus.unsubscribe(subscription)
-    await bus._engine.background.until(lambda: not bus._engine.background.tasks)
+    await bus._engine.background.wait_until(lambda: not bus._engine.background.tasks)
     assert await bus.subscriptions.reset("clerk", 3) == 3
     bus.subscribe(Moved, handle, name="clerk")
     await bus.drain(60)

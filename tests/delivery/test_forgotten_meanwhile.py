@@ -15,7 +15,7 @@ async def lose(desk: Desk) -> None:
     """Take the subscription away from its bus, as when its lease expires while the process is suspended."""
     consumer = desk.bus._engine.consumers["clerk"]
     await desk.storage.release_subscription("clerk", consumer.epoch)
-    desk.bus._engine.fenced(consumer)  # as the next renewal does
+    desk.bus._engine.on_lease_lost(consumer)  # as the next renewal does
 
 
 async def taken(desk: Desk) -> Cursor:

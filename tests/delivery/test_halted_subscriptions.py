@@ -47,7 +47,7 @@ async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(desk:
 
     await desk.publish(1)
     await desk.clock.settle()
-    assert controls._noted == {"clerk": consumer.epoch}
+    assert controls._recorded_halts == {"clerk": consumer.epoch}
     clerk.gate.clear()
     await desk.resume()
     await clerk.entered.reach(2)
@@ -55,10 +55,10 @@ async def test_what_was_read_before_a_halt_was_noted_does_not_let_it_go_on(desk:
     async def it_halts_again() -> None:
         clerk.gate.set()
         await desk.clock.settle()
-        assert controls._noted == {"clerk": consumer.epoch}
+        assert controls._recorded_halts == {"clerk": consumer.epoch}
 
     desk.storage.then["read_controls"] = it_halts_again
-    await controls.obey()
+    await controls.apply_requests()
     await desk.clock.settle()
     assert clerk.entered == [1, 1], "one publishing and one resume are two attempts"
     assert figures(desk.bus, "clerk")["state"] == "halted"

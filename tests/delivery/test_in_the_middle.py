@@ -48,7 +48,7 @@ async def test_a_higher_number_that_joins_during_a_delivery_waits_for_it_and_no_
     async def lead(event: Moved) -> None:
         if event.n == 1:
             bus.subscribe(Moved, follow, name="second", priority=2, start="beginning")
-            await bus._engine.background.until(lambda: figures(bus, "second")["state"] == "active")
+            await bus._engine.background.wait_until(lambda: figures(bus, "second")["state"] == "active")
         order.add(("first", event.n))
 
     bus = InMemoryEventBus(storage, worker_count=2)
@@ -74,7 +74,7 @@ async def test_a_delivery_that_ends_after_its_subscription_was_lost_is_not_noted
     await desk.storage.release_subscription("clerk", consumer.epoch)
     taken = await desk.storage.open_subscription("clerk", "now")
     assert taken is not None
-    desk.bus._engine.fenced(consumer)
+    desk.bus._engine.on_lease_lost(consumer)
     desk.clerk.gate.set()
     await desk.clerk.handled.reach(1)
     await desk.rest()
@@ -158,7 +158,7 @@ async def test_a_replay_halts_at_what_cannot_be_delivered_and_goes_on_when_it_is
     when[0] = True
     desk.clerk.gate.clear()
     await desk.bus.subscriptions.replay("clerk", 2, 3)
-    await desk.bus._engine.background.until(lambda: figures(desk.bus, "clerk")["state"] == "halted")
+    await desk.bus._engine.background.wait_until(lambda: figures(desk.bus, "clerk")["state"] == "halted")
     desk.clerk.gate.set()
     await desk.clock.settle()
     assert numbers(desk.clerk.handled) == [1, 2, 3]

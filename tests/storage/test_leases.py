@@ -69,7 +69,7 @@ async def holder(path: Path, lease: float = 10.0) -> AsyncIterator[Holder]:
 
 async def reaches(bus: InMemoryEventBus, condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        await bus._engine.background.until(condition)
+        await bus._engine.background.wait_until(condition)
 
 
 freezes = pytest.mark.skipif(sys.platform == "win32", reason="no signal freezes a process there")

@@ -22,7 +22,7 @@ from tests.storage.events import Note, Recorder, Tick, ticks
 
 async def until(bus: InMemoryEventBus, condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        await bus._engine.background.until(condition)
+        await bus._engine.background.wait_until(condition)
 
 
 def refuse(event: Any) -> None:

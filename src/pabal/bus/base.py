@@ -19,7 +19,7 @@ from pabal.bus.intake import Backpressure, Intake
 from pabal.bus.options import Awaited, Common, E, F, Handler, Kind, Options, Several, at_least_one
 from pabal.bus.statistics import Health
 from pabal.bus.subscriptions import Subscriptions, end_subscription
-from pabal.bus.waiting import Expectations, within
+from pabal.bus.waiting import Expectations, timeout_with_message
 from pabal.delivery.context import Middleware, current_event
 from pabal.delivery.engine import Engine
 from pabal.delivery.lane import IDLE
@@ -63,7 +63,7 @@ class BaseEventBus(ABC):
         engine.admission.room = max_queue_size
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["stopped", "starting", "running", "stopping"] = "stopped"
-        self._changing = asyncio.Lock()
+        self._lifecycle_lock = asyncio.Lock()
         self._started_at = 0.0
         self._expectations = Expectations(engine)
         self._intake = Intake(
@@ -107,7 +107,7 @@ class BaseEventBus(ABC):
         handlers of an earlier run that did not end when cancelled. Raises StorageError, WrongLoopError.
         """
         self._check_loop("start the bus", alive=True)
-        async with self._changing:
+        async with self._lifecycle_lock:
             if self._state == "running" and running_loop() is self._loop:
                 return
             if self._state != "stopped":
@@ -143,7 +143,7 @@ class BaseEventBus(ABC):
         self._check_loop("stop the bus", alive=True)
         if self._engine.in_handler():
             raise InsideHandlerError(action="stop the bus")
-        async with self._changing:
+        async with self._lifecycle_lock:
             if self._state == "stopped":
                 return
             deadline = self._engine.clock.monotonic() + timeout
@@ -231,8 +231,8 @@ class BaseEventBus(ABC):
                 f"start={start!r} needs a log to read from; give the bus an event_storage"
             )
         if subscription.matcher.is_pattern and not subscription.matcher.matches_any_known():
-            told = f"the pattern {event_type!r} matches no event type registered so far"
-            warnings.warn(told, PatternMatchesNothingWarning, stacklevel=2)
+            message = f"the pattern {event_type!r} matches no event type registered so far"
+            warnings.warn(message, PatternMatchesNothingWarning, stacklevel=2)
         self._engine.add(subscription)
         return subscription
 
@@ -354,7 +354,7 @@ class BaseEventBus(ABC):
         processes. Raises TimeoutError after ``timeout`` seconds (None waits for ever), BusNotRunningError.
         """
         self._check_running("wait_for")
-        async with within(timeout, event_type):
+        async with timeout_with_message(timeout, event_type):
             return await self._first(event_type, where, since)
 
     @abstractmethod

@@ -25,7 +25,7 @@ from pabal.errors import (
 )
 from pabal.ports.storage import AttemptFailure, DeadLetterRecord, DeadLetterStore
 
-_AT_ONCE = 100
+_BATCH_SIZE = 100
 """How many dead letters are retried or discarded in one commit."""
 
 
@@ -96,11 +96,11 @@ class DeadLetters:
             after=after,
             limit=limit,
         )
-        return [_shown(record) for record in records]
+        return [_make_dead_letter(record) for record in records]
 
     async def get(self, dead_letter_id: int) -> DeadLetter:
         """Return a dead letter. Raises DeadLetterNotFoundError."""
-        return _shown(await self._store.get_dead_letter(dead_letter_id))
+        return _make_dead_letter(await self._store.get_dead_letter(dead_letter_id))
 
     async def retry(self, which: int | Literal["all"], **filters: str | None) -> int:
         """Deliver a dead letter once more, or ``"all"`` that match the filters of ``list``.
@@ -116,8 +116,8 @@ class DeadLetters:
         """
         if which != "all":
             _refuse_filters("retry", which, filters)
-            return int(await self._begin(which, None))
-        return await self._in_groups(filters, self._begin_together)
+            return int(await self._begin_retry(which, None))
+        return await self._apply_in_pages(filters, self._begin_retries)
 
     async def edit_and_retry(self, dead_letter_id: int, payload: Mapping[str, Any]) -> bool:
         """Replace the payload of a dead letter and deliver it again; False if a retry is already under way.
@@ -132,7 +132,7 @@ class DeadLetters:
             raise UnserializableEventError(
                 event_type=letter.event_type, event_id=letter.event_id, reason=str(error)
             ) from error
-        return await self._begin(dead_letter_id, encoded)
+        return await self._begin_retry(dead_letter_id, encoded)
 
     async def discard(self, which: int | Literal["all"], **filters: str | None) -> int:
         """Remove a dead letter, or ``"all"`` that match the filters, for good; return how many.
@@ -142,52 +142,54 @@ class DeadLetters:
         if which != "all":
             _refuse_filters("discard", which, filters)
             await self._discard(which)
-            self._engine.tally.look()
+            self._engine.tally.recount()
             return 1
-        count = await self._in_groups(filters, self._discard_together)
-        self._engine.tally.look()
+        count = await self._apply_in_pages(filters, self._discard_batch)
+        self._engine.tally.recount()
         return count
 
-    async def _begin(self, dead_letter_id: int, payload: bytes | None) -> bool:
+    async def _begin_retry(self, dead_letter_id: int, payload: bytes | None) -> bool:
         self._check_running("retry a dead letter")
         letter = await self._store.get_dead_letter(dead_letter_id)
-        consumer = self._taker_of(letter, payload)
+        consumer = self._find_consumer(letter, payload)
         # While the subscription is being opened it loads retries from the storage: this one would run twice.
-        await self._engine.background.until(lambda: not consumer.is_opening)
-        (outcome,) = await asyncio.shield(self._again({dead_letter_id: consumer}, payload))
-        _refused(outcome)
+        await self._engine.background.wait_until(lambda: not consumer.is_opening)
+        (outcome,) = await asyncio.shield(self._redeliver({dead_letter_id: consumer}, payload))
+        _is_error_of(outcome)
         return outcome is not None
 
-    async def _begin_together(self, letters: Sequence[DeadLetter]) -> int:
+    async def _begin_retries(self, letters: Sequence[DeadLetter]) -> int:
         """Begin the retries that are possible, in one commit; return how many."""
         self._check_running("retry a dead letter")
-        takers: dict[int, Consumer] = {}
+        consumers: dict[int, Consumer] = {}
         for letter in letters:
             try:
-                takers[letter.id] = self._taker_of(letter.record, None)
+                consumers[letter.id] = self._find_consumer(letter.record, None)
             except (DecodeError, SubscriptionError):
                 continue  # it stays as it is; retrying it alone raises
-        await self._engine.background.until(lambda: not any(taker.is_opening for taker in takers.values()))
-        outcomes = await asyncio.shield(self._again(takers, None))
+        await self._engine.background.wait_until(
+            lambda: not any(consumer.is_opening for consumer in consumers.values())
+        )
+        outcomes = await asyncio.shield(self._redeliver(consumers, None))
         for outcome in outcomes:
-            _refused(outcome, DecodeError, DeadLetterNotFoundError)
+            _is_error_of(outcome, DecodeError, DeadLetterNotFoundError)
         return sum(isinstance(outcome, DeadLetterRecord) for outcome in outcomes)
 
-    async def _again(self, takers: Mapping[int, Consumer], payload: bytes | None) -> Sequence[object]:
+    async def _redeliver(self, consumers: Mapping[int, Consumer], payload: bytes | None) -> Sequence[object]:
         """Mark dead letters as being retried and deliver them in this order; return the outcome of each.
 
         Must not be cancelled: one that was marked but not delivered would wait for the next start.
         """
-        trackers = [taker.tracker for taker in takers.values()]
+        trackers = [consumer.tracker for consumer in consumers.values()]
         now = self._engine.clock.time()
-        marks = (self._store.begin_retry(number, payload, now) for number in takers)
+        marks = (self._store.begin_retry(number, payload, now) for number in consumers)
         outcomes: Sequence[object] = await asyncio.gather(*marks, return_exceptions=True)
-        for taker, tracker, outcome in zip(takers.values(), trackers, outcomes, strict=True):
-            if isinstance(outcome, DeadLetterRecord) and taker.is_open(tracker):
-                self._engine.redelivery.again(taker, outcome)
+        for consumer, tracker, outcome in zip(consumers.values(), trackers, outcomes, strict=True):
+            if isinstance(outcome, DeadLetterRecord) and consumer.is_open(tracker):
+                self._engine.redelivery.redeliver(consumer, outcome)
         return outcomes
 
-    def _taker_of(self, letter: DeadLetterRecord, payload: bytes | None) -> Consumer:
+    def _find_consumer(self, letter: DeadLetterRecord, payload: bytes | None) -> Consumer:
         """Return the consumer that can take a dead letter again, with ``payload`` or its own."""
         consumer = self._engine.consumers.get(letter.subscription)
         if consumer is None:
@@ -211,17 +213,17 @@ class DeadLetters:
         if consumer is not None:
             self._engine.redelivery.discarded(consumer, letter)
 
-    async def _discard_together(self, letters: Sequence[DeadLetter]) -> int:
+    async def _discard_batch(self, letters: Sequence[DeadLetter]) -> int:
         """Remove dead letters in one commit; return how many still existed."""
         discards = (self._discard(letter.id) for letter in letters)
         outcomes = await asyncio.gather(*discards, return_exceptions=True)
         # One that is gone has succeeded in a retry, or another caller discarded it.
-        return sum(not _refused(outcome, DeadLetterNotFoundError) for outcome in outcomes)
+        return sum(not _is_error_of(outcome, DeadLetterNotFoundError) for outcome in outcomes)
 
-    async def _in_groups(
-        self, filters: Mapping[str, str | None], act: Callable[[Sequence[DeadLetter]], Awaitable[int]]
+    async def _apply_in_pages(
+        self, filters: Mapping[str, str | None], action: Callable[[Sequence[DeadLetter]], Awaitable[int]]
     ) -> int:
-        """Call ``act`` for all that match now, one commit at a time; return the sum of its results.
+        """Call ``action`` for all that match now, one commit at a time; return the sum of its results.
 
         Each page is read only when it is due, so memory does not grow with the number of dead letters. A dead
         letter that is parked again keeps its id; one parked since the call has an id above ``last``.
@@ -229,17 +231,17 @@ class DeadLetters:
         last = max((group.newest_id for group in await self._store.group_dead_letters()), default=0)
         count = after = 0
         while after < last:
-            page = await self.list(after=after, limit=_AT_ONCE, **filters)
+            page = await self.list(after=after, limit=_BATCH_SIZE, **filters)
             letters = [letter for letter in page if letter.id <= last]
             if not letters:
                 break
             after = letters[-1].id
-            count += await act(letters)
+            count += await action(letters)
             await asyncio.sleep(0)  # with dead letters in memory, nothing else yields to the event loop
         return count
 
 
-def _refused(outcome: object, *reasons: type[Exception]) -> bool:
+def _is_error_of(outcome: object, *reasons: type[Exception]) -> bool:
     """Return whether an outcome is an error of these types; raise any other error."""
     if isinstance(outcome, BaseException) and not isinstance(outcome, reasons):
         raise outcome
@@ -254,7 +256,7 @@ def _refuse_filters(call: str, dead_letter_id: int, filters: Mapping[str, Any]) 
         )
 
 
-def _shown(record: DeadLetterRecord) -> DeadLetter:
+def _make_dead_letter(record: DeadLetterRecord) -> DeadLetter:
     if record.record is not None:
         event_id, event_type = record.record.id_text, record.record.event_type
     else:

@@ -11,47 +11,49 @@ from pabal.delivery.engine import Engine
 from pabal.errors import DrainTimeoutError
 
 
-async def drained(engine: Engine, inbox: Inbox, intake: Intake, timeout: float | None, retries: bool) -> None:
+async def wait_until_drained(
+    engine: Engine, inbox: Inbox, intake: Intake, timeout: float | None, retries: bool
+) -> None:
     """Return when everything published is handled or parked, and saved. Raises DrainTimeoutError."""
     try:
         async with asyncio.timeout(timeout):
             # Events that a unit of work committed in this turn of the loop reach the engine in the next turn.
             await asyncio.sleep(0)
             while not _is_drained(engine, inbox, intake, retries):
-                await engine.background.until(lambda: _is_drained(engine, inbox, intake, retries))
+                await engine.background.wait_until(lambda: _is_drained(engine, inbox, intake, retries))
                 await engine.settlement.flush()
     except TimeoutError:
-        raise out_of_time([engine], timeout) from None
+        raise drain_timeout_error([engine], timeout) from None
 
 
-def out_of_time(engines: Iterable[Engine], timeout: float | None) -> DrainTimeoutError:
+def drain_timeout_error(engines: Iterable[Engine], timeout: float | None) -> DrainTimeoutError:
     """Return the error that says how many deliveries were left, and how many of them wait for a retry."""
     pending = retrying = 0
     for engine in engines:
         pending += engine.pending
-        retrying += _held_by_retries(engine)
+        retrying += _count_held_by_retries(engine)
     return DrainTimeoutError(timeout=timeout, pending=max(pending, 1), retrying=retrying)
 
 
 def _is_drained(engine: Engine, inbox: Inbox, intake: Intake, retries: bool) -> bool:
     if engine.halting:
-        return False  # deliveries may look finished because they were forgotten; ``until`` raises
+        return False  # deliveries may look finished because they were forgotten; ``wait_until`` raises
     engine.settlement.check()
-    return inbox.is_empty and is_at_rest(engine, intake.last_position, retries)
+    return inbox.is_empty and is_idle(engine, intake.last_position, retries)
 
 
-def is_at_rest(engine: Engine, position: int, retries: bool) -> bool:
+def is_idle(engine: Engine, position: int, retries: bool) -> bool:
     """Return whether an engine has finished and saved all of its log, which must reach ``position``.
 
     Without ``retries``, deliveries that wait for a retry are not counted.
     """
     pending = engine.pending
     if not retries:
-        pending -= _held_by_retries(engine)
+        pending -= _count_held_by_retries(engine)
     if pending > 0 or engine.background.tasks:
         return False
     return engine.feed is None or (engine.feed.is_caught_up(position) and engine.settlement.idle)
 
 
-def _held_by_retries(engine: Engine) -> int:
+def _count_held_by_retries(engine: Engine) -> int:
     return sum(consumer.held_by_retries() for consumer in engine.consumers.values())

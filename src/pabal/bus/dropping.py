@@ -16,7 +16,7 @@ _SHARE = 16
 """A search finds one in this many waiting deliveries, so that its cost is shared by as many drops."""
 
 
-class _Waiting(NamedTuple):
+class _Candidate(NamedTuple):
     age: int
     consumer: Consumer
     lane: Lane | None
@@ -24,18 +24,18 @@ class _Waiting(NamedTuple):
     item: Item
 
 
-class Oldest:
+class OldestDropper:
     """Drop the delivery that has waited longest, except those being handled."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._found: deque[_Waiting] = deque()
+        self._oldest: deque[_Candidate] = deque()
         """The oldest deliveries of the last search; some may have been handled since."""
 
     def drop(self) -> bool:
         """Drop a delivery and count it; False if there is none."""
-        while self._found or self._look():
-            _, consumer, lane, item = self._found.popleft()
+        while self._oldest or self._search():
+            _, consumer, lane, item = self._oldest.popleft()
             if lane is None:
                 if consumer.delayed.get(item[0]) is not item:
                     continue
@@ -48,28 +48,28 @@ class Oldest:
             return True
         return False
 
-    def _look(self) -> bool:
+    def _search(self) -> bool:
         engine = self._engine
-        most = max(_SHARE, engine.pending // _SHARE)
-        self._found.extend(heapq.nsmallest(most, self._all_waiting(), key=lambda one: one.age))
-        return bool(self._found)
+        limit = max(_SHARE, engine.pending // _SHARE)
+        self._oldest.extend(heapq.nsmallest(limit, self._candidates(), key=lambda candidate: candidate.age))
+        return bool(self._oldest)
 
-    def _all_waiting(self) -> Iterator[_Waiting]:
+    def _candidates(self) -> Iterator[_Candidate]:
         for consumer in self._engine.consumers.values():
             for lane in consumer.all_lanes():
                 age = 0
                 for item in lane.items:
                     age = max(age, item[0])  # it cannot be dropped before those ahead of it
-                    yield _Waiting(age, consumer, lane, item)
+                    yield _Candidate(age, consumer, lane, item)
             for item in consumer.delayed.values():
-                yield _Waiting(item[0], consumer, None, item)
+                yield _Candidate(item[0], consumer, None, item)
 
     def _count(self, consumer: Consumer, item: Item) -> None:
         position, event = item
         self._engine.pending -= 1
         consumer.figures.dropped += 1
         consumer.failing.pop(position, None)
-        self._engine.dead_letters.call_off_retries(consumer.name, (position,))
+        self._engine.dead_letters.cancel_retries(consumer.name, (position,))
         if consumer.followed:
-            consumer.attempted(position)
+            consumer.mark_attempted(position)
         self._engine.report(EventDropped(consumer.name, event.event_id, event.event_type))

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 from pabal.bus.base import BaseEventBus
-from pabal.bus.draining import drained
+from pabal.bus.draining import wait_until_drained
 from pabal.bus.intake import Backpressure
 from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health, collect, judge
 from pabal.bus.waiting import first_in_log
 from pabal.delivery.engine import Engine
-from pabal.delivery.shutdown import work_off
+from pabal.delivery.shutdown import wait_until_idle
 from pabal.domain.envelope import Receipt
 from pabal.errors import InsideHandlerError
 from pabal.ports.clock import Clock
@@ -71,9 +71,9 @@ class InMemoryEventBus(BaseEventBus):
 
     async def _end(self, deadline: float) -> None:
         self._intake.is_open = False
-        await self._inbox.empty(deadline)
+        await self._inbox.flush(deadline)
         if self._storage is None and self._loop is not None and not self._loop.is_closed():
-            await work_off(self._engine, deadline)
+            await wait_until_idle(self._engine, deadline)
         await self._engine.stop(deadline)
         self._inbox.close()
         self._loop = None
@@ -94,7 +94,7 @@ class InMemoryEventBus(BaseEventBus):
         if self._engine.in_handler():
             raise InsideHandlerError(action="wait for drain()")
         self._check_running("drain")
-        await drained(self._engine, self._inbox, self._intake, timeout, retries)
+        await wait_until_drained(self._engine, self._inbox, self._intake, timeout, retries)
 
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
         if self._storage is not None:

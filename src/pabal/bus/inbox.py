@@ -12,7 +12,7 @@ from typing import Any
 from pabal.bus.intake import Intake
 from pabal.delivery.context import Mark, with_cause
 from pabal.delivery.engine import Engine
-from pabal.delivery.shutdown import bury, is_dead
+from pabal.delivery.shutdown import close_dead_tasks, is_dead
 from pabal.domain.envelope import Receipt
 from pabal.domain.event import DomainEvent, adopt
 from pabal.errors import BusNotRunningError, UsageError, WrongLoopError
@@ -44,7 +44,7 @@ class Inbox:
         self._intake = intake
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entries: deque[Entry] = deque()
-        self._of_handlers: deque[tuple[Mark, Future[Receipt]]] = deque()
+        self._from_handlers: deque[tuple[Mark, Future[Receipt]]] = deque()
         """The entries put in by handlers, in order; some may be published already."""
         self._pump: asyncio.Task[None] | None = None
         self._process = 0
@@ -79,7 +79,7 @@ class Inbox:
             )
         future.set_running_or_notify_cancel()
         if mark is not None:
-            self._of_handlers.append((mark, future))
+            self._from_handlers.append((mark, future))
         self._entries.append((event, mark, future))
         try:
             # An empty context: events the pump publishes must not name the caller's event as their cause.
@@ -93,10 +93,10 @@ class Inbox:
         """Return whether everything that was put in has been published."""
         return not self._entries and self._pump is None
 
-    async def empty(self, deadline: float) -> None:
+    async def flush(self, deadline: float) -> None:
         """Publish the queued entries, until ``deadline`` (monotonic) at the latest."""
         if self._pump is not None and is_dead(self._pump):
-            bury(self._pump)
+            close_dead_tasks(self._pump)
             self._pump = self._waiter = None
         if self._pump is not None:
             remaining = max(0.0, deadline - self._engine.clock.monotonic())
@@ -115,7 +115,7 @@ class Inbox:
             self.close()  # put in just as the bus stopped
         elif self._pump is None and self._entries:
             self._pump = asyncio.get_running_loop().create_task(self._run(), name="pabal-inbox")
-            self._pump.add_done_callback(self._pump_done)
+            self._pump.add_done_callback(self._on_pump_done)
         elif self._waiter is not None and not self._waiter.done() and self._engine.is_handling(mark):
             self._engine.admission.admitted += 1
             self._waiter.set_result(None)
@@ -125,20 +125,20 @@ class Inbox:
 
         The entries ahead of it are published with it, to keep the order of each thread.
         """
-        waiting = self._of_handlers.copy()  # one atomic step: other threads append to it
+        waiting = self._from_handlers.copy()  # one atomic step: other threads append to it
         return any(self._engine.is_handling(mark) for mark, future in waiting if not future.done())
 
     def _forget_published(self) -> None:
-        while self._of_handlers and self._of_handlers[0][1].done():
-            self._of_handlers.popleft()
+        while self._from_handlers and self._from_handlers[0][1].done():
+            self._from_handlers.popleft()
 
-    def _pump_done(self, task: asyncio.Task[None]) -> None:
+    def _on_pump_done(self, task: asyncio.Task[None]) -> None:
         self._pump = None
         if self._loop is None:
             self.close()
         elif self._entries:
             self._start_pump()
-        self._engine.background.noticed()
+        self._engine.background.notify_observers()
 
     async def _run(self) -> None:
         while self._entries:
@@ -149,40 +149,40 @@ class Inbox:
     async def _publish(self, batch: list[Entry]) -> None:
         """Publish a batch, in one step if the storage allows; one bad event fails alone."""
         intake = self._intake
-        good: list[tuple[DomainEvent, Future[Receipt]]] = []
+        accepted: list[tuple[DomainEvent, Future[Receipt]]] = []
         for event, mark, future in batch:
             try:
-                good.append((with_cause(adopt(event), mark), future))
+                accepted.append((with_cause(adopt(event), mark), future))
             except Exception as error:
                 future.set_exception(error)
-        if not good:
+        if not accepted:
             return
         try:
             if intake.is_full and not self._is_urgent():
                 self._waiter = asyncio.get_running_loop().create_future()
-                await intake.stand_in_line(self._waiter)
-            receipts = await intake.publish_stamped([event for event, _ in good], inside=True)
+                await intake.wait_for_admission(self._waiter)
+            receipts = await intake.publish_stamped([event for event, _ in accepted], inside=True)
         except BusNotRunningError as error:
-            self._refuse(good, error)
+            self._refuse(accepted, error)
             return
         except Exception:
-            await self._publish_singly(good)
+            await self._publish_singly(accepted)
             return
         except BaseException:
-            self._refuse(good, BusNotRunningError(action="publish_threadsafe", state="stopping"))
+            self._refuse(accepted, BusNotRunningError(action="publish_threadsafe", state="stopping"))
             raise
         finally:
             self._waiter = None
-        for (_, future), receipt in zip(good, receipts, strict=True):
+        for (_, future), receipt in zip(accepted, receipts, strict=True):
             future.set_result(receipt)
 
     @staticmethod
-    def _refuse(good: list[tuple[DomainEvent, Future[Receipt]]], error: BusNotRunningError) -> None:
-        for _, future in good:
+    def _refuse(accepted: list[tuple[DomainEvent, Future[Receipt]]], error: BusNotRunningError) -> None:
+        for _, future in accepted:
             future.set_exception(error)
 
-    async def _publish_singly(self, good: list[tuple[DomainEvent, Future[Receipt]]]) -> None:
-        for event, future in good:
+    async def _publish_singly(self, accepted: list[tuple[DomainEvent, Future[Receipt]]]) -> None:
+        for event, future in accepted:
             try:
                 receipts = await self._intake.publish_stamped([event], inside=True)
                 future.set_result(receipts[0])

@@ -10,7 +10,7 @@ from itertools import groupby
 from sys import float_info
 from typing import Any, Literal
 
-from pabal.bus.dropping import Oldest
+from pabal.bus.dropping import OldestDropper
 from pabal.bus.waiting import Expectations
 from pabal.delivery.context import current_event, with_cause
 from pabal.delivery.engine import Engine
@@ -52,7 +52,7 @@ class Intake:
         self._expectations = expectations
         self._limit = limit
         self._backpressure = backpressure
-        self._oldest = Oldest(engine)
+        self._dropper = OldestDropper(engine)
         engine.router.aged = backpressure == "drop_oldest"
         self._in_flight = 0
         self._stored = 0
@@ -71,24 +71,24 @@ class Intake:
 
     async def publish(self, event: Any, delay: float | None, deliver_at: datetime | None) -> Receipt:
         """Take in one event that has to be checked, stored or scheduled, or may have to wait."""
-        event = _stamped([event])[0]
+        event = _prepare([event])[0]
         if delay is not None or deliver_at is not None:
             return await self._schedule(event, delay, deliver_at)
-        return (await self._take([event]))[0]
+        return (await self._accept_all([event]))[0]
 
     async def publish_batch(self, events: Sequence[Any]) -> list[Receipt]:
         """Take in several events, all or none."""
-        return await self._take(_stamped(events))
+        return await self._accept_all(_prepare(events))
 
     async def publish_stamped(self, events: list[DomainEvent], *, inside: bool) -> list[Receipt]:
         """Take in events that other threads published; ``inside`` a handler they do not wait for room."""
-        return await self._take(events, inside)
+        return await self._accept_all(events, inside)
 
-    async def _take(self, events: list[DomainEvent], inside: bool = False) -> list[Receipt]:
+    async def _accept_all(self, events: list[DomainEvent], inside: bool = False) -> list[Receipt]:
         if self._storage is not None:
             return await self._store(self._storage, events)
         engine, router = self._engine, self._engine.router
-        runs = [(kind, self._checked(kind, run)) for kind, run in groupby(events, kind_of)]
+        runs = [(kind, self._validate(kind, run)) for kind, run in groupby(events, kind_of)]
         if engine.pending >= self._limit:
             needed = sum(len(router.route(kind).taken_by) * len(run) for kind, run in runs)
             await self._make_room(needed, inside)
@@ -97,7 +97,7 @@ class Intake:
             self._accept(kind, run)
         return [Receipt(event.event_id, None, number) for number, event in enumerate(events, first)]
 
-    def _checked(self, kind: type, events: Iterable[DomainEvent]) -> list[DomainEvent]:
+    def _validate(self, kind: type, events: Iterable[DomainEvent]) -> list[DomainEvent]:
         """Check events of one class before any is taken in, and copy those that could still be changed.
 
         A change the publisher makes later to its own object is not seen by handlers. Raises
@@ -141,7 +141,7 @@ class Intake:
             if route.by_arrival:
                 arrivals.extend((event,))
             else:
-                arrivals.sort()  # earlier events must stay ahead
+                arrivals.sort_into_lanes()  # earlier events must stay ahead
         if not route.by_arrival:
             engine.numbered += 1
             for consumer, _ in route.taken_by:
@@ -153,7 +153,7 @@ class Intake:
             event = adopt(event)
         event = with_cause(event, current_event.get())
         if self._in_flight >= self._limit:
-            return (await self._take([event]))[0]
+            return (await self._accept_all([event]))[0]
         assert self._storage is not None
         self._in_flight += 1
         try:
@@ -161,7 +161,7 @@ class Intake:
         finally:
             self._in_flight -= 1
             if self._in_flight == self._limit - 1:
-                self._engine.background.noticed()
+                self._engine.background.notify_observers()
         self._stored += 1
         if position > self.last_position:
             self.last_position = position
@@ -172,14 +172,14 @@ class Intake:
         if self._in_flight >= self._limit:
             if self._backpressure == "raise":
                 raise QueueFullError(queue_size=self._in_flight, max_queue_size=self._limit)
-            await self._engine.background.until(lambda: self._in_flight < self._limit)
+            await self._engine.background.wait_until(lambda: self._in_flight < self._limit)
             self._check_open()
         self._in_flight += len(events)
         try:
             positions = await storage.append_events(events)
         finally:
             self._in_flight -= len(events)
-            self._engine.background.noticed()
+            self._engine.background.notify_observers()
         self._stored += len(events)
         self.last_position = max(self.last_position, *positions, 0)
         return [
@@ -196,20 +196,20 @@ class Intake:
         if self._backpressure == "raise":
             raise QueueFullError(queue_size=engine.pending, max_queue_size=self._limit)
         if self._backpressure == "drop_oldest":
-            while engine.pending + needed > self._limit and self._oldest.drop():
+            while engine.pending + needed > self._limit and self._dropper.drop():
                 continue
             return
         # A handler that publishes must not wait for room that only handlers can make.
         if inside or engine.in_handler():
             return
-        await self.stand_in_line(asyncio.get_running_loop().create_future())
+        await self.wait_for_admission(asyncio.get_running_loop().create_future())
 
     @property
     def is_full(self) -> bool:
         """Return whether a publisher has to wait for room."""
         return self._storage is None and self._backpressure == "wait" and self._engine.pending >= self._limit
 
-    async def stand_in_line(self, waiter: asyncio.Future[None]) -> None:
+    async def wait_for_admission(self, waiter: asyncio.Future[None]) -> None:
         """Wait until the engine lets ``waiter`` in. Raises BusNotRunningError if the bus stops first."""
         admission = self._engine.admission
         admission.waiters.append(waiter)
@@ -217,10 +217,10 @@ class Intake:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                admission.left(waiter)
+                admission.withdraw(waiter)
             else:
                 admission.admitted -= 1
-                admission.let_in(all_at_once=True)  # pass on the place that was kept for this one
+                admission.admit(all_at_once=True)  # pass on the place that was kept for this one
             raise
         admission.admitted -= 1
         self._check_open()
@@ -240,7 +240,7 @@ class Intake:
             await self._storage.schedule_event(event, now + delay)
             await self.try_to_release(now)  # the event is stored, whether or not others can be released
         else:
-            (event,) = self._checked(kind_of(event), [event])
+            (event,) = self._validate(kind_of(event), [event])
             self.scheduled += 1
             self._engine.timers.add(delay, lambda: self._accept_due(event))
         return Receipt(event.event_id)
@@ -256,7 +256,7 @@ class Intake:
         self.scheduled = 0
         self._release_at = None
         if self._storage is not None and self._storage.capabilities.shared:
-            self._engine.timers.add(_LOOK_EVERY, self._look)
+            self._engine.timers.add(_LOOK_EVERY, self._poll_due)
 
     async def release_due(self) -> None:
         """Append scheduled events that are due to the log, and arrange the next release."""
@@ -294,14 +294,14 @@ class Intake:
             return False
         return True
 
-    def _look(self) -> None:
+    def _poll_due(self) -> None:
         """Release events that a dead process left due, or that became due when the clock was set forward."""
         if self.is_open:
             self._engine.background.spawn(self.has_released())
-            self._engine.timers.add(_LOOK_EVERY, self._look)
+            self._engine.timers.add(_LOOK_EVERY, self._poll_due)
 
 
-def _stamped(events: Sequence[Any]) -> list[DomainEvent]:
+def _prepare(events: Sequence[Any]) -> list[DomainEvent]:
     """Adopt events that are no DomainEvent, and name the event being handled as their cause."""
     adopted = [event if isinstance(event, DomainEvent) else adopt(event) for event in events]
     mark = current_event.get()

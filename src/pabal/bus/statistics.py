@@ -51,7 +51,7 @@ def collect(
         "subscription_count": len(consumers),
         "is_running": is_running,
         "worker_count": len(engine.workers) if is_running else 0,
-        "subscriptions": {c.name: _of(engine, c, stored) for c in consumers},
+        "subscriptions": {c.name: _subscription_figures(engine, c, stored) for c in consumers},
     }
 
 
@@ -60,7 +60,7 @@ def _waiting_for_retry(engine: Engine) -> int:
     return sum(failing.due > now for c in engine.consumers.values() for failing in c.failing.values())
 
 
-def _of(engine: Engine, consumer: Consumer, stored: bool) -> dict[str, Any]:
+def _subscription_figures(engine: Engine, consumer: Consumer, stored: bool) -> dict[str, Any]:
     figures = consumer.figures
     tracker = consumer.tracker
     p50, p99 = quantiles(figures.durations.recent(engine.clock.monotonic()), 0.5, 0.99)

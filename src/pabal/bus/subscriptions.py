@@ -46,9 +46,9 @@ class Subscriptions:
         storage = self._storage("pause a subscription")
         consumer = self._engine.consumers.get(name)
         if consumer is not None and self._engine.feed is not None:
-            await self._engine.feed.controls.opened(consumer)
+            await self._engine.feed.controls.wait_until_open(consumer)
         paused = await storage.pause_subscription(name)
-        await self._obey()
+        await self._apply_requests()
         return paused
 
     async def resume(self, name: str) -> bool:
@@ -66,7 +66,7 @@ class Subscriptions:
         epoch = self._engine.halted_in(name)
         if self._store is not None:
             resumed = await self._store.resume_subscription(name)
-            await self._obey()
+            await self._apply_requests()
         return await self._engine.resume(name, epoch) or resumed
 
     async def reset(self, name: str, to: Start) -> int:
@@ -98,14 +98,14 @@ class Subscriptions:
         storage = self._storage("replay events")
         await self._engine.settlement.flush()  # the range ends at the saved cursor
         replay = await storage.request_replay(name, first, 2**63 - 1 if last is None else last)
-        await self._obey()
+        await self._apply_requests()
         return replay
 
     async def cancel_replays(self, name: str) -> int:
         """Cancel its replays, as far as they are not delivered yet; return how many there were."""
         self._check_running("cancel replays")
         cancelled = await self._storage("cancel replays").cancel_replays(name)
-        await self._obey()
+        await self._apply_requests()
         return cancelled
 
     async def forget(self, name: str) -> bool:
@@ -115,9 +115,9 @@ class Subscriptions:
         """
         return await self._storage("forget a subscription").forget_subscription(name)
 
-    async def _obey(self) -> None:
+    async def _apply_requests(self) -> None:
         if self._engine.feed is not None:  # the bus may have stopped while the storage answered
-            await self._engine.feed.controls.obey()
+            await self._engine.feed.controls.apply_requests()
 
     def _storage(self, action: str) -> SubscriptionAdmin:
         if self._store is None:

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pabal.delivery.engine import Engine
-from pabal.delivery.handler import settled
+from pabal.delivery.handler import plain_result
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.shutdown import is_dead
 from pabal.domain.envelope import Receipt, StoredRecord, decode_event
-from pabal.domain.event import DomainEvent, body_of, kind_of, unshared
+from pabal.domain.event import DomainEvent, body_of, copy_if_mutable, kind_of
 from pabal.errors import BusNotRunningError, DecodeError, UsageError
 from pabal.ports.storage import EventLog
 
@@ -22,7 +22,7 @@ _PAGE = 256
 
 
 @asynccontextmanager
-async def within(timeout: float | None, event_type: Any) -> AsyncIterator[None]:
+async def timeout_with_message(timeout: float | None, event_type: Any) -> AsyncIterator[None]:
     """Limit a wait to ``timeout`` seconds; raise a TimeoutError that names the limit and the event type."""
     limit = asyncio.timeout(timeout)
     try:
@@ -58,19 +58,19 @@ class Expectations:
 
     def offer(self, event: DomainEvent) -> None:
         """Give a published event to the calls that it matches."""
-        kept = []
+        remaining = []
         for matches, future in self.waiting:
             if future.done():
                 continue
             try:
                 if matches(event):
-                    future.set_result(body_of(unshared(event)))  # a copy, hidden from handlers
+                    future.set_result(body_of(copy_if_mutable(event)))  # a copy, hidden from handlers
                     continue
             except Exception as error:  # ``where`` raised: tell its caller, not the publisher
-                future.set_exception(_refused_by_no_future(error))
+                future.set_exception(_as_settable_error(error))
                 continue
-            kept.append((matches, future))
-        self.waiting[:] = kept
+            remaining.append((matches, future))
+        self.waiting[:] = remaining
 
     async def wait(self, event_type: Any, where: Callable[[Any], bool] | None, since: Receipt | None) -> Any:
         """Return the first match after ``since``, or the next one, on a bus without storage."""
@@ -84,7 +84,7 @@ class Expectations:
                 )
             for event in list(self.recent)[len(self.recent) - missed :]:
                 if matches(event):
-                    return body_of(unshared(event))
+                    return body_of(copy_if_mutable(event))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.waiting.append((matches, future))
         self._engine.router.watch(True)
@@ -113,15 +113,15 @@ async def first_in_log(
     while True:
         page = await storage.read_page(after, limit=_PAGE)
         for row in page.rows:
-            event = event_in(row, matcher)
+            event = decode_if_matching(row, matcher)
             if event is not None and matches(event):
                 return body_of(event)
         if page.upto == after:
-            await feed.grown(after)
+            await feed.wait_for_growth(after)
         after = page.upto
 
 
-def event_in(row: StoredRecord, matcher: EventMatcher) -> DomainEvent | None:
+def decode_if_matching(row: StoredRecord, matcher: EventMatcher) -> DomainEvent | None:
     """Return the event of a row, or None if its type is not waited for or it cannot be decoded."""
     if not matcher.matches_name(row.event_type):
         return None
@@ -137,10 +137,10 @@ def condition(matcher: EventMatcher, where: Callable[[Any], bool] | None) -> Cal
     def matches(event: DomainEvent) -> bool:
         if not matcher.matches_class(kind_of(event)):
             return False
-        return where is None or bool(settled("where", where(body_of(event))))
+        return where is None or bool(plain_result("where", where(body_of(event))))
 
     return matches
 
 
-def _refused_by_no_future(error: Exception) -> Exception:
+def _as_settable_error(error: Exception) -> Exception:
     return RuntimeError("where= raised StopIteration") if isinstance(error, StopIteration) else error

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, get_type_hints
 
 import msgspec
 
-from pabal.delivery.handler import called_in_thread, is_generator
+from pabal.delivery.handler import call_in_thread, is_generator
 from pabal.domain.annotations import annotations_of, signature_of
 from pabal.errors import DependencyError, InvalidMessageHandlerError, UsageError
 from pabal.eventsourcing import UnitOfWork
@@ -109,7 +109,7 @@ class Handler:
         }
         if self._is_async:
             return await self.function(message, **arguments)
-        result = await asyncio.to_thread(called_in_thread, self.function, message, **arguments)
+        result = await asyncio.to_thread(call_in_thread, self.function, message, **arguments)
         return await result if isawaitable(result) else result
 
     async def _resolve(self, name: str, annotation: Any, context: MessageContext) -> Any:

@@ -22,7 +22,7 @@ class Admission:
         self.admitted = 0
         """Publishers that were let in but have not resumed yet."""
 
-    def let_in(self, *, all_at_once: bool = False) -> None:
+    def admit(self, *, all_at_once: bool = False) -> None:
         """Let publishers go on once half of the room is free; with ``all_at_once``, as soon as any is.
 
         Waiting for half keeps publishers and workers from taking turns for every single event. A worker that
@@ -38,12 +38,12 @@ class Admission:
                 self.admitted += 1
                 free -= 1
 
-    def left(self, waiter: asyncio.Future[None]) -> None:
+    def withdraw(self, waiter: asyncio.Future[None]) -> None:
         """Forget a publisher that gave up waiting; on a bus that stays full, these would pile up."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
-    def end(self) -> None:
+    def release_all(self) -> None:
         """Let all publishers go on, so that each finds out that the bus has stopped."""
         for waiter in self.waiters:
             if not waiter.done():

@@ -25,7 +25,7 @@ class Arrivals:
     worker sorts the remaining events into lanes, so that other keys can go on.
     """
 
-    __slots__ = ("_astray", "add", "consumer", "events", "lane", "left", "size", "state", "worker")
+    __slots__ = ("_lanes_used", "add", "consumer", "events", "lane", "remaining", "size", "state", "worker")
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
@@ -36,18 +36,18 @@ class Arrivals:
         """IDLE, or READY while queued in the engine for the workers, like a lane."""
         self.worker: Worker | None = None
         """The worker going straight through the events; None once its current event has a lane."""
-        self.left: Iterator[DomainEvent] = iter(())
+        self.remaining: Iterator[DomainEvent] = iter(())
         """The events that this worker has not handled yet."""
         self.size = 0
         """How many deliveries are in the worker's slice, without those taken back."""
         self.lane: Lane | None = None
         """The lane of the event being handled, if it was needed."""
-        self._astray = False
+        self._lanes_used = False
         """Whether a lane may hold events."""
 
     def __len__(self) -> int:
         """Return how many events wait, not counting the one being handled."""
-        return len(self.events) + length_hint(self.left)
+        return len(self.events) + length_hint(self.remaining)
 
     def extend(self, events: Sequence[DomainEvent]) -> None:
         """Add events in publish order, and queue the arrivals for a worker if they are not queued yet."""
@@ -57,22 +57,22 @@ class Arrivals:
         self.events += events
         engine.pending += len(events)
 
-    def may_go_direct(self) -> bool:
+    def can_deliver_direct(self) -> bool:
         """Return whether all earlier deliveries have ended, so that order is kept without lanes."""
         consumer = self.consumer
         if not consumer.plain or consumer.in_flight or consumer.failing or consumer.blocked:
             return False
         if callable(consumer.subscription.ordering):
             return False  # an ordering function that raises must do so whether or not a handler waits
-        if self._astray and any(lane.state != IDLE for lane in consumer.all_lanes()):
+        if self._lanes_used and any(lane.state != IDLE for lane in consumer.all_lanes()):
             return False
-        self._astray = False
+        self._lanes_used = False
         return True
 
-    def begin(self, worker: Worker, most: int) -> None:
+    def begin_slice(self, worker: Worker, most: int) -> None:
         """Let a worker go straight through up to ``most`` events."""
         events = self._take(most)
-        self.left = iter(events)
+        self.remaining = iter(events)
         self.size = len(events)
         self.worker = worker
         self.lane = None
@@ -90,21 +90,21 @@ class Arrivals:
 
     def recall(self) -> None:
         """Take back the events that the worker has not handled; it stops after the one it is handling."""
-        self.size -= length_hint(self.left)
-        self.events.extendleft(reversed(list(self.left)))
+        self.size -= length_hint(self.remaining)
+        self.events.extendleft(reversed(list(self.remaining)))
         if self.events and self.state == IDLE:
             self.consumer.engine.make_ready(self)
 
-    def sort(self, most: int | None = None) -> None:
+    def sort_into_lanes(self, most: int | None = None) -> None:
         """Put up to ``most`` events (None: all) into lanes, behind the one being handled."""
         consumer, engine = self.consumer, self.consumer.engine
         if self.worker is not None:
             self.recall()
-            self.lane = self._occupied_by(self.worker)
+            self.lane = self._lane_in_progress(self.worker)
             self.worker = None
         if not self.events:
             return
-        self._astray = True
+        self._lanes_used = True
         events = self._take(most)
         engine.pending -= len(events)
         for kind, run in groupby(events, kind_of):
@@ -124,7 +124,7 @@ class Arrivals:
         if self.events and self.state == IDLE:
             engine.make_ready(self)
 
-    def _occupied_by(self, worker: Worker) -> Lane | None:
+    def _lane_in_progress(self, worker: Worker) -> Lane | None:
         """Return the lane of the event that a worker is handling, marked as running."""
         event = worker.context[current_event]
         assert isinstance(event, DomainEvent)
@@ -133,7 +133,7 @@ class Arrivals:
         except Exception:
             return None  # its ``aggregate_id`` raised: without a key there is no order to keep
         if not lane.shared:
-            self._astray = True
+            self._lanes_used = True
             lane.state = RUNNING
         return lane
 

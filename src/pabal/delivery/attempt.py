@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pabal.delivery.consumer import Consumer
 from pabal.delivery.context import BatchMark, DeliveryContext, current_event
-from pabal.delivery.handler import settled
+from pabal.delivery.handler import plain_result
 from pabal.delivery.lane import Item, Lane
-from pabal.domain.event import DomainEvent, body_of, unshared
+from pabal.domain.event import DomainEvent, body_of, copy_if_mutable
 
 if TYPE_CHECKING:
     from pabal.delivery.worker import Worker
@@ -25,11 +25,15 @@ async def make_attempt(
     current_event.set(BatchMark() if batch else event)
     wanted = items
     if subscription.where is not None:
-        wanted = [item for item in items if settled("where", subscription.where(body_of(item[1])))]
+        wanted = [item for item in items if plain_result("where", subscription.where(body_of(item[1])))]
         consumer.figures.filtered += len(items) - len(wanted)
         if not wanted:
             return
-    argument: Any = [_given(consumer, one) for _, one in wanted] if batch else _given(consumer, event)
+    argument: Any = (
+        [_handler_argument(consumer, one) for _, one in wanted]
+        if batch
+        else _handler_argument(consumer, event)
+    )
     if consumer.bare and subscription.timeout is None:
         await consumer.handler(argument)
     else:
@@ -37,16 +41,16 @@ async def make_attempt(
         if subscription.timeout is None:
             await consumer.call(argument, context)
         else:
-            await _in_time(worker, consumer, argument, context, subscription.timeout)
+            await _call_with_timeout(worker, consumer, argument, context, subscription.timeout)
     consumer.figures.handled += len(wanted)
 
 
-def _given(consumer: Consumer, event: DomainEvent) -> Any:
+def _handler_argument(consumer: Consumer, event: DomainEvent) -> Any:
     """Return the handler's argument, copied if needed: a change to it reaches no other handler or attempt."""
-    return body_of(unshared(event) if consumer.copies else event)
+    return body_of(copy_if_mutable(event) if consumer.copies else event)
 
 
-async def _in_time(
+async def _call_with_timeout(
     worker: Worker, consumer: Consumer, argument: Any, context: DeliveryContext, timeout: float
 ) -> None:
     """Call the handler with a time limit; the watchdog cancels the worker's task when it is exceeded."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pabal.delivery.consumer import Consumer
-from pabal.delivery.shutdown import bury, is_dead
+from pabal.delivery.shutdown import close_dead_tasks, is_dead
 from pabal.errors import BusNotRunningError, CorruptLogError, StorageClosedError, StorageError
 from pabal.ports.telemetry import StorageTrouble
 
@@ -39,23 +39,23 @@ class Background:
         """Run a task beside the workers; it is cancelled when the engine stops."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
 
     def spawn_later(self, delay: float, work: Callable[[], Awaitable[Any]]) -> None:
         """Start a task after ``delay`` seconds."""
         self._engine.timers.add(delay, lambda: self.spawn(work()))
 
-    def bury(self) -> None:
+    def discard_closed_loop(self) -> None:
         """Forget the tasks and observers of an event loop that was closed."""
-        bury(*self._tasks)
+        close_dead_tasks(*self._tasks)
         self._tasks = {task for task in self._tasks if not is_dead(task)}
         self.observers = [future for future in self.observers if not is_dead(future)]
 
-    def _done(self, task: asyncio.Future[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("a background task of the bus failed", exc_info=task.exception())
-        self.noticed()
+        self.notify_observers()
 
     async def sleep(self, delay: float) -> None:
         """Sleep by the engine's clock."""
@@ -63,7 +63,7 @@ class Background:
         self._engine.timers.add(delay, lambda: None if future.done() else future.set_result(None))
         await future
 
-    async def insist(self, consumer: Consumer, read: Callable[[], Awaitable[T]]) -> T | None:
+    async def call_with_retry(self, consumer: Consumer, read: Callable[[], Awaitable[T]]) -> T | None:
         """Read something a consumer cannot go on without; retry for as long as the storage is in trouble.
 
         Damage is not retried: it halts the consumer. Returns None then, and if the storage is closed.
@@ -82,15 +82,15 @@ class Background:
 
     # -- observers ------------------------------------------------------------------------------------
 
-    def noticed(self) -> None:
-        """Wake everything that waits in ``until``."""
+    def notify_observers(self) -> None:
+        """Wake everything that waits in ``wait_until``."""
         observers, self.observers = self.observers, []
         for future in observers:
             if not future.done():
                 future.set_result(None)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` holds; it is checked each time ``noticed`` is called.
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds; it is checked each time ``notify_observers`` is called.
 
         Raises BusNotRunningError if the engine stops first.
         """

@@ -40,7 +40,6 @@ class Consumer:
         "_lanes",
         "_prune_at",
         "_wants",
-        "apart",
         "arrivals",
         "bare",
         "blocked",
@@ -56,13 +55,13 @@ class Consumer:
         "handler",
         "held_lanes",
         "in_flight",
+        "is_loaded",
         "journal",
         "live",
-        "lowers",
         "number",
-        "opened",
         "outside",
         "plain",
+        "predecessors",
         "queued",
         "reason",
         "reopenings",
@@ -71,6 +70,7 @@ class Consumer:
         "saved",
         "shared",
         "slice",
+        "solo_lanes",
         "spilled",
         "state",
         "subscription",
@@ -94,7 +94,7 @@ class Consumer:
         self.shared = Lane(self, UNORDERED, shared=True)
         self.delayed: dict[int, Item] = {}
         """Failed deliveries without a key that wait, outside of their lane, for the next attempt."""
-        self.apart: set[Lane] = set()
+        self.solo_lanes: set[Lane] = set()
         """Lanes of one delivery each, without a key, that wait for a lower priority number."""
         self._lanes: dict[str | None, dict[Any, Lane]] = {}
         self._by_key: dict[Any, Lane] = {}
@@ -112,7 +112,7 @@ class Consumer:
         self.tracker: WatermarkTracker | None = None
         self.journal: AttemptJournal | None = None
         self.number = self.epoch = self.reopenings = 0
-        self.opened = False
+        self.is_loaded = False
         """The deliveries its cursor left unfinished are in their lanes again, so later events may follow."""
         self.live = False
         """Takes events as they are committed; if not, the feed reads them from the log."""
@@ -127,7 +127,7 @@ class Consumer:
         """The range of the log that is being replayed now."""
         self.replays: frozenset[int] = frozenset()
         """The ids of the replays that were known when it was opened."""
-        self.lowers: tuple[Consumer, ...] = ()
+        self.predecessors: tuple[Consumer, ...] = ()
         self.followed = False
         self.unattempted: set[int] = set()
         self.held_lanes: dict[int, list[Lane]] = {}
@@ -135,7 +135,7 @@ class Consumer:
     @property
     def is_opening(self) -> bool:
         """Return whether the subscription is being opened, or its unfinished deliveries are being loaded."""
-        loading = self.state == ACTIVE and self.tracker is not None and not self.opened
+        loading = self.state == ACTIVE and self.tracker is not None and not self.is_loaded
         return loading or self.state == STARTING
 
     def is_open(self, tracker: WatermarkTracker | None) -> bool:
@@ -155,7 +155,7 @@ class Consumer:
             and subscription.where is None
             and subscription.batch is None
             and subscription.matcher.only_domain_events
-            and not self.lowers
+            and not self.predecessors
             and not self.followed
         )
         if was_plain and not self.plain:
@@ -174,10 +174,10 @@ class Consumer:
         if wanted is None:
             wanted = self._wants[kind] = self.subscription.matcher.matches_class(kind)
             if wanted and registry.schema_of(kind).mutable and not self.copies:
-                self._begin_to_copy()
+                self._start_copying()
         return wanted
 
-    def _begin_to_copy(self) -> None:
+    def _start_copying(self) -> None:
         self.copies = True
         if self.plain:
             self.plain = False
@@ -236,7 +236,7 @@ class Consumer:
     def all_lanes(self) -> list[Lane]:
         """Return all lanes that exist now."""
         groups = [*self._lanes.values(), self._by_key]
-        return [self.shared, *self.apart, *(lane for group in groups for lane in group.values())]
+        return [self.shared, *self.solo_lanes, *(lane for group in groups for lane in group.values())]
 
     def queue_length(self) -> int:
         """Return how many deliveries wait in lanes."""
@@ -258,13 +258,13 @@ class Consumer:
                 lane.state = IDLE
         dropped += len(self.delayed)
         self.delayed.clear()
-        self.apart.clear()
+        self.solo_lanes.clear()
         # A worker may still hold the old shared lane; nothing it does with that one has an effect any more.
         self.shared = Lane(self, UNORDERED, shared=True)
         self._lanes.clear()
         self._by_key.clear()
         self.engine.router.forget()
-        self.engine.dead_letters.call_off_retries(self.name, self.failing)  # none if there is a log
+        self.engine.dead_letters.cancel_retries(self.name, self.failing)  # none if there is a log
         self.failing.clear()
         self.queued = self.spilled = 0
         self.crowded = None
@@ -284,17 +284,21 @@ class Consumer:
 
     # -- priorities -----------------------------------------------------------------------------------
 
-    def holder(self, position: int, event: DomainEvent) -> Consumer | None:
+    def find_blocker(self, position: int, event: DomainEvent) -> Consumer | None:
         """Return a subscription of a lower priority number that has yet to attempt this event, or None."""
-        for lower in self.lowers:
-            if lower.state == STARTING and lower.wants(kind_of(event)):
-                return lower  # it is being opened, and the position where it begins is already fixed
-            if lower.state != ACTIVE:
+        for predecessor in self.predecessors:
+            if predecessor.state == STARTING and predecessor.wants(kind_of(event)):
+                return predecessor  # it is being opened, and the position where it begins is already fixed
+            if predecessor.state != ACTIVE:
                 continue  # a subscription that does not run must not hold up those that do
-            if position in lower.unattempted:
-                return lower
-            if lower.tracker is not None and position > lower.tracker.seen and lower.wants(kind_of(event)):
-                return lower
+            if position in predecessor.unattempted:
+                return predecessor
+            if (
+                predecessor.tracker is not None
+                and position > predecessor.tracker.seen
+                and predecessor.wants(kind_of(event))
+            ):
+                return predecessor
         return None
 
     def set_followed(self, followed: bool) -> None:
@@ -309,28 +313,28 @@ class Consumer:
         lane.state = GATED
         self.held_lanes.setdefault(position, []).append(lane)
 
-    def attempted(self, position: int) -> None:
+    def mark_attempted(self, position: int) -> None:
         """Record the first attempt at ``position`` and release the lanes that waited for it."""
         self.unattempted.discard(position)
         for lane in self.held_lanes.pop(position, ()):
             self.engine.make_ready(lane)
 
-    def passed_over(self, upto: int) -> None:
+    def release_up_to(self, upto: int) -> None:
         """Release the lanes that wait for positions up to ``upto`` which need no attempt here."""
         if self.held_lanes:
             due = [p for p in self.held_lanes if p <= upto and p not in self.unattempted]
             for position in due:
-                self.attempted(position)
+                self.mark_attempted(position)
 
     def release_followers(self) -> None:
         """Release all lanes that wait for this subscription."""
         self.unattempted.clear()
         for position in list(self.held_lanes):
-            self.attempted(position)
+            self.mark_attempted(position)
 
     # -- bookkeeping ----------------------------------------------------------------------------------
 
-    def finished(self, position: int) -> None:
+    def finish(self, position: int) -> None:
         """Record that a position needs no further work."""
         tracker = self.tracker
         if self.failing and self.failing.pop(position, None) is not None and tracker is not None:
@@ -339,39 +343,39 @@ class Consumer:
         if tracker is not None:
             self.queued -= 1
             if self.outside and position in self.outside:
-                self._left(self.outside.pop(position))
+                self._finish_outside(self.outside.pop(position))
                 self.unsaved.cleared.add(position)
             elif self.replay is None or not self.replay.finish(position):
                 tracker.finish(position)
-            self.noted()
+            self.mark_progress()
 
-    def _left(self, origin: Origin) -> None:
+    def _finish_outside(self, origin: Origin) -> None:
         if origin == "queue":
             self.unsaved.left_queue += 1
         elif origin == "letter":
             self.unsaved.letters -= 1
             self.engine.note_parked(-1)
 
-    def all_finished(self, items: list[Item]) -> None:
+    def finish_all(self, items: list[Item]) -> None:
         """Record that a batch is finished, and save and refill only once for all of it."""
         tracker = self.tracker
         if tracker is None or self.failing or self.outside or self.replay is not None:
             for position, _ in items:
-                self.finished(position)
+                self.finish(position)
             return
         for position, _ in items:
             tracker.finish(position)
         self.queued -= len(items)
-        self.noted()
+        self.mark_progress()
 
     def pass_over(self, position: int) -> None:
         """Finish a position that was dispatched but enters no lane."""
-        self.queued += 1  # ``finished`` subtracts it again
-        self.finished(position)
+        self.queued += 1  # ``finish`` subtracts it again
+        self.finish(position)
         if self.followed:
-            self.attempted(position)
+            self.mark_attempted(position)
 
-    def noted(self) -> None:
+    def mark_progress(self) -> None:
         """Have progress saved, and more events read if there is room for them."""
         self.engine.settlement.mark(self)
         if not self.live and self.queued < BUFFER_LOW and self.engine.feed is not None:

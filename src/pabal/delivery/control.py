@@ -29,12 +29,12 @@ class Controls:
         self._storage = storage
         self._leases = leases
         self._remove_listener: Callable[[], None] | None = None
-        self._again = False
-        self._looking = False
-        self._noted: dict[str, int] = {}
+        self._rerun = False
+        self._is_reading = False
+        self._recorded_halts: dict[str, int] = {}
         """For each name, the epoch in which the storage has a record that it halted here."""
         self._reopening: set[Consumer] = set()
-        self.asked = 0
+        self.request_count = 0
         """Grows with each possible request, so that an opening notices one made while the cursor was read."""
 
     def start(self) -> None:
@@ -43,7 +43,7 @@ class Controls:
 
         def asked() -> None:
             try:
-                loop.call_soon_threadsafe(self.look)
+                loop.call_soon_threadsafe(self.poll)
             except RuntimeError:
                 pass  # the loop is closed: the next opening reads the request from the cursor
 
@@ -55,81 +55,83 @@ class Controls:
         if remove is not None:
             remove()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the requests in the background."""
         if not self._engine.halting:
-            self._engine.background.spawn(self.obey())
+            self._engine.background.spawn(self.apply_requests())
 
-    async def opened(self, consumer: Consumer) -> None:
+    async def wait_until_open(self, consumer: Consumer) -> None:
         """Wait until a subscription is open; not in a handler, since the opening may wait for its end."""
         if self._engine.in_handler():
             return
-        await self._engine.background.until(
+        await self._engine.background.wait_until(
             lambda: consumer.state != STARTING and consumer not in self._reopening
         )
 
-    async def obey(self) -> None:
+    async def apply_requests(self) -> None:
         """Act on all requests made before the call; return once that has begun for each."""
-        self.asked += 1
-        self._again = True
-        while self._looking:
-            await self._engine.background.until(lambda: not self._looking)
-            if not self._again:
+        self.request_count += 1
+        self._rerun = True
+        while self._is_reading:
+            await self._engine.background.wait_until(lambda: not self._is_reading)
+            if not self._rerun:
                 return
-        self._looking = True
+        self._is_reading = True
         try:
-            while self._again:
-                self._again = False
-                noted = dict(self._noted)  # the answer lacks halts recorded while it is on its way
+            while self._rerun:
+                self._rerun = False
+                # The answer lacks halts recorded while it is on its way.
+                recorded_halts = dict(self._recorded_halts)
                 for control in await self._storage.read_controls(list(self._engine.consumers)):
                     consumer = self._engine.consumers.get(control.name)
                     if consumer is not None:
-                        self._apply(consumer, control, noted.get(control.name))
+                        self._apply(consumer, control, recorded_halts.get(control.name))
         except StorageClosedError:
             return
         except StorageError as error:
             self._engine.report(StorageTrouble("", error))
-            self._engine.timers.add(_PAUSE, self.look)
+            self._engine.timers.add(_PAUSE, self.poll)
         except asyncio.CancelledError:
-            self._again = True  # a handler whose time is up may have been reading for other callers, too
+            self._rerun = True  # a handler whose time is up may have been reading for other callers, too
             raise
         finally:
-            self._looking = False
-            self._engine.background.noticed()
+            self._is_reading = False
+            self._engine.background.notify_observers()
 
-    def _apply(self, consumer: Consumer, control: Control, noted: int | None) -> None:
+    def _apply(self, consumer: Consumer, control: Control, recorded_epoch: int | None) -> None:
         if consumer.tracker is None or consumer in self._reopening:
             return  # it is about to be opened, and reads the request from its cursor then
         if control.move is not None:
             if consumer.state == ACTIVE:
                 self._engine.set_aside(consumer, PAUSED)
-            self._take_up_anew(consumer, resumes=False)  # the opening finds the cursor moved
+            self._start_reopening(consumer, resumes=False)  # the opening finds the cursor moved
         elif consumer.state == HALTED:
-            if noted == consumer.epoch and not control.halted:
-                self._take_up_anew(consumer, resumes=not control.paused)
+            if recorded_epoch == consumer.epoch and not control.halted:
+                self._start_reopening(consumer, resumes=not control.paused)
         elif control.paused:
             if consumer.state == ACTIVE:
                 self.pause(consumer)
             elif consumer.state == PAUSED and control.reopenings != consumer.reopenings:
-                self._take_up_anew(consumer, resumes=False)
-        elif consumer.state == PAUSED or (consumer.state == ACTIVE and _differs(consumer, control)):
+                self._start_reopening(consumer, resumes=False)
+        elif consumer.state == PAUSED or (consumer.state == ACTIVE and _has_new_request(consumer, control)):
             resumes = consumer.state == PAUSED
             if not resumes:
                 self._engine.set_aside(consumer, PAUSED)
-            self._take_up_anew(consumer, resumes)
+            self._start_reopening(consumer, resumes)
 
     def note_halts(self) -> None:
         """Record in the storage what halted here, so that any process may ask to resume it."""
         for consumer in self._engine.consumers.values() if not self._engine.halting else ():
-            if consumer.state == HALTED and self._noted.get(consumer.name) != consumer.epoch:
+            if consumer.state == HALTED and self._recorded_halts.get(consumer.name) != consumer.epoch:
                 self._engine.background.spawn(self._note_halt(consumer, consumer.epoch))
 
     async def _note_halt(self, consumer: Consumer, epoch: int) -> None:
         while consumer.state == HALTED and consumer.epoch == epoch:
             try:
                 if await self._storage.note_halt(consumer.name, epoch, consumer.reason):
-                    self._noted[consumer.name] = epoch
-                    await self.obey()  # a resume may have been asked for before the record was known here
+                    self._recorded_halts[consumer.name] = epoch
+                    # A resume may have been asked for before the record was known here.
+                    await self.apply_requests()
                 return
             except StorageClosedError:
                 return
@@ -137,7 +139,7 @@ class Controls:
                 self._engine.report(StorageTrouble(consumer.name, error))
                 await self._engine.background.sleep(_PAUSE)
 
-    def _take_up_anew(self, consumer: Consumer, resumes: bool) -> None:
+    def _start_reopening(self, consumer: Consumer, resumes: bool) -> None:
         self._reopening.add(consumer)
         self._engine.background.spawn(self._reopen(consumer, resumes))
 
@@ -152,7 +154,7 @@ class Controls:
         try:
             while True:
                 try:
-                    await self._open_from_rest(consumer, set_aside, resumes)
+                    await self._reopen_when_idle(consumer, set_aside, resumes)
                     return
                 except StorageClosedError:
                     return
@@ -164,9 +166,9 @@ class Controls:
         finally:
             self._reopening.discard(consumer)
 
-    async def _open_from_rest(self, consumer: Consumer, set_aside: str, resumes: bool) -> None:
+    async def _reopen_when_idle(self, consumer: Consumer, set_aside: str, resumes: bool) -> None:
         """Open a subscription again once its handlers have ended and their work is saved."""
-        await self._at_rest(consumer)
+        await self._wait_until_idle(consumer)
         if consumer.state == set_aside:
             await self._leases.reopen(consumer)
             if resumes and consumer.state == ACTIVE:
@@ -179,25 +181,25 @@ class Controls:
         subscription half opened.
         """
         if consumer not in self._reopening:
-            self._take_up_anew(consumer, resumes=True)
-        await self.opened(consumer)
+            self._start_reopening(consumer, resumes=True)
+        await self.wait_until_open(consumer)
         if self._engine.halting:
             raise BusNotRunningError(action="wait any longer", state="stopping")
 
-    async def _at_rest(self, consumer: Consumer) -> None:
-        await self._engine.background.until(lambda: not consumer.in_flight)
+    async def _wait_until_idle(self, consumer: Consumer) -> None:
+        await self._engine.background.wait_until(lambda: not consumer.in_flight)
         await self._engine.settlement.flush()
 
     async def reset(self, consumer: Consumer, start: Start) -> int:
         """Move the cursor of a subscription that this process holds, and go on from there."""
-        await self.opened(consumer)
+        await self.wait_until_open(consumer)
         if consumer.tracker is None:
             return await self._storage.reset_subscription(consumer.name, start)
         self._reopening.add(consumer)
         try:
             if consumer.state == ACTIVE:
                 self._engine.set_aside(consumer, PAUSED)
-            await self._at_rest(consumer)
+            await self._wait_until_idle(consumer)
             position = await self._storage.reset_subscription(consumer.name, start, epoch=consumer.epoch)
         finally:
             # Also if the move was refused: deliveries that were set aside are still unfinished in the cursor.
@@ -211,10 +213,10 @@ class Controls:
         self._reopening.discard(consumer)
 
 
-def _differs(consumer: Consumer, control: Control) -> bool:
+def _has_new_request(consumer: Consumer, control: Control) -> bool:
     """Return whether there is a request that the opening did not see, or the replay was called off."""
     asked = {replay.id for replay in control.replays}
     running = consumer.replay is not None and len(consumer.replay) > 0
-    called_off = running and consumer.replay.replay.id not in asked  # type: ignore[union-attr]
+    cancelled = running and consumer.replay.replay.id not in asked  # type: ignore[union-attr]
     reopens = control.reopenings != consumer.reopenings
-    return bool(asked - consumer.replays) or called_off or reopens
+    return bool(asked - consumer.replays) or cancelled or reopens

@@ -90,7 +90,7 @@ class MemoryDeadLetters:
         if known is not None and self._by_id[known].state == "retrying":
             self.remove(subscription, position)
 
-    def call_off_retries(self, subscription: str, positions: Iterable[int]) -> None:
+    def cancel_retries(self, subscription: str, positions: Iterable[int]) -> None:
         """Mark dead letters whose retry was called off as parked again, so that they can be retried later."""
         for position in positions:
             letter = self.find(subscription, position)
@@ -165,7 +165,7 @@ class MemoryDeadLetters:
                 and (event_type is None or _type_of(letter) == event_type)
                 and (error_type is None or letter.error_type == error_type)
             ):
-                yield self._shown(letter)
+                yield self._make_record(letter)
 
     async def group_dead_letters(self) -> list[DeadLetterGroup]:
         """Count dead letters by subscription and type of the last error, the largest group first."""
@@ -178,7 +178,7 @@ class MemoryDeadLetters:
 
     async def get_dead_letter(self, dead_letter_id: int) -> DeadLetterRecord:
         """Return a dead letter. Raises DeadLetterNotFoundError."""
-        return self._shown(self._get(dead_letter_id))
+        return self._make_record(self._get(dead_letter_id))
 
     async def begin_retry(
         self, dead_letter_id: int, payload: bytes | None, now: float
@@ -205,7 +205,7 @@ class MemoryDeadLetters:
         except KeyError:
             raise DeadLetterNotFoundError(dead_letter_id=dead_letter_id) from None
 
-    def _shown(self, letter: DeadLetterRecord) -> DeadLetterRecord:
+    def _make_record(self, letter: DeadLetterRecord) -> DeadLetterRecord:
         if letter.key is None:
             return letter
         return msgspec.structs.replace(letter, queued=self.queue_length(letter.subscription, letter.key))

@@ -21,12 +21,12 @@ async def deliver_direct(worker: Worker, arrivals: Arrivals) -> None:
     """
     consumer = arrivals.consumer
     engine, handler, set_current = consumer.engine, consumer.handler, current_event.set
-    arrivals.begin(worker, consumer.slice)
+    arrivals.begin_slice(worker, consumer.slice)
     event: DomainEvent | None = None
     error: BaseException | None = None
     consumer.in_flight += 1
     try:
-        for event in arrivals.left:
+        for event in arrivals.remaining:
             set_current(event)
             await handler(event)
             engine.pending -= 1

@@ -24,7 +24,7 @@ from pabal.delivery.quarantine import Quarantine
 from pabal.delivery.redelivery import Redelivery
 from pabal.delivery.router import Router
 from pabal.delivery.settlement import Settlement
-from pabal.delivery.shutdown import bury_work, end_work, ended, save_last
+from pabal.delivery.shutdown import discard_closed_loop, save_last, stop_workers, wait_until_ended
 from pabal.delivery.subscription import Subscription, key_text
 from pabal.delivery.tally import Tally
 from pabal.delivery.timers import Timers
@@ -91,18 +91,18 @@ class Engine:
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the last start."""
-        self._outlived: list[asyncio.Task[None]] = []
+        self._leftover_tasks: list[asyncio.Task[None]] = []
         """Workers whose handlers did not end when they were cancelled."""
 
     # -- consumers ------------------------------------------------------------------------------------
 
     def add(self, subscription: Subscription) -> Consumer:
         """Add a subscription: active at once without storage, opened in the background with it."""
-        consumer = Consumer(subscription, self, self._call_of(subscription))
+        consumer = Consumer(subscription, self, self._wrap_handler(subscription))
         self.consumers[subscription.name] = self._by_id[subscription.id] = consumer
         if self.feed is None:  # dead letters in memory outlive the subscription, and so do blocked keys
             consumer.blocked = dict.fromkeys(self.dead_letters.blocking_keys(subscription.name), 0)
-        self._rewire(consumer, *self.router.joined(consumer))
+        self._rewire(consumer, *self.router.add_consumer(consumer))
         if self.feed is None:
             consumer.state = ACTIVE
         else:
@@ -117,11 +117,11 @@ class Engine:
         del self.consumers[consumer.name]
         consumer.state = CLOSED
         if self.feed is not None and not self.halting:
-            self.feed.leases.let_go(consumer)
+            self.feed.leases.release_removed(consumer)
         self.pending -= consumer.drop_lanes()
-        self._rewire(*self.router.left(consumer))
-        self.admission.let_in()
-        self.background.noticed()
+        self._rewire(*self.router.remove_consumer(consumer))
+        self.admission.admit()
+        self.background.notify_observers()
         return True
 
     def rewire(self) -> None:
@@ -131,14 +131,14 @@ class Engine:
 
     def _rewire(self, *consumers: Consumer) -> None:
         for consumer in consumers:
-            consumer.rewire(self._call_of(consumer.subscription), with_middleware=bool(self.middleware))
+            consumer.rewire(self._wrap_handler(consumer.subscription), with_middleware=bool(self.middleware))
 
-    def _call_of(self, subscription: Subscription) -> Any:
-        return wrap(subscription.handler.bind(self._threads, lambda: self.cancelling), self.middleware)
+    def _wrap_handler(self, subscription: Subscription) -> Any:
+        return wrap(subscription.handler.bind(self._get_executor, lambda: self.cancelling), self.middleware)
 
-    def _threads(self) -> Executor:
+    def _get_executor(self) -> Executor:
         if self.crew is not None:
-            return self.crew._threads()
+            return self.crew._get_executor()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max(4, self.worker_count), "pabal-handler")
         return self._executor
@@ -218,10 +218,10 @@ class Engine:
     async def rest(self) -> None:
         """Wait, as a worker, until a lane is ready."""
         if self.admission.waiters:
-            self.admission.let_in(all_at_once=True)
+            self.admission.admit(all_at_once=True)
         for engine in (self, *self.fellows):
             if engine.background.observers:
-                engine.background.noticed()
+                engine.background.notify_observers()
         future = asyncio.get_running_loop().create_future()
         self.resting.append(future)
         await future
@@ -256,7 +256,7 @@ class Engine:
         lane.state = LOADING
         self.background.spawn(self.feed.reload(lane))
 
-    def abandoned(self) -> None:
+    def on_workers_cancelled(self) -> None:
         """Record that the workers were cancelled from outside, as at the end of ``asyncio.run``."""
         self.router.stored = True  # nothing may go directly into lanes that no worker empties
         self.router.forget()
@@ -265,8 +265,8 @@ class Engine:
 
     def halt(self, consumer: Consumer, reason: str) -> None:
         """Stop one subscription where it is; all others go on."""
-        told = storable(reason[:1000])  # it is stored, for other processes to read
-        consumer.reason = f"halted at {told}; fix the cause, then restart the bus or call bus.resume()"
+        cause = storable(reason[:1000])  # it is stored, for other processes to read
+        consumer.reason = f"halted at {cause}; fix the cause, then restart the bus or call bus.resume()"
         self.set_aside(consumer, HALTED)
         self.report(SubscriptionHalted(consumer.name, consumer.reason))
         if self.feed is not None:
@@ -277,13 +277,13 @@ class Engine:
         consumer.state = state
         consumer.live = False
         self.pending -= consumer.drop_lanes()
-        self.admission.let_in()
-        self.background.noticed()
+        self.admission.admit()
+        self.background.notify_observers()
 
-    def fenced(self, consumer: Consumer) -> None:
+    def on_lease_lost(self, consumer: Consumer) -> None:
         """Let go of a subscription whose lease another process has taken over."""
         assert self.feed is not None
-        self.feed.leases.fenced(consumer)
+        self.feed.leases.on_lease_lost(consumer)
 
     def halted_in(self, name: str) -> int | None:
         """Return the epoch in which a subscription halted here, or None if it has not halted."""
@@ -302,14 +302,14 @@ class Engine:
         if self.feed is not None:
             await self.feed.controls.resume(consumer)
         elif self.in_handler():
-            self.background.spawn(self._go_on(consumer))
+            self.background.spawn(self._resume(consumer))
         else:
-            await self._go_on(consumer)
+            await self._resume(consumer)
         return True
 
-    async def _go_on(self, consumer: Consumer) -> None:
+    async def _resume(self, consumer: Consumer) -> None:
         # A handler that still runs would otherwise run beside the next attempt, or the next event of its key.
-        await self.background.until(lambda: not consumer.in_flight)
+        await self.background.wait_until(lambda: not consumer.in_flight)
         if consumer.state == HALTED:  # neither removed nor resumed by another call in the meantime
             consumer.reason = ""
             consumer.state = ACTIVE
@@ -324,13 +324,13 @@ class Engine:
 
     def report(self, report: Report) -> None:
         """Pass a report to every listener; a listener that raises is removed."""
-        self.listeners.tell(report)
+        self.listeners.notify(report)
 
     # -- life -----------------------------------------------------------------------------------------
 
     async def start(self, storage: EventStorage | None) -> None:
         """Open all subscriptions, and read if there is storage. ``begin_work`` then starts the workers."""
-        await ended(self._outlived)
+        await wait_until_ended(self._leftover_tasks)
         self._loop = asyncio.get_running_loop()
         self.halting = self.cancelling = False
         if self.crew is None:
@@ -367,12 +367,12 @@ class Engine:
         """Let running handlers finish until ``deadline`` (monotonic), then cancel them; save progress."""
         self.halting = True
         if self._loop is not None and self._loop.is_closed():
-            bury_work(self)
+            discard_closed_loop(self)
         for consumer in self.consumers.values():
             consumer.end_slices()
         while self.resting:
             self.wake()
-        await end_work(self, deadline)
+        await stop_workers(self, deadline)
         self.timers.clear()
         self.watchdog.stop()
         if self.feed is None and self.pending:
@@ -385,15 +385,15 @@ class Engine:
             consumer.drop_lanes()
             consumer.arrivals.state = IDLE  # ``ready`` is cleared below
             consumer.tracker = None
-            consumer.live = consumer.opened = False
+            consumer.live = consumer.is_loaded = False
             consumer.number = consumer.epoch = 0  # if it is forgotten from now on, it starts like a new one
         if self.crew is None:
-            self._outlived += [worker.task for worker in self.workers if not worker.task.done()]
+            self._leftover_tasks += [worker.task for worker in self.workers if not worker.task.done()]
             self.workers.clear()
             self.ready.clear()
         self.quarantine.reset()
-        self.admission.end()
+        self.admission.release_all()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
-        self.background.noticed()
+        self.background.notify_observers()

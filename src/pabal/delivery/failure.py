@@ -89,7 +89,7 @@ class Failures:
         reason = f"the process died during attempt {failing.attempts} of {failing.attempts}"
         verdict = self._give_up(lane, consumer, items[0], reason, None)
         if consumer.followed:
-            consumer.attempted(items[0][0])
+            consumer.mark_attempted(items[0][0])
         return verdict is Verdict.GO_ON
 
     def succeeded(self, lane: Lane, consumer: Consumer, items: list[Item]) -> None:
@@ -147,9 +147,9 @@ class Failures:
         if earlier is not None and earlier.from_dead_letter:
             self._engine.redelivery.failed(consumer, position)
         else:
-            consumer.finished(position)
+            consumer.finish(position)
         if consumer.followed:
-            consumer.attempted(position)
+            consumer.mark_attempted(position)
 
     # -- inside ---------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Failures:
         if earlier is not None and earlier.from_dead_letter:
             engine.redelivery.failed(consumer, position)
         else:
-            consumer.finished(position)
+            consumer.finish(position)
         engine.pending -= 1
         if blocks:
             engine.redelivery.block(consumer, lane)

@@ -39,7 +39,7 @@ async def deliver_fast(worker: Worker, lane: Lane, consumer: Consumer) -> None:
             if failing:
                 # Other deliveries of the subscription have failed, and this one may have failed before.
                 engine.failures.succeeded(lane, consumer, [item])
-                consumer.finished(item[0])
+                consumer.finish(item[0])
             engine.pending -= 1
     except BaseException as error:
         assert item is not None
@@ -94,20 +94,20 @@ async def deliver_fast_stored(worker: Worker, lane: Lane, consumer: Consumer) ->
         if consumer.tracker is not tracker:
             engine.pending -= 1  # taken over or reopened while the handler ran: not ours to record
             break
-        consumer.noted()
+        consumer.mark_progress()
         if error is not None and item is not None:
             consumer.in_flight -= 1
             worker.after_failure(lane, consumer, item, error)
             return
         if consumer.followed and item is not None:
-            consumer.attempted(item[0])  # another lane began to wait for it during this very delivery
+            consumer.mark_attempted(item[0])  # another lane began to wait for it during this very delivery
         following = _next_of(consumer) if left and not failing and perf_counter() < until else None
         worker.put_back(lane)
         if following is None:
             break
         lane, items = following, following.items
     consumer.in_flight -= 1
-    worker.end_by(error)
+    worker.raise_if_ending(error)
 
 
 def _next_of(consumer: Consumer) -> Lane | None:

@@ -13,7 +13,7 @@ from pabal.delivery.control import Controls
 from pabal.delivery.lane import IDLE, LOADING, Lane
 from pabal.delivery.leases import Leases
 from pabal.delivery.pages import decode_for, enter_direct, route_page
-from pabal.delivery.shutdown import bury
+from pabal.delivery.shutdown import close_dead_tasks
 from pabal.delivery.spilling import has_room
 from pabal.domain.envelope import StoredRecord
 from pabal.domain.event import kind_of, private_copy
@@ -56,8 +56,8 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._pause = _POLL_IDLE
-        self._heard_at = -_IDLE_AFTER
-        self._hush: Callable[[], None] = _nothing
+        self._last_write_at = -_IDLE_AFTER
+        self._stop_listening: Callable[[], None] = _noop
         self.leases = Leases(engine, storage, self)
         self.controls = Controls(engine, storage, self.leases)
 
@@ -81,14 +81,14 @@ class Feed:
         self.controls.start()
         await self.leases.start()
         if self._storage.capabilities.shared:
-            self._hush = self._storage.listen_to_others(self._look_at_others)
+            self._stop_listening = self._storage.listen_to_others(self._poll_other_processes)
             self._poll()
 
     async def stop(self) -> None:
         """Stop reading and listening. May be called again, as after a stop that was cancelled."""
         self.controls.stop()
-        hush, self._hush = self._hush, _nothing
-        hush()
+        stop_listening, self._stop_listening = self._stop_listening, _noop
+        stop_listening()
         remove, self._remove_listener = self._remove_listener, None
         if remove is not None:
             remove()
@@ -96,11 +96,11 @@ class Feed:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def bury(self) -> None:
+    def discard_closed_loop(self) -> None:
         """Forget the tasks of an event loop that was closed."""
-        bury(self._task)
+        close_dead_tasks(self._task)
         self._task = self._wake = None
-        self.leases.bury()
+        self.leases.discard_closed_loop()
 
     # -- other processes ------------------------------------------------------------------------------
 
@@ -108,20 +108,20 @@ class Feed:
         """Look for writes of other processes: every millisecond after one, then less and less often."""
         if self._engine.halting:
             return
-        if self._look_at_others():
+        if self._poll_other_processes():
             self._pause = _POLL_FASTEST
-            self._heard_at = self._engine.clock.monotonic()
-        elif self._engine.clock.monotonic() - self._heard_at > _IDLE_AFTER:
+            self._last_write_at = self._engine.clock.monotonic()
+        elif self._engine.clock.monotonic() - self._last_write_at > _IDLE_AFTER:
             self._pause = _POLL_IDLE
         self._engine.timers.add(self._pause, self._poll)
         self._pause = max(self._pause, min(_POLL_SLOWEST, self._pause * 1.25))
 
-    def _look_at_others(self) -> bool:
+    def _poll_other_processes(self) -> bool:
         """Take in what other processes wrote; True if they added events."""
         try:
             head = self._storage.poll_head()
             if self._storage.poll_controls():
-                self.controls.look()
+                self.controls.poll()
         except StorageError:
             head = None  # the next read or write meets the same trouble and reports it
         if head is None or head <= self.head:
@@ -129,9 +129,9 @@ class Feed:
         self.moved(head)
         return True
 
-    async def grown(self, beyond: int) -> None:
+    async def wait_for_growth(self, beyond: int) -> None:
         """Wait until the log is known to extend beyond a position."""
-        await self._engine.background.until(lambda: self.head > beyond)
+        await self._engine.background.wait_until(lambda: self.head > beyond)
 
     # -- live -----------------------------------------------------------------------------------------
 
@@ -152,11 +152,11 @@ class Feed:
             for consumer in consumers:
                 if consumer.live and consumer.tracker is not None:
                     consumer.tracker.seen = max(last, consumer.tracker.seen)
-                    consumer.passed_over(last)
-                    engine.settlement.passed(consumer)
+                    consumer.release_up_to(last)
+                    engine.settlement.mark_passed(consumer)
         self.head = max(self.head, last)
         self.look()
-        engine.background.noticed()
+        engine.background.notify_observers()
 
     def _route_live(self, batch: Committed) -> None:
         engine = self._engine
@@ -187,7 +187,7 @@ class Feed:
             for consumer in self._engine.consumers.values():
                 consumer.live = False
             self.look()
-            self._engine.background.noticed()
+            self._engine.background.notify_observers()
 
     # -- from disk ------------------------------------------------------------------------------------
 
@@ -212,12 +212,12 @@ class Feed:
             for consumer in self._engine.consumers.values()
         )
 
-    def _next(self) -> Consumer | None:
+    def _most_lagging(self) -> Consumer | None:
         """Return the consumer that lags most among those with room, or None."""
         best: Consumer | None = None
         for consumer in self._engine.consumers.values():
             tracker = consumer.tracker
-            if tracker is None or consumer.live or not consumer.opened or consumer.state != ACTIVE:
+            if tracker is None or consumer.live or not consumer.is_loaded or consumer.state != ACTIVE:
                 continue
             if tracker.seen >= self.head:
                 consumer.live = True
@@ -233,9 +233,9 @@ class Feed:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            slowest = self._next()
+            slowest = self._most_lagging()
             if slowest is None:
-                self._engine.background.noticed()
+                self._engine.background.notify_observers()
                 self._wake = loop.create_future()
                 await self._wake
                 self._wake = None
@@ -245,7 +245,7 @@ class Feed:
             try:
                 page = await self._storage.read_page(after, limit=_READ)
             except CorruptLogError as error:
-                self._stuck(after, error)
+                self._halt_at_damage(after, error)
                 continue
             except StorageClosedError:
                 return
@@ -253,7 +253,7 @@ class Feed:
                 self._engine.report(StorageTrouble(slowest.name, error))
                 await self._engine.background.sleep(_READ_PAUSE)
                 continue
-            for part in _parts(page):
+            for part in _split_page(page):
                 async with self._engine.routing:
                     followed = self._route(after, part)
                     # Handlers and publishers share the loop with a lagging subscription: let them run.
@@ -264,31 +264,31 @@ class Feed:
 
     def _route(self, after: int, page: Page) -> bool:
         """Give a page of rows above ``after`` to the consumers that lag there; False if there are none."""
-        together = tuple(
+        lagging = tuple(
             consumer
             for consumer in self._engine.consumers.values()
             if consumer.tracker is not None
             and not consumer.live
-            and consumer.opened
+            and consumer.is_loaded
             and consumer.state == ACTIVE
             and after <= consumer.tracker.seen < page.upto
             and consumer.queued < BUFFER_HIGH
             and len(consumer.unsaved.parked) < BUFFER_LOW
         )
-        route_page(self._engine, page.rows, together)
-        for consumer in together:
+        route_page(self._engine, page.rows, lagging)
+        for consumer in lagging:
             tracker = consumer.tracker
             if tracker is None or consumer.state != ACTIVE:
                 continue
             if not page.rows or tracker.seen >= page.rows[-1].position:
                 tracker.seen = max(tracker.seen, page.upto)
-            consumer.passed_over(tracker.seen)
-            self._engine.settlement.passed(consumer)
+            consumer.release_up_to(tracker.seen)
+            self._engine.settlement.mark_passed(consumer)
         if self._engine.quarantine.active:
-            self._engine.quarantine.look()
-        return bool(together)
+            self._engine.quarantine.release_if_quiet()
+        return bool(lagging)
 
-    def _stuck(self, after: int, error: StorageError) -> None:
+    def _halt_at_damage(self, after: int, error: StorageError) -> None:
         """Halt the consumers that would have to read the damaged row next; all others go on."""
         for consumer in list(self._engine.consumers.values()):
             tracker = consumer.tracker
@@ -300,7 +300,7 @@ class Feed:
             ):
                 self._engine.halt(consumer, f"position {after + 1}: {error}")
 
-    def hand_over(self, row: StoredRecord, consumer: Consumer) -> None:
+    def route_row(self, row: StoredRecord, consumer: Consumer) -> None:
         """Put a row that was already added to the tracker into a lane of one consumer."""
         event = decode_for(self._engine, consumer, row)
         if event is not None:
@@ -309,17 +309,19 @@ class Feed:
 
     # -- again ----------------------------------------------------------------------------------------
 
-    async def enter_again(self, consumer: Consumer, positions: Sequence[int]) -> None:
+    async def requeue(self, consumer: Consumer, positions: Sequence[int]) -> None:
         """Read positions that are unfinished in the tracker, and put their events into lanes."""
         tracker = consumer.tracker
-        rows = await self._engine.background.insist(consumer, lambda: self._storage.read_positions(positions))
+        rows = await self._engine.background.call_with_retry(
+            consumer, lambda: self._storage.read_positions(positions)
+        )
         if rows is None or not consumer.is_open(tracker):
             return
         for gone in set(positions) - {row.position for row in rows}:
             consumer.pass_over(gone)
         for row in rows:
             if consumer.subscription.matcher.matches_name(row.event_type):
-                self.hand_over(row, consumer)
+                self.route_row(row, consumer)
             else:
                 consumer.pass_over(row.position)
 
@@ -329,7 +331,9 @@ class Feed:
         tracker = consumer.tracker
         assert lane.spilled is not None
         chunk = list(lane.spilled[:_PAGE])
-        rows = await self._engine.background.insist(consumer, lambda: self._storage.read_positions(chunk))
+        rows = await self._engine.background.call_with_retry(
+            consumer, lambda: self._storage.read_positions(chunk)
+        )
         if rows is None or consumer.tracker is not tracker or lane.spilled is None or lane.state != LOADING:
             return
         rest = lane.spilled[_PAGE:]
@@ -339,7 +343,7 @@ class Feed:
         for gone in set(chunk) - {row.position for row in rows}:
             consumer.pass_over(gone)
         for row in rows:
-            self.hand_over(row, consumer)
+            self.route_row(row, consumer)
         lane.spilled = rest or None
         if lane.items:
             self._engine.make_ready(lane)
@@ -349,7 +353,7 @@ class Feed:
             lane.state = IDLE
 
 
-def _parts(page: Page) -> Iterator[Page]:
+def _split_page(page: Page) -> Iterator[Page]:
     """Split a page that was read into the parts that are routed one at a time."""
     start = size = 0
     for end, row in enumerate(page.rows):
@@ -360,5 +364,5 @@ def _parts(page: Page) -> Iterator[Page]:
     yield Page(page.rows[start:], page.upto)
 
 
-def _nothing() -> None:
+def _noop() -> None:
     """Do nothing: there is no listener to remove."""

@@ -59,9 +59,9 @@ class Handler:
             arguments = (event, context) if wants_context else (event,)
             loop = asyncio.get_running_loop()
             # The thread sees the caller's context variables, so causation is inherited there too.
-            call = functools.partial(copy_context().run, called_in_thread, function, *arguments)
+            call = functools.partial(copy_context().run, call_in_thread, function, *arguments)
             thread = loop.run_in_executor(executor(), call)
-            result = await _uninterrupted(thread, stopping)
+            result = await _wait_despite_cancel(thread, stopping)
             if inspect.isawaitable(result):
                 return await result
             return result
@@ -69,7 +69,7 @@ class Handler:
         return call_sync
 
 
-def called_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def call_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Call a function whose result goes into a future; raise RuntimeError if it raises StopIteration.
 
     An asyncio future refuses StopIteration, so the task that waits for the thread would wait for ever.
@@ -80,7 +80,7 @@ def called_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any
         raise RuntimeError("the handler raised StopIteration") from error
 
 
-def settled(option: str, answer: Any) -> Any:
+def plain_result(option: str, answer: Any) -> Any:
     """Return the answer of a plain function; refuse an awaitable, which is always true.
 
     Raises SubscriptionError.
@@ -94,7 +94,7 @@ def settled(option: str, answer: Any) -> Any:
     return answer
 
 
-async def _uninterrupted(future: asyncio.Future[Any], stopping: Callable[[], bool]) -> Any:
+async def _wait_despite_cancel(future: asyncio.Future[Any], stopping: Callable[[], bool]) -> Any:
     """Wait for a thread to end even if cancelled: its event must not be handled twice at once."""
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -126,14 +126,14 @@ def _callable_of(target: Any) -> Callable[..., Any]:
 
 def is_generator(function: Callable[..., Any]) -> bool:
     """Return whether calling a function only makes a generator, without running any of its body."""
-    inner = _unwrapped(function)
+    inner = _unwrap(function)
     return any(
         inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
         for one in (inner, getattr(inner, "__call__", None))  # noqa: B004 - the method itself is asked for
     )
 
 
-def _unwrapped(function: Any) -> Any:
+def _unwrap(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -141,14 +141,14 @@ def _unwrapped(function: Any) -> Any:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether calling a function, or a callable object, makes a coroutine."""
-    inner = _unwrapped(function)
+    inner = _unwrap(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
         getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for
     )
 
 
 def _name_of(target: Any, function: Callable[..., Any]) -> str:
-    inner = _unwrapped(function)
+    inner = _unwrap(function)
     if not hasattr(inner, "__qualname__"):
         inner = type(inner)
     if inspect.ismethod(inner):

@@ -53,12 +53,12 @@ class Leases:
         await self._engine.tally.count()  # first: an open consumer asks whether there is room
         consumers = list(self._engine.consumers.values())
         for first in range(0, len(consumers), _TOGETHER):
-            await self._open_together(consumers[first : first + _TOGETHER])
+            await self._open_all(consumers[first : first + _TOGETHER])
         await self._look_for_unclaimed()
         if self._storage.capabilities.shared:
             self._engine.timers.add(_RENEW_EVERY, self._renew)
 
-    async def _open_together(self, consumers: Sequence[Consumer]) -> None:
+    async def _open_all(self, consumers: Sequence[Consumer]) -> None:
         openings: deque[Coroutine[Any, Any, None]] = deque()
         try:
             for consumer in consumers:
@@ -84,13 +84,13 @@ class Leases:
         )
         self._openings[opening] = consumer.name
         self._being_opened[consumer] = asyncio.get_running_loop().create_future()
-        return self._opened(consumer, opening, self._feed.controls.asked)
+        return self._opened(consumer, opening, self._feed.controls.request_count)
 
     def open_or_stand_by(self, consumer: Consumer) -> Awaitable[None]:
         """Open a subscription while the bus runs: on storage trouble, stand by and try again."""
-        return self._waited_out(consumer, self.open(consumer))
+        return self._finish_opening(consumer, self.open(consumer))
 
-    async def _waited_out(self, consumer: Consumer, opening: Awaitable[None]) -> None:
+    async def _finish_opening(self, consumer: Consumer, opening: Awaitable[None]) -> None:
         try:
             await opening
         except StorageClosedError:
@@ -99,7 +99,7 @@ class Leases:
             self._engine.report(StorageTrouble(consumer.name, error))
             self._stand_by(consumer, f"cannot be opened: {error}")
         if consumer.tracker is not None:
-            self._engine.tally.look()  # the previous holder may have changed the number
+            self._engine.tally.recount()  # the previous holder may have changed the number
 
     async def _open_after(self, closing: asyncio.Future[None], consumer: Consumer) -> None:
         await asyncio.wait([closing])
@@ -129,14 +129,14 @@ class Leases:
             self._stand_by(consumer)
         elif cursor is not None and wanted:
             await self._resume(consumer, cursor)
-            if self._feed.controls.asked != asked:
-                self._feed.controls.look()  # a request may have come after the cursor was read
+            if self._feed.controls.request_count != asked:
+                self._feed.controls.poll()  # a request may have come after the cursor was read
 
     def _stand_by(self, consumer: Consumer, trouble: str = "") -> None:
         consumer.state, consumer.reason = STANDBY, trouble
         consumer.release_followers()
         self._engine.background.spawn_later(_STANDBY_PAUSE, partial(self._try_again, consumer))
-        self._engine.background.noticed()
+        self._engine.background.notify_observers()
 
     async def _try_again(self, consumer: Consumer) -> None:
         if consumer.state == STANDBY:
@@ -147,7 +147,7 @@ class Leases:
     async def _resume(self, consumer: Consumer, cursor: Cursor) -> None:
         """Load the unfinished deliveries of the cursor, then let the feed continue above its frontier."""
         forgotten = cursor.epoch <= consumer.epoch or consumer.number not in (0, cursor.number)
-        had_come = consumer.saved
+        last_saved = consumer.saved
         consumer.number = cursor.number
         consumer.epoch = cursor.epoch
         consumer.journal = self._storage.journal
@@ -162,19 +162,19 @@ class Leases:
         consumer.replays = frozenset(replay.id for replay in cursor.replays)
         consumer.reopenings = cursor.reopenings
         if forgotten:
-            self._engine.halt(consumer, _forgotten(cursor.frontier, had_come))
+            self._engine.halt(consumer, _forgotten_reason(cursor.frontier, last_saved))
             return
         if cursor.paused:
             self._feed.controls.pause(consumer)
             return
         for retry in cursor.retries:
-            self._take_up(consumer, retry)
+            self._restore_retry(consumer, retry)
         consumer.release_followers()  # lanes that waited for the opening check again
         if consumer.followed:
             consumer.unattempted.update(p for p in cursor.unfinished if p not in consumer.failing)
         consumer.state = ACTIVE
         for start in range(0, len(cursor.unfinished), _PAGE):
-            await self._feed.enter_again(consumer, cursor.unfinished[start : start + _PAGE])
+            await self._feed.requeue(consumer, cursor.unfinished[start : start + _PAGE])
             if not consumer.is_open(tracker):
                 return
         await self._resume_dead_letters(consumer, cursor)
@@ -184,30 +184,30 @@ class Leases:
             # In the background of the start: a replay needs the workers, which begin last.
             self._engine.background.spawn(self._replay(consumer, cursor))
         else:
-            self._go_on(consumer)
+            self._start_feeding(consumer)
 
     async def _replay(self, consumer: Consumer, cursor: Cursor) -> None:
         try:
             if await self._replaying.run(consumer, cursor):
-                self._go_on(consumer)
+                self._start_feeding(consumer)
         except BusNotRunningError:
             return  # the progress is saved; the next start continues it
 
-    def _go_on(self, consumer: Consumer) -> None:
+    def _start_feeding(self, consumer: Consumer) -> None:
         # Not earlier: events after the frontier must not overtake those left unfinished below it.
-        consumer.opened = True
+        consumer.is_loaded = True
         self._feed.look()
         if self._engine.quarantine.active:
-            self._engine.quarantine.look()
+            self._engine.quarantine.release_if_quiet()
 
-    def _take_up(self, consumer: Consumer, retry: PendingRetry) -> None:
+    def _restore_retry(self, consumer: Consumer, retry: PendingRetry) -> None:
         clock = self._engine.clock
         # A clock that was ahead, or an earlier policy with long delays, could have set a due time years away.
         wait = min(max(0.0, retry.due_at - clock.time()), consumer.subscription.retry.max_delay)
         due = clock.monotonic() + wait
         failing = Failing(retry.attempts, retry.failures, due, retry.from_dead_letter)
         consumer.failing[retry.position] = failing
-        self._engine.quarantine.consider(consumer, retry.position, failing)
+        self._engine.quarantine.suspect_if_died(consumer, retry.position, failing)
 
     async def _resume_dead_letters(self, consumer: Consumer, cursor: Cursor) -> None:
         """Resume retries of dead letters, and release queues whose dead letter is gone."""
@@ -217,7 +217,7 @@ class Leases:
         after = 0
         while under_way or unblocked:
             page = partial(self._storage.list_dead_letters, subscription=consumer.name, after=after)
-            letters = await self._engine.background.insist(consumer, page)
+            letters = await self._engine.background.call_with_retry(consumer, page)
             if letters is None or not consumer.is_open(tracker):
                 return
             if not letters:
@@ -229,8 +229,8 @@ class Leases:
                 retry = under_way.pop(letter.position, None)
                 if retry is None or letter.state != "retrying":
                     continue
-                if self._engine.redelivery.again(consumer, letter):
-                    self._take_up(consumer, retry)
+                if self._engine.redelivery.redeliver(consumer, letter):
+                    self._restore_retry(consumer, retry)
         for key in unblocked:
             self._engine.redelivery.release_key(consumer, key)
 
@@ -260,22 +260,22 @@ class Leases:
         for name in lost:
             consumer = self._engine.consumers.get(name)
             if consumer is not None:
-                self.fenced(consumer)
+                self.on_lease_lost(consumer)
         if self._storage.capabilities.shared:
-            self._engine.tally.look()  # other processes park, retry and discard, too
+            self._engine.tally.recount()  # other processes park, retry and discard, too
 
-    def fenced(self, consumer: Consumer) -> None:
+    def on_lease_lost(self, consumer: Consumer) -> None:
         """Let go of a subscription that another process took over, and stand by for it."""
         if consumer.tracker is None:
             return
         self._forget(consumer)
         self._stand_by(consumer)
-        self._engine.tally.look()  # dead letters that were not saved are lost with the lease
+        self._engine.tally.recount()  # dead letters that were not saved are lost with the lease
 
     # -- giving up ------------------------------------------------------------------------------------
 
     def _forget(self, consumer: Consumer) -> None:
-        consumer.live = consumer.opened = False
+        consumer.live = consumer.is_loaded = False
         consumer.tracker = None
         consumer.replay = None
         self._engine.pending -= consumer.drop_lanes()
@@ -283,12 +283,12 @@ class Leases:
     async def reopen(self, consumer: Consumer) -> None:
         """Open a subscription that was set aside again, from what is saved of it."""
         if consumer.state == CLOSED:
-            return  # it was removed in the meantime: ``let_go`` releases it
+            return  # it was removed in the meantime: ``release_removed`` releases it
         self._forget(consumer)
         consumer.state = STARTING
-        await self._waited_out(consumer, self.open(consumer, held=consumer.epoch))
+        await self._finish_opening(consumer, self.open(consumer, held=consumer.epoch))
 
-    def let_go(self, consumer: Consumer) -> None:
+    def release_removed(self, consumer: Consumer) -> None:
         """Save and release a subscription that was removed while the bus runs."""
         if consumer.tracker is None:
             # The task that opens it finds out at the end, and releases it.
@@ -305,14 +305,14 @@ class Leases:
 
     async def _close(self, consumer: Consumer) -> None:
         try:
-            await self._engine.background.until(lambda: not consumer.in_flight)
+            await self._engine.background.wait_until(lambda: not consumer.in_flight)
             # An earlier save holds changes that are no longer in this one, so it must be finished first.
             await self._engine.settlement.flush()
         except BusNotRunningError:
             return  # the bus is stopping: ``release`` does it once the handlers have ended
-        await self._engine.background.insist(consumer, partial(self._leave, consumer))
+        await self._engine.background.call_with_retry(consumer, partial(self._save_and_release, consumer))
 
-    async def _leave(self, consumer: Consumer) -> None:
+    async def _save_and_release(self, consumer: Consumer) -> None:
         """Save what a removed subscription has finished; the rest stays unfinished in its cursor."""
         async with self._engine.tally.change():
             await self._storage.save_progress([progress_of(consumer, consumer.unsaved, last=True)])
@@ -320,7 +320,7 @@ class Leases:
         await self._storage.release_subscription(consumer.name, consumer.epoch)
         self.leaving.remove(consumer)
 
-    def bury(self) -> None:
+    def discard_closed_loop(self) -> None:
         """Forget openings and releases of a closed event loop, so that their names can be opened again."""
         self._openings.clear()
         self.leaving.clear()
@@ -328,8 +328,8 @@ class Leases:
     async def release(self) -> None:
         """Release every subscription, so that other processes can take over at once."""
         ended = await asyncio.gather(
-            *(self._give_back(opening, name) for opening, name in tuple(self._openings.items())),
-            *(self._leave(consumer) for consumer in tuple(self.leaving)),
+            *(self._release_opening(opening, name) for opening, name in tuple(self._openings.items())),
+            *(self._save_and_release(consumer) for consumer in tuple(self.leaving)),
             *(
                 self._storage.release_subscription(consumer.name, consumer.epoch)
                 for consumer in self._engine.consumers.values()
@@ -341,7 +341,7 @@ class Leases:
             if error is not None and not isinstance(error, StorageError):  # that lease expires
                 raise error
 
-    async def _give_back(self, opening: asyncio.Future[Cursor | None], name: str) -> None:
+    async def _release_opening(self, opening: asyncio.Future[Cursor | None], name: str) -> None:
         """Release a subscription that was requested but not taken over before the bus stopped."""
         if not opening.done():
             opening.cancel()  # the storage then releases what it has opened
@@ -351,9 +351,9 @@ class Leases:
                 await self._storage.release_subscription(name, cursor.epoch)
 
 
-def _forgotten(begins: int, had_come: int) -> str:
+def _forgotten_reason(begins: int, last_saved: int) -> str:
     """Say why a forgotten subscription halts: starting again at ``begins`` would skip events silently."""
     reason = f"position {begins}, where it starts again, because it was forgotten while in use"
-    if had_come:
-        reason += f" and had reached position {had_come}"
+    if last_saved:
+        reason += f" and had reached position {last_saved}"
     return f"{reason} (reset it to have earlier events delivered)"

@@ -33,13 +33,13 @@ class Listeners:
         self._attached[token] = listener
         if logs:
             self._logging.add(token)
-        return partial(self._take_off, token)
+        return partial(self._detach, token)
 
-    def _take_off(self, token: object) -> None:
+    def _detach(self, token: object) -> None:
         self._attached.pop(token, None)
         self._logging.discard(token)
 
-    def tell(self, report: Report) -> None:
+    def notify(self, report: Report) -> None:
         """Pass a report to every listener; a listener that raises is removed."""
         if not self._logging:
             self._own_log(report)
@@ -49,5 +49,5 @@ class Listeners:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:  # as pytest's failures, or a CancelledError that it raises itself
-                self._take_off(token)
+                self._detach(token)
                 _log.exception("a telemetry listener failed and was removed: %r", listener)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pabal.delivery.engine import Engine
 
 
-class _Way(NamedTuple):
+class _Destination(NamedTuple):
     """Describe how events of one type reach one subscription."""
 
     wanted: bool
@@ -28,7 +28,7 @@ class _Way(NamedTuple):
     """The lane, if the subscription has only one."""
 
 
-_UNWANTED = _Way(wanted=False)
+_UNWANTED = _Destination(wanted=False)
 
 
 def route_page(engine: Engine, rows: Sequence[StoredRecord], consumers: Sequence[Consumer]) -> None:
@@ -47,7 +47,7 @@ def _follow(
     engine: Engine, rows: Sequence[StoredRecord], consumer: Consumer, events: dict[int, DomainEvent] | None
 ) -> None:
     tracker = consumer.tracker
-    ways: dict[str, _Way] = {}
+    destinations: dict[str, _Destination] = {}
     for row in rows:
         if tracker is None or consumer.tracker is not tracker or consumer.state != ACTIVE:
             return
@@ -56,10 +56,10 @@ def _follow(
             continue
         if consumer.queued >= BUFFER_HIGH and not has_room(consumer, BUFFER_HIGH):
             return
-        way = ways.get(row.event_type)
-        if way is None:
-            way = ways[row.event_type] = _way_of(consumer, row.event_type)
-        if not way.wanted:
+        destination = destinations.get(row.event_type)
+        if destination is None:
+            destination = destinations[row.event_type] = _find_destination(consumer, row.event_type)
+        if not destination.wanted:
             if consumer.failing:
                 _forget_retry(engine, consumer, position)
             tracker.seen = position
@@ -72,10 +72,10 @@ def _follow(
                 continue
             if events is not None:
                 events[position] = event
-        if way.lane is not None:
-            engine.enter_lane(consumer, way.lane, position, event)
-        elif way.lanes is not None:
-            enter_direct(engine, consumer, way.lanes, position, event)
+        if destination.lane is not None:
+            engine.enter_lane(consumer, destination.lane, position, event)
+        elif destination.lanes is not None:
+            enter_direct(engine, consumer, destination.lanes, position, event)
         else:
             engine.accept(consumer, position, event)
 
@@ -101,17 +101,17 @@ def _forget_retry(engine: Engine, consumer: Consumer, position: int) -> None:
         engine.settlement.mark(consumer)
 
 
-def _way_of(consumer: Consumer, event_type: str) -> _Way:
+def _find_destination(consumer: Consumer, event_type: str) -> _Destination:
     kind = registry.class_named(event_type)
     if kind is None:
-        return _Way(consumer.subscription.matcher.matches_name(event_type))
+        return _Destination(consumer.subscription.matcher.matches_name(event_type))
     if not consumer.wants(kind):
         return _UNWANTED
     if consumer.followed or consumer.blocked:
-        return _Way(wanted=True)
+        return _Destination(wanted=True)
     if consumer.subscription.is_one_lane:
-        return _Way(wanted=True, lane=consumer.lane_of())
-    return _Way(wanted=True, lanes=consumer.lanes_of(kind))
+        return _Destination(wanted=True, lane=consumer.lane_of())
+    return _Destination(wanted=True, lanes=consumer.lanes_of(kind))
 
 
 def decode_for(engine: Engine, consumer: Consumer, row: StoredRecord) -> DomainEvent | None:

@@ -34,17 +34,17 @@ class Quarantine:
         self._running = False
         self._until = 0.0
 
-    def consider(self, consumer: Consumer, position: int, failing: Failing) -> None:
+    def suspect_if_died(self, consumer: Consumer, position: int, failing: Failing) -> None:
         """Make a delivery a suspect if its process died during its last attempt."""
-        if not died(failing.failures):
+        if not died_in_last_attempt(failing.failures):
             return
         clock = self._engine.clock
         self._until = clock.monotonic() + _LONGEST
-        self._engine.timers.add(_LONGEST, self._give_up)
+        self._engine.timers.add(_LONGEST, self._expire)
         self.active = True
         self._suspects[consumer, position] = failing
 
-    def reprieves(self, consumer: Consumer, position: int, excess: int) -> bool:
+    def allows_extra_attempt(self, consumer: Consumer, position: int, excess: int) -> bool:
         """Return whether a delivery gets an attempt beyond its limit.
 
         It does, up to three times, if it last died among others: nothing proves that it was the cause.
@@ -76,9 +76,9 @@ class Quarantine:
         }
         if not self._suspects:
             self.active = False
-        self.look()
+        self.release_if_quiet()
 
-    def look(self) -> None:
+    def release_if_quiet(self) -> None:
         """Let workers ask for held lanes again: a suspect may have entered one of them."""
         if not self.active or (not self._running and self._is_quiet()):
             self._release()
@@ -89,7 +89,7 @@ class Quarantine:
         self._suspects.clear()
         self._held.clear()
 
-    def _give_up(self) -> None:
+    def _expire(self) -> None:
         if self.active and self._engine.clock.monotonic() >= self._until:
             self.active = False
             self._suspects.clear()
@@ -114,6 +114,6 @@ class Quarantine:
             self._engine.make_ready(lane)
 
 
-def died(failures: tuple[AttemptFailure, ...]) -> bool:
+def died_in_last_attempt(failures: tuple[AttemptFailure, ...]) -> bool:
     """Return whether the process died during the last of these attempts."""
     return bool(failures) and failures[-1].error_type in (PROCESS_DIED, DIED_AMONG_OTHERS)

@@ -45,7 +45,7 @@ class Redelivery:
 
     # -- a dead letter --------------------------------------------------------------------------------
 
-    def again(self, consumer: Consumer, letter: DeadLetterRecord) -> bool:
+    def redeliver(self, consumer: Consumer, letter: DeadLetterRecord) -> bool:
         """Deliver a dead letter once more, with a fresh series of attempts.
 
         Returns False if it is parked again at once: its ordering function raises, or its bytes fit no class
@@ -70,7 +70,7 @@ class Redelivery:
 
     def done(self, consumer: Consumer, position: int) -> None:
         """Settle a dead letter whose retry succeeded."""
-        if consumer.tracker is None:  # with a log, ``finished`` does both
+        if consumer.tracker is None:  # with a log, ``finish`` does both
             if not consumer.failing[position].discarded:
                 self._engine.note_parked(-1)
             self._engine.dead_letters.remove(consumer.name, position)
@@ -85,27 +85,27 @@ class Redelivery:
         if failing is not None and failing.from_dead_letter:
             failing.discarded = True  # a worker may be handling it right now
             if consumer.delayed.pop(position, None) is not None:
-                self.let_go(consumer, position)
+                self.end_discarded(consumer, position)
             for lane in consumer.all_lanes():
                 kept = [item for item in lane.items if item[0] != position]
                 if len(kept) < len(lane.items):
                     lane.items.clear()
                     lane.items.extend(kept)
-                    self.let_go(consumer, position)
+                    self.end_discarded(consumer, position)
                     if lane.state == WAITING:
                         self._engine.make_ready(lane)
                     break
         if letter.key in consumer.blocked:
             self.release_key(consumer, letter.key)
 
-    def let_go(self, consumer: Consumer, position: int) -> None:
+    def end_discarded(self, consumer: Consumer, position: int) -> None:
         """End the delivery of a discarded dead letter without an attempt."""
         self._engine.pending -= 1
         self._moved.pop((consumer.name, position), None)
-        consumer.finished(position)
+        consumer.finish(position)
         if consumer.followed:
-            consumer.attempted(position)
-        self._engine.background.noticed()
+            consumer.mark_attempted(position)
+        self._engine.background.notify_observers()
 
     def without_discarded(self, consumer: Consumer, items: list[Item]) -> list[Item]:
         """End the deliveries whose dead letter was discarded; return the others."""
@@ -113,7 +113,7 @@ class Redelivery:
         for item in items:
             failing = consumer.failing.get(item[0])
             if failing is not None and failing.discarded:
-                self.let_go(consumer, item[0])
+                self.end_discarded(consumer, item[0])
             else:
                 kept.append(item)
         return kept
@@ -152,10 +152,10 @@ class Redelivery:
                 consumer.queued += 1
                 self.waiting += 1
                 consumer.unsaved.queued.append((key, position))
-                consumer.finished(position)
+                consumer.finish(position)
                 if consumer.followed:
-                    consumer.attempted(position)
-        self._engine.background.noticed()
+                    consumer.mark_attempted(position)
+        self._engine.background.notify_observers()
 
     def queue(self, consumer: Consumer, key: str, item: Item) -> None:
         """Queue a newly routed delivery behind its parked key; halt the subscription if there is no room."""
@@ -180,9 +180,9 @@ class Redelivery:
             consumer.queued -= 1
         else:
             consumer.unsaved.queued.append((key, position))
-            consumer.finished(position)
+            consumer.finish(position)
         if consumer.followed:
-            consumer.attempted(position)
+            consumer.mark_attempted(position)
 
     def unblock(self, consumer: Consumer, lane: Lane) -> None:
         """Release the queue of a key whose parked delivery succeeded, once the key's lane is empty."""
@@ -193,7 +193,7 @@ class Redelivery:
     def release_key(self, consumer: Consumer, key: str) -> None:
         """Deliver what is queued behind ``key``, in order and ahead of the key's later events."""
         if consumer.tracker is None:
-            consumer.arrivals.sort()  # events published in the meantime have to come after the queue
+            consumer.arrivals.sort_into_lanes()  # events published meanwhile come after the queue
             del consumer.blocked[key]
             self._engine.router.forget()
             for position, event in self._engine.dead_letters.take_queue(consumer.name, key):
@@ -212,7 +212,7 @@ class Redelivery:
             while key in consumer.blocked and consumer.is_open(tracker):
                 added = consumer.blocked[key]
                 await self._engine.settlement.flush()
-                positions = await self._engine.background.insist(
+                positions = await self._engine.background.call_with_retry(
                     consumer, lambda: storage.queued_positions(consumer.name, key, _PAGE)
                 )
                 if positions is None or not consumer.is_open(tracker):
@@ -232,7 +232,9 @@ class Redelivery:
         """Put the queued deliveries at these positions into their lane; False if none was entered."""
         assert self.storage is not None
         storage = self.storage
-        rows = await self._engine.background.insist(consumer, lambda: storage.read_positions(positions))
+        rows = await self._engine.background.call_with_retry(
+            consumer, lambda: storage.read_positions(positions)
+        )
         if rows is None or not consumer.is_open(tracker):
             return True
         self.waiting -= len(positions)
@@ -269,7 +271,7 @@ class Redelivery:
 
     def _enter(self, consumer: Consumer, position: int, event: DomainEvent, came_from: str | None) -> Lane:
         if consumer.tracker is None:
-            consumer.arrivals.sort()  # an event of its key may be in delivery without a lane
+            consumer.arrivals.sort_into_lanes()  # an event of its key may be in delivery without a lane
         lane = consumer.lane_for(event, self._engine.lanes_of(consumer, event))
         if consumer.tracker is not None:
             consumer.outside[position] = "letter"

@@ -83,15 +83,17 @@ class Replaying:
         known, last = set(cursor.unfinished), min(replay.last, cursor.frontier)
         after = replay.watermark
         while after < last:
-            await background.until(lambda: len(run) < _ROOM or not consumer.is_open(tracker))
+            await background.wait_until(lambda: len(run) < _ROOM or not consumer.is_open(tracker))
             if not consumer.is_open(tracker):
                 return False
-            page = await background.insist(consumer, partial(self._storage.read_page, after, limit=_PAGE))
+            page = await background.call_with_retry(
+                consumer, partial(self._storage.read_page, after, limit=_PAGE)
+            )
             if page is None or not consumer.is_open(tracker):
                 return False
             upto = min(page.upto, last)
             read = partial(self._storage.parked_positions, consumer.name, after, upto)
-            parked = await background.insist(consumer, read)
+            parked = await background.call_with_retry(consumer, read)
             if parked is None or not consumer.is_open(tracker):
                 return False
             known.update(parked)
@@ -100,7 +102,7 @@ class Replaying:
                 return False
             run.pass_over(upto)
             after = upto
-        await background.until(lambda: not len(run) or not consumer.is_open(tracker))
+        await background.wait_until(lambda: not len(run) or not consumer.is_open(tracker))
         if not consumer.is_open(tracker):
             return False
         run.pass_over(replay.last)
@@ -113,4 +115,4 @@ class Replaying:
             wanted = consumer.subscription.matcher.matches_name(row.event_type)
             if wanted and row.position not in known and row.position not in consumer.outside:
                 run.add(row.position)
-                self._feed.hand_over(row, consumer)
+                self._feed.route_row(row, consumer)

@@ -27,14 +27,15 @@ class Route:
             schema.mutable
             or schema.has_floats
             or any(
-                lanes is None or taker.followed or taker.blocked or taker.state != ACTIVE
-                for taker, lanes in taken_by
+                lanes is None or consumer.followed or consumer.blocked or consumer.state != ACTIVE
+                for consumer, lanes in taken_by
             )
         )
         """With a log: there is nothing to copy, and every subscription finds its lane by aggregate id."""
-        self.arrivals = tuple(taker.arrivals for taker, _ in taken_by)
+        self.arrivals = tuple(consumer.arrivals for consumer, _ in taken_by)
         self.by_arrival = all(
-            taker.state == ACTIVE and not (taker.followed or taker.lowers) for taker, _ in taken_by
+            consumer.state == ACTIVE and not (consumer.followed or consumer.predecessors)
+            for consumer, _ in taken_by
         )
         """Without a log: no subscription needs to number or sort its deliveries yet."""
 
@@ -74,21 +75,23 @@ class Router:
         route = self._routes.get(kind)
         if route is None:
             schema = registry.schema_of(kind)
-            takers = [consumer for consumer in self._consumers.values() if consumer.wants(kind)]
-            takers.sort(key=lambda consumer: consumer.subscription.priority)
-            route = self._routes[kind] = Route(schema, [(taker, taker.lanes_of(kind)) for taker in takers])
+            consumers = [consumer for consumer in self._consumers.values() if consumer.wants(kind)]
+            consumers.sort(key=lambda consumer: consumer.subscription.priority)
+            route = self._routes[kind] = Route(
+                schema, [(consumer, consumer.lanes_of(kind)) for consumer in consumers]
+            )
             route.by_arrival = route.by_arrival and not (self.stored or self.aged)
-            looked_at = self._watched or schema.mutable or schema.has_floats
-            if route.by_arrival and not looked_at and issubclass(kind, DomainEvent):
+            is_inspected = self._watched or schema.mutable or schema.has_floats
+            if route.by_arrival and not is_inspected and issubclass(kind, DomainEvent):
                 self.direct[kind] = route
         return route
 
-    def joined(self, consumer: Consumer) -> list[Consumer]:
+    def add_consumer(self, consumer: Consumer) -> list[Consumer]:
         """Count the priority of a consumer that was added; return as ``wire``."""
         self._levels[consumer.subscription.priority] += 1
         return self.wire()
 
-    def left(self, consumer: Consumer) -> list[Consumer]:
+    def remove_consumer(self, consumer: Consumer) -> list[Consumer]:
         """Count the priority of a consumer that was removed; return as ``wire``."""
         priority = consumer.subscription.priority
         self._levels[priority] -= 1
@@ -108,16 +111,16 @@ class Router:
         self._levelled = len(levels) > 1
         consumers = list(self._consumers.values())
         highest = max(levels, default=0)
-        lowers = {
+        predecessors = {
             level: tuple(one for one in consumers if one.subscription.priority < level) for level in levels
         }
         changed: list[Consumer] = []
         for consumer in consumers:
             priority = consumer.subscription.priority
             followed = priority < highest
-            if consumer.followed != followed or bool(consumer.lowers) != bool(lowers[priority]):
+            if consumer.followed != followed or bool(consumer.predecessors) != bool(predecessors[priority]):
                 changed.append(consumer)
-            consumer.lowers = lowers[priority]
+            consumer.predecessors = predecessors[priority]
             if consumer.followed != followed:
                 consumer.set_followed(followed)
         return changed

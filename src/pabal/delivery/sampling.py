@@ -89,7 +89,7 @@ class Sampler:
         engine = self._engine
         consumers = [c for c in engine.consumers.values() if c.state == ACTIVE]
         histograms = {consumer: self._histogram(consumer) for consumer in consumers}
-        p50, p99 = quantiles(_together(histograms.values()), 0.5, 0.99)
+        p50, p99 = quantiles(_merge(histograms.values()), 0.5, 0.99)
         subscriptions = {
             consumer.name: SubscriptionSample(
                 self._handled(consumer),
@@ -128,7 +128,7 @@ class Sampler:
         return since(consumer.figures.durations.counts, {} if before is None else before.histogram)
 
 
-def _together(histograms: Iterable[dict[int, int]]) -> dict[int, int]:
+def _merge(histograms: Iterable[dict[int, int]]) -> dict[int, int]:
     total: dict[int, int] = {}
     for histogram in histograms:
         for step, count in histogram.items():

@@ -10,7 +10,7 @@ from pabal.delivery.bookkeeping import Unsaved
 from pabal.delivery.buffers import SAVED_LAST, SAVED_OFTEN
 from pabal.delivery.consumer import ACTIVE, CLOSED, HALTED, PAUSED, Consumer
 from pabal.delivery.sampling import Sampler
-from pabal.delivery.shutdown import bury
+from pabal.delivery.shutdown import close_dead_tasks
 from pabal.errors import BusNotRunningError, StorageClosedError, StorageError
 from pabal.ports.storage import RECOVERIES_KEPT, Progress, SubscriptionStore
 from pabal.ports.telemetry import StorageTrouble
@@ -63,7 +63,7 @@ class Settlement:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def passed(self, consumer: Consumer) -> None:
+    def mark_passed(self, consumer: Consumer) -> None:
         """Record that a consumer moved past events for others, which need not be saved at once."""
         tracker = consumer.tracker
         if tracker is None or tracker.seen == consumer.saved or consumer in self._dirty:
@@ -75,8 +75,8 @@ class Settlement:
         self._passed[consumer] = None
 
     def _save_passed(self) -> None:
-        passed, self._passed = self._passed, {}
-        for consumer in passed:
+        mark_passed, self._passed = self._passed, {}
+        for consumer in mark_passed:
             self.mark(consumer)
 
     @property
@@ -114,7 +114,7 @@ class Settlement:
                 self.mark(consumer)  # regular saves may have left out some of what it finished
         for future in (self._wake, self._pausing):
             if future is not None:
-                _settle(future)
+                _resolve(future)
         try:
             await task
             await self._sampler.stop()
@@ -123,9 +123,9 @@ class Settlement:
             self._resolve_flushers(BusNotRunningError(action="wait any longer", state="stopping"))
             self._store = None
 
-    def bury(self) -> None:
+    def discard_closed_loop(self) -> None:
         """Forget the tasks of an event loop that was closed, and all unsaved changes."""
-        bury(self._task)
+        close_dead_tasks(self._task)
         self._task = self._wake = self._pausing = None
         self._flushers.clear()
         self._dirty.clear()
@@ -156,7 +156,7 @@ class Settlement:
                 self._engine.report(StorageTrouble("", error))
                 if self._stopping or isinstance(error, StorageClosedError):
                     self._resolve_flushers(error)
-                    self._engine.background.noticed()  # ``drain`` must not wait for saves that never come
+                    self._engine.background.notify_observers()  # ``drain`` must not wait for ever
                     return
                 await self._pause(pause)
                 pause = min(_LONGEST_PAUSE, pause * 2)
@@ -164,13 +164,13 @@ class Settlement:
     async def _pause(self, seconds: float) -> None:
         """Wait before the next try; ``stop`` ends the wait, since the engine's timers are cleared by then."""
         future = self._pausing = asyncio.get_running_loop().create_future()
-        self._engine.timers.add(seconds, lambda: _settle(future))
+        self._engine.timers.add(seconds, lambda: _resolve(future))
         await future
         self._pausing = None
 
     async def _save(self) -> None:
         assert self._store is not None
-        await self._engine.tally.counted()
+        await self._engine.tally.wait_until_counted()
         consumers, self._dirty = list(self._dirty), {}
         taken: list[tuple[Consumer, Unsaved]] = []
         changes: list[Progress] = []
@@ -195,10 +195,10 @@ class Settlement:
         for (consumer, _), change in zip(taken, changes, strict=True):
             # A consumer that was removed or reopened since then has another lease, or needs none.
             if change.name in lost and change.epoch == consumer.epoch and consumer.state != CLOSED:
-                self._engine.fenced(consumer)
+                self._engine.on_lease_lost(consumer)
         if self._engine.feed is not None:
             self._engine.feed.look()  # there may be room now for more dead letters
-        self._engine.background.noticed()
+        self._engine.background.notify_observers()
 
     def _resolve_flushers(self, error: BaseException | None = None) -> None:
         flushers, self._flushers = self._flushers, []
@@ -210,7 +210,7 @@ class Settlement:
                     future.set_exception(error)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 

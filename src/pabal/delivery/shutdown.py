@@ -19,29 +19,31 @@ _LAST_SAVE = 5.0
 """Seconds for the last save even after the deadline: a busy disk must not cost finished work."""
 
 
-async def work_off(engine: Engine, deadline: float) -> None:
+async def wait_until_idle(engine: Engine, deadline: float) -> None:
     """Return when nothing is pending any more, at the latest at ``deadline`` (monotonic)."""
     left = deadline - engine.clock.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, left)):
-            await engine.background.until(lambda: not engine.pending)
+            await engine.background.wait_until(lambda: not engine.pending)
 
 
-async def end_work(engine: Engine, deadline: float) -> None:
+async def stop_workers(engine: Engine, deadline: float) -> None:
     """Let handlers finish until ``deadline`` (monotonic), then cancel them and the background tasks."""
     if engine.crew is not None:
         if engine in engine.crew.fellows:
             engine.crew.fellows.remove(engine)
         await _leave_crew(engine, deadline)
     tasks = [worker.task for worker in engine.workers] if engine.crew is None else []
-    if running := _undone(tasks):
+    if running := _not_done(tasks):
         remaining = max(0.0, deadline - engine.clock.monotonic())
         await asyncio.wait(running, timeout=remaining)
-    told = set(tasks) if engine.cancelling else set()
+    already_cancelled = set(tasks) if engine.cancelling else set()
     engine.cancelling = True
-    if ending := _undone([*tasks, *engine.background.tasks]):
+    if ending := _not_done([*tasks, *engine.background.tasks]):
         for task in ending:
-            if task not in told:  # cancelling a second time would interrupt the handler's cleanup
+            if (
+                task not in already_cancelled
+            ):  # cancelling a second time would interrupt the handler's cleanup
                 task.cancel()
         _, left = await asyncio.wait(ending, timeout=_LAST_MOMENT)
         if left:
@@ -79,7 +81,7 @@ def is_dead(future: asyncio.Future[Any]) -> bool:
     return future.get_loop().is_closed()
 
 
-def bury(*tasks: asyncio.Future[Any] | None) -> None:
+def close_dead_tasks(*tasks: asyncio.Future[Any] | None) -> None:
     """Close tasks of a closed event loop now; otherwise their ``finally`` runs when they are collected."""
     for task in tasks:
         if isinstance(task, asyncio.Task) and is_dead(task) and not task.done():
@@ -91,7 +93,7 @@ def bury(*tasks: asyncio.Future[Any] | None) -> None:
 
 async def end_tasks(*tasks: asyncio.Future[Any] | None) -> None:
     """Cancel tasks and wait until they have ended; tasks of a closed loop are closed without waiting."""
-    bury(*tasks)
+    close_dead_tasks(*tasks)
     living = [task for task in tasks if task is not None and not is_dead(task)]
     for task in living:
         task.cancel()
@@ -99,25 +101,25 @@ async def end_tasks(*tasks: asyncio.Future[Any] | None) -> None:
         await asyncio.wait(living)
 
 
-def bury_work(engine: Engine) -> None:
+def discard_closed_loop(engine: Engine) -> None:
     """Forget what an engine had under way in an event loop that was closed.
 
     The effect is that of a crash: deliveries that were finished but not saved are made again.
     """
     for futures in (engine.resting, engine.admission.waiters):
         futures.clear()
-    engine.background.bury()
-    engine.settlement.bury()
-    engine.tally.bury()
+    engine.background.discard_closed_loop()
+    engine.settlement.discard_closed_loop()
+    engine.tally.discard_closed_loop()
     if engine.feed is not None:
-        engine.feed.bury()
-    bury(*(worker.task for worker in engine.workers))
+        engine.feed.discard_closed_loop()
+    close_dead_tasks(*(worker.task for worker in engine.workers))
     engine.workers[:] = [worker for worker in engine.workers if not is_dead(worker.task)]
     for consumer in engine.consumers.values():
         consumer.in_flight = 0
 
 
-def _undone(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
+def _not_done(tasks: Iterable[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:
     """Leave out futures that have ended: they may belong to a closed loop, and cannot be awaited."""
     return [task for task in tasks if not task.done()]
 
@@ -133,7 +135,7 @@ async def _leave_crew(engine: Engine, deadline: float) -> None:
         await asyncio.wait([future], timeout=min(left, 3600.0))
 
 
-async def ended(tasks: list[asyncio.Task[None]]) -> None:
+async def wait_until_ended(tasks: list[asyncio.Task[None]]) -> None:
     """Wait for the workers of an earlier run to end, so that none handles an event beside a new worker."""
     loop = asyncio.get_running_loop()
     left = [task for task in tasks if not task.done() and task.get_loop() is loop]

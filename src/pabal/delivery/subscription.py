@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from pabal.delivery.handler import Handler, is_async, settled
+from pabal.delivery.handler import Handler, is_async, plain_result
 from pabal.delivery.matching import EventMatcher
 from pabal.delivery.retry import DEFAULT_RETRY, RetryPolicy
 from pabal.delivery.tracebacks import storable
@@ -58,7 +58,7 @@ class Subscription(msgspec.Struct, frozen=True, eq=False):
         if not callable(self.ordering):
             return UNORDERED
         try:
-            key = settled("ordering", self.ordering(body))
+            key = plain_result("ordering", self.ordering(body))
         except BaseException as error:
             raise_as_failure("ordering", error)
         return UNORDERED if key is None else key

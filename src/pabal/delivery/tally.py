@@ -37,18 +37,18 @@ class Tally:
         counts.add(mine)
         self._is_asked = False
         try:
-            await engine.background.until(lambda: not (self._changes or engine.settlement.is_saving))
+            await engine.background.wait_until(lambda: not (self._changes or engine.settlement.is_saving))
             records = await storage.list_subscriptions()
         finally:
             counts.discard(mine)
-            engine.background.noticed()
+            engine.background.notify_observers()
         ending = engine.feed.leases.leaving if engine.feed is not None else ()
         held = [each for each in (*engine.consumers.values(), *ending) if each.tracker is not None]
         engine.parked = sum(record.parked for record in records) + sum(one.unsaved.letters for one in held)
         waiting = sum(len(one.unsaved.queued) - one.taken_from_queues() for one in held)
         engine.redelivery.waiting = waiting + sum(record.queued for record in records)
 
-    async def counted(self) -> None:
+    async def wait_until_counted(self) -> None:
         """Return when no count is under way: only then may the number in the storage change."""
         while self._counts:
             future = asyncio.get_running_loop().create_future()
@@ -58,24 +58,24 @@ class Tally:
     @asynccontextmanager
     async def change(self) -> AsyncIterator[None]:
         """Hold off counts while the block changes the number of dead letters in the storage and here."""
-        await self.counted()
+        await self.wait_until_counted()
         changes, mine = self._changes, object()
         changes.add(mine)
         try:
             yield
         finally:
             changes.discard(mine)
-            self._engine.background.noticed()
+            self._engine.background.notify_observers()
 
     # -- counting again -------------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def recount(self) -> None:
         """Count again in the background, because other processes may have changed the number."""
         if self._engine.feed is not None and not (self._engine.halting or self._is_asked):
             self._is_asked = True
-            self._engine.background.spawn(self._look())
+            self._engine.background.spawn(self._recount())
 
-    async def _look(self) -> None:
+    async def _recount(self) -> None:
         await asyncio.sleep(0)  # one count for all calls in this turn of the loop
         try:
             await self.count()
@@ -83,8 +83,8 @@ class Tally:
             return
         except StorageError as error:
             self._engine.report(StorageTrouble("", error))
-            self._engine.timers.add(_PAUSE, self.look)
+            self._engine.timers.add(_PAUSE, self.recount)
 
-    def bury(self) -> None:
+    def discard_closed_loop(self) -> None:
         """Forget the counts and changes of a closed event loop."""
         self._counts, self._changes, self._is_asked = set(), set(), False

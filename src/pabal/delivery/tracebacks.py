@@ -17,19 +17,19 @@ _MESSAGE_MOST = 16_000
 
 def message_of(error: BaseException) -> str:
     """Return an error's ``str()`` as text that every storage can keep, even if ``str()`` raises."""
-    return _kept(str, error, "<its str() raised {}>")
+    return _safe_text(str, error, "<its str() raised {}>")
 
 
 def repr_of(error: BaseException) -> str:
     """Return an error's ``repr()`` likewise."""
-    return _kept(repr, error, f"{type(error).__name__}(<its repr() raised {{}}>)")
+    return _safe_text(repr, error, f"{type(error).__name__}(<its repr() raised {{}}>)")
 
 
-def _kept(said: Callable[[BaseException], str], error: BaseException, otherwise: str) -> str:
+def _safe_text(convert: Callable[[BaseException], str], error: BaseException, fallback: str) -> str:
     try:
-        text = said(error)
+        text = convert(error)
     except Exception as broken:
-        text = otherwise.format(type(broken).__name__)
+        text = fallback.format(type(broken).__name__)
     return storable(text[:_MESSAGE_MOST])
 
 

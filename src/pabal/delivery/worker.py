@@ -51,7 +51,7 @@ class Worker:
             await self._work(home)
         finally:
             if not home.halting:
-                home.abandoned()
+                home.on_workers_cancelled()
 
     async def _work(self, home: Engine) -> None:
         ready = home.ready
@@ -80,10 +80,10 @@ class Worker:
             figures = consumer.figures
             before = figures.timed
             if isinstance(lane, Arrivals):
-                if lane.may_go_direct():
+                if lane.can_deliver_direct():
                     await deliver_direct(self, lane)
                 else:
-                    lane.sort(_SORT_MOST)
+                    lane.sort_into_lanes(_SORT_MOST)
             else:
                 await self._make_slice(lane, consumer)
             elapsed = perf_counter() - started
@@ -95,9 +95,9 @@ class Worker:
             if engine.quarantine.active:
                 engine.quarantine.settle()
             if engine.admission.waiters:
-                engine.admission.let_in()
+                engine.admission.admit()
             if consumer.state != ACTIVE or engine.halting:
-                engine.background.noticed()
+                engine.background.notify_observers()
             self._burst += elapsed
             if self._burst > _TURN:
                 self._burst = 0.0
@@ -110,11 +110,11 @@ class Worker:
         elif consumer.plain and consumer.replay is None and not consumer.failing and not consumer.outside:
             await deliver_fast_stored(self, lane, consumer)
         elif lane.shared:
-            await self._shared(lane, consumer)
+            await self._deliver_shared(lane, consumer)
         elif consumer.subscription.batch is not None:
-            await self._batch(lane, consumer)
+            await self._deliver_batches(lane, consumer)
         else:
-            await self._ordered(lane, consumer)
+            await self._deliver_ordered(lane, consumer)
 
     def _adapt(self, consumer: Consumer, made: int, elapsed: float) -> None:
         """Double the slice while slices are short and halve it when they are long, around half a turn."""
@@ -127,32 +127,32 @@ class Worker:
 
     def after_failure(self, lane: Lane, consumer: Consumer, item: Item, error: BaseException) -> None:
         """Handle a failure on the fast path; raise the error if it ends the worker."""
-        if self._is_end(error):
+        if self._ends_worker(error):
             lane.items.appendleft(item)
             raise error
-        if self._conclude(lane, consumer, [item], self._attempt_number(consumer, item[0]), error):
+        if self._handle_failure(lane, consumer, [item], self._attempt_number(consumer, item[0]), error):
             self.put_back(lane)
 
-    def end_by(self, error: BaseException | None) -> None:
+    def raise_if_ending(self, error: BaseException | None) -> None:
         """Raise an error if it ends the worker; drop any other, of a delivery that was taken over."""
-        if error is not None and self._is_end(error):
+        if error is not None and self._ends_worker(error):
             raise error
 
     # -- the full path --------------------------------------------------------------------------------
 
-    async def _ordered(self, lane: Lane, consumer: Consumer) -> None:
+    async def _deliver_ordered(self, lane: Lane, consumer: Consumer) -> None:
         items = lane.items
         lane.state = RUNNING
         left = consumer.slice
         while items and left and consumer.state == ACTIVE:
             left -= 1
-            if (consumer.failing or consumer.lowers) and self._must_wait(lane, consumer, items[0]):
+            if (consumer.failing or consumer.predecessors) and self._must_wait(lane, consumer, items[0]):
                 return
             if not await self._deliver(lane, consumer, [items.popleft()]):
                 return
         self.put_back(lane)
 
-    async def _shared(self, lane: Lane, consumer: Consumer) -> None:
+    async def _deliver_shared(self, lane: Lane, consumer: Consumer) -> None:
         items = lane.items
         self.occupy(lane)
         left = consumer.slice
@@ -165,19 +165,19 @@ class Worker:
                 if delay > 0:
                     self.engine.return_later(lane, item, delay)
                     continue
-            if consumer.lowers:
-                holder = consumer.holder(*item)
-                if holder is not None:
+            if consumer.predecessors:
+                blocker = consumer.find_blocker(*item)
+                if blocker is not None:
                     # It waits in a lane of its own, so that the rest of the shared lane can go on.
-                    apart = Lane(consumer, lane.key)
-                    apart.items.append(item)
-                    consumer.apart.add(apart)
-                    holder.hold(item[0], apart)
+                    solo_lane = Lane(consumer, lane.key)
+                    solo_lane.items.append(item)
+                    consumer.solo_lanes.add(solo_lane)
+                    blocker.hold(item[0], solo_lane)
                     continue
             await self._deliver(lane, consumer, [item])
         self.put_back(lane)
 
-    async def _batch(self, lane: Lane, consumer: Consumer) -> None:
+    async def _deliver_batches(self, lane: Lane, consumer: Consumer) -> None:
         items = lane.items
         lane.state = RUNNING
         size = consumer.subscription.batch or 1
@@ -187,8 +187,8 @@ class Worker:
             if self._must_wait(lane, consumer, items[0]):
                 return
             count = 1 if lane.isolate else min(size, len(items))
-            if consumer.lowers:
-                count = self._up_to_the_gate(consumer, lane, count)
+            if consumer.predecessors:
+                count = self._count_unblocked(consumer, lane, count)
             batch = [items.popleft() for _ in range(count)]
             if not await self._deliver(lane, consumer, batch):
                 return
@@ -196,10 +196,10 @@ class Worker:
                 lane.isolate -= 1
         self.put_back(lane)
 
-    def _up_to_the_gate(self, consumer: Consumer, lane: Lane, count: int) -> int:
+    def _count_unblocked(self, consumer: Consumer, lane: Lane, count: int) -> int:
         """Return how many of the next ``count`` deliveries may be made by priority; the first one may."""
         for index, item in enumerate(islice(lane.items, count)):
-            if consumer.holder(*item) is not None:
+            if consumer.find_blocker(*item) is not None:
                 return index
         return count
 
@@ -212,10 +212,10 @@ class Worker:
                 if delay > 0:
                     self.engine.wait(lane, delay)
                     return True
-        if consumer.lowers:
-            holder = consumer.holder(*item)
-            if holder is not None:
-                holder.hold(item[0], lane)
+        if consumer.predecessors:
+            blocker = consumer.find_blocker(*item)
+            if blocker is not None:
+                blocker.hold(item[0], lane)
                 return True
         return False
 
@@ -227,7 +227,7 @@ class Worker:
         policy = consumer.subscription.retry
         error: BaseException | None = None
         excess = attempt - policy.max_attempts - bool(lane.isolate)
-        if excess > 0 and not self.engine.quarantine.reprieves(consumer, first, excess):
+        if excess > 0 and not self.engine.quarantine.allows_extra_attempt(consumer, first, excess):
             return self.engine.failures.exhausted(lane, consumer, items)
         journal = consumer.journal
         if journal is not None:
@@ -236,7 +236,7 @@ class Worker:
         try:
             await make_attempt(self, consumer, lane, items, attempt)
         except BaseException as caught:
-            if self._is_end(caught):
+            if self._ends_worker(caught):
                 lane.items.extendleft(reversed(items))
                 raise
             error = caught
@@ -250,13 +250,13 @@ class Worker:
             self.engine.pending -= len(items)
             return False
         if error is not None:
-            return self._conclude(lane, consumer, items, attempt, error)
+            return self._handle_failure(lane, consumer, items, attempt, error)
         if consumer.failing or consumer.outside:
             self.engine.failures.succeeded(lane, consumer, items)
-        consumer.all_finished(items)
+        consumer.finish_all(items)
         if consumer.followed:
             for position, _ in items:
-                consumer.attempted(position)
+                consumer.mark_attempted(position)
         self.engine.pending -= len(items)
         return True
 
@@ -266,7 +266,7 @@ class Worker:
         failing = consumer.failing.get(position) if consumer.failing else None
         return 1 if failing is None else failing.attempts + 1
 
-    def _is_end(self, error: BaseException) -> bool:
+    def _ends_worker(self, error: BaseException) -> bool:
         """Return whether an error ends the worker, rather than being a failure of the handler."""
         if isinstance(error, asyncio.CancelledError):
             # An engine that shares its workers with other engines may be stopping alone.
@@ -282,7 +282,7 @@ class Worker:
         except RuntimeError:
             return False
 
-    def _conclude(
+    def _handle_failure(
         self, lane: Lane, consumer: Consumer, items: list[Item], attempt: int, error: BaseException
     ) -> bool:
         if consumer.state != ACTIVE:
@@ -291,7 +291,7 @@ class Worker:
         verdict = self.engine.failures.failed(lane, consumer, items, attempt, error)
         if consumer.followed:
             for position, _ in items:
-                consumer.attempted(position)
+                consumer.mark_attempted(position)
         return verdict is Verdict.GO_ON
 
     def occupy(self, lane: Lane) -> None:
@@ -318,5 +318,5 @@ class Worker:
             self.engine.reload(lane)
         else:
             lane.state = IDLE
-            if lane.consumer.apart:
-                lane.consumer.apart.discard(lane)
+            if lane.consumer.solo_lanes:
+                lane.consumer.solo_lanes.discard(lane)

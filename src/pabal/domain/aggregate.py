@@ -76,7 +76,7 @@ class Aggregate:
     _found: ClassVar[dict[type, Callable[[Any, Any], None]]] = {}
     """``_appliers``, and subclasses of its events that were seen."""
     _applies_itself: ClassVar[bool] = False
-    _changeable: ClassVar[dict[str, Any]] = {}
+    _mutable_defaults: ClassVar[dict[str, Any]] = {}
     """Mutable defaults, such as lists; every aggregate gets its own copy."""
 
     def __init__(self, aggregate_id: str) -> None:
@@ -96,7 +96,7 @@ class Aggregate:
         self._pending: list[DomainEvent] = []
         self._spoiled = False
         self._applying = False
-        for name, default in self._changeable.items():
+        for name, default in self._mutable_defaults.items():
             setattr(self, name, deepcopy(default))
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -104,7 +104,7 @@ class Aggregate:
         own = vars(cls)
         if "aggregate_type" not in own:
             cls.aggregate_type = snake_case(cls.__name__)
-        cls._changeable = _changeable_defaults(own, cls._changeable)
+        cls._mutable_defaults = _find_mutable_defaults(own, cls._mutable_defaults)
         cls._appliers = with_overrides(cls, cls._appliers, _APPLIES)
         cls._applies_itself = cls.apply is not Aggregate.apply
         for name, value in list(own.items()):
@@ -251,7 +251,7 @@ class Aggregate:
         return f"<{type(self).__name__} {self._id!r} at version {self._version}>"
 
 
-def _changeable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+def _find_mutable_defaults(own: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of annotated attributes that are mutable."""
     annotated = [name for name, hint in annotations_in(own).items() if "ClassVar" not in str(hint)]
     values = {**inherited, **{name: own[name] for name in (*inherited, *annotated) if name in own}}

@@ -33,7 +33,7 @@ class EventMeta(StructMeta):
         namespace.setdefault("event_type", name)
         own = namespace.get("__post_init__") or _inherited_post_init(bases)
         if own is not None:
-            namespace["__post_init__"] = _after_header(bases, own)
+            namespace["__post_init__"] = _make_post_init(bases, own)
         if any(base.__dictoffset__ and not isinstance(base, StructMeta) for base in bases):
             options.setdefault("gc", True)  # an instance dictionary may hold anything, and so form a cycle
         try:
@@ -69,7 +69,7 @@ def _inherited_post_init(bases: tuple[type, ...]) -> Callable[[Any], None] | Non
     return next((base.__post_init__ for base in plain if hasattr(base, "__post_init__")), None)
 
 
-def _after_header(bases: tuple[type, ...], own: Callable[[Any], None]) -> Callable[[Any], None]:
+def _make_post_init(bases: tuple[type, ...], own: Callable[[Any], None]) -> Callable[[Any], None]:
     """Return a ``__post_init__`` that sets up the common fields and then calls the class's own."""
     lineage = next(base for base in bases if isinstance(base, EventMeta)).__mro__
     root: Any = [ancestor for ancestor in lineage if isinstance(ancestor, EventMeta)][-1]

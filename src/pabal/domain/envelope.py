@@ -244,7 +244,7 @@ def decode_event(row: StoredRecord) -> DomainEvent:
     payload = row.payload
     if row.schema_version != schema.version:
         payload = _upcast(schema, row)
-    occurred_at = _moment(row, row.occurred_at)
+    occurred_at = _decode_time(row, row.occurred_at)
     body = schema.decode_body(payload, row.position)
     metadata = NO_METADATA if row.metadata is None else _from_json(row, row.metadata)
     try:
@@ -274,7 +274,7 @@ def decode_event(row: StoredRecord) -> DomainEvent:
         ) from error
 
 
-def _moment(row: StoredRecord, value: int) -> datetime:
+def _decode_time(row: StoredRecord, value: int) -> datetime:
     try:
         return from_microseconds(value)
     except ValueError as error:
@@ -306,7 +306,7 @@ def to_envelope(row: StoredRecord) -> Envelope:
         body_of(decode_event(row)),
         row.position,
         row.stream_version,
-        _moment(row, row.recorded_at),
+        _decode_time(row, row.recorded_at),
         id_to_text(row.event_id),
         row.event_type,
     )

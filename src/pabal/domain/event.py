@@ -193,7 +193,7 @@ def private_copy(event: DomainEvent, schema: EventSchema) -> DomainEvent:
     return replace_header(event, **dict(values))
 
 
-def unshared(event: DomainEvent) -> DomainEvent:
+def copy_if_mutable(event: DomainEvent) -> DomainEvent:
     """Return a private copy of an event that is mutable, and any other event itself."""
     schema = registry.schema_of(kind_of(event))
     return private_copy(event, schema) if schema.mutable else event
@@ -233,10 +233,10 @@ def _normalise(event: DomainEvent) -> None:
             raise NaiveDatetimeError(event_type=event.event_type, field="occurred_at")
         force_setattr(event, "occurred_at", occurred_at.astimezone(UTC))
     if event.metadata is not NO_METADATA:
-        force_setattr(event, "metadata", _read_only(event.event_type, event.metadata))
+        force_setattr(event, "metadata", _freeze_metadata(event.event_type, event.metadata))
 
 
-def _read_only(event_type: str, metadata: Any) -> Mapping[str, Any]:
+def _freeze_metadata(event_type: str, metadata: Any) -> Mapping[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InvalidEventError(f"metadata of event {event_type!r} is {metadata!r}; it must be a mapping")
     if not metadata:

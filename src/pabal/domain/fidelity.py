@@ -77,14 +77,14 @@ def is_same(before: Any, after: Any) -> bool:
         pairs = zip(before.items(), after.items(), strict=False)
         return len(before) == len(after) and all(is_same(old, new) for old, new in pairs)
     if isinstance(after, (set, frozenset)):
-        return len(before) == len(after) and _has_each(before, after)
+        return len(before) == len(after) and _has_same_elements(before, after)
     names = _fields_of(before)
     if names is not None:
         return all(is_same(getattr(before, name), getattr(after, name)) for name in names)
     return bool(before == after)
 
 
-def _has_each(before: Iterable[Any], after: Iterable[Any]) -> bool:
+def _has_same_elements(before: Iterable[Any], after: Iterable[Any]) -> bool:
     twins = {element: element for element in after}
     for element in before:
         if element in twins:

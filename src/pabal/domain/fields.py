@@ -64,7 +64,7 @@ def walk(node: Any, seen: set[int] | None = None) -> Iterator[Any]:
         yield from walk(field.type, seen)
 
 
-def why_unsupported(annotation: Any, nodes: list[Any]) -> str | None:
+def unsupported_reason(annotation: Any, nodes: list[Any]) -> str | None:
     """Return the reason why values of a type cannot be stored and read back, or None if they can."""
     if msgspec.UnsetType in get_args(annotation):
         return "UNSET has no JSON form, use None"
@@ -82,7 +82,7 @@ def why_unsupported(annotation: Any, nodes: list[Any]) -> str | None:
     return None
 
 
-def field_at_fault(cls: type, names: tuple[str, ...]) -> str:
+def find_refused_field(cls: type, names: tuple[str, ...]) -> str:
     """Find the field that msgspec refuses, by trying each one alone."""
     annotations = annotations_of(cls)
     for name in names:

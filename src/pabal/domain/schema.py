@@ -119,12 +119,12 @@ class EventSchema:
         except NameError:
             raise
         except Exception as error:
-            at_fault = declared.field_at_fault(self.cls, self.fields)
+            at_fault = declared.find_refused_field(self.cls, self.fields)
             self._refuse_field(at_fault, str(error), error)
         annotations = declared.annotations_of(self.cls)
         nodes = {field.name: list(declared.walk(field.type)) for field in info.fields}
         for name, found in nodes.items():
-            reason = declared.why_unsupported(annotations[name], found)
+            reason = declared.unsupported_reason(annotations[name], found)
             if reason is not None:
                 self._refuse_field(name, reason)
         every = [node for found in nodes.values() for node in found]

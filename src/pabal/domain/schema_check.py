@@ -109,8 +109,8 @@ def _differences(name: str, old: _Schema, new: _Schema, next_version: int) -> It
                 "the field was removed, and its stored values would be lost on reading",
                 f"keep it with a default, or {upcast} that moves its value elsewhere",
             )
-        elif not _takes(_resolved(has[field], new), _resolved(had[field], old)):
-            before, after = _brief(had[field]), _brief(has[field])
+        elif not _accepts(_resolved(has[field], new), _resolved(had[field], old)):
+            before, after = _summarize(had[field]), _summarize(has[field])
             same = f"its type {before} no longer accepts all stored values"
             yield _failure(
                 name,
@@ -154,18 +154,18 @@ def _resolved(node: Any, root: _Schema, seen: tuple[str, ...] = ()) -> Any:
     }
 
 
-def _takes(new: Any, old: Any) -> bool:
+def _accepts(new: Any, old: Any) -> bool:
     """Return whether every value of the old schema fits the new one, as far as can easily be seen."""
     if new == old or new == {}:
         return True
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):
         return False
-    old = _loosened(old, new)
+    old = _with_looser_limits(old, new)
     if new == old:
         return True
     if "anyOf" in old or "anyOf" in new:
         choices = new.get("anyOf", [new])
-        return all(any(_takes(choice, each) for choice in choices) for each in old.get("anyOf", [old]))
+        return all(any(_accepts(choice, each) for choice in choices) for each in old.get("anyOf", [old]))
     if "enum" in old and "enum" in new:
         same = {**new, "enum": None} == {**old, "enum": None}
         return same and all(value in new["enum"] for value in old["enum"])
@@ -177,10 +177,10 @@ def _takes(new: Any, old: Any) -> bool:
     if old == _UUID and new == TEXT:
         return True  # a UUID is written in only one way, so as text it equals what it equalled before
     has_parts = any(part in old for part in _PARTS) or "propertyNames" in new
-    return has_parts and _takes_parts(new, old)
+    return has_parts and _accepts_parts(new, old)
 
 
-def _loosened(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _with_looser_limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Return the old schema with the limits of the new one, where these allow all that the old ones did."""
     given = dict(old)
     for limit in (*_LEAST, *_MOST, "multipleOf", "pattern"):
@@ -195,39 +195,39 @@ def _loosened(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _takes_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+def _accepts_parts(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Compare objects, arrays and mappings part by part; everything else in them must be equal."""
     if {key: new[key] for key in new if key not in _PARTS} != {k: old[k] for k in old if k not in _PARTS}:
         return False
     had, has = old.get("properties", {}), new.get("properties", {})
-    if not all(name in has and _takes(has[name], had[name]) for name in had):
+    if not all(name in has and _accepts(has[name], had[name]) for name in had):
         return False
     if not set(new.get("required", ())) <= set(old.get("required", ())):
         return False
     first, now_first = old.get("prefixItems", ()), new.get("prefixItems", ())
     if bool(first) != bool(now_first) or len(now_first) < len(first):
         return False  # new elements have defaults: the minimum length is compared above
-    if not all(map(_takes, now_first, first)):
+    if not all(map(_accepts, now_first, first)):
         return False
-    if not _takes_names(new.get("propertyNames"), old.get("propertyNames")):
+    if not _accepts_names(new.get("propertyNames"), old.get("propertyNames")):
         return False
     inner = [part for part in ("items", "additionalProperties") if part in old or part in new]
-    return all(part in old and part in new and _takes(new[part], old[part]) for part in inner)
+    return all(part in old and part in new and _accepts(new[part], old[part]) for part in inner)
 
 
-def _takes_names(new: Any, old: Any) -> bool:
+def _accepts_names(new: Any, old: Any) -> bool:
     """Compare the schemas of mapping keys; older snapshots do not contain them."""
     if new is None or old is None or new == TEXT or (new == NUMBER and old == WHOLE):
         return True
     if "enum" in old and "pattern" in new:
         return all(re.search(new["pattern"], name) for name in old["enum"])
-    return _takes(new, old)
+    return _accepts(new, old)
 
 
-def _brief(node: Mapping[str, Any]) -> str:
+def _summarize(node: Mapping[str, Any]) -> str:
     """Describe a type in a few words."""
     if "anyOf" in node:
-        return " | ".join(_brief(each) for each in node["anyOf"])
+        return " | ".join(_summarize(each) for each in node["anyOf"])
     if "$ref" in node:
         return str(node["$ref"]).rpartition("/")[2]
     if "enum" in node:
@@ -235,5 +235,5 @@ def _brief(node: Mapping[str, Any]) -> str:
     kind = str(node.get("type", "any"))
     names = node.get("propertyNames", TEXT)
     if names != TEXT:
-        return f"{kind} (by {_BY_PATTERN.get(names.get('pattern')) or _brief(names)})"
+        return f"{kind} (by {_BY_PATTERN.get(names.get('pattern')) or _summarize(names)})"
     return f"{kind} ({node['format']})" if "format" in node else kind

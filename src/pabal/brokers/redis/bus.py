@@ -24,7 +24,7 @@ from pabal.brokers.redis.tail import Tail
 from pabal.brokers.redis.waiting import first_match, whole_group_drained
 from pabal.brokers.redis.wire import PartitionKey, aggregate_key
 from pabal.bus.base import BaseEventBus
-from pabal.bus.draining import out_of_time
+from pabal.bus.draining import drain_timeout_error
 from pabal.bus.intake import Backpressure
 from pabal.bus.options import at_least_one
 from pabal.bus.statistics import Health
@@ -180,7 +180,7 @@ class RedisEventBus(BaseEventBus):
         if self._loop is not None and self._loop.is_closed():
             await self._log.link.close()  # nothing more can be sent or read, as if the process had died
         self._intake.is_open = False
-        await self._inbox.empty(deadline)
+        await self._inbox.flush(deadline)
         await engine.stop_handlers(deadline)
         if self._coordinator is not None:
             await self._coordinator.stop(deadline)
@@ -239,7 +239,7 @@ class RedisEventBus(BaseEventBus):
                     self._appended_upto,
                 )
         except TimeoutError:
-            raise out_of_time(self._group_engine.engines(), timeout) from None
+            raise drain_timeout_error(self._group_engine.engines(), timeout) from None
 
     async def _first(self, event_type: Any, where: Any, since: Receipt | None) -> Any:
         async with self._convert_closed_error("wait_for"):

@@ -67,11 +67,11 @@ class Running:
         consumer = self.engine.consumers.get(letter.subscription)
         if consumer is None:
             return  # the retry is stored, for whoever subscribes under this name next
-        await self.engine.background.until(lambda: not consumer.is_opening)
+        await self.engine.background.wait_until(lambda: not consumer.is_opening)
         known = consumer.failing.get(letter.position)
         if consumer.state != ACTIVE or letter.state != "retrying" or known is not None:
             return  # opening the subscription has loaded the retry, or will load it once resumed
-        self.engine.redelivery.again(consumer, letter)
+        self.engine.redelivery.redeliver(consumer, letter)
 
 
 class RemoteRedelivery:
@@ -80,7 +80,7 @@ class RemoteRedelivery:
     def __init__(self, engine: GroupEngine) -> None:
         self._engine = engine
 
-    def again(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
+    def redeliver(self, consumer: Consumer, letter: DeadLetterRecord) -> None:
         """Make this process look at the server at once, in case it is the owner."""
         self._engine.nudge()
 

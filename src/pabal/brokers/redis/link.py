@@ -27,7 +27,7 @@ from redis.exceptions import (
 
 from pabal.brokers.redis.address import masked, pool_of
 from pabal.brokers.redis.scripts import Script, scripts
-from pabal.delivery.shutdown import bury, end_tasks, is_dead
+from pabal.delivery.shutdown import close_dead_tasks, end_tasks, is_dead
 from pabal.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -203,7 +203,8 @@ class Link:
         task, self._task = self._task, None
         self._open = False
         if task is not None and is_dead(task):
-            bury(task)  # its loop was closed, and so was that of all pending calls, which is the same
+            # Its loop was closed, and so was that of all pending calls, which is the same.
+            close_dead_tasks(task)
             self._connection = None
             self._pending.clear()
             self._queued.clear()

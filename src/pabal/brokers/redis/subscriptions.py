@@ -55,7 +55,7 @@ class GroupSubscriptions(Subscriptions):
         await self._declare(name)
         for feed, consumer in self._consumers(name):
             with suppress(BusNotRunningError):
-                await feed.controls.opened(consumer)
+                await feed.controls.wait_until_open(consumer)
         return await super().pause(name)
 
     async def resume(self, name: str) -> bool:
@@ -73,7 +73,7 @@ class GroupSubscriptions(Subscriptions):
                 resumed = await engine.resume(name, epoch) or resumed
         for feed, consumer in halted:
             with suppress(BusNotRunningError):
-                await feed.controls.opened(consumer)
+                await feed.controls.wait_until_open(consumer)
         return resumed
 
     async def reset(self, name: str, to: Start) -> int:
@@ -86,13 +86,13 @@ class GroupSubscriptions(Subscriptions):
         self._check_running("reset a subscription")
         await self._declare(name)
         position = await super().reset(name, to)
-        await self._obey()
+        await self._apply_requests()
         for engine in self._group.engines():
             consumer = engine.consumers.get(name)
             if engine.feed is not None and consumer is not None:
                 with suppress(BusNotRunningError):
                     await engine.resume(name, engine.halted_in(name))
-                    await engine.feed.controls.opened(consumer)
+                    await engine.feed.controls.wait_until_open(consumer)
         return position
 
     async def replay(
@@ -110,7 +110,7 @@ class GroupSubscriptions(Subscriptions):
             await engine.settlement.flush()  # the replay's range ends at the saved cursor
         group_log: Any = self._storage("replay events")
         replay: Replay = await group_log.request_replay(name, first, last)
-        await self._obey()
+        await self._apply_requests()
         return replay
 
     async def forget(self, name: str) -> bool:
@@ -124,9 +124,9 @@ class GroupSubscriptions(Subscriptions):
             coordinator.declarations.forget(name)
         return forgotten
 
-    async def _obey(self) -> None:
+    async def _apply_requests(self) -> None:
         self._group.nudge()
         for engine in self._group.engines():
             if engine.feed is not None:
                 with suppress(BusNotRunningError):  # being handed over; the next owner sees the request
-                    await engine.feed.controls.obey()
+                    await engine.feed.controls.apply_requests()

@@ -11,9 +11,9 @@ from pabal.brokers.redis.coordinator import Coordinator
 from pabal.brokers.redis.extent import measure_extents
 from pabal.brokers.redis.group import GroupEngine, Running
 from pabal.brokers.redis.log import RedisLog
-from pabal.bus.draining import is_at_rest
+from pabal.bus.draining import is_idle
 from pabal.bus.inbox import Inbox
-from pabal.bus.waiting import condition, event_in
+from pabal.bus.waiting import condition, decode_if_matching
 from pabal.delivery.consumer import HALTED
 from pabal.delivery.engine import Engine
 from pabal.delivery.matching import EventMatcher
@@ -52,7 +52,7 @@ async def first_match(
         for part, entries in enumerate(found):
             for entry in entries:
                 for row in entry.rows:
-                    event = event_in(row, matcher) if row.position > places[part] else None
+                    event = decode_if_matching(row, matcher) if row.position > places[part] else None
                     if event is not None and matches(event):
                         return body_of(event)
                 places[part] = entry.last
@@ -77,7 +77,7 @@ async def whole_group_drained(
     """
     pause = 0.001
     while not inbox.is_empty:
-        await engine.background.until(lambda: inbox.is_empty)
+        await engine.background.wait_until(lambda: inbox.is_empty)
     parts = range(log.partitions)
     ends = await log.heads(parts)
     while engine.consumers and await coordinator.has_calls():
@@ -90,7 +90,7 @@ async def whole_group_drained(
 
     def is_done(running: Running) -> bool:
         # A partition that is being handed over is checked by its saved progress, in `_others_drained`.
-        return not _is_running(running) or is_at_rest(running.engine, head(running.partition), retries)
+        return not _is_running(running) or is_idle(running.engine, head(running.partition), retries)
 
     while True:
         for running in tuple(engine.running.values()):

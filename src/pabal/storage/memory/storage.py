@@ -24,7 +24,7 @@ from pabal.domain.envelope import (
     id_to_bytes,
     to_envelope,
 )
-from pabal.domain.event import DomainEvent, adopt, body_of, unshared
+from pabal.domain.event import DomainEvent, adopt, body_of, copy_if_mutable
 from pabal.domain.registry import registry
 from pabal.errors import (
     ConcurrencyError,
@@ -350,7 +350,7 @@ class InMemoryEventStorage(MemorySubscriptionCalls, MemoryInspection, MemorySamp
             if event_id == record.event_id:
                 twin = StoredRecord(0, *encode_event(other, self.max_payload_bytes), None, 0)
         if twin is None:
-            heapq.heappush(self._scheduled, (due_at, record.event_id, unshared(event)))
+            heapq.heappush(self._scheduled, (due_at, record.event_id, copy_if_mutable(event)))
         elif (twin.event_type, twin.payload) != (record.event_type, record.payload):
             raise DuplicateEventError(event_id=event.event_id, position=twin.position)
 
