@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -14,12 +15,15 @@ from pabal.brokers.redis import RedisEventBus, tail
 from pabal.brokers.redis.log import RedisLog
 from pabal.brokers.redis.notes import Note
 from pabal.brokers.redis.pages import Pages
+from pabal.brokers.redis.reports import PartitionGivenUp
 from pabal.brokers.redis.tail import Tail
+from pabal.delivery.feed import Feed
 from pabal.delivery.retry import RetryPolicy
 from tests.brokers.events import Moved, moves, until
 from tests.brokers.proxy import Proxy
 from tests.brokers.server import Server
 from tests.brokers.test_bus import losses_of, make, stand_still
+from tests.bus.support import turns
 
 TWICE = RetryPolicy(max_attempts=3, base_delay=0.01)
 
@@ -221,3 +225,41 @@ async def test_heartbeats_do_not_wait_for_what_follows_a_look(
                 await asyncio.sleep(0.01)
         go_on.set()
         assert not lost
+
+
+async def test_a_stop_finishes_the_handovers_that_are_under_way(
+    shared_server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 44. It would stop them a second time meanwhile, or fail if the first was quicker."""
+    reached, gate = asyncio.Event(), asyncio.Event()
+    stops: Counter[Feed] = Counter()
+    stopping: asyncio.Task[None] | None = None
+    given_up: list[int] = []
+    stop_feed = Feed.stop
+
+    async def stop_slowly(feed: Feed) -> None:
+        stops[feed] += 1
+        if stopping is None:
+            reached.set()
+            await gate.wait()
+        await stop_feed(feed)
+
+    async def ignore(event: Moved) -> None: ...
+
+    owner = make(shared_server, namespace, ignore)
+    owner.listen(
+        lambda report: given_up.append(report.partition) if isinstance(report, PartitionGivenUp) else None
+    )
+    await owner.start()
+    monkeypatch.setattr(Feed, "stop", stop_slowly)
+    async with make(shared_server, namespace, ignore) as joining:
+        async with asyncio.timeout(30):
+            await reached.wait()  # the owner hands partitions over to it
+        stopping = asyncio.create_task(owner.stop())
+        await until(lambda: len(given_up) == 4)  # those that it keeps until then
+        await turns()
+        gate.set()
+        await stopping
+        await until(lambda: len(joining.partitions) == 8)
+    assert sorted(given_up) == list(range(8))
+    assert set(stops.values()) == {1}

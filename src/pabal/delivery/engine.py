@@ -67,7 +67,7 @@ class Engine:
         self.ready: deque[Lane | Arrivals] = deque() if crew is None else crew.ready
         self.resting: deque[asyncio.Future[None]] = deque() if crew is None else crew.resting
         self.routing: asyncio.Lock = asyncio.Lock() if crew is None else crew.routing
-        """Whose turn it is to hand on what was read: were it that of several logs, publishers would wait."""
+        """Held while a page is routed, so that several logs take turns and publishers run in between."""
         self.admission = Admission(self)
         self.pending = 0
         """Deliveries in memory that are not finished: queued, running, or waiting for a retry."""
@@ -377,9 +377,9 @@ class Engine:
         self.watchdog.stop()
         if self.feed is None and self.pending:
             _log.warning("%d deliveries were unfinished when the bus stopped and are lost", self.pending)
-        if self.feed is not None:
-            await self.feed.stop()
-            await save_last(self, self.feed, deadline)
+        if (feed := self.feed) is not None:
+            await feed.stop()
+            await save_last(self, feed, deadline)
             self.feed = None
         for consumer in self.consumers.values():
             consumer.drop_lanes()

@@ -1,4 +1,4 @@
-"""Do in several turns of the event loop what would hold up everybody else in one."""
+"""Spread work over several turns of the event loop that would block it for too long in one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pabal.domain.event import body_of
 
 T = TypeVar("T")
 _ROWS = 256
-"""Rows that are decoded in a turn: about half a millisecond."""
+"""Rows decoded in one turn: about half a millisecond."""
 
 
 async def in_turns(rows: Sequence[T], most: int = _ROWS) -> AsyncIterator[Sequence[T]]:
-    """Iterate over stretches of rows, between which the event loop goes on."""
+    """Yield slices of at most ``most`` rows, and let the event loop run between them."""
     for first in range(0, len(rows), most):
         if first:
             await asyncio.sleep(0)

@@ -106,11 +106,12 @@ class Coordinator:
         self._engine.take_no_part()
         await end_tasks(self._task)
         await self.heartbeat.stop()
-        handing = [
-            asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
+        handing = {
+            running.ending
+            or asyncio.create_task(self._hand_over(running, deadline), name="pabal-redis-handover")
             for running in self._engine.running.values()
-            if running.ending is None and self._log.link.is_connected
-        ]
+            if running.ending is not None or self._log.link.is_connected
+        }
         if handing:
             _, late = await asyncio.wait(handing, timeout=seconds_left(deadline, self._engine.clock))
             await end_tasks(*late)

@@ -1,4 +1,4 @@
-"""Find the events that an application has not marked as dispatched, without looking at the others again."""
+"""Find the events that an application has not marked as processed, without scanning the log each time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pabal.storage.sqlite.statements import statements
 
 
 class UnprocessedCache:
-    """Remember how far the log was looked through, and what of it was unmarked; marks are never taken back.
+    """Remember how far the log was scanned and which events had no mark; marks are never removed.
 
-    Who asks and marks in turn would otherwise pass over all that is marked, each time from the beginning.
+    An application that asks and marks in turn would otherwise skip all marked events, from the first one on,
+    with each call.
     """
 
     def __init__(self) -> None:
         self._seen: tuple[int, tuple[int, ...]] = (0, ())
-        """A position, and every unmarked one up to it; replaced as a whole, for several threads read."""
+        """A position, and all unmarked ones up to it; replaced as a whole, as several threads read it."""
 
     def first(self, connection: Any, limit: int) -> list[int]:
         """Return the lowest unmarked positions."""
@@ -30,7 +31,7 @@ class UnprocessedCache:
             wanted = limit - len(found)
             more = [position for (position,) in connection.execute(sql["unmarked"], (upto, wanted))]
             found += more
-            # Where it was looked through to its end, that was at the head it had before, or beyond.
+            # If the scan has reached the end of the log, it has passed at least the head read before.
             upto = more[-1] if len(more) == wanted else max(upto, head, *more)
         self._seen = (upto, tuple(found))
         return found[:limit]
