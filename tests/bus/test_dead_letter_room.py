@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError
-from pabal.delivery import feed, pages, redelivery
+from pabal.delivery import bookkeeping, feed, pages, redelivery
 from pabal.ports.telemetry import EventDropped, SubscriptionHalted
 from tests.brokers.events import until
 from tests.bus.samples import Moved
@@ -111,7 +111,8 @@ async def test_dead_letters_that_are_not_saved_yet_are_bounded(
     for module in (feed, pages):
         monkeypatch.setattr(module, "BUFFER_HIGH", 64)
     monkeypatch.setattr(feed, "BUFFER_LIVE", 64)
-    monkeypatch.setattr(feed, "BUFFER_LOW", 32)
+    for module in (bookkeeping, feed):
+        monkeypatch.setattr(module, "BUFFER_LOW", 32)
     monkeypatch.setattr(feed, "_PAGE", 16)
     bus = await stored.running(worker_count=1)
     storage = bus.storage

@@ -89,6 +89,12 @@ class Background:
             if not future.done():
                 future.set_result(None)
 
+    def next_notification(self) -> asyncio.Future[None]:
+        """Return a future that is done at the next ``notify_observers``."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.observers.append(future)
+        return future
+
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` holds; it is checked each time ``notify_observers`` is called.
 
@@ -97,6 +103,4 @@ class Background:
         while not condition():
             if self._engine.halting:
                 raise BusNotRunningError(action="wait any longer", state="stopping")
-            future = asyncio.get_running_loop().create_future()
-            self.observers.append(future)
-            await future
+            await self.next_notification()

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from pabal.delivery.buffers import BUFFER_LOW
 from pabal.delivery.histogram import Histogram
 from pabal.ports.storage import AttemptFailure, ParkedDelivery, PendingRetry, RecoveredDelivery
 
@@ -47,6 +48,11 @@ class Unsaved(msgspec.Struct):
     """By how much saving this changes the number of dead letters in the storage."""
     left_queue: int = 0
     """How many of ``cleared`` are still in a queue behind a parked key in the storage."""
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether dead letters come faster than they are saved; no more events are read until then."""
+        return len(self.parked) >= BUFFER_LOW
 
 
 @dataclass(slots=True)

@@ -146,7 +146,7 @@ class Feed:
                 consumer.live = False
         else:
             for consumer in consumers:
-                if len(consumer.unsaved.parked) >= BUFFER_LOW:
+                if consumer.unsaved.is_full:
                     consumer.live = False
             self._route_live(batch)
             for consumer in consumers:
@@ -224,8 +224,8 @@ class Feed:
                 continue
             if consumer.queued >= BUFFER_LOW and not has_room(consumer, BUFFER_LOW):
                 continue
-            if len(consumer.unsaved.parked) >= BUFFER_LOW:
-                continue  # dead letters come faster than they are saved
+            if consumer.unsaved.is_full:
+                continue
             if best is None or tracker.seen < best.tracker.seen:  # type: ignore[union-attr]
                 best = consumer
         return best
@@ -273,7 +273,7 @@ class Feed:
             and consumer.state == ACTIVE
             and after <= consumer.tracker.seen < page.upto
             and consumer.queued < BUFFER_HIGH
-            and len(consumer.unsaved.parked) < BUFFER_LOW
+            and not consumer.unsaved.is_full
         )
         route_page(self._engine, page.rows, lagging)
         for consumer in lagging:

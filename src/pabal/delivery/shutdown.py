@@ -130,9 +130,7 @@ async def _leave_crew(engine: Engine, deadline: float) -> None:
         left = deadline - engine.clock.monotonic()
         if left <= 0:
             return
-        future = asyncio.get_running_loop().create_future()
-        engine.background.observers.append(future)
-        await asyncio.wait([future], timeout=min(left, 3600.0))
+        await asyncio.wait([engine.background.next_notification()], timeout=min(left, 3600.0))
 
 
 async def wait_until_ended(tasks: list[asyncio.Task[None]]) -> None:

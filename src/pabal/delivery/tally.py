@@ -51,9 +51,7 @@ class Tally:
     async def wait_until_counted(self) -> None:
         """Return when no count is under way: only then may the number in the storage change."""
         while self._counts:
-            future = asyncio.get_running_loop().create_future()
-            self._engine.background.observers.append(future)
-            await future
+            await self._engine.background.next_notification()
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[None]:

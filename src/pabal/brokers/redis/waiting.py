@@ -112,9 +112,7 @@ def _is_running(running: Running) -> bool:
 
 async def _finish(engine: Engine, is_done: Callable[[], bool]) -> None:
     while not is_done():
-        future = asyncio.get_running_loop().create_future()
-        engine.background.observers.append(future)
-        await asyncio.wait([future], timeout=_LONGEST_PAUSE)
+        await asyncio.wait([engine.background.next_notification()], timeout=_LONGEST_PAUSE)
         if engine.feed is not None and not engine.halting:
             await engine.settlement.flush()
 
