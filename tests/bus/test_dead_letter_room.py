@@ -9,6 +9,7 @@ import pytest
 
 from pabal import InMemoryEventBus, NotRetryableError
 from pabal.delivery import bookkeeping, feed, pages, redelivery
+from pabal.ports.storage import EventStorage
 from pabal.ports.telemetry import EventDropped, SubscriptionHalted
 from tests.brokers.events import until
 from tests.bus.samples import Moved
@@ -103,32 +104,42 @@ async def test_without_a_log_a_subscription_halts_too_when_too_much_queues_behin
         assert numbers(broken.handled) == list(range(8))
 
 
-@pytest.mark.parametrize("live", [True, False])
-async def test_dead_letters_that_are_not_saved_yet_are_bounded(
-    stored: Backend, monkeypatch: pytest.MonkeyPatch, live: bool
-) -> None:
-    """A handler that fails at once over a long backlog would fill the memory while the disk is slow."""
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read at most 16 events at a time, and none while 32 dead letters are not saved."""
     for module in (feed, pages):
         monkeypatch.setattr(module, "BUFFER_HIGH", 64)
     monkeypatch.setattr(feed, "BUFFER_LIVE", 64)
     for module in (bookkeeping, feed):
         monkeypatch.setattr(module, "BUFFER_LOW", 32)
     monkeypatch.setattr(feed, "_PAGE", 16)
+
+
+class SlowSaves:
+    """Saves of progress that wait until the disk is fast again."""
+
+    def __init__(self, storage: EventStorage | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert storage is not None
+        self._save, self.begun, self.may_end = storage.save_progress, asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(storage, "save_progress", self._save_slowly)
+
+    async def _save_slowly(self, changes: Any) -> Any:
+        self.begun.set()
+        await self.may_end.wait()
+        return await self._save(changes)
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_dead_letters_that_are_not_saved_yet_are_bounded(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    """A handler that fails at once over a long backlog would fill the memory while the disk is slow."""
+    little_room(monkeypatch)
     bus = await stored.running(worker_count=1)
-    storage = bus.storage
-    assert storage is not None
-    save, is_slow, saving = storage.save_progress, asyncio.Event(), asyncio.Event()
-
-    async def slowly(changes: Any) -> Any:
-        saving.set()
-        await is_slow.wait()
-        return await save(changes)
-
-    monkeypatch.setattr(storage, "save_progress", slowly)
+    saves = SlowSaves(bus.storage, monkeypatch)
     if live:
         bus.subscribe(Moved, Broken(), name="broken")
         await bus.publish(Moved("A", 0))
-        await saving.wait()
+        await saves.begun.wait()
         for n in range(1, 1000):
             await bus.publish(Moved(str(n), n))
     else:
@@ -137,8 +148,30 @@ async def test_dead_letters_that_are_not_saved_yet_are_bounded(
     engine = bus._engine
     reader, consumer = engine.feed, engine.consumers["broken"]
     assert reader is not None
-    await until(lambda: not engine.pending and reader._wake is not None and bool(consumer.unsaved.parked))
+    await until(lambda: not engine.pending and reader._wake is not None and consumer.unsaved.is_full)
     assert consumer.figures.parked < 1000 / 2
-    is_slow.set()
+    saves.may_end.set()
     await bus.drain(60)
     assert len(await bus.dead_letters.list(limit=2000)) == 1000
+
+
+async def test_reading_goes_on_while_dead_letters_are_saved(
+    stored: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that stopped for unsaved dead letters would sleep through the whole save that takes them."""
+    little_room(monkeypatch)
+    bus = await stored.running(worker_count=1)
+    saves = SlowSaves(bus.storage, monkeypatch)
+    await bus.publish_batch([Moved(str(n), n) for n in range(100)])
+    engine, counted = bus._engine, asyncio.Event()
+    monkeypatch.setattr(engine.tally, "wait_until_counted", counted.wait)  # saves wait for counts
+    bus.subscribe(Moved, Broken(), name="broken", start="beginning")
+    reader, consumer = engine.feed, engine.consumers["broken"]
+    assert reader is not None
+    await until(lambda: not engine.pending and reader._wake is not None and consumer.unsaved.is_full)
+    counted.set()
+    await saves.begun.wait()
+    await until(lambda: consumer.unsaved.is_full)
+    saves.may_end.set()
+    await bus.drain(60)
+    assert len(await bus.dead_letters.list(limit=200)) == 100

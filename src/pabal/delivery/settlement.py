@@ -182,6 +182,8 @@ class Settlement:
             changes.append(progress_of(consumer, unsaved, last=self._stopping))
         if not changes:
             return
+        if self._engine.feed is not None:
+            self._engine.feed.look()  # there is room now for more dead letters
         self._saving = True
         try:
             lost = await self._store.save_progress(changes)
@@ -196,8 +198,6 @@ class Settlement:
             # A consumer that was removed or reopened since then has another lease, or needs none.
             if change.name in lost and change.epoch == consumer.epoch and consumer.state != CLOSED:
                 self._engine.on_lease_lost(consumer)
-        if self._engine.feed is not None:
-            self._engine.feed.look()  # there may be room now for more dead letters
         self._engine.background.notify_observers()
 
     def _resolve_flushers(self, error: BaseException | None = None) -> None:
